@@ -1,0 +1,33 @@
+"""What runs an engine: one module a runtime."""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Literal, cast
+
+from batchcls.contracts import Engine
+from batchcls.errors import EngineError
+from batchcls.manifest import Manifest, checked_onnx
+
+BackendName = Literal["openvino", "torch", "null"]
+
+
+def open_engine(folder: Path, *, backend: BackendName, device: str, threads: int) -> Engine:
+    """The engine in ``folder``, compiled by ``backend`` for ``device`` and ready to infer.
+
+    Args:
+        device: ``cpu``, or ``cuda:N`` for GPU number N.
+        threads: CPU threads that infer.
+
+    Raises:
+        EngineError: If the folder is no engine, its network is not the one that was verified, or the backend
+            is not installed, cannot run it, or cannot use the device.
+    """
+    manifest = Manifest.read(folder)
+    onnx = checked_onnx(folder, manifest)
+    try:
+        module = import_module(f"batchcls.backends.{backend}")
+    except ImportError as error:
+        raise EngineError(
+            f"backend {backend!r} needs {error.name!r}, which is not installed; run: pip install 'batchcls[build]'"
+        ) from error
+    return cast(Engine, module.open(manifest, onnx, device=device, threads=threads))

@@ -1,0 +1,28 @@
+"""An engine that looks at nothing: what a run costs without inference, and the double that tests run on."""
+
+from pathlib import Path
+
+import numpy as np
+
+from batchcls.manifest import Manifest
+from batchcls.records import EngineInfo, Logits, Pixels
+
+
+def open(manifest: Manifest, onnx: Path, *, device: str, threads: int) -> "NullEngine":
+    """The engine of `batchcls.backends.open_engine`; it never reads the network."""
+    return NullEngine(manifest.info(backend="null", device=device, precision="none"))
+
+
+class NullEngine:
+    """Answers every image with logits that follow from its mean colour, so that rows can be told apart."""
+
+    def __init__(self, info: EngineInfo) -> None:
+        self.info = info
+
+    def infer(self, pixels: Pixels) -> Logits:
+        self.info.check_pixels(pixels)
+        phase = pixels[:, ::16, ::16].mean(axis=(1, 2, 3), dtype=np.float32)[:, None]
+        return np.cos(phase + np.arange(len(self.info.labels), dtype=np.float32))
+
+    def close(self) -> None:
+        """Nothing is held."""

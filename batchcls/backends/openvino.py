@@ -1,0 +1,63 @@
+"""Run an engine on the CPU with OpenVINO."""
+
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
+
+from batchcls.errors import EngineError
+from batchcls.manifest import Manifest
+from batchcls.records import EngineInfo, Logits, Pixels
+
+_CHUNK = 8
+"""Images an infer request: small enough to stay in the caches, and fixed, so that no image's answer depends on how
+many others came with it."""
+
+
+def open(manifest: Manifest, onnx: Path, *, device: str, threads: int) -> "OpenVinoEngine":
+    """The engine of `batchcls.backends.open_engine`, in bfloat16 where the CPU computes it in hardware."""
+    if device != "cpu":
+        raise EngineError(f"backend 'openvino' runs on the CPU, not on {device!r}; run: batchcls run --device cpu")
+    core = ov.Core()
+    precision = "bf16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
+    return OpenVinoEngine(manifest.info(backend="openvino", device="cpu", precision=precision), core, onnx, threads)
+
+
+class OpenVinoEngine:
+    """One stream a thread; a batch is cut into chunks that the streams share."""
+
+    def __init__(self, info: EngineInfo, core: ov.Core, onnx: Path, threads: int) -> None:
+        self.info = info
+        try:
+            model = core.read_model(onnx)
+            model.reshape([_CHUNK, *info.preprocess.size_px, 3])
+            options = {
+                "INFERENCE_PRECISION_HINT": info.precision,
+                "INFERENCE_NUM_THREADS": str(threads),
+                "NUM_STREAMS": str(threads),
+            }
+            self._requests = ov.AsyncInferQueue(core.compile_model(model, "CPU", options), threads)
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise EngineError(f"OpenVINO cannot run {str(onnx)!r}: {reason}; build the engine again") from error
+        self._logits = np.empty((0, len(info.labels)), np.float32)
+        self._requests.set_callback(self._collect)
+
+    def infer(self, pixels: Pixels) -> Logits:
+        self.info.check_pixels(pixels)
+        chunks = -(-len(pixels) // _CHUNK)
+        self._logits = np.empty((chunks * _CHUNK, len(self.info.labels)), np.float32)
+        for start in range(0, chunks * _CHUNK, _CHUNK):
+            chunk = np.ascontiguousarray(pixels[start : start + _CHUNK])
+            if len(chunk) < _CHUNK:
+                chunk = np.concatenate([chunk, np.zeros((_CHUNK - len(chunk), *chunk.shape[1:]), np.uint8)])
+            self._requests.start_async({0: chunk}, userdata=(start, chunk), share_inputs=True)
+        self._requests.wait_all()
+        return self._logits[: len(pixels)]
+
+    def close(self) -> None:
+        self._requests.wait_all()
+
+    def _collect(self, request: ov.InferRequest, userdata: tuple[int, Pixels]) -> None:
+        start, _ = userdata
+        self._logits[start : start + _CHUNK] = request.get_output_tensor(0).data

@@ -1,0 +1,37 @@
+"""The command line: parse, delegate, echo; the one place where errors become exit codes."""
+
+import importlib
+from typing import Any
+
+import click
+
+from batchcls import __version__
+from batchcls.errors import BatchclsError
+
+_COMMANDS = ("build", "info", "run")
+
+
+class Group(click.Group):
+    """Loads a command when it is asked for, and ends with one line where a `BatchclsError` comes out of it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(f"batchcls.cli.{cmd_name}"), cmd_name)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BatchclsError as error:
+            click.echo(f"batchcls: {error}", err=True)
+            ctx.exit(error.exit_code)
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, package_name="batchcls")
+def main() -> None:
+    """Classify whole folders of slide images, fast and without losing a row."""

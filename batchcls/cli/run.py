@@ -1,0 +1,116 @@
+"""``batchcls run``."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from batchcls.errors import EngineError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from batchcls.records import Tally
+
+
+@click.command()
+@click.argument("slides", type=click.Path(exists=True, path_type=Path), nargs=-1, required=True)
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The Parquet file.")
+@click.option(
+    "--engine",
+    type=click.Path(path_type=Path),
+    envvar="BATCHCLS_ENGINE",
+    help="An engine folder; else $BATCHCLS_ENGINE, else the only one below ./engines.",
+)
+@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to infer.")
+@click.option("--backend", type=click.Choice(["openvino", "torch", "null"]), help="Default: the device's own.")
+@click.option("--decoder", type=click.Choice(["dali", "pillow"]), default="dali", show_default=True)
+@click.option("--batch-size", type=click.IntRange(1, 4096), default=64, show_default=True, help="Images at a time.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads.  [default: one a core]")
+@click.option(
+    "--max-pixels",
+    type=click.IntRange(1, 10**11),
+    default=200_000_000,
+    show_default=True,
+    help="Larger images are refused from their header.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace an existing file, once the new one is whole.")
+@click.option("--strict", is_flag=True, help="Exit with 3 if any file or folder could not be read.")
+@click.option("--quiet", is_flag=True, help="Show errors and warnings only.")
+def run(slides: tuple[Path, ...], out: Path, engine: Path | None, strict: bool, quiet: bool, **options: Any) -> None:
+    """Classify every image below SLIDES (folders or files) into one Parquet file, one row each.
+
+    Stop it whenever you like: the same command goes on where it was.
+    """
+    from batchcls.classify import RunOptions, classify  # after parsing: --help stays light
+
+    engine = engine or only_engine()
+    with library_noise_hidden() as console:
+        console.quiet = quiet
+        tally = classify(slides, engine, out, RunOptions(**options), console)
+    if not quiet:
+        click.echo(summary(tally, out))
+    if strict and (tally.unreadable or tally.unlisted):
+        sys.exit(3)
+
+
+def only_engine() -> Path:
+    """The engine folder below ./engines, if there is just one."""
+    from batchcls.manifest import engines_below
+
+    found = engines_below(Path("engines"))
+    if len(found) != 1:
+        listed = ", ".join(map(str, found)) or "none"
+        raise EngineError(f"no --engine was named, and ./engines holds {len(found)} ({listed}); run: batchcls run --engine DIR")
+    return found[0]
+
+
+@contextmanager
+def library_noise_hidden() -> Iterator["Console"]:
+    """Hide what libjpeg and its like print about each broken file; the row says it. Python's own errors still show."""
+    import faulthandler
+
+    from rich.console import Console
+
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 2)
+    os.close(silence)
+    try:
+        with os.fdopen(os.dup(terminal), "w", buffering=1, errors="backslashreplace") as stream:
+            faulthandler.enable(stream)
+            yield Console(file=stream, soft_wrap=True)
+            faulthandler.disable()
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
+
+
+def summary(tally: "Tally", out: Path) -> str:
+    """What a run did, in a few lines."""
+    info = tally.info
+    stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in tally.seconds.items())
+    lines = [
+        f"{tally.rows:,} rows, {tally.unreadable:,} unreadable -> {out}",
+        f"engine    {info.name}, {info.backend} {info.precision} on {info.device}",
+        f"labels    {listed(tally.labels)}",
+        f"speed     {tally.images_per_s:,.1f} images/s in {tally.elapsed_s:,.1f} s, peak memory {tally.peak_memory_bytes / 2**20:,.0f} MiB",
+        f"seconds   {stages} (stages overlap)",
+    ]
+    if tally.errors:
+        lines.insert(3, f"errors    {listed(tally.errors)}")
+    if tally.skipped:
+        lines.insert(3, f"passed by {listed(tally.skipped)}")
+    if tally.resumed_rows:
+        lines.insert(1, f"resumed   {tally.resumed_rows:,} of the rows were done before")
+    return "\n".join(lines)
+
+
+def listed(counts: dict[str, int]) -> str:
+    """Counts in words, the largest first."""
+    return ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items(), key=lambda item: -item[1])) or "none"

@@ -1,0 +1,44 @@
+"""What every decoder and every engine promises."""
+
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+from batchcls.records import Batch, EngineInfo, Logits, Pixels, Slide
+
+
+class Decoder(Protocol):
+    """Turns image files into batches of pixels, reading ahead by itself."""
+
+    def decode(self, slides: Iterable[Slide]) -> Iterator[Batch]:
+        """Decode every slide once, in whatever order their bytes arrive.
+
+        A file that cannot be decoded becomes a `Failure` of its batch and costs no other file its place. The
+        pixels of a batch belong to the caller. Closing the iterator stops the reading ahead.
+        """
+
+    def close(self) -> None:
+        """Release threads and buffers; calling it twice is harmless."""
+
+
+class Engine(Protocol):
+    """A compiled classifier on one device, ready from construction until close."""
+
+    @property
+    def info(self) -> EngineInfo:
+        """What the engine eats and answers; the decoder is built from it."""
+
+    def infer(self, pixels: Pixels) -> Logits:
+        """Score one batch; an image's logits do not depend on what it is batched with.
+
+        Args:
+            pixels: (N, H, W, 3) uint8 RGB on the host, H and W as in ``info.preprocess.size_px``, N >= 0.
+
+        Returns:
+            (N, classes) float32 logits on the host, owned by the caller.
+
+        Raises:
+            EngineError: If the shape or the type is another, or the device fails.
+        """
+
+    def close(self) -> None:
+        """Release the device; calling it twice is harmless."""

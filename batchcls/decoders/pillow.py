@@ -1,0 +1,45 @@
+"""Decode and resize with Pillow, as torchvision does in training: the reference, not the fast way."""
+
+import io
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from PIL import Image
+
+from batchcls.decoders.batching import BatchingDecoder
+from batchcls.decoders.reader import Encoded
+from batchcls.records import Pixels, Preprocess
+
+_FILTERS = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+def open(preprocess: Preprocess, *, batch_size: int, threads: int, max_pixels: int) -> BatchingDecoder:
+    """The decoder of `batchcls.decoders.open_decoder`."""
+    group = _PillowGroup(preprocess, threads=threads)
+    return BatchingDecoder(group, preprocess.size_px, batch_size=batch_size, max_pixels=max_pixels)
+
+
+class _PillowGroup:
+    def __init__(self, preprocess: Preprocess, *, threads: int) -> None:
+        self._preprocess = preprocess
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="pillow")
+
+    def __call__(self, group: Sequence[Encoded]) -> Pixels:
+        return np.stack(list(self._pool.map(self._decode, group)))
+
+    def _decode(self, item: Encoded) -> Pixels:
+        height, width = self._preprocess.size_px
+        with Image.open(io.BytesIO(item.data.tobytes())) as image:
+            if image.size != (item.width, item.height):
+                raise ValueError("its headers contradict one another")
+            resized = image.convert("RGB").resize(
+                (width, height),
+                _FILTERS[self._preprocess.interpolation],
+                box=self._preprocess.region(item.width, item.height),
+            )
+        return np.asarray(resized)

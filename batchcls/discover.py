@@ -1,0 +1,138 @@
+"""Folders become slides while the run already goes on."""
+
+import os
+import threading
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from queue import SimpleQueue
+
+from batchcls.records import Slide
+
+IMAGE_ENDINGS = frozenset(
+    # What the decoders read ...
+    ".jpg .jpeg .jpe .jfif .png .bmp .dib .tif .tiff .webp .jp2 .j2k .j2c .jpc .jpx .pnm .pbm .pgm .ppm "
+    # ... and images that they do not: such a file must not vanish from the table, so its row says so.
+    ".gif .heic .heif .avif .jxl .svs .ndpi".split()
+)
+_CHUNK_NAMES = 65_536
+
+_Chunk = tuple[str, str, bytes]
+"""A root, a folder below it, and names in that folder: joined by NUL, compressed."""
+_Identity = tuple[int, int] | str
+"""What tells a folder from every other, whatever it is called: device and inode, or its path if it has none."""
+
+
+class Listing:
+    """The image files below SLIDES, listed by a thread of its own; iterate over it once.
+
+    A folder's names are put in order 65,536 at a time, so that the first images of a folder of millions are on
+    their way before its last name is known. Names that wait are compressed: ten million take some 80 MB.
+
+    A folder is listed once, however it is reached: named twice, inside another, or through symbolic links. Those
+    are followed after everything else, so that a file is found under its real path first and no cycle can hang.
+    Hidden names, and names without an image's ending, are passed over unless they are named themselves.
+    """
+
+    def __init__(self, slides: Sequence[Path]) -> None:
+        self.found = 0
+        self.complete = False
+        """True once ``found`` is final."""
+        self.skipped: Counter[str] = Counter()
+        """Files and folders passed over, by reason."""
+        self.unlisted: list[str] = []
+        """Folders that could not be opened, each with the reason."""
+        self._slides = tuple(dict.fromkeys(slides))
+        self._seen: set[_Identity] = set()
+        self._named: set[tuple[_Identity, str]] = set()
+        self._links: list[tuple[int, str]] = []
+        self._chunks: SimpleQueue[_Chunk | BaseException | None] = SimpleQueue()
+        threading.Thread(target=self._fill, name="listing", daemon=True).start()
+
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """Every folder that a slide's ``root`` may name, in the order of SLIDES."""
+        return tuple(dict.fromkeys(str(path) if path.is_dir() else str(path.parent) for path in self._slides))
+
+    def __iter__(self) -> Iterator[Slide]:
+        while (chunk := self._chunks.get()) is not None:
+            if isinstance(chunk, BaseException):
+                raise chunk
+            root, folder, names = chunk
+            for name in zlib.decompress(names).split(b"\0"):
+                yield Slide(root, os.path.join(folder, os.fsdecode(name)))
+
+    def _fill(self) -> None:
+        try:
+            self._list_all()
+        except BaseException as error:  # raised where the listing is read
+            self._chunks.put(error)
+        finally:
+            self.complete = True
+            self._chunks.put(None)
+
+    def _list_all(self) -> None:
+        files = [path for path in self._slides if not path.is_dir()]
+        self._named = {(_identity(path.parent), path.name) for path in files}
+        unlisted = set(self._named)
+        for position, path in enumerate(self._slides):
+            if path.is_dir():
+                self._list_tree(position, "")
+            elif (key := (_identity(path.parent), path.name)) in unlisted:
+                unlisted.remove(key)
+                self._put(str(path.parent), "", [path.name])
+        while self._links:
+            self._links.sort(reverse=True)
+            self._list_tree(*self._links.pop())
+
+    def _list_tree(self, position: int, below: str) -> None:
+        root = str(self._slides[position])
+        pending = [below]
+        while pending:
+            folder = pending.pop()
+            identity = _identity(os.path.join(root, folder))
+            if identity in self._seen:
+                self.skipped["folder listed already"] += 1
+                continue
+            self._seen.add(identity)
+            names: list[str] = []
+            folders: list[str] = []
+            for entry in self._entries(os.path.join(root, folder)):
+                path = os.path.join(folder, entry.name)
+                if entry.name.startswith("."):
+                    self.skipped["hidden"] += 1
+                elif entry.is_dir(follow_symlinks=False):
+                    folders.append(path)
+                elif entry.is_symlink() and os.path.isdir(entry.path):
+                    self._links.append((position, path))
+                elif os.path.splitext(entry.name)[1].lower() not in IMAGE_ENDINGS:
+                    self.skipped["not an image"] += 1
+                elif not self._named or (identity, entry.name) not in self._named:
+                    names.append(entry.name)
+                    if len(names) == _CHUNK_NAMES:
+                        self._put(root, folder, names)
+                        names = []
+            self._put(root, folder, names)
+            pending += sorted(folders, reverse=True)
+
+    def _entries(self, folder: str) -> Iterator[os.DirEntry[str]]:
+        try:
+            with os.scandir(folder) as entries:
+                yield from entries
+        except OSError as error:
+            self.unlisted.append(f"{folder}: {error.strerror}")
+
+    def _put(self, root: str, folder: str, names: list[str]) -> None:
+        if names:
+            self.found += len(names)
+            packed = b"\0".join(sorted(map(os.fsencode, names)))
+            self._chunks.put((root, folder, zlib.compress(packed, 1)))
+
+
+def _identity(folder: str | Path) -> _Identity:
+    try:
+        status = os.stat(folder)
+    except OSError:
+        return str(folder)
+    return status.st_dev, status.st_ino

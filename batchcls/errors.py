@@ -1,0 +1,39 @@
+"""What a user can cause or meet; anything else is a bug and keeps its traceback."""
+
+
+class BatchclsError(Exception):
+    """One line for the user: what was asked, what was found, and the command that mends it."""
+
+    exit_code = 1
+
+
+class CheckpointError(BatchclsError):
+    """A trained file that cannot be read safely, or is not the network it was said to be."""
+
+
+class RecipeError(BatchclsError):
+    """A recipe with an unknown key or a value that no engine could be built with."""
+
+
+class EngineError(BatchclsError):
+    """An engine folder, or a device, that cannot answer for the engine that was asked for."""
+
+
+class VerificationError(BatchclsError):
+    """An engine whose answers differ too often from the network that it was built from."""
+
+
+class SlidesError(BatchclsError):
+    """Nothing to classify was found where slides were said to be."""
+
+
+class OutputError(BatchclsError):
+    """An output that may not be written, or that the disk refused."""
+
+
+class Interrupted(BatchclsError):
+    """A run stopped by a signal; its finished rows are on disk."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number

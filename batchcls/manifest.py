@@ -1,0 +1,138 @@
+"""engine.json: what an engine was built from, for what, and how it was verified."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from batchcls.errors import EngineError, RecipeError
+from batchcls.recipe import Recipe
+from batchcls.records import EngineInfo, Preprocess
+
+MANIFEST = "engine.json"
+ONNX = "model.onnx"
+FORMAT = 1
+_LARGEST_MANIFEST_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """How far the shipped path and the training framework agree, on real files."""
+
+    images: int
+    top1_agreement: float
+    """Share of ``images`` whose most probable class is the same, 0 to 1."""
+    largest_difference: float
+    mean_difference: float
+    """Between the two paths' probabilities of any one class."""
+    disagreements: tuple[str, ...]
+    """Files whose most probable class differs, relative to ``folder``."""
+    unreadable: int
+    """Files that one of the paths, or both, could not decode; they count for nothing above."""
+    folder: str
+    shipped: str
+    """Decoder, backend, precision and device that were measured."""
+    reference: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The contents of engine.json."""
+
+    name: str
+    architecture: str
+    labels: tuple[str, ...]
+    preprocess: Preprocess
+    precision: str
+    checkpoint: str
+    """The trained file's own name, without its folder."""
+    checkpoint_sha256: str
+    onnx_sha256: str
+    built: str
+    """UTC, ISO 8601."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    verification: Verification | None = None
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read an engine folder's manifest.
+
+        Raises:
+            EngineError: If the folder holds none, or one that no build of this format wrote.
+        """
+        path = folder / MANIFEST
+        if not path.is_file():
+            raise EngineError(f"{str(folder)!r} holds no {MANIFEST}, so it is no engine; run: batchcls build --help")
+        try:
+            if path.stat().st_size > _LARGEST_MANIFEST_BYTES:
+                raise ValueError(f"it is {path.stat().st_size:,} bytes long")
+            return cls._parse(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, KeyError, TypeError, RecipeError, RecursionError) as error:
+            raise EngineError(f"{str(path)!r} cannot be read: {error}; build the engine again") from error
+
+    @classmethod
+    def _parse(cls, values: Any) -> Self:
+        if values["format"] != FORMAT:
+            raise ValueError(f"its format is {values['format']!r}, this batchcls reads {FORMAT}")
+        recipe = Recipe().with_values({"labels": values["labels"], **values["preprocess"]})
+        if not recipe.labels:
+            raise ValueError("it names no labels")
+        verification = values["verification"]
+        if verification is not None:
+            verification["disagreements"] = tuple(verification["disagreements"])
+        texts = ("name", "architecture", "precision", "checkpoint", "checkpoint_sha256", "onnx_sha256", "built")
+        return cls(
+            labels=recipe.labels,
+            preprocess=recipe.preprocess,
+            versions={str(key): str(value) for key, value in values["versions"].items()},
+            verification=verification and Verification(**verification),
+            **{key: str(values[key]) for key in texts},
+        )
+
+    def info(self, *, backend: str, device: str, precision: str) -> EngineInfo:
+        """What this engine is once ``backend`` runs it on ``device``, computing in ``precision``."""
+        return EngineInfo(
+            name=self.name,
+            labels=self.labels,
+            preprocess=self.preprocess,
+            onnx_sha256=self.onnx_sha256,
+            checkpoint_sha256=self.checkpoint_sha256,
+            backend=backend,
+            device=device,
+            precision=precision,
+        )
+
+    def write(self, folder: Path) -> None:
+        text = json.dumps({"format": FORMAT, **asdict(self)}, indent=2, ensure_ascii=False)
+        (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def checked_onnx(folder: Path, manifest: Manifest) -> Path:
+    """The path of an engine folder's network, once its content is known to be the manifest's.
+
+    Raises:
+        EngineError: If it is missing, or is not the file that was built and verified.
+    """
+    path = folder / ONNX
+    if not path.is_file():
+        raise EngineError(f"engine {str(folder)!r} holds no {ONNX}; run: batchcls build CHECKPOINT --out {folder}")
+    found = sha256(path)
+    if found != manifest.onnx_sha256:
+        raise EngineError(
+            f"{str(path)!r} has SHA-256 {found[:12]}, its {MANIFEST} was written for {manifest.onnx_sha256[:12]}; "
+            f"run: batchcls build CHECKPOINT --out {folder}"
+        )
+    return path
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def engines_below(folder: Path) -> list[Path]:
+    """Every engine folder directly below ``folder``, by name."""
+    return sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))

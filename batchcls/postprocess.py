@@ -1,0 +1,18 @@
+"""Logits become predictions."""
+
+import numpy as np
+
+from batchcls.records import Logits, Predictions
+
+
+def predictions(logits: Logits) -> Predictions:
+    """Softmax and its most probable class; of equal classes, the first.
+
+    Args:
+        logits: (N, classes) float32; rows may hold NaN or infinity, which only ``finite`` then tells.
+    """
+    finite = np.isfinite(logits).all(axis=1)
+    safe = np.where(finite[:, None], logits, np.float32(0)).astype(np.float32, copy=False)
+    exponentials = np.exp(safe - safe.max(axis=1, keepdims=True, initial=-np.inf))
+    probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return Predictions(probabilities.argmax(axis=1).astype(np.int32), probabilities, finite)

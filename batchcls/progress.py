@@ -1,0 +1,62 @@
+"""How far a run is: a bar on a terminal, a line every few seconds in a log."""
+
+from time import monotonic
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from batchcls.records import Tally
+
+_LINE_SECONDS = 5.0
+
+
+class RunProgress:
+    """Shows a run's tally on ``console``; use it in a ``with`` statement.
+
+    Args:
+        console: Standard error; a quiet one shows nothing.
+        done: Rows that were there before the run started.
+    """
+
+    def __init__(self, console: Console, done: int) -> None:
+        self._console = console
+        self._done = done
+        self._started = self._last_line = monotonic()
+        self._bar = Progress(
+            TextColumn("classifying"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[speed]:.0f} images/s"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[unreadable]} unreadable"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=None, completed=done, speed=0.0, unreadable=0)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def show(self, tally: Tally, total: int | None) -> None:
+        """Show ``tally``; ``total`` files are to be done, or None while that is not known."""
+        now = monotonic()
+        speed = (tally.rows - self._done) / max(now - self._started, 1e-9)
+        self._bar.update(
+            self._task, completed=tally.rows, total=total, speed=speed, unreadable=tally.unreadable
+        )
+        if not self._console.is_terminal and now - self._last_line >= _LINE_SECONDS:
+            self._last_line = now
+            left = "" if total is None or not speed else f", {(total - tally.rows) / speed:,.0f} s left"
+            whole = "" if total is None else f" of {total:,}"
+            self._console.print(
+                f"{tally.rows:,}{whole} files, {speed:,.0f} images/s{left}, {tally.unreadable:,} unreadable",
+                highlight=False,
+            )

@@ -1,0 +1,86 @@
+"""How an engine is built: typed defaults, read from TOML."""
+
+import tomllib
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+from batchcls.errors import RecipeError
+from batchcls.records import Preprocess
+
+Precision = Literal["fp16", "fp32"]
+Layout = Literal["auto", "NCHW", "NHWC"]
+
+INPUT_PX = {"inception_v3": 299}
+"""Networks that were not designed for 224 pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything about a build that the checkpoint does not say."""
+
+    architecture: str = ""
+    """Empty: found from the weights' names."""
+    labels: tuple[str, ...] = ()
+    """In the order of the network's outputs."""
+    precision: Precision = "fp16"
+    """Of the weights and the arithmetic in the ONNX file; logits are always float32."""
+    layout: Layout = "auto"
+    """Of an ONNX classifier's own input; a checkpoint does not need it."""
+    preprocess: Preprocess = field(default_factory=Preprocess)
+
+    def __post_init__(self) -> None:
+        if self.precision not in get_args(Precision):
+            raise RecipeError(f"precision is {self.precision!r}; use one of {get_args(Precision)}")
+        if self.layout not in get_args(Layout):
+            raise RecipeError(f"layout is {self.layout!r}; use one of {get_args(Layout)}")
+        if len(set(self.labels)) != len(self.labels) or not all(label.strip() for label in self.labels):
+            raise RecipeError(f"labels {list(self.labels)} must be different from one another and not empty")
+
+    @classmethod
+    def for_architecture(cls, architecture: str) -> Self:
+        """The recipe of a network that nothing else is said about."""
+        side = INPUT_PX.get(architecture, 224)
+        shorter = round(side * 256 / 224)
+        return cls(architecture=architecture, preprocess=Preprocess(size_px=(side, side), shorter_px=shorter))
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a TOML file whose keys are the fields of `Recipe` and `Preprocess`; what it leaves out is the default.
+
+        Raises:
+            RecipeError: If the file is not TOML, a key is unknown, or a value is of another type.
+        """
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RecipeError(f"recipe {str(path)!r} cannot be read as TOML: {error}") from error
+        default = cls.for_architecture(str(values.get("architecture", "")))
+        try:
+            return default.with_values(values)
+        except RecipeError as error:
+            raise RecipeError(f"recipe {str(path)!r}: {error}") from None
+
+    def with_values(self, values: dict[str, Any]) -> Self:
+        """This recipe with the named fields of it, or of its preprocessing, replaced."""
+        own = {item.name for item in fields(self)} - {"preprocess"}
+        inner = {item.name for item in fields(Preprocess)}
+        if unknown := set(values) - own - inner:
+            raise RecipeError(f"unknown keys {sorted(unknown)}; known are {sorted(own | inner)}")
+        preprocess = {key: _typed(key, value, self.preprocess) for key, value in values.items() if key in inner}
+        outer = {key: _typed(key, value, self) for key, value in values.items() if key in own}
+        return replace(self, **outer, preprocess=replace(self.preprocess, **preprocess))
+
+
+def _typed(key: str, value: Any, owner: Recipe | Preprocess) -> Any:
+    """``value`` in the type of the default that it replaces."""
+    default = getattr(owner, key)
+    if key == "size_px" and type(value) is int:
+        return (value, value)
+    if isinstance(default, tuple) and isinstance(value, list | tuple):
+        kind = str if key == "labels" else type(default[0])
+        if all(type(item) is kind or (kind is float and type(item) is int) for item in value):
+            return tuple(kind(item) for item in value)
+    elif type(value) is type(default):
+        return value
+    raise RecipeError(f"{key} is {value!r}; it must be like {default!r}")

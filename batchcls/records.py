@@ -1,0 +1,206 @@
+"""The values that travel from a folder of slides to a row of Parquet."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from batchcls.errors import EngineError, RecipeError
+
+Pixels = npt.NDArray[np.uint8]
+Logits = npt.NDArray[np.float32]
+
+Interpolation = Literal["bilinear", "bicubic", "lanczos"]
+Resize = Literal["stretch", "shorter"]
+
+_ESCAPED_BYTE = re.compile(r"\\x[0-9a-f]{2}")
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocess:
+    """How an image file becomes what the network was trained on."""
+
+    size_px: tuple[int, int] = (224, 224)
+    """Height and width of the network's input."""
+    resize: Resize = "stretch"
+    """``stretch`` to ``size_px``; or scale the ``shorter`` side to ``shorter_px``, then crop the centre."""
+    shorter_px: int = 256
+    interpolation: Interpolation = "bilinear"
+    """Always with antialiasing, as Pillow does it."""
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    """Of R, G and B on the scale 0 to 1."""
+    transform_input: bool = False
+    """Whether GoogLeNet or Inception v3 renormalises its input once more, as torchvision's fine-tuned ones do."""
+
+    def __post_init__(self) -> None:
+        if len(self.size_px) != 2 or not all(1 <= side <= 4096 for side in self.size_px):
+            raise RecipeError(f"size_px is {self.size_px!r}; both sides must lie in 1..4096 pixels")
+        if self.resize not in get_args(Resize):
+            raise RecipeError(f"resize is {self.resize!r}; use one of {get_args(Resize)}")
+        if self.interpolation not in get_args(Interpolation):
+            raise RecipeError(f"interpolation is {self.interpolation!r}; use one of {get_args(Interpolation)}")
+        if self.resize == "shorter" and not max(self.size_px) <= self.shorter_px <= 8192:
+            raise RecipeError(f"shorter_px is {self.shorter_px}; it must lie in {max(self.size_px)}..8192 pixels")
+        if len(self.mean) != 3 or len(self.std) != 3 or not all(value > 0 for value in self.std):
+            raise RecipeError(f"mean {self.mean!r} and std {self.std!r} must hold three numbers each, std above 0")
+
+    def region(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """The box of a ``width`` x ``height`` image that is resampled to ``size_px``.
+
+        Resampling this box gives what resizing the whole image and cropping its centre would give, with
+        torchvision's rounding: ``Resize`` cuts the longer side down to a whole pixel, ``CenterCrop`` rounds half to even.
+
+        Returns:
+            Left, top, right and bottom in source pixels.
+        """
+        if self.resize == "stretch":
+            return 0.0, 0.0, float(width), float(height)
+        shorter = min(width, height)
+        scaled_width = int(self.shorter_px * width / shorter)
+        scaled_height = int(self.shorter_px * height / shorter)
+        crop_height, crop_width = self.size_px
+        left = round((scaled_width - crop_width) / 2)
+        top = round((scaled_height - crop_height) / 2)
+        across, down = width / scaled_width, height / scaled_height
+        return left * across, top * down, (left + crop_width) * across, (top + crop_height) * down
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What an engine eats and answers, and what it was made from."""
+
+    name: str
+    labels: tuple[str, ...]
+    preprocess: Preprocess
+    onnx_sha256: str
+    checkpoint_sha256: str
+    backend: str
+    device: str
+    precision: str
+    """What the backend computes in, which may be narrower than what the file stores."""
+
+    def check_pixels(self, pixels: Pixels) -> None:
+        """Refuse a batch that is not what the engine's contract asks for.
+
+        Raises:
+            EngineError: If ``pixels`` is not (N, H, W, 3) uint8 of this engine's H and W.
+        """
+        wanted = (*self.preprocess.size_px, 3)
+        if pixels.dtype != np.uint8 or pixels.shape[1:] != wanted:
+            found = f"{pixels.shape} {pixels.dtype}"
+            raise EngineError(f"engine {self.name!r} takes {('N', *wanted)} uint8, this batch is {found}")
+
+
+@dataclass(frozen=True, slots=True)
+class Slide:
+    """One image file, named by the folder it was asked for by and its path below it."""
+
+    root: str
+    path: str
+    """Relative to ``root``; bytes that are not UTF-8 stand as Python's surrogate escapes."""
+
+    @property
+    def file(self) -> str:
+        return os.path.join(self.root, self.path)
+
+
+def printable(name: str) -> str:
+    r"""A file name as valid Unicode, so that no two names become one.
+
+    A name that is UTF-8 stands as it is. Bytes that are not become ``\xNN``; in such a name, and in one that
+    already reads like it, every backslash is doubled.
+    """
+    raw = os.fsencode(name)
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        return raw.replace(b"\\", b"\\\\").decode(errors="backslashreplace")
+    return text.replace("\\", "\\\\") if _ESCAPED_BYTE.search(text) else text
+
+
+FailureKind = Literal[
+    "empty", "missing", "unreadable", "not an image", "unsupported", "too large", "corrupt", "no answer"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a file has no label; it keeps its row."""
+
+    slide: Slide
+    kind: FailureKind
+    reason: str
+    width: int | None = None
+    height: int | None = None
+    """As far as the header told."""
+
+    @property
+    def text(self) -> str:
+        return f"{self.kind}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Decoded images, ready for an engine, and the files on the way that could not be decoded."""
+
+    slides: Sequence[Slide]
+    """Row ``i`` of ``pixels`` was decoded from ``slides[i]``."""
+    sizes: Sequence[tuple[int, int]]
+    """Width and height of each file, in pixels, as stored."""
+    pixels: Pixels
+    """(N, H, W, 3) uint8 RGB, resized but not normalised; N may be 0."""
+    failures: Sequence[Failure] = ()
+    read_s: float = 0.0
+    """Seconds the decoder waited for bytes."""
+    decode_s: float = 0.0
+    """Seconds from the bytes to ``pixels``."""
+
+    @property
+    def files(self) -> int:
+        return len(self.slides) + len(self.failures)
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """What an engine says of a batch, row by row."""
+
+    labels: npt.NDArray[np.int32]
+    """(N,) index of the most probable class."""
+    probabilities: npt.NDArray[np.float32]
+    """(N, classes), 0 to 1, each row summing to 1."""
+    finite: npt.NDArray[np.bool_]
+    """(N,) False where the network answered with something that is not a number."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a run has done so far, and of the whole file once it is done."""
+
+    info: EngineInfo
+    rows: int = 0
+    resumed_rows: int = 0
+    """Rows that an earlier, interrupted run of the same command had left."""
+    labels: Counter[str] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
+    """By kind."""
+    skipped: Counter[str] = field(default_factory=Counter)
+    unlisted: tuple[str, ...] = ()
+    """Folders that could not be opened: what is in them has no row."""
+    seconds: Counter[str] = field(default_factory=Counter)
+    """By stage; stages overlap, so they do not add up to ``elapsed_s``."""
+    elapsed_s: float = 0.0
+    peak_memory_bytes: int = 0
+
+    @property
+    def unreadable(self) -> int:
+        return self.errors.total()
+
+    @property
+    def images_per_s(self) -> float:
+        return (self.rows - self.resumed_rows) / self.elapsed_s

@@ -1,0 +1,131 @@
+"""Seeded folders of stained blood smear fields, drawn here; nothing in them was ever a patient."""
+
+import os
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageFilter
+
+Canvas = npt.NDArray[np.float32]
+
+PAPER = (232.0, 222.0, 226.0)
+RED_CELL = (214.0, 150.0, 158.0)
+CYTOPLASM = (178.0, 160.0, 205.0)
+NUCLEUS = (92.0, 52.0, 132.0)
+PLATELET = (150.0, 104.0, 168.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A folder of images that anyone can draw again: the same seed gives the same bytes with the same Pillow."""
+
+    name: str
+    width_px: int
+    height_px: int
+    images: int
+    quality: int = 90
+    """Of the JPEG; chroma is halved both ways (4:2:0), as cameras and slide scanners do."""
+    seed: int = 0
+
+    def draw(self, folder: Path) -> Path:
+        """Draw what is missing of the workload below ``folder``; an interrupted drawing goes on where it was."""
+        target = folder / f"{self.name}-{self.images}"
+        target.mkdir(parents=True, exist_ok=True)
+        missing = [number for number in range(self.images) if not (target / self._file(number)).exists()]
+        with ProcessPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(partial(self._draw_one, target), missing, chunksize=8))
+        return target
+
+    def _file(self, number: int) -> str:
+        return f"field_{number:06d}.jpg"
+
+    def _draw_one(self, target: Path, number: int) -> None:
+        image = draw_field(np.random.default_rng((self.seed, number)), self.width_px, self.height_px)
+        path = target / self._file(number)
+        unfinished = path.with_suffix(".tmp")
+        image.save(unfinished, "JPEG", quality=self.quality, subsampling="4:2:0")
+        unfinished.replace(path)
+
+
+FIELDS = Workload("fields-1024x768", 1024, 768, images=512)
+CROPS = Workload("crops-224x224", 224, 224, images=2048)
+
+
+def draw_field(rng: np.random.Generator, width: int, height: int) -> Image.Image:
+    """One microscope field: red cells with central pallor, some white cells with lobed nuclei, platelets, noise."""
+    scale = height / 768
+    canvas = np.empty((height, width, 3), np.float32)
+    canvas[:] = PAPER
+    area = width * height / (1024 * 768) / scale**2
+    for _ in range(rng.poisson(70 * area)):
+        _red_cell(canvas, rng, rng.uniform(26, 34) * scale)
+    for _ in range(rng.poisson(14 * area)):
+        _disc(canvas, rng, _place(canvas, rng), rng.uniform(5, 8) * scale, PLATELET, 0.8)
+    for _ in range(max(1, rng.poisson(5 * area))):
+        _white_cell(canvas, rng, rng.uniform(44, 66) * scale)
+    soft = np.asarray(_image(canvas).filter(ImageFilter.GaussianBlur(0.9)), np.float32)
+    return _image(_camera(soft, rng))
+
+
+def _red_cell(canvas: Canvas, rng: np.random.Generator, radius: float) -> None:
+    centre = _place(canvas, rng)
+    _disc(canvas, rng, centre, radius, RED_CELL, 0.85)
+    _disc(canvas, rng, centre, radius * rng.uniform(0.3, 0.5), PAPER, 0.55, softness=0.5)
+
+
+def _white_cell(canvas: Canvas, rng: np.random.Generator, radius: float) -> None:
+    row, column = _place(canvas, rng)
+    _disc(canvas, rng, (row, column), radius, CYTOPLASM, 0.9)
+    for _ in range(rng.integers(1, 4)):
+        angle, distance = rng.uniform(0, 2 * np.pi), radius * rng.uniform(0.05, 0.35)
+        lobe = row + distance * np.sin(angle), column + distance * np.cos(angle)
+        _disc(canvas, rng, lobe, radius * rng.uniform(0.45, 0.7), NUCLEUS, 0.9, grain=14.0)
+
+
+def _place(canvas: Canvas, rng: np.random.Generator) -> tuple[float, float]:
+    return rng.uniform(0, canvas.shape[0]), rng.uniform(0, canvas.shape[1])
+
+
+def _disc(
+    canvas: Canvas,
+    rng: np.random.Generator,
+    centre: tuple[float, float],
+    radius: float,
+    colour: tuple[float, float, float],
+    opacity: float,
+    *,
+    softness: float = 0.06,
+    grain: float = 4.0,
+) -> None:
+    """Blend one wobbly disc into the canvas, in place."""
+    reach = int(radius * 1.4) + 2
+    top, left = max(0, int(centre[0]) - reach), max(0, int(centre[1]) - reach)
+    patch = canvas[top : int(centre[0]) + reach, left : int(centre[1]) + reach]
+    if not patch.size:
+        return
+    rows = np.arange(top, top + patch.shape[0], dtype=np.float32)[:, None] - np.float32(centre[0])
+    columns = np.arange(left, left + patch.shape[1], dtype=np.float32)[None] - np.float32(centre[1])
+    angle = np.arctan2(rows, columns)
+    wobble = 1 + sum(rng.uniform(-0.05, 0.05) * np.cos(n * angle + rng.uniform(0, 2 * np.pi)) for n in (2, 3, 5))
+    distance = np.hypot(rows, columns) / (radius * wobble)
+    alpha = opacity * np.clip((1 - distance) / softness + 0.5, 0, 1)
+    paint = np.asarray(colour, np.float32) + rng.normal(0, grain, (*patch.shape[:2], 1)).astype(np.float32)
+    patch += alpha[..., None] * (paint - patch)
+
+
+def _camera(canvas: Canvas, rng: np.random.Generator) -> Canvas:
+    """Uneven light and sensor noise."""
+    height, width = canvas.shape[:2]
+    down = np.linspace(-1, 1, height, dtype=np.float32)[:, None, None] - np.float32(rng.uniform(-0.3, 0.3))
+    across = np.linspace(-1, 1, width, dtype=np.float32)[None, :, None] - np.float32(rng.uniform(-0.3, 0.3))
+    light = 1 - np.float32(rng.uniform(0.05, 0.12)) * (down**2 + across**2)
+    noise = rng.normal(0, 3.0, canvas.shape).astype(np.float32)
+    return canvas * light + noise
+
+
+def _image(canvas: Canvas) -> Image.Image:
+    return Image.fromarray(np.clip(canvas, 0, 255).astype(np.uint8))
