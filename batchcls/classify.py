@@ -19,7 +19,7 @@ from batchcls.backends import BackendName, open_engine
 from batchcls.contracts import Decoder, Engine
 from batchcls.decoders import DecoderName, open_decoder
 from batchcls.discover import Listing
-from batchcls.errors import EngineError, Interrupted, SlidesError
+from batchcls.errors import EngineError, InterruptedRunError, SlidesError
 from batchcls.output import ParquetOutput
 from batchcls.postprocess import predictions
 from batchcls.progress import RunProgress
@@ -66,14 +66,14 @@ def classify(slides: Sequence[Path], engine: Path, out: Path, options: RunOption
         SlidesError: If there is no image.
         EngineError: If the engine or its device cannot be used.
         OutputError: If ``out`` may not, or can not, be written.
-        Interrupted: After SIGINT or SIGTERM, with every row so far on disk.
+        InterruptedRunError: After SIGINT or SIGTERM, with every row so far on disk.
     """
     started = perf_counter()
     listing = Listing(slides)
     threads = options.threads or machine.cores()
     device = machine.chosen_device(options.device)
     backend = options.backend or _backend_for(device, engine)
-    with closing(open_engine(engine, backend=backend, device=device, threads=threads)) as runner:
+    with closing(listing), closing(open_engine(engine, backend=backend, device=device, threads=threads)) as runner:
         output = ParquetOutput(
             out,
             roots=listing.roots,
@@ -89,9 +89,9 @@ def classify(slides: Sequence[Path], engine: Path, out: Path, options: RunOption
             max_pixels=options.max_pixels,
         )
         with closing(output), closing(decoder):
-            tally = Tally(rows=output.resumed_rows, resumed_rows=output.resumed_rows, info=runner.info)
+            tally = Tally(runner.info, output.resumed_rows, output.resumed_rows)
             run = _Run(listing, decoder, runner, output, tally, console)
-            tally.seconds["start"] = perf_counter() - started
+            tally.spend(start=perf_counter() - started)
             _classify_all(run, out)
             _finish(run, slides, options, started)
     return tally
@@ -122,8 +122,8 @@ def _classify_all(run: _Run, out: Path) -> None:
     if tally.resumed_rows:
         run.console.print(f"going on with {out}.partial: {tally.resumed_rows:,} rows are done", highlight=False)
     stop = _Stop()
-    with stop.listening(), RunProgress(run.console, tally.rows) as progress:
-        with closing(run.decoder.decode(output.missing(run.listing))) as batches:  # type: ignore[type-var]
+    with stop.listening(), RunProgress(run.console, "classifying", tally.rows) as progress:
+        with closing(run.decoder.decode(output.missing(run.listing))) as batches:
             for batch in batches:
                 _classify_batch(run, batch)
                 progress.show(tally, run.listing.found if run.listing.complete else None)
@@ -131,7 +131,7 @@ def _classify_all(run: _Run, out: Path) -> None:
                     break
         output.flush()
     if stop.signal is not None:
-        raise Interrupted(
+        raise InterruptedRunError(
             f"stopped by {stop.signal.name}; {tally.rows:,} rows are in {out}.partial; "
             "to go on, run the same command again",
             stop.signal,
@@ -145,9 +145,7 @@ def _classify_batch(run: _Run, batch: Batch) -> None:
     inferred = perf_counter()
     batch, answers = _only_finite(batch, answers)
     run.output.write(batch, answers)
-    tally.seconds.update(
-        read=batch.read_s, decode=batch.decode_s, infer=inferred - since, write=perf_counter() - inferred
-    )
+    tally.spend(read=batch.read_s, decode=batch.decode_s, infer=inferred - since, write=perf_counter() - inferred)
     tally.rows += batch.files
     tally.errors.update(failure.kind for failure in batch.failures)
 
@@ -156,10 +154,10 @@ def _only_finite(batch: Batch, answers: Predictions) -> tuple[Batch, Predictions
     """Images that the network answered with NaN or infinity become failures."""
     if answers.finite.all():
         return batch, answers
-    kept = answers.finite.nonzero()[0]
+    kept = answers.finite.nonzero()[0].tolist()
     silent = [
         Failure(batch.slides[row], "no answer", "the network's output is not a number", *batch.sizes[row])
-        for row in (~answers.finite).nonzero()[0]
+        for row in (~answers.finite).nonzero()[0].tolist()
     ]
     sound = replace(
         batch,
@@ -182,11 +180,13 @@ def _finish(run: _Run, slides: Sequence[Path], options: RunOptions, started: flo
         passed = ", ".join(f"{count:,} {reason}" for reason, count in tally.skipped.items()) or "nothing else either"
         raise SlidesError(f"no image was found in {', '.join(map(repr, map(str, slides)))} ({passed})")
     if counts.rows < listing.found:
-        raise RuntimeError(f"{listing.found} files were found, {counts.rows} have a row: this is a bug, please report it")
+        raise RuntimeError(
+            f"{listing.found} files were found, {counts.rows} have a row: this is a bug, please report it"
+        )
     tally.rows, tally.labels, tally.errors = counts.rows, Counter(counts.labels), Counter(counts.errors)
     since = perf_counter()
     output.finish(_metadata(run, slides, options))
-    tally.seconds["write"] += perf_counter() - since
+    tally.spend(write=perf_counter() - since)
     tally.elapsed_s = perf_counter() - started
     tally.peak_memory_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 

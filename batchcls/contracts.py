@@ -1,6 +1,6 @@
 """What every decoder and every engine promises."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import Protocol
 
 from batchcls.records import Batch, EngineInfo, Logits, Pixels, Slide
@@ -9,7 +9,7 @@ from batchcls.records import Batch, EngineInfo, Logits, Pixels, Slide
 class Decoder(Protocol):
     """Turns image files into batches of pixels, reading ahead by itself."""
 
-    def decode(self, slides: Iterable[Slide]) -> Iterator[Batch]:
+    def decode(self, slides: Iterable[Slide]) -> Generator[Batch]:
         """Decode every slide once, in whatever order their bytes arrive.
 
         A file that cannot be decoded becomes a `Failure` of its batch and costs no other file its place. The

@@ -1,10 +1,10 @@
 """Folders become slides while the run already goes on."""
 
 import os
-import threading
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -12,9 +12,10 @@ from batchcls.records import Slide
 
 IMAGE_ENDINGS = frozenset(
     # What the decoders read ...
-    ".jpg .jpeg .jpe .jfif .png .bmp .dib .tif .tiff .webp .jp2 .j2k .j2c .jpc .jpx .pnm .pbm .pgm .ppm "
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".tif", ".tiff", ".webp")
+    + (".jp2", ".j2k", ".j2c", ".jpc", ".jpx", ".pnm", ".pbm", ".pgm", ".ppm")
     # ... and images that they do not: such a file must not vanish from the table, so its row says so.
-    ".gif .heic .heif .avif .jxl .svs .ndpi".split()
+    + (".gif", ".heic", ".heif", ".avif", ".jxl", ".svs", ".ndpi")
 )
 _CHUNK_NAMES = 65_536
 
@@ -47,8 +48,11 @@ class Listing:
         self._seen: set[_Identity] = set()
         self._named: set[tuple[_Identity, str]] = set()
         self._links: list[tuple[int, str]] = []
-        self._chunks: SimpleQueue[_Chunk | BaseException | None] = SimpleQueue()
-        threading.Thread(target=self._fill, name="listing", daemon=True).start()
+        self._chunks: SimpleQueue[_Chunk | None] = SimpleQueue()
+        self._closed = False
+        pool = ThreadPoolExecutor(1, thread_name_prefix="listing")
+        self._listed = pool.submit(self._fill)
+        pool.shutdown(wait=False)
 
     @property
     def roots(self) -> tuple[str, ...]:
@@ -57,17 +61,18 @@ class Listing:
 
     def __iter__(self) -> Iterator[Slide]:
         while (chunk := self._chunks.get()) is not None:
-            if isinstance(chunk, BaseException):
-                raise chunk
             root, folder, names = chunk
             for name in zlib.decompress(names).split(b"\0"):
                 yield Slide(root, os.path.join(folder, os.fsdecode(name)))
+        self._listed.result()
+
+    def close(self) -> None:
+        """Stop listing."""
+        self._closed = True
 
     def _fill(self) -> None:
         try:
             self._list_all()
-        except BaseException as error:  # raised where the listing is read
-            self._chunks.put(error)
         finally:
             self.complete = True
             self._chunks.put(None)
@@ -119,7 +124,10 @@ class Listing:
     def _entries(self, folder: str) -> Iterator[os.DirEntry[str]]:
         try:
             with os.scandir(folder) as entries:
-                yield from entries
+                for entry in entries:
+                    if self._closed:
+                        return
+                    yield entry
         except OSError as error:
             self.unlisted.append(f"{folder}: {error.strerror}")
 

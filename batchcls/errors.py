@@ -31,7 +31,7 @@ class OutputError(BatchclsError):
     """An output that may not be written, or that the disk refused."""
 
 
-class Interrupted(BatchclsError):
+class InterruptedRunError(BatchclsError):
     """A run stopped by a signal; its finished rows are on disk."""
 
     def __init__(self, message: str, signal_number: int) -> None:

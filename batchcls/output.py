@@ -228,7 +228,8 @@ class ParquetOutput:
     def _digests(self) -> npt.NDArray[np.void]:
         """One for each row that is done, sorted."""
         table = self._table().select(["root", "path"])
-        rows = (row for batch in table.to_batches() for row in zip(*map(_values, batch.columns), strict=True))
+        columns = ((column.to_pylist() for column in batch.columns) for batch in table.to_batches())
+        rows = (row for root_and_path in columns for row in zip(*root_and_path, strict=True))
         return np.sort(np.fromiter((_digest(*row) for row in rows), "S16", count=len(table))).view("V16")
 
     def _table(self) -> pa.Table:
@@ -244,16 +245,16 @@ class ParquetOutput:
         sizes = [*batch.sizes, *((failure.width, failure.height) for failure in batch.failures)]
         error = np.arange(decoded + failed) >= decoded
         labels = np.concatenate([predictions.labels, np.zeros(failed, np.int32)])
-        probabilities = np.concatenate(
-            [predictions.probabilities, np.zeros((failed, len(self._labels)), np.float32)]
-        )
+        probabilities = np.concatenate([predictions.probabilities, np.zeros((failed, len(self._labels)), np.float32)])
         values = pa.array(probabilities.ravel())
         columns = [
             pa.array([self._roots[slide.root] for slide in slides], pa.int32()),
             pa.array([printable(slide.path) for slide in slides], pa.string()),
             pa.array(labels, mask=error),
             pa.array(probabilities.max(axis=1, initial=0), mask=error),
-            pa.FixedSizeListArray.from_arrays(values, type=self._part_schema.field("probabilities").type, mask=pa.array(error)),
+            pa.FixedSizeListArray.from_arrays(
+                values, type=self._part_schema.field("probabilities").type, mask=pa.array(error)
+            ),
             pa.array([width for width, _ in sizes], pa.int32()),
             pa.array([height for _, height in sizes], pa.int32()),
             pa.array([None] * decoded + [failure.text for failure in batch.failures], pa.string()),
@@ -273,10 +274,6 @@ class ParquetOutput:
 def _digest(root: int, path: str) -> bytes:
     """16 bytes that no other root and path have."""
     return hashlib.blake2b(f"{root}\0{path}".encode(), digest_size=16).digest()
-
-
-def _values(column: pa.Array) -> list[Any]:
-    return column.to_pylist()
 
 
 def _counted(values: pa.ChunkedArray) -> dict[Any, int]:

@@ -1,6 +1,7 @@
 """Logits become predictions."""
 
 import numpy as np
+import numpy.typing as npt
 
 from batchcls.records import Logits, Predictions
 
@@ -11,7 +12,7 @@ def predictions(logits: Logits) -> Predictions:
     Args:
         logits: (N, classes) float32; rows may hold NaN or infinity, which only ``finite`` then tells.
     """
-    finite = np.isfinite(logits).all(axis=1)
+    finite: npt.NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(logits), axis=1)
     safe = np.where(finite[:, None], logits, np.float32(0)).astype(np.float32, copy=False)
     exponentials = np.exp(safe - safe.max(axis=1, keepdims=True, initial=-np.inf))
     probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)

@@ -17,15 +17,16 @@ class RunProgress:
 
     Args:
         console: Standard error; a quiet one shows nothing.
+        title: What is being done.
         done: Rows that were there before the run started.
     """
 
-    def __init__(self, console: Console, done: int) -> None:
+    def __init__(self, console: Console, title: str, done: int = 0) -> None:
         self._console = console
         self._done = done
         self._started = self._last_line = monotonic()
         self._bar = Progress(
-            TextColumn("classifying"),
+            TextColumn(title),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[speed]:.0f} images/s"),
@@ -49,9 +50,7 @@ class RunProgress:
         """Show ``tally``; ``total`` files are to be done, or None while that is not known."""
         now = monotonic()
         speed = (tally.rows - self._done) / max(now - self._started, 1e-9)
-        self._bar.update(
-            self._task, completed=tally.rows, total=total, speed=speed, unreadable=tally.unreadable
-        )
+        self._bar.update(self._task, completed=tally.rows, total=total, speed=speed, unreadable=tally.unreadable)
         if not self._console.is_terminal and now - self._last_line >= _LINE_SECONDS:
             self._last_line = now
             left = "" if total is None or not speed else f", {(total - tally.rows) / speed:,.0f} s left"

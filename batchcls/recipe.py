@@ -1,6 +1,8 @@
 """How an engine is built: typed defaults, read from TOML."""
 
+import json
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
@@ -8,7 +10,7 @@ from typing import Any, Literal, Self, get_args
 from batchcls.errors import RecipeError
 from batchcls.records import Preprocess
 
-Precision = Literal["fp16", "fp32"]
+Precision = Literal["auto", "fp16", "fp32"]
 Layout = Literal["auto", "NCHW", "NHWC"]
 
 INPUT_PX = {"inception_v3": 299}
@@ -23,8 +25,9 @@ class Recipe:
     """Empty: found from the weights' names."""
     labels: tuple[str, ...] = ()
     """In the order of the network's outputs."""
-    precision: Precision = "fp16"
-    """Of the weights and the arithmetic in the ONNX file; logits are always float32."""
+    precision: Precision = "auto"
+    """Of the weights and the arithmetic in the engine's ONNX file. ``auto``: fp16 for a checkpoint, and its own for
+    an ONNX classifier, which cannot have another."""
     layout: Layout = "auto"
     """Of an ONNX classifier's own input; a checkpoint does not need it."""
     preprocess: Preprocess = field(default_factory=Preprocess)
@@ -45,23 +48,20 @@ class Recipe:
         return cls(architecture=architecture, preprocess=Preprocess(size_px=(side, side), shorter_px=shorter))
 
     @classmethod
-    def read(cls, path: Path) -> Self:
-        """Read a TOML file whose keys are the fields of `Recipe` and `Preprocess`; what it leaves out is the default.
+    def compose(cls, path: Path | None, values: Mapping[str, Any], found: Mapping[str, Any] | None = None) -> Self:
+        """A recipe from a TOML file whose keys are the fields of `Recipe` and `Preprocess`.
+
+        Args:
+            values: They win over the file.
+            found: What the trained file tells of itself; the file and ``values`` win over it.
 
         Raises:
             RecipeError: If the file is not TOML, a key is unknown, or a value is of another type.
         """
-        try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise RecipeError(f"recipe {str(path)!r} cannot be read as TOML: {error}") from error
-        default = cls.for_architecture(str(values.get("architecture", "")))
-        try:
-            return default.with_values(values)
-        except RecipeError as error:
-            raise RecipeError(f"recipe {str(path)!r}: {error}") from None
+        merged = {**(found or {}), **(_toml(path) if path else {}), **values}
+        return cls.for_architecture(str(merged.get("architecture", ""))).with_values(merged)
 
-    def with_values(self, values: dict[str, Any]) -> Self:
+    def with_values(self, values: Mapping[str, Any]) -> Self:
         """This recipe with the named fields of it, or of its preprocessing, replaced."""
         own = {item.name for item in fields(self)} - {"preprocess"}
         inner = {item.name for item in fields(Preprocess)}
@@ -70,6 +70,36 @@ class Recipe:
         preprocess = {key: _typed(key, value, self.preprocess) for key, value in values.items() if key in inner}
         outer = {key: _typed(key, value, self) for key, value in values.items() if key in own}
         return replace(self, **outer, preprocess=replace(self.preprocess, **preprocess))
+
+
+def labels_of(text: str) -> tuple[str, ...]:
+    """Labels from ``a,b,c``, or from a file: one a line, a JSON list, or ImageFolder's class_to_idx as JSON.
+
+    Raises:
+        RecipeError: If the file does not hold labels.
+    """
+    path = Path(text)
+    if not path.is_file():
+        return tuple(label.strip() for label in text.split(","))
+    try:
+        content = path.read_text(encoding="utf-8-sig")
+        if path.suffix != ".json":
+            return tuple(line.strip() for line in content.splitlines() if line.strip())
+        values = json.loads(content)
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"labels file {text!r} cannot be read: {error}") from error
+    if isinstance(values, dict) and sorted(map(str, values.values())) == sorted(map(str, range(len(values)))):
+        values = sorted(values, key=lambda label: int(values[label]))
+    if not isinstance(values, list) or not all(isinstance(label, str) for label in values):
+        raise RecipeError(f"labels file {text!r} must hold a list of labels, or an object of label to position")
+    return tuple(values)
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"recipe {str(path)!r} cannot be read as TOML: {error}") from error
 
 
 def _typed(key: str, value: Any, owner: Recipe | Preprocess) -> Any:

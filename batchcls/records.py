@@ -14,6 +14,8 @@ from batchcls.errors import EngineError, RecipeError
 
 Pixels = npt.NDArray[np.uint8]
 Logits = npt.NDArray[np.float32]
+NormalisedImages = npt.NDArray[np.float32]
+"""(N, 3, H, W), as a network sees them in training."""
 
 Interpolation = Literal["bilinear", "bicubic", "lanczos"]
 Resize = Literal["stretch", "shorter"]
@@ -53,8 +55,8 @@ class Preprocess:
     def region(self, width: int, height: int) -> tuple[float, float, float, float]:
         """The box of a ``width`` x ``height`` image that is resampled to ``size_px``.
 
-        Resampling this box gives what resizing the whole image and cropping its centre would give, with
-        torchvision's rounding: ``Resize`` cuts the longer side down to a whole pixel, ``CenterCrop`` rounds half to even.
+        Resampling this box gives what resizing the whole image and cropping its centre would give, with torchvision's
+        rounding: ``Resize`` cuts the longer side down to a whole pixel, ``CenterCrop`` rounds half to even.
 
         Returns:
             Left, top, right and bottom in source pixels.
@@ -192,10 +194,15 @@ class Tally:
     skipped: Counter[str] = field(default_factory=Counter)
     unlisted: tuple[str, ...] = ()
     """Folders that could not be opened: what is in them has no row."""
-    seconds: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=dict)
     """By stage; stages overlap, so they do not add up to ``elapsed_s``."""
     elapsed_s: float = 0.0
     peak_memory_bytes: int = 0
+
+    def spend(self, **seconds: float) -> None:
+        """Add to ``seconds``."""
+        for stage, spent in seconds.items():
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
 
     @property
     def unreadable(self) -> int:

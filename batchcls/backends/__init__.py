@@ -11,12 +11,15 @@ from batchcls.manifest import Manifest, checked_onnx
 BackendName = Literal["openvino", "torch", "null"]
 
 
-def open_engine(folder: Path, *, backend: BackendName, device: str, threads: int) -> Engine:
+def open_engine(
+    folder: Path, *, backend: BackendName, device: str, threads: int, precision: str | None = None
+) -> Engine:
     """The engine in ``folder``, compiled by ``backend`` for ``device`` and ready to infer.
 
     Args:
         device: ``cpu``, or ``cuda:N`` for GPU number N.
         threads: CPU threads that infer.
+        precision: What to compute in, in the backend's own words; None: the fastest that the device has.
 
     Raises:
         EngineError: If the folder is no engine, its network is not the one that was verified, or the backend
@@ -30,4 +33,4 @@ def open_engine(folder: Path, *, backend: BackendName, device: str, threads: int
         raise EngineError(
             f"backend {backend!r} needs {error.name!r}, which is not installed; run: pip install 'batchcls[build]'"
         ) from error
-    return cast(Engine, module.open(manifest, onnx, device=device, threads=threads))
+    return cast(Engine, module.open(manifest, onnx, device=device, threads=threads, precision=precision))

@@ -8,7 +8,7 @@ from batchcls.manifest import Manifest
 from batchcls.records import EngineInfo, Logits, Pixels
 
 
-def open(manifest: Manifest, onnx: Path, *, device: str, threads: int) -> "NullEngine":
+def open(manifest: Manifest, onnx: Path, *, device: str, threads: int, precision: str | None = None) -> "NullEngine":
     """The engine of `batchcls.backends.open_engine`; it never reads the network."""
     return NullEngine(manifest.info(backend="null", device=device, precision="none"))
 
@@ -22,7 +22,7 @@ class NullEngine:
     def infer(self, pixels: Pixels) -> Logits:
         self.info.check_pixels(pixels)
         phase = pixels[:, ::16, ::16].mean(axis=(1, 2, 3), dtype=np.float32)[:, None]
-        return np.cos(phase + np.arange(len(self.info.labels), dtype=np.float32))
+        return np.asarray(np.cos(phase + np.arange(len(self.info.labels), dtype=np.float32)))
 
     def close(self) -> None:
         """Nothing is held."""

@@ -14,12 +14,19 @@ _CHUNK = 8
 many others came with it."""
 
 
-def open(manifest: Manifest, onnx: Path, *, device: str, threads: int) -> "OpenVinoEngine":
-    """The engine of `batchcls.backends.open_engine`, in bfloat16 where the CPU computes it in hardware."""
+def open(
+    manifest: Manifest, onnx: Path, *, device: str, threads: int, precision: str | None = None
+) -> "OpenVinoEngine":
+    """The engine of `batchcls.backends.open_engine`; by itself in bfloat16 where the CPU computes it in hardware.
+
+    Args:
+        precision: ``bf16`` or ``f32`` instead.
+    """
     if device != "cpu":
         raise EngineError(f"backend 'openvino' runs on the CPU, not on {device!r}; run: batchcls run --device cpu")
     core = ov.Core()
-    precision = "bf16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
+    if precision is None:
+        precision = "bf16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
     return OpenVinoEngine(manifest.info(backend="openvino", device="cpu", precision=precision), core, onnx, threads)
 
 

@@ -65,7 +65,9 @@ def only_engine() -> Path:
     found = engines_below(Path("engines"))
     if len(found) != 1:
         listed = ", ".join(map(str, found)) or "none"
-        raise EngineError(f"no --engine was named, and ./engines holds {len(found)} ({listed}); run: batchcls run --engine DIR")
+        raise EngineError(
+            f"no --engine was named, and ./engines holds {len(found)} ({listed}); run: batchcls run --engine DIR"
+        )
     return found[0]
 
 
@@ -99,7 +101,8 @@ def summary(tally: "Tally", out: Path) -> str:
         f"{tally.rows:,} rows, {tally.unreadable:,} unreadable -> {out}",
         f"engine    {info.name}, {info.backend} {info.precision} on {info.device}",
         f"labels    {listed(tally.labels)}",
-        f"speed     {tally.images_per_s:,.1f} images/s in {tally.elapsed_s:,.1f} s, peak memory {tally.peak_memory_bytes / 2**20:,.0f} MiB",
+        f"speed     {tally.images_per_s:,.1f} images/s in {tally.elapsed_s:,.1f} s",
+        f"memory    {tally.peak_memory_bytes / 2**20:,.0f} MiB at most",
         f"seconds   {stages} (stages overlap)",
     ]
     if tally.errors:

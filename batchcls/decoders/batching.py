@@ -1,11 +1,11 @@
 """Batches out of files that are read ahead, whatever decodes them; a file that fails takes no other with it."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from time import perf_counter
 
 import numpy as np
 
-from batchcls.decoders.background import Background
+from batchcls.decoders.ahead import ahead
 from batchcls.decoders.reader import Encoded, ReadAhead
 from batchcls.records import Batch, Failure, Pixels, Slide
 
@@ -28,11 +28,12 @@ class BatchingDecoder:
         self._batch_size = batch_size
         self._max_pixels = max_pixels
 
-    def decode(self, slides: Iterable[Slide]) -> Iterator[Batch]:
+    def decode(self, slides: Iterable[Slide]) -> Generator[Batch]:
         files = ReadAhead(slides, self._max_pixels)
-        batches = Background(self._batches(files), _BATCHES_AHEAD)
+        batches = ahead(self._batches(files), _BATCHES_AHEAD)
         try:
-            yield from batches
+            for batch in batches:  # noqa: UP028  # `yield from` would close the batches before the files they wait for
+                yield batch
         finally:
             files.close()
             batches.close()
@@ -72,7 +73,9 @@ class BatchingDecoder:
         return Batch(
             slides=[item.slide for item in decoded],
             sizes=[(item.width, item.height) for item in decoded],
-            pixels=np.concatenate([np.empty((0, *self._size_px, 3), np.uint8), *pixels]) if len(pixels) != 1 else pixels[0],
+            pixels=np.concatenate([np.empty((0, *self._size_px, 3), np.uint8), *pixels])
+            if len(pixels) != 1
+            else pixels[0],
             failures=failures,
             read_s=read_s,
             decode_s=perf_counter() - since,
@@ -84,7 +87,7 @@ class BatchingDecoder:
             return [], []
         try:
             return group, [self._decode_group(group)]
-        except Exception:  # of one file; its batch is decoded again, file by file, to tell which
+        except Exception:  # noqa: BLE001  # of one file; its batch is decoded again, file by file, to tell which
             if len(group) == 1:
                 failures.append(_failure(group[0]))
                 return [], []

@@ -1,0 +1,203 @@
+"""The build: a trained file becomes an engine folder, whole or not at all."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from rich.console import Console
+
+from batchcls import machine
+from batchcls.backends import open_engine
+from batchcls.checkpoint import load_network
+from batchcls.decoders import open_decoder
+from batchcls.errors import EngineError, RecipeError, VerificationError
+from batchcls.export import export
+from batchcls.manifest import MANIFEST, ONNX, Manifest, Verification, sha256
+from batchcls.onnx_classifier import load_classifier, own_answer, with_preprocessing
+from batchcls.postprocess import predictions
+from batchcls.recipe import Recipe
+from batchcls.records import printable
+from batchcls.reference import Reference, torch_answer
+from batchcls.verify import verify
+
+LEAST_AGREEMENT = 0.995
+"""Share of images; an engine that agrees less with its own training is not worth having."""
+_LARGEST_CHECK_DIFFERENCE = 0.02
+"""Of a probability, between float32 and what half precision stores."""
+_LARGEST_IMAGE_PIXELS = 200_000_000
+_SHOWN = 10
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A trained file, read: what it is, how it answers, and how to write it as ONNX."""
+
+    recipe: Recipe
+    classes: int
+    reference: Reference
+    reference_name: str
+    notes: tuple[str, ...]
+    write: Callable[[Path], None]
+    """Writes the ONNX file of the engine folder."""
+
+
+def build(
+    checkpoint: Path,
+    out: Path,
+    *,
+    recipe: Path | None,
+    values: Mapping[str, Any],
+    images: Path | None,
+    console: Console,
+) -> Manifest:
+    """Build an engine folder from a trained file.
+
+    Args:
+        checkpoint: A PyTorch or safetensors state_dict, or an ONNX classifier.
+        out: The engine folder; one that is there is replaced, files of other names in it are kept.
+        recipe: A TOML file; ``values``, by the names of its keys, win over it.
+        images: A folder of images to verify with.
+
+    Raises:
+        CheckpointError: If the file cannot be read, or is another network than was said.
+        RecipeError: If the recipe, or the labels, do not fit it.
+        VerificationError: If the engine agrees too little with the training framework.
+        EngineError: If ``out`` is something else than an engine folder.
+    """
+    if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise EngineError(f"{str(out)!r} exists and is no engine folder; choose another --out")
+    read = _read_onnx if checkpoint.suffix == ".onnx" else _read_weights
+    source = read(checkpoint, recipe, values)
+    labels = source.recipe.labels
+    if len(labels) != source.classes:
+        named = f"{len(labels)} labels were named" if labels else "none was named"
+        raise RecipeError(
+            f"{str(checkpoint)!r} has {source.classes} classes, {named}; name them in its order: --labels A,B,..."
+        )
+    for note in source.notes:
+        console.print(note, highlight=False)
+    with _whole_folder(out) as folder:
+        source.write(folder / ONNX)
+        manifest = _manifest(checkpoint, out.resolve().name, source.recipe, folder)
+        manifest.write(folder)
+        verification = _verified(folder, source, images, console)
+        manifest = replace(manifest, verification=verification)
+        manifest.write(folder)
+    return manifest
+
+
+def _read_weights(checkpoint: Path, recipe: Path | None, values: Mapping[str, Any]) -> _Source:
+    first = Recipe.compose(recipe, values)
+    network = load_network(checkpoint, first.architecture, transform_input=first.preprocess.transform_input)
+    full = Recipe.compose(recipe, {**values, "architecture": network.architecture})
+    full = replace(full, precision="fp16" if full.precision == "auto" else full.precision)
+    return _Source(
+        recipe=full,
+        classes=network.classes,
+        reference=Reference(torch_answer(network.module), full.preprocess),
+        reference_name="Pillow, torchvision transforms, torch float32",
+        notes=tuple(f"left out, as no part of {network.architecture}: {name}" for name in network.ignored),
+        write=lambda path: export(network.module, full.preprocess, full.precision, path),
+    )
+
+
+def _read_onnx(checkpoint: Path, recipe: Path | None, values: Mapping[str, Any]) -> _Source:
+    classifier = load_classifier(checkpoint, Recipe.compose(recipe, values).layout)
+    found: dict[str, Any] = {"architecture": "onnx"}
+    if classifier.size_px:
+        found |= {"size_px": classifier.size_px, "shorter_px": max(classifier.size_px)}
+    if classifier.normalises:
+        found |= {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+    full = Recipe.compose(recipe, values, found)
+    if full.preprocess.size_px != (classifier.size_px or full.preprocess.size_px):
+        raise RecipeError(f"{str(checkpoint)!r} takes {classifier.size_px} pixels, not {full.preprocess.size_px}")
+    if full.precision not in ("auto", classifier.precision):
+        raise RecipeError(
+            f"{str(checkpoint)!r} computes in {classifier.precision}, which cannot be made {full.precision}; "
+            "export it so, or leave --precision out"
+        )
+    return _Source(
+        recipe=full.with_values({"precision": classifier.precision, "layout": classifier.layout}),
+        classes=classifier.classes,
+        reference=Reference(own_answer(classifier), full.preprocess),
+        reference_name="Pillow, torchvision transforms, the ONNX file itself in float32 by OpenVINO",
+        notes=(),
+        write=lambda path: onnx.save(with_preprocessing(classifier, full.preprocess), path),
+    )
+
+
+def _manifest(checkpoint: Path, name: str, recipe: Recipe, folder: Path) -> Manifest:
+    return Manifest(
+        name=name,
+        architecture=recipe.architecture,
+        labels=recipe.labels,
+        preprocess=recipe.preprocess,
+        precision=recipe.precision,
+        checkpoint=printable(checkpoint.name),
+        checkpoint_sha256=sha256(checkpoint),
+        onnx_sha256=sha256(folder / ONNX),
+        built=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions=machine.versions(),
+    )
+
+
+def _verified(folder: Path, source: _Source, images: Path | None, console: Console) -> Verification | None:
+    """Compare the engine in ``folder`` with its source: on drawn noise always, on ``images`` where there are some."""
+    threads = machine.cores()
+    noise = np.random.default_rng(0).integers(0, 256, (4, *source.recipe.preprocess.size_px, 3), np.uint8)
+    with closing(open_engine(folder, backend="openvino", device="cpu", threads=threads, precision="f32")) as exact:
+        ours, theirs = (
+            predictions(logits) for logits in (exact.infer(noise), source.reference.logits_of_pixels(noise))
+        )
+    difference = float(np.abs(ours.probabilities - theirs.probabilities).max())
+    if not (ours.finite.all() and difference <= _LARGEST_CHECK_DIFFERENCE):
+        raise VerificationError(
+            f"the exported network answers noise with probabilities up to {difference:.3f} from the trained one's"
+        )
+    if images is None:
+        return None
+    decoder = open_decoder(
+        "dali", source.recipe.preprocess, batch_size=32, threads=threads, max_pixels=_LARGEST_IMAGE_PIXELS
+    )
+    with closing(open_engine(folder, backend="openvino", device="cpu", threads=threads)) as engine, closing(decoder):
+        shipped = f"dali, {engine.info.backend} {engine.info.precision} on {engine.info.device}"
+        names = shipped, source.reference_name
+        verification = verify(images, decoder, engine, source.reference, console, names=names)
+    if verification.top1_agreement < LEAST_AGREEMENT:
+        differing = verification.disagreements
+        more = f" and {len(differing) - _SHOWN:,} more" if len(differing) > _SHOWN else ""
+        raise VerificationError(
+            f"top-1 agreement over {verification.images:,} images is {verification.top1_agreement:.4f}, "
+            f"below {LEAST_AGREEMENT}; these differ: {', '.join(map(printable, differing[:_SHOWN]))}{more}; "
+            "compare the recipe with the training, or build with --precision fp32"
+        )
+    return verification
+
+
+@contextmanager
+def _whole_folder(out: Path) -> Iterator[Path]:
+    """A folder beside ``out`` that takes its place if all goes well, and leaves nothing behind if not."""
+    out = out.absolute()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    folder, old = scratch / "new", scratch / "old"
+    try:
+        folder.mkdir()
+        yield folder
+        if out.exists():
+            for path in out.iterdir():
+                if path.name not in (MANIFEST, ONNX, "plans"):  # plans are of the network that was there before
+                    (shutil.copytree if path.is_dir() else shutil.copy2)(path, folder / path.name)
+            out.rename(old)
+        folder.rename(out)
+    finally:
+        if old.exists() and not out.exists():
+            old.rename(out)
+        shutil.rmtree(scratch)

@@ -1,0 +1,229 @@
+"""A trained file becomes a verified network; no code from the file is ever run."""
+
+import re
+import struct
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, Self
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from batchcls.errors import CheckpointError
+from batchcls.networks import ARCHITECTURES, LAST_LAYERS, TRANSFORMING, empty_network
+
+_AUXILIARY = re.compile(r"(^|\.)(aux1|aux2|AuxLogits)\.")
+"""Heads that only training uses."""
+_CONTAINERS = ("state_dict", "model_state_dict", "model")
+_LARGEST_EXPANSION = 4
+"""Tensors may share their storage, as tied weights do; far more than the file holds is an attack on the memory."""
+_SHOWN = 4
+
+_UNREADABLE = (
+    UnpicklingError,
+    RuntimeError,
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    MemoryError,
+    struct.error,
+)
+"""What PyTorch's restricted unpickler raises when its input is not what it should be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A trained classifier, ready to answer."""
+
+    architecture: str
+    classes: int
+    module: nn.Module
+    """Float32, in eval mode, on the CPU: (N, 3, H, W) normalised to (N, classes) logits."""
+    ignored: tuple[str, ...] = ()
+    """Tensors beside the network, such as a loss function's weights."""
+
+
+def load_network(path: Path, architecture: str = "", *, transform_input: bool = False) -> Network:
+    """The network that ``path`` holds the weights of.
+
+    Reads a state_dict saved by PyTorch or as safetensors: plain, or inside ``state_dict``, ``model_state_dict`` or
+    ``model``; under any one prefix; in any floating point type; with or without auxiliary heads; whose last layer
+    is a Linear, or a Sequential that holds one.
+
+    Args:
+        architecture: One of `ARCHITECTURES`; empty: the one that the tensors' names fit.
+        transform_input: As torchvision's GoogLeNet and Inception v3 have it; a state_dict does not tell.
+
+    Raises:
+        CheckpointError: If the file cannot be read without running code from it, or does not fit the architecture.
+    """
+    if architecture and architecture not in ARCHITECTURES:
+        raise CheckpointError(f"architecture {architecture!r} is not known; known are {', '.join(ARCHITECTURES)}")
+    tensors = read_tensors(path)
+    fits = [_Fit.of(name, tensors) for name in ARCHITECTURES]
+    closest = max(fits, key=lambda fit: fit.score)
+    fit = next((fit for fit in fits if fit.architecture == architecture), closest)
+    if fit.missing or fit.unexpected:
+        raise CheckpointError(f"{str(path)!r} {_misfit(fit, closest)}")
+    if transform_input and fit.architecture not in TRANSFORMING:
+        raise CheckpointError(f"transform_input is true, but {fit.architecture} has no such step; leave it out")
+    module = empty_network(fit.architecture, fit.classes, fit.last_layer, transform_input=transform_input)
+    module.to_empty(device="cpu").load_state_dict(
+        {name: fit.tensors.get(name, torch.zeros(())) for name in module.state_dict()}
+    )
+    return Network(fit.architecture, fit.classes, module.eval().requires_grad_(False), fit.ignored)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Every tensor of a checkpoint by name, without its container; auxiliary heads left out.
+
+    Raises:
+        CheckpointError: If the file is damaged, holds something else, or would have to run code to be read.
+    """
+    values = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    for _ in range(3):
+        inner = [values[name] for name in _CONTAINERS if isinstance(values.get(name), Mapping)]
+        values = inner[0] if inner else values
+    tensors = {name: value for name, value in values.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    if not tensors:
+        found = ", ".join(map(repr, list(values)[:_SHOWN])) or "nothing"
+        raise CheckpointError(
+            f"{str(path)!r} holds no weights where they are looked for (it holds {found}); {_save_hint(path)}"
+        )
+    held = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    if held > _LARGEST_EXPANSION * path.stat().st_size:
+        raise CheckpointError(f"{str(path)!r} has {path.stat().st_size:,} bytes but claims {held:,} of weights")
+    return {name: tensor for name, tensor in tensors.items() if not _AUXILIARY.search(name)}
+
+
+def _read_safetensors(path: Path) -> Mapping[str, Any]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{str(path)!r} cannot be read as safetensors: {error}") from error
+
+
+def _read_torch(path: Path) -> Mapping[str, Any]:
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                inflated = sum(entry.file_size for entry in archive.infolist())
+            if inflated > _LARGEST_EXPANSION * path.stat().st_size:
+                raise CheckpointError(f"{str(path)!r} would inflate to {inflated:,} bytes; PyTorch never compresses")
+        values = torch.load(path, map_location="cpu", weights_only=True)
+    except (*_UNREADABLE, zipfile.BadZipFile) as error:
+        forbidden = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if forbidden:
+            reason = f"holds a pickled {forbidden[1]}, and batchcls never runs code from a file"
+        elif "TorchScript" in str(error):
+            reason = "is a TorchScript archive, which is code"
+        else:
+            reason = f"is damaged, or no checkpoint ({type(error).__name__})"
+        raise CheckpointError(f"{str(path)!r} {reason}; {_save_hint(path)}") from error
+    if not isinstance(values, Mapping):
+        raise CheckpointError(f"{str(path)!r} holds a {type(values).__name__}; {_save_hint(path)}")
+    return values
+
+
+def _save_hint(path: Path) -> str:
+    return f"in training, run: torch.save(model.state_dict(), {path.name!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """How well a file's tensors fit an architecture."""
+
+    architecture: str
+    last_layer: str
+    """Where its last Linear goes: torchvision's place, or all of ``classifier`` where that was replaced by one."""
+    tensors: Mapping[str, Tensor]
+    """Float32, under torchvision's names."""
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    """Neither name includes those of a tensor whose shape differs: such a one is in both."""
+    ignored: tuple[str, ...]
+    score: float
+
+    @property
+    def classes(self) -> int:
+        return len(self.tensors[f"{self.last_layer}.weight"])
+
+    @classmethod
+    def of(cls, architecture: str, tensors: Mapping[str, Tensor]) -> Self:
+        wanted = {name: tensor.shape for name, tensor in empty_network(architecture, 1000).state_dict().items()}
+        prefix = _prefix(wanted, tensors)
+        named = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        last_layer, named = _with_plain_head(LAST_LAYERS[architecture], named)
+        container = last_layer.partition(".")[0] + "."
+        if last_layer == "classifier":
+            features = next(shape for name, shape in wanted.items() if name.startswith(container) and len(shape) == 2)
+            wanted = {name: shape for name, shape in wanted.items() if not name.startswith(container)}
+            wanted |= {"classifier.weight": features, "classifier.bias": features[:1]}
+        given = {name: tensor.shape for name, tensor in named.items()}
+        for name in (f"{last_layer}.weight", f"{last_layer}.bias"):
+            if name in given and given[name][1:] == wanted[name][1:]:
+                wanted[name] = given[name]  # as many classes as there are
+        fitting = {name for name, shape in given.items() if wanted.get(name) == shape}
+        counted = {name for name in wanted if not name.endswith("num_batches_tracked")}
+        return cls(
+            architecture=architecture,
+            last_layer=last_layer,
+            tensors={name: named[name].float() for name in fitting},
+            missing=tuple(name for name in wanted if name in counted - fitting),
+            unexpected=tuple(name for name in given if name not in fitting),
+            ignored=tuple(name for name in tensors if not name.startswith(prefix)),
+            score=len(fitting & counted) / len(counted | given.keys()),
+        )
+
+
+def _prefix(wanted: Mapping[str, torch.Size], tensors: Mapping[str, Tensor]) -> str:
+    """What a file puts before every one of the network's names, such as ``module.`` or ``model.net.``."""
+    first = next(iter(wanted))
+    prefixes = {name.removesuffix(first) for name in tensors if name == first or name.endswith("." + first)}
+    hits = {prefix: sum(prefix + name in tensors for name in wanted) for prefix in prefixes or {""}}
+    best = max(hits, key=lambda prefix: hits[prefix])
+    rivals = sorted(prefix for prefix in hits if hits[prefix] == hits[best])
+    if len(rivals) > 1 and hits[best] > len(wanted) / 2:
+        raise CheckpointError(f"it holds several networks, under {rivals}; save only the one that is wanted")
+    return best
+
+
+def _with_plain_head(last_layer: str, tensors: dict[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
+    """Where the last Linear goes, and the tensors with the Sequential around it undone."""
+    container = last_layer.partition(".")[0]
+    for place in dict.fromkeys((last_layer, container)):
+        below = [name for name in tensors if name.startswith(f"{place}.")]
+        linears = [name for name in below if name.endswith("weight") and tensors[name].ndim == 2]
+        if len(linears) == 1:
+            found = linears[0].removesuffix("weight")
+            moved = {f"{place}." + name.removeprefix(found): tensors[name] for name in below if name.startswith(found)}
+            return place, {name: tensor for name, tensor in tensors.items() if not name.startswith(found)} | moved
+    return last_layer, tensors
+
+
+def _misfit(fit: _Fit, closest: _Fit) -> str:
+    lacks = f"{len(fit.missing)} of its tensors are missing or of another shape{_shown(fit.missing)}"
+    extra = f"{len(fit.unexpected)} are unexpected{_shown(fit.unexpected)}"
+    if fit is not closest:
+        return (
+            f"does not fit {fit.architecture!r}: {lacks}, {extra}; "
+            f"it is closest to {closest.architecture!r}: try --architecture {closest.architecture}"
+        )
+    return (
+        f"is closest to {fit.architecture!r}, but {lacks}, {extra}; "
+        "a network that was changed can be built from ONNX: torch.onnx.export(...), then batchcls build model.onnx"
+    )
+
+
+def _shown(names: tuple[str, ...]) -> str:
+    return f" ({', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''})" if names else ""

@@ -1,0 +1,75 @@
+"""What the training framework answers: Pillow, torchvision's transforms, float32."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+from torchvision import transforms
+
+from batchcls.records import Logits, NormalisedImages, Pixels, Preprocess
+
+Answer = Callable[[NormalisedImages], Logits]
+
+_FILTERS = {
+    "bilinear": transforms.InterpolationMode.BILINEAR,
+    "bicubic": transforms.InterpolationMode.BICUBIC,
+    "lanczos": transforms.InterpolationMode.LANCZOS,
+}
+
+
+def training_transform(preprocess: Preprocess) -> Callable[[Image.Image], torch.Tensor]:
+    """torchvision's own steps from a Pillow image to a normalised (3, H, W) float32."""
+    filter_ = _FILTERS[preprocess.interpolation]
+    resize = (
+        [transforms.Resize(preprocess.size_px, filter_)]
+        if preprocess.resize == "stretch"
+        else [transforms.Resize(preprocess.shorter_px, filter_), transforms.CenterCrop(preprocess.size_px)]
+    )
+    steps: Callable[[Image.Image], torch.Tensor] = transforms.Compose(
+        [*resize, transforms.ToTensor(), transforms.Normalize(preprocess.mean, preprocess.std)]
+    )
+    return steps
+
+
+def torch_answer(module: nn.Module) -> Answer:
+    """A float32 PyTorch module, in eval mode, as it answers in training."""
+    module = module.to(memory_format=torch.channels_last)
+
+    def answer(images: NormalisedImages) -> Logits:
+        with torch.inference_mode():
+            logits = module(torch.from_numpy(images).contiguous(memory_format=torch.channels_last))
+        return np.asarray(logits.numpy())
+
+    return answer
+
+
+class Reference:
+    """Logits of image files, the way that training saw them."""
+
+    def __init__(self, answer: Answer, preprocess: Preprocess) -> None:
+        self._answer = answer
+        self._preprocess = preprocess
+        self._transform = training_transform(preprocess)
+
+    def logits_of_pixels(self, pixels: Pixels) -> Logits:
+        """What the network answers to (N, H, W, 3) uint8 RGB that need no resizing."""
+        mean, std = np.asarray(self._preprocess.mean, np.float32), np.asarray(self._preprocess.std, np.float32)
+        normalised = (pixels / np.float32(255) - mean) / std
+        return self._answer(np.ascontiguousarray(normalised.transpose(0, 3, 1, 2)))
+
+    def logits(self, files: Sequence[str]) -> tuple[list[int], Logits]:
+        """The positions of those files that Pillow can read, and their (N, classes) float32 logits."""
+        images = [(position, self._read(file)) for position, file in enumerate(files)]
+        readable = [(position, image) for position, image in images if image is not None]
+        if not readable:
+            return [], np.empty((0, 0), np.float32)
+        return [position for position, _ in readable], self._answer(np.stack([image for _, image in readable]))
+
+    def _read(self, file: str) -> NormalisedImages | None:
+        try:
+            with Image.open(file) as image:
+                return np.asarray(self._transform(image.convert("RGB")).numpy())
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            return None

@@ -1,0 +1,58 @@
+"""How far the shipped path and the training framework agree."""
+
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from batchcls.contracts import Decoder, Engine
+from batchcls.discover import Listing
+from batchcls.errors import SlidesError
+from batchcls.manifest import Verification
+from batchcls.postprocess import predictions
+from batchcls.progress import RunProgress
+from batchcls.records import Tally
+from batchcls.reference import Reference
+
+
+def verify(
+    folder: Path, decoder: Decoder, engine: Engine, reference: Reference, console: Console, *, names: tuple[str, str]
+) -> Verification:
+    """Run both paths over every image below ``folder`` and compare their probabilities.
+
+    Args:
+        names: What the shipped path and the reference are made of, for the record.
+
+    Raises:
+        SlidesError: If there is no image that both can read.
+    """
+    listing = Listing([folder])
+    differences: list[np.ndarray] = []
+    disagreements: list[str] = []
+    tally = Tally(engine.info)
+    with RunProgress(console, "verifying") as progress, closing(decoder.decode(listing)) as batches:
+        for batch in batches:
+            rows, expected = reference.logits([slide.file for slide in batch.slides])
+            if rows:
+                ours, theirs = predictions(engine.infer(batch.pixels)[rows]), predictions(expected)
+                differences.append(np.abs(ours.probabilities - theirs.probabilities))
+                wrong = ~ours.finite | (ours.labels != theirs.labels)
+                disagreements += [batch.slides[rows[row]].path for row in wrong.nonzero()[0]]
+            tally.rows += batch.files
+            tally.errors["unreadable"] += batch.files - len(rows)
+            progress.show(tally, listing.found if listing.complete else None)
+    if not differences:
+        raise SlidesError(f"no image that can be read was found in {str(folder)!r} to verify with")
+    difference = np.concatenate(differences)
+    return Verification(
+        images=len(difference),
+        top1_agreement=1 - len(disagreements) / len(difference),
+        largest_difference=float(difference.max()),
+        mean_difference=float(difference.mean(dtype=np.float64)),
+        disagreements=tuple(sorted(disagreements)),
+        unreadable=tally.unreadable,
+        folder=folder.resolve().name,
+        shipped=names[0],
+        reference=names[1],
+    )
