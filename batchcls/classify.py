@@ -23,7 +23,7 @@ from batchcls.errors import EngineError, InterruptedRunError, SlidesError
 from batchcls.output import ParquetOutput
 from batchcls.postprocess import predictions
 from batchcls.progress import RunProgress
-from batchcls.records import Batch, EngineInfo, Failure, Predictions, Tally
+from batchcls.records import Batch, EngineInfo, Failure, Predictions, Tally, printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,7 @@ class _Run:
     output: ParquetOutput
     tally: Tally
     console: Console
+    stop: "_Stop"
 
 
 def classify(slides: Sequence[Path], engine: Path, out: Path, options: RunOptions, console: Console) -> Tally:
@@ -73,7 +74,12 @@ def classify(slides: Sequence[Path], engine: Path, out: Path, options: RunOption
     threads = options.threads or machine.cores()
     device = machine.chosen_device(options.device)
     backend = options.backend or _backend_for(device, engine)
-    with closing(listing), closing(open_engine(engine, backend=backend, device=device, threads=threads)) as runner:
+    stop = _Stop()
+    with (
+        stop.listening(),
+        closing(listing),
+        closing(open_engine(engine, backend=backend, device=device, threads=threads)) as runner,
+    ):
         output = ParquetOutput(
             out,
             roots=listing.roots,
@@ -90,7 +96,7 @@ def classify(slides: Sequence[Path], engine: Path, out: Path, options: RunOption
         )
         with closing(output), closing(decoder):
             tally = Tally(runner.info, output.resumed_rows, output.resumed_rows)
-            run = _Run(listing, decoder, runner, output, tally, console)
+            run = _Run(listing, decoder, runner, output, tally, console, stop)
             tally.spend(start=perf_counter() - started)
             _classify_all(run, out)
             _finish(run, slides, options, started)
@@ -110,7 +116,7 @@ def _backend_for(device: str, engine: Path) -> BackendName:
 def _identity(roots: Sequence[str], info: EngineInfo, options: RunOptions) -> dict[str, Any]:
     """What two runs must share for their rows to stand in one file."""
     return {
-        "slides": [root.encode(errors="surrogateescape").decode(errors="backslashreplace") for root in roots],
+        "slides": [printable(root) for root in roots],
         **asdict(info),
         "decoder": options.decoder,
         "max_pixels": options.max_pixels,
@@ -121,21 +127,22 @@ def _classify_all(run: _Run, out: Path) -> None:
     tally, output = run.tally, run.output
     if tally.resumed_rows:
         run.console.print(f"going on with {out}.partial: {tally.resumed_rows:,} rows are done", highlight=False)
-    stop = _Stop()
-    with stop.listening(), RunProgress(run.console, "classifying", tally.rows) as progress:
-        with closing(run.decoder.decode(output.missing(run.listing))) as batches:
+    with (
+        RunProgress(run.console, "classifying", tally.rows) as progress,
+        closing(run.decoder.decode(output.missing(run.listing))) as batches,
+    ):
+        try:
             for batch in batches:
                 _classify_batch(run, batch)
                 progress.show(tally, run.listing.found if run.listing.complete else None)
-                if stop.signal is not None:
-                    break
-        output.flush()
-    if stop.signal is not None:
-        raise InterruptedRunError(
-            f"stopped by {stop.signal.name}; {tally.rows:,} rows are in {out}.partial; "
-            "to go on, run the same command again",
-            stop.signal,
-        )
+                if run.stop.signal is not None:
+                    raise InterruptedRunError(
+                        f"stopped by {run.stop.signal.name}; {tally.rows:,} rows are in {out}.partial; "
+                        "to go on, run the same command again",
+                        run.stop.signal,
+                    )
+        finally:
+            output.flush()
 
 
 def _classify_batch(run: _Run, batch: Batch) -> None:

@@ -1,15 +1,10 @@
 """Predictions become Parquet: parts while running, one file when whole, resume in between."""
 
-import fcntl
 import hashlib
 import json
-import os
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from time import monotonic
@@ -22,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batchcls.errors import OutputError
+from batchcls.partial import Partial
 from batchcls.records import Batch, Predictions, Slide, printable
 
 METADATA_KEY = b"batchcls"
@@ -82,23 +78,23 @@ class ParquetOutput:
         identity: Mapping[str, Any],
         overwrite: bool = False,
     ) -> None:
-        self._path = path
-        self._roots = {root: position for position, root in enumerate(roots)}
-        self._labels = tuple(labels)
-        final = schema(len(labels))
-        # Parts hold root and label as positions in lists that the whole run shares.
-        codes = [field.with_type(pa.int32()) if pa.types.is_dictionary(field.type) else field for field in final]
-        self._part_schema = pa.schema(codes)
-        self._partial = path.with_name(path.name + ".partial")
-        self._open_rows: list[pa.RecordBatch] = []
-        self._opened = monotonic()
         if path.exists() and not overwrite:
             raise OutputError(f"{str(path)!r} exists; choose another --out, or replace it with --overwrite")
-        with _refusals(self._partial):
-            self._lock = self._locked()
-            self.started = self._agree(json.loads(json.dumps(identity)))
-            self._parts = sorted(self._partial.glob("part-*.arrow"))
-            self._done = self._digests()
+        self._roots = {root: position for position, root in enumerate(roots)}
+        self._labels = tuple(labels)
+        # Parts hold root and label as positions in lists that the whole run shares.
+        final = schema(len(labels))
+        codes = [field.with_type(pa.int32()) if pa.types.is_dictionary(field.type) else field for field in final]
+        self._part_schema = pa.schema(codes)
+        self._partial = Partial(path, self._part_schema, identity)
+        self._open_rows: list[pa.RecordBatch] = []
+        self._opened = monotonic()
+        self._done = self._digests()
+
+    @property
+    def started(self) -> str:
+        """When the first of the runs that share this output started; UTC, ISO 8601."""
+        return self._partial.started
 
     @property
     def resumed_rows(self) -> int:
@@ -130,22 +126,14 @@ class ParquetOutput:
     def flush(self) -> None:
         """Bring every row so far to the disk."""
         if self._open_rows:
-            sink = pa.BufferOutputStream()
-            with pa.ipc.new_file(sink, self._part_schema) as writer:
-                for rows in self._open_rows:
-                    writer.write_batch(rows)
-            number = int(self._parts[-1].stem.removeprefix("part-")) + 1 if self._parts else 0
-            part = self._partial / f"part-{number:06d}.arrow"
-            with _refusals(self._partial):
-                _write_whole(part, sink.getvalue())
-            self._parts.append(part)
+            self._partial.append(self._open_rows)
             self._open_rows = []
         self._opened = monotonic()
 
     def counts(self) -> Counts:
         """Of all rows, those of earlier runs among them; flushes."""
         self.flush()
-        table = self._table()
+        table = self._partial.table()
         kinds = pc.list_element(pc.split_pattern(table["error"].drop_null(), ":", max_splits=1), 0)
         labels = _counted(table["label"].drop_null())
         return Counts(len(table), {self._labels[code]: count for code, count in labels.items()}, _counted(kinds))
@@ -157,87 +145,29 @@ class ParquetOutput:
             OutputError: If the disk refuses; the parts stay.
         """
         self.flush()
-        table = self._table()
+        table = self._partial.table()
         order = pc.sort_indices(table, [("root", "ascending"), ("path", "ascending")])
         final = schema(len(self._labels)).with_metadata({METADATA_KEY: json.dumps(metadata)})
-        whole = self._partial / "whole.parquet"
-        with _refusals(self._partial):
-            with pq.ParquetWriter(whole, final, compression="zstd") as writer:
-                for start in range(0, len(table), _GROUP_ROWS):
-                    rows = table.take(order[start : start + _GROUP_ROWS])
-                    writer.write_table(self._decoded(rows).cast(final), row_group_size=_GROUP_ROWS)
-            _sync(whole)
-            self._finished.touch()
-            whole.replace(self._path)
-            _sync(self._path.parent)
-        del table
-        self.discard()
+        with self._partial.refusals(), pq.ParquetWriter(self._partial.whole, final, compression="zstd") as writer:
+            for start in range(0, len(table), _GROUP_ROWS):
+                rows = table.take(order[start : start + _GROUP_ROWS])
+                writer.write_table(self._decoded(rows).cast(final), row_group_size=_GROUP_ROWS)
+        self._partial.finish()
 
     def discard(self) -> None:
         """Forget everything that is not in its place yet."""
-        shutil.rmtree(self._partial)
+        self._partial.discard()
 
     def close(self) -> None:
         """Let another run have the output; what is done stays."""
-        os.close(self._lock)
-
-    @property
-    def _finished(self) -> Path:
-        """Stands from just before the whole file moves to its place until the parts are gone."""
-        return self._partial / "finished"
-
-    def _locked(self) -> int:
-        """The lock, held in a folder that is still in its place."""
-        while True:
-            self._partial.mkdir(parents=True, exist_ok=True)
-            with suppress(FileNotFoundError):  # the run that held it has just finished, folder and all
-                lock = os.open(self._partial / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    os.close(lock)
-                    raise OutputError(f"another run is writing {str(self._path)!r}; wait for it, or stop it") from None
-                if not os.path.samestat(os.fstat(lock), os.stat(self._partial / "lock")):
-                    os.close(lock)
-                elif self._finished.exists() and not (self._partial / "whole.parquet").exists():
-                    self.discard()  # killed after the file was in its place
-                    os.close(lock)
-                else:
-                    return lock
-
-    def _agree(self, identity: Mapping[str, Any]) -> str:
-        """When the first of the runs that share this output started; UTC, ISO 8601."""
-        note = self._partial / "run.json"
-        if not note.exists():
-            started = datetime.now(UTC).isoformat(timespec="milliseconds")
-            _write_whole(note, json.dumps({"started": started, "identity": identity}, indent=2).encode())
-            return started
-        try:
-            earlier = json.loads(note.read_text())
-            found, started = dict(earlier["identity"]), str(earlier["started"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise OutputError(f"{str(note)!r} cannot be read; to start over: rm -r {self._partial}") from error
-        for key in identity.keys() | found.keys():
-            if identity.get(key) != found.get(key):
-                raise OutputError(
-                    f"{str(self._partial)!r} was begun with {key} {found.get(key)!r}, this run has "
-                    f"{identity.get(key)!r}; finish it as it was begun, or start over: rm -r {self._partial}"
-                )
-        return started
+        self._partial.close()
 
     def _digests(self) -> npt.NDArray[np.void]:
         """One for each row that is done, sorted."""
-        table = self._table().select(["root", "path"])
+        table = self._partial.table().select(["root", "path"])
         columns = ((column.to_pylist() for column in batch.columns) for batch in table.to_batches())
         rows = (row for root_and_path in columns for row in zip(*root_and_path, strict=True))
         return np.sort(np.fromiter((_digest(*row) for row in rows), "S16", count=len(table))).view("V16")
-
-    def _table(self) -> pa.Table:
-        try:
-            tables = [pa.ipc.open_file(pa.memory_map(str(part))).read_all() for part in self._parts]
-            return pa.concat_tables([self._part_schema.empty_table(), *tables])
-        except (pa.ArrowException, OSError) as error:
-            raise OutputError(f"{str(self._partial)!r} cannot be read: {error}; start over: rm -r it") from error
 
     def _rows(self, batch: Batch, predictions: Predictions) -> pa.RecordBatch:
         decoded, failed = len(batch.slides), len(batch.failures)
@@ -278,40 +208,3 @@ def _digest(root: int, path: str) -> bytes:
 
 def _counted(values: pa.ChunkedArray) -> dict[Any, int]:
     return Counter({item["values"]: item["counts"] for item in pc.value_counts(values).to_pylist()})
-
-
-def _write_whole(path: Path, content: bytes | pa.Buffer) -> None:
-    """``path`` with this content, or untouched."""
-    unfinished = path.with_suffix(".tmp")
-    try:
-        with unfinished.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        unfinished.replace(path)
-        _sync(path.parent)
-    except OSError:
-        unfinished.unlink(missing_ok=True)
-        raise
-
-
-def _sync(path: Path) -> None:
-    """Return once what ``path`` holds would survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _refusals(partial: Path) -> Iterator[None]:
-    """What the operating system refuses, as an error that says what is safe and how to go on."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(
-            f"cannot write {str(partial)!r}: {reason}; every finished part is kept there: "
-            "make room, then run the same command again"
-        ) from error

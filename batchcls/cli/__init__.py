@@ -1,6 +1,7 @@
 """The command line: parse, delegate, echo; the one place where errors become exit codes."""
 
 import importlib
+import signal
 from typing import Any
 
 import click
@@ -29,6 +30,9 @@ class Group(click.Group):
         except BatchclsError as error:
             click.echo(f"batchcls: {error}", err=True)
             ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("batchcls: interrupted", err=True)
+            ctx.exit(128 + signal.SIGINT)
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})

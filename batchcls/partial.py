@@ -1,0 +1,170 @@
+"""What a run leaves on disk until its output is whole: a locked folder of parts that another run can go on with."""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from batchcls.errors import OutputError
+
+
+class Partial:
+    """``path``.partial, held by this process alone from construction until `close`.
+
+    Args:
+        path: The output, which takes its place by `finish`.
+        part_schema: Of the rows that `append` takes.
+        identity: What must be the same for two runs to share one output; JSON values.
+
+    Raises:
+        OutputError: If another run holds it, or what an earlier run left is of another identity.
+    """
+
+    def __init__(self, path: Path, part_schema: pa.Schema, identity: Mapping[str, Any]) -> None:
+        self._path = path
+        self._folder = path.with_name(path.name + ".partial")
+        self._part_schema = part_schema
+        with self.refusals():
+            self._lock = self._locked()
+        try:
+            with self.refusals():
+                self.started = self._agree(json.loads(json.dumps(identity)))
+                self._parts = sorted(self._folder.glob("part-*.arrow"))
+        except OutputError:
+            self.close()
+            raise
+
+    @property
+    def whole(self) -> Path:
+        """Where to write the output, whole, before `finish`."""
+        return self._folder / "whole.parquet"
+
+    def append(self, rows: list[pa.RecordBatch]) -> None:
+        """Bring ``rows`` to the disk as one more part, whole or not at all.
+
+        Raises:
+            OutputError: If the disk refuses; every part before stays.
+        """
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_file(sink, self._part_schema) as writer:
+            for batch in rows:
+                writer.write_batch(batch)
+        number = int(self._parts[-1].stem.removeprefix("part-")) + 1 if self._parts else 0
+        part = self._folder / f"part-{number:06d}.arrow"
+        with self.refusals():
+            _write_whole(part, sink.getvalue())
+        self._parts.append(part)
+
+    def table(self) -> pa.Table:
+        """Every row of every part, mapped from the disk rather than read."""
+        try:
+            tables = [pa.ipc.open_file(pa.memory_map(str(part))).read_all() for part in self._parts]
+            return pa.concat_tables([self._part_schema.empty_table(), *tables])
+        except (pa.ArrowException, OSError) as error:
+            raise OutputError(
+                f"{str(self._folder)!r} cannot be read: {error}; start over: rm -r {self._folder}"
+            ) from error
+
+    def finish(self) -> None:
+        """Put `whole` in its place and drop the parts."""
+        with self.refusals():
+            _sync(self.whole)
+            self._finished.touch()
+            self.whole.replace(self._path)
+            _sync(self._path.parent)
+            self.discard()
+
+    def discard(self) -> None:
+        """Forget everything that is not in its place yet."""
+        shutil.rmtree(self._folder)
+
+    def close(self) -> None:
+        """Let another run have the output; what is done stays."""
+        os.close(self._lock)
+
+    @contextmanager
+    def refusals(self) -> Iterator[None]:
+        """Turns what the operating system refuses into an error that says what is safe and how to go on."""
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise OutputError(
+                f"cannot write {str(self._folder)!r}: {reason}; every finished part is kept there: "
+                "mend that, then run the same command again"
+            ) from error
+
+    @property
+    def _finished(self) -> Path:
+        """Stands from just before the whole file moves to its place until the parts are gone."""
+        return self._folder / "finished"
+
+    def _locked(self) -> int:
+        """The lock, held in a folder that is still in its place."""
+        while True:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):  # the run that held it has just finished, folder and all
+                lock = os.open(self._folder / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    os.close(lock)
+                    raise OutputError(f"another run is writing {str(self._path)!r}; wait for it, or stop it") from None
+                if not os.path.samestat(os.fstat(lock), os.stat(self._folder / "lock")):
+                    os.close(lock)
+                elif self._finished.exists() and not (self._folder / "whole.parquet").exists():
+                    self.discard()  # killed after the file was in its place
+                    os.close(lock)
+                else:
+                    return lock
+
+    def _agree(self, identity: Mapping[str, Any]) -> str:
+        """When the first of the runs that share this output started; UTC, ISO 8601."""
+        note = self._folder / "run.json"
+        if not note.exists():
+            started = datetime.now(UTC).isoformat(timespec="milliseconds")
+            _write_whole(note, json.dumps({"started": started, "identity": identity}, indent=2).encode())
+            return started
+        try:
+            earlier = json.loads(note.read_text())
+            found, started = dict(earlier["identity"]), str(earlier["started"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise OutputError(f"{str(note)!r} cannot be read; to start over: rm -r {self._folder}") from error
+        for key in identity.keys() | found.keys():
+            if identity.get(key) != found.get(key):
+                raise OutputError(
+                    f"{str(self._folder)!r} was begun with {key} {found.get(key)!r}, this run has "
+                    f"{identity.get(key)!r}; finish it as it was begun, or start over: rm -r {self._folder}"
+                )
+        return started
+
+
+def _write_whole(path: Path, content: bytes | pa.Buffer) -> None:
+    """``path`` with this content, or untouched."""
+    unfinished = path.with_suffix(".tmp")
+    try:
+        with unfinished.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        unfinished.replace(path)
+        _sync(path.parent)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def _sync(path: Path) -> None:
+    """Return once what ``path`` holds would survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
