@@ -210,4 +210,5 @@ class Tally:
 
     @property
     def images_per_s(self) -> float:
-        return (self.rows - self.resumed_rows) / self.elapsed_s
+        """Of this run, once everything was loaded."""
+        return (self.rows - self.resumed_rows) / (self.elapsed_s - self.seconds["start"])

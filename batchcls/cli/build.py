@@ -32,7 +32,10 @@ def build(
     precision: str | None,
     verify: Path | None,
 ) -> None:
-    """Build an engine folder from CHECKPOINT: a PyTorch or safetensors state_dict, or an ONNX classifier."""
+    """Build an engine folder from a trained CHECKPOINT.
+
+    CHECKPOINT is a PyTorch or safetensors state_dict, or an ONNX classifier. Nothing in it is ever run as code.
+    """
     if checkpoint.is_dir():
         raise EngineError(
             f"{str(checkpoint)!r} is a folder; this version builds no plans for GPUs, only engine folders"

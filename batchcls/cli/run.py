@@ -1,6 +1,7 @@
 """``batchcls run``."""
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +27,14 @@ if TYPE_CHECKING:
     envvar="BATCHCLS_ENGINE",
     help="An engine folder; else $BATCHCLS_ENGINE, else the only one below ./engines.",
 )
-@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to infer.")
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="auto|cpu|cuda[:N]",
+    callback=lambda context, option, device: known_device(device),
+    help="Where to infer.",
+)
 @click.option("--backend", type=click.Choice(["openvino", "torch", "null"]), help="Default: the device's own.")
 @click.option("--decoder", type=click.Choice(["dali", "pillow"]), default="dali", show_default=True)
 @click.option("--batch-size", type=click.IntRange(1, 4096), default=64, show_default=True, help="Images at a time.")
@@ -42,9 +50,10 @@ if TYPE_CHECKING:
 @click.option("--strict", is_flag=True, help="Exit with 3 if any file or folder could not be read.")
 @click.option("--quiet", is_flag=True, help="Show errors and warnings only.")
 def run(slides: tuple[Path, ...], out: Path, engine: Path | None, strict: bool, quiet: bool, **options: Any) -> None:
-    """Classify every image below SLIDES (folders or files) into one Parquet file, one row each.
+    """Classify every image below SLIDES into one Parquet file.
 
-    Stop it whenever you like: the same command goes on where it was.
+    SLIDES are folders, searched to any depth, and files. Each file has one row, whatever is wrong with it. Stop the
+    run whenever you like: the same command goes on where it was.
     """
     from batchcls.classify import RunOptions, classify  # after parsing: --help stays light
 
@@ -56,6 +65,13 @@ def run(slides: tuple[Path, ...], out: Path, engine: Path | None, strict: bool, 
         click.echo(summary(tally, out))
     if strict and (tally.unreadable or tally.unlisted):
         sys.exit(3)
+
+
+def known_device(device: str) -> str:
+    """``device``, if it could be one."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", device):
+        raise click.BadParameter(f"{device!r} is not one of auto, cpu, cuda, cuda:N")
+    return device
 
 
 def only_engine() -> Path:
@@ -101,7 +117,7 @@ def summary(tally: "Tally", out: Path) -> str:
         f"{tally.rows:,} rows, {tally.unreadable:,} unreadable -> {out}",
         f"engine    {info.name}, {info.backend} {info.precision} on {info.device}",
         f"labels    {listed(tally.labels)}",
-        f"speed     {tally.images_per_s:,.1f} images/s in {tally.elapsed_s:,.1f} s",
+        f"speed     {tally.images_per_s:,.1f} images/s; {tally.elapsed_s:,.1f} s in all",
         f"memory    {tally.peak_memory_bytes / 2**20:,.0f} MiB at most",
         f"seconds   {stages} (stages overlap)",
     ]

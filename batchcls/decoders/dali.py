@@ -1,62 +1,57 @@
-"""Decode and resize with NVIDIA DALI, a batch at a time."""
+"""Decode with NVIDIA DALI, a group of files at a time."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from nvidia.dali import Pipeline, fn, types
+from PIL import Image
 
 from batchcls.decoders.batching import BatchingDecoder
 from batchcls.decoders.reader import Encoded
+from batchcls.decoders.resample import resampled
 from batchcls.records import Pixels, Preprocess
 
-_FILTERS = {
-    "bilinear": types.INTERP_LINEAR,
-    "bicubic": types.INTERP_CUBIC,
-    "lanczos": types.INTERP_LANCZOS3,
-}
+_GROUP = 16
+"""Files decoded at a time: what they decode to is still in the caches when it is resampled."""
 
 
 def open(preprocess: Preprocess, *, batch_size: int, threads: int, max_pixels: int) -> BatchingDecoder:
     """The decoder of `batchcls.decoders.open_decoder`."""
-    group = _DaliGroup(preprocess, batch_size=batch_size, threads=threads)
+    group = _DaliGroup(preprocess, threads=threads)
     return BatchingDecoder(group, preprocess.size_px, batch_size=batch_size, max_pixels=max_pixels)
 
 
 class _DaliGroup:
-    def __init__(self, preprocess: Preprocess, *, batch_size: int, threads: int) -> None:
+    """DALI decodes to what Pillow decodes to, twice as fast; Pillow resamples faster than DALI, on a CPU."""
+
+    def __init__(self, preprocess: Preprocess, *, threads: int) -> None:
         self._preprocess = preprocess
-        self._pipeline = _pipeline(preprocess, batch_size=batch_size, threads=threads)
+        self._pipeline = _pipeline(threads)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="resample")
 
     def __call__(self, group: Sequence[Encoded]) -> Pixels:
-        boxes = np.array([self._preprocess.region(item.width, item.height) for item in group], np.float32)
-        left, top, right, bottom = boxes.T
-        (images,) = self._pipeline.run(
-            encoded=[item.data for item in group],
-            start=np.stack([top, left], axis=1),
-            end=np.stack([bottom, right], axis=1),
-        )
-        return np.array(images.as_tensor())  # DALI overwrites its own memory in the next run
+        pixels = np.empty((len(group), *self._preprocess.size_px, 3), np.uint8)
+        for start in range(0, len(group), _GROUP):
+            (images,) = self._pipeline.run(encoded=[item.data for item in group[start : start + _GROUP]])
+            decoded = [images.at(row) for row in range(len(images))]  # borrowed: the next run overwrites it
+            pixels[start : start + _GROUP] = list(self._pool.map(self._resample, decoded))
+        return pixels
+
+    def _resample(self, image: Pixels) -> Pixels:
+        if image.shape[:2] == self._preprocess.size_px and self._preprocess.resize == "stretch":
+            return image
+        return resampled(Image.fromarray(image), self._preprocess)
 
 
-def _pipeline(preprocess: Preprocess, *, batch_size: int, threads: int) -> Pipeline:
-    """Encoded bytes and the box to resample, as rows and columns, to (H, W, 3) uint8 RGB."""
+def _pipeline(threads: int) -> Pipeline:
+    """Encoded bytes to (H, W, 3) uint8 RGB."""
     pipeline = Pipeline(
-        batch_size=batch_size, num_threads=threads, device_id=None, prefetch_queue_depth=1, exec_dynamic=True
+        batch_size=_GROUP, num_threads=threads, device_id=None, prefetch_queue_depth=1, exec_dynamic=True
     )
     with pipeline:
         encoded = fn.external_source(name="encoded", device="cpu", no_copy=True)
-        start = fn.external_source(name="start", device="cpu")
-        end = fn.external_source(name="end", device="cpu")
         # Orientation in EXIF is left alone, as Pillow does, so that pixels are those of training.
-        image = fn.decoders.image(encoded, device="cpu", output_type=types.RGB, adjust_orientation=False)
-        resized = fn.resize(
-            image,
-            size=preprocess.size_px,
-            roi_start=start,
-            roi_end=end,
-            interp_type=_FILTERS[preprocess.interpolation],
-            antialias=True,
-        )
-        pipeline.set_outputs(resized)
+        pipeline.set_outputs(fn.decoders.image(encoded, output_type=types.RGB, adjust_orientation=False))
     pipeline.build()
     return pipeline

@@ -1,4 +1,4 @@
-"""Decode and resize with Pillow, as torchvision does in training: the reference, not the fast way."""
+"""Decode with Pillow, as torchvision does in training: the reference, not the fast way."""
 
 import io
 from collections.abc import Sequence
@@ -9,13 +9,8 @@ from PIL import Image
 
 from batchcls.decoders.batching import BatchingDecoder
 from batchcls.decoders.reader import Encoded
+from batchcls.decoders.resample import resampled
 from batchcls.records import Pixels, Preprocess
-
-_FILTERS = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
 
 
 def open(preprocess: Preprocess, *, batch_size: int, threads: int, max_pixels: int) -> BatchingDecoder:
@@ -33,13 +28,7 @@ class _PillowGroup:
         return np.stack(list(self._pool.map(self._decode, group)))
 
     def _decode(self, item: Encoded) -> Pixels:
-        height, width = self._preprocess.size_px
         with Image.open(io.BytesIO(item.data.tobytes())) as image:
             if image.size != (item.width, item.height):
                 raise ValueError("its headers contradict one another")
-            resized = image.convert("RGB").resize(
-                (width, height),
-                _FILTERS[self._preprocess.interpolation],
-                box=self._preprocess.region(item.width, item.height),
-            )
-        return np.asarray(resized)
+            return resampled(image.convert("RGB"), self._preprocess)

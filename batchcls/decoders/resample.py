@@ -1,0 +1,19 @@
+"""Decoded images become an engine's pixels, by Pillow's own filters: bit for bit what training saw."""
+
+import numpy as np
+from PIL import Image
+
+from batchcls.records import Pixels, Preprocess
+
+_FILTERS = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+def resampled(image: Image.Image, preprocess: Preprocess) -> Pixels:
+    """``image``, RGB of any size, as (H, W, 3) uint8; the memory is the caller's."""
+    height, width = preprocess.size_px
+    box = preprocess.region(*image.size)
+    return np.asarray(image.resize((width, height), _FILTERS[preprocess.interpolation], box=box))

@@ -1,0 +1,86 @@
+"""What is measured: the whole run, each of its two costly stages alone, and the peers."""
+
+import io
+import tempfile
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import pyarrow.parquet as pq
+from rich.console import Console
+
+from batchcls.backends import open_engine
+from batchcls.classify import RunOptions, classify
+from batchcls.decoders import DecoderName, open_decoder
+from batchcls.discover import Listing
+from batchcls.machine import cores
+from batchcls.manifest import Manifest
+from benchmarks.sample import Sample
+
+PEER, PLAIN, EXPERT = "torchvision", "eager FP32", "channels_last bf16"
+
+
+def end_to_end(folder: Path, engine: Path, images: int) -> Sample:
+    """`batchcls run` over all of the folder, from the first file to the finished Parquet."""
+    with tempfile.TemporaryDirectory() as scratch:
+        out = Path(scratch) / "preds.parquet"
+        tally = classify([folder], engine, out, RunOptions(device="cpu"), Console(file=io.StringIO()))
+        table = pq.read_table(out, columns=["path", "label"])
+    rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
+    return Sample(tally.elapsed_s - tally.seconds["start"], tally.rows, dict(rows))
+
+
+def decode_only(folder: Path, engine: Path, images: int, *, decoder: DecoderName) -> Sample:
+    """Reading, decoding and resizing all of the folder, with nobody to look at the pixels."""
+    opened = open_decoder(
+        decoder,
+        Manifest.read(engine).preprocess,
+        batch_size=RunOptions().batch_size,
+        threads=cores(),
+        max_pixels=RunOptions().max_pixels,
+    )
+    with closing(opened):
+        list(opened.decode(islice(Listing([folder]), 8)))
+        since = perf_counter()
+        decoded = sum(len(batch.slides) for batch in opened.decode(Listing([folder])))
+        return Sample(perf_counter() - since, decoded)
+
+
+def engine_only(folder: Path, engine: Path, images: int) -> Sample:
+    """Inference of a batch that stays where it is, ``images`` times or a little more."""
+    size = RunOptions().batch_size
+    with closing(open_engine(engine, backend="openvino", device="cpu", threads=cores())) as opened:
+        pixels = np.random.default_rng(0).integers(0, 256, (size, *opened.info.preprocess.size_px, 3), np.uint8)
+        opened.infer(pixels)
+        batches = -(-images // size)
+        since = perf_counter()
+        for _ in range(batches):
+            opened.infer(pixels)
+        return Sample(perf_counter() - since, batches * size)
+
+
+def torchvision_loop(folder: Path, engine: Path, images: int, *, workers: int, expert: bool) -> Sample:
+    """See `benchmarks.peers`; over some of the folder, evenly spread. Torch is loaded for peers only."""
+    from benchmarks import peers
+
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return peers.torchvision_loop(
+        files[:: max(1, len(files) // images)], folder, engine, workers=workers, expert=expert
+    )
+
+
+CASES: dict[str, Callable[[Path, Path, int], Sample]] = {
+    "end-to-end": end_to_end,
+    "decode-only dali": partial(decode_only, decoder="dali"),
+    "decode-only pillow": partial(decode_only, decoder="pillow"),
+    "engine-only": engine_only,
+    **{
+        f"{PEER} {mode}, {workers} workers": partial(torchvision_loop, workers=workers, expert=mode == EXPERT)
+        for mode in (PLAIN, EXPERT)
+        for workers in (0, 1, 2)
+    },
+}

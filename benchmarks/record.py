@@ -1,0 +1,64 @@
+"""Raw measurements, one JSON line each; nothing is rounded, and statistics are worked out when they are read."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Any, Self
+
+from batchcls import machine
+
+RESULTS = Path(__file__).parent / "results"
+LEAST_SAMPLES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One case on one workload, measured several times within one run of the suite."""
+
+    case: str
+    workload: str
+    images: int
+    samples_s: tuple[float, ...]
+    """Wall time for ``images`` images, once for each repeat; the cases of a run take turns."""
+    peak_memory_bytes: int
+    """Resident memory of the process, children not counted; the largest of all repeats."""
+    top1_agreement: float | None
+    """With eager float32 PyTorch on the same files; None where the case answers nothing."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    machine: dict[str, Any] = field(default_factory=machine.description)
+    commit: str = ""
+    run: str = ""
+    """The same for every record of one run of the suite; UTC, ISO 8601."""
+
+    @property
+    def images_per_s(self) -> float:
+        return self.images / median(self.samples_s)
+
+    @property
+    def range_images_per_s(self) -> tuple[float, float]:
+        return self.images / max(self.samples_s), self.images / min(self.samples_s)
+
+    def append(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(asdict(self)) + "\n")
+
+    @classmethod
+    def read_all(cls, path: Path) -> Iterator[Self]:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            values = json.loads(line)
+            yield cls(**values | {"samples_s": tuple(values["samples_s"])})
+
+
+def commit() -> str:
+    """The checkout's commit, marked if anything in it is changed."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
