@@ -70,11 +70,10 @@ def classify(slides: Sequence[Path], engine: Path, out: Path, options: RunOption
         InterruptedRunError: After SIGINT or SIGTERM, with every row so far on disk.
     """
     started = perf_counter()
-    listing = Listing(slides)
     threads = options.threads or machine.cores()
     device = machine.chosen_device(options.device)
     backend = options.backend or _backend_for(device, engine)
-    stop = _Stop()
+    listing, stop = Listing(slides), _Stop()
     with (
         stop.listening(),
         closing(listing),

@@ -24,7 +24,7 @@ METADATA_KEY = b"batchcls"
 _PART_ROWS = 16_384
 _PART_SECONDS = 10.0
 """A kill costs the part that is open: at most so many rows, or what so many seconds decoded."""
-_GROUP_ROWS = 65_536
+_GROUP_ROWS = 32_768
 _LOOKUP_SLIDES = 1024
 
 

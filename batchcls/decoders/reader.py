@@ -20,7 +20,7 @@ _LEAST_COST_BYTES = 64 << 10
 """What a small file or a failure counts for, so that their number is bounded too."""
 _READERS = 8
 """Threads that mostly wait for a disk or a network."""
-_READS_AHEAD = 1024
+_READS_AHEAD = 256
 _LARGEST_PIXEL_BYTES = 8
 """Four channels of 16 bits: what an uncompressed file can hold for each pixel."""
 _OVERHEAD_BYTES = 16 << 20
