@@ -85,7 +85,7 @@ def build(
         console.print(note, highlight=False)
     with _whole_folder(out) as folder:
         source.write(folder / ONNX)
-        manifest = _manifest(checkpoint, out.resolve().name, source.recipe, folder)
+        manifest = _manifest(checkpoint, printable(out.resolve().name), source.recipe, folder)
         manifest.write(folder)
         verification = _verified(folder, source, images, console)
         manifest = replace(manifest, verification=verification)
@@ -126,7 +126,7 @@ def _read_onnx(checkpoint: Path, recipe: Path | None, values: Mapping[str, Any])
     return _Source(
         recipe=full.with_values({"precision": classifier.precision, "layout": classifier.layout}),
         classes=classifier.classes,
-        reference=Reference(own_answer(classifier), full.preprocess),
+        reference=Reference(own_answer(checkpoint, classifier), full.preprocess),
         reference_name="Pillow, torchvision transforms, the ONNX file itself in float32 by OpenVINO",
         notes=(),
         write=lambda path: onnx.save(with_preprocessing(classifier, full.preprocess), path),
@@ -175,7 +175,7 @@ def _verified(folder: Path, source: _Source, images: Path | None, console: Conso
         more = f" and {len(differing) - _SHOWN:,} more" if len(differing) > _SHOWN else ""
         raise VerificationError(
             f"top-1 agreement over {verification.images:,} images is {verification.top1_agreement:.4f}, "
-            f"below {LEAST_AGREEMENT}; these differ: {', '.join(map(printable, differing[:_SHOWN]))}{more}; "
+            f"below {LEAST_AGREEMENT}; these differ: {', '.join(differing[:_SHOWN])}{more}; "
             "compare the recipe with the training, or build with --precision fp32"
         )
     return verification

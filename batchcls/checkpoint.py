@@ -2,6 +2,7 @@
 
 import re
 import struct
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -120,7 +121,9 @@ def _read_torch(path: Path) -> Mapping[str, Any]:
                 inflated = sum(entry.file_size for entry in archive.infolist())
             if inflated > _LARGEST_EXPANSION * path.stat().st_size:
                 raise CheckpointError(f"{str(path)!r} would inflate to {inflated:,} bytes; PyTorch never compresses")
-        values = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what it warns of it either reads well or refuses
+            values = torch.load(path, map_location="cpu", weights_only=True)
     except (*_UNREADABLE, zipfile.BadZipFile) as error:
         forbidden = re.search(r"GLOBAL ([\w.]+)", str(error))
         if forbidden:
@@ -128,7 +131,8 @@ def _read_torch(path: Path) -> Mapping[str, Any]:
         elif "TorchScript" in str(error):
             reason = "is a TorchScript archive, which is code"
         else:
-            reason = f"is damaged, or no checkpoint ({type(error).__name__})"
+            first = (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0]
+            reason = f"is damaged, or no checkpoint ({first})"
         raise CheckpointError(f"{str(path)!r} {reason}; {_save_hint(path)}") from error
     if not isinstance(values, Mapping):
         raise CheckpointError(f"{str(path)!r} holds a {type(values).__name__}; {_save_hint(path)}")
@@ -194,7 +198,7 @@ def _prefix(wanted: Mapping[str, torch.Size], tensors: Mapping[str, Tensor]) -> 
     best = max(hits, key=lambda prefix: hits[prefix])
     rivals = sorted(prefix for prefix in hits if hits[prefix] == hits[best])
     if len(rivals) > 1 and hits[best] > len(wanted) / 2:
-        raise CheckpointError(f"it holds several networks, under {rivals}; save only the one that is wanted")
+        raise CheckpointError(f"the file holds several networks, under {rivals}; save only the one that is wanted")
     return best
 
 

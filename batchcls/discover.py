@@ -105,6 +105,8 @@ class Listing:
             folders: list[str] = []
             for entry in self._entries(os.path.join(root, folder)):
                 path = os.path.join(folder, entry.name)
+                if (identity, entry.name) in self._named:
+                    continue  # it comes by its own name
                 if entry.name.startswith("."):
                     self.skipped["hidden"] += 1
                 elif entry.is_dir(follow_symlinks=False):
@@ -113,7 +115,7 @@ class Listing:
                     self._links.append((position, path))
                 elif os.path.splitext(entry.name)[1].lower() not in IMAGE_ENDINGS:
                     self.skipped["not an image"] += 1
-                elif not self._named or (identity, entry.name) not in self._named:
+                else:
                     names.append(entry.name)
                     if len(names) == _CHUNK_NAMES:
                         self._put(root, folder, names)

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import platform
+import re
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -70,7 +71,8 @@ def chosen_device(asked: str) -> str:
     found = gpus()
     if asked == "auto":
         return "cuda:0" if found else "cpu"
-    number = int(asked.partition(":")[2] or 0)
+    named = re.fullmatch(r"cuda(?::(\d{1,3}))?", asked)
+    number = int(named[1] or 0) if named else len(found)
     if number >= len(found):
         raise EngineError(
             f"device {asked!r} was asked for, this machine shows {len(found)} GPUs; run: batchcls info, "

@@ -79,6 +79,9 @@ class Manifest:
         recipe = Recipe().with_values({"labels": values["labels"], **values["preprocess"]})
         if not recipe.labels:
             raise ValueError("it names no labels")
+        if not isinstance(values["versions"], dict):
+            raise TypeError("versions must be an object")
+        json.dumps(values, ensure_ascii=False).encode()  # refuses halves of characters, which no column could hold
         verification = values["verification"]
         if verification is not None:
             verification["disagreements"] = tuple(verification["disagreements"])

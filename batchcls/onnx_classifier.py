@@ -16,6 +16,7 @@ from batchcls.errors import CheckpointError
 from batchcls.records import Logits, NormalisedImages, Preprocess
 
 _FLOATS = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16"}
+_SHOWN_REASON = 400
 _LARGEST_BYTES = 2 << 30
 """What protobuf can hold in one message."""
 
@@ -66,7 +67,7 @@ def load_classifier(path: Path, layout: str = "auto") -> OnnxClassifier:
         raise CheckpointError(f"{str(path)!r} takes {kind} of shape {shape}; it must be float or uint8 images, rank 4")
     layout = _layout(path, shape, layout)
     height, width = shape[2:] if layout == "NCHW" else shape[1:3]
-    _answer_logits(model)
+    _answer_logits(path, model)
     classes = _shape(onnx.shape_inference.infer_shapes(model).graph.output[0])[-1:]
     if not classes or classes[0] is None:
         raise CheckpointError(f"the output of {str(path)!r} has no fixed number of classes; export it with one")
@@ -118,11 +119,19 @@ def with_preprocessing(classifier: OnnxClassifier, preprocess: Preprocess) -> on
     return model
 
 
-def own_answer(classifier: OnnxClassifier) -> Callable[[NormalisedImages], Logits]:
-    """How the ONNX file itself answers: in float32, one image at a time, whatever batch it was exported for."""
+def own_answer(path: Path, classifier: OnnxClassifier) -> Callable[[NormalisedImages], Logits]:
+    """How the ONNX file itself answers: in float32, one image at a time, whatever batch it was exported for.
+
+    Raises:
+        CheckpointError: If OpenVINO cannot run what was read from ``path``.
+    """
     core = ov.Core()
-    model = core.read_model(classifier.model.SerializeToString())
-    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    try:
+        model = core.read_model(classifier.model.SerializeToString())
+        compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"OpenVINO cannot run {str(path)!r}: {reason[-_SHOWN_REASON:]}") from error
     axes = (0, 1, 2, 3) if classifier.layout == "NCHW" else (0, 2, 3, 1)
 
     def answer(images: NormalisedImages) -> Logits:
@@ -135,26 +144,48 @@ def own_answer(classifier: OnnxClassifier) -> Callable[[NormalisedImages], Logit
     return answer
 
 
-def _answer_logits(model: onnx.ModelProto) -> None:
+def _answer_logits(path: Path, model: onnx.ModelProto) -> None:
     """Make the output float32 ``logits``, in place: a closing Softmax goes, a closing Sigmoid becomes two classes."""
     graph = model.graph
     output = graph.output[0]
-    last = next(node for node in graph.node if output.name in node.output)
-    classes = _shape(output)[-1:]
-    name = output.name
-    if last.op_type == "Softmax":
+    last, name, classes = _last_step(graph), output.name, _shape(output)[-1:]
+    if last is None:
+        raise CheckpointError(f"{str(path)!r} answers with its own input; it is no classifier")
+    if last.op_type in ("Softmax", "Sigmoid"):
         name = last.input[0]
-        graph.node.remove(last)
-    elif last.op_type == "Sigmoid" and classes == (1,):
+    if last.op_type == "Sigmoid":
+        if classes != (1,):
+            raise CheckpointError(
+                f"{str(path)!r} ends in a Sigmoid over {classes} outputs, so an image may have several labels at once; "
+                "batchcls gives each just one"
+            )
         # softmax((0, x)) is (1 - sigmoid(x), sigmoid(x))
-        name = last.input[0]
-        graph.node.remove(last)
         graph.node.append(helper.make_node("Sub", [name, name], ["first_logit"]))
         graph.node.append(helper.make_node("Concat", ["first_logit", name], ["both_logits"], axis=1))
         name, classes = "both_logits", (2,)
     graph.node.append(helper.make_node("Cast", [name], ["logits"], to=TensorProto.FLOAT))
     graph.output.remove(output)
     graph.output.append(helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", *classes]))
+    _drop_unused(graph)
+
+
+def _last_step(graph: onnx.GraphProto) -> onnx.NodeProto | None:
+    """What makes the output, but for changes of its type; None if nothing does."""
+    makers = {name: node for node in graph.node for name in node.output}
+    last = makers.get(graph.output[0].name)
+    while last is not None and last.op_type in ("Cast", "Identity"):
+        last = makers.get(last.input[0])
+    return last
+
+
+def _drop_unused(graph: onnx.GraphProto) -> None:
+    """Remove the steps whose results nobody uses any more, in place."""
+    used = {graph.output[0].name}
+    for node in reversed(list(graph.node)):
+        if used.isdisjoint(node.output):
+            graph.node.remove(node)
+        else:
+            used.update(node.input)
 
 
 def _layout(path: Path, shape: tuple[int | None, ...], asked: str) -> str:

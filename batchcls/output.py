@@ -89,7 +89,11 @@ class ParquetOutput:
         self._partial = Partial(path, self._part_schema, identity)
         self._open_rows: list[pa.RecordBatch] = []
         self._opened = monotonic()
-        self._done = self._digests()
+        try:
+            self._done = self._digests()
+        except OutputError:
+            self.close()
+            raise
 
     @property
     def started(self) -> str:
@@ -148,7 +152,11 @@ class ParquetOutput:
         table = self._partial.table()
         order = pc.sort_indices(table, [("root", "ascending"), ("path", "ascending")])
         final = schema(len(self._labels)).with_metadata({METADATA_KEY: json.dumps(metadata)})
-        with self._partial.refusals(), pq.ParquetWriter(self._partial.whole, final, compression="zstd") as writer:
+        with (
+            self._partial.refusals(),
+            self._partial.whole.open("wb") as whole,
+            pq.ParquetWriter(whole, final, compression="zstd") as writer,
+        ):
             for start in range(0, len(table), _GROUP_ROWS):
                 rows = table.take(order[start : start + _GROUP_ROWS])
                 writer.write_table(self._decoded(rows).cast(final), row_group_size=_GROUP_ROWS)

@@ -3,7 +3,6 @@
 import fcntl
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -65,7 +64,7 @@ class Partial:
     def table(self) -> pa.Table:
         """Every row of every part, mapped from the disk rather than read."""
         try:
-            tables = [pa.ipc.open_file(pa.memory_map(str(part))).read_all() for part in self._parts]
+            tables = [pa.ipc.open_file(pa.memory_map(os.fsencode(part))).read_all() for part in self._parts]
             return pa.concat_tables([self._part_schema.empty_table(), *tables])
         except (pa.ArrowException, OSError) as error:
             raise OutputError(
@@ -83,7 +82,13 @@ class Partial:
 
     def discard(self) -> None:
         """Forget everything that is not in its place yet."""
-        shutil.rmtree(self._folder)
+        for path in self._folder.iterdir():
+            if path not in (self._finished, self._lock_file):
+                path.unlink()
+        # Last, so that a kill in between leaves no part that a later run could take for its own.
+        self._finished.unlink(missing_ok=True)
+        self._lock_file.unlink()
+        self._folder.rmdir()
 
     def close(self) -> None:
         """Let another run have the output; what is done stays."""
@@ -106,18 +111,22 @@ class Partial:
         """Stands from just before the whole file moves to its place until the parts are gone."""
         return self._folder / "finished"
 
+    @property
+    def _lock_file(self) -> Path:
+        return self._folder / "lock"
+
     def _locked(self) -> int:
         """The lock, held in a folder that is still in its place."""
         while True:
             self._folder.mkdir(parents=True, exist_ok=True)
             with suppress(FileNotFoundError):  # the run that held it has just finished, folder and all
-                lock = os.open(self._folder / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
+                lock = os.open(self._lock_file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     os.close(lock)
                     raise OutputError(f"another run is writing {str(self._path)!r}; wait for it, or stop it") from None
-                if not os.path.samestat(os.fstat(lock), os.stat(self._folder / "lock")):
+                if not os.path.samestat(os.fstat(lock), os.stat(self._lock_file)):
                     os.close(lock)
                 elif self._finished.exists() and not (self._folder / "whole.parquet").exists():
                     self.discard()  # killed after the file was in its place
@@ -137,7 +146,7 @@ class Partial:
             found, started = dict(earlier["identity"]), str(earlier["started"])
         except (ValueError, KeyError, TypeError) as error:
             raise OutputError(f"{str(note)!r} cannot be read; to start over: rm -r {self._folder}") from error
-        for key in identity.keys() | found.keys():
+        for key in sorted(identity.keys() | found.keys()):
             if identity.get(key) != found.get(key):
                 raise OutputError(
                     f"{str(self._folder)!r} was begun with {key} {found.get(key)!r}, this run has "

@@ -13,7 +13,7 @@ def predictions(logits: Logits) -> Predictions:
         logits: (N, classes) float32; rows may hold NaN or infinity, which only ``finite`` then tells.
     """
     finite: npt.NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(logits), axis=1)
-    safe = np.where(finite[:, None], logits, np.float32(0)).astype(np.float32, copy=False)
+    safe = np.where(finite[:, None], logits, 0).astype(np.float64)  # in which no difference of float32 overflows
     exponentials = np.exp(safe - safe.max(axis=1, keepdims=True, initial=-np.inf))
-    probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
+    probabilities = (exponentials / exponentials.sum(axis=1, keepdims=True)).astype(np.float32)
     return Predictions(probabilities.argmax(axis=1).astype(np.int32), probabilities, finite)

@@ -1,8 +1,10 @@
 """How an engine is built: typed defaults, read from TOML."""
 
+import errno
 import json
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
@@ -79,14 +81,18 @@ def labels_of(text: str) -> tuple[str, ...]:
         RecipeError: If the file does not hold labels.
     """
     path = Path(text)
-    if not path.is_file():
-        return tuple(label.strip() for label in text.split(","))
     try:
+        if not path.is_file():
+            return _split(text)
         content = path.read_text(encoding="utf-8-sig")
         if path.suffix != ".json":
             return tuple(line.strip() for line in content.splitlines() if line.strip())
         values = json.loads(content)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return _split(text)
+        raise RecipeError(f"labels file {text!r} cannot be read: {error}") from error
+    except (ValueError, RecursionError) as error:
         raise RecipeError(f"labels file {text!r} cannot be read: {error}") from error
     if isinstance(values, dict) and sorted(map(str, values.values())) == sorted(map(str, range(len(values)))):
         values = sorted(values, key=lambda label: int(values[label]))
@@ -95,10 +101,14 @@ def labels_of(text: str) -> tuple[str, ...]:
     return tuple(values)
 
 
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(label.strip() for label in text.split(","))
+
+
 def _toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RecipeError(f"recipe {str(path)!r} cannot be read as TOML: {error}") from error
 
 
@@ -110,7 +120,8 @@ def _typed(key: str, value: Any, owner: Recipe | Preprocess) -> Any:
     if isinstance(default, tuple) and isinstance(value, list | tuple):
         kind = str if key == "labels" else type(default[0])
         if all(type(item) is kind or (kind is float and type(item) is int) for item in value):
-            return tuple(kind(item) for item in value)
+            with suppress(OverflowError):
+                return tuple(kind(item) for item in value)
     elif type(value) is type(default):
         return value
     raise RecipeError(f"{key} is {value!r}; it must be like {default!r}")

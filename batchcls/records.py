@@ -1,5 +1,6 @@
 """The values that travel from a folder of slides to a row of Parquet."""
 
+import math
 import os
 import re
 from collections import Counter
@@ -49,8 +50,10 @@ class Preprocess:
             raise RecipeError(f"interpolation is {self.interpolation!r}; use one of {get_args(Interpolation)}")
         if self.resize == "shorter" and not max(self.size_px) <= self.shorter_px <= 8192:
             raise RecipeError(f"shorter_px is {self.shorter_px}; it must lie in {max(self.size_px)}..8192 pixels")
-        if len(self.mean) != 3 or len(self.std) != 3 or not all(value > 0 for value in self.std):
-            raise RecipeError(f"mean {self.mean!r} and std {self.std!r} must hold three numbers each, std above 0")
+        if len(self.mean) != 3 or not all(map(math.isfinite, self.mean)):
+            raise RecipeError(f"mean is {self.mean!r}; it must hold three numbers")
+        if len(self.std) != 3 or not all(math.isfinite(value) and value > 0 for value in self.std):
+            raise RecipeError(f"std is {self.std!r}; it must hold three numbers above 0")
 
     def region(self, width: int, height: int) -> tuple[float, float, float, float]:
         """The box of a ``width`` x ``height`` image that is resampled to ``size_px``.

@@ -12,7 +12,7 @@ from batchcls.errors import SlidesError
 from batchcls.manifest import Verification
 from batchcls.postprocess import predictions
 from batchcls.progress import RunProgress
-from batchcls.records import Tally
+from batchcls.records import Tally, printable
 from batchcls.reference import Reference
 
 
@@ -50,9 +50,9 @@ def verify(
         top1_agreement=1 - len(disagreements) / len(difference),
         largest_difference=float(difference.max()),
         mean_difference=float(difference.mean(dtype=np.float64)),
-        disagreements=tuple(sorted(disagreements)),
+        disagreements=tuple(sorted(map(printable, disagreements))),
         unreadable=tally.unreadable,
-        folder=folder.resolve().name,
+        folder=printable(folder.resolve().name),
         shipped=names[0],
         reference=names[1],
     )

@@ -37,6 +37,7 @@ class OpenVinoEngine:
         self.info = info
         try:
             model = core.read_model(onnx)
+            _check_model(model, info)
             model.reshape([_CHUNK, *info.preprocess.size_px, 3])
             options = {
                 "INFERENCE_PRECISION_HINT": info.precision,
@@ -68,3 +69,12 @@ class OpenVinoEngine:
     def _collect(self, request: ov.InferRequest, userdata: tuple[int, Pixels]) -> None:
         start, _ = userdata
         self._logits[start : start + _CHUNK] = request.get_output_tensor(0).data
+
+
+def _check_model(model: ov.Model, info: EngineInfo) -> None:
+    """Refuse a network that does not eat and answer what the manifest says."""
+    takes, answers = model.input(0).partial_shape, model.output(0).partial_shape
+    if not takes.compatible(ov.PartialShape([_CHUNK, *info.preprocess.size_px, 3])):
+        raise EngineError(f"engine {info.name!r} takes pixels {takes}, but its manifest says {info.preprocess.size_px}")
+    if not answers.compatible(ov.PartialShape([-1, len(info.labels)])):
+        raise EngineError(f"engine {info.name!r} answers {answers}, but its manifest names {len(info.labels)} labels")

@@ -1,7 +1,8 @@
 """Batches out of files that are read ahead, whatever decodes them; a file that fails takes no other with it."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from time import perf_counter
+from typing import Protocol
 
 import numpy as np
 
@@ -13,15 +14,22 @@ _GROUP_PIXELS = 64_000_000
 """Decoded at full size at one time, so that a batch of huge images does not take a batch of huge memory."""
 _BATCHES_AHEAD = 2
 
-DecodeGroup = Callable[[Sequence[Encoded]], Pixels]
-"""Decodes a group to (N, H, W, 3) uint8, which the caller owns; raises anything if one of them cannot be decoded."""
+
+class GroupDecoder(Protocol):
+    """Decodes some files at one time."""
+
+    def __call__(self, group: Sequence[Encoded]) -> Pixels:
+        """(N, H, W, 3) uint8, which the caller owns; raises anything if one of the files cannot be decoded."""
+
+    def close(self) -> None:
+        """End every thread; calling it twice is harmless."""
 
 
 class BatchingDecoder:
     """A `batchcls.contracts.Decoder` around whatever decodes a group."""
 
     def __init__(
-        self, decode_group: DecodeGroup, size_px: tuple[int, int], *, batch_size: int, max_pixels: int
+        self, decode_group: GroupDecoder, size_px: tuple[int, int], *, batch_size: int, max_pixels: int
     ) -> None:
         self._decode_group = decode_group
         self._size_px = size_px
@@ -39,7 +47,7 @@ class BatchingDecoder:
             batches.close()
 
     def close(self) -> None:
-        """Nothing is held between two calls of `decode`."""
+        self._decode_group.close()
 
     def _batches(self, files: Iterable[Encoded | Failure]) -> Iterator[Batch]:
         group: list[Encoded] = []

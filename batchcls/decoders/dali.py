@@ -38,6 +38,9 @@ class _DaliGroup:
             pixels[start : start + _GROUP] = list(self._pool.map(self._resample, decoded))
         return pixels
 
+    def close(self) -> None:
+        self._pool.shutdown()
+
     def _resample(self, image: Pixels) -> Pixels:
         if image.shape[:2] == self._preprocess.size_px and self._preprocess.resize == "stretch":
             return image

@@ -27,6 +27,9 @@ class _PillowGroup:
     def __call__(self, group: Sequence[Encoded]) -> Pixels:
         return np.stack(list(self._pool.map(self._decode, group)))
 
+    def close(self) -> None:
+        self._pool.shutdown()
+
     def _decode(self, item: Encoded) -> Pixels:
         with Image.open(io.BytesIO(item.data.tobytes())) as image:
             if image.size != (item.width, item.height):

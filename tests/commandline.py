@@ -1,0 +1,66 @@
+"""The command line as a process of its own, and within this one."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from click.testing import CliRunner, Result
+
+from batchcls.cli import main
+
+PATIENCE_S = 60.0
+
+
+def run_arguments(*arguments: str | Path) -> list[str]:
+    """Of `batchcls run`, on the CPU unless they say otherwise: a GPU here or there must not matter."""
+    return ["run", "--device", "cpu", *map(str, arguments)]
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "batchcls", *run_arguments(*arguments)]
+
+
+def finished(*arguments: str | Path, **options: Any) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        command(*arguments), capture_output=True, text=True, timeout=PATIENCE_S, check=False, **options
+    )
+
+
+def invoked(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, run_arguments(*arguments))
+
+
+def links(folder: Path, count: int, sources: list[Path]) -> Path:
+    """A folder of so many files, which share the content of a few."""
+    folder.mkdir()
+    for number in range(count):
+        os.link(sources[number % len(sources)], folder / f"{number:06d}{sources[0].suffix}")
+    return folder
+
+
+def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
+    """Return once a running process has made ``path``."""
+    until = time.monotonic() + PATIENCE_S
+    while not path.exists():
+        assert process.poll() is None, f"the run ended too early, with {process.returncode}"
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
+def partial(out: Path) -> Path:
+    return out.with_name(out.name + ".partial")
+
+
+@contextmanager
+def paused(process: "subprocess.Popen[str]", out: Path) -> Iterator[None]:
+    """While a run that has just begun ``out`` stands still; its files are listed and not yet read."""
+    wait_for(partial(out) / "run.json", process)
+    process.send_signal(signal.SIGSTOP)
+    yield
+    process.send_signal(signal.SIGCONT)

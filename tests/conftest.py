@@ -1,0 +1,76 @@
+"""What several test files share: real data, a tiny engine, drawn images, and short ways to run things."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import HealthCheck, settings
+from onnx import TensorProto, helper, numpy_helper
+from rich.console import Console
+
+from batchcls.build import build
+from benchmarks.workload import draw_field
+
+ROOT = Path(__file__).parent.parent
+DATA = ROOT.parent / "shared" / "data"
+ALL4 = ROOT / "engines" / "all4-googlenet"
+
+settings.register_profile(
+    "quick", max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("quick")
+
+Draw = Callable[..., Path]
+
+
+def draw(path: Path, seed: int = 0, size: tuple[int, int] = (64, 48), mode: str = "RGB", **save: Any) -> Path:
+    """Draw a small stained field, and save it in the format of the path's ending or of ``format``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draw_field(np.random.default_rng(seed), *size).convert(mode).save(path, **save)
+    return path
+
+
+@pytest.fixture(scope="session")
+def field() -> Draw:
+    """`draw`, for those who do not import."""
+    return draw
+
+
+@pytest.fixture(scope="session")
+def quiet() -> Console:
+    """A console that shows nothing."""
+    return Console(quiet=True)
+
+
+@pytest.fixture(scope="session")
+def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ONNX classifier of (N, 3, 32, 32) float32 into three classes, which differ between images."""
+    typical = np.array([1.46, 1.30, 1.64])  # of drawn fields, normalised: each of the labels is met
+    towards = np.random.default_rng(17).normal(0, 8, (3, 3))
+    weights = {"w": towards, "b": -typical @ towards}
+    graph = helper.make_graph(
+        [
+            helper.make_node("GlobalAveragePool", ["image"], ["mean"]),
+            helper.make_node("Flatten", ["mean"], ["flat"]),
+            helper.make_node("Gemm", ["flat", "w", "b"], ["scores"]),
+        ],
+        "tiny",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, 32, 32])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", 3])],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    path = tmp_path_factory.mktemp("onnx") / "tiny.onnx"
+    onnx.save(model, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_engine(tiny_onnx: Path, tmp_path_factory: pytest.TempPathFactory, quiet: Console) -> Path:
+    """An engine folder with the labels a, b and c, built from `tiny_onnx`."""
+    folder = tmp_path_factory.mktemp("engines") / "tiny"
+    build(tiny_onnx, folder, recipe=None, values={"labels": ("a", "b", "c")}, images=None, console=quiet)
+    return folder

@@ -1,0 +1,143 @@
+"""Every engine answers alike, whatever an image is batched with."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+
+from batchcls.backends import BackendName, open_engine
+from batchcls.contracts import Engine
+from batchcls.errors import EngineError
+from batchcls.manifest import Manifest
+from batchcls.postprocess import predictions
+from batchcls.records import Pixels
+from benchmarks.workload import draw_field
+from tests.conftest import ALL4
+
+BACKENDS = get_args(BackendName)
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """The committed engine on the CPU, run by each backend."""
+    with closing(open_engine(ALL4, backend=request.param, device="cpu", threads=2)) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def fields() -> Pixels:
+    """Twelve drawn fields."""
+    return np.stack([np.asarray(draw_field(np.random.default_rng(seed), 224, 224)) for seed in range(12)])
+
+
+def test_the_engine_says_what_it_is(engine: Engine) -> None:
+    manifest = Manifest.read(ALL4)
+    info = engine.info
+    assert info.backend in BACKENDS
+    assert info.device == "cpu"
+    assert (info.name, info.labels, info.preprocess) == (manifest.name, manifest.labels, manifest.preprocess)
+    assert (info.onnx_sha256, info.checkpoint_sha256) == (manifest.onnx_sha256, manifest.checkpoint_sha256)
+    assert info.precision in {"openvino": ("bf16", "f32"), "torch": ("f32",), "null": ("none",)}[info.backend]
+
+
+@pytest.mark.parametrize("images", [0, 1, 7, 33])
+def test_each_image_gets_one_row_of_logits(engine: Engine, fields: Pixels, images: int) -> None:
+    logits = engine.infer(np.tile(fields, (3, 1, 1, 1))[:images])
+    assert logits.shape == (images, 4)
+    assert logits.dtype == np.float32
+    assert np.isfinite(logits).all()
+
+
+def test_images_that_differ_get_logits_that_differ(engine: Engine, fields: Pixels) -> None:
+    assert len(np.unique(engine.infer(fields), axis=0)) == len(fields)
+
+
+def test_an_answer_depends_on_no_other_image_and_on_no_place(engine: Engine, fields: Pixels) -> None:
+    together = engine.infer(fields)
+    order = np.random.default_rng(0).permutation(len(fields))
+    differences = [together - engine.infer(fields[order])[order.argsort()]]
+    differences += [together[row] - engine.infer(fields[row : row + 1])[0] for row in (0, 11)]
+    differences.append(together[:3] - engine.infer(np.concatenate([fields[:3], np.full_like(fields[:3], 255)]))[:3])
+    allowed = 1e-3 if engine.info.backend == "torch" else 0.0
+    assert max(float(np.abs(difference).max()) for difference in differences) <= allowed
+
+
+def test_how_the_pixels_lie_in_memory_makes_no_difference(engine: Engine, fields: Pixels) -> None:
+    strided = np.asfortranarray(fields[:6])[::2]
+    np.testing.assert_allclose(engine.infer(strided), engine.infer(fields[:6:2].copy()), atol=1e-3)
+
+
+def test_an_answer_is_the_callers_own(engine: Engine, fields: Pixels) -> None:
+    pixels = fields[:3].copy()
+    first = engine.infer(pixels)
+    then = first.copy()
+    engine.infer(fields[3:6])
+    np.testing.assert_array_equal(first, then)
+    np.testing.assert_array_equal(pixels, fields[:3])
+    first[:] = 0
+    np.testing.assert_allclose(engine.infer(pixels), then, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        np.zeros((2, 224, 224, 3), np.float32),
+        np.zeros((2, 3, 224, 224), np.uint8),
+        np.zeros((2, 224, 225, 3), np.uint8),
+        np.zeros((224, 224, 3), np.uint8),
+        np.zeros((0, 224, 224), np.uint8),
+    ],
+    ids=lambda wrong: f"{wrong.shape} {wrong.dtype}",
+)
+def test_pixels_of_another_shape_or_type_are_refused(engine: Engine, fields: Pixels, wrong: Pixels) -> None:
+    with pytest.raises(EngineError, match="224"):
+        engine.infer(wrong)
+    assert len(engine.infer(fields[:1])) == 1, "it goes on after that"
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_closing_twice_is_harmless(backend: BackendName) -> None:
+    engine = open_engine(ALL4, backend=backend, device="cpu", threads=1)
+    engine.close()
+    engine.close()
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_threads_change_the_speed_and_not_the_answer(fields: Pixels, threads: int) -> None:
+    with (
+        closing(open_engine(ALL4, backend="openvino", device="cpu", threads=threads)) as some,
+        closing(open_engine(ALL4, backend="openvino", device="cpu", threads=2)) as two,
+    ):
+        np.testing.assert_array_equal(some.infer(fields), two.infer(fields))
+
+
+def test_openvino_answers_as_pytorch_does(fields: Pixels) -> None:
+    with (
+        closing(open_engine(ALL4, backend="openvino", device="cpu", threads=2)) as fast,
+        closing(open_engine(ALL4, backend="torch", device="cpu", threads=2)) as reference,
+    ):
+        ours, theirs = predictions(fast.infer(fields)), predictions(reference.infer(fields))
+    assert np.abs(ours.probabilities - theirs.probabilities).max() < 0.05
+    decided = np.sort(theirs.probabilities, axis=1)[:, -1] - np.sort(theirs.probabilities, axis=1)[:, -2] > 0.1
+    assert decided.sum() > 10
+    np.testing.assert_array_equal(ours.labels[decided], theirs.labels[decided])
+
+
+def test_a_device_that_a_backend_cannot_use_is_refused() -> None:
+    with pytest.raises(EngineError, match="cuda:0"):
+        open_engine(ALL4, backend="openvino", device="cuda:0", threads=1)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_pytorch_without_a_gpu_refuses_one() -> None:
+    with pytest.raises(EngineError, match="cuda:0"):
+        open_engine(ALL4, backend="torch", device="cuda:0", threads=1)
+
+
+def test_pytorch_refuses_an_engine_that_came_from_onnx(tiny_engine: Path) -> None:
+    with pytest.raises(EngineError, match="--backend openvino"):
+        open_engine(tiny_engine, backend="torch", device="cpu", threads=1)

@@ -1,0 +1,73 @@
+"""The house: what a command loads, what is installed, and what every module says of itself."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+
+from tests.conftest import ROOT, draw
+
+HEAVY = {"numpy", "nvidia", "onnx", "openvino", "pandas", "PIL", "pyarrow", "tensorrt", "torch", "torchvision"}
+LOADED_BY = """
+import sys
+from batchcls.cli import main
+try:
+    main(sys.argv[1:], "batchcls")
+except SystemExit as end:
+    sys.stdout = sys.__stdout__
+    print("LOADED", *{name.partition(".")[0] for name in sys.modules})
+    raise end
+"""
+
+
+def loaded_by(*arguments: str | Path) -> set[str]:
+    """The top-level modules that a process holds when its command has ended well."""
+    process = subprocess.run(
+        [sys.executable, "-c", LOADED_BY, *arguments], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    )
+    return set(process.stdout.partition("LOADED")[2].split())
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--help",), ("--version",), ("run", "--help"), ("build", "--help"), ("info", "--help")]
+)
+def test_help_loads_nothing_heavy(arguments: tuple[str, ...]) -> None:
+    loaded = loaded_by(*arguments)
+
+    assert {"batchcls", "click"} <= loaded
+    assert loaded & HEAVY == set()
+
+
+def test_a_run_loads_neither_torch_nor_onnx(tmp_path: Path, tiny_engine: Path) -> None:
+    slide = draw(tmp_path / "0.jpg")
+
+    loaded = loaded_by("run", slide, "--out", tmp_path / "o.parquet", "--engine", tiny_engine, "--device", "cpu")
+
+    assert {"numpy", "openvino", "nvidia", "pyarrow"} <= loaded
+    assert loaded & {"torch", "torchvision", "onnx", "tensorrt"} == set()
+
+
+def test_the_wheel_holds_one_import_name(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, ROOT],
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+
+    (wheel,) = tmp_path.iterdir()
+    with ZipFile(wheel) as archive:
+        names = archive.namelist()
+    assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {"batchcls"}
+    assert {"batchcls/py.typed", "batchcls/cli/run.py"} <= set(names)
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    modules = [path for folder in ("batchcls", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
+
+    silent = [path for path in modules if path.read_text() and not ast.get_docstring(ast.parse(path.read_text()))]
+
+    assert silent == []
