@@ -49,6 +49,7 @@ class Reference:
     """Logits of image files, the way that training saw them."""
 
     def __init__(self, answer: Answer, preprocess: Preprocess) -> None:
+        Image.MAX_IMAGE_PIXELS = None  # files come from a decoder that has checked their size
         self._answer = answer
         self._preprocess = preprocess
         self._transform = training_transform(preprocess)
@@ -71,5 +72,5 @@ class Reference:
         try:
             with Image.open(file) as image:
                 return np.asarray(self._transform(image.convert("RGB")).numpy())
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        except (OSError, ValueError, SyntaxError):
             return None

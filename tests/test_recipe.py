@@ -84,22 +84,22 @@ def test_a_recipe_that_is_not_text_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("labels.txt", "Benign\nEarly Pre-B\n\n  Pro  \n"),
-        ("windows.txt", "\ufeffBenign\r\nEarly Pre-B\r\nPro\r\n"),
-        ("labels.json", '["Benign", "Early Pre-B", "Pro"]'),
-        ("class_to_idx.json", '{"Pro": 2, "Benign": 0, "Early Pre-B": 1}'),
-        ("idx_as_text.json", '{"Pro": "2", "Benign": "0", "Early Pre-B": "1"}'),
+        ("labels.txt", "Pro\nEarly Pre-B\n\n  Benign  \n"),
+        ("windows.txt", "\ufeffPro\r\nEarly Pre-B\r\nBenign\r\n"),
+        ("labels.json", '["Pro", "Early Pre-B", "Benign"]'),
+        ("class_to_idx.json", '{"Benign": 2, "Pro": 0, "Early Pre-B": 1}'),
+        ("idx_as_text.json", '{"Benign": "2", "Pro": "0", "Early Pre-B": "1"}'),
     ],
 )
 def test_labels_are_read_from_a_file_in_the_order_of_the_outputs(tmp_path: Path, name: str, content: str) -> None:
     path = tmp_path / name
     path.write_bytes(content.encode())
-    assert labels_of(str(path)) == ("Benign", "Early Pre-B", "Pro")
+    assert labels_of(str(path)) == ("Pro", "Early Pre-B", "Benign")
 
 
 def test_labels_are_read_from_the_command_line_however_many_there_are() -> None:
     many = tuple(f"label {number}" for number in range(1000))
-    assert labels_of("Benign, Early Pre-B,Pro") == ("Benign", "Early Pre-B", "Pro")
+    assert labels_of("Pro, Early Pre-B,Benign") == ("Pro", "Early Pre-B", "Benign")
     assert labels_of(",".join(many)) == many
 
 

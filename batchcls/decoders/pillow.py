@@ -15,6 +15,7 @@ from batchcls.records import Pixels, Preprocess
 
 def open(preprocess: Preprocess, *, batch_size: int, threads: int, max_pixels: int) -> BatchingDecoder:
     """The decoder of `batchcls.decoders.open_decoder`."""
+    Image.MAX_IMAGE_PIXELS = None  # max_pixels has been checked before Pillow sees a file
     group = _PillowGroup(preprocess, threads=threads)
     return BatchingDecoder(group, preprocess.size_px, batch_size=batch_size, max_pixels=max_pixels)
 

@@ -189,8 +189,8 @@ def _inspected(slide: Slide, data: npt.NDArray[np.uint8], max_pixels: int) -> En
         width, height, codec = stream.width, stream.height, stream.codec_name
     except RuntimeError as error:
         names = [name for magic, name in _READABLE.items() if head.startswith(magic)]
-        if names:
-            raise _RefusedError("corrupt", f"its {names[0]} header cannot be read") from error
+        if names and (names != ["WebP"] or head[8:12] == b"WEBP"):
+            raise _RefusedError("corrupt", f"it begins as {names[0]}, but cannot be read as such") from error
         raise _RefusedError("not an image", f"it begins with {head[:8]!r}") from error
     if width <= 0 or height <= 0:
         raise _RefusedError("corrupt", f"its header says {width}x{height} pixels")
@@ -199,7 +199,9 @@ def _inspected(slide: Slide, data: npt.NDArray[np.uint8], max_pixels: int) -> En
         raise _RefusedError("too large", reason, *(side if side < 2**31 else None for side in (width, height)))
     if not _eight_bits(stream):
         # Decoders scale 16 bits to 8 in ways that differ by up to 254 of 255: such a probability would mean nothing.
-        raise _RefusedError("unsupported", "its channels do not hold 8 bits each; convert it to 8 bits", width, height)
+        raise _RefusedError(
+            "unsupported", "its colours are not stored in 8 bits each; convert it to 8-bit RGB", width, height
+        )
     mark = _END_MARKS.get(codec)
     suspect = mark is not None and mark not in data[-64:].tobytes()
     return Encoded(slide, data, width, height, suspect)

@@ -1,4 +1,8 @@
-"""Decoded images become an engine's pixels, by Pillow's own filters: bit for bit what training saw."""
+"""Decoded images become an engine's pixels, by Pillow's own filters.
+
+Stretched images are bit for bit what torchvision makes of them. Of cropped ones, only the crop is resampled, which
+differs from torchvision's resizing and then cropping by at most 2 of 255.
+"""
 
 import numpy as np
 from PIL import Image

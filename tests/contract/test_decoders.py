@@ -51,17 +51,17 @@ FORMATS = {
     "lossy.webp": {},
     "plain.jp2": {},
     "codestream.j2k": {},
-    "plain.ppm": {},
 }
+ODD_SIZES = [(1, 1), (3, 2), (300, 20), (20, 300), (1024, 768)]
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One image of each format, none a square; and some of odd sides."""
+    """One image of each format, none a square; and some of odd sizes."""
     folder = tmp_path_factory.mktemp("images")
     for seed, (name, options) in enumerate(FORMATS.items()):
         draw(folder / name, seed, (151, 97), **options)
-    for seed, size in enumerate([(1, 1), (3, 2), (300, 20), (20, 300), (1024, 768)]):
+    for seed, size in enumerate(ODD_SIZES):
         draw(folder / f"size{seed}.png", seed, size)
     return folder
 
@@ -97,7 +97,7 @@ def slides(folder: Path) -> list[Slide]:
 
 
 def rows(batches: list[Batch]) -> dict[str, Pixels | Failure]:
-    """What became of each file; twice the same file fails."""
+    """What became of each file, once."""
     found = [(slide.path, row) for batch in batches for slide, row in zip(batch.slides, batch.pixels, strict=True)]
     found += [(failure.slide.path, failure) for batch in batches for failure in batch.failures]
     assert len(dict(found)) == len(found)
@@ -138,10 +138,8 @@ def test_pixels_are_those_of_training_in_every_format(opened: Open, images: Path
 def test_sizes_are_those_stored_whatever_exif_says(opened: Open, images: Path) -> None:
     batches = list(opened().decode(slides(images)))
     sizes = {slide.path: size for batch in batches for slide, size in zip(batch.slides, batch.sizes, strict=True)}
-    assert sizes.pop("turned.jpg") == (151, 97)
-    for name, size in sizes.items():
-        with Image.open(images / name) as image:
-            assert image.size == size
+    assert {sizes.pop(name) for name in FORMATS} == {(151, 97)}
+    assert sorted(sizes.values()) == sorted(ODD_SIZES)
 
 
 def test_more_files_than_a_batch_come_in_batches_that_stay_as_they_were(opened: Open, fields: Path) -> None:
@@ -258,6 +256,28 @@ def test_closing_early_returns_soon_and_stops_the_reading(opened: Open, fields: 
     batches.close()
 
     assert time.monotonic() - since < 2
+    assert threads_beyond(before) == []
+
+
+def test_closing_does_not_wait_for_slides_that_do_not_come(opened: Open, fields: Path) -> None:
+    decoder = opened()
+    list(decoder.decode(slides(fields)))  # its own threads are there
+    before = set(threading.enumerate())
+    disk_answers = threading.Event()
+
+    def hanging() -> Iterator[Slide]:
+        yield from slides(fields)
+        disk_answers.wait(20)
+
+    batches = decoder.decode(hanging())
+    assert next(batches).files + next(batches).files == 16
+    time.sleep(0.2)  # the third waits for more by now
+    since = time.monotonic()
+    batches.close()
+    elapsed_s = time.monotonic() - since
+    disk_answers.set()
+
+    assert elapsed_s < 2
     assert threads_beyond(before) == []
 
 
