@@ -16,7 +16,7 @@ from rich.console import Console
 from batchcls import machine
 from batchcls.backends import open_engine
 from batchcls.checkpoint import load_network
-from batchcls.decoders import open_decoder
+from batchcls.decoders import DEFAULT, open_decoder
 from batchcls.errors import EngineError, RecipeError, VerificationError
 from batchcls.export import export
 from batchcls.manifest import MANIFEST, ONNX, Manifest, Verification, sha256
@@ -164,10 +164,10 @@ def _verified(folder: Path, source: _Source, images: Path | None, console: Conso
     if images is None:
         return None
     decoder = open_decoder(
-        "dali", source.recipe.preprocess, batch_size=32, threads=threads, max_pixels=_LARGEST_IMAGE_PIXELS
+        DEFAULT, source.recipe.preprocess, batch_size=32, threads=threads, max_pixels=_LARGEST_IMAGE_PIXELS
     )
     with closing(open_engine(folder, backend="openvino", device="cpu", threads=threads)) as engine, closing(decoder):
-        shipped = f"dali, {engine.info.backend} {engine.info.precision} on {engine.info.device}"
+        shipped = f"{DEFAULT}, {engine.info.backend} {engine.info.precision} on {engine.info.device}"
         names = shipped, source.reference_name
         verification = verify(images, decoder, engine, source.reference, console, names=names)
     if verification.top1_agreement < LEAST_AGREEMENT:

@@ -17,7 +17,7 @@ from rich.console import Console
 from batchcls import machine
 from batchcls.backends import BackendName, open_engine
 from batchcls.contracts import Decoder, Engine
-from batchcls.decoders import DecoderName, open_decoder
+from batchcls.decoders import DEFAULT, DecoderName, open_decoder
 from batchcls.discover import Listing
 from batchcls.errors import EngineError, InterruptedRunError, SlidesError
 from batchcls.output import ParquetOutput
@@ -33,7 +33,7 @@ class RunOptions:
     device: str = "auto"
     backend: BackendName | None = None
     """None: the one that is made for the device."""
-    decoder: DecoderName = "dali"
+    decoder: DecoderName = DEFAULT
     batch_size: int = 64
     threads: int | None = None
     """CPU threads that decode, and as many that infer; None: one a core that this process may use."""

@@ -8,6 +8,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
+from typing import get_args
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -75,8 +76,7 @@ def torchvision_loop(folder: Path, engine: Path, images: int, *, workers: int, e
 
 CASES: dict[str, Callable[[Path, Path, int], Sample]] = {
     "end-to-end": end_to_end,
-    "decode-only dali": partial(decode_only, decoder="dali"),
-    "decode-only pillow": partial(decode_only, decoder="pillow"),
+    **{f"decode-only {decoder}": partial(decode_only, decoder=decoder) for decoder in get_args(DecoderName)},
     "engine-only": engine_only,
     **{
         f"{PEER} {mode}, {workers} workers": partial(torchvision_loop, workers=workers, expert=mode == EXPERT)

@@ -44,7 +44,7 @@ def write_readme() -> None:
 
 def roof(run: Iterable[Record]) -> float | None:
     """Images/s that no run can exceed whose decoder and engine share the cores: 1 / (1/decode + 1/engine)."""
-    stages = [next((r for r in run if r.case == case), None) for case in ("decode-only dali", "engine-only")]
+    stages = [next((r for r in run if r.case == case), None) for case in ("decode-only turbo", "engine-only")]
     if None in stages:
         return None
     return 1 / sum(1 / stage.images_per_s for stage in stages if stage is not None)

@@ -40,7 +40,7 @@ def test_fields_of_different_seeds_differ() -> None:
 
 
 def test_every_kind_of_case_runs_and_agrees_with_the_reference(crops: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    cases = ["end-to-end", "decode-only dali", "engine-only", "torchvision eager FP32, 0 workers"]
+    cases = ["end-to-end", "decode-only turbo", "engine-only", "torchvision eager FP32, 0 workers"]
     records = {record.case: record for record in run_suite(crops, "crops", ALL4, cases, repeats=1, console=Console())}
     assert [record.images for record in records.values()] == [64, 64, 256, 64]
     assert all(record.images_per_s > 0 and record.peak_memory_bytes > 2**26 for record in records.values())
@@ -79,6 +79,6 @@ def test_records_come_back_from_their_file_and_only_whole_runs_are_reported(tmp_
 def test_the_roof_is_what_both_stages_take_one_after_the_other() -> None:
     stages = [
         Record(case, "w", 100, (seconds,), 1, None, machine={})
-        for case, seconds in [("decode-only dali", 1.0), ("engine-only", 3.0)]
+        for case, seconds in [("decode-only turbo", 1.0), ("engine-only", 3.0)]
     ]
     assert roof(stages) == pytest.approx(25.0)

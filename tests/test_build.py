@@ -81,7 +81,7 @@ def test_the_engine_folder_says_what_it_is_and_how_far_it_agrees(
     assert (found.images, found.unreadable, found.folder) == (5, 1, fields.name)
     assert (found.top1_agreement, found.disagreements) == (1.0, ())
     assert 0 <= found.mean_difference <= found.largest_difference < 0.02
-    assert found.shipped.startswith("dali, openvino")
+    assert found.shipped.startswith("turbo, openvino")
 
 
 @pytest.mark.parametrize("images", [1, 5])

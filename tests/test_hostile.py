@@ -27,7 +27,7 @@ RUN = """if True:
 
 
 @pytest.mark.skipif(not HOSTILE.is_dir(), reason="the hostile images of shared/data are not here")
-@pytest.mark.parametrize("decoder", ["dali", "pillow"])
+@pytest.mark.parametrize("decoder", ["turbo", "dali", "pillow"])
 def test_every_hostile_file_gets_its_row_in_bounded_time_and_memory(
     tiny_engine: Path, tmp_path: Path, decoder: str
 ) -> None:

@@ -36,7 +36,13 @@ if TYPE_CHECKING:
     help="Where to infer.",
 )
 @click.option("--backend", type=click.Choice(["openvino", "torch", "null"]), help="Default: the device's own.")
-@click.option("--decoder", type=click.Choice(["dali", "pillow"]), default="dali", show_default=True)
+@click.option(
+    "--decoder",
+    type=click.Choice(["turbo", "dali", "pillow"]),
+    default="turbo",
+    show_default=True,
+    help="turbo decodes large JPEGs at a reduced scale; dali and pillow give training's own pixels.",
+)
 @click.option("--batch-size", type=click.IntRange(1, 4096), default=64, show_default=True, help="Images at a time.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads.  [default: one a core]")
 @click.option(

@@ -18,11 +18,11 @@ _GROUP = 16
 
 def open(preprocess: Preprocess, *, batch_size: int, threads: int, max_pixels: int) -> BatchingDecoder:
     """The decoder of `batchcls.decoders.open_decoder`."""
-    group = _DaliGroup(preprocess, threads=threads)
+    group = DaliGroup(preprocess, threads=threads)
     return BatchingDecoder(group, preprocess.size_px, batch_size=batch_size, max_pixels=max_pixels)
 
 
-class _DaliGroup:
+class DaliGroup:
     """DALI decodes to what Pillow decodes to, twice as fast; Pillow resamples faster than DALI, on a CPU."""
 
     def __init__(self, preprocess: Preprocess, *, threads: int) -> None:
@@ -44,7 +44,7 @@ class _DaliGroup:
     def _resample(self, image: Pixels) -> Pixels:
         if image.shape[:2] == self._preprocess.size_px and self._preprocess.resize == "stretch":
             return image
-        return resampled(Image.fromarray(image), self._preprocess)
+        return resampled(Image.fromarray(image), self._preprocess, (image.shape[1], image.shape[0]))
 
 
 def _pipeline(threads: int) -> Pipeline:

@@ -35,4 +35,4 @@ class _PillowGroup:
         with Image.open(io.BytesIO(item.data.tobytes())) as image:
             if image.size != (item.width, item.height):
                 raise ValueError("its headers contradict one another")
-            return resampled(image.convert("RGB"), self._preprocess)
+            return resampled(image.convert("RGB"), self._preprocess, image.size)

@@ -51,6 +51,8 @@ class Encoded:
     height: int
     suspect: bool
     """The mark that its format ends with is missing, so decoding it is likely to fail."""
+    reducible: bool
+    """A JPEG in grey or colour, which can be decoded at a reduced scale."""
 
 
 _Read = tuple[Encoded | Failure, int]
@@ -204,7 +206,8 @@ def _inspected(slide: Slide, data: npt.NDArray[np.uint8], max_pixels: int) -> En
         )
     mark = _END_MARKS.get(codec)
     suspect = mark is not None and mark not in data[-64:].tobytes()
-    return Encoded(slide, data, width, height, suspect)
+    reducible = codec == "jpeg" and stream.num_channels in (1, 3)
+    return Encoded(slide, data, width, height, suspect, reducible)
 
 
 def _eight_bits(stream: nvimgcodec.CodeStream) -> bool:

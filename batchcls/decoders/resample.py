@@ -16,8 +16,14 @@ _FILTERS = {
 }
 
 
-def resampled(image: Image.Image, preprocess: Preprocess) -> Pixels:
-    """``image``, RGB of any size, as (H, W, 3) uint8; the memory is the caller's."""
+def resampled(image: Image.Image, preprocess: Preprocess, stored_size: tuple[int, int]) -> Pixels:
+    """``image``, RGB, as (H, W, 3) uint8; the memory is the caller's.
+
+    Args:
+        stored_size: Width and height in the file, of which ``image`` may be a reduced version.
+    """
     height, width = preprocess.size_px
-    box = preprocess.region(*image.size)
+    across, down = (side / stored for side, stored in zip(image.size, stored_size, strict=True))
+    left, top, right, bottom = preprocess.region(*stored_size)
+    box = (left * across, top * down, right * across, bottom * down)
     return np.asarray(image.resize((width, height), _FILTERS[preprocess.interpolation], box=box))

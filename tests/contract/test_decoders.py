@@ -78,7 +78,7 @@ def fields(tmp_path_factory: pytest.TempPathFactory) -> Path:
 Open = Callable[[Preprocess], Decoder]
 
 
-@pytest.fixture(params=["dali", "pillow"])
+@pytest.fixture(params=["turbo", "dali", "pillow"])
 def opened(request: pytest.FixtureRequest) -> Iterator[Open]:
     """Opens the decoder under test."""
     decoders: list[Decoder] = []
@@ -125,14 +125,19 @@ def threads_beyond(before: set[threading.Thread]) -> list[str]:
 
 
 @pytest.mark.parametrize("preprocess", GEOMETRIES, ids=lambda p: f"{p.resize}-{p.size_px}-{p.interpolation}")
-def test_pixels_are_those_of_training_in_every_format(opened: Open, images: Path, preprocess: Preprocess) -> None:
+def test_pixels_are_those_of_training_in_every_format(
+    opened: Open, images: Path, preprocess: Preprocess, request: pytest.FixtureRequest
+) -> None:
+    reduces = request.node.callspec.params["opened"] == "turbo"
     found = rows(list(opened(preprocess).decode(slides(images))))
     assert sorted(found) == sorted(os.listdir(images))
     assert [str(row) for row in found.values() if isinstance(row, Failure)] == []
     off = {name: np.ptp([row, in_training(images / name, preprocess)], axis=0) for name, row in found.items()}
+    exact = {name: by for name, by in off.items() if not (reduces and name.endswith(".jpg"))}
     allowed = 0 if preprocess.resize == "stretch" else 2  # a crop is not rounded in between
-    assert {name: by.max() for name, by in off.items() if by.max() > allowed} == {}
-    assert {name: by.mean() for name, by in off.items() if by.mean() > 0.5} == {}
+    assert {name: by.max() for name, by in exact.items() if by.max() > allowed} == {}
+    assert {name: by.mean() for name, by in off.items() if by.mean() > (4 if reduces else 0.5)} == {}
+    assert {name: by.max() for name, by in off.items() if by.max() > 40} == {}
 
 
 def test_sizes_are_those_stored_whatever_exif_says(opened: Open, images: Path) -> None:
@@ -224,11 +229,11 @@ def test_each_way_to_be_broken_is_told_apart_and_gives_no_pixels(opened: Open, t
 def test_a_file_without_permission_keeps_its_row(tmp_path: Path) -> None:
     script = """if True:
         import os, sys
-        from batchcls.decoders import open_decoder, dali, pillow
+        from batchcls.decoders import open_decoder, dali, pillow, turbo
         from batchcls.records import Preprocess, Slide
         if os.geteuid() == 0:
             os.setuid(65534)
-        for name in ("dali", "pillow"):
+        for name in ("turbo", "dali", "pillow"):
             decoder = open_decoder(name, Preprocess(), batch_size=8, threads=1, max_pixels=10**7)
             for batch in decoder.decode([Slide(sys.argv[1], "closed.jpg")]):
                 print([failure.text for failure in batch.failures])
@@ -237,7 +242,7 @@ def test_a_file_without_permission_keeps_its_row(tmp_path: Path) -> None:
         Path(folder).chmod(0o755)
         draw(Path(folder) / "closed.jpg").chmod(0)
         done = subprocess.run([sys.executable, "-c", script, folder], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["['unreadable: Permission denied']"] * 2
+    assert done.stdout.splitlines() == ["['unreadable: Permission denied']"] * 3
 
 
 def test_nothing_to_decode_gives_no_batch(opened: Open) -> None:
