@@ -107,8 +107,8 @@ def _backend_for(device: str, engine: Path) -> BackendName:
         return "openvino"
     gpu = machine.gpus()[int(device.removeprefix("cuda:"))]
     raise EngineError(
-        f"engine {str(engine)!r} has no plan for {gpu.name} ({gpu.sm}, {device}); run: batchcls build {engine}, "
-        "or choose --device cpu, or --backend torch"
+        f"engine {str(engine)!r} has no plan for {gpu.name} ({gpu.sm}, {device}), and this version's `batchcls build` "
+        "makes none yet; run with --device cpu, or with --backend torch"
     )
 
 

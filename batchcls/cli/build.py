@@ -38,7 +38,7 @@ def build(
     """
     if checkpoint.is_dir():
         raise EngineError(
-            f"{str(checkpoint)!r} is a folder; this version builds no plans for GPUs, only engine folders"
+            f"{str(checkpoint)!r} is a folder; name a trained file (this version builds no plans for GPUs)"
         )
     from rich.console import Console
 
