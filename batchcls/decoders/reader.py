@@ -37,6 +37,10 @@ _READABLE = {
     b"\xff\x4f\xff\x51": "JPEG 2000",
 }
 _UNREADABLE = {b"GIF8": "GIF", b"\xff\x0a": "JPEG XL", b"\0\0\0\x0cJXL": "JPEG XL", b"II+\0": "BigTIFF"}
+_SCAN = b"\xff\xda"
+_MOST_SCANS = 1000
+"""Thousands of scans of a few bytes each make libjpeg work for hours. The limit leaves room for what looks like one in
+a colour profile, or in a film that a camera has appended. Source: https://cure53.de/pentest-report_libjpeg-turbo.pdf."""
 _END_MARKS = {"jpeg": b"\xff\xd9", "png": b"IEND\xaeB`\x82"}
 
 
@@ -206,6 +210,8 @@ def _inspected(slide: Slide, data: npt.NDArray[np.uint8], max_pixels: int) -> En
         )
     mark = _END_MARKS.get(codec)
     suspect = mark is not None and mark not in data[-64:].tobytes()
+    if codec == "jpeg" and (scans := data.tobytes().count(_SCAN)) > _MOST_SCANS:
+        raise _RefusedError("corrupt", f"it has {scans:,} scans; a sound progressive JPEG has about ten", width, height)
     reducible = codec == "jpeg" and stream.num_channels in (1, 3)
     return Encoded(slide, data, width, height, suspect, reducible)
 

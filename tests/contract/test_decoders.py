@@ -9,6 +9,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from itertools import count
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from PIL import Image
 from torchvision import transforms
 
 from batchcls.contracts import Decoder
-from batchcls.decoders import open_decoder
+from batchcls.decoders import DecoderName, open_decoder
 from batchcls.records import Batch, Failure, Pixels, Preprocess, Slide
 from tests.conftest import draw
 
@@ -301,3 +302,14 @@ def test_what_goes_wrong_in_finding_slides_comes_through(opened: Open, fields: P
 
     with pytest.raises(LookupError, match="the disk is gone"):
         list(opened().decode(failing()))
+
+
+@pytest.mark.parametrize("name", ["turbo", "dali", "pillow"])
+def test_a_jpeg_of_thousands_of_scans_is_refused(tmp_path: Path, name: DecoderName) -> None:
+    content = draw(tmp_path / "few.jpg", size=(640, 480), progressive=True).read_bytes()
+    last = content.rindex(b"\xff\xda")
+    (tmp_path / "many.jpg").write_bytes(content[:last] + content[last:-2] * 3000 + content[-2:])
+    with closing(open_decoder(name, Preprocess(), batch_size=8, threads=1, max_pixels=10**7)) as decoder:
+        found = rows(list(decoder.decode(slides(tmp_path))))
+    assert isinstance(found["few.jpg"], np.ndarray)
+    assert isinstance(found["many.jpg"], Failure)
