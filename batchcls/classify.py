@@ -1,6 +1,5 @@
 """The run: discover, decode, infer, postprocess, write, as one plain loop."""
 
-import resource
 import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -194,7 +193,7 @@ def _finish(run: _Run, slides: Sequence[Path], options: RunOptions, started: flo
     output.finish(_metadata(run, slides, options))
     tally.spend(write=perf_counter() - since)
     tally.elapsed_s = perf_counter() - started
-    tally.peak_memory_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    tally.peak_memory_bytes = machine.peak_memory_bytes()
 
 
 def _metadata(run: _Run, slides: Sequence[Path], options: RunOptions) -> dict[str, Any]:

@@ -122,8 +122,17 @@ def description() -> dict[str, Any]:
     }
 
 
+def peak_memory_bytes() -> int:
+    """The most that this process has had resident; unlike ru_maxrss, nothing of the process that started it."""
+    return int(_value("/proc/self/status", "VmHWM").removesuffix("kB")) * 1024
+
+
 def _cpuinfo(key: str) -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
+    return _value("/proc/cpuinfo", key)
+
+
+def _value(path: str, key: str) -> str:
+    for line in Path(path).read_text().splitlines():
         if line.partition(":")[0].strip() == key:
             return line.partition(":")[2].strip()
     return ""

@@ -1,7 +1,6 @@
 """One measurement of one case, taken in a process of its own."""
 
 import json
-import resource
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -33,12 +32,12 @@ def take(case: str, folder: Path, engine: Path, images: int) -> Sample:
 
 
 def _main() -> None:
+    from batchcls.machine import peak_memory_bytes
     from benchmarks.cases import CASES
 
     case, folder, engine, images = sys.argv[1:]
     sample = CASES[case](Path(folder), Path(engine), int(images))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps(asdict(sample) | {"peak_memory_bytes": peak}))  # noqa: T201
+    print(json.dumps(asdict(sample) | {"peak_memory_bytes": peak_memory_bytes()}))  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -14,15 +14,15 @@ from tests.conftest import DATA
 HOSTILE = DATA / "hostile"
 ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".gif", ".j2k", ".jp2", ".webp"}
 RUN = """if True:
-    import json, resource, sys
+    import json, sys
     from pathlib import Path
     from rich.console import Console
     from batchcls.classify import RunOptions, classify
 
     slides, engine, out, decoder = sys.argv[1:]
     tally = classify([Path(slides)], Path(engine), Path(out), RunOptions(decoder=decoder), Console(quiet=True))
-    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps({"rows": tally.rows, "unreadable": tally.unreadable, "peak_gib": peak_kib / 2**20}))
+    peak_gib = tally.peak_memory_bytes / 2**30
+    print(json.dumps({"rows": tally.rows, "unreadable": tally.unreadable, "peak_gib": peak_gib}))
 """
 
 
