@@ -8,7 +8,7 @@ from benchmarks.record import LEAST_SAMPLES, RESULTS, Record
 
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
-_HEAD = "| workload | case | images/s (range) | against A | against B | share of the roof | top-1 agreement | memory |"
+_HEAD = "| workload | case | images/s (range) | against A | against B | share of the roof | top-1 agreement |"
 
 
 def newest(records: Iterable[Record]) -> dict[str, list[Record]]:
@@ -26,7 +26,7 @@ def newest(records: Iterable[Record]) -> dict[str, list[Record]]:
 def table() -> str:
     """The table of the newest committed records, as Markdown."""
     records = (record for path in sorted(RESULTS.glob("*.jsonl")) for record in Record.read_all(path))
-    lines = [_HEAD, "|---|---|---|---|---|---|---|---|"]
+    lines = [_HEAD, "|---|---|---|---|---|---|---|"]
     for workload, run in newest(records).items():
         plain, expert = (_fastest(run, f"{PEER} {mode}") for mode in (PLAIN, EXPERT))
         shown = [record for record in run if not record.case.startswith(PEER)] + [plain, expert]
@@ -66,6 +66,5 @@ def _row(workload: str, record: Record, run: list[Record], plain: Record | None,
         f"{record.images_per_s / expert.images_per_s:.2f}x" if expert and whole else "",
         f"{record.images_per_s / limit:.2f}" if limit else "",
         "" if record.top1_agreement is None else f"{record.top1_agreement:.4f}",
-        f"{record.peak_memory_bytes / 2**20:,.0f} MiB",
     ]
     return f"| {' | '.join(cells)} |"

@@ -95,6 +95,8 @@ class BatchingDecoder:
             return [], []
         try:
             return group, [self._decode_group(group)]
+        except MemoryError:  # says nothing of the files
+            raise
         except Exception:  # noqa: BLE001  # of one file; its batch is decoded again, file by file, to tell which
             if len(group) == 1:
                 failures.append(_failure(group[0]))
