@@ -2,4 +2,5 @@
 
 from batchcls.cli import main
 
-main(prog_name="batchcls")
+if __name__ == "__main__":  # worker processes import this again
+    main(prog_name="batchcls")

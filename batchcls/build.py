@@ -12,25 +12,29 @@ from typing import Any
 import numpy as np
 import onnx
 from rich.console import Console
+from torch import nn
 
 from batchcls import machine
 from batchcls.backends import open_engine
 from batchcls.checkpoint import load_network
 from batchcls.decoders import DEFAULT, open_decoder
-from batchcls.errors import EngineError, RecipeError, VerificationError
-from batchcls.export import export
+from batchcls.discover import Listing
+from batchcls.errors import EngineError, RecipeError, SlidesError, VerificationError
+from batchcls.export import export, export_network
 from batchcls.manifest import MANIFEST, ONNX, Manifest, Verification, sha256
-from batchcls.onnx_classifier import load_classifier, own_answer, with_preprocessing
+from batchcls.onnx_classifier import OnnxClassifier, load_classifier, own_answer, with_preprocessing
 from batchcls.postprocess import predictions
+from batchcls.probes import probe_pixels
+from batchcls.quantise import IMAGES, quantised
 from batchcls.recipe import Recipe
-from batchcls.records import printable
+from batchcls.records import Preprocess, printable
 from batchcls.reference import Reference, torch_answer
 from batchcls.verify import verify
 
 LEAST_AGREEMENT = 0.995
 """Share of images; an engine that agrees less with its own training is not worth having."""
-_LARGEST_CHECK_DIFFERENCE = 0.02
-"""Of a probability, between float32 and what half precision stores."""
+_LARGEST_CHECK_DIFFERENCE = {"fp32": 0.02, "fp16": 0.02, "bf16": 0.1, "int8": 1.0}
+"""Of a probability, between float32 and what is stored in a precision, on noise; of which int8 was shown nothing."""
 _LARGEST_IMAGE_PIXELS = 200_000_000
 _SHOWN = 10
 
@@ -46,6 +50,8 @@ class _Source:
     notes: tuple[str, ...]
     write: Callable[[Path], None]
     """Writes the ONNX file of the engine folder."""
+    network: Callable[[], OnnxClassifier]
+    """The network alone, in float32, to be quantised."""
 
 
 def build(
@@ -56,6 +62,7 @@ def build(
     values: Mapping[str, Any],
     images: Path | None,
     console: Console,
+    calibrate: Path | None = None,
 ) -> Manifest:
     """Build an engine folder from a trained file.
 
@@ -64,6 +71,7 @@ def build(
         out: The engine folder; one that is there is replaced, files of other names in it are kept.
         recipe: A TOML file; ``values``, by the names of its keys, win over it.
         images: A folder of images to verify with.
+        calibrate: A folder of typical images, for int8.
 
     Raises:
         CheckpointError: If the file cannot be read, or is another network than was said.
@@ -84,8 +92,11 @@ def build(
     for note in source.notes:
         console.print(note, highlight=False)
     with _whole_folder(out) as folder:
-        source.write(folder / ONNX)
-        manifest = _manifest(checkpoint, printable(out.resolve().name), source.recipe, folder)
+        if source.recipe.precision == "int8":
+            _write_int8(source, calibrate, folder / ONNX)
+        else:
+            source.write(folder / ONNX)
+        manifest = _manifest(checkpoint, printable(out.resolve().name), source, folder)
         manifest.write(folder)
         verification = _verified(folder, source, images, console)
         manifest = replace(manifest, verification=verification)
@@ -105,6 +116,7 @@ def _read_weights(checkpoint: Path, recipe: Path | None, values: Mapping[str, An
         reference_name="Pillow, torchvision transforms, torch float32",
         notes=tuple(f"left out, as no part of {network.architecture}: {name}" for name in network.ignored),
         write=lambda path: export(network.module, full.preprocess, full.precision, path),
+        network=lambda: _exported(network.module, full.preprocess),
     )
 
 
@@ -118,22 +130,49 @@ def _read_onnx(checkpoint: Path, recipe: Path | None, values: Mapping[str, Any])
     full = Recipe.compose(recipe, values, found)
     if full.preprocess.size_px != (classifier.size_px or full.preprocess.size_px):
         raise RecipeError(f"{str(checkpoint)!r} takes {classifier.size_px} pixels, not {full.preprocess.size_px}")
-    if full.precision not in ("auto", classifier.precision):
+    quantisable = classifier.precision == "fp32" and not classifier.normalises
+    if full.precision not in ("auto", classifier.precision) and not (full.precision == "int8" and quantisable):
         raise RecipeError(
             f"{str(checkpoint)!r} computes in {classifier.precision}, which cannot be made {full.precision}; "
             "export it so, or leave --precision out"
         )
+    precision = classifier.precision if full.precision == "auto" else full.precision
     return _Source(
-        recipe=full.with_values({"precision": classifier.precision, "layout": classifier.layout}),
+        recipe=full.with_values({"precision": precision, "layout": classifier.layout}),
         classes=classifier.classes,
         reference=Reference(own_answer(checkpoint, classifier), full.preprocess),
         reference_name="Pillow, torchvision transforms, the ONNX file itself in float32 by OpenVINO",
         notes=(),
         write=lambda path: onnx.save(with_preprocessing(classifier, full.preprocess), path),
+        network=lambda: classifier,
     )
 
 
-def _manifest(checkpoint: Path, name: str, recipe: Recipe, folder: Path) -> Manifest:
+def _exported(module: nn.Module, preprocess: Preprocess) -> OnnxClassifier:
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / ONNX
+        export_network(module, preprocess, path)
+        return load_classifier(path)
+
+
+def _write_int8(source: _Source, calibrate: Path | None, path: Path) -> None:
+    """Quantise the network, and then put its preprocessing in front: else that would be quantised too."""
+    if calibrate is None:
+        raise RecipeError("int8 needs typical images to take its ranges from; name a folder: --calibrate DIR")
+    listing = Listing([calibrate])
+    files = [slide.file for slide in listing]
+    images = source.reference.normalised(files[:: -(-len(files) // IMAGES) or 1])
+    if not images:
+        raise SlidesError(f"no image that can be read was found in {str(calibrate)!r} to calibrate with")
+    classifier = source.network()
+    axes = (0, 1, 2, 3) if classifier.layout == "NCHW" else (0, 2, 3, 1)
+    model = quantised(classifier.model, [np.ascontiguousarray(image.transpose(axes)) for image in images])
+    onnx.save(with_preprocessing(replace(classifier, model=model), source.recipe.preprocess), path)
+
+
+def _manifest(checkpoint: Path, name: str, source: _Source, folder: Path) -> Manifest:
+    recipe = source.recipe
+    reference = source.reference.logits_of_pixels(probe_pixels(recipe.preprocess.size_px))
     return Manifest(
         name=name,
         architecture=recipe.architecture,
@@ -145,6 +184,7 @@ def _manifest(checkpoint: Path, name: str, recipe: Recipe, folder: Path) -> Mani
         onnx_sha256=sha256(folder / ONNX),
         built=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=machine.versions(),
+        reference=tuple(tuple(float(f"{logit:.6g}") for logit in logits) for logits in reference),
     )
 
 
@@ -157,7 +197,7 @@ def _verified(folder: Path, source: _Source, images: Path | None, console: Conso
             predictions(logits) for logits in (exact.infer(noise), source.reference.logits_of_pixels(noise))
         )
     difference = float(np.abs(ours.probabilities - theirs.probabilities).max())
-    if not (ours.finite.all() and difference <= _LARGEST_CHECK_DIFFERENCE):
+    if not (ours.finite.all() and difference <= _LARGEST_CHECK_DIFFERENCE[source.recipe.precision]):
         raise VerificationError(
             f"the exported network answers noise with probabilities up to {difference:.3f} from the trained one's"
         )

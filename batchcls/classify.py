@@ -4,8 +4,9 @@ import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
 from types import FrameType
@@ -13,16 +14,20 @@ from typing import Any
 
 from rich.console import Console
 
-from batchcls import machine
-from batchcls.backends import BackendName, open_engine
-from batchcls.contracts import Decoder, Engine
-from batchcls.decoders import DEFAULT, DecoderName, open_decoder
+from batchcls import machine, tensorrt_api
+from batchcls.backends import BackendName
+from batchcls.decoders import DEFAULT, DecoderName
 from batchcls.discover import Listing
 from batchcls.errors import EngineError, InterruptedRunError, SlidesError
 from batchcls.output import ParquetOutput
-from batchcls.postprocess import predictions
 from batchcls.progress import RunProgress
-from batchcls.records import Batch, EngineInfo, Failure, Predictions, Tally, printable
+from batchcls.records import EngineInfo, Scored, Tally, printable
+from batchcls.scoring import DeviceScorer, Scorer, Share
+from batchcls.workers import Workers
+
+_BATCH_SIZE = 64
+_SUSPICIOUS_FILES = 20
+"""So many corrupt files and not a sound one are more likely to be a fault of ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +37,9 @@ class RunOptions:
     device: str = "auto"
     backend: BackendName | None = None
     """None: the one that is made for the device."""
-    decoder: DecoderName = DEFAULT
-    batch_size: int = 64
+    decoder: DecoderName | None = None
+    """None: the one that is fastest on the device."""
+    batch_size: int = _BATCH_SIZE
     threads: int | None = None
     """CPU threads that decode, and as many that infer; None: one a core that this process may use."""
     max_pixels: int = 200_000_000
@@ -45,8 +51,7 @@ class _Run:
     """What a run is made of, once everything has opened."""
 
     listing: Listing
-    decoder: Decoder
-    engine: Engine
+    scorer: Scorer
     output: ParquetOutput
     tally: Tally
     console: Console
@@ -65,59 +70,81 @@ def classify(slides: Sequence[Path], engine: Path, out: Path, options: RunOption
     Raises:
         SlidesError: If there is no image.
         EngineError: If the engine or its device cannot be used.
+        DecoderError: If the decoder fails, whatever the file.
         OutputError: If ``out`` may not, or can not, be written.
         InterruptedRunError: After SIGINT or SIGTERM, with every row so far on disk.
     """
     started = perf_counter()
-    threads = options.threads or machine.cores()
-    device = machine.chosen_device(options.device)
-    backend = options.backend or _backend_for(device, engine)
+    shares, why = _shares(engine, options)
     listing, stop = Listing(slides), _Stop()
-    with (
-        stop.listening(),
-        closing(listing),
-        closing(open_engine(engine, backend=backend, device=device, threads=threads)) as runner,
-    ):
+    with stop.listening(), closing(listing), closing(_scorer(shares)) as scorer:
         output = ParquetOutput(
             out,
             roots=listing.roots,
-            labels=runner.info.labels,
-            identity=_identity(listing.roots, runner.info, options),
+            labels=scorer.info.labels,
+            identity=_identity(listing.roots, scorer.info, shares[0]),
             overwrite=options.overwrite,
         )
-        decoder = open_decoder(
-            options.decoder,
-            runner.info.preprocess,
-            batch_size=options.batch_size,
-            threads=threads,
-            max_pixels=options.max_pixels,
-        )
-        with closing(output), closing(decoder):
-            tally = Tally(runner.info, output.resumed_rows, output.resumed_rows)
-            run = _Run(listing, decoder, runner, output, tally, console, stop)
-            tally.spend(start=perf_counter() - started)
+        with closing(output):
+            tally = Tally(scorer.info, why, rows=output.resumed_rows, resumed_rows=output.resumed_rows)
+            run = _Run(listing, scorer, output, tally, console, stop)
+            tally.spend({"start": perf_counter() - started})
             _classify_all(run, out)
             _finish(run, slides, options, started)
     return tally
 
 
-def _backend_for(device: str, engine: Path) -> BackendName:
+def _shares(engine: Path, options: RunOptions) -> tuple[list[Share], str]:
+    """What each device has to open, and why it is that, where nobody asked for it."""
+    devices = machine.chosen_devices(options.device)
+    on_cpu = devices == ("cpu",)
+    backend, why = (options.backend, "") if options.backend else _backend_for(devices[0])
+    if on_cpu and options.device == "auto":
+        why = "there is no GPU"
+    threads = options.threads or machine.cores()
+    shares = [
+        Share(
+            engine=engine,
+            backend=backend,
+            device=device,
+            decoder=options.decoder or (DEFAULT if on_cpu else "dali"),
+            batch_size=options.batch_size,
+            threads=max(1, threads // len(devices)),
+            max_pixels=options.max_pixels,
+        )
+        for device in devices
+    ]
+    return shares, why
+
+
+def _scorer(shares: Sequence[Share]) -> Scorer:
+    return DeviceScorer(shares[0]) if len(shares) == 1 else Workers(shares)
+
+
+def _backend_for(device: str) -> tuple[BackendName, str]:
+    """The fastest backend that is installed for a device, and why it is not a faster one.
+
+    Raises:
+        EngineError: If there is none.
+    """
     if device == "cpu":
-        return "openvino"
-    gpu = machine.gpus()[int(device.removeprefix("cuda:"))]
-    raise EngineError(
-        f"engine {str(engine)!r} has no plan for {gpu.name} ({gpu.sm}, {device}), and this version's `batchcls build` "
-        "makes none yet; run with --device cpu, or with --backend torch"
-    )
+        return "openvino", ""
+    try:
+        tensorrt_api.module_for(machine.gpu(device).sm)
+    except EngineError as error:
+        if not find_spec("torch"):
+            raise
+        return "torch", str(error)
+    return "tensorrt", ""
 
 
-def _identity(roots: Sequence[str], info: EngineInfo, options: RunOptions) -> dict[str, Any]:
+def _identity(roots: Sequence[str], info: EngineInfo, share: Share) -> dict[str, Any]:
     """What two runs must share for their rows to stand in one file."""
     return {
         "slides": [printable(root) for root in roots],
         **asdict(info),
-        "decoder": options.decoder,
-        "max_pixels": options.max_pixels,
+        "decoder": share.decoder,
+        "max_pixels": share.max_pixels,
     }
 
 
@@ -127,11 +154,11 @@ def _classify_all(run: _Run, out: Path) -> None:
         run.console.print(f"going on with {out}.partial: {tally.resumed_rows:,} rows are done", highlight=False)
     with (
         RunProgress(run.console, "classifying", tally.rows) as progress,
-        closing(run.decoder.decode(output.missing(run.listing))) as batches,
+        closing(run.scorer.score(output.missing(run.listing))) as scored,
     ):
         try:
-            for batch in batches:
-                _classify_batch(run, batch)
+            for some in scored:
+                _write(run, some)
                 progress.show(tally, run.listing.found if run.listing.complete else None)
                 if run.stop.signal is not None:
                     raise InterruptedRunError(
@@ -143,35 +170,13 @@ def _classify_all(run: _Run, out: Path) -> None:
             output.flush()
 
 
-def _classify_batch(run: _Run, batch: Batch) -> None:
+def _write(run: _Run, scored: Scored) -> None:
     tally = run.tally
     since = perf_counter()
-    answers = predictions(run.engine.infer(batch.pixels))
-    inferred = perf_counter()
-    batch, answers = _only_finite(batch, answers)
-    run.output.write(batch, answers)
-    tally.spend(read=batch.read_s, decode=batch.decode_s, infer=inferred - since, write=perf_counter() - inferred)
-    tally.rows += batch.files
-    tally.errors.update(failure.kind for failure in batch.failures)
-
-
-def _only_finite(batch: Batch, answers: Predictions) -> tuple[Batch, Predictions]:
-    """Images that the network answered with NaN or infinity become failures."""
-    if answers.finite.all():
-        return batch, answers
-    kept = answers.finite.nonzero()[0].tolist()
-    silent = [
-        Failure(batch.slides[row], "no answer", "the network's output is not a number", *batch.sizes[row])
-        for row in (~answers.finite).nonzero()[0].tolist()
-    ]
-    sound = replace(
-        batch,
-        slides=[batch.slides[row] for row in kept],
-        sizes=[batch.sizes[row] for row in kept],
-        pixels=batch.pixels[kept],
-        failures=[*batch.failures, *silent],
-    )
-    return sound, Predictions(answers.labels[kept], answers.probabilities[kept], answers.finite[kept])
+    run.output.write(scored)
+    tally.spend({**scored.seconds, "write": perf_counter() - since})
+    tally.rows += scored.files
+    tally.errors.update(failure.kind for failure in scored.failures)
 
 
 def _finish(run: _Run, slides: Sequence[Path], options: RunOptions, started: float) -> None:
@@ -188,17 +193,22 @@ def _finish(run: _Run, slides: Sequence[Path], options: RunOptions, started: flo
         raise RuntimeError(
             f"{listing.found} files were found, {counts.rows} have a row: this is a bug, please report it"
         )
+    if counts.errors.get("corrupt", 0) == counts.rows >= _SUSPICIOUS_FILES:
+        run.console.print(
+            f"warning: not one of {counts.rows:,} files could be decoded; see whether --decoder pillow can",
+            highlight=False,
+        )
     tally.rows, tally.labels, tally.errors = counts.rows, Counter(counts.labels), Counter(counts.errors)
     since = perf_counter()
     output.finish(_metadata(run, slides, options))
-    tally.spend(write=perf_counter() - since)
+    tally.spend({"write": perf_counter() - since})
     tally.elapsed_s = perf_counter() - started
-    tally.peak_memory_bytes = machine.peak_memory_bytes()
+    tally.peak_memory_bytes = machine.peak_memory_bytes() + run.scorer.peak_memory_bytes
 
 
 def _metadata(run: _Run, slides: Sequence[Path], options: RunOptions) -> dict[str, Any]:
     """What the file says of its own making."""
-    tally, info = run.tally, asdict(run.engine.info)
+    tally, info = run.tally, asdict(run.scorer.info)
     return {
         "versions": machine.versions(),
         "engine": {key: info[key] for key in ("name", "onnx_sha256", "checkpoint_sha256")},

@@ -3,7 +3,7 @@
 from collections.abc import Generator, Iterable
 from typing import Protocol
 
-from batchcls.records import Batch, EngineInfo, Logits, Pixels, Slide
+from batchcls.records import Batch, DevicePixels, EngineInfo, Logits, Pixels, Slide
 
 
 class Decoder(Protocol):
@@ -27,11 +27,16 @@ class Engine(Protocol):
     def info(self) -> EngineInfo:
         """What the engine eats and answers; the decoder is built from it."""
 
-    def infer(self, pixels: Pixels) -> Logits:
+    @property
+    def lanes(self) -> int:
+        """How many threads may call `infer` at one time."""
+
+    def infer(self, pixels: Pixels | DevicePixels) -> Logits:
         """Score one batch; an image's logits do not depend on what it is batched with.
 
         Args:
-            pixels: (N, H, W, 3) uint8 RGB on the host, H and W as in ``info.preprocess.size_px``, N >= 0.
+            pixels: (N, H, W, 3) uint8 RGB, H and W as in ``info.preprocess.size_px``, N >= 0; on the host, or on the
+                engine's own GPU, where they are read until this returns.
 
         Returns:
             (N, classes) float32 logits on the host, owned by the caller.

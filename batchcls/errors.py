@@ -19,8 +19,16 @@ class EngineError(BatchclsError):
     """An engine folder, or a device, that cannot answer for the engine that was asked for."""
 
 
+class DeviceMemoryError(EngineError):
+    """A GPU that has not the memory that was asked for."""
+
+
 class VerificationError(BatchclsError):
     """An engine whose answers differ too often from the network that it was built from."""
+
+
+class DecoderError(BatchclsError):
+    """A decoder that fails, whatever the file."""
 
 
 class SlidesError(BatchclsError):

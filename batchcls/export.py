@@ -17,12 +17,17 @@ from batchcls.records import Preprocess
 _LARGEST_HALF = 65504.0
 
 
+_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+_OPSETS = {"bf16": 22}
+"""The first whose convolutions know bfloat16; for the others, 20 asks less of who reads it."""
+
+
 def export(network: nn.Module, preprocess: Preprocess, precision: str, path: Path) -> None:
-    """Write ``network`` to ``path`` as ONNX, with a free batch size.
+    """Write ``network`` to ``path`` as ONNX with its preprocessing inside, and a free batch size.
 
     Args:
         network: Float32, in eval mode, on the CPU; left as it is.
-        precision: ``fp16``: weights and arithmetic in half precision, but for normalisation and logits; or ``fp32``.
+        precision: Of weights and arithmetic, but for normalisation and logits: ``fp16``, ``bf16`` or ``fp32``.
 
     Raises:
         CheckpointError: If a weight does not fit the precision.
@@ -31,17 +36,25 @@ def export(network: nn.Module, preprocess: Preprocess, precision: str, path: Pat
     largest = max((float(weight.abs().max()) for weight in folded.state_dict().values() if weight.numel()), default=0.0)
     if precision == "fp16" and not largest <= _LARGEST_HALF:
         raise CheckpointError(f"a weight of {largest:.3g} does not fit half precision; run with --precision fp32")
-    dtype = torch.float16 if precision == "fp16" else torch.float32
-    classifier = PixelClassifier(folded, preprocess, dtype).eval()
-    pixels = torch.zeros((2, *preprocess.size_px, 3), dtype=torch.uint8)
+    classifier = PixelClassifier(folded, preprocess, _DTYPES[precision]).eval()
+    _write(classifier, torch.zeros((2, *preprocess.size_px, 3), dtype=torch.uint8), path, _OPSETS.get(precision, 20))
+
+
+def export_network(network: nn.Module, preprocess: Preprocess, path: Path) -> None:
+    """Write ``network`` alone to ``path``, float32: it takes normalised images, (N, 3, H, W)."""
+    _write(fused(network), torch.zeros((2, 3, *preprocess.size_px)), path, 20)
+
+
+def _write(module: nn.Module, example: torch.Tensor, path: Path, opset: int) -> None:
     with _exporter_silenced():
         program = torch.onnx.export(
-            classifier,
-            (pixels,),
+            module,
+            (example,),
             dynamo=True,
+            opset_version=opset,
             input_names=["pixels"],
             output_names=["logits"],
-            dynamic_shapes={"pixels": {0: torch.export.Dim("batch")}},
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
             verbose=False,
         )
     if program is None:

@@ -16,6 +16,8 @@ _RUNTIMES = {
     "dali": "nvidia-dali-cuda130",
     "openvino": "openvino",
     "tensorrt": "tensorrt",
+    "tensorrt_rtx": "tensorrt-rtx",
+    "cuda_bindings": "cuda-bindings",
     "torch": "torch",
     "torchvision": "torchvision",
     "pyarrow": "pyarrow",
@@ -23,6 +25,8 @@ _RUNTIMES = {
 }
 _CPU_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 _COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR = 75, 76
+_DALI_CUDA = 13
+"""The CUDA that this build of DALI is made for; a driver may be newer, not older."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +44,27 @@ def gpus() -> list[Gpu]:
 
     Source: CUDA Driver API, cuInit to cuDeviceTotalMem.
     """
-    try:
-        cuda = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return []
+    cuda = _libcuda()
     count = ctypes.c_int()
-    if cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count)):
+    if cuda is None or cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count)):
         return []
     return [_gpu(cuda, number) for number in range(count.value)]
+
+
+def cuda_version() -> str | None:
+    """The newest CUDA that the driver runs, as ``13.0``; None where there is no driver."""
+    cuda = _libcuda()
+    version = ctypes.c_int()
+    if cuda is None or cuda.cuDriverGetVersion(ctypes.byref(version)):
+        return None
+    return f"{version.value // 1000}.{version.value % 1000 // 10}"
+
+
+def _libcuda() -> ctypes.CDLL | None:
+    try:
+        return ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
 
 
 def _gpu(cuda: ctypes.CDLL, number: int) -> Gpu:
@@ -60,31 +77,74 @@ def _gpu(cuda: ctypes.CDLL, number: int) -> Gpu:
     return Gpu(number, name.value.decode(errors="replace"), f"sm{major.value}{minor.value}", memory.value)
 
 
-def chosen_device(asked: str) -> str:
-    """``cpu`` or ``cuda:N``; ``auto`` is the first GPU where there is one.
+def chosen_devices(asked: str) -> tuple[str, ...]:
+    """``("cpu",)`` or some ``cuda:N``; ``auto`` is the first GPU where there is one, ``all`` is every GPU.
 
     Raises:
-        EngineError: If a GPU is asked for that is not there.
+        EngineError: If a GPU is asked for that is not there, or that the driver is too old for.
     """
     if asked == "cpu":
-        return asked
+        return (asked,)
     found = gpus()
-    if asked == "auto":
-        return "cuda:0" if found else "cpu"
+    if asked == "auto" and not found:
+        return ("cpu",)
     named = re.fullmatch(r"cuda(?::(\d{1,3}))?", asked)
-    number = int(named[1] or 0) if named else len(found)
-    if number >= len(found):
+    numbers = list(range(len(found))) if asked == "all" else [int(named[1] or 0) if named else 0]
+    if not numbers or numbers[-1] >= len(found):
         raise EngineError(
-            f"device {asked!r} was asked for, this machine shows {len(found)} GPUs; run: batchcls info, "
-            "or choose --device cpu"
+            f"device {asked!r} was asked for, {_found(found)}; run: batchcls info, or choose --device cpu"
         )
-    return f"cuda:{number}"
+    if (newest := cuda_version()) and int(newest.partition(".")[0]) < _DALI_CUDA:
+        raise EngineError(
+            f"device {asked!r} was asked for, its driver {driver()} runs CUDA {newest}, and DALI's wheel needs "
+            f"CUDA {_DALI_CUDA}; update the driver, or choose --device cpu"
+        )
+    return tuple(f"cuda:{number}" for number in numbers)
+
+
+def gpu(device: str) -> Gpu:
+    """The GPU called ``cuda:N``, which `chosen_devices` has seen.
+
+    Raises:
+        EngineError: If it is not there.
+    """
+    number = int(device.removeprefix("cuda:"))
+    found = gpus()
+    if number >= len(found):
+        raise EngineError(f"device {device!r} was asked for, {_found(found)}; run: batchcls info")
+    return found[number]
+
+
+def _found(found: list[Gpu]) -> str:
+    if found:
+        return f"this machine shows {len(found)} GPUs"
+    return "no NVIDIA driver is loaded" if _libcuda() is None else "the NVIDIA driver shows no GPU"
 
 
 def driver() -> str | None:
     """The NVIDIA driver's version, if one is loaded."""
     path = Path("/sys/module/nvidia/version")
     return path.read_text().strip() if path.exists() else None
+
+
+def missing_for_gpus() -> list[str]:
+    """What has to come before a run on a GPU is at its best, each with the command that brings it."""
+    known = versions()
+    newest = cuda_version()
+    missing = []
+    if newest is None:
+        missing.append(f"no NVIDIA driver: install one for CUDA {_DALI_CUDA} or later from nvidia.com/drivers")
+    elif int(newest.partition(".")[0]) < _DALI_CUDA:
+        missing.append(f"the driver runs CUDA {newest}, DALI needs {_DALI_CUDA}: update it from nvidia.com/drivers")
+    elif not gpus():
+        missing.append("the driver shows no GPU: run nvidia-smi")
+    if not known.keys() & {"tensorrt", "tensorrt_rtx"}:
+        missing.append(
+            "no TensorRT: pip install 'tensorrt>=10.12' (any GPU), or pip install 'tensorrt-rtx>=1.4' (GeForce, RTX)"
+        )
+    if "cuda_bindings" not in known:
+        missing.append("no cuda-bindings, which TensorRT's backend needs: pip install 'cuda-bindings>=13'")
+    return missing
 
 
 def cpu_model() -> str:
@@ -117,6 +177,7 @@ def description() -> dict[str, Any]:
         "cores": cores(),
         "gpus": [asdict(gpu) for gpu in gpus()],
         "driver": driver(),
+        "cuda": cuda_version(),
         "versions": versions(),
         "not_installed": [name for name in _RUNTIMES if name not in versions()],
     }

@@ -53,6 +53,8 @@ class Manifest:
     built: str
     """UTC, ISO 8601."""
     versions: Mapping[str, str] = field(default_factory=dict)
+    reference: tuple[tuple[float, ...], ...] = ()
+    """Float32 logits of the training framework for `batchcls.probes`, by image; empty in folders of older versions."""
     verification: Verification | None = None
 
     @classmethod
@@ -85,11 +87,15 @@ class Manifest:
         verification = values["verification"]
         if verification is not None:
             verification["disagreements"] = tuple(verification["disagreements"])
+        reference = tuple(tuple(map(float, logits)) for logits in values.get("reference", ()))
+        if any(len(logits) != len(recipe.labels) for logits in reference):
+            raise ValueError("its reference has another number of classes than it has labels")
         texts = ("name", "architecture", "precision", "checkpoint", "checkpoint_sha256", "onnx_sha256", "built")
         return cls(
             labels=recipe.labels,
             preprocess=recipe.preprocess,
             versions={str(key): str(value) for key, value in values["versions"].items()},
+            reference=reference,
             verification=verification and Verification(**verification),
             **{key: str(values[key]) for key in texts},
         )

@@ -73,6 +73,6 @@ class PixelClassifier(nn.Module):
         self.register_buffer("shift", (-mean / std).reshape(1, 3, 1, 1))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        normalised = pixels.permute(0, 3, 1, 2).float() * self.scale + self.shift
+        normalised = pixels.float().permute(0, 3, 1, 2) * self.scale + self.shift  # TensorRT permutes no uint8
         logits: Tensor = self.network(normalised.to(self.dtype))
         return logits.float()

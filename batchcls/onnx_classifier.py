@@ -163,7 +163,10 @@ def _answer_logits(path: Path, model: onnx.ModelProto) -> None:
         graph.node.append(helper.make_node("Sub", [name, name], ["first_logit"]))
         graph.node.append(helper.make_node("Concat", ["first_logit", name], ["both_logits"], axis=1))
         name, classes = "both_logits", (2,)
-    graph.node.append(helper.make_node("Cast", [name], ["logits"], to=TensorProto.FLOAT))
+    if output.type.tensor_type.elem_type == TensorProto.FLOAT:
+        graph.node.append(helper.make_node("Identity", [name], ["logits"]))
+    else:
+        graph.node.append(helper.make_node("Cast", [name], ["logits"], to=TensorProto.FLOAT))
     graph.output.remove(output)
     graph.output.append(helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", *classes]))
     _drop_unused(graph)

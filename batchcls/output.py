@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from batchcls.errors import OutputError
 from batchcls.partial import Partial
-from batchcls.records import Batch, Predictions, Slide, printable
+from batchcls.records import Scored, Slide, printable
 
 METADATA_KEY = b"batchcls"
 _PART_ROWS = 16_384
@@ -116,13 +116,13 @@ class ParquetOutput:
             known = self._done[places] == wanted
             yield from (slide for slide, is_known in zip(chunk, known, strict=True) if not is_known)
 
-    def write(self, batch: Batch, predictions: Predictions) -> None:
-        """Add one row for each file of ``batch``.
+    def write(self, scored: Scored) -> None:
+        """Add one row for each file of ``scored``.
 
         Raises:
             OutputError: If the disk refuses; every part written before stays.
         """
-        self._open_rows.append(self._rows(batch, predictions))
+        self._open_rows.append(self._rows(scored))
         rows = sum(len(part) for part in self._open_rows)
         if rows >= _PART_ROWS or monotonic() - self._opened >= _PART_SECONDS:
             self.flush()
@@ -177,10 +177,11 @@ class ParquetOutput:
         rows = (row for root_and_path in columns for row in zip(*root_and_path, strict=True))
         return np.sort(np.fromiter((_digest(*row) for row in rows), "S16", count=len(table))).view("V16")
 
-    def _rows(self, batch: Batch, predictions: Predictions) -> pa.RecordBatch:
-        decoded, failed = len(batch.slides), len(batch.failures)
-        slides = [*batch.slides, *(failure.slide for failure in batch.failures)]
-        sizes = [*batch.sizes, *((failure.width, failure.height) for failure in batch.failures)]
+    def _rows(self, scored: Scored) -> pa.RecordBatch:
+        predictions = scored.predictions
+        decoded, failed = len(scored.slides), len(scored.failures)
+        slides = [*scored.slides, *(failure.slide for failure in scored.failures)]
+        sizes = [*scored.sizes, *((failure.width, failure.height) for failure in scored.failures)]
         error = np.arange(decoded + failed) >= decoded
         labels = np.concatenate([predictions.labels, np.zeros(failed, np.int32)])
         probabilities = np.concatenate([predictions.probabilities, np.zeros((failed, len(self._labels)), np.float32)])
@@ -195,7 +196,7 @@ class ParquetOutput:
             ),
             pa.array([width for width, _ in sizes], pa.int32()),
             pa.array([height for _, height in sizes], pa.int32()),
-            pa.array([None] * decoded + [failure.text for failure in batch.failures], pa.string()),
+            pa.array([None] * decoded + [failure.text for failure in scored.failures], pa.string()),
         ]
         return pa.RecordBatch.from_arrays(columns, schema=self._part_schema)
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, Self, get_args
 from batchcls.errors import RecipeError
 from batchcls.records import Preprocess
 
-Precision = Literal["auto", "fp16", "fp32"]
+Precision = Literal["auto", "fp16", "bf16", "fp32", "int8"]
 Layout = Literal["auto", "NCHW", "NHWC"]
 
 INPUT_PX = {"inception_v3": 299}
@@ -29,7 +29,7 @@ class Recipe:
     """In the order of the network's outputs."""
     precision: Precision = "auto"
     """Of the weights and the arithmetic in the engine's ONNX file. ``auto``: fp16 for a checkpoint, and its own for
-    an ONNX classifier, which cannot have another."""
+    an ONNX classifier, which can otherwise be made int8 alone."""
     layout: Layout = "auto"
     """Of an ONNX classifier's own input; a checkpoint does not need it."""
     preprocess: Preprocess = field(default_factory=Preprocess)

@@ -4,9 +4,9 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,41 @@ Pixels = npt.NDArray[np.uint8]
 Logits = npt.NDArray[np.float32]
 NormalisedImages = npt.NDArray[np.float32]
 """(N, 3, H, W), as a network sees them in training."""
+
+
+@dataclass(frozen=True, slots=True)
+class DevicePixels:
+    """(N, H, W, 3) uint8 in a GPU's memory, which is given back when ``owner`` goes."""
+
+    shape: tuple[int, ...]
+    address: int
+    """Of the first byte; the rest follows without gaps."""
+    owner: object
+
+    @property
+    def dtype(self) -> np.dtype[np.uint8]:
+        return np.dtype(np.uint8)
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> "DevicePixels":
+        """Some consecutive images, in the same memory."""
+        start, stop, step = rows.indices(len(self))
+        if step != 1:
+            raise IndexError(f"rows {rows} are not consecutive")
+        offset = start * math.prod(self.shape[1:])
+        return DevicePixels((max(0, stop - start), *self.shape[1:]), self.address + offset, self.owner)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        """Source: Numba's CUDA Array Interface, version 3. It names no stream to wait for: the content is complete."""
+        return {"shape": self.shape, "typestr": "|u1", "data": (self.address, False), "strides": None, "version": 3}
+
 
 Interpolation = Literal["bilinear", "bicubic", "lanczos"]
 Resize = Literal["stretch", "shorter"]
@@ -90,7 +125,7 @@ class EngineInfo:
     precision: str
     """What the backend computes in, which may be narrower than what the file stores."""
 
-    def check_pixels(self, pixels: Pixels) -> None:
+    def check_pixels(self, pixels: Pixels | DevicePixels) -> None:
         """Refuse a batch that is not what the engine's contract asks for.
 
         Raises:
@@ -100,6 +135,17 @@ class EngineInfo:
         if pixels.dtype != np.uint8 or pixels.shape[1:] != wanted:
             found = f"{pixels.shape} {pixels.dtype}"
             raise EngineError(f"engine {self.name!r} takes {('N', *wanted)} uint8, this batch is {found}")
+
+    def host_pixels(self, pixels: Pixels | DevicePixels) -> Pixels:
+        """``pixels``, checked, of an engine that runs on the CPU.
+
+        Raises:
+            EngineError: As by `check_pixels`, or if they are on a GPU.
+        """
+        self.check_pixels(pixels)
+        if isinstance(pixels, DevicePixels):
+            raise EngineError(f"backend {self.backend!r} takes pixels on the host, these are on a GPU")
+        return pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +204,7 @@ class Batch:
     """Row ``i`` of ``pixels`` was decoded from ``slides[i]``."""
     sizes: Sequence[tuple[int, int]]
     """Width and height of each file, in pixels, as stored."""
-    pixels: Pixels
+    pixels: Pixels | DevicePixels
     """(N, H, W, 3) uint8 RGB, resized but not normalised; N may be 0."""
     failures: Sequence[Failure] = ()
     read_s: float = 0.0
@@ -183,11 +229,31 @@ class Predictions:
     """(N,) False where the network answered with something that is not a number."""
 
 
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What became of a batch: a prediction or a failure for each file."""
+
+    slides: Sequence[Slide]
+    """Row ``i`` of ``predictions`` is of ``slides[i]``."""
+    sizes: Sequence[tuple[int, int]]
+    """Width and height of each, in pixels, as stored."""
+    predictions: Predictions
+    failures: Sequence[Failure] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """By stage."""
+
+    @property
+    def files(self) -> int:
+        return len(self.slides) + len(self.failures)
+
+
 @dataclass(slots=True)
 class Tally:
     """What a run has done so far, and of the whole file once it is done."""
 
     info: EngineInfo
+    why: str = ""
+    """What made the choice of device and backend, where nobody asked for them."""
     rows: int = 0
     resumed_rows: int = 0
     """Rows that an earlier, interrupted run of the same command had left."""
@@ -201,8 +267,9 @@ class Tally:
     """By stage; stages overlap, so they do not add up to ``elapsed_s``."""
     elapsed_s: float = 0.0
     peak_memory_bytes: int = 0
+    """Of all the run's processes."""
 
-    def spend(self, **seconds: float) -> None:
+    def spend(self, seconds: Mapping[str, float]) -> None:
         """Add to ``seconds``."""
         for stage, spent in seconds.items():
             self.seconds[stage] = self.seconds.get(stage, 0.0) + spent

@@ -68,6 +68,10 @@ class Reference:
             return [], np.empty((0, 0), np.float32)
         return [position for position, _ in readable], self._answer(np.stack([image for _, image in readable]))
 
+    def normalised(self, files: Sequence[str]) -> list[NormalisedImages]:
+        """Those of ``files`` that Pillow can read, (1, 3, H, W) float32 each, as the network sees them."""
+        return [image[None] for image in map(self._read, files) if image is not None]
+
     def _read(self, file: str) -> NormalisedImages | None:
         try:
             with Image.open(file) as image:

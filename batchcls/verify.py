@@ -1,7 +1,9 @@
 """How far the shipped path and the training framework agree."""
 
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
@@ -11,13 +13,26 @@ from batchcls.discover import Listing
 from batchcls.errors import SlidesError
 from batchcls.manifest import Verification
 from batchcls.postprocess import predictions
+from batchcls.probes import probe_pixels
 from batchcls.progress import RunProgress
 from batchcls.records import Tally, printable
-from batchcls.reference import Reference
+from batchcls.sidecar import Check
+
+if TYPE_CHECKING:
+    from batchcls.reference import Reference  # PyTorch is not needed to check a plan
+
+
+def check(engine: Engine, reference: Sequence[Sequence[float]]) -> Check:
+    """How an engine answers the probes, against the float32 logits that were recorded in training's framework."""
+    pixels = probe_pixels(engine.info.preprocess.size_px)
+    ours, theirs = predictions(engine.infer(pixels)), predictions(np.array(reference, np.float32))
+    agreeing = ours.finite & (ours.labels == theirs.labels)
+    largest = float(np.abs(ours.probabilities - theirs.probabilities).max()) if ours.finite.all() else 1.0
+    return Check(len(pixels), float(agreeing.mean()), largest)
 
 
 def verify(
-    folder: Path, decoder: Decoder, engine: Engine, reference: Reference, console: Console, *, names: tuple[str, str]
+    folder: Path, decoder: Decoder, engine: Engine, reference: "Reference", console: Console, *, names: tuple[str, str]
 ) -> Verification:
     """Run both paths over every image below ``folder`` and compare their probabilities.
 

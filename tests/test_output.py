@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from batchcls.errors import OutputError
 from batchcls.output import ParquetOutput
 from batchcls.postprocess import predictions
-from batchcls.records import Batch, Failure, Slide
+from batchcls.records import Failure, Scored, Slide
 
 LABELS = ("a", "b", "c")
 IDENTITY = {"onnx_sha256": "12ab", "decoder": "dali"}
@@ -53,8 +53,7 @@ def write(output: ParquetOutput, chosen: Sequence[Slide]) -> None:
         if slide not in decoded
     ]
     sizes = [(seeds[slide], 48) for slide in decoded]
-    batch = Batch(decoded, sizes, np.empty((len(decoded), 1, 1, 3), np.uint8), failures)
-    output.write(batch, predictions(np.array(logits, np.float32).reshape(-1, 3)))
+    output.write(Scored(decoded, sizes, predictions(np.array(logits, np.float32).reshape(-1, 3)), failures))
 
 
 def written(path: Path, chosen: Sequence[Slide], roots: Sequence[str] = ("slides",), **metadata: Any) -> pa.Table:

@@ -8,7 +8,7 @@ from batchcls.contracts import Engine
 from batchcls.errors import EngineError
 from batchcls.manifest import Manifest, checked_onnx
 
-BackendName = Literal["openvino", "torch", "null"]
+BackendName = Literal["openvino", "tensorrt", "torch", "null"]
 
 
 def open_engine(

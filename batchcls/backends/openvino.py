@@ -7,7 +7,7 @@ import openvino as ov
 
 from batchcls.errors import EngineError
 from batchcls.manifest import Manifest
-from batchcls.records import EngineInfo, Logits, Pixels
+from batchcls.records import DevicePixels, EngineInfo, Logits, Pixels
 
 _CHUNK = 8
 """Images an infer request: small enough to stay in the caches, and fixed, so that no image's answer depends on how
@@ -27,20 +27,25 @@ def open(
     core = ov.Core()
     if precision is None:
         precision = "bf16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
-    return OpenVinoEngine(manifest.info(backend="openvino", device="cpu", precision=precision), core, onnx, threads)
+    shown = "int8" if manifest.precision == "int8" else precision
+    return OpenVinoEngine(
+        manifest.info(backend="openvino", device="cpu", precision=shown), core, onnx, threads, precision
+    )
 
 
 class OpenVinoEngine:
     """One stream a thread; a batch is cut into chunks that the streams share."""
 
-    def __init__(self, info: EngineInfo, core: ov.Core, onnx: Path, threads: int) -> None:
+    lanes = 1
+
+    def __init__(self, info: EngineInfo, core: ov.Core, onnx: Path, threads: int, hint: str) -> None:
         self.info = info
         try:
             model = core.read_model(onnx)
             _check_model(model, info)
             model.reshape([_CHUNK, *info.preprocess.size_px, 3])
             options = {
-                "INFERENCE_PRECISION_HINT": info.precision,
+                "INFERENCE_PRECISION_HINT": hint,
                 "INFERENCE_NUM_THREADS": str(threads),
                 "NUM_STREAMS": str(threads),
             }
@@ -51,8 +56,8 @@ class OpenVinoEngine:
         self._logits = np.empty((0, len(info.labels)), np.float32)
         self._requests.set_callback(self._collect)
 
-    def infer(self, pixels: Pixels) -> Logits:
-        self.info.check_pixels(pixels)
+    def infer(self, pixels: Pixels | DevicePixels) -> Logits:
+        pixels = self.info.host_pixels(pixels)
         chunks = -(-len(pixels) // _CHUNK)
         self._logits = np.empty((chunks * _CHUNK, len(self.info.labels)), np.float32)
         for start in range(0, chunks * _CHUNK, _CHUNK):

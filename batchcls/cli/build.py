@@ -1,56 +1,144 @@
 """``batchcls build``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchcls.errors import EngineError
+from batchcls.cli.devices import known_device
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from batchcls.manifest import Manifest
+    from batchcls.plan import PlanOptions
+    from batchcls.sidecar import Sidecar
 
 
 @click.command()
-@click.argument("checkpoint", type=click.Path(exists=True, path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The engine folder.")
+@click.argument("source", type=click.Path(exists=True, path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="The engine folder to make from a trained file.")
 @click.option("--recipe", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A TOML file.")
 @click.option("--architecture", help="Default: the one that the weights fit.")
 @click.option("--labels", metavar="FILE|A,B,...", help="In the order of the network's outputs.")
-@click.option("--precision", type=click.Choice(["fp16", "fp32"]), help="Default: fp16; an ONNX file keeps its own.")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp16", "bf16", "fp32", "int8"]),
+    help="Default: fp16; an ONNX file keeps its own.",
+)
+@click.option(
+    "--calibrate",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A folder of typical images, which int8 needs.",
+)
 @click.option(
     "--verify",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="A folder of images: measure how far the engine agrees with the training framework.",
 )
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="auto|cpu|cuda[:N]",
+    callback=lambda context, option, device: known_device(device),
+    help="The GPU to make a plan for; auto: the first, if there is one; cpu: none.",
+)
+@click.option("--target", metavar="smNN,...", help="Make plans for cards that are not here, with TensorRT for RTX.")
+@click.option("--batch-size", type=click.IntRange(1, 4096), default=64, show_default=True, help="Of the plan.")
+@click.option("--optimization-level", type=click.IntRange(0, 5), help="Of the plan.  [default: TensorRT's own, 3]")
+@click.option("--workspace", type=click.IntRange(1), metavar="MIB", help="Of the plan.  [default: all GPU memory]")
 def build(
-    checkpoint: Path,
-    out: Path,
-    recipe: Path | None,
-    architecture: str | None,
-    labels: str | None,
-    precision: str | None,
-    verify: Path | None,
+    source: Path,
+    out: Path | None,
+    device: str,
+    target: str | None,
+    batch_size: int,
+    optimization_level: int | None,
+    workspace: int | None,
+    **trained: Any,
 ) -> None:
-    """Build an engine folder from a trained CHECKPOINT.
+    """Build an engine folder from a trained file, or a plan for a GPU in an engine folder.
 
-    CHECKPOINT is a PyTorch or safetensors state_dict, or an ONNX classifier. Nothing in it is ever run as code.
+    SOURCE is a PyTorch or safetensors state_dict, or an ONNX classifier: nothing in it is ever run as code. Or it is
+    an engine folder, which is given a TensorRT plan; that needs no PyTorch.
     """
-    if checkpoint.is_dir():
-        raise EngineError(
-            f"{str(checkpoint)!r} is a folder; name a trained file (this version builds no plans for GPUs)"
-        )
     from rich.console import Console
 
-    from batchcls.build import build as build_engine  # after parsing: --help stays light
+    from batchcls.plan import PlanOptions  # after parsing: --help stays light
+
+    console = Console(stderr=True, soft_wrap=True)
+    options = PlanOptions(batch_size, optimization_level, workspace and workspace << 20)
+    given = {key: value for key, value in trained.items() if value is not None}
+    if source.is_dir():
+        if given or out:
+            names = ", ".join(f"--{key}" for key in [*given, *(["out"] if out else [])])
+            raise click.UsageError(f"{str(source)!r} is a folder, so {names} says nothing; name a trained file")
+        folder = source
+    elif out is None:
+        raise click.UsageError("name the engine folder to make: --out DIR")
+    else:
+        _build_folder(source, out, given, console)
+        folder = out
+    _fit(folder, device, target, options, console, asked=source.is_dir())
+
+
+def _build_folder(source: Path, out: Path, given: dict[str, Any], console: "Console") -> None:
+    from batchcls.build import build as build_engine
     from batchcls.recipe import labels_of
 
-    values = {"architecture": architecture, "labels": labels and labels_of(labels), "precision": precision}
-    given = {key: value for key, value in values.items() if value is not None}
-    console = Console(stderr=True, soft_wrap=True)
-    manifest = build_engine(checkpoint, out, recipe=recipe, values=given, images=verify, console=console)
+    if "labels" in given:
+        given["labels"] = labels_of(given["labels"])
+    files = {key: given.pop(key, None) for key in ("recipe", "calibrate", "verify")}
+    manifest = build_engine(
+        source,
+        out,
+        recipe=files["recipe"],
+        values=given,
+        calibrate=files["calibrate"],
+        images=files["verify"],
+        console=console,
+    )
     click.echo(f"{manifest.architecture} {manifest.precision} with {len(manifest.labels)} classes -> {out}")
     click.echo(agreement(manifest))
+
+
+def _fit(
+    folder: Path, device: str, target: str | None, options: "PlanOptions", console: "Console", *, asked: bool
+) -> None:
+    """Make plans: for ``target``, or for ``device``, or for what is here if that was not asked for."""
+    from batchcls import machine, tensorrt_api
+    from batchcls.fit import fit_gpu, fit_targets
+
+    if target:
+        names = [name.strip() for name in target.split(",")]
+        made = fit_targets(folder, names, options, console)
+    else:
+        asked = asked or device != "auto"
+        (chosen,) = machine.chosen_devices("cuda" if asked and device == "auto" else device)
+        if chosen == "cpu":
+            return
+        if not asked and not tensorrt_api.installed():
+            console.print(f"no plan for the GPU was made: {machine.missing_for_gpus()[0]}", highlight=False)
+            return
+        made = [fit_gpu(folder, chosen, options, console)]
+    for sidecar in made:
+        click.echo(plan(sidecar))
+
+
+def plan(sidecar: "Sidecar") -> str:
+    """One line on a plan."""
+    made, found = sidecar.target, sidecar.check
+    checked = (
+        f"on {found.probes} probes top-1 agreement {found.top1_agreement:.4f}, probabilities differ by "
+        f"{found.largest_difference:.4f} at most"
+        if found
+        else "never run: its GPU is not here"
+    )
+    return (
+        f"plan for {made.gpu or 'any card'} ({made.sm}), {made.module} {made.version}, {sidecar.precision}, "
+        f"batches of {sidecar.batch_size}: {checked}"
+    )
 
 
 def agreement(manifest: "Manifest") -> str:

@@ -1,7 +1,6 @@
 """``batchcls run``."""
 
 import os
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from batchcls.cli.devices import known_device
 from batchcls.errors import EngineError
 
 if TYPE_CHECKING:
@@ -31,17 +31,18 @@ if TYPE_CHECKING:
     "--device",
     default="auto",
     show_default=True,
-    metavar="auto|cpu|cuda[:N]",
-    callback=lambda context, option, device: known_device(device),
-    help="Where to infer.",
+    metavar="auto|cpu|cuda[:N]|all",
+    callback=lambda context, option, device: known_device(device, several=True),
+    help="Where to infer; all: every GPU.",
 )
-@click.option("--backend", type=click.Choice(["openvino", "torch", "null"]), help="Default: the device's own.")
+@click.option(
+    "--backend", type=click.Choice(["openvino", "tensorrt", "torch", "null"]), help="Default: the device's own."
+)
 @click.option(
     "--decoder",
     type=click.Choice(["turbo", "dali", "pillow"]),
-    default="turbo",
-    show_default=True,
-    help="turbo decodes large JPEGs at a reduced scale; dali and pillow give training's own pixels.",
+    help="turbo decodes large JPEGs at a reduced scale, the default on a CPU; dali decodes on the GPU where there is "
+    "one, and on a CPU gives training's own pixels, as pillow does.",
 )
 @click.option("--batch-size", type=click.IntRange(1, 4096), default=64, show_default=True, help="Images at a time.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads.  [default: one a core]")
@@ -71,13 +72,6 @@ def run(slides: tuple[Path, ...], out: Path, engine: Path | None, strict: bool, 
         click.echo(summary(tally, out))
     if strict and (tally.unreadable or tally.unlisted):
         sys.exit(3)
-
-
-def known_device(device: str) -> str:
-    """``device``, if it could be one."""
-    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", device):
-        raise click.BadParameter(f"{device!r} is not one of auto, cpu, cuda, cuda:N")
-    return device
 
 
 def only_engine() -> Path:
@@ -118,10 +112,11 @@ def library_noise_hidden() -> Iterator["Console"]:
 def summary(tally: "Tally", out: Path) -> str:
     """What a run did, in a few lines."""
     info = tally.info
+    why = f", because {tally.why}" if tally.why else ""
     stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in tally.seconds.items())
     lines = [
         f"{tally.rows:,} rows, {tally.unreadable:,} unreadable -> {out}",
-        f"engine    {info.name}, {info.backend} {info.precision} on {info.device}",
+        f"engine    {info.name}, {info.backend} {info.precision} on {info.device}{why}",
         f"labels    {listed(tally.labels)}",
         f"speed     {tally.images_per_s:,.1f} images/s; {tally.elapsed_s:,.1f} s in all",
         f"memory    {tally.peak_memory_bytes / 2**20:,.0f} MiB at most",

@@ -14,7 +14,7 @@ DEFAULT: DecoderName = "turbo"
 
 
 def open_decoder(
-    name: DecoderName, preprocess: Preprocess, *, batch_size: int, threads: int, max_pixels: int
+    name: DecoderName, preprocess: Preprocess, *, batch_size: int, threads: int, max_pixels: int, device: str = "cpu"
 ) -> Decoder:
     """The decoder called ``name``, ready to decode for an engine that wants ``preprocess``.
 
@@ -22,6 +22,8 @@ def open_decoder(
         batch_size: The most files in one batch; large images make smaller ones.
         threads: CPU threads that decode.
         max_pixels: Files whose header promises more are refused before memory is taken for them.
+        device: The engine's. Of the decoders, ``dali`` alone decodes on a GPU, and leaves the pixels there.
     """
     module = import_module(f"batchcls.decoders.{name}")
-    return cast(Decoder, module.open(preprocess, batch_size=batch_size, threads=threads, max_pixels=max_pixels))
+    decoder = module.open(preprocess, batch_size=batch_size, threads=threads, max_pixels=max_pixels, device=device)
+    return cast(Decoder, decoder)

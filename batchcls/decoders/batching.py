@@ -1,14 +1,16 @@
 """Batches out of files that are read ahead, whatever decodes them; a file that fails takes no other with it."""
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Protocol
 
 import numpy as np
 
-from batchcls.decoders.ahead import ahead
+from batchcls.ahead import ahead, overlapped
 from batchcls.decoders.reader import Encoded, ReadAhead
-from batchcls.records import Batch, Failure, Pixels, Slide
+from batchcls.errors import BatchclsError
+from batchcls.records import Batch, DevicePixels, Failure, Pixels, Slide
 
 _GROUP_PIXELS = 64_000_000
 """Decoded at full size at one time, so that a batch of huge images does not take a batch of huge memory."""
@@ -18,11 +20,25 @@ _BATCHES_AHEAD = 2
 class GroupDecoder(Protocol):
     """Decodes some files at one time."""
 
-    def __call__(self, group: Sequence[Encoded]) -> Pixels:
+    @property
+    def lanes(self) -> int:
+        """How many threads may call it at one time."""
+
+    def __call__(self, group: Sequence[Encoded]) -> Pixels | DevicePixels:
         """(N, H, W, 3) uint8, which the caller owns; raises anything if one of the files cannot be decoded."""
 
     def close(self) -> None:
         """End every thread; calling it twice is harmless."""
+
+
+@dataclass(slots=True)
+class _Group:
+    """Files that have been read, to be decoded at one time."""
+
+    encoded: list[Encoded] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    pixels: int = 0
+    read_s: float = 0.0
 
 
 class BatchingDecoder:
@@ -38,76 +54,69 @@ class BatchingDecoder:
 
     def decode(self, slides: Iterable[Slide]) -> Generator[Batch]:
         files = ReadAhead(slides, self._max_pixels)
-        batches = ahead(self._batches(files), _BATCHES_AHEAD)
+        decoded = overlapped(self._batches, self._groups(files), self._decode_group.lanes)
+        batches = ahead((batch for some in decoded for batch in some), _BATCHES_AHEAD)
         try:
             for batch in batches:  # noqa: UP028  # `yield from` would close the batches before the files they wait for
                 yield batch
         finally:
             files.close()
             batches.close()
+            decoded.close()
 
     def close(self) -> None:
         self._decode_group.close()
 
-    def _batches(self, files: Iterable[Encoded | Failure]) -> Iterator[Batch]:
-        group: list[Encoded] = []
-        failures: list[Failure] = []
-        pixels = 0
-        waited_s = 0.0
+    def _groups(self, files: Iterable[Encoded | Failure]) -> Iterator[_Group]:
+        group = _Group()
         since = perf_counter()
         for item in files:
-            waited_s += perf_counter() - since
+            group.read_s += perf_counter() - since
             if isinstance(item, Failure):
-                failures.append(item)
+                group.failures.append(item)
             else:
-                group.append(item)
-                pixels += item.width * item.height
-            if len(group) + len(failures) >= self._batch_size or pixels >= _GROUP_PIXELS:
-                yield self._batch(group, failures, waited_s)
-                group, failures, pixels, waited_s = [], [], 0, 0.0
+                group.encoded.append(item)
+                group.pixels += item.width * item.height
+            if len(group.encoded) + len(group.failures) >= self._batch_size or group.pixels >= _GROUP_PIXELS:
+                yield group
+                group = _Group()
             since = perf_counter()
-        if group or failures:
-            yield self._batch(group, failures, waited_s)
+        if group.encoded or group.failures:
+            yield group
 
-    def _batch(self, group: list[Encoded], failures: list[Failure], read_s: float) -> Batch:
+    def _batches(self, group: _Group) -> list[Batch]:
+        """One batch of the group, or a few where a file cannot be decoded."""
+        # A file without its end mark would most likely cost the others a second decode, so it goes apart at once.
+        parts = [[item for item in group.encoded if item.suspect is suspect] for suspect in (False, True)]
+        batches = [batch for part in parts if part for batch in self._isolated(part)]
+        if group.failures:
+            batches.append(self._failed(group.failures))
+        return [replace(batches[0], read_s=group.read_s), *batches[1:]]
+
+    def _isolated(self, part: Sequence[Encoded]) -> Iterator[Batch]:
+        """``part`` decoded at one time; if that fails, in halves, until what cannot be decoded is alone."""
         since = perf_counter()
-        # A file without its end mark would most likely cost the others a second decode: it goes alone at once.
-        sound = [item for item in group if not item.suspect]
-        decoded, pixels = self._decode(sound, failures)
-        for suspect in (item for item in group if item.suspect):
-            kept, more = self._decode([suspect], failures)
-            decoded += kept
-            pixels += more
-        return Batch(
-            slides=[item.slide for item in decoded],
-            sizes=[(item.width, item.height) for item in decoded],
-            pixels=np.concatenate([np.empty((0, *self._size_px, 3), np.uint8), *pixels])
-            if len(pixels) != 1
-            else pixels[0],
-            failures=failures,
-            read_s=read_s,
+        try:
+            pixels = self._decode_group(part)
+        except (MemoryError, BatchclsError):  # which say nothing of the files
+            raise
+        except Exception:  # noqa: BLE001  # of one file: this is where it becomes that file's row
+            if len(part) == 1:
+                yield self._failed([_failure(part[0])])
+            else:
+                middle = len(part) // 2
+                yield from self._isolated(part[:middle])
+                yield from self._isolated(part[middle:])
+            return
+        yield Batch(
+            slides=[item.slide for item in part],
+            sizes=[(item.width, item.height) for item in part],
+            pixels=pixels,
             decode_s=perf_counter() - since,
         )
 
-    def _decode(self, group: list[Encoded], failures: list[Failure]) -> tuple[list[Encoded], list[Pixels]]:
-        """What could be decoded, and its pixels; the others are appended to ``failures``."""
-        if not group:
-            return [], []
-        try:
-            return group, [self._decode_group(group)]
-        except MemoryError:  # says nothing of the files
-            raise
-        except Exception:  # noqa: BLE001  # of one file; its batch is decoded again, file by file, to tell which
-            if len(group) == 1:
-                failures.append(_failure(group[0]))
-                return [], []
-        decoded: list[Encoded] = []
-        pixels: list[Pixels] = []
-        for item in group:
-            kept, more = self._decode([item], failures)
-            decoded += kept
-            pixels += more
-        return decoded, pixels
+    def _failed(self, failures: Sequence[Failure]) -> Batch:
+        return Batch([], [], np.empty((0, *self._size_px, 3), np.uint8), failures)
 
 
 def _failure(item: Encoded) -> Failure:

@@ -1,7 +1,9 @@
-"""Decode with NVIDIA DALI, a group of files at a time."""
+"""Decode with NVIDIA DALI, a group of files at a time: on the CPU, or on a GPU up to the engine's own pixels."""
 
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 
 import numpy as np
 from nvidia.dali import Pipeline, fn, types
@@ -10,24 +12,38 @@ from PIL import Image
 from batchcls.decoders.batching import BatchingDecoder
 from batchcls.decoders.reader import Encoded
 from batchcls.decoders.resample import resampled
-from batchcls.records import Pixels, Preprocess
+from batchcls.errors import DecoderError
+from batchcls.records import DevicePixels, Pixels, Preprocess
 
 _GROUP = 16
-"""Files decoded at a time: what they decode to is still in the caches when it is resampled."""
+"""Files decoded at a time on the CPU: what they decode to is still in the caches when it is resampled."""
+_LANES = 2
+"""Groups on their way at one time on a GPU: one is parsed by the CPU while the other is decoded."""
+_MOST_REFUSED = 100
+_FILTERS = {
+    "bilinear": types.INTERP_LINEAR,
+    "bicubic": types.INTERP_CUBIC,
+    "lanczos": types.INTERP_LANCZOS3,
+}
 
 
-def open(preprocess: Preprocess, *, batch_size: int, threads: int, max_pixels: int) -> BatchingDecoder:
+def open(preprocess: Preprocess, *, batch_size: int, threads: int, max_pixels: int, device: str) -> BatchingDecoder:
     """The decoder of `batchcls.decoders.open_decoder`."""
-    group = DaliGroup(preprocess, threads=threads)
+    if device == "cpu":
+        group: DaliGroup | GraphGroup = DaliGroup(preprocess, threads=threads)
+    else:
+        group = GraphGroup(preprocess, batch_size=batch_size, threads=threads, device=device)
     return BatchingDecoder(group, preprocess.size_px, batch_size=batch_size, max_pixels=max_pixels)
 
 
 class DaliGroup:
     """DALI decodes to what Pillow decodes to, twice as fast; Pillow resamples faster than DALI, on a CPU."""
 
+    lanes = 1
+
     def __init__(self, preprocess: Preprocess, *, threads: int) -> None:
         self._preprocess = preprocess
-        self._pipeline = _pipeline(threads)
+        self._pipeline = graph(None, batch_size=_GROUP, threads=threads, device="cpu")
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="resample")
 
     def __call__(self, group: Sequence[Encoded]) -> Pixels:
@@ -47,14 +63,100 @@ class DaliGroup:
         return resampled(Image.fromarray(image), self._preprocess, (image.shape[1], image.shape[0]))
 
 
-def _pipeline(threads: int) -> Pipeline:
-    """Encoded bytes to (H, W, 3) uint8 RGB."""
+class GraphGroup:
+    """DALI decodes and resizes, and the pixels stay on ``device``; a file that it refuses is tried as on the CPU."""
+
+    lanes = _LANES
+
+    def __init__(self, preprocess: Preprocess, *, batch_size: int, threads: int, device: str) -> None:
+        self._preprocess = preprocess
+        self._device = device
+        self._free: SimpleQueue[Pipeline] = SimpleQueue()
+        for _ in range(_LANES):
+            lane_threads = max(1, threads // _LANES)
+            self._free.put(graph(preprocess, batch_size=batch_size, threads=lane_threads, device=device))
+        self._second = DaliGroup(preprocess, threads=1)
+        self._second_free = threading.Lock()
+        self._accepted = self._refused = 0
+
+    def __call__(self, group: Sequence[Encoded]) -> Pixels | DevicePixels:
+        pipeline = self._free.get()
+        try:
+            pixels = self._run(pipeline, group)
+        except RuntimeError as error:
+            if len(group) > 1:
+                raise
+            return self._tried_again(group, error)
+        finally:
+            self._free.put(pipeline)
+        self._accepted += len(group)
+        return pixels
+
+    def close(self) -> None:
+        self._second.close()
+
+    def _run(self, pipeline: Pipeline, group: Sequence[Encoded]) -> Pixels | DevicePixels:
+        boxes = [self._preprocess.region(item.width, item.height) for item in group]
+        (images,) = pipeline.run(
+            encoded=[item.data for item in group],
+            start=[np.array([top, left], np.float32) for left, top, _, _ in boxes],
+            end=[np.array([bottom, right], np.float32) for _, _, right, bottom in boxes],
+        )
+        if self._device == "cpu":
+            return np.array(images.as_array())
+        tensor = images.as_tensor()  # its memory is DALI's until the last one who knows it lets go
+        return DevicePixels(tuple(tensor.shape()), tensor.data_ptr(), tensor)
+
+    def _tried_again(self, group: Sequence[Encoded], error: RuntimeError) -> Pixels:
+        """What the CPU decodes of a file, so that a row does not depend on the device.
+
+        Raises:
+            DecoderError: If it is not the files that the GPU fails on.
+        """
+        with self._second_free:
+            pixels = self._second(group)
+            self._refused += 1
+            if self._refused > _MOST_REFUSED and self._refused > self._accepted:
+                raise DecoderError(
+                    f"DALI refused {self._refused:,} files on {self._device} that it decodes on the CPU, and took "
+                    f"{self._accepted:,}: {' '.join(str(error).split())[:400]}; decode on the CPU with --decoder turbo"
+                ) from error
+        return pixels
+
+
+def graph(preprocess: Preprocess | None, *, batch_size: int, threads: int, device: str) -> Pipeline:
+    """From ``encoded`` bytes to RGB, uint8 on ``device``.
+
+    Args:
+        preprocess: (N, H, W, 3), resized from the box between ``start`` and ``end``, each (row, column) in pixels.
+            None: (H, W, 3) of each image, as it was stored.
+        device: ``cpu``, or ``cuda:N``, where the GPU's JPEG engine, its cores and CPU threads decode together.
+    """
+    number = None if device == "cpu" else int(device.removeprefix("cuda:"))
+    # Nothing is prefetched, so that an exception is of the files that were just handed over.
     pipeline = Pipeline(
-        batch_size=_GROUP, num_threads=threads, device_id=None, prefetch_queue_depth=1, exec_dynamic=True
+        batch_size=batch_size, num_threads=threads, device_id=number, prefetch_queue_depth=1, exec_dynamic=True
     )
     with pipeline:
         encoded = fn.external_source(name="encoded", device="cpu", no_copy=True)
-        # Orientation in EXIF is left alone, as Pillow does, so that pixels are those of training.
-        pipeline.set_outputs(fn.decoders.image(encoded, output_type=types.RGB, adjust_orientation=False))
+        images = fn.decoders.image(
+            encoded,
+            device="cpu" if number is None else "mixed",
+            output_type=types.RGB,
+            adjust_orientation=False,  # as Pillow does, so that pixels are those of training
+            jpeg_fancy_upsampling=True,  # likewise
+        )
+        if preprocess is not None:
+            start, end = (fn.external_source(name=name, device="cpu") for name in ("start", "end"))
+            images = fn.resize(
+                images,
+                size=[float(side) for side in preprocess.size_px],
+                roi_start=start,
+                roi_end=end,
+                interp_type=_FILTERS[preprocess.interpolation],
+                antialias=True,
+                subpixel_scale=False,
+            )
+        pipeline.set_outputs(images)
     pipeline.build()
     return pipeline

@@ -13,7 +13,7 @@ from batchcls.decoders.resample import resampled
 from batchcls.records import Pixels, Preprocess
 
 
-def open(preprocess: Preprocess, *, batch_size: int, threads: int, max_pixels: int) -> BatchingDecoder:
+def open(preprocess: Preprocess, *, batch_size: int, threads: int, max_pixels: int, device: str) -> BatchingDecoder:
     """The decoder of `batchcls.decoders.open_decoder`."""
     Image.MAX_IMAGE_PIXELS = None  # max_pixels has been checked before Pillow sees a file
     group = _PillowGroup(preprocess, threads=threads)
@@ -21,6 +21,8 @@ def open(preprocess: Preprocess, *, batch_size: int, threads: int, max_pixels: i
 
 
 class _PillowGroup:
+    lanes = 1
+
     def __init__(self, preprocess: Preprocess, *, threads: int) -> None:
         self._preprocess = preprocess
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="pillow")

@@ -1,0 +1,128 @@
+"""An engine folder is fitted to GPUs: each gets a plan, checked where it can run."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from batchcls import machine
+from batchcls.backends import open_engine
+from batchcls.errors import EngineError, VerificationError
+from batchcls.manifest import MANIFEST, ONNX, Manifest, checked_onnx
+from batchcls.plan import PlanOptions, build_plan, targets_without_gpu
+from batchcls.sidecar import PLANS, Sidecar, Target
+from batchcls.tensorrt_api import here, module_for
+from batchcls.verify import check
+
+_LARGEST_DIFFERENCE = {"fp32": 0.02, "fp16": 0.05, "bf16": 0.1, "int8": 0.3}
+"""Of a probability, between a plan and float32, by precision."""
+_LEAST_AGREEMENT = 0.8
+"""Share of the probes: they are no slides, and a network may be undecided about some."""
+
+
+def fit_gpu(folder: Path, device: str, options: PlanOptions, console: Console) -> Sidecar:
+    """Give an engine folder a plan for a GPU of this machine, once it has answered the probes as in training.
+
+    Args:
+        device: ``cuda:N``.
+
+    Raises:
+        EngineError: If the folder, the GPU or TensorRT refuses.
+        VerificationError: If the plan answers otherwise than the recorded reference; none is left behind.
+    """
+    manifest, onnx = _read(folder)
+    if not manifest.reference:
+        raise EngineError(
+            f"engine {str(folder)!r} has no recorded reference to check a plan by; "
+            f"run: batchcls build CHECKPOINT --out {folder}"
+        )
+    gpu = machine.gpu(device)
+    module = module_for(gpu.sm)
+    from batchcls import cuda  # cuda-python is installed where there are GPUs only
+
+    cuda.use(gpu.number)
+    with _scratch(folder) as scratch:
+        sidecar = _made(scratch, manifest, onnx, here(module, gpu), options, console)
+        with closing(open_engine(scratch, backend="tensorrt", device=device, threads=1)) as engine:
+            checked = replace(sidecar, check=check(engine, manifest.reference))
+        _refuse_differing(checked)
+        _put(scratch, folder, checked)
+    return checked
+
+
+def fit_targets(folder: Path, names: Sequence[str], options: PlanOptions, console: Console) -> list[Sidecar]:
+    """Give an engine folder plans for cards that are not here, by compute capability (``sm86``).
+
+    They are checked by nobody before they run.
+
+    Raises:
+        EngineError: If the folder or TensorRT for RTX refuses.
+    """
+    targets = targets_without_gpu(names)
+    manifest, onnx = _read(folder)
+    with _scratch(folder) as scratch:
+        made = [_made(scratch, manifest, onnx, target, options, console) for target in targets]
+        for sidecar in made:
+            _put(scratch, folder, sidecar)
+    return made
+
+
+def _read(folder: Path) -> tuple[Manifest, bytes]:
+    manifest = Manifest.read(folder)
+    onnx = checked_onnx(folder, manifest).read_bytes()
+    if manifest.precision == "int8":
+        from batchcls.signed import signed_activations  # onnx is needed for these alone
+
+        onnx = signed_activations(onnx)
+    return manifest, onnx
+
+
+def _made(
+    scratch: Path, manifest: Manifest, onnx: bytes, target: Target, options: PlanOptions, console: Console
+) -> Sidecar:
+    """A plan and its sidecar, written to ``scratch``."""
+    cache = scratch / PLANS / f"{target.stem}.cache"
+    plan, sidecar = build_plan(onnx, manifest.precision, target, options, cache, console)
+    sidecar = replace(sidecar, onnx_sha256=manifest.onnx_sha256)
+    (scratch / PLANS / f"{target.stem}.plan").write_bytes(plan)
+    sidecar.write(scratch / PLANS / f"{target.stem}.json")
+    return sidecar
+
+
+def _refuse_differing(sidecar: Sidecar) -> None:
+    found, largest = sidecar.check, _LARGEST_DIFFERENCE.get(sidecar.precision, 0.0)
+    if found is None or found.largest_difference > largest or found.top1_agreement < _LEAST_AGREEMENT:
+        raise VerificationError(
+            f"the plan for {sidecar.target.gpu} answers otherwise than the trained network: {found}; "
+            f"allowed is a difference of {largest}; build the engine again with --precision fp32"
+        )
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """An engine folder inside ``folder`` for the time being, with its network, its timings and no plan."""
+    scratch = Path(tempfile.mkdtemp(prefix=".fit.", dir=folder))
+    try:
+        (scratch / PLANS).mkdir()
+        for name in (MANIFEST, ONNX):
+            os.symlink(os.path.join("..", name), scratch / name)
+        for cache in (folder / PLANS).glob("*.cache"):
+            shutil.copy(cache, scratch / PLANS)
+        yield scratch
+    finally:
+        shutil.rmtree(scratch)
+
+
+def _put(scratch: Path, folder: Path, sidecar: Sidecar) -> None:
+    """Move a plan to its place; without its sidecar, which comes last, nobody would take it."""
+    stem = sidecar.target.stem
+    (folder / PLANS).mkdir(exist_ok=True)
+    sidecar.write(scratch / PLANS / f"{stem}.json")
+    for ending in (".cache", ".plan", ".json"):
+        if (made := scratch / PLANS / f"{stem}{ending}").exists():
+            made.replace(folder / PLANS / made.name)

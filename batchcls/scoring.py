@@ -1,0 +1,101 @@
+"""One device's share of a run: slides in, a prediction or a failure for each out."""
+
+from collections.abc import Generator, Iterable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Protocol
+
+from batchcls.ahead import overlapped
+from batchcls.backends import BackendName, open_engine
+from batchcls.decoders import DecoderName, open_decoder
+from batchcls.postprocess import predictions
+from batchcls.records import Batch, EngineInfo, Failure, Predictions, Scored, Slide
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What a device's part of a run is opened from."""
+
+    engine: Path
+    backend: BackendName
+    device: str
+    decoder: DecoderName
+    batch_size: int
+    threads: int
+    max_pixels: int
+
+
+class Scorer(Protocol):
+    """What classifies slides, on however many devices."""
+
+    @property
+    def info(self) -> EngineInfo:
+        """Of the engine."""
+
+    @property
+    def peak_memory_bytes(self) -> int:
+        """The most that other processes have had resident for it, all together; known when all is scored."""
+
+    def score(self, slides: Iterable[Slide]) -> Generator[Scored]:
+        """A prediction or a failure for each slide, in batches, in any order; call it once."""
+
+    def close(self) -> None:
+        """Release every device; calling it twice is harmless."""
+
+
+class DeviceScorer:
+    """A `Scorer` on one device, in this process.
+
+    Raises:
+        EngineError: If the engine or its device cannot be used.
+    """
+
+    peak_memory_bytes = 0
+
+    def __init__(self, share: Share) -> None:
+        self._engine = open_engine(share.engine, backend=share.backend, device=share.device, threads=share.threads)
+        self._decoder = open_decoder(
+            share.decoder,
+            self._engine.info.preprocess,
+            batch_size=share.batch_size,
+            threads=share.threads,
+            max_pixels=share.max_pixels,
+            device=share.device,
+        )
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._engine.info
+
+    def score(self, slides: Iterable[Slide]) -> Generator[Scored]:
+        # Closed in this order: first whoever takes batches, then whoever makes them.
+        with (
+            closing(self._decoder.decode(slides)) as batches,
+            closing(overlapped(self._scored, batches, self._engine.lanes)) as scored,
+        ):
+            yield from scored
+
+    def close(self) -> None:
+        self._decoder.close()
+        self._engine.close()
+
+    def _scored(self, batch: Batch) -> Scored:
+        since = perf_counter()
+        answers = predictions(self._engine.infer(batch.pixels))
+        seconds = {"read": batch.read_s, "decode": batch.decode_s, "infer": perf_counter() - since}
+        if answers.finite.all():
+            return Scored(batch.slides, batch.sizes, answers, batch.failures, seconds)
+        kept = answers.finite.nonzero()[0].tolist()
+        silent = [
+            Failure(batch.slides[row], "no answer", "the network's output is not a number", *batch.sizes[row])
+            for row in (~answers.finite).nonzero()[0].tolist()
+        ]
+        return Scored(
+            slides=[batch.slides[row] for row in kept],
+            sizes=[batch.sizes[row] for row in kept],
+            predictions=Predictions(answers.labels[kept], answers.probabilities[kept], answers.finite[kept]),
+            failures=[*batch.failures, *silent],
+            seconds=seconds,
+        )
