@@ -98,7 +98,7 @@ def _shares(engine: Path, options: RunOptions) -> tuple[list[Share], str]:
     """What each device has to open, and why it is that, where nobody asked for it."""
     devices = machine.chosen_devices(options.device)
     on_cpu = devices == ("cpu",)
-    backend, why = (options.backend, "") if options.backend else _backend_for(devices[0])
+    backend, why = (options.backend, "") if options.backend else backend_for(devices[0])
     if on_cpu and options.device == "auto":
         why = "there is no GPU"
     threads = options.threads or machine.cores()
@@ -121,7 +121,7 @@ def _scorer(shares: Sequence[Share]) -> Scorer:
     return DeviceScorer(shares[0]) if len(shares) == 1 else Workers(shares)
 
 
-def _backend_for(device: str) -> tuple[BackendName, str]:
+def backend_for(device: str) -> tuple[BackendName, str]:
     """The fastest backend that is installed for a device, and why it is not a faster one.
 
     Raises:

@@ -91,6 +91,19 @@ class Sidecar:
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise EngineError(f"{str(path)!r} cannot be read as a plan's sidecar: {error}") from error
 
+    def misfits(self, onnx_sha256: str, here: Mapping[str, Target]) -> list[str]:
+        """Why the plan cannot run in an engine folder with such a network on this machine; empty if it can.
+
+        Args:
+            here: This machine, by TensorRT module.
+        """
+        if self.target.module not in here:
+            return [f"{self.target.module} is not installed"]
+        wrong = self.target.misfits(here[self.target.module])
+        if self.onnx_sha256 != onnx_sha256:
+            wrong.append("made from another model.onnx")
+        return wrong
+
     def write(self, path: Path) -> None:
         text = json.dumps({"format": _FORMAT, **asdict(self)}, indent=2, ensure_ascii=False)
         path.write_text(text + "\n", encoding="utf-8")
@@ -114,7 +127,7 @@ def fitting_plan(folder: Path, onnx_sha256: str, here: Mapping[str, Target]) -> 
     misfits: list[str] = []
     for path in sidecars(folder):
         sidecar = Sidecar.read(path)
-        wrong = _misfits(sidecar, onnx_sha256, here)
+        wrong = sidecar.misfits(onnx_sha256, here)
         if wrong:
             misfits.append(f"{path.stem} ({'; '.join(wrong)})")
         else:
@@ -128,15 +141,6 @@ def fitting_plan(folder: Path, onnx_sha256: str, here: Mapping[str, Target]) -> 
         )
     _, path, sidecar = max(fitting, key=lambda item: item[:2])
     return sidecar, _content(path.with_suffix(".plan"), sidecar, folder)
-
-
-def _misfits(sidecar: Sidecar, onnx_sha256: str, here: Mapping[str, Target]) -> list[str]:
-    if sidecar.target.module not in here:
-        return [f"{sidecar.target.module} is not installed"]
-    wrong = sidecar.target.misfits(here[sidecar.target.module])
-    if sidecar.onnx_sha256 != onnx_sha256:
-        wrong.append("made from another model.onnx")
-    return wrong
 
 
 def _content(path: Path, sidecar: Sidecar, folder: Path) -> bytes:

@@ -6,13 +6,16 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from batchcls import machine
 from benchmarks.cases import CASES
 from benchmarks.record import LEAST_SAMPLES, RESULTS, now
-from benchmarks.workload import CROPS, FIELDS
+from benchmarks.workload import CROPS, FIELDS, linked
 
 _CHECKOUT = Path(os.path.relpath(Path(__file__).parent.parent))
 ENGINE = _CHECKOUT / "engines" / "all4-googlenet"
 SCRATCH = _CHECKOUT / "demo"
+
+_GPU_IMAGES = 20_480
 
 
 @click.group()
@@ -32,20 +35,31 @@ def main() -> None:
     type=click.Path(exists=True, path_type=Path),
     help="Images of your own; else the two workloads that are drawn.",
 )
+@click.option("--device", default="cpu", show_default=True, help="cpu, or cuda:N.")
 @click.option("--repeats", type=click.IntRange(1), default=LEAST_SAMPLES, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="JSON Lines to append to; default: a file of today's.")
-def run(engine: Path, cases: tuple[str, ...], folders: tuple[Path, ...], repeats: int, out: Path | None) -> None:
+def run(
+    engine: Path, cases: tuple[str, ...], folders: tuple[Path, ...], device: str, repeats: int, out: Path | None
+) -> None:
     """Measure every case in turns, REPEATS times, each time in a process of its own."""
+    from benchmarks.report import table
     from benchmarks.suite import run_suite
 
     console = Console(stderr=True)
+    (device,) = machine.chosen_devices(device)
     drawn = {} if folders else {workload.draw(SCRATCH): workload.name for workload in (FIELDS, CROPS)}
+    if device != "cpu":  # which a GPU would be done with before it is warm
+        drawn = {linked(folder, _GPU_IMAGES): f"{name}, {machine.gpu(device).name}" for folder, name in drawn.items()}
     named = {folder: folder.resolve().name for folder in folders} or drawn
+    records = []
     target = out or RESULTS / f"{now()[:10]}.jsonl"
     for folder, workload in named.items():
-        for record in run_suite(folder, workload, engine, cases or list(CASES), repeats=repeats, console=console):
+        chosen = cases or list(CASES)
+        for record in run_suite(folder, workload, engine, chosen, repeats=repeats, console=console, device=device):
             record.append(target)
+            records.append(record)
     click.echo(f"records -> {target}")
+    click.echo(table(records))
 
 
 @main.command()

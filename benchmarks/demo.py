@@ -21,7 +21,7 @@ def show(engine: Path, folder: Path) -> None:
     slides = replace(FIELDS, images=_IMAGES).draw(folder)
     out = folder / "preds.parquet"
     with library_noise_hidden() as progress:
-        tally = classify([slides], engine, out, RunOptions(overwrite=True), progress)
+        tally = classify([slides], engine, out, RunOptions(device="cpu", overwrite=True), progress)
     console.print(f"\nthe first {_SHOWN_ROWS} of {tally.rows} rows:")
     for row in pq.read_table(out).slice(0, _SHOWN_ROWS).to_pylist():
         shares = " ".join(f"{share:.3f}" for share in row["probabilities"])

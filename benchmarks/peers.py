@@ -36,8 +36,10 @@ class _Files(Dataset[tuple[Tensor, int]]):
             return self._transform(image.convert("RGB")), position
 
 
-def torchvision_loop(files: list[Path], folder: Path, engine: Path, *, workers: int, expert: bool) -> Sample:
-    """Classify ``files`` as a PyTorch user would, on the CPU.
+def torchvision_loop(
+    files: list[Path], folder: Path, engine: Path, device: str, *, workers: int, expert: bool
+) -> Sample:
+    """Classify ``files`` as a PyTorch user would.
 
     Args:
         files: Below ``folder``.
@@ -45,22 +47,25 @@ def torchvision_loop(files: list[Path], folder: Path, engine: Path, *, workers: 
         expert: channels_last and bfloat16 autocast, instead of float32 as the model comes.
     """
     manifest = Manifest.read(engine)
-    model = unfused_googlenet(engine, len(manifest.labels))
-    precision = torch.autocast("cpu", torch.bfloat16) if expert else nullcontext()
+    model = unfused_googlenet(engine, len(manifest.labels)).to(device)
+    precision = torch.autocast(torch.device(device).type, torch.bfloat16) if expert else nullcontext()
     if expert:
         model = model.to(memory_format=torch.channels_last)
     with torch.inference_mode(), precision:
-        _answers(model, torch.zeros(_BATCH, 3, *manifest.preprocess.size_px), expert)
+        _answers(model, torch.zeros(_BATCH, 3, *manifest.preprocess.size_px, device=device), expert)
+        loader = DataLoader(_Files(files, manifest), _BATCH, num_workers=workers, pin_memory=device != "cpu")
         since = perf_counter()
-        labels = dict(_loop(model, DataLoader(_Files(files, manifest), _BATCH, num_workers=workers), expert))
+        labels = dict(_loop(model, loader, expert, device))
         elapsed_s = perf_counter() - since
     names = {str(files[position].relative_to(folder)): manifest.labels[label] for position, label in labels.items()}
     return Sample(elapsed_s, len(files), names)
 
 
-def _loop(model: nn.Module, loader: DataLoader[tuple[Tensor, int]], expert: bool) -> Iterator[tuple[int, int]]:
+def _loop(
+    model: nn.Module, loader: DataLoader[tuple[Tensor, int]], expert: bool, device: str
+) -> Iterator[tuple[int, int]]:
     for images, positions in loader:
-        labels = _answers(model, images, expert).softmax(1).argmax(1)
+        labels = _answers(model, images.to(device, non_blocking=True), expert).softmax(1).argmax(1)
         yield from zip(positions.tolist(), labels.tolist(), strict=True)
 
 

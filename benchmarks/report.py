@@ -1,6 +1,6 @@
 """Committed records become the README's table."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.cases import EXPERT, PEER, PLAIN
@@ -23,9 +23,14 @@ def newest(records: Iterable[Record]) -> dict[str, list[Record]]:
     return runs
 
 
-def table() -> str:
-    """The table of the newest committed records, as Markdown."""
-    records = (record for path in sorted(RESULTS.glob("*.jsonl")) for record in Record.read_all(path))
+def committed() -> Iterator[Record]:
+    """Every record that has come along."""
+    for path in sorted(RESULTS.glob("*.jsonl")):
+        yield from Record.read_all(path)
+
+
+def table(records: Iterable[Record]) -> str:
+    """The newest of ``records``, as a table in Markdown."""
     lines = [_HEAD, "|---|---|---|---|---|---|---|"]
     for workload, run in newest(records).items():
         plain, expert = (_fastest(run, f"{PEER} {mode}") for mode in (PLAIN, EXPERT))
@@ -39,15 +44,20 @@ def write_readme() -> None:
     text = README.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    README.write_text(f"{before}{BEGIN}\n{table()}\n{END}{after}", encoding="utf-8")
+    README.write_text(f"{before}{BEGIN}\n{table(committed())}\n{END}{after}", encoding="utf-8")
 
 
-def roof(run: Iterable[Record]) -> float | None:
-    """Images/s that no run can exceed whose decoder and engine share the cores: 1 / (1/decode + 1/engine)."""
-    stages = [next((r for r in run if r.case == case), None) for case in ("decode-only turbo", "engine-only")]
-    if None in stages:
+def roof(run: Sequence[Record]) -> float | None:
+    """Images/s that no run can exceed.
+
+    Where decoder and engine share the cores: 1 / (1/decode + 1/engine). On a GPU: the slower of the two.
+    """
+    speeds = {record.case: record.images_per_s for record in run}
+    on_gpu = any(record.settings.get("device", "cpu") != "cpu" for record in run)
+    decode, engine = speeds.get(f"decode-only {'dali' if on_gpu else 'turbo'}"), speeds.get("engine-only")
+    if decode is None or engine is None:
         return None
-    return 1 / sum(1 / stage.images_per_s for stage in stages if stage is not None)
+    return min(decode, engine) if on_gpu else 1 / (1 / decode + 1 / engine)
 
 
 def _fastest(run: list[Record], kind: str) -> Record | None:

@@ -20,13 +20,14 @@ class Sample:
     peak_memory_bytes: int = 0
 
 
-def take(case: str, folder: Path, engine: Path, images: int) -> Sample:
+def take(case: str, folder: Path, engine: Path, images: int, device: str) -> Sample:
     """Measure ``case`` once in a new process, so that no case's threads or caches are another's.
 
     Args:
         images: How many of the folder's to use, where the case need not use all of them.
+        device: ``cpu`` or ``cuda:N``.
     """
-    command = [sys.executable, "-m", "benchmarks.sample", case, str(folder), str(engine), str(images)]
+    command = [sys.executable, "-m", "benchmarks.sample", case, str(folder), str(engine), str(images), device]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
     return Sample(**json.loads(done.stdout.splitlines()[-1]))
 
@@ -35,8 +36,8 @@ def _main() -> None:
     from batchcls.machine import peak_memory_bytes
     from benchmarks.cases import CASES
 
-    case, folder, engine, images = sys.argv[1:]
-    sample = CASES[case](Path(folder), Path(engine), int(images))
+    case, folder, engine, images, device = sys.argv[1:]
+    sample = CASES[case](Path(folder), Path(engine), int(images), device)
     print(json.dumps(asdict(sample) | {"peak_memory_bytes": peak_memory_bytes()}))  # noqa: T201
 
 

@@ -11,17 +11,26 @@ from benchmarks.sample import Sample, take
 
 _SOME_IMAGES = 256
 """What cases take that need not go through all of a folder: peers are slow, and as fast on few files as on many."""
+_SOME_IMAGES_ON_A_GPU = 20_000
 
 
 def run_suite(
-    folder: Path, workload: str, engine: Path, cases: Sequence[str], *, repeats: int, console: Console
+    folder: Path,
+    workload: str,
+    engine: Path,
+    cases: Sequence[str],
+    *,
+    repeats: int,
+    console: Console,
+    device: str = "cpu",
 ) -> list[Record]:
     """Measure ``cases`` on the images below ``folder``, in turns, and return a record of each."""
+    some_images = _SOME_IMAGES if device == "cpu" else _SOME_IMAGES_ON_A_GPU
     started = now()
     samples: dict[str, list[Sample]] = {case: [] for case in cases}
     for repeat in range(repeats):
         for case in cases:
-            sample = take(case, folder, engine, _SOME_IMAGES)
+            sample = take(case, folder, engine, some_images, device)
             samples[case].append(sample)
             speed = f"{sample.images / sample.elapsed_s:,.1f} images/s"
             console.print(f"{workload}, {repeat + 1} of {repeats}, {case}: {speed}", highlight=False)
@@ -33,6 +42,7 @@ def run_suite(
             images=taken[0].images,
             samples_s=tuple(sample.elapsed_s for sample in taken),
             peak_memory_bytes=max(sample.peak_memory_bytes for sample in taken),
+            settings={"device": device},
             top1_agreement=_agreement(taken[0].labels, reference),
             commit=commit(),
             run=started,

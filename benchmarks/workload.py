@@ -51,6 +51,19 @@ class Workload:
         unfinished.replace(path)
 
 
+def linked(folder: Path, images: int) -> Path:
+    """A folder of so many images, which are those of ``folder`` again and again: links, no copies."""
+    target = folder.with_name(f"{folder.name}-as-{images}")
+    target.mkdir(exist_ok=True)
+    sources = sorted(folder.iterdir())
+    for number in range(images):
+        source = sources[number % len(sources)]
+        link = target / f"{number:07d}{source.suffix}"
+        if not link.exists():
+            os.link(source, link)
+    return target
+
+
 FIELDS = Workload("fields-1024x768", 1024, 768, images=512)
 CROPS = Workload("crops-224x224", 224, 224, images=2048)
 

@@ -1,5 +1,7 @@
 """What several test files share: real data, a tiny engine, drawn images, and short ways to run things."""
 
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,11 @@ from hypothesis import HealthCheck, settings
 from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 
-from batchcls.build import build
+from batchcls import machine
 from benchmarks.workload import draw_field
 
 ROOT = Path(__file__).parent.parent
-DATA = ROOT.parent / "shared" / "data"
+DATA = Path(os.environ.get("BATCHCLS_TEST_DATA", ROOT.parent / "shared" / "data"))
 ALL4 = ROOT / "engines" / "all4-googlenet"
 
 settings.register_profile(
@@ -24,6 +26,14 @@ settings.register_profile(
 settings.load_profile("quick")
 
 Draw = Callable[..., Path]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked ``gpu`` are skipped where there is none."""
+    if not machine.gpus():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU here"))
 
 
 def draw(path: Path, seed: int = 0, size: tuple[int, int] = (64, 48), mode: str = "RGB", **save: Any) -> Path:
@@ -43,6 +53,24 @@ def field() -> Draw:
 def quiet() -> Console:
     """A console that shows nothing."""
     return Console(quiet=True)
+
+
+@pytest.fixture(scope="session")
+def gpu_engine(tmp_path_factory: pytest.TempPathFactory, quiet: Console) -> Path:
+    """The committed engine with a plan for the first GPU, made just now."""
+    from batchcls import tensorrt_api
+    from batchcls.errors import EngineError
+    from batchcls.fit import fit_gpu
+    from batchcls.plan import PlanOptions
+
+    try:
+        tensorrt_api.module_for(machine.gpu("cuda:0").sm)
+    except EngineError as error:
+        pytest.skip(str(error))
+    folder = tmp_path_factory.mktemp("engines") / "all4-googlenet"
+    shutil.copytree(ALL4, folder, ignore=shutil.ignore_patterns("plans"))
+    fit_gpu(folder, "cuda:0", PlanOptions(), quiet)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -71,6 +99,8 @@ def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_engine(tiny_onnx: Path, tmp_path_factory: pytest.TempPathFactory, quiet: Console) -> Path:
     """An engine folder with the labels a, b and c, built from `tiny_onnx`."""
+    from batchcls.build import build  # not on machines that only run engines
+
     folder = tmp_path_factory.mktemp("engines") / "tiny"
     build(tiny_onnx, folder, recipe=None, values={"labels": ("a", "b", "c")}, images=None, console=quiet)
     return folder

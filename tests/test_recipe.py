@@ -50,7 +50,7 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_what_was_found(tm
         ("labels = [1, 2]", "labels"),
         ('labels = ["a", "a"]', "labels"),
         ('labels = ["a", " "]', "labels"),
-        ('precision = "int8"', "precision"),
+        ('precision = "int4"', "precision"),
         ('layout = "HWC"', "layout"),
         ('size_px = ["224", "224"]', "size_px"),
         ("size_px = 224.0", "size_px"),

@@ -3,34 +3,54 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from batchcls.manifest import Manifest
 
 
 @click.command()
 @click.argument("engine", type=click.Path(path_type=Path), required=False)
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 def info(engine: Path | None, as_json: bool) -> None:
-    """What this machine has, and what is in ENGINE and where it can run."""
+    """What this machine has and lacks, and what is in ENGINE and where it can run."""
     from batchcls import machine
     from batchcls.manifest import Manifest, checked_onnx
 
-    found: dict[str, Any] = {"machine": machine.description()}
+    found: dict[str, Any] = {"machine": machine.description() | {"missing_for_gpus": machine.missing_for_gpus()}}
     if engine is not None:
         manifest = Manifest.read(engine)
         checked_onnx(engine, manifest)
-        found["engine"] = asdict(manifest) | {"ready_for": ["cpu"]}
+        found["engine"] = described(engine, manifest)
     click.echo(json.dumps(found, indent=2, ensure_ascii=False) if as_json else "\n".join(_lines("", found)))
+
+
+def described(engine: Path, manifest: "Manifest") -> dict[str, Any]:
+    """An engine folder, its plans, and the devices of this machine that it is ready for."""
+    from batchcls import machine, tensorrt_api
+    from batchcls.sidecar import Sidecar, sidecars
+
+    gpus = machine.gpus()
+    here = {gpu: {name: tensorrt_api.here(name, gpu) for name in tensorrt_api.installed()} for gpu in gpus}
+    ready, plans = ["cpu"], {}
+    for path in sidecars(engine):
+        sidecar = Sidecar.read(path)
+        fitting = [f"cuda:{gpu.number}" for gpu in gpus if not sidecar.misfits(manifest.onnx_sha256, here[gpu])]
+        plans[path.stem] = asdict(sidecar) | {"runs_on": fitting}
+        ready += [device for device in fitting if device not in ready]
+    shown = asdict(manifest) | {"reference": f"{len(manifest.reference)} probes"}
+    return shown | {"plans": plans, "ready_for": ready}
 
 
 def _lines(indent: str, values: dict[str, Any]) -> list[str]:
     lines = []
     for name, value in values.items():
         word = name.replace("_", " ")
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             lines += [f"{indent}{word}:", *_lines(indent + "  ", value)]
-        elif isinstance(value, list | tuple):
+        elif isinstance(value, list | tuple | dict):
             lines.append(f"{indent}{word}: {', '.join(map(_shown, value)) or 'none'}")
         else:
             lines.append(f"{indent}{word}: {'none' if value is None else value}")

@@ -1,31 +1,60 @@
 """Every engine answers alike, whatever an image is batched with."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from importlib.util import find_spec
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
-from batchcls.backends import BackendName, open_engine
+from batchcls.backends import open_engine
 from batchcls.contracts import Engine
 from batchcls.errors import EngineError
 from batchcls.manifest import Manifest
 from batchcls.postprocess import predictions
-from batchcls.records import Pixels
+from batchcls.records import DevicePixels, Pixels
 from benchmarks.workload import draw_field
 from tests.conftest import ALL4
 
-BACKENDS = get_args(BackendName)
+WHERE = [
+    pytest.param(("openvino", "cpu"), marks=pytest.mark.skipif(not find_spec("openvino"), reason="no openvino")),
+    ("torch", "cpu"),
+    ("null", "cpu"),
+    pytest.param(("torch", "cuda:0"), marks=pytest.mark.gpu),
+    pytest.param(("tensorrt", "cuda:0"), marks=pytest.mark.gpu),
+]
+PRECISIONS = {
+    ("openvino", "cpu"): {"bf16", "f32"},
+    ("torch", "cpu"): {"f32"},
+    ("torch", "cuda:0"): {"f16"},
+    ("tensorrt", "cuda:0"): {"fp16"},
+    ("null", "cpu"): {"none"},
+}
+ROUNDING = {"bf16": 0.0, "f32": 1e-3, "f16": 0.03, "fp16": 0.0, "none": 0.0}
+"""That an answer may depend on what else is in the batch, by precision: kernels are chosen by its size."""
 
 
-@pytest.fixture(scope="module", params=BACKENDS)
-def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
-    """The committed engine on the CPU, run by each backend."""
-    with closing(open_engine(ALL4, backend=request.param, device="cpu", threads=2)) as opened:
-        yield opened
+def opened(where: tuple[str, str], gpu_engine: Path | None = None) -> Engine:
+    backend, device = where
+    folder = gpu_engine if backend == "tensorrt" and gpu_engine else ALL4
+    return open_engine(folder, backend=backend, device=device, threads=2)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module", params=WHERE, ids="-".join)
+def where(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """Backend and device."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def engine(where: tuple[str, str], request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """The committed engine, run by each backend on each of its devices."""
+    gpu_engine = request.getfixturevalue("gpu_engine") if where[0] == "tensorrt" else None
+    with closing(opened(where, gpu_engine)) as ready:
+        yield ready
 
 
 @pytest.fixture(scope="module")
@@ -34,19 +63,19 @@ def fields() -> Pixels:
     return np.stack([np.asarray(draw_field(np.random.default_rng(seed), 224, 224)) for seed in range(12)])
 
 
-def test_the_engine_says_what_it_is(engine: Engine) -> None:
+def test_the_engine_says_what_it_is(engine: Engine, where: tuple[str, str]) -> None:
     manifest = Manifest.read(ALL4)
     info = engine.info
-    assert info.backend in BACKENDS
-    assert info.device == "cpu"
+    assert info.backend.startswith(where[0])
+    assert info.device == where[1]
     assert (info.name, info.labels, info.preprocess) == (manifest.name, manifest.labels, manifest.preprocess)
     assert (info.onnx_sha256, info.checkpoint_sha256) == (manifest.onnx_sha256, manifest.checkpoint_sha256)
-    assert info.precision in {"openvino": ("bf16", "f32"), "torch": ("f32",), "null": ("none",)}[info.backend]
+    assert info.precision in PRECISIONS[where]
 
 
-@pytest.mark.parametrize("images", [0, 1, 7, 33])
+@pytest.mark.parametrize("images", [0, 1, 7, 33, 70])
 def test_each_image_gets_one_row_of_logits(engine: Engine, fields: Pixels, images: int) -> None:
-    logits = engine.infer(np.tile(fields, (3, 1, 1, 1))[:images])
+    logits = engine.infer(np.tile(fields, (6, 1, 1, 1))[:images])
     assert logits.shape == (images, 4)
     assert logits.dtype == np.float32
     assert np.isfinite(logits).all()
@@ -62,13 +91,15 @@ def test_an_answer_depends_on_no_other_image_and_on_no_place(engine: Engine, fie
     differences = [together - engine.infer(fields[order])[order.argsort()]]
     differences += [together[row] - engine.infer(fields[row : row + 1])[0] for row in (0, 11)]
     differences.append(together[:3] - engine.infer(np.concatenate([fields[:3], np.full_like(fields[:3], 255)]))[:3])
-    allowed = 1e-3 if engine.info.backend == "torch" else 0.0
+    allowed = ROUNDING[engine.info.precision]
     assert max(float(np.abs(difference).max()) for difference in differences) <= allowed
 
 
 def test_how_the_pixels_lie_in_memory_makes_no_difference(engine: Engine, fields: Pixels) -> None:
     strided = np.asfortranarray(fields[:6])[::2]
-    np.testing.assert_allclose(engine.infer(strided), engine.infer(fields[:6:2].copy()), atol=1e-3)
+    np.testing.assert_allclose(
+        engine.infer(strided), engine.infer(fields[:6:2].copy()), atol=max(1e-3, ROUNDING[engine.info.precision])
+    )
 
 
 def test_an_answer_is_the_callers_own(engine: Engine, fields: Pixels) -> None:
@@ -79,7 +110,7 @@ def test_an_answer_is_the_callers_own(engine: Engine, fields: Pixels) -> None:
     np.testing.assert_array_equal(first, then)
     np.testing.assert_array_equal(pixels, fields[:3])
     first[:] = 0
-    np.testing.assert_allclose(engine.infer(pixels), then, atol=1e-3)
+    np.testing.assert_allclose(engine.infer(pixels), then, atol=max(1e-3, ROUNDING[engine.info.precision]))
 
 
 @pytest.mark.parametrize(
@@ -99,13 +130,30 @@ def test_pixels_of_another_shape_or_type_are_refused(engine: Engine, fields: Pix
     assert len(engine.infer(fields[:1])) == 1, "it goes on after that"
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_closing_twice_is_harmless(backend: BackendName) -> None:
-    engine = open_engine(ALL4, backend=backend, device="cpu", threads=1)
+def test_closing_twice_is_harmless(where: tuple[str, str], request: pytest.FixtureRequest) -> None:
+    engine = opened(where, request.getfixturevalue("gpu_engine") if where[0] == "tensorrt" else None)
     engine.close()
     engine.close()
 
 
+def test_as_many_threads_as_it_says_may_ask_it_at_one_time(engine: Engine, fields: Pixels) -> None:
+    with ThreadPoolExecutor(engine.lanes) as pool:
+        answers = list(pool.map(engine.infer, [fields] * 8))
+    for answer in answers:
+        np.testing.assert_allclose(answer, answers[0], atol=ROUNDING[engine.info.precision])
+
+
+def test_pixels_on_the_gpu_are_answered_as_those_on_the_host(engine: Engine, fields: Pixels) -> None:
+    if engine.info.device == "cpu":
+        pytest.skip("of engines on a GPU")
+    there = torch.from_numpy(fields).to(engine.info.device)
+    torch.cuda.synchronize()
+    for images in (0, 5, 12):
+        on_gpu = engine.infer(DevicePixels((images, *fields.shape[1:]), there.data_ptr(), there))
+        np.testing.assert_allclose(on_gpu, engine.infer(fields[:images]), atol=ROUNDING[engine.info.precision])
+
+
+@pytest.mark.skipif(not find_spec("openvino"), reason="no openvino")
 @pytest.mark.parametrize("threads", [1, 3])
 def test_threads_change_the_speed_and_not_the_answer(fields: Pixels, threads: int) -> None:
     with (
@@ -115,18 +163,24 @@ def test_threads_change_the_speed_and_not_the_answer(fields: Pixels, threads: in
         np.testing.assert_array_equal(some.infer(fields), two.infer(fields))
 
 
-def test_openvino_answers_as_pytorch_does(fields: Pixels) -> None:
-    with (
-        closing(open_engine(ALL4, backend="openvino", device="cpu", threads=2)) as fast,
-        closing(open_engine(ALL4, backend="torch", device="cpu", threads=2)) as reference,
-    ):
-        ours, theirs = predictions(fast.infer(fields)), predictions(reference.infer(fields))
+def test_every_backend_answers_as_pytorch_does_in_float32(engine: Engine, fields: Pixels) -> None:
+    if engine.info.backend == "null":
+        pytest.skip("it answers nothing")
+    with closing(open_engine(ALL4, backend="torch", device="cpu", threads=2)) as reference:
+        ours, theirs = predictions(engine.infer(fields)), predictions(reference.infer(fields))
     assert np.abs(ours.probabilities - theirs.probabilities).max() < 0.05
     decided = np.sort(theirs.probabilities, axis=1)[:, -1] - np.sort(theirs.probabilities, axis=1)[:, -2] > 0.1
     assert decided.sum() > 10
     np.testing.assert_array_equal(ours.labels[decided], theirs.labels[decided])
 
 
+def test_tensorrt_refuses_the_cpu() -> None:
+    pytest.importorskip("cuda.bindings")
+    with pytest.raises(EngineError, match="--device cuda"):
+        open_engine(ALL4, backend="tensorrt", device="cpu", threads=1)
+
+
+@pytest.mark.skipif(not find_spec("openvino"), reason="no openvino")
 def test_a_device_that_a_backend_cannot_use_is_refused() -> None:
     with pytest.raises(EngineError, match="cuda:0"):
         open_engine(ALL4, backend="openvino", device="cuda:0", threads=1)
