@@ -1,8 +1,9 @@
 # Everything runs in .venv, which the first target that needs it makes.
 PYTHON ?= python3
 BIN := .venv/bin
+GPU_PYTHON ?= $(if $(wildcard .venv/dev),$(BIN)/python,$(PYTHON))
 
-.PHONY: demo test bench clean
+.PHONY: demo test test-gpu bench clean
 
 demo: .venv/run
 	$(BIN)/python -m benchmarks demo
@@ -13,6 +14,13 @@ test: .venv/dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest
+
+# Whatever needs an NVIDIA GPU, with what is installed: such a machine may have no package index. What is missing is
+# skipped by its name.
+test-gpu:
+	$(GPU_PYTHON) -m pytest -m gpu tests/contract tests/gpu
+	-$(GPU_PYTHON) -m batchcls build engines/all4-googlenet --device cuda
+	$(GPU_PYTHON) -m benchmarks run --device cuda:0 --case end-to-end --case "decode-only dali" --case engine-only
 
 bench: .venv/dev
 	$(BIN)/python -m benchmarks run

@@ -7,6 +7,7 @@ import click
 from rich.console import Console
 
 from batchcls import machine
+from batchcls.errors import EngineError
 from benchmarks.cases import CASES
 from benchmarks.record import LEAST_SAMPLES, RESULTS, now
 from benchmarks.workload import CROPS, FIELDS, linked
@@ -46,7 +47,10 @@ def run(
     from benchmarks.suite import run_suite
 
     console = Console(stderr=True)
-    (device,) = machine.chosen_devices(device)
+    try:
+        (device,) = machine.chosen_devices(device)
+    except EngineError as error:
+        raise click.ClickException(str(error)) from error
     drawn = {} if folders else {workload.draw(SCRATCH): workload.name for workload in (FIELDS, CROPS)}
     if device != "cpu":  # which a GPU would be done with before it is warm
         drawn = {linked(folder, _GPU_IMAGES): f"{name}, {machine.gpu(device).name}" for folder, name in drawn.items()}
