@@ -10,6 +10,9 @@ import click
 if TYPE_CHECKING:
     from batchcls.manifest import Manifest
 
+_LONG = 60
+"""Characters; such items of a list stand on lines of their own."""
+
 
 @click.command()
 @click.argument("engine", type=click.Path(path_type=Path), required=False)
@@ -50,6 +53,8 @@ def _lines(indent: str, values: dict[str, Any]) -> list[str]:
         word = name.replace("_", " ")
         if isinstance(value, dict) and value:
             lines += [f"{indent}{word}:", *_lines(indent + "  ", value)]
+        elif isinstance(value, list) and any(len(str(item)) > _LONG for item in value):
+            lines += [f"{indent}{word}:", *(f"{indent}  {_shown(item)}" for item in value)]
         elif isinstance(value, list | tuple | dict):
             lines.append(f"{indent}{word}: {', '.join(map(_shown, value)) or 'none'}")
         else:
