@@ -25,7 +25,6 @@ from batchcls.records import EngineInfo, Scored, Tally, printable
 from batchcls.scoring import DeviceScorer, Scorer, Share
 from batchcls.workers import Workers
 
-_BATCH_SIZE = 64
 _SUSPICIOUS_FILES = 20
 """So many corrupt files and not a sound one are more likely to be a fault of ours."""
 
@@ -39,7 +38,8 @@ class RunOptions:
     """None: the one that is made for the device."""
     decoder: DecoderName | None = None
     """None: the one that is fastest on the device."""
-    batch_size: int = _BATCH_SIZE
+    batch_size: int | None = None
+    """None: the one that the engine is fastest with."""
     threads: int | None = None
     """CPU threads that decode, and as many that infer; None: one a core that this process may use."""
     max_pixels: int = 200_000_000
@@ -143,6 +143,7 @@ def _identity(roots: Sequence[str], info: EngineInfo, share: Share) -> dict[str,
     return {
         "slides": [printable(root) for root in roots],
         **asdict(info),
+        "device": info.device.partition(":")[0],  # which GPU it is makes no difference
         "decoder": share.decoder,
         "max_pixels": share.max_pixels,
     }

@@ -28,6 +28,10 @@ class Engine(Protocol):
         """What the engine eats and answers; the decoder is built from it."""
 
     @property
+    def batch_size(self) -> int:
+        """Images at a time that it is fastest with; it takes any number."""
+
+    @property
     def lanes(self) -> int:
         """How many threads may call `infer` at one time."""
 

@@ -19,8 +19,9 @@ from batchcls.sidecar import PLANS, Sidecar, Target
 from batchcls.tensorrt_api import here, module_for
 from batchcls.verify import check
 
-_LARGEST_DIFFERENCE = {"fp32": 0.02, "fp16": 0.05, "bf16": 0.1, "int8": 0.3}
-"""Of a probability, between a plan and float32, by precision."""
+_LARGEST_DIFFERENCE = {"fp32": 0.01, "fp16": 0.02, "bf16": 0.05, "int8": 0.2}
+"""Of a probability, between a plan and float32, by precision: on a CPU all4-googlenet differs by 0.0004 in half
+precision, 0.009 in bfloat16 and 0.03 in int8."""
 _LEAST_AGREEMENT = 0.8
 """Share of the probes: they are no slides, and a network may be undecided about some."""
 

@@ -22,7 +22,8 @@ class Share:
     backend: BackendName
     device: str
     decoder: DecoderName
-    batch_size: int
+    batch_size: int | None
+    """Of the decoder; None: the engine's own."""
     threads: int
     max_pixels: int
 
@@ -59,7 +60,7 @@ class DeviceScorer:
         self._decoder = open_decoder(
             share.decoder,
             self._engine.info.preprocess,
-            batch_size=share.batch_size,
+            batch_size=share.batch_size or self._engine.batch_size,
             threads=share.threads,
             max_pixels=share.max_pixels,
             device=share.device,

@@ -24,6 +24,7 @@ from batchcls.manifest import Manifest
 from batchcls.records import DevicePixels, Pixels
 from benchmarks.sample import Sample
 
+_BATCH = 64
 PEER, PLAIN, EXPERT = "torchvision", "eager FP32", "channels_last bf16"
 
 
@@ -42,7 +43,7 @@ def decode_only(folder: Path, engine: Path, images: int, device: str, *, decoder
     opened = open_decoder(
         decoder,
         Manifest.read(engine).preprocess,
-        batch_size=RunOptions().batch_size,
+        batch_size=_BATCH,
         threads=cores(),
         max_pixels=RunOptions().max_pixels,
         device=device,
@@ -56,9 +57,9 @@ def decode_only(folder: Path, engine: Path, images: int, device: str, *, decoder
 
 def engine_only(folder: Path, engine: Path, images: int, device: str) -> Sample:
     """Inference of a batch that stays where it is, ``images`` images or a little more."""
-    size = RunOptions().batch_size
     backend, _ = backend_for(device)
     with closing(open_engine(engine, backend=backend, device=device, threads=cores())) as opened:
+        size = opened.batch_size
         drawn = np.random.default_rng(0).integers(0, 256, (size, *opened.info.preprocess.size_px, 3), np.uint8)
         with resident(drawn, device) as pixels:
             opened.infer(pixels)

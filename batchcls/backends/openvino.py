@@ -36,6 +36,7 @@ def open(
 class OpenVinoEngine:
     """One stream a thread; a batch is cut into chunks that the streams share."""
 
+    batch_size = 64
     lanes = 1
 
     def __init__(self, info: EngineInfo, core: ov.Core, onnx: Path, threads: int, hint: str) -> None:

@@ -53,7 +53,7 @@ class TensorRtEngine:
         self.info = info
         self.lanes = _LANES
         self._number = number
-        self._batch_size = sidecar.batch_size
+        self.batch_size = sidecar.batch_size
         self._closing = ExitStack()
         self._free: SimpleQueue[_Lane] = SimpleQueue()
         module = sidecar.target.module
@@ -83,8 +83,8 @@ class TensorRtEngine:
         self.info.check_pixels(pixels)
         logits = np.empty((len(pixels), len(self.info.labels)), np.float32)
         cuda.use(self._number)
-        for start in range(0, len(pixels), self._batch_size):
-            some = slice(start, start + self._batch_size)
+        for start in range(0, len(pixels), self.batch_size):
+            some = slice(start, start + self.batch_size)
             lane = self._free.get()
             try:
                 logits[some] = lane.run(pixels[some])
@@ -98,8 +98,8 @@ class TensorRtEngine:
     def _check(self, engine: "tensorrt.ICudaEngine") -> None:
         """Refuse a plan whose shapes are not those of the manifest and the sidecar."""
         wanted = {
-            "pixels": (self._batch_size, *self.info.preprocess.size_px, 3),
-            "logits": (self._batch_size, len(self.info.labels)),
+            "pixels": (self.batch_size, *self.info.preprocess.size_px, 3),
+            "logits": (self.batch_size, len(self.info.labels)),
         }
         names = [engine.get_tensor_name(number) for number in range(engine.num_io_tensors)]
         found = {name: tuple(engine.get_tensor_shape(name)) for name in names}

@@ -16,8 +16,6 @@ from batchcls.records import DevicePixels, EngineInfo, Logits, Pixels
 
 _PREFIX = "network."
 """What the export puts before the names of the network's weights."""
-_GPU_BATCH = 64
-"""Images at a time on a GPU, the last batch padded: a CUDA graph is of one shape."""
 _DTYPES = {"f32": torch.float32, "f16": torch.float16}
 
 
@@ -38,6 +36,8 @@ def open(manifest: Manifest, onnx: Path, *, device: str, threads: int, precision
 class TorchEngine:
     """The engine's own weights in torchvision's network, channels last; on a GPU captured as a CUDA graph."""
 
+    batch_size = 64
+    """On a GPU no other, the last batch padded: a CUDA graph is of one shape."""
     lanes = 1
 
     def __init__(self, info: EngineInfo, network: nn.Module) -> None:
@@ -74,7 +74,9 @@ class TorchEngine:
         device = torch.device(self.info.device)
         try:
             with torch.cuda.device(device), torch.inference_mode():
-                chunk = torch.zeros((_GPU_BATCH, *self.info.preprocess.size_px, 3), dtype=torch.uint8, device=device)
+                chunk = torch.zeros(
+                    (self.batch_size, *self.info.preprocess.size_px, 3), dtype=torch.uint8, device=device
+                )
                 side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
                 with torch.cuda.stream(side):
                     for _ in range(3):  # what is chosen and compiled at first must not be part of the recording
@@ -89,7 +91,9 @@ class TorchEngine:
         def score(pixels: Tensor) -> Tensor:
             logits = torch.empty((len(pixels), answer.shape[1]), device=device)
             with torch.cuda.device(device):
-                for some, into in zip(torch.split(pixels, _GPU_BATCH), torch.split(logits, _GPU_BATCH), strict=True):
+                for some, into in zip(
+                    torch.split(pixels, self.batch_size), torch.split(logits, self.batch_size), strict=True
+                ):
                     chunk[: len(some)].copy_(some)
                     graph.replay()
                     into.copy_(answer[: len(some)])

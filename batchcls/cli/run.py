@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     help="turbo decodes large JPEGs at a reduced scale, the default on a CPU; dali decodes on the GPU where there is "
     "one, and on a CPU gives training's own pixels, as pillow does.",
 )
-@click.option("--batch-size", type=click.IntRange(1, 4096), default=64, show_default=True, help="Images at a time.")
+@click.option("--batch-size", type=click.IntRange(1, 4096), help="Images at a time.  [default: the engine's own]")
 @click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads.  [default: one a core]")
 @click.option(
     "--max-pixels",
