@@ -17,19 +17,25 @@ MODULES = ("tensorrt", "tensorrt_rtx")
 knows GeForce and RTX cards only, and needs none to make a plan."""
 _INSTALL = "pip install 'tensorrt>=10.12', or for GeForce and RTX cards: pip install 'tensorrt-rtx>=1.4'"
 
+_OLDEST = {"tensorrt": (10, 12), "tensorrt_rtx": (1, 4)}
+
 logger = logging.getLogger("batchcls.tensorrt")
+logger.addHandler(logging.NullHandler())  # what matters of it is in our errors; the rest is for who asks for it
 
 
 def api(module: str) -> Any:
     """The module, imported.
 
     Raises:
-        EngineError: If it is not installed, or its library cannot be loaded.
+        EngineError: If it is not installed, is too old, or its library cannot be loaded.
     """
     try:
-        return import_module(module)
+        trt = import_module(module)
     except (ImportError, OSError) as error:
         raise EngineError(f"{module} was asked for and cannot be loaded: {error}; run: {_INSTALL}") from error
+    if tuple(map(int, trt.__version__.split(".")[:2])) < _OLDEST[module]:
+        raise EngineError(f"{module} {trt.__version__} is too old; run: {_INSTALL}")
+    return trt
 
 
 def installed() -> list[str]:
