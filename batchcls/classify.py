@@ -51,6 +51,8 @@ class _Run:
     """What a run is made of, once everything has opened."""
 
     listing: Listing
+    share: Share
+    """Of each device, but for the device itself."""
     scorer: Scorer
     output: ParquetOutput
     tally: Tally
@@ -87,7 +89,7 @@ def classify(slides: Sequence[Path], engine: Path, out: Path, options: RunOption
         )
         with closing(output):
             tally = Tally(scorer.info, why, rows=output.resumed_rows, resumed_rows=output.resumed_rows)
-            run = _Run(listing, scorer, output, tally, console, stop)
+            run = _Run(listing, shares[0], scorer, output, tally, console, stop)
             tally.spend({"start": perf_counter() - started})
             _classify_all(run, out)
             _finish(run, slides, options, started)
@@ -216,6 +218,7 @@ def _metadata(run: _Run, slides: Sequence[Path], options: RunOptions) -> dict[st
         "labels": info["labels"],
         "preprocess": info["preprocess"],
         **{key: info[key] for key in ("precision", "backend", "device")},
+        "decoder": run.share.decoder,
         "arguments": {"slides": [str(path) for path in slides], **asdict(options)},
         "counts": {
             "rows": tally.rows,

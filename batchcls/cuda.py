@@ -71,24 +71,35 @@ class Stream:
         """Return once everything given so far is done."""
         _checked(runtime.cudaStreamSynchronize(self.handle))
 
-    def captured(self, work: Callable[[], None]) -> Callable[[], None]:
-        """What starts, all at once, what ``work`` gives to this stream; ``work`` itself starts nothing."""
-        mode = runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-        _checked(runtime.cudaStreamBeginCapture(self.handle, mode))
-        try:
-            work()
-        finally:
-            graph = _checked(runtime.cudaStreamEndCapture(self.handle))
-        ready = _checked(runtime.cudaGraphInstantiate(graph, 0))
-        _checked(runtime.cudaGraphDestroy(graph))
-
-        def launch() -> None:
-            _checked(runtime.cudaGraphLaunch(ready, self.handle))
-
-        return launch
-
     def close(self) -> None:
         _checked(runtime.cudaStreamDestroy(self.handle))
+
+
+class Graph:
+    """What ``work`` gives to ``stream``, recorded to be started all at once, until `close`.
+
+    Raises:
+        EngineError: If some of it cannot be recorded.
+    """
+
+    def __init__(self, stream: Stream, work: Callable[[], None]) -> None:
+        self._stream = stream
+        mode = runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        _checked(runtime.cudaStreamBeginCapture(stream.handle, mode))
+        try:
+            work()
+        except BaseException:
+            runtime.cudaStreamEndCapture(stream.handle)  # it fails as well, and knows less of the reason
+            raise
+        recorded = _checked(runtime.cudaStreamEndCapture(stream.handle))
+        self._ready = _checked(runtime.cudaGraphInstantiate(recorded, 0))
+        _checked(runtime.cudaGraphDestroy(recorded))
+
+    def launch(self) -> None:
+        _checked(runtime.cudaGraphLaunch(self._ready, self._stream.handle))
+
+    def close(self) -> None:
+        _checked(runtime.cudaGraphExecDestroy(self._ready))
 
 
 def _checked(result: tuple[Any, ...]) -> Any:

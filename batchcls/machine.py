@@ -4,6 +4,7 @@ import ctypes
 import os
 import platform
 import re
+from ctypes.util import find_library
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -69,11 +70,12 @@ def _libcuda() -> ctypes.CDLL | None:
 
 def _gpu(cuda: ctypes.CDLL, number: int) -> Gpu:
     name = ctypes.create_string_buffer(256)
-    memory, major, minor = ctypes.c_size_t(), ctypes.c_int(), ctypes.c_int()
-    cuda.cuDeviceGetName(name, len(name), number)
-    cuda.cuDeviceTotalMem_v2(ctypes.byref(memory), number)
-    cuda.cuDeviceGetAttribute(ctypes.byref(major), _COMPUTE_CAPABILITY_MAJOR, number)
-    cuda.cuDeviceGetAttribute(ctypes.byref(minor), _COMPUTE_CAPABILITY_MINOR, number)
+    device, memory, major, minor = ctypes.c_int(), ctypes.c_size_t(), ctypes.c_int(), ctypes.c_int()
+    cuda.cuDeviceGet(ctypes.byref(device), number)
+    cuda.cuDeviceGetName(name, len(name), device)
+    cuda.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
+    cuda.cuDeviceGetAttribute(ctypes.byref(major), _COMPUTE_CAPABILITY_MAJOR, device)
+    cuda.cuDeviceGetAttribute(ctypes.byref(minor), _COMPUTE_CAPABILITY_MINOR, device)
     return Gpu(number, name.value.decode(errors="replace"), f"sm{major.value}{minor.value}", memory.value)
 
 
@@ -122,9 +124,27 @@ def _found(found: list[Gpu]) -> str:
 
 
 def driver() -> str | None:
-    """The NVIDIA driver's version, if one is loaded."""
-    path = Path("/sys/module/nvidia/version")
-    return path.read_text().strip() if path.exists() else None
+    """The NVIDIA driver's version, if one is loaded.
+
+    Source: NVML, nvmlSystemGetDriverVersion; in a container there may be no /sys/module/nvidia.
+    """
+    try:
+        nvml = ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return None
+    text = ctypes.create_string_buffer(80)
+    if nvml.nvmlInit_v2() or nvml.nvmlSystemGetDriverVersion(text, len(text)):
+        return None
+    return text.value.decode(errors="replace")
+
+
+def has_nvjpeg() -> bool:
+    """Whether DALI finds what decodes JPEGs on a GPU; without it, it would quietly decode them on the CPU."""
+    try:
+        version("nvidia-nvjpeg")
+    except PackageNotFoundError:
+        return find_library("nvjpeg") is not None or bool(list(Path("/usr/local/cuda/lib64").glob("libnvjpeg.so.*")))
+    return True
 
 
 def missing_for_gpus() -> list[str]:
@@ -144,6 +164,8 @@ def missing_for_gpus() -> list[str]:
         )
     if "cuda_bindings" not in known:
         missing.append("no cuda-bindings, which TensorRT's backend needs: pip install 'cuda-bindings>=13'")
+    if not has_nvjpeg():
+        missing.append("no nvJPEG, with which DALI decodes on a GPU: pip install nvidia-nvjpeg")
     return missing
 
 

@@ -79,14 +79,15 @@ def build_plan(
         profile = builder.create_optimization_profile()
         pixels = network.get_input(0)
         shape = (options.batch_size, *list(pixels.shape)[1:])
+        pixels.shape = shape  # so that the plan says its batch
         profile.set_shape(pixels.name, shape, shape, shape)
         config.add_optimization_profile(profile)
         if options.optimization_level is not None:
             config.builder_optimization_level = options.optimization_level
         if options.workspace_bytes is not None:
             config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
-        if target.gpu is None:
-            _aim(target, config)
+        if target.module == "tensorrt_rtx":
+            _configure_rtx(target, config)
         with _timed_before(target, config, cache):
             built = builder.build_serialized_network(network, config)
         if monitor.stopped:
@@ -106,9 +107,12 @@ def build_plan(
     )
 
 
-def _aim(target: Target, config: "tensorrt_rtx.IBuilderConfig") -> None:
-    """Build for a card that is not here; only TensorRT for RTX can."""
+def _configure_rtx(target: Target, config: "tensorrt_rtx.IBuilderConfig") -> None:
+    """What TensorRT for RTX alone has: leave to be captured, and to build for a card that is not here."""
     rtx = api("tensorrt_rtx")
+    config.set_flag(rtx.BuilderFlag.REQUIRE_USER_ALLOCATION)
+    if target.gpu is not None:
+        return
     config.num_compute_capabilities = 1
     config.set_compute_capability(rtx.ComputeCapability.__members__[target.sm.upper()], 0)
 

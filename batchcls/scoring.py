@@ -1,7 +1,7 @@
 """One device's share of a run: slides in, a prediction or a failure for each out."""
 
 from collections.abc import Generator, Iterable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -56,15 +56,18 @@ class DeviceScorer:
     peak_memory_bytes = 0
 
     def __init__(self, share: Share) -> None:
-        self._engine = open_engine(share.engine, backend=share.backend, device=share.device, threads=share.threads)
-        self._decoder = open_decoder(
-            share.decoder,
-            self._engine.info.preprocess,
-            batch_size=share.batch_size or self._engine.batch_size,
-            threads=share.threads,
-            max_pixels=share.max_pixels,
-            device=share.device,
-        )
+        with ExitStack() as stack:
+            self._engine = open_engine(share.engine, backend=share.backend, device=share.device, threads=share.threads)
+            stack.callback(self._engine.close)
+            self._decoder = open_decoder(
+                share.decoder,
+                self._engine.info.preprocess,
+                batch_size=share.batch_size or self._engine.batch_size,
+                threads=share.threads,
+                max_pixels=share.max_pixels,
+                device=share.device,
+            )
+            stack.pop_all()
 
     @property
     def info(self) -> EngineInfo:

@@ -57,7 +57,10 @@ class Record:
 def commit() -> str:
     """The checkout's commit, marked if anything in it is changed."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    except FileNotFoundError:  # no git: what was measured is worth keeping all the same
+        return ""
 
 
 def now() -> str:

@@ -92,7 +92,8 @@ def test_the_file_says_how_it_was_made(mixed_run: Run, mixed: Path, tiny_engine:
     assert (metadata["backend"], metadata["device"]) == ("openvino", "cpu")
     assert metadata["precision"] in ("bf16", "f32")
     assert metadata["arguments"]["slides"] == [str(mixed)]
-    assert metadata["arguments"]["batch_size"] == 64
+    assert metadata["decoder"] == "turbo"
+    assert metadata["arguments"]["batch_size"] is None
     assert metadata["counts"]["rows"] == 23
     assert sum(metadata["counts"]["labels"].values()) == 16
     assert metadata["counts"]["errors"]["corrupt"] == 3

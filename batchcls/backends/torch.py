@@ -1,7 +1,9 @@
 """Run an engine with PyTorch: the reference, and what there is on a GPU without TensorRT."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
 import onnx
@@ -16,6 +18,8 @@ from batchcls.records import DevicePixels, EngineInfo, Logits, Pixels
 
 _PREFIX = "network."
 """What the export puts before the names of the network's weights."""
+_GPU_LANES = 2
+"""Batches on their way at one time: the GPU has the next one before the last one's answer is fetched."""
 _DTYPES = {"f32": torch.float32, "f16": torch.float16}
 
 
@@ -34,30 +38,34 @@ def open(manifest: Manifest, onnx: Path, *, device: str, threads: int, precision
 
 
 class TorchEngine:
-    """The engine's own weights in torchvision's network, channels last; on a GPU captured as a CUDA graph."""
+    """The engine's own weights in torchvision's network, channels last; on a GPU captured as CUDA graphs."""
 
     batch_size = 64
     """On a GPU no other, the last batch padded: a CUDA graph is of one shape."""
-    lanes = 1
 
     def __init__(self, info: EngineInfo, network: nn.Module) -> None:
         self.info = info
+        self.lanes = 1 if info.device == "cpu" else _GPU_LANES
         device = torch.device(info.device)
         classifier = PixelClassifier(network, info.preprocess, _DTYPES[info.precision]).eval()
-        self._classifier = classifier.to(device).to(memory_format=torch.channels_last)
-        self._score = self._scored_whole if info.device == "cpu" else self._captured()
+        self._free: SimpleQueue[Callable[[Tensor], Tensor]] = SimpleQueue()
+        with self._translated():
+            self._classifier = classifier.to(device).to(memory_format=torch.channels_last)
+            for _ in range(self.lanes):
+                self._free.put(self._scored_whole if info.device == "cpu" else self._captured())
 
     def infer(self, pixels: Pixels | DevicePixels) -> Logits:
         self.info.check_pixels(pixels)
         if not len(pixels):
             return np.empty((0, len(self.info.labels)), np.float32)
+        score = self._free.get()
         try:
             # The interface of NumPy, or that of CUDA's arrays: neither copies what is where it is wanted.
             images = pixels if isinstance(pixels, DevicePixels) else torch.from_numpy(np.ascontiguousarray(pixels))
-            with torch.inference_mode():
-                return np.asarray(self._score(torch.as_tensor(images, device=self.info.device)).cpu().numpy())
-        except torch.OutOfMemoryError as error:
-            raise self._too_large() from error
+            with self._translated(), torch.inference_mode():
+                return np.asarray(score(torch.as_tensor(images, device=self.info.device)).cpu().numpy())
+        finally:
+            self._free.put(score)
 
     def close(self) -> None:
         """The memory goes with the object."""
@@ -72,28 +80,24 @@ class TorchEngine:
         Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
         """
         device = torch.device(self.info.device)
-        try:
-            with torch.cuda.device(device), torch.inference_mode():
-                chunk = torch.zeros(
-                    (self.batch_size, *self.info.preprocess.size_px, 3), dtype=torch.uint8, device=device
-                )
-                side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-                with torch.cuda.stream(side):
-                    for _ in range(3):  # what is chosen and compiled at first must not be part of the recording
-                        self._classifier(chunk)
-                side.synchronize()
-                graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(graph):
-                    answer = self._classifier(chunk)
-        except torch.OutOfMemoryError as error:
-            raise self._too_large() from error
+        with torch.cuda.device(device), torch.inference_mode():
+            chunk = torch.zeros((self.batch_size, *self.info.preprocess.size_px, 3), dtype=torch.uint8, device=device)
+            side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            side.wait_stream(torch.cuda.current_stream(device))
+            with torch.cuda.stream(side):
+                for _ in range(3):  # what is chosen and compiled at first must not be part of the recording
+                    self._classifier(chunk)
+            side.synchronize()
+            graph = torch.cuda.CUDAGraph()
+            # Other threads, which allocate meanwhile, do no harm.
+            with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
+                answer = self._classifier(chunk)
 
         def score(pixels: Tensor) -> Tensor:
             logits = torch.empty((len(pixels), answer.shape[1]), device=device)
             with torch.cuda.device(device):
-                for some, into in zip(
-                    torch.split(pixels, self.batch_size), torch.split(logits, self.batch_size), strict=True
-                ):
+                parts = (torch.split(values, self.batch_size) for values in (pixels, logits))
+                for some, into in zip(*parts, strict=True):
                     chunk[: len(some)].copy_(some)
                     graph.replay()
                     into.copy_(answer[: len(some)])
@@ -101,13 +105,22 @@ class TorchEngine:
 
         return score
 
-    def _too_large(self) -> EngineError:
-        free = (
-            ""
-            if self.info.device == "cpu"
-            else f", of which {torch.cuda.mem_get_info(self.info.device)[0] >> 20:,} MiB are free"
-        )
-        return EngineError(f"engine {self.info.name!r} does not fit {self.info.device}{free}; choose --device cpu")
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Turns what PyTorch refuses into an error that says so."""
+        name, device = self.info.name, self.info.device
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            free = torch.cuda.mem_get_info(device)[0] >> 20
+            raise EngineError(
+                f"engine {name!r} does not fit {device}, of which {free:,} MiB are free; choose --device cpu"
+            ) from error
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise EngineError(
+                f"PyTorch cannot run engine {name!r} on {device}: {reason}; run: batchcls info"
+            ) from error
 
 
 def _network(manifest: Manifest, path: Path) -> nn.Module:

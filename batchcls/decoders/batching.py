@@ -12,8 +12,8 @@ from batchcls.decoders.reader import Encoded, ReadAhead
 from batchcls.errors import BatchclsError
 from batchcls.records import Batch, DevicePixels, Failure, Pixels, Slide
 
-_GROUP_PIXELS = 64_000_000
-"""Decoded at full size at one time, so that a batch of huge images does not take a batch of huge memory."""
+CPU_GROUP_PIXELS = 64_000_000
+"""A `GroupDecoder.group_pixels` that a CPU's memory bears, for a lane."""
 _BATCHES_AHEAD = 2
 
 
@@ -23,6 +23,10 @@ class GroupDecoder(Protocol):
     @property
     def lanes(self) -> int:
         """How many threads may call it at one time."""
+
+    @property
+    def group_pixels(self) -> int:
+        """Decoded at full size at one time, so that a batch of huge images does not take a batch of huge memory."""
 
     def __call__(self, group: Sequence[Encoded]) -> Pixels | DevicePixels:
         """(N, H, W, 3) uint8, which the caller owns; raises anything if one of the files cannot be decoded."""
@@ -77,7 +81,10 @@ class BatchingDecoder:
             else:
                 group.encoded.append(item)
                 group.pixels += item.width * item.height
-            if len(group.encoded) + len(group.failures) >= self._batch_size or group.pixels >= _GROUP_PIXELS:
+            if (
+                len(group.encoded) + len(group.failures) >= self._batch_size
+                or group.pixels >= self._decode_group.group_pixels
+            ):
                 yield group
                 group = _Group()
             since = perf_counter()

@@ -9,7 +9,8 @@ import numpy as np
 from nvidia.dali import Pipeline, fn, types
 from PIL import Image
 
-from batchcls.decoders.batching import BatchingDecoder
+from batchcls import machine
+from batchcls.decoders.batching import CPU_GROUP_PIXELS, BatchingDecoder
 from batchcls.decoders.reader import Encoded
 from batchcls.decoders.resample import resampled
 from batchcls.errors import DecoderError
@@ -20,6 +21,7 @@ _GROUP = 16
 _LANES = 2
 """Groups on their way at one time on a GPU: one is parsed by the CPU while the other is decoded."""
 _MOST_REFUSED = 100
+_SHOWN_REASON = 400
 _FILTERS = {
     "bilinear": types.INTERP_LINEAR,
     "bicubic": types.INTERP_CUBIC,
@@ -40,6 +42,7 @@ class DaliGroup:
     """DALI decodes to what Pillow decodes to, twice as fast; Pillow resamples faster than DALI, on a CPU."""
 
     lanes = 1
+    group_pixels = CPU_GROUP_PIXELS
 
     def __init__(self, preprocess: Preprocess, *, threads: int) -> None:
         self._preprocess = preprocess
@@ -67,8 +70,14 @@ class GraphGroup:
     """DALI decodes and resizes, and the pixels stay on ``device``; a file that it refuses is tried as on the CPU."""
 
     lanes = _LANES
+    group_pixels = 256_000_000
 
     def __init__(self, preprocess: Preprocess, *, batch_size: int, threads: int, device: str) -> None:
+        if device != "cpu" and not machine.has_nvjpeg():
+            raise DecoderError(
+                f"nvJPEG, with which DALI decodes on {device}, is not installed; run: pip install nvidia-nvjpeg, "
+                "or decode on the CPU with --decoder turbo"
+            )
         self._preprocess = preprocess
         self._device = device
         self._free: SimpleQueue[Pipeline] = SimpleQueue()
@@ -77,37 +86,40 @@ class GraphGroup:
             self._free.put(graph(preprocess, batch_size=batch_size, threads=lane_threads, device=device))
         self._second = DaliGroup(preprocess, threads=1)
         self._second_free = threading.Lock()
-        self._accepted = self._refused = 0
+        self._refused = 0
+        """Files in a row that the CPU decodes."""
 
     def __call__(self, group: Sequence[Encoded]) -> Pixels | DevicePixels:
         pipeline = self._free.get()
         try:
             pixels = self._run(pipeline, group)
-        except RuntimeError as error:
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:  # what DALI makes of its own exceptions
             if len(group) > 1:
                 raise
             return self._tried_again(group, error)
         finally:
             self._free.put(pipeline)
-        self._accepted += len(group)
+        self._refused = 0
         return pixels
 
     def close(self) -> None:
         self._second.close()
+        while not self._free.empty():
+            self._free.get()
 
     def _run(self, pipeline: Pipeline, group: Sequence[Encoded]) -> Pixels | DevicePixels:
-        boxes = [self._preprocess.region(item.width, item.height) for item in group]
+        boxes = np.array([self._preprocess.region(item.width, item.height) for item in group], np.float32)
         (images,) = pipeline.run(
             encoded=[item.data for item in group],
-            start=[np.array([top, left], np.float32) for left, top, _, _ in boxes],
-            end=[np.array([bottom, right], np.float32) for _, _, right, bottom in boxes],
+            start=np.ascontiguousarray(boxes[:, [1, 0]]),
+            end=np.ascontiguousarray(boxes[:, [3, 2]]),
         )
         if self._device == "cpu":
             return np.array(images.as_array())
         tensor = images.as_tensor()  # its memory is DALI's until the last one who knows it lets go
         return DevicePixels(tuple(tensor.shape()), tensor.data_ptr(), tensor)
 
-    def _tried_again(self, group: Sequence[Encoded], error: RuntimeError) -> Pixels:
+    def _tried_again(self, group: Sequence[Encoded], error: Exception) -> Pixels:
         """What the CPU decodes of a file, so that a row does not depend on the device.
 
         Raises:
@@ -116,10 +128,11 @@ class GraphGroup:
         with self._second_free:
             pixels = self._second(group)
             self._refused += 1
-            if self._refused > _MOST_REFUSED and self._refused > self._accepted:
+            if self._refused > _MOST_REFUSED:
                 raise DecoderError(
-                    f"DALI refused {self._refused:,} files on {self._device} that it decodes on the CPU, and took "
-                    f"{self._accepted:,}: {' '.join(str(error).split())[:400]}; decode on the CPU with --decoder turbo"
+                    f"DALI refuses on {self._device} what it decodes on the CPU, {self._refused:,} files in a row: "
+                    f"{' '.join(str(error).split())[:_SHOWN_REASON]}; decode on the CPU with --decoder turbo, "
+                    "or free memory of the GPU"
                 ) from error
         return pixels
 
@@ -145,6 +158,7 @@ def graph(preprocess: Preprocess | None, *, batch_size: int, threads: int, devic
             output_type=types.RGB,
             adjust_orientation=False,  # as Pillow does, so that pixels are those of training
             jpeg_fancy_upsampling=True,  # likewise
+            hw_decoder_load=1.0,  # a share would let an image's pixels depend on its batch: the two decoders differ
         )
         if preprocess is not None:
             start, end = (fn.external_source(name=name, device="cpu") for name in ("start", "end"))

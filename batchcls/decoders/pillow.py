@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image
 
-from batchcls.decoders.batching import BatchingDecoder
+from batchcls.decoders.batching import CPU_GROUP_PIXELS, BatchingDecoder
 from batchcls.decoders.reader import Encoded
 from batchcls.decoders.resample import resampled
 from batchcls.records import Pixels, Preprocess
@@ -22,6 +22,7 @@ def open(preprocess: Preprocess, *, batch_size: int, threads: int, max_pixels: i
 
 class _PillowGroup:
     lanes = 1
+    group_pixels = CPU_GROUP_PIXELS
 
     def __init__(self, preprocess: Preprocess, *, threads: int) -> None:
         self._preprocess = preprocess

@@ -8,7 +8,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from batchcls.decoders.batching import BatchingDecoder
+from batchcls.decoders.batching import CPU_GROUP_PIXELS, BatchingDecoder
 from batchcls.decoders.dali import DaliGroup
 from batchcls.decoders.reader import Encoded
 from batchcls.decoders.resample import resampled
@@ -33,6 +33,7 @@ class _TurboGroup:
     """
 
     lanes = 1
+    group_pixels = CPU_GROUP_PIXELS
 
     def __init__(self, preprocess: Preprocess, *, threads: int) -> None:
         self._preprocess = preprocess
