@@ -12,7 +12,7 @@ from rich.console import Console
 
 from batchcls import machine
 from batchcls.backends import open_engine
-from batchcls.errors import EngineError, VerificationError
+from batchcls.errors import EngineError, OutputError, VerificationError
 from batchcls.manifest import MANIFEST, ONNX, Manifest, checked_onnx
 from batchcls.plan import PlanOptions, build_plan, targets_without_gpu
 from batchcls.sidecar import PLANS, Sidecar, Target
@@ -107,7 +107,10 @@ def _refuse_differing(sidecar: Sidecar) -> None:
 @contextmanager
 def _scratch(folder: Path) -> Iterator[Path]:
     """An engine folder inside ``folder`` for the time being, with its network, its timings and no plan."""
-    scratch = Path(tempfile.mkdtemp(prefix=".fit.", dir=folder))
+    try:
+        scratch = Path(tempfile.mkdtemp(prefix=".fit.", dir=folder))
+    except OSError as error:
+        raise OutputError(f"cannot write to engine {str(folder)!r}: {error.strerror or error}") from error
     try:
         (scratch / PLANS).mkdir()
         for name in (MANIFEST, ONNX):
@@ -115,6 +118,10 @@ def _scratch(folder: Path) -> Iterator[Path]:
         for cache in (folder / PLANS).glob("*.cache"):
             shutil.copy(cache, scratch / PLANS)
         yield scratch
+    except OSError as error:
+        raise OutputError(
+            f"cannot write to engine {str(folder)!r}: {error.strerror or error}; make room there"
+        ) from error
     finally:
         shutil.rmtree(scratch)
 

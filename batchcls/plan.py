@@ -72,7 +72,10 @@ def build_plan(
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         parser = trt.OnnxParser(network, log(target.module))
         if not parser.parse(onnx):
-            reasons = [" ".join(parser.get_error(number).desc().split()) for number in range(parser.num_errors)]
+            found = [parser.get_error(number) for number in range(parser.num_errors)]
+            reasons = [
+                f"{error.node_operator()} {error.node_name()}: {' '.join(error.desc().split())}" for error in found
+            ]
             raise _refused(target, "read this network", reasons)
         config = builder.create_builder_config()
         config.progress_monitor = monitor

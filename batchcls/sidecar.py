@@ -2,10 +2,11 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Self, get_args, get_type_hints
 
 from batchcls.errors import EngineError
 
@@ -83,11 +84,10 @@ class Sidecar:
             values = json.loads(path.read_text(encoding="utf-8"))
             if values.pop("format") != _FORMAT:
                 raise ValueError("it is of another format")
-            target, check = Target(**_texts(values.pop("target"))), values.pop("check")
-            numbers = [values[key] for key in ("plan_bytes", "batch_size")]
-            if not all(type(number) is int and number > 0 for number in numbers):
-                raise ValueError(f"plan_bytes and batch_size are {numbers}")
-            return cls(target=target, check=check and Check(**check), **values)
+            target, check = Target(**values.pop("target")), values.pop("check")
+            sidecar = cls(target=target, check=None if check is None else Check(**check), **values)
+            _check_types(sidecar)
+            return sidecar
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise EngineError(f"{str(path)!r} cannot be read as a plan's sidecar: {error}") from error
 
@@ -126,9 +126,12 @@ def fitting_plan(folder: Path, onnx_sha256: str, here: Mapping[str, Target]) -> 
     fitting: list[tuple[str, Path, Sidecar]] = []
     misfits: list[str] = []
     for path in sidecars(folder):
-        sidecar = Sidecar.read(path)
-        wrong = sidecar.misfits(onnx_sha256, here)
-        if wrong:
+        try:
+            sidecar = Sidecar.read(path)
+        except EngineError as error:  # of another plan, perhaps
+            misfits.append(str(error))
+            continue
+        if wrong := sidecar.misfits(onnx_sha256, here):
             misfits.append(f"{path.stem} ({'; '.join(wrong)})")
         else:
             fitting.append((sidecar.built, path, sidecar))
@@ -161,7 +164,16 @@ def _content(path: Path, sidecar: Sidecar, folder: Path) -> bytes:
     return content
 
 
-def _texts(values: Mapping[str, Any]) -> dict[str, Any]:
-    if not all(value is None or isinstance(value, str) for value in values.values()):
-        raise TypeError("its target must be made of texts")
-    return dict(values)
+def _check_types(values: Sidecar | Target | Check) -> None:
+    """Refuse what JSON allows and a build does not write."""
+    for name, hint in get_type_hints(type(values)).items():
+        found = getattr(values, name)
+        wanted = get_args(hint) or (hint,)
+        if type(found) not in wanted and not (float in wanted and type(found) is int):
+            raise TypeError(f"{name} is {found!r}")
+        if isinstance(found, Target | Check):
+            _check_types(found)
+        elif isinstance(found, int | float) and not 0 <= found < math.inf:
+            raise ValueError(f"{name} is {found!r}")
+    if isinstance(values, Sidecar) and not (values.plan_bytes and values.batch_size):
+        raise ValueError("its plan is of nothing")

@@ -74,6 +74,8 @@ def build(
         if given or out:
             names = ", ".join(f"--{key}" for key in [*given, *(["out"] if out else [])])
             raise click.UsageError(f"{str(source)!r} is a folder, so {names} says nothing; name a trained file")
+        if device == "cpu" and target is None:
+            raise click.UsageError(f"{str(source)!r} needs no plan for --device cpu; run it as it is")
         folder = source
     elif out is None:
         raise click.UsageError("name the engine folder to make: --out DIR")
@@ -110,7 +112,7 @@ def _fit(
     from batchcls import machine, tensorrt_api
     from batchcls.fit import fit_gpu, fit_targets
 
-    if target:
+    if target is not None:
         names = [name.strip() for name in target.split(",")]
         made = fit_targets(folder, names, options, console)
     else:
