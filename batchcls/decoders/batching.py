@@ -9,7 +9,7 @@ import numpy as np
 
 from batchcls.ahead import ahead, overlapped
 from batchcls.decoders.reader import Encoded, ReadAhead
-from batchcls.errors import BatchclsError
+from batchcls.errors import BatchclsError, DecoderError
 from batchcls.records import Batch, DevicePixels, Failure, Pixels, Slide
 
 CPU_GROUP_PIXELS = 64_000_000
@@ -105,8 +105,13 @@ class BatchingDecoder:
         since = perf_counter()
         try:
             pixels = self._decode_group(part)
-        except (MemoryError, BatchclsError):  # which say nothing of the files
+        except BatchclsError:  # which says nothing of the files
             raise
+        except MemoryError as error:
+            raise DecoderError(
+                f"there is not enough memory to decode {len(part)} files at a time; "
+                "run the same command with a smaller --batch-size, or a smaller --max-pixels"
+            ) from error
         except Exception:  # noqa: BLE001  # of one file: this is where it becomes that file's row
             if len(part) == 1:
                 yield self._failed([_failure(part[0])])

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
+from typing import Any
 
 import numpy as np
 from nvidia.dali import Pipeline, fn, types
@@ -22,6 +23,7 @@ _LANES = 2
 """Groups on their way at one time on a GPU: one is parsed by the CPU while the other is decoded."""
 _MOST_REFUSED = 100
 _SHOWN_REASON = 400
+_OUT_OF_MEMORY = ("std::bad_alloc", "out of memory", "cudaErrorMemoryAllocation", "CUDA_ERROR_OUT_OF_MEMORY")
 _FILTERS = {
     "bilinear": types.INTERP_LINEAR,
     "bicubic": types.INTERP_CUBIC,
@@ -52,7 +54,7 @@ class DaliGroup:
     def __call__(self, group: Sequence[Encoded]) -> Pixels:
         pixels = np.empty((len(group), *self._preprocess.size_px, 3), np.uint8)
         for start in range(0, len(group), _GROUP):
-            (images,) = self._pipeline.run(encoded=[item.data for item in group[start : start + _GROUP]])
+            (images,) = _run(self._pipeline, encoded=[item.data for item in group[start : start + _GROUP]])
             decoded = [images.at(row) for row in range(len(images))]  # borrowed: the next run overwrites it
             pixels[start : start + _GROUP] = list(self._pool.map(self._resample, decoded))
         return pixels
@@ -109,7 +111,8 @@ class GraphGroup:
 
     def _run(self, pipeline: Pipeline, group: Sequence[Encoded]) -> Pixels | DevicePixels:
         boxes = np.array([self._preprocess.region(item.width, item.height) for item in group], np.float32)
-        (images,) = pipeline.run(
+        (images,) = _run(
+            pipeline,
             encoded=[item.data for item in group],
             start=np.ascontiguousarray(boxes[:, [1, 0]]),
             end=np.ascontiguousarray(boxes[:, [3, 2]]),
@@ -135,6 +138,22 @@ class GraphGroup:
                     "or free memory of the GPU"
                 ) from error
         return pixels
+
+
+def _run(pipeline: Pipeline, **inputs: Any) -> Sequence[Any]:
+    """The pipeline's outputs for one batch of each of its inputs.
+
+    Raises:
+        MemoryError: If DALI had not enough, on the host or on the GPU.
+        RuntimeError, ValueError, IndexError, TypeError: If it could not decode some of the files.
+    """
+    try:
+        outputs: Sequence[Any] = pipeline.run(**inputs)
+    except RuntimeError as error:
+        if any(sign in str(error) for sign in _OUT_OF_MEMORY):
+            raise MemoryError(" ".join(str(error).split())[:_SHOWN_REASON]) from error
+        raise
+    return outputs
 
 
 def graph(preprocess: Preprocess | None, *, batch_size: int, threads: int, device: str) -> Pipeline:
