@@ -184,8 +184,7 @@ def _write(run: _Run, scored: Scored) -> None:
 
 def _finish(run: _Run, slides: Sequence[Path], options: RunOptions, started: float) -> None:
     listing, output, tally = run.listing, run.output, run.tally
-    for folder in listing.unlisted:
-        run.console.print(f"warning: this folder could not be listed: {folder}", highlight=False)
+    tally.warnings += [f"this folder could not be listed: {folder}" for folder in listing.unlisted]
     counts = output.counts()
     tally.skipped, tally.unlisted = listing.skipped, tuple(listing.unlisted)
     if not counts.rows:
@@ -197,10 +196,7 @@ def _finish(run: _Run, slides: Sequence[Path], options: RunOptions, started: flo
             f"{listing.found} files were found, {counts.rows} have a row: this is a bug, please report it"
         )
     if counts.errors.get("corrupt", 0) == counts.rows >= _SUSPICIOUS_FILES:
-        run.console.print(
-            f"warning: not one of {counts.rows:,} files could be decoded; see whether --decoder pillow can",
-            highlight=False,
-        )
+        tally.warnings.append(f"not one of {counts.rows:,} files could be decoded; see whether --decoder pillow can")
     tally.rows, tally.labels, tally.errors = counts.rows, Counter(counts.labels), Counter(counts.errors)
     since = perf_counter()
     output.finish(_metadata(run, slides, options))

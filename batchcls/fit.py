@@ -44,7 +44,10 @@ def fit_gpu(folder: Path, device: str, options: PlanOptions, console: Console) -
         )
     gpu = machine.gpu(device)
     module = module_for(gpu.sm)
-    from batchcls import cuda  # cuda-python is installed where there are GPUs only
+    try:
+        from batchcls import cuda  # cuda-python is installed where there are GPUs only
+    except ImportError as error:
+        raise EngineError(f"{error.name} is not installed; run: pip install 'cuda-bindings>=13'") from error
 
     cuda.use(gpu.number)
     with _scratch(folder) as scratch:

@@ -90,8 +90,8 @@ def chosen_devices(asked: str) -> tuple[str, ...]:
     found = gpus()
     if asked == "auto" and not found:
         return ("cpu",)
-    named = re.fullmatch(r"cuda(?::(\d{1,3}))?", asked)
-    numbers = list(range(len(found))) if asked == "all" else [int(named[1] or 0) if named else 0]
+    named = re.fullmatch(r"cuda(?::(\d{1,3}))?", "cuda:0" if asked == "auto" else asked)
+    numbers = [int(named[1] or 0)] if named else list(range(len(found))) if asked == "all" else []
     if not numbers or numbers[-1] >= len(found):
         raise EngineError(
             f"device {asked!r} was asked for, {_found(found)}; run: batchcls info, or choose --device cpu"

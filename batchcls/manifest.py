@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -90,6 +91,8 @@ class Manifest:
         reference = tuple(tuple(map(float, logits)) for logits in values.get("reference", ()))
         if any(len(logits) != len(recipe.labels) for logits in reference):
             raise ValueError("its reference has another number of classes than it has labels")
+        if not all(math.isfinite(logit) for logits in reference for logit in logits):
+            raise ValueError("its reference holds what is not a number")
         texts = ("name", "architecture", "precision", "checkpoint", "checkpoint_sha256", "onnx_sha256", "built")
         return cls(
             labels=recipe.labels,

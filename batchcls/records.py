@@ -261,6 +261,7 @@ class Tally:
     errors: Counter[str] = field(default_factory=Counter)
     """By kind."""
     skipped: Counter[str] = field(default_factory=Counter)
+    warnings: list[str] = field(default_factory=list)
     unlisted: tuple[str, ...] = ()
     """Folders that could not be opened: what is in them has no row."""
     seconds: dict[str, float] = field(default_factory=dict)

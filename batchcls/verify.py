@@ -10,10 +10,10 @@ from rich.console import Console
 
 from batchcls.contracts import Decoder, Engine
 from batchcls.discover import Listing
-from batchcls.errors import SlidesError
+from batchcls.errors import EngineError, SlidesError
 from batchcls.manifest import Verification
 from batchcls.postprocess import predictions
-from batchcls.probes import probe_pixels
+from batchcls.probes import COUNT, probe_pixels
 from batchcls.progress import RunProgress
 from batchcls.records import Tally, printable
 from batchcls.sidecar import Check
@@ -23,7 +23,16 @@ if TYPE_CHECKING:
 
 
 def check(engine: Engine, reference: Sequence[Sequence[float]]) -> Check:
-    """How an engine answers the probes, against the float32 logits that were recorded in training's framework."""
+    """How an engine answers the probes, against the float32 logits that were recorded in training's framework.
+
+    Raises:
+        EngineError: If not every probe has its answer.
+    """
+    if len(reference) != COUNT:
+        raise EngineError(
+            f"engine {engine.info.name!r} has recorded answers to {len(reference)} probes, there are {COUNT}; "
+            "run: batchcls build CHECKPOINT --out ENGINE"
+        )
     pixels = probe_pixels(engine.info.preprocess.size_px)
     ours, theirs = predictions(engine.infer(pixels)), predictions(np.array(reference, np.float32))
     agreeing = ours.finite & (ours.labels == theirs.labels)

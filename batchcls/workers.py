@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from itertools import islice
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -97,7 +98,11 @@ def _started(share: Share) -> _Worker:
     requests, theirs = spawn.Pipe()
     results, their_results = spawn.Pipe(duplex=False)
     process = spawn.Process(target=_work, args=(share, theirs, their_results), name=share.device, daemon=True)
+    # Until it ignores it itself: a terminal interrupts all processes, and the first one decides.
+    resource_tracker.ensure_running()  # which would let signals through when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     process.start()
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
     theirs.close()
     their_results.close()
     return _Worker(share.device, process, requests, results)
@@ -107,10 +112,11 @@ def _answered(request: Connection, coming: Iterator[Slide]) -> bool:
     """Whether there were slides for a worker that asked."""
     try:
         request.recv()
-        some = list(islice(coming, _SLIDES_AT_A_TIME))
-        request.send(some)
     except (EOFError, OSError):  # it has ended: its results say how
         return False
+    some = list(islice(coming, _SLIDES_AT_A_TIME))
+    with suppress(OSError):
+        request.send(some)
     return bool(some)
 
 
@@ -128,7 +134,7 @@ def _one(infos: Sequence[EngineInfo]) -> EngineInfo:
 
 def _work(share: Share, requests: Connection, results: Connection) -> None:
     """A worker's whole life."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the first process decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     with suppress(BrokenPipeError):
         try:
             with closing(DeviceScorer(share)) as scorer:

@@ -30,7 +30,8 @@ def open_engine(
     try:
         module = import_module(f"batchcls.backends.{backend}")
     except ImportError as error:
+        package = "'cuda-bindings>=13'" if backend == "tensorrt" else "'batchcls[build]'"
         raise EngineError(
-            f"backend {backend!r} needs {error.name!r}, which is not installed; run: pip install 'batchcls[build]'"
+            f"backend {backend!r} needs {error.name!r}, which is not installed; run: pip install {package}"
         ) from error
     return cast(Engine, module.open(manifest, onnx, device=device, threads=threads, precision=precision))

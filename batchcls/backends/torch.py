@@ -143,6 +143,9 @@ def _network(manifest: Manifest, path: Path) -> nn.Module:
             transform_input=manifest.preprocess.transform_input,
         )
     )
+    # The exporter leaves out biases that are all zero.
+    biases = {name: value for name, value in network.state_dict().items() if name.endswith(".bias")}
+    weights = {name: torch.zeros(value.shape) for name, value in biases.items()} | weights
     try:
         network.to_empty(device="cpu").load_state_dict(weights)
     except RuntimeError as error:

@@ -68,6 +68,8 @@ def run(slides: tuple[Path, ...], out: Path, engine: Path | None, strict: bool, 
     with library_noise_hidden() as console:
         console.quiet = quiet
         tally = classify(slides, engine, out, RunOptions(**options), console)
+    for warning in tally.warnings:
+        click.echo(f"warning: {warning}", err=True)
     if not quiet:
         click.echo(summary(tally, out))
     if strict and (tally.unreadable or tally.unlisted):

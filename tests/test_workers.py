@@ -1,0 +1,430 @@
+"""Several processes share a run: every slide is scored once, and whatever ends, nobody is left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from dataclasses import replace
+from itertools import cycle
+from multiprocessing import active_children
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from batchcls.errors import EngineError
+from batchcls.records import Scored, Slide
+from batchcls.scoring import DeviceScorer, Scorer, Share
+from batchcls.workers import Workers
+from tests.commandline import PATIENCE_S, finished, partial
+from tests.conftest import ROOT, draw
+
+SLIDES = 700
+SOON_S = 5.0
+"""Much less than it takes until a process that does not end by itself is killed."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Many files, few of them drawn; one in eight is broken in one of four ways."""
+    folder = tmp_path_factory.mktemp("slides")
+    sources = tmp_path_factory.mktemp("sources")
+    images = [draw(sources / f"{seed}.jpg", seed) for seed in range(20)]
+    whole = draw(sources / "plain.bmp").read_bytes()
+    broken = [b"", b"no image", whole[:-900], images[0].read_bytes()[:700]]
+    for number in range(SLIDES - 10):
+        name = folder / f"{number:04}.bmp"
+        if number % 8 == 3:
+            name.write_bytes(broken[number // 8 % 4])
+        else:
+            os.link(images[number % 20], name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def slides(folder: Path) -> list[Slide]:
+    """Those files, and some that are not there."""
+    return [Slide(str(folder), f"{number:04}.bmp") for number in range(SLIDES)]
+
+
+@pytest.fixture
+def share(tiny_engine: Path) -> Share:
+    """What opens soonest."""
+    return Share(tiny_engine, "null", "cpu", "pillow", batch_size=8, threads=1, max_pixels=10**7)
+
+
+@pytest.fixture(autouse=True)
+def _no_process_is_left() -> Iterator[None]:
+    yield
+    assert active_children() == []
+
+
+def answers(scored: list[Scored]) -> dict[str, Any]:
+    """What became of each slide, which is scored once."""
+    found: list[tuple[str, Any]] = []
+    for some in scored:
+        predicted = zip(some.predictions.labels.tolist(), some.predictions.probabilities.tolist(), strict=True)
+        found += [(slide.path, row) for slide, *row in zip(some.slides, some.sizes, predicted, strict=True)]
+        found += [(failure.slide.path, [failure.text, failure.width, failure.height]) for failure in some.failures]
+    assert max(Counter(path for path, _ in found).values(), default=1) == 1
+    return dict(found)
+
+
+def all_scored(scorer: Scorer, slides: list[Slide]) -> list[Scored]:
+    with closing(scorer), closing(scorer.score(slides)) as scored:
+        return list(scored)
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    """Return once it is so."""
+    end = time.monotonic() + PATIENCE_S
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize(("backend", "decoder"), [("null", "pillow"), ("openvino", "turbo")])
+def test_every_slide_is_scored_once_and_as_on_one_device(
+    share: Share, slides: list[Slide], backend: Any, decoder: Any
+) -> None:
+    share = replace(share, backend=backend, decoder=decoder)
+    alone = answers(all_scored(DeviceScorer(share), slides))
+
+    workers = Workers([share, share])
+    together = answers(all_scored(workers, slides))
+
+    assert sorted(together) == [slide.path for slide in slides]
+    assert together == alone
+    kinds = Counter(row[0].partition(":")[0] for row in together.values() if isinstance(row[0], str))
+    assert kinds == {"empty": 22, "not an image": 22, "corrupt": 42, "missing": 10}
+
+
+def test_several_devices_are_told_of_as_one(share: Share, slides: list[Slide]) -> None:
+    with closing(DeviceScorer(share)) as alone:
+        info = alone.info
+    workers = Workers([share, replace(share, device="cuda:1")])
+    all_scored(workers, slides[:100])
+
+    assert workers.info == replace(info, device="cpu,cuda:1")
+    assert 2 * 20 << 20 < workers.peak_memory_bytes < 2 * 2000 << 20
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_more_devices_than_slides_do_no_harm(share: Share, slides: list[Slide], count: int) -> None:
+    scored = all_scored(Workers([share] * 3), slides[:count])
+
+    assert sorted(answers(scored)) == ["0000.bmp", "0001.bmp"][:count]
+
+
+def test_a_device_that_stalls_holds_up_no_more_than_it_has_taken(share: Share, slides: list[Slide]) -> None:
+    shares = [replace(share, device=f"cuda:{number}", max_pixels=1 + number) for number in range(2)]
+    sound = [slide for number, slide in enumerate(slides[:-10]) if number % 8 != 3]
+    early, late = sound * 4, sound
+    stalled: set[int] = set()
+
+    def stalling() -> Iterator[Slide]:
+        """The second device stands still, then the first; each asks for at most one more lot of slides meanwhile."""
+        first, second = (child.pid for child in sorted(active_children(), key=lambda child: child.name))
+        assert first is not None
+        assert second is not None
+        for stopped, some in ((second, early), (first, late)):
+            os.kill(stopped, signal.SIGSTOP)
+            stalled.add(stopped)
+            yield from some
+            os.kill(stopped, signal.SIGCONT)
+
+    try:
+        with closing(Workers(shares)) as workers, closing(workers.score(stalling())) as scored:
+            failures = [failure for some in scored for failure in some.failures]
+    finally:
+        for pid in stalled:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+    # All are too large, and what is said of each tells which device had it.
+    by = Counter(failure.text.partition("the limit is ")[2][0] for failure in failures)
+    assert by.total() == len(early) + len(late)
+    assert abs(by["1"] - len(early)) <= 2 * 64
+    assert abs(by["2"] - len(late)) <= 2 * 64
+
+
+TOLD = r"the process for cuda:1 ended with -9; .* is kept: run the same command again, .* --batch-size"
+
+
+class TestKilled:
+    """A device's process that is killed, as the kernel does when memory runs out."""
+
+    @staticmethod
+    def shares(share: Share) -> list[Share]:
+        return [share, replace(share, device="cuda:1")]
+
+    def test_in_the_middle_ends_the_run_with_how_to_go_on(self, share: Share, slides: list[Slide]) -> None:
+        processes = {}
+
+        def dying() -> Iterator[Slide]:
+            yield from slides
+            os.kill(processes["cuda:1"].pid, signal.SIGKILL)
+            yield from cycle(slides)
+
+        with closing(Workers(self.shares(share))) as workers:
+            processes.update({child.name: child for child in active_children()})
+            with pytest.raises(EngineError, match=TOLD), closing(workers.score(dying())) as scored:
+                list(scored)
+
+        assert {name: process.exitcode for name, process in processes.items()} == {"cpu": 0, "cuda:1": -9}
+
+    def test_while_it_opens_is_told_alike(self, share: Share) -> None:
+        def kill() -> None:
+            until(lambda: len(active_children()) == 2)
+            for child in active_children():
+                if child.name == "cuda:1":
+                    child.kill()
+
+        killer = Thread(target=kill)
+        killer.start()
+        with pytest.raises(EngineError, match=TOLD):
+            Workers(self.shares(share))
+        killer.join()
+
+
+def test_closing_early_ends_every_process_soon(share: Share, slides: list[Slide]) -> None:
+    with closing(Workers([share, share])) as workers:
+        processes = active_children()
+        scored = workers.score(cycle(slides))
+        next(scored)
+        scored.close()
+        since = time.monotonic()
+
+    assert time.monotonic() - since < SOON_S
+    assert [process.exitcode for process in processes] == [0, 0]
+    workers.close()
+
+
+def test_closing_before_anything_is_scored_ends_every_process_soon(share: Share) -> None:
+    workers = Workers([share, share])
+    processes = active_children()
+    since = time.monotonic()
+    workers.close()
+
+    assert time.monotonic() - since < SOON_S
+    assert [process.exitcode for process in processes] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"backend": "openvino", "device": "cuda:1"}, {"engine": Path("nowhere")}],
+    ids=["device", "folder"],
+)
+def test_an_engine_that_cannot_be_opened_says_so_as_on_one_device(share: Share, changes: dict[str, Any]) -> None:
+    wrong = replace(share, **changes)
+    with pytest.raises(EngineError) as alone:
+        DeviceScorer(wrong)
+
+    with pytest.raises(EngineError) as together:
+        Workers([share, wrong])
+
+    assert type(together.value) is type(alone.value)
+    assert str(together.value) == str(alone.value)
+
+
+def test_a_bug_while_a_device_opens_keeps_its_traceback(share: Share) -> None:
+    with pytest.raises(RuntimeError, match=r"in the process for cpu:\nTraceback (?s:.*)No module named .*nonesuch"):
+        Workers([share, replace(share, decoder="nonesuch")])  # type: ignore[arg-type]
+
+
+def test_a_bug_while_a_device_scores_keeps_its_traceback(share: Share, slides: list[Slide]) -> None:
+    no_slide: Any = "0000.bmp"
+
+    with (
+        closing(Workers([share, share])) as workers,
+        pytest.raises(RuntimeError, match=r"in the process for cpu:\nTraceback (?s:.*)AttributeError: 'str' object"),
+        closing(workers.score([*slides, no_slide, *slides])) as scored,
+    ):
+        list(scored)
+
+
+def test_devices_that_would_compute_in_different_ways_are_refused(share: Share) -> None:
+    with pytest.raises(EngineError, match=r"^cpu would compute with null none, .* openvino (bf16|f32); .*--backend$"):
+        Workers([share, replace(share, backend="openvino")])
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("kind", [LookupError, OSError, EOFError])
+def test_what_goes_wrong_in_finding_slides_comes_through(
+    share: Share, slides: list[Slide], kind: type[Exception]
+) -> None:
+    def failing() -> Iterator[Slide]:
+        yield from slides
+        raise kind("the disk is gone")
+
+    with (
+        closing(Workers([share, share])) as workers,
+        pytest.raises(kind, match="the disk is gone"),
+        closing(workers.score(failing())) as scored,
+    ):
+        list(scored)
+
+
+SCRIPT = """if True:
+    import os, signal, sys
+    from contextlib import closing
+    from itertools import cycle
+    from pathlib import Path
+    from threading import Event
+    from batchcls.records import Slide
+    from batchcls.scoring import Share
+    from batchcls.workers import Workers
+
+    folder, engine, moment = sys.argv[1:]
+    share = Share(Path(engine), "null", "cpu", "pillow", batch_size=8, threads=1, max_pixels=10**7)
+    slides = [Slide(folder, name) for name in sorted(os.listdir(folder))]
+    asked_to_stop = Event()
+    signal.signal(signal.SIGINT, lambda number, frame: asked_to_stop.set())
+
+    def coming():
+        yield from slides[:300]
+        if moment == "idle":
+            print("reached", flush=True)
+            asked_to_stop.wait()
+        if moment == "busy":
+            yield from cycle(slides)
+        yield from slides[300:]
+
+    if moment == "opening":
+        print("reached", flush=True)
+    with closing(Workers([share, share])) as workers, closing(workers.score(coming())) as scored:
+        done = 0
+        for some in scored:
+            if not done and moment == "busy":
+                print("reached", flush=True)
+            done += some.files
+        print(asked_to_stop.is_set(), done)
+"""
+
+
+@pytest.fixture
+def started(folder: Path, tiny_engine: Path) -> Iterator[Callable[[str], "subprocess.Popen[str]"]]:
+    """Starts two workers in a process group of their own, which is at ``moment`` when this returns."""
+    processes = []
+
+    def start(moment: str) -> "subprocess.Popen[str]":
+        process = subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, folder, tiny_engine, moment],
+            cwd=ROOT,
+            start_new_session=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        processes.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "reached\n"
+        until(lambda: len(children(process.pid)) >= 3)  # two workers, and Python's own resource tracker
+        return process
+
+    yield start
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def children(pid: int) -> list[int]:
+    """Processes that one has started and that still run."""
+    return [int(name) for name in os.listdir("/proc") if name.isdigit() and alive(int(name), parent=pid)]
+
+
+def alive(pid: int, parent: int | None = None) -> bool:
+    """Whether a process runs, and is the child of that parent."""
+    try:
+        state, its_parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in "ZX" and parent in (None, int(its_parent))
+
+
+@pytest.mark.parametrize("moment", ["opening", "busy", "idle"])
+def test_a_killed_run_leaves_no_process_behind(started: Callable[[str], "subprocess.Popen[str]"], moment: str) -> None:
+    process = started(moment)
+    left = children(process.pid)
+
+    process.kill()
+    process.wait()
+
+    assert len(left) == 3
+    until(lambda: not any(map(alive, left)))
+
+
+@pytest.mark.parametrize("moment", ["opening", "idle"])
+def test_of_an_interrupt_from_the_terminal_only_the_first_process_takes_notice(
+    started: Callable[[str], "subprocess.Popen[str]"], moment: str
+) -> None:
+    process = started(moment)
+
+    os.killpg(process.pid, signal.SIGINT)
+    output, errors = process.communicate(timeout=PATIENCE_S)
+
+    assert errors == ""
+    assert output == f"True {SLIDES - 10}\n"
+    assert process.returncode == 0
+
+
+CLASSIFY = """if True:
+    import os, signal, sys
+    from contextlib import closing
+    from pathlib import Path
+    from batchcls.discover import Listing
+    from batchcls.output import ParquetOutput
+    from batchcls.scoring import Share
+    from batchcls.workers import Workers
+
+    folder, engine, out, until = sys.argv[1:]
+    share = Share(Path(engine), "null", "cpu", "pillow", batch_size=8, threads=1, max_pixels=10**7)
+    with closing(Listing([Path(folder)])) as listing, closing(Workers([share, share])) as workers:
+        labels = workers.info.labels
+        with closing(ParquetOutput(Path(out), roots=listing.roots, labels=labels, identity={})) as output:
+            print(output.resumed_rows)
+            done = 0
+            with closing(workers.score(output.missing(listing))) as scored:
+                for some in scored:
+                    output.write(some)
+                    done += some.files
+                    if done >= int(until):
+                        output.flush()
+                        os.kill(os.getpid(), signal.SIGKILL)
+            output.finish({})
+"""
+
+
+def test_a_run_over_two_devices_that_is_killed_ends_in_the_file_of_an_undisturbed_one(
+    folder: Path, tiny_engine: Path, tmp_path: Path
+) -> None:
+    out, whole = tmp_path / "o.parquet", tmp_path / "whole.parquet"
+    alone = finished(folder, "--out", whole, "--engine", tiny_engine, "--backend", "null", "--decoder", "pillow")
+
+    def shared(until_rows: int) -> "subprocess.CompletedProcess[str]":
+        arguments = [folder, tiny_engine, out, str(until_rows)]
+        return subprocess.run(
+            [sys.executable, "-u", "-c", CLASSIFY, *arguments],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+        )
+
+    first, second = shared(100), shared(200)
+    assert not out.exists()
+    last = shared(10**9)
+
+    assert [process.returncode for process in (alone, first, second, last)] == [0, -9, -9, 0], last.stderr
+    resumed = [int(process.stdout) for process in (first, second, last)]
+    assert resumed[0] == 0
+    assert 100 <= resumed[1] < resumed[1] + 200 <= resumed[2] < SLIDES - 10
+    assert pq.read_table(out).equals(pq.read_table(whole))
+    assert not partial(out).exists()
