@@ -10,8 +10,10 @@ from typing import Protocol
 from batchcls.ahead import overlapped
 from batchcls.backends import BackendName, open_engine
 from batchcls.decoders import DecoderName, open_decoder
+from batchcls.manifest import Manifest
 from batchcls.postprocess import predictions
 from batchcls.records import Batch, EngineInfo, Failure, Predictions, Scored, Slide
+from batchcls.verify import check
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class DeviceScorer:
 
     Raises:
         EngineError: If the engine or its device cannot be used.
+        VerificationError: If a GPU answers the probes otherwise than the trained network.
     """
 
     peak_memory_bytes = 0
@@ -59,6 +62,8 @@ class DeviceScorer:
         with ExitStack() as stack:
             self._engine = open_engine(share.engine, backend=share.backend, device=share.device, threads=share.threads)
             stack.callback(self._engine.close)
+            if share.device != "cpu" and share.backend != "null":  # whatever made its plan, it answers as in training
+                check(self._engine, Manifest.read(share.engine))
             self._decoder = open_decoder(
                 share.decoder,
                 self._engine.info.preprocess,

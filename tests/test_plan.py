@@ -225,6 +225,14 @@ def test_a_trained_file_becomes_a_folder_and_its_plans_at_once(tiny_onnx: Path, 
     assert sidecar(tmp_path / "e", "sm86").precision == "fp32"
 
 
+def test_a_target_that_nobody_knows_is_refused_before_the_network_is_built(tiny_onnx: Path, tmp_path: Path) -> None:
+    result = fitted(tiny_onnx, "--out", tmp_path / "e", "--labels", "a,b,c", "--target", "sm90")
+
+    assert result.exit_code == 1
+    assert "target 'sm90' was asked for" in result.stderr
+    assert not (tmp_path / "e").exists()
+
+
 def test_plans_for_other_cards_stay_when_one_is_made(tiny: Path) -> None:
     fitted(tiny, "--target", "sm86,sm89")
     before = content(tiny)
@@ -447,12 +455,15 @@ def interrupting() -> Iterator[Interrupting]:
     log.removeHandler(handler)
 
 
-def test_an_interrupt_within_tensorrt_stops_it_and_leaves_nothing_behind(net: Path, interrupting: Interrupting) -> None:
+def test_an_interrupt_within_tensorrt_stops_it_and_leaves_nothing_behind(
+    net: Path, interrupting: Interrupting, caplog: pytest.LogCaptureFixture
+) -> None:
     before, handler_before = content(net), signal.getsignal(signal.SIGINT)
 
     result = fitted(net, "--target", "sm86,sm89")
 
     assert interrupting.interrupted == 1
+    assert "Build canceled by user" in caplog.text
     assert result.exit_code == 130
     assert result.stderr == "batchcls: interrupted\n"
     assert signal.getsignal(signal.SIGINT) is handler_before

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +11,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchcls.cli import main
 from batchcls.errors import EngineError
 from batchcls.sidecar import Check, Sidecar, Target, fitting_plan, sidecars
 from tests.conftest import draw
@@ -273,6 +276,19 @@ def test_a_broken_sidecar_does_not_keep_a_good_plan_from_its_work(stem: str, kin
     GARBAGE[kind](tmp_path / "plans" / f"{stem}.json")
 
     assert fitting_plan(tmp_path, NETWORK, MACHINE) == (sidecar, PLAN)
+
+
+def test_info_names_a_broken_sidecar_and_goes_on(tiny_engine: Path, tmp_path: Path) -> None:
+    engine = Path(shutil.copytree(tiny_engine, tmp_path / "e"))
+    placed(engine, stem="broken")
+    placed(engine, stem="whole")
+    (engine / "plans" / "broken.json").write_text("{")
+
+    result = CliRunner().invoke(main, ["info", str(engine)])
+
+    assert result.exit_code == 0, result.output
+    assert "broken" in result.output
+    assert "whole" in result.output
 
 
 names = st.text(min_size=1, max_size=20)

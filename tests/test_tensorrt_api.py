@@ -534,6 +534,27 @@ def test_tensorrt_for_rtx_refuses_a_card_that_it_does_not_know(elsewhere: Elsewh
     assert "not for sm90; run: pip install 'tensorrt>=10.12'" in process.stderr
 
 
+@needs_rtx
+@pytest.mark.parametrize(
+    ("sm", "code", "note"),
+    [
+        (90, "", "tensorrt_rtx makes plans for sm75, "),
+        (86, "import sys; sys.modules['tensorrt_rtx'] = None", "pip install 'tensorrt"),
+    ],
+    ids=["another card", "no TensorRT"],
+)
+def test_where_no_plan_was_asked_for_and_none_can_be_made_the_engine_is_built_with_a_note(
+    elsewhere: Elsewhere, tiny_onnx: Path, tmp_path: Path, sm: int, code: str, note: str
+) -> None:
+    process = elsewhere("build", tiny_onnx, "--out", tmp_path / "e", "--labels", "a,b,c", sm=sm, code=code)
+
+    assert sorted(path.name for path in (tmp_path / "e").iterdir()) == ["engine.json", "model.onnx"]
+    assert process.returncode == 0, process.stderr
+    assert len(process.stderr.splitlines()) == 1, process.stderr
+    assert process.stderr.startswith("no plan for the GPU was made: ")
+    assert note in process.stderr
+
+
 def test_without_any_tensorrt_the_commands_that_bring_one_are_named(elsewhere: Elsewhere, tiny_engine: Path) -> None:
     process = elsewhere("build", tiny_engine, code="import sys; sys.modules['tensorrt_rtx'] = None")
 

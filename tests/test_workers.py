@@ -112,7 +112,16 @@ def test_several_devices_are_told_of_as_one(share: Share, slides: list[Slide]) -
     all_scored(workers, slides[:100])
 
     assert workers.info == replace(info, device="cpu,cuda:1")
-    assert 2 * 20 << 20 < workers.peak_memory_bytes < 2 * 2000 << 20
+
+
+def test_the_memory_of_several_devices_is_that_of_all_of_them(share: Share, slides: list[Slide]) -> None:
+    one, three = (Workers([share] * count) for count in (1, 3))
+    for workers in (one, three):
+        assert workers.peak_memory_bytes == 0
+        all_scored(workers, slides[:100])
+
+    assert 20 << 20 < one.peak_memory_bytes < 2000 << 20
+    assert 2 * one.peak_memory_bytes < three.peak_memory_bytes < 4 * one.peak_memory_bytes
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
@@ -164,12 +173,17 @@ class TestKilled:
     def shares(share: Share) -> list[Share]:
         return [share, replace(share, device="cuda:1")]
 
-    def test_in_the_middle_ends_the_run_with_how_to_go_on(self, share: Share, slides: list[Slide]) -> None:
+    @pytest.mark.parametrize("state", ["working", "stalled"])
+    def test_in_the_middle_ends_the_run_with_how_to_go_on(self, share: Share, slides: list[Slide], state: str) -> None:
         processes = {}
 
         def dying() -> Iterator[Slide]:
+            victim = processes["cuda:1"]
+            if state == "stalled":  # so that it has no wish left when it dies
+                os.kill(victim.pid, signal.SIGSTOP)
             yield from slides
-            os.kill(processes["cuda:1"].pid, signal.SIGKILL)
+            victim.kill()
+            victim.join()
             yield from cycle(slides)
 
         with closing(Workers(self.shares(share))) as workers:
@@ -204,6 +218,21 @@ def test_closing_early_ends_every_process_soon(share: Share, slides: list[Slide]
     assert time.monotonic() - since < SOON_S
     assert [process.exitcode for process in processes] == [0, 0]
     workers.close()
+
+
+def test_closing_ends_processes_that_have_much_left_to_say(share: Share) -> None:
+    """So much that they wait until somebody listens."""
+    lengthy = [Slide("/nowhere", f"{'a/' * 2000}{number}.jpg") for number in range(64)]
+    with closing(Workers([replace(share, batch_size=1)] * 2)) as workers:
+        processes = active_children()
+        scored = workers.score(cycle(lengthy))
+        next(scored)
+        time.sleep(0.3)
+        scored.close()
+        since = time.monotonic()
+
+    assert time.monotonic() - since < SOON_S
+    assert [process.exitcode for process in processes] == [0, 0]
 
 
 def test_closing_before_anything_is_scored_ends_every_process_soon(share: Share) -> None:
