@@ -34,7 +34,7 @@ from batchcls.plan import PlanOptions
 from batchcls.postprocess import predictions
 from batchcls.probes import COUNT, probe_pixels
 from batchcls.records import EngineInfo, Logits, Pixels
-from batchcls.sidecar import Sidecar
+from batchcls.sidecar import Check, Sidecar
 from batchcls.signed import signed_activations
 from batchcls.verify import check
 from tests.commandline import PATIENCE_S, invoked
@@ -564,15 +564,15 @@ def test_an_engine_that_answers_otherwise_is_refused(other: str) -> None:
         check(engine, trained_otherwise)
 
 
-class Unanswering:
-    """An engine that overflows on one image, as half precision can."""
+class Answering:
+    """An engine whose answers to the probes are given."""
 
+    batch_size = 64
     lanes = 1
 
-    def __init__(self, info: EngineInfo, reference: Any) -> None:
+    def __init__(self, info: EngineInfo, logits: Any) -> None:
         self.info = info
-        self._logits = np.array(reference, np.float32)
-        self._logits[3] = np.nan
+        self._logits = np.array(logits, np.float32)
 
     def infer(self, pixels: Any) -> Logits:
         return self._logits[: len(pixels)]
@@ -581,14 +581,44 @@ class Unanswering:
         """Nothing is open."""
 
 
+def checked(precision: str, answers: Any, reference: Any) -> Check:
+    """The check of a GPU's engine, stored in ``precision``, for four classes."""
+    manifest = replace(Manifest.read(ALL4), precision=precision, reference=tuple(map(tuple, reference)))
+    return check(Answering(manifest.info(backend="tensorrt", device="cuda:0", precision=precision), answers), manifest)
+
+
 def test_an_engine_without_an_answer_is_not_taken_for_a_good_one() -> None:
-    info = Manifest.read(ALL4).info(backend="tensorrt", device="cuda:0", precision="fp16")
+    """Such as one whose half precision overflows on an image."""
     reference = [[3.0, 0.0, 0.0, 0.0]] * 16
 
-    found = check(Unanswering(info, reference), reference)
+    with pytest.raises(VerificationError, match=r"differ by up to 1\.0000, .*top-1 agreement is 0\.9375"):
+        checked("int8", [*reference[:15], [np.nan] * 4], reference)
 
-    assert found.top1_agreement == pytest.approx(15 / 16)
-    assert found.largest_difference == 1.0
+
+@pytest.mark.parametrize(
+    ("precision", "good"), [("fp32", False), ("fp16", True), ("bf16", True), ("int8", True), ("fp4", False)]
+)
+def test_how_far_an_engine_may_be_off_depends_on_its_precision(precision: str, good: bool) -> None:
+    reference = [[2.0, 0.0, 0.0, 0.0]] * 16
+    answers = [*reference[:15], [2.15, 0.0, 0.0, 0.0]]  # 0.711 and 0.741 of the first class
+
+    if good:
+        assert checked(precision, answers, reference).largest_difference == pytest.approx(0.03, abs=0.001)
+    else:
+        with pytest.raises(VerificationError, match=r"differ by up to 0\.03"):
+            checked(precision, answers, reference)
+
+
+@pytest.mark.parametrize(("others", "good"), [(3, True), (4, False)])
+def test_an_engine_may_be_undecided_about_a_few_probes_only(others: int, good: bool) -> None:
+    reference = [[1.001, 1.0, 0.0, 0.0]] * 16
+    answers = [[1.0, 1.001, 0.0, 0.0]] * others + reference[others:]
+
+    if good:
+        assert checked("fp16", answers, reference).top1_agreement == pytest.approx(13 / 16)
+    else:
+        with pytest.raises(VerificationError, match=r"top-1 agreement is 0\.7500"):
+            checked("fp16", answers, reference)
 
 
 @pytest.fixture
@@ -648,6 +678,6 @@ def test_a_folder_of_an_older_version_runs_and_can_have_no_plan(
     assert Manifest.read(folder).reference == ()
     result = invoked(fields, "--engine", folder, "--out", tmp_path / "o.parquet")
     assert result.exit_code == 0, result.output
-    with pytest.raises(EngineError, match=r"answers to 0 probes of 16, .* cannot be checked; run: batchcls build CHECK"):
+    with pytest.raises(EngineError, match=r"answers to 0 probes of 16, .* checked; run: batchcls build CHECK"):
         fit_gpu(folder, "cuda:0", PlanOptions(), Console(quiet=True))
     assert sorted(path.name for path in folder.iterdir()) == ["engine.json", "model.onnx"]
