@@ -92,6 +92,8 @@ def build(
     for note in source.notes:
         console.print(note, highlight=False)
     with _whole_folder(out) as folder:
+        if calibrate and source.recipe.precision != "int8":
+            raise RecipeError(f"{source.recipe.precision} needs nothing to calibrate with; leave --calibrate out")
         if source.recipe.precision == "int8":
             _write_int8(source, calibrate, folder / ONNX)
         else:

@@ -79,8 +79,11 @@ def _gpu(cuda: ctypes.CDLL, number: int) -> Gpu:
     return Gpu(number, name.value.decode(errors="replace"), f"sm{major.value}{minor.value}", memory.value)
 
 
-def chosen_devices(asked: str) -> tuple[str, ...]:
+def chosen_devices(asked: str, instead: str = "choose --device cpu") -> tuple[str, ...]:
     """``("cpu",)`` or some ``cuda:N``; ``auto`` is the first GPU where there is one, ``all`` is every GPU.
+
+    Args:
+        instead: What else one can do, for the error.
 
     Raises:
         EngineError: If a GPU is asked for that is not there, or that the driver is too old for.
@@ -93,13 +96,11 @@ def chosen_devices(asked: str) -> tuple[str, ...]:
     named = re.fullmatch(r"cuda(?::(\d{1,3}))?", "cuda:0" if asked == "auto" else asked)
     numbers = [int(named[1] or 0)] if named else list(range(len(found))) if asked == "all" else []
     if not numbers or numbers[-1] >= len(found):
-        raise EngineError(
-            f"device {asked!r} was asked for, {_found(found)}; run: batchcls info, or choose --device cpu"
-        )
+        raise EngineError(f"device {asked!r} was asked for, {_found(found)}; run: batchcls info, or {instead}")
     if (newest := cuda_version()) and int(newest.partition(".")[0]) < _DALI_CUDA:
         raise EngineError(
             f"device {asked!r} was asked for, its driver {driver()} runs CUDA {newest}, and DALI's wheel needs "
-            f"CUDA {_DALI_CUDA}; update the driver, or choose --device cpu"
+            f"CUDA {_DALI_CUDA}; update the driver, or {instead}"
         )
     return tuple(f"cuda:{number}" for number in numbers)
 
@@ -119,7 +120,7 @@ def gpu(device: str) -> Gpu:
 
 def _found(found: list[Gpu]) -> str:
     if found:
-        return f"this machine shows {len(found)} GPUs"
+        return f"this machine shows {len(found)} GPU{'s'[: len(found) > 1]}"
     return "no NVIDIA driver is loaded" if _libcuda() is None else "the NVIDIA driver shows no GPU"
 
 

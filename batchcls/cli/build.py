@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchcls.cli.devices import known_device
+from batchcls.errors import EngineError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -65,24 +66,31 @@ def build(
     """
     from rich.console import Console
 
-    from batchcls.plan import PlanOptions  # after parsing: --help stays light
+    from batchcls.plan import PlanOptions, targets_without_gpu  # after parsing: --help stays light
 
     console = Console(stderr=True, soft_wrap=True)
     options = PlanOptions(batch_size, optimization_level, workspace and workspace << 20)
     given = {key: value for key, value in trained.items() if value is not None}
-    if source.is_dir():
-        if given or out:
-            names = ", ".join(f"--{key}" for key in [*given, *(["out"] if out else [])])
-            raise click.UsageError(f"{str(source)!r} is a folder, so {names} says nothing; name a trained file")
-        if device == "cpu" and target is None:
-            raise click.UsageError(f"{str(source)!r} needs no plan for --device cpu; run it as it is")
-        folder = source
-    elif out is None:
-        raise click.UsageError("name the engine folder to make: --out DIR")
-    else:
-        _build_folder(source, out, given, console)
-        folder = out
+    folder = source if source.is_dir() else out
+    _check_usage(source, out, device, target, given)
+    assert folder is not None  # noqa: S101  # for mypy: usage is checked
+    if target is not None:
+        targets_without_gpu(_names(target))  # before minutes are spent on the rest
+    if not source.is_dir():
+        _build_folder(source, folder, given, console)
     _fit(folder, device, target, options, console, asked=source.is_dir())
+
+
+def _check_usage(source: Path, out: Path | None, device: str, target: str | None, given: dict[str, Any]) -> None:
+    if source.is_dir() and (given or out):
+        names = ", ".join(f"--{key}" for key in [*given, *(["out"] if out else [])])
+        raise click.UsageError(f"{str(source)!r} is a folder, so {names} says nothing; name a trained file")
+    if source.is_dir() and device == "cpu" and target is None:
+        raise click.UsageError(f"{str(source)!r} needs no plan for --device cpu; run it as it is")
+    if not source.is_dir() and out is None:
+        raise click.UsageError("name the engine folder to make: --out DIR")
+    if target is not None and device != "auto":
+        raise click.UsageError(f"--target is for cards that are not here, --device {device} for one that is; name one")
 
 
 def _build_folder(source: Path, out: Path, given: dict[str, Any], console: "Console") -> None:
@@ -113,19 +121,27 @@ def _fit(
     from batchcls.fit import fit_gpu, fit_targets
 
     if target is not None:
-        names = [name.strip() for name in target.split(",")]
-        made = fit_targets(folder, names, options, console)
+        made = fit_targets(folder, _names(target), options, console)
     else:
         asked = asked or device != "auto"
-        (chosen,) = machine.chosen_devices("cuda" if asked and device == "auto" else device)
+        (chosen,) = machine.chosen_devices(
+            "cuda" if asked and device == "auto" else device, instead="make plans for cards elsewhere with --target"
+        )
         if chosen == "cpu":
             return
-        if not asked and not tensorrt_api.installed():
-            console.print(f"no plan for the GPU was made: {machine.missing_for_gpus()[0]}", highlight=False)
-            return
+        if not asked:
+            try:
+                tensorrt_api.module_for(machine.gpu(chosen).sm)
+            except EngineError as error:
+                console.print(f"no plan for the GPU was made: {error}", highlight=False)
+                return
         made = [fit_gpu(folder, chosen, options, console)]
     for sidecar in made:
         click.echo(plan(sidecar))
+
+
+def _names(target: str) -> list[str]:
+    return [name.strip() for name in target.split(",")]
 
 
 def plan(sidecar: "Sidecar") -> str:

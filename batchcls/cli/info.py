@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from batchcls.errors import EngineError
+
 if TYPE_CHECKING:
     from batchcls.manifest import Manifest
 
@@ -37,9 +39,14 @@ def described(engine: Path, manifest: "Manifest") -> dict[str, Any]:
 
     gpus = machine.gpus()
     here = {gpu: {name: tensorrt_api.here(name, gpu) for name in tensorrt_api.installed()} for gpu in gpus}
-    ready, plans = ["cpu"], {}
+    ready: list[str] = ["cpu"]
+    plans: dict[str, Any] = {}
     for path in sidecars(engine):
-        sidecar = Sidecar.read(path)
+        try:
+            sidecar = Sidecar.read(path)
+        except EngineError as error:
+            plans[path.stem] = str(error)
+            continue
         fitting = [f"cuda:{gpu.number}" for gpu in gpus if not sidecar.misfits(manifest.onnx_sha256, here[gpu])]
         plans[path.stem] = asdict(sidecar) | {"runs_on": fitting}
         ready += [device for device in fitting if device not in ready]
