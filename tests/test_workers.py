@@ -15,9 +15,14 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import numpy as np
+import onnx
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
+from rich.console import Console
 
+from batchcls.build import build
 from batchcls.errors import EngineError
 from batchcls.records import Scored, Slide
 from batchcls.scoring import DeviceScorer, Scorer, Share
@@ -103,6 +108,29 @@ def test_every_slide_is_scored_once_and_as_on_one_device(
     assert together == alone
     kinds = Counter(row[0].partition(":")[0] for row in together.values() if isinstance(row[0], str))
     assert kinds == {"empty": 22, "not an image": 22, "corrupt": 42, "missing": 10}
+
+
+def test_a_slide_that_the_network_has_no_answer_for_keeps_its_row(
+    tiny_onnx: Path, share: Share, slides: list[Slide], tmp_path: Path, quiet: Console
+) -> None:
+    model = onnx.load(tiny_onnx)
+    (first, *others) = model.graph.node
+    root = onnx.helper.make_node("Sqrt", first.output, ["root"])  # of what is darker than average: not a number
+    others[0].input[0] = "root"
+    del model.graph.node[:]
+    model.graph.node.extend([first, root, *others])
+    onnx.save(model, tmp_path / "model.onnx")
+    values = {"labels": ("a", "b", "c")}
+    build(tmp_path / "model.onnx", tmp_path / "engine", recipe=None, values=values, images=None, console=quiet)
+    Image.new("RGB", (64, 48), "black").save(tmp_path / "black.png")
+    black = Slide(str(tmp_path), "black.png")
+
+    scorer = DeviceScorer(replace(share, engine=tmp_path / "engine", backend="openvino"))
+    found = answers(all_scored(scorer, [*slides[:3], black, *slides[4:7]]))
+
+    assert found.pop("black.png") == ["no answer: the network's output is not a number", 64, 48]
+    assert all(size == (64, 48) and np.isfinite(probabilities).all() for size, (_, probabilities) in found.values())
+    assert sorted(found) == [slide.path for slide in (*slides[:3], *slides[4:7])]
 
 
 def test_several_devices_are_told_of_as_one(share: Share, slides: list[Slide]) -> None:
