@@ -101,8 +101,10 @@ def _started(share: Share) -> _Worker:
     # Until it ignores it itself: a terminal interrupts all processes, and the first one decides.
     resource_tracker.ensure_running()  # which would let signals through when it starts
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    process.start()
-    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     theirs.close()
     their_results.close()
     return _Worker(share.device, process, requests, results)

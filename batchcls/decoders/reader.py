@@ -203,7 +203,9 @@ def _inspected(slide: Slide, data: npt.NDArray[np.uint8], max_pixels: int) -> En
     if width * height > max_pixels:
         reason = f"{width}x{height} is {width * height:,} pixels; the limit is {max_pixels:,} (--max-pixels)"
         raise _RefusedError("too large", reason, *(side if side < 2**31 else None for side in (width, height)))
-    if not _eight_bits(stream):
+    # DALI leaves a damaged fax TIFF, of one bit, to OpenCV, which gives away what lay in memory before.
+    fax = codec == "tiff" and stream.precision == 1
+    if fax or not _eight_bits(stream):
         # Decoders scale 16 bits to 8 in ways that differ by up to 254 of 255: such a probability would mean nothing.
         raise _RefusedError(
             "unsupported", "its colours are not stored in 8 bits each; convert it to 8-bit RGB", width, height

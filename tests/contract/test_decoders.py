@@ -466,6 +466,40 @@ def test_where_it_is_decoded_does_not_decide_what_can_be(opened: Open) -> None:
     assert 100 < sum(map(bool, ours.values())) < len(files) - 100
 
 
+LEFTOVERS = """if True:
+    import hashlib, sys
+    from contextlib import closing
+    from pathlib import Path
+    from batchcls.records import Failure, Preprocess, Slide
+    from tests.contract.test_decoders import open_named, rows
+
+    name, folder = sys.argv[1:]
+    files = [Slide(folder, str(path.relative_to(folder))) for path in Path(folder).rglob("*") if path.is_file()]
+    with closing(open_named(name, Preprocess())) as decoder:
+        for path, row in rows(list(decoder.decode(files))).items():
+            print(path, row.text if isinstance(row, Failure) else hashlib.sha256(row.tobytes()).hexdigest())
+"""
+
+
+@pytest.mark.skipif(not HOSTILE.is_dir(), reason="the hostile images of shared/data are not here")
+@pytest.mark.parametrize("name", ON_CPU)
+def test_what_of_a_file_cannot_be_decoded_is_not_what_lay_in_memory_before(name: str) -> None:
+    def decoded(fill: int) -> list[str]:
+        """Of each file, with memory that holds something when it is taken, as it does after other images."""
+        done = subprocess.run(
+            [sys.executable, "-c", LEFTOVERS, name, HOSTILE],
+            cwd=ROOT,
+            env=os.environ | {"MALLOC_PERTURB_": str(fill)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            check=True,
+        )
+        return sorted(done.stdout.splitlines())
+
+    assert [pair for pair in zip(decoded(17), decoded(200), strict=True) if pair[0] != pair[1]] == []
+
+
 LIMITED = """if True:
     import re, resource, sys, threading
     from pathlib import Path
