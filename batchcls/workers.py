@@ -43,7 +43,8 @@ class Workers:
         self.peak_memory_bytes = 0
         self._workers: list[_Worker] = []
         try:
-            self._workers += [_started(share) for share in shares]
+            for share in shares:
+                self._workers.append(_started(share))
             infos = [self._received(worker) for worker in self._workers]
             self.info = _one(infos)
         except BaseException:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
@@ -42,6 +43,19 @@ def fields(tmp_path_factory: pytest.TempPathFactory) -> Path:
         draw(folder / f"{seed}.jpg", seed, (320, 240), quality=90)
     (folder / "broken.jpg").write_bytes((folder / "0.jpg").read_bytes()[:2000])
     return folder
+
+
+def test_without_the_build_extra_the_command_that_brings_it_is_named(tiny_onnx: Path, tmp_path: Path) -> None:
+    code = "import sys; sys.modules['torch'] = None; from batchcls.cli import main; main(sys.argv[1:], 'batchcls')"
+    arguments = ["build", tiny_onnx, "--out", tmp_path / "e", "--labels", "a,b,c"]
+
+    process = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+
+    assert (process.returncode, process.stdout) == (1, "")
+    assert process.stderr.splitlines() == [
+        "batchcls: a build from a trained file needs torch, which is not installed; run: pip install 'batchcls[build]'"
+    ]
+    assert not (tmp_path / "e").exists()
 
 
 @pytest.fixture(scope="module")

@@ -94,8 +94,14 @@ def _check_usage(source: Path, out: Path | None, device: str, target: str | None
 
 
 def _build_folder(source: Path, out: Path, given: dict[str, Any], console: "Console") -> None:
-    from batchcls.build import build as build_engine
     from batchcls.recipe import labels_of
+
+    try:
+        from batchcls.build import build as build_engine
+    except ImportError as error:
+        raise EngineError(
+            f"a build from a trained file needs {error.name}, which is not installed; run: pip install 'batchcls[build]'"
+        ) from error
 
     if "labels" in given:
         given["labels"] = labels_of(given["labels"])
