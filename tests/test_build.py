@@ -53,7 +53,7 @@ def test_without_the_build_extra_the_command_that_brings_it_is_named(tiny_onnx: 
 
     assert (process.returncode, process.stdout) == (1, "")
     assert process.stderr.splitlines() == [
-        "batchcls: a build from a trained file needs torch, which is not installed; run: pip install 'batchcls[build]'"
+        "batchcls: building a trained file needs torch, which is not installed; run: pip install 'batchcls[build]'"
     ]
     assert not (tmp_path / "e").exists()
 

@@ -100,7 +100,7 @@ def _build_folder(source: Path, out: Path, given: dict[str, Any], console: "Cons
         from batchcls.build import build as build_engine
     except ImportError as error:
         raise EngineError(
-            f"a build from a trained file needs {error.name}, which is not installed; run: pip install 'batchcls[build]'"
+            f"building a trained file needs {error.name}, which is not installed; run: pip install 'batchcls[build]'"
         ) from error
 
     if "labels" in given:
