@@ -1,6 +1,8 @@
 """Run an engine on the CPU with OpenVINO."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
 import openvino as ov
@@ -37,7 +39,7 @@ class OpenVinoEngine:
     """One stream a thread; a batch is cut into chunks that the streams share."""
 
     batch_size = 64
-    lanes = 1
+    lanes = 2
 
     def __init__(self, info: EngineInfo, core: ov.Core, onnx: Path, threads: int, hint: str) -> None:
         self.info = info
@@ -49,32 +51,41 @@ class OpenVinoEngine:
                 "INFERENCE_PRECISION_HINT": hint,
                 "INFERENCE_NUM_THREADS": str(threads),
                 "NUM_STREAMS": str(threads),
+                "ENABLE_CPU_PINNING": "NO",  # decoders need the same cores; threads of a bound one are bound as well
             }
-            self._requests = ov.AsyncInferQueue(core.compile_model(model, "CPU", options), threads)
+            compiled = core.compile_model(model, "CPU", options)
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
             raise EngineError(f"OpenVINO cannot run {str(onnx)!r}: {reason}; build the engine again") from error
-        self._logits = np.empty((0, len(info.labels)), np.float32)
-        self._requests.set_callback(self._collect)
+        self._free: SimpleQueue[ov.InferRequest] = SimpleQueue()
+        for _ in range(threads):
+            self._free.put(compiled.create_infer_request())
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="openvino")
+        # Once before two threads can at a time: OpenVINO's first use of an array waits for the GIL in a lock that the
+        # other thread would wait for with the GIL (seen in 2026.4).
+        self._pool.submit(self._infer_chunk, np.zeros((1, *info.preprocess.size_px, 3), np.uint8)).result()
 
     def infer(self, pixels: Pixels | DevicePixels) -> Logits:
         pixels = self.info.host_pixels(pixels)
-        chunks = -(-len(pixels) // _CHUNK)
-        self._logits = np.empty((chunks * _CHUNK, len(self.info.labels)), np.float32)
-        for start in range(0, chunks * _CHUNK, _CHUNK):
-            chunk = np.ascontiguousarray(pixels[start : start + _CHUNK])
-            if len(chunk) < _CHUNK:
-                chunk = np.concatenate([chunk, np.zeros((_CHUNK - len(chunk), *chunk.shape[1:]), np.uint8)])
-            self._requests.start_async({0: chunk}, userdata=(start, chunk), share_inputs=True)
-        self._requests.wait_all()
-        return self._logits[: len(pixels)]
+        chunks = [pixels[start : start + _CHUNK] for start in range(0, len(pixels), _CHUNK)]
+        none = np.empty((0, len(self.info.labels)), np.float32)
+        return np.concatenate([none, *self._pool.map(self._infer_chunk, chunks)])
 
     def close(self) -> None:
-        self._requests.wait_all()
+        self._pool.shutdown()
 
-    def _collect(self, request: ov.InferRequest, userdata: tuple[int, Pixels]) -> None:
-        start, _ = userdata
-        self._logits[start : start + _CHUNK] = request.get_output_tensor(0).data
+    def _infer_chunk(self, chunk: Pixels) -> Logits:
+        padded = np.ascontiguousarray(chunk)
+        if len(chunk) < _CHUNK:
+            padded = np.concatenate([chunk, np.zeros((_CHUNK - len(chunk), *chunk.shape[1:]), np.uint8)])
+        request = self._free.get()
+        try:
+            request.infer({0: padded}, share_inputs=True, share_outputs=True)
+            return np.array(request.get_output_tensor(0).data[: len(chunk)])
+        except RuntimeError as error:
+            raise EngineError(f"OpenVINO failed to infer: {' '.join(str(error).split())}") from error
+        finally:
+            self._free.put(request)
 
 
 def _check_model(model: ov.Model, info: EngineInfo) -> None:

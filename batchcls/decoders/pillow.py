@@ -9,7 +9,7 @@ from PIL import Image
 
 from batchcls.decoders.batching import CPU_GROUP_PIXELS, BatchingDecoder
 from batchcls.decoders.reader import Encoded
-from batchcls.decoders.resample import resampled
+from batchcls.decoders.resample import exactly
 from batchcls.records import Pixels, Preprocess
 
 
@@ -38,4 +38,4 @@ class _PillowGroup:
         with Image.open(io.BytesIO(item.data.tobytes())) as image:
             if image.size != (item.width, item.height):
                 raise ValueError("its headers contradict one another")
-            return resampled(image.convert("RGB"), self._preprocess, image.size)
+            return exactly(np.asarray(image.convert("RGB")), self._preprocess, image.size)

@@ -55,8 +55,8 @@ class Encoded:
     height: int
     suspect: bool
     """The mark that its format ends with is missing, so decoding it is likely to fail."""
-    reducible: bool
-    """A JPEG in grey or colour, which can be decoded at a reduced scale."""
+    plain_jpeg: bool
+    """A JPEG in grey or colour, which libjpeg-turbo decodes to RGB."""
 
 
 _Read = tuple[Encoded | Failure, int]
@@ -214,8 +214,8 @@ def _inspected(slide: Slide, data: npt.NDArray[np.uint8], max_pixels: int) -> En
     suspect = mark is not None and mark not in data[-64:].tobytes()
     if codec == "jpeg" and (scans := _scans(data)) > _MOST_SCANS:
         raise _RefusedError("corrupt", f"it has {scans:,} scans; a sound progressive JPEG has about ten", width, height)
-    reducible = codec == "jpeg" and stream.num_channels in (1, 3)
-    return Encoded(slide, data, width, height, suspect, reducible)
+    plain_jpeg = codec == "jpeg" and stream.num_channels in (1, 3)
+    return Encoded(slide, data, width, height, suspect, plain_jpeg)
 
 
 def _scans(data: npt.NDArray[np.uint8]) -> int:

@@ -192,6 +192,8 @@ def test_pixels_are_those_of_training_in_every_format(
     else:
         exact = {file for file in found if not (name == "turbo" and file.endswith(".jpg"))}
         allowed = 0 if preprocess.resize == "stretch" else 2  # a crop is not rounded in between
+        if name == "turbo":  # rounds in its own way, and so does more where a filter overshoots
+            allowed += 1 if preprocess.interpolation == "bilinear" else 4
         assert {file: by[file].max() for file in exact if by[file].max() > allowed} == {}
     mean = {"turbo": 4, "gpu": 2, "graph": 1.2 if preprocess.interpolation == "lanczos" else 0.4}.get(name, 0.5)
     assert {file: pixels.mean() for file, pixels in by.items() if pixels.mean() > mean} == {}
