@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 GPU_PYTHON ?= $(if $(wildcard .venv/dev),$(BIN)/python,$(PYTHON))
 
-.PHONY: demo test test-gpu bench clean
+.PHONY: demo test test-gpu bench bench-check clean
 
 demo: .venv/run
 	$(BIN)/python -m benchmarks demo
@@ -20,11 +20,19 @@ test: .venv/dev
 test-gpu:
 	$(GPU_PYTHON) -m pytest -o addopts=-ra -W default -m gpu tests/contract tests/gpu
 	-$(GPU_PYTHON) -m batchcls build engines/all4-googlenet --device cuda
-	$(GPU_PYTHON) -m benchmarks run --device cuda:0 --case end-to-end --case "decode-only dali" --case engine-only
+	$(GPU_PYTHON) -m benchmarks run --device cuda:0 --workload fields-1024x768 --workload crops-224x224 \
+	  --case end-to-end --case "decode-only dali" --case engine-only --peer none
 
+# An hour and a half, and 12 GB for the peers' environments.
 bench: .venv/dev
+	$(BIN)/python -m benchmarks install
 	$(BIN)/python -m benchmarks run
+	$(BIN)/python -m benchmarks growth
 	$(BIN)/python -m benchmarks report
+
+# The newest records against those before them.
+bench-check: .venv/dev
+	$(BIN)/python -m benchmarks check
 
 .venv/pip:
 	$(PYTHON) -m venv .venv

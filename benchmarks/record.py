@@ -25,22 +25,27 @@ class Record:
     samples_s: tuple[float, ...]
     """Wall time for ``images`` images, once for each repeat; the cases of a run take turns."""
     peak_memory_bytes: int
-    """Resident memory of the process, children not counted; the largest of all repeats."""
-    top1_agreement: float | None
-    """With eager float32 PyTorch on the same files; None where the case answers nothing."""
+    """Resident memory: of a case its process, of a peer all of its processes; the largest of all repeats."""
+    top1_agreement: float | None = None
+    """With the trained network in float32 PyTorch behind Pillow, on the same files; None where nothing is answered."""
+    largest_difference: float | None = None
+    """Likewise, of a probability."""
     settings: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+    """What the last repeat told besides."""
     machine: dict[str, Any] = field(default_factory=machine.description)
     commit: str = ""
     run: str = ""
     """The same for every record of one run of the suite; UTC, ISO 8601."""
 
     @property
-    def images_per_s(self) -> float:
-        return self.images / median(self.samples_s)
+    def speeds(self) -> list[float]:
+        """Images/s of each repeat."""
+        return [self.images / sample_s for sample_s in self.samples_s]
 
     @property
-    def range_images_per_s(self) -> tuple[float, float]:
-        return self.images / max(self.samples_s), self.images / min(self.samples_s)
+    def images_per_s(self) -> float:
+        return median(self.speeds)
 
     def append(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

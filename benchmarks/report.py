@@ -1,26 +1,30 @@
-"""Committed records become the README's table."""
+"""Committed records become the README's table and charts."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 
-from benchmarks.cases import EXPERT, PEER, PLAIN
 from benchmarks.record import LEAST_SAMPLES, RESULTS, Record
 
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
-_HEAD = "| workload | case | images/s (range) | against A | against B | share of the roof | top-1 agreement |"
+PLAIN, EXPERT = "torchvision DataLoader, eager FP32", "torchvision DataLoader, channels_last BF16 autocast"
+WHOLE = ("end-to-end", "end-to-end int8")
+_HEAD = "| workload | case | images/s (range) | against A | against B | share of the roof | top-1 agreement | memory |"
+
+Run = Sequence[Record]
+"""The records of one run of the suite on one workload."""
 
 
-def newest(records: Iterable[Record]) -> dict[str, list[Record]]:
-    """By workload, the records of its last run that has enough samples."""
-    runs: dict[str, list[Record]] = {}
-    for record in sorted(records, key=lambda record: record.run):
-        if len(record.samples_s) >= LEAST_SAMPLES:
-            known = runs.setdefault(record.workload, [])
-            if known and known[0].run != record.run:
-                known.clear()
-            known.append(record)
-    return runs
+def newest(
+    records: Iterable[Record], *, skipped: int = 0, least_samples: int = LEAST_SAMPLES
+) -> dict[str, list[Record]]:
+    """By workload, the records of its last run that has enough samples; of the last but ``skipped``."""
+    runs: dict[str, dict[str, list[Record]]] = {}
+    for record in records:
+        if len(record.samples_s) >= least_samples:
+            runs.setdefault(record.workload, {}).setdefault(record.run, []).append(record)
+    return {workload: of_it[sorted(of_it)[-1 - skipped]] for workload, of_it in runs.items() if len(of_it) > skipped}
 
 
 def committed() -> Iterator[Record]:
@@ -29,52 +33,87 @@ def committed() -> Iterator[Record]:
         yield from Record.read_all(path)
 
 
-def table(records: Iterable[Record]) -> str:
-    """The newest of ``records``, as a table in Markdown."""
-    lines = [_HEAD, "|---|---|---|---|---|---|---|"]
-    for workload, run in newest(records).items():
-        plain, expert = (_fastest(run, f"{PEER} {mode}") for mode in (PLAIN, EXPERT))
-        shown = [record for record in run if not record.case.startswith(PEER)] + [plain, expert]
-        lines += [_row(workload, record, run, plain, expert) for record in shown if record is not None]
+def table(runs: Mapping[str, Run]) -> str:
+    """The runs as a table in Markdown."""
+    lines = [_HEAD, "|" + "---|" * (_HEAD.count("|") - 1)]
+    for run in runs.values():
+        lines += [_row(record, run) for record in run]
     return "\n".join(lines)
 
 
 def write_readme() -> None:
-    """Put the table between the README's markers."""
+    """Put the table between the README's markers, and draw the charts beside the records."""
+    from benchmarks.charts import draw
+
+    runs = newest(committed())
     text = README.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    README.write_text(f"{before}{BEGIN}\n{table(committed())}\n{END}{after}", encoding="utf-8")
+    README.write_text(f"{before}{BEGIN}\n{table(runs)}\n{END}{after}", encoding="utf-8")
+    draw(runs, RESULTS)
 
 
-def roof(run: Sequence[Record]) -> float | None:
-    """Images/s that no run can exceed.
+def rival(run: Run, kind: str) -> Record | None:
+    """What A or B was in this run."""
+    return next((record for record in run if record.case.startswith(kind)), None)
 
-    Where decoder and engine share the cores: 1 / (1/decode + 1/engine). On a GPU: the slower of the two.
+
+def pairs(record: Record, other: Record) -> list[float]:
+    """How many times as fast ``record`` is, turn by turn."""
+    return [ours / theirs for ours, theirs in zip(record.speeds, other.speeds, strict=True)]
+
+
+def shares(record: Record, run: Run) -> list[float]:
+    """How much of what its stages allow a whole run has reached, turn by turn; empty where that is not known.
+
+    Where decoder and engine share the cores, the roof is 1 / (1/decode + 1/engine); on a GPU the slower of the two.
     """
-    speeds = {record.case: record.images_per_s for record in run}
-    on_gpu = any(record.settings.get("device", "cpu") != "cpu" for record in run)
-    decode, engine = speeds.get(f"decode-only {'dali' if on_gpu else 'turbo'}"), speeds.get("engine-only")
-    if decode is None or engine is None:
-        return None
-    return min(decode, engine) if on_gpu else 1 / (1 / decode + 1 / engine)
+    on_gpu = record.settings.get("device", "cpu") != "cpu"
+    stages: list[Record] = [
+        stage
+        for stage in run
+        if stage.case == f"decode-only {'dali' if on_gpu else 'turbo'}"
+        or stage.case == record.case.replace("end-to-end", "engine-only")
+    ]
+    if record.case not in WHOLE or len(stages) < 2:
+        return []
+    roof: Callable[[float, float], float] = min if on_gpu else lambda one, other: 1 / (1 / one + 1 / other)
+    return [
+        whole / roof(one, other)
+        for whole, one, other in zip(record.speeds, stages[0].speeds, stages[1].speeds, strict=True)
+    ]
 
 
-def _fastest(run: list[Record], kind: str) -> Record | None:
-    return max((r for r in run if r.case.startswith(kind)), key=lambda r: r.images_per_s, default=None)
+def ratios(run: Run) -> dict[str, list[float]]:
+    """Everything about a run that another machine's run can be compared with, turn by turn."""
+    found = {}
+    for record in run:
+        if record.case in WHOLE:
+            found[f"{record.case}, share of the roof"] = shares(record, run)
+            for name, kind in (("A", PLAIN), ("B", EXPERT)):
+                if other := rival(run, kind):
+                    found[f"{record.case} against {name}"] = pairs(record, other)
+    return {name: turns for name, turns in found.items() if turns}
 
 
-def _row(workload: str, record: Record, run: list[Record], plain: Record | None, expert: Record | None) -> str:
-    whole = not record.case.endswith("-only") and "-only " not in record.case
-    limit = roof(run) if record.case == "end-to-end" else None
-    low, high = record.range_images_per_s
+def _row(record: Record, run: Run) -> str:
+    plain, expert = rival(run, PLAIN), rival(run, EXPERT)
+    comparable = record.settings.get("network") == "googlenet" and record.top1_agreement is not None
+    agreement = ""
+    if record.top1_agreement is not None:
+        agreement = f"{record.top1_agreement:.2%}, within {record.largest_difference:.3f}"
     cells = [
-        f"{workload}, {record.images:,} images",
-        record.case + {id(plain): " (A)", id(expert): " (B)"}.get(id(record), ""),
-        f"{record.images_per_s:,.1f} ({low:,.1f} to {high:,.1f})",
-        f"{record.images_per_s / plain.images_per_s:.2f}x" if plain and whole else "",
-        f"{record.images_per_s / expert.images_per_s:.2f}x" if expert and whole else "",
-        f"{record.images_per_s / limit:.2f}" if limit else "",
-        "" if record.top1_agreement is None else f"{record.top1_agreement:.4f}",
+        f"{record.workload}, {record.images:,}",
+        record.case + (" (A)" if record is plain else " (B)" if record is expert else ""),
+        f"{_shown(record.images_per_s)} ({_shown(min(record.speeds))} to {_shown(max(record.speeds))})",
+        f"{median(pairs(record, plain)):.2f}x" if plain and comparable else "",
+        f"{median(pairs(record, expert)):.2f}x" if expert and comparable else "",
+        f"{median(found):.2f}" if (found := shares(record, run)) else "",
+        agreement,
+        f"{record.peak_memory_bytes / 2**20:,.0f} MiB",
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _shown(speed: float) -> str:
+    return f"{speed:,.0f}" if speed >= 1000 else f"{speed:,.3g}"

@@ -2,7 +2,7 @@
 
 import os
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -27,13 +27,17 @@ class Workload:
     width_px: int
     height_px: int
     images: int
-    quality: int = 90
-    """Of the JPEG; chroma is halved both ways (4:2:0), as cameras and slide scanners do."""
+    format: str = "JPEG"
+    """As Pillow names it. JPEGs have a quality of 75 to 95, and every other one stores its colours whole (4:4:4)."""
+    files_a_folder: int = 0
+    """0: all in one."""
+    corrupt: float = 0.0
+    """Share of the files that are cut off in the middle."""
     seed: int = 0
 
-    def draw(self, folder: Path) -> Path:
-        """Draw what is missing of the workload below ``folder``; an interrupted drawing goes on where it was."""
-        target = folder / f"{self.name}-{self.images}"
+    def draw(self, below: Path) -> Path:
+        """Draw what is missing of the workload below ``below``; an interrupted drawing goes on where it was."""
+        target = below / f"{self.name}-{self.images}"
         target.mkdir(parents=True, exist_ok=True)
         missing = [number for number in range(self.images) if not (target / self._file(number)).exists()]
         with ProcessPoolExecutor(os.cpu_count()) as pool:
@@ -41,31 +45,53 @@ class Workload:
         return target
 
     def _file(self, number: int) -> str:
-        return f"field_{number:06d}.jpg"
+        name = f"field_{number:06d}{_ENDINGS[self.format]}"
+        return f"folder_{number // self.files_a_folder:06d}/{name}" if self.files_a_folder else name
 
     def _draw_one(self, target: Path, number: int) -> None:
-        image = draw_field(np.random.default_rng((self.seed, number)), self.width_px, self.height_px)
+        rng = np.random.default_rng((self.seed, number))
+        image = draw_field(rng, self.width_px, self.height_px)
         path = target / self._file(number)
+        path.parent.mkdir(exist_ok=True)
         unfinished = path.with_suffix(".tmp")
-        image.save(unfinished, "JPEG", quality=self.quality, subsampling="4:2:0")
+        options = {"quality": int(rng.integers(75, 96)), "subsampling": ("4:2:0", "4:4:4")[number % 2]}
+        image.save(unfinished, self.format, **options if self.format == "JPEG" else {})
+        if self.corrupt and number % round(1 / self.corrupt) == 0:
+            os.truncate(unfinished, unfinished.stat().st_size // 2)
         unfinished.replace(path)
+
+
+_ENDINGS = {"JPEG": ".jpg", "BMP": ".bmp", "PNG": ".png", "TIFF": ".tif"}
+
+FIELDS = Workload("fields-1024x768", 1024, 768, images=512)
+CROPS = Workload("crops-224x224", 224, 224, images=2048)
+WORKLOADS = {
+    workload.name: workload
+    for workload in (
+        FIELDS,
+        CROPS,
+        Workload("crops-450x450-bmp", 450, 450, images=512, format="BMP"),
+        Workload("fields-640x480", 640, 480, images=512),
+        Workload("fields-640x480-png", 640, 480, images=256, format="PNG"),
+        Workload("fields-640x480-tiff", 640, 480, images=256, format="TIFF"),
+        Workload("fields-2592x1944", 2592, 1944, images=128),
+        replace(CROPS, name="crops-224x224-small-folders", files_a_folder=4),
+        replace(CROPS, name="crops-224x224-1%-corrupt", corrupt=0.01),
+    )
+}
 
 
 def linked(folder: Path, images: int) -> Path:
     """A folder of so many images, which are those of ``folder`` again and again: links, no copies."""
     target = folder.with_name(f"{folder.name}-as-{images}")
     target.mkdir(exist_ok=True)
-    sources = sorted(folder.iterdir())
+    sources = sorted(path for path in folder.rglob("*") if path.is_file())
+    there = set(os.listdir(target))
     for number in range(images):
         source = sources[number % len(sources)]
-        link = target / f"{number:07d}{source.suffix}"
-        if not link.exists():
-            os.link(source, link)
+        if (name := f"{number:07d}{source.suffix}") not in there:
+            os.link(source, target / name)
     return target
-
-
-FIELDS = Workload("fields-1024x768", 1024, 768, images=512)
-CROPS = Workload("crops-224x224", 224, 224, images=2048)
 
 
 def draw_field(rng: np.random.Generator, width: int, height: int) -> Image.Image:

@@ -1,37 +1,49 @@
 """The suite measures what it says, on a few images."""
 
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
 
 from batchcls.backends.torch import TorchEngine
 from batchcls.backends.torch import open as open_torch
 from batchcls.manifest import ONNX, Manifest
 from benchmarks.cases import CASES
-from benchmarks.peers import unfused_googlenet
-from benchmarks.record import Record
-from benchmarks.report import newest, roof
-from benchmarks.suite import run_suite
-from benchmarks.workload import CROPS, draw_field
+from benchmarks.charts import draw
+from benchmarks.check import changes
+from benchmarks.growth import WORKLOAD
+from benchmarks.networks import unfused_googlenet
+from benchmarks.record import RESULTS, Record
+from benchmarks.report import EXPERT, PLAIN, committed, newest, pairs, ratios, shares, table
+from benchmarks.suite import Course, cases, compared, run_suite
+from benchmarks.workload import CROPS, Workload, draw_field, linked
 from tests.conftest import ALL4
 
 CROPS_64 = replace(CROPS, images=64)
 
 
 @pytest.fixture(scope="module")
-def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return CROPS_64.draw(tmp_path_factory.mktemp("workload"))
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("scratch")
 
 
-def test_a_workload_drawn_again_has_the_same_bytes(crops: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def course(scratch: Path) -> Course:
+    return Course("crops", CROPS_64.draw(scratch), ALL4, scratch, "cpu", Console(quiet=True))
+
+
+def test_a_workload_drawn_again_has_the_same_bytes(course: Course, tmp_path: Path) -> None:
     again = replace(CROPS, images=2).draw(tmp_path)
-    assert [file.read_bytes() for file in sorted(again.iterdir())] == [
-        file.read_bytes() for file in sorted(crops.iterdir())[:2]
-    ]
+    assert [file.read_bytes() for file in sorted(again.iterdir())] == [file.read_bytes() for file in course.files[:2]]
 
 
 def test_fields_of_different_seeds_differ() -> None:
@@ -39,17 +51,49 @@ def test_fields_of_different_seeds_differ() -> None:
     assert (first != second).any()
 
 
-def test_every_kind_of_case_runs_and_agrees_with_the_reference(crops: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    cases = ["end-to-end", "decode-only turbo", "engine-only", "torchvision eager FP32, 0 workers"]
-    records = {record.case: record for record in run_suite(crops, "crops", ALL4, cases, repeats=1, console=Console())}
-    assert [record.images for record in records.values()] == [64, 64, 256, 64]
-    assert all(record.images_per_s > 0 and record.peak_memory_bytes > 2**26 for record in records.values())
-    assert records["end-to-end"].top1_agreement == 1.0
-    assert records["engine-only"].top1_agreement is None
+@pytest.mark.parametrize("format_", ["JPEG", "BMP", "PNG", "TIFF"])
+def test_a_workload_is_of_the_format_and_size_that_it_says(format_: str, tmp_path: Path) -> None:
+    folder = Workload("w", 64, 48, images=6, format=format_, files_a_folder=2).draw(tmp_path)
+    assert sorted(len(list(below.iterdir())) for below in folder.iterdir()) == [2, 2, 2]
+    for file in folder.rglob("*.*"):
+        with Image.open(file) as image:
+            assert (image.format, image.size) == (format_, (64, 48))
+            image.load()
 
 
-def test_the_experts_peer_is_one_of_the_cases() -> None:
-    assert "torchvision channels_last bf16, 2 workers" in CASES
+def test_of_a_corrupt_workload_so_many_files_cannot_be_read(tmp_path: Path) -> None:
+    folder = Workload("w", 64, 48, images=20, corrupt=0.1).draw(tmp_path)
+    course = Course("corrupt", folder, ALL4, tmp_path, "cpu", Console(quiet=True))
+    (record,) = run_suite(course, cases(course, ["end-to-end"]), repeats=1)
+    assert record.images == 20
+    assert record.details["unreadable"] == 2
+    assert record.top1_agreement == 1.0
+
+
+def test_a_linked_folder_has_so_many_files(course: Course) -> None:
+    assert len(os.listdir(linked(course.folder, 150))) == 150
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_case_runs_and_agrees_with_the_reference(case: str, course: Course) -> None:
+    (record,) = run_suite(course, cases(course, [case]), repeats=1)
+    assert record.images_per_s > 0
+    assert record.peak_memory_bytes > 2**25
+    if case.startswith("end-to-end"):
+        assert record.images == 64
+        assert record.top1_agreement is not None
+        assert record.top1_agreement >= (0.9 if "int8" in case else 1.0)
+        assert record.largest_difference is not None
+        assert 0 < record.largest_difference < (0.5 if "int8" in case else 0.1)
+    else:
+        assert record.top1_agreement is None
+
+
+def test_agreement_is_over_the_files_that_both_answer() -> None:
+    ours = {"a": [0.75, 0.25], "b": [0.25, 0.75], "c": None, "d": [1.0, 0.0]}
+    theirs = {"a": [0.5, 0.5], "b": [0.75, 0.25], "c": [1.0, 0.0]}
+    assert compared(ours, theirs) == (0.5, 0.5)
+    assert compared({}, theirs) == (None, None)
 
 
 def test_the_peers_network_is_the_engines() -> None:
@@ -64,21 +108,116 @@ def test_the_peers_network_is_the_engines() -> None:
     np.testing.assert_allclose(logits, engine.infer(pixels), atol=1e-3)
 
 
-def test_records_come_back_from_their_file_and_only_whole_runs_are_reported(tmp_path: Path) -> None:
-    def record(case: str, run: str, seconds: float, repeats: int = 5) -> Record:
-        samples = tuple(seconds * (1 + step / 100) for step in range(repeats))
-        return Record(case, "w", 100, samples, 1, None, machine={}, commit="c", run=run)
+def record(case: str, seconds: Sequence[float], run: str = "2026-01-01", workload: str = "w") -> Record:
+    answers = not case.endswith("-only")
+    return Record(
+        case,
+        workload,
+        images=100,
+        samples_s=tuple(seconds),
+        peak_memory_bytes=2**30,
+        top1_agreement=1.0 if answers else None,
+        largest_difference=0.01 if answers else None,
+        settings={"device": "cpu", "network": "googlenet"},
+        machine={},
+        commit="c",
+        run=run,
+    )
 
-    old, new = record("end-to-end", "2026-01-01", 2.0), record("end-to-end", "2026-01-02", 1.0)
-    hasty = record("end-to-end", "2026-01-03", 0.1, repeats=1)
+
+def a_run(run: str, seconds: float) -> list[Record]:
+    """Of one workload, where a whole run takes ``seconds``."""
+    turns = [1.0, 1.01, 0.99, 1.02, 0.98]
+    return [
+        record("end-to-end", [seconds * turn for turn in turns], run),
+        record("decode-only turbo", [0.25 * turn for turn in turns], run),
+        record("engine-only", [0.75 * turn for turn in turns], run),
+        record(f"{PLAIN}, 2 workers", [5.0 * turn for turn in turns], run),
+        record(f"{EXPERT}, 0 workers", [2.0 * turn for turn in turns], run),
+    ]
+
+
+def test_records_come_back_from_their_file_and_only_whole_runs_are_reported(tmp_path: Path) -> None:
+    old, new = record("end-to-end", [2.0] * 5, "2026-01-01"), record("end-to-end", [1.0] * 5, "2026-01-02")
+    hasty = record("end-to-end", [0.1], "2026-01-03")
     for item in (old, new, hasty):
         item.append(tmp_path / "records.jsonl")
     assert newest(Record.read_all(tmp_path / "records.jsonl")) == {"w": [new]}
+    assert newest(Record.read_all(tmp_path / "records.jsonl"), skipped=1) == {"w": [old]}
 
 
-def test_the_roof_is_what_both_stages_take_one_after_the_other() -> None:
-    stages = [
-        Record(case, "w", 100, (seconds,), 1, None, machine={})
-        for case, seconds in [("decode-only turbo", 1.0), ("engine-only", 3.0)]
+def test_ratios_are_of_the_same_turn_and_the_roof_of_both_stages_one_after_the_other() -> None:
+    run = a_run("r", 1.25)
+    assert pairs(run[0], run[3]) == pytest.approx([4.0] * 5)
+    assert shares(run[0], run) == pytest.approx([0.8] * 5)
+    assert shares(run[0], run[:2]) == []
+    assert ratios(run).keys() == {"end-to-end, share of the roof", "end-to-end against A", "end-to-end against B"}
+
+
+def test_on_a_gpu_the_roof_is_the_slower_stage() -> None:
+    stages = [("end-to-end", 2.0), ("decode-only dali", 1.0), ("engine-only", 1.6)]
+    run = [replace(record(case, [seconds]), settings={"device": "cuda:0"}) for case, seconds in stages]
+    assert shares(run[0], run) == pytest.approx([0.8])
+
+
+def test_the_table_has_a_row_for_each_record() -> None:
+    lines = table({"w": a_run("r", 1.25)}).splitlines()
+    assert len(lines) == 7
+    cells = [cell.strip() for cell in lines[2].split("|")]
+    assert cells[1:8] == [
+        "w, 100",
+        "end-to-end",
+        "80 (78.4 to 81.6)",
+        "4.00x",
+        "1.60x",
+        "0.80",
+        "100.00%, within 0.010",
     ]
-    assert roof(stages) == pytest.approx(25.0)
+
+
+def test_a_check_tells_slower_from_noise() -> None:
+    before = {"w": a_run("1", 1.25)}
+    assert not any(change.beyond_noise for change in changes(before, {"w": a_run("2", 1.26)}))
+    slower = changes(before, {"w": a_run("2", 1.6)})
+    assert [change.slower for change in slower] == [True] * 3
+    assert "w, end-to-end against A: 4.00 -> 3.12 (-21.9%), slower" in map(str, slower)
+    assert not any(change.slower for change in changes(before, {"w": a_run("2", 1.0)}))
+
+
+def test_the_check_command_ends_with_1_if_something_got_slower(tmp_path: Path) -> None:
+    for name, seconds in (("before", 1.25), ("after", 1.6)):
+        for item in a_run(name, seconds):
+            item.append(tmp_path / f"{name}.jsonl")
+    command = [sys.executable, "-m", "benchmarks", "check", tmp_path / "before.jsonl"]
+    slower = subprocess.run([*command, tmp_path / "after.jsonl"], capture_output=True, text=True, check=False)
+    same = subprocess.run([*command, tmp_path / "before.jsonl"], capture_output=True, text=True, check=False)
+    assert (slower.returncode, same.returncode) == (1, 0)
+    assert slower.stdout.count("slower") == 3
+
+
+def test_charts_are_the_same_whenever_they_are_drawn(tmp_path: Path) -> None:
+    growth = [record(f"{files} files, no inference", [1.0] * 5, workload=WORKLOAD) for files in ("1,000", "10,000")]
+    charts = []
+    for name in ("once", "again"):
+        (tmp_path / name).mkdir()
+        draw({"w": a_run("r", 1.25), WORKLOAD: growth}, tmp_path / name)
+        charts.append({path.name: path.read_text() for path in (tmp_path / name).iterdir()})
+    assert charts[0].keys() == {"speed.svg", "growth.svg"}
+    assert charts[0] == charts[1]
+    assert "batchcls, bfloat16" in charts[0]["speed.svg"]
+
+
+def test_an_unknown_case_is_refused_with_those_that_there_are() -> None:
+    command = [sys.executable, "-m", "benchmarks", "run", "--case", "end-to-middle"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "'end-to-middle'" in done.stderr
+    assert "engine-only int8" in done.stderr
+
+
+def test_committed_records_say_what_was_measured_where() -> None:
+    for item in committed():
+        assert item.machine["cpu"], item.case
+        assert item.commit, item.case
+        assert item.images_per_s > 0
+    assert all(json.loads(line) for path in RESULTS.glob("*.jsonl") for line in path.read_text().splitlines())

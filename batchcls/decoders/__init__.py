@@ -9,8 +9,8 @@ from batchcls.records import Preprocess
 DecoderName = Literal["turbo", "dali", "pillow"]
 
 DEFAULT: DecoderName = "turbo"
-"""No label differs from those of whole decoding on 364 real smear fields of 640x480 pixels, nor on 512 drawn ones of
-1024x768; probabilities differ by 0.02 at most."""
+"""No label differs from those of whole decoding and Pillow's filter on 364 real smear fields of 640x480 pixels, 1,200
+real cells of 360x363, and 1,024 drawn images; probabilities differ by 0.022 at most."""
 
 
 def open_decoder(

@@ -18,8 +18,8 @@ _BUDGET_BYTES = 256 << 20
 """The most that waits, read but not taken; a larger file still passes, alone."""
 _LEAST_COST_BYTES = 64 << 10
 """What a small file or a failure counts for, so that their number is bounded too."""
-_READERS = 8
-"""Threads that mostly wait for a disk or a network."""
+_READERS = 32
+"""Threads that mostly wait: enough to hide 5 ms a file on a network, up to 6,000 files a second."""
 _READS_AHEAD = 256
 _LARGEST_PIXEL_BYTES = 8
 """Four channels of 16 bits: what an uncompressed file can hold for each pixel."""
