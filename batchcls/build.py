@@ -25,7 +25,7 @@ from batchcls.manifest import MANIFEST, ONNX, Manifest, Verification, sha256
 from batchcls.onnx_classifier import OnnxClassifier, load_classifier, own_answer, with_preprocessing
 from batchcls.postprocess import predictions
 from batchcls.probes import probe_pixels
-from batchcls.quantise import IMAGES, quantised
+from batchcls.quantise import IMAGES, Quantised, quantised
 from batchcls.recipe import Recipe
 from batchcls.records import Preprocess, printable
 from batchcls.reference import Reference, torch_answer
@@ -95,7 +95,7 @@ def build(
         if calibrate and source.recipe.precision != "int8":
             raise RecipeError(f"{source.recipe.precision} needs nothing to calibrate with; leave --calibrate out")
         if source.recipe.precision == "int8":
-            _write_int8(source, calibrate, folder / ONNX)
+            _write_int8(source, calibrate, folder / ONNX, console)
         else:
             source.write(folder / ONNX)
         manifest = _manifest(checkpoint, printable(out.resolve().name), source, folder)
@@ -157,7 +157,7 @@ def _exported(module: nn.Module, preprocess: Preprocess) -> OnnxClassifier:
         return load_classifier(path)
 
 
-def _write_int8(source: _Source, calibrate: Path | None, path: Path) -> None:
+def _write_int8(source: _Source, calibrate: Path | None, path: Path, console: Console) -> None:
     """Quantise the network, and then put its preprocessing in front: else that would be quantised too."""
     if calibrate is None:
         raise RecipeError("int8 needs typical images to take its ranges from; name a folder: --calibrate DIR")
@@ -168,8 +168,19 @@ def _write_int8(source: _Source, calibrate: Path | None, path: Path) -> None:
         raise SlidesError(f"no image that can be read was found in {str(calibrate)!r} to calibrate with")
     classifier = source.network()
     axes = (0, 1, 2, 3) if classifier.layout == "NCHW" else (0, 2, 3, 1)
-    model = quantised(classifier.model, [np.ascontiguousarray(image.transpose(axes)) for image in images])
-    onnx.save(with_preprocessing(replace(classifier, model=model), source.recipe.preprocess), path)
+    images = [np.ascontiguousarray(image.transpose(axes)) for image in images]
+    found = quantised(classifier.model, images, LEAST_AGREEMENT)
+    if found.float_layers or found.agreement < LEAST_AGREEMENT:
+        console.print(_left_in_float(found, len(images)), highlight=False)
+    onnx.save(with_preprocessing(replace(classifier, model=found.model), source.recipe.preprocess), path)
+
+
+def _left_in_float(found: Quantised, images: int) -> str:
+    names = [name.removeprefix("network/") for name in found.float_layers]
+    few = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else "")
+    layers = f"{len(names)} layer{'s' if len(names) != 1 else ''} left in float32{': ' if names else ''}{few}"
+    enough = "" if found.agreement >= LEAST_AGREEMENT else f", below {LEAST_AGREEMENT}; build with --precision fp16"
+    return f"int8 with {layers}; top-1 agreement over {images:,} images of --calibrate is {found.agreement:.4f}{enough}"
 
 
 def _manifest(checkpoint: Path, name: str, source: _Source, folder: Path) -> Manifest:

@@ -20,6 +20,7 @@ SCRATCH = _CHECKOUT / "demo"
 _GPU_IMAGES = 20_480
 _MAIN = (FIELDS.name, CROPS.name, "crops-450x450-bmp")
 """Workloads on which each stage is measured alone, so that there is a roof."""
+_EVERY_PEER = "fields-640x480"
 _CASES = ("end-to-end", "end-to-end int8", "read-only", "decode-only turbo", "engine-only", "engine-only int8")
 _RIVALS = tuple(f"torchvision-{mode}-{workers}" for mode in ("eager", "bf16") for workers in (0, 1, 2))
 
@@ -85,13 +86,14 @@ def run(
 
 
 @main.command()
-@click.option("--repeats", type=click.IntRange(1), default=LEAST_SAMPLES, show_default=True)
+@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True)
 def growth(repeats: int) -> None:
     """Measure how speed and memory change with files, batch, threads and damaged files, on the CPU."""
-    from benchmarks.growth import WORKLOAD, steps
+    from benchmarks.growth import steps
+    from benchmarks.report import GROWTH
     from benchmarks.suite import Course, run_suite
 
-    course = Course(WORKLOAD, CROPS.draw(SCRATCH), ENGINE, SCRATCH, "cpu", Console(stderr=True))
+    course = Course(GROWTH, CROPS.draw(SCRATCH), ENGINE, SCRATCH, "cpu", Console(stderr=True))
     for record in run_suite(course, list(steps(course)), repeats=repeats):
         record.append(_today())
 
@@ -168,7 +170,7 @@ def _default_peers(workload: str, device: str) -> list[str]:
 
     if workload in WORKLOADS and WORKLOADS[workload].corrupt:
         return []  # a DataLoader's run ends at its first corrupt file
-    wanted = PEERS if workload == CROPS.name else _RIVALS
+    wanted = PEERS if workload == _EVERY_PEER else _RIVALS
     return [name for name in wanted if device.partition(":")[0] in PEERS[name].devices and installed(PEERS[name])]
 
 

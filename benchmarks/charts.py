@@ -8,9 +8,9 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from benchmarks.growth import FILES, WORKLOAD
+from benchmarks.growth import FILES
 from benchmarks.record import Record
-from benchmarks.report import EXPERT, PLAIN, WHOLE, Run, rival
+from benchmarks.report import EXPERT, GROWTH, PLAIN, WHOLE, Run, rival
 
 mpl.use("svg")
 _STYLE: dict[Any, Any] = {
@@ -34,8 +34,8 @@ def draw(runs: Mapping[str, Run], folder: Path) -> None:
         whole = {workload: run for workload, run in runs.items() if rival(run, PLAIN)}
         if whole:
             _speed(whole, folder / "speed.svg")
-        if WORKLOAD in runs:
-            _growth(runs[WORKLOAD], folder / "growth.svg")
+        if GROWTH in runs:
+            _growth(runs[GROWTH], folder / "growth.svg")
 
 
 def _speed(runs: Mapping[str, Run], path: Path) -> None:

@@ -9,7 +9,6 @@ from batchcls.machine import cores
 from benchmarks.suite import Course, Entrant, cases
 from benchmarks.workload import CROPS, linked
 
-WORKLOAD = "growth"
 FILES = (1_000, 10_000, 50_000, 200_000)
 _BATCHES = (1, 8, 64, 256, 512)
 _CORRUPT = (0.01, 0.1)

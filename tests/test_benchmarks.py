@@ -20,10 +20,9 @@ from batchcls.manifest import ONNX, Manifest
 from benchmarks.cases import CASES
 from benchmarks.charts import draw
 from benchmarks.check import changes
-from benchmarks.growth import WORKLOAD
 from benchmarks.networks import unfused_googlenet
 from benchmarks.record import RESULTS, Record
-from benchmarks.report import EXPERT, PLAIN, committed, newest, pairs, ratios, shares, table
+from benchmarks.report import EXPERT, GROWTH, PLAIN, committed, newest, pairs, ratios, shares, table
 from benchmarks.suite import Course, cases, compared, run_suite
 from benchmarks.workload import CROPS, Workload, draw_field, linked
 from tests.conftest import ALL4
@@ -196,11 +195,11 @@ def test_the_check_command_ends_with_1_if_something_got_slower(tmp_path: Path) -
 
 
 def test_charts_are_the_same_whenever_they_are_drawn(tmp_path: Path) -> None:
-    growth = [record(f"{files} files, no inference", [1.0] * 5, workload=WORKLOAD) for files in ("1,000", "10,000")]
+    growth = [record(f"{files} files, no inference", [1.0] * 5, workload=GROWTH) for files in ("1,000", "10,000")]
     charts = []
     for name in ("once", "again"):
         (tmp_path / name).mkdir()
-        draw({"w": a_run("r", 1.25), WORKLOAD: growth}, tmp_path / name)
+        draw({"w": a_run("r", 1.25), GROWTH: growth}, tmp_path / name)
         charts.append({path.name: path.read_text() for path in (tmp_path / name).iterdir()})
     assert charts[0].keys() == {"speed.svg", "growth.svg"}
     assert charts[0] == charts[1]

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
+import openvino as ov
 import pytest
 import torch
 import torchvision
@@ -30,9 +31,11 @@ from batchcls.cli import main
 from batchcls.errors import EngineError, VerificationError
 from batchcls.fit import fit_gpu, fit_targets
 from batchcls.manifest import Manifest, sha256
+from batchcls.onnx_classifier import load_classifier
 from batchcls.plan import PlanOptions
 from batchcls.postprocess import predictions
 from batchcls.probes import COUNT, probe_pixels
+from batchcls.quantise import quantised
 from batchcls.records import EngineInfo, Logits, Pixels
 from batchcls.sidecar import Check, Sidecar
 from batchcls.signed import signed_activations
@@ -76,8 +79,14 @@ def normalised(pixels: Pixels) -> npt.NDArray[np.float32]:
     return np.ascontiguousarray(((pixels / np.float32(255) - MEAN) / STD).transpose(0, 3, 1, 2))
 
 
-def convolutional(fields: Path, layout: str = "NCHW", takes: int = TensorProto.FLOAT) -> onnx.ModelProto:
-    """Two convolutions, each with a ReLU behind it, and an answer in which the fields differ."""
+def convolutional(
+    fields: Path, layout: str = "NCHW", takes: int = TensorProto.FLOAT, loudest: float = 1
+) -> onnx.ModelProto:
+    """Two convolutions, each with a ReLU behind it, and an answer in which the fields differ.
+
+    Args:
+        loudest: By how much the first channel between them is louder than it would be; the second takes it back.
+    """
     random = np.random.default_rng(3)
     w1, b1 = random.normal(0, 0.25, (8, 3, 3, 3)), random.normal(0, 0.1, 8)
     w2, b2 = random.normal(0, 0.15, (16, 8, 3, 3)), random.normal(0, 0.1, 16)
@@ -89,6 +98,7 @@ def convolutional(fields: Path, layout: str = "NCHW", takes: int = TensorProto.F
     most = np.linalg.svd(features - features.mean(axis=0), full_matrices=False)[2][:2].T
     w3 = most / (features @ most).std(axis=0) @ np.array([[1.5, -0.75, -0.75], [0, 1.3, -1.3]])
     b3 = -(features @ w3).mean(axis=0)
+    w1[0], b1[0], w2[:, 0] = w1[0] * loudest, b1[0] * loudest, w2[:, 0] / loudest
     weights = {"w1": w1, "b1": b1, "w2": w2, "b2": b2, "w3": w3, "b3": b3}
     numbers = np.float16 if takes == TensorProto.FLOAT16 else np.float32
     before, nodes = "image", []
@@ -135,6 +145,25 @@ def fp32(small: Path) -> Path:
 def int8(small: Path, fields: Path) -> Path:
     out = small.parent / "int8"
     return made(small, "--out", out, "--labels", "a,b,c", "--precision", "int8", "--calibrate", fields)
+
+
+@pytest.fixture(scope="module")
+def unequal(fields: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Answers as ``small`` does, with a channel so loud that int8 leaves nothing of the others."""
+    path = tmp_path_factory.mktemp("onnx") / "unequal.onnx"
+    onnx.save(convolutional(fields, loudest=100), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def partly_int8(unequal: Path, fields: Path) -> tuple[Result, Path]:
+    """What a build says that leaves a layer in float32, and its engine folder."""
+    out = unequal.parent / "e"
+    result = built(
+        unequal, "--out", out, "--labels", "a,b,c", "--precision", "int8", "--calibrate", fields, "--verify", fields
+    )
+    assert result.exit_code == 0, result.output
+    return result, out
 
 
 @pytest.fixture(scope="module")
@@ -194,6 +223,41 @@ def test_an_int8_engine_answers_like_float32(int8: Path, fp32: Path, fields: Pat
         assert engine.info.precision == "int8"
 
 
+def computed_in_int8(folder: Path) -> list[bool]:
+    """Of the convolutions, in OpenVINO's order."""
+    model = ov.Core().read_model(folder / "model.onnx")
+    model.reshape([8, SIDE, SIDE, 3])
+    steps = [step.get_rt_info() for step in ov.compile_model(model, "CPU").get_runtime_model().get_ordered_ops()]
+    kernels = [step["primitiveType"].astype(str) for step in steps if step["layerType"].astype(str) == "Convolution"]
+    return ["8" in kernel.rpartition("_")[2] for kernel in kernels]  # such as brgconv_avx512_I8
+
+
+def test_an_int8_build_leaves_in_float32_what_int8_would_spoil_and_says_so(
+    partly_int8: tuple[Result, Path], int8: Path
+) -> None:
+    result, engine = partly_int8
+
+    assert "int8 with 1 layer left in float32: c; top-1 agreement over 24 images of --calibrate is 1.0000\n" in (
+        result.stderr
+    )
+    verification = Manifest.read(engine).verification
+    assert verification is not None
+    assert (verification.images, verification.top1_agreement) == (IMAGES, 1.0)
+    assert computed_in_int8(engine) == [True, False]
+    assert computed_in_int8(int8) == [True, True]
+
+
+def test_what_int8_would_spoil_is_spoilt_without_that(unequal: Path, fields: Path) -> None:
+    """Else the test above would say little."""
+    images = [image[None] for image in normalised(shown(fields, SIDE))]
+    model = load_classifier(unequal).model
+
+    plain, mended = quantised(model, images, 0), quantised(model, images, 0.995)
+
+    assert (plain.float_layers, mended.float_layers) == ((), ("network/c",))
+    assert plain.agreement < 0.995 <= mended.agreement
+
+
 def test_normalisation_is_not_computed_in_int8(int8: Path) -> None:
     graph = onnx.load(int8 / "model.onnx").graph
     operators = [node.op_type for node in graph.node]
@@ -231,12 +295,13 @@ def test_a_trained_network_answers_like_float32(
     assert Manifest.read(engine).precision == name.partition("_")[2]
 
 
-@pytest.mark.parametrize("name", ["fp32", "int8", "resnet_bf16", "resnet_int8"])
+@pytest.mark.parametrize("name", ["fp32", "int8", "partly_int8", "resnet_bf16", "resnet_int8"])
 def test_tensorrt_makes_plans_in_each_precision(
     name: str, request: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
-    engine = Path(shutil.copytree(request.getfixturevalue(name), tmp_path / "e"))
+    made = request.getfixturevalue(name)
+    engine = Path(shutil.copytree(made[1] if name == "partly_int8" else made, tmp_path / "e"))
 
     fit_targets(engine, ["sm86", "sm89", "sm120"], PlanOptions(8), Console(quiet=True))
 
@@ -246,7 +311,7 @@ def test_tensorrt_makes_plans_in_each_precision(
     for card in ("sm86", "sm89", "sm120"):
         said = Sidecar.read(engine / "plans" / f"{card}-any-tensorrt_rtx.json")
         plan = engine / "plans" / f"{card}-any-tensorrt_rtx.plan"
-        assert said.precision == manifest.precision == name.removeprefix("resnet_")
+        assert said.precision == manifest.precision == name.rpartition("_")[2]
         assert said.onnx_sha256 == manifest.onnx_sha256 == sha256(engine / "model.onnx")
         assert (said.plan_sha256, said.plan_bytes) == (sha256(plan), plan.stat().st_size)
 
