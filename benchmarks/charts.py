@@ -67,6 +67,7 @@ def _growth(run: Run, path: Path) -> None:
     memory.plot(files, [by_files[count].peak_memory_bytes / 2**20 for count in files], "o-", color=_COLOURS["B"])
     for axes, label in ((speed, "images/s without inference"), (memory, "peak memory, MiB")):
         axes.set_xscale("log")
+        axes.margins(y=0.15)
         axes.set_ylim(bottom=0)
         axes.set_xlabel("files")
         axes.set_ylabel(label)

@@ -7,6 +7,7 @@ from statistics import median
 from benchmarks.record import LEAST_SAMPLES, RESULTS, Record
 
 README = Path(__file__).parent.parent / "README.md"
+WHOLE_REPORT = RESULTS / "README.md"
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 PLAIN, EXPERT = "torchvision DataLoader, eager FP32", "torchvision DataLoader, channels_last BF16 autocast"
 GROWTH = "growth"
@@ -40,23 +41,39 @@ def chosen(records: Iterable[Record]) -> dict[str, list[Record]]:
     return newest(records) | newest((record for record in records if record.workload == GROWTH), least_samples=1)
 
 
-def table(runs: Mapping[str, Run]) -> str:
-    """The runs as a table in Markdown."""
+def table(runs: Mapping[str, Run], *, stages: bool = True) -> str:
+    """The runs as a table in Markdown, with what is measured of a stage alone or without."""
     lines = [_HEAD, "|" + "---|" * (_HEAD.count("|") - 1)]
     for run in runs.values():
-        lines += [_row(record, run) for record in run]
+        lines += [_row(record, run) for record in run if stages or record.top1_agreement is not None]
     return "\n".join(lines)
 
 
+def summary(runs: Mapping[str, Run]) -> str:
+    """What the README shows."""
+    return table({workload: run for workload, run in runs.items() if workload != GROWTH}, stages=False)
+
+
+def whole(runs: Mapping[str, Run]) -> str:
+    """What stands beside the records: every row, and where it was measured."""
+    parts = ["# What was measured", "Made by `python -m benchmarks report` from the newest records here.", table(runs)]
+    places = dict.fromkeys(
+        f"- {workload}: {run[0].machine['cpu']}, {run[0].machine['cores']} cores, commit {run[0].commit}, {run[0].run}"
+        for workload, run in runs.items()
+    )
+    return "\n\n".join([*parts, "\n".join(places)]) + "\n"
+
+
 def write_readme() -> None:
-    """Put the table between the README's markers, and draw the charts beside the records."""
+    """Put the summary between the README's markers, and the whole table and the charts beside the records."""
     from benchmarks.charts import draw
 
     runs = chosen(committed())
     text = README.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    README.write_text(f"{before}{BEGIN}\n{table(runs)}\n{END}{after}", encoding="utf-8")
+    README.write_text(f"{before}{BEGIN}\n{summary(runs)}\n{END}{after}", encoding="utf-8")
+    WHOLE_REPORT.write_text(whole(runs), encoding="utf-8")
     draw(runs, RESULTS)
 
 

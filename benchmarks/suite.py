@@ -105,7 +105,7 @@ def run_suite(course: Course, entrants: Sequence[Entrant], *, repeats: int) -> l
             samples[entrant.name].append(sample)
             speed = f"{sample.images / sample.elapsed_s:,.1f} images/s"
             said = f"{course.workload}, {turn + 1} of {repeats}, {entrant.name}: {speed}"
-            course.console.print(said, highlight=False)
+            course.console.print(said, highlight=False, soft_wrap=True)
     references = {"googlenet": partial(reference, course)}
     for entrant in entrants:
         if entrant.name in {peer.name for peer in PEERS.values()} and entrant.network != "googlenet":
