@@ -170,7 +170,7 @@ def _write_int8(source: _Source, calibrate: Path | None, path: Path, console: Co
     axes = (0, 1, 2, 3) if classifier.layout == "NCHW" else (0, 2, 3, 1)
     images = [np.ascontiguousarray(image.transpose(axes)) for image in images]
     found = quantised(classifier.model, images, LEAST_AGREEMENT)
-    if found.float_layers or found.agreement < LEAST_AGREEMENT:
+    if found.float_layers or not found.enough:
         console.print(_left_in_float(found, len(images)), highlight=False)
     onnx.save(with_preprocessing(replace(classifier, model=found.model), source.recipe.preprocess), path)
 
@@ -179,7 +179,7 @@ def _left_in_float(found: Quantised, images: int) -> str:
     names = [name.removeprefix("network/") for name in found.float_layers]
     few = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else "")
     layers = f"{len(names)} layer{'s' if len(names) != 1 else ''} left in float32{': ' if names else ''}{few}"
-    enough = "" if found.agreement >= LEAST_AGREEMENT else f", below {LEAST_AGREEMENT}; build with --precision fp16"
+    enough = "" if found.enough else f", below {LEAST_AGREEMENT}; build with --precision fp16"
     return f"int8 with {layers}; top-1 agreement over {images:,} images of --calibrate is {found.agreement:.4f}{enough}"
 
 

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import math
 from collections.abc import Iterable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ class Quantised:
     """By their names in the ONNX file, in its order."""
     agreement: float
     """Share of the images whose most probable class is that of float32, 0 to 1."""
+    enough: bool
+    """Whether it is what was asked for, as far as so few images can tell."""
 
 
 def quantised(model: onnx.ModelProto, images: Sequence[NormalisedImages], least_agreement: float) -> Quantised:
@@ -61,7 +64,7 @@ def quantised(model: onnx.ModelProto, images: Sequence[NormalisedImages], least_
         ours = theirs if candidate is model else _probabilities(candidate, shown)
         errors = np.abs(np.subtract(ours, theirs)).max(axis=1)
         # To rank layers by: how many labels are right says little of one layer.
-        enough = _agreement(np.array(ours), np.array(theirs)) >= least_agreement
+        enough = _enough(_agreement(np.array(ours), np.array(theirs)), len(theirs), least_agreement)
         return 1.0 if enough else 1 - errors.mean(), list(1 - errors)
 
     dataset = nncf.Dataset(list(zip(images, exact, strict=True)), lambda item: {name: item[0]})
@@ -79,7 +82,8 @@ def quantised(model: onnx.ModelProto, images: Sequence[NormalisedImages], least_
                 max_num_iterations=_MOST_STEPS, ranking_subset_size=_RANKED_BY
             ),
         )
-    return Quantised(result, _float_layers(result), _agreement(_probabilities(result, images), exact))
+    agreement = _agreement(_probabilities(result, images), exact)
+    return Quantised(result, _float_layers(result), agreement, _enough(agreement, len(images), least_agreement))
 
 
 def _probabilities(model: onnx.ModelProto, images: Sequence[NormalisedImages]) -> Probabilities:
@@ -95,6 +99,16 @@ def _probabilities(model: onnx.ModelProto, images: Sequence[NormalisedImages]) -
 
 def _agreement(ours: Probabilities, theirs: Probabilities) -> float:
     return float((ours.argmax(axis=1) == theirs.argmax(axis=1)).mean())
+
+
+def _enough(agreement: float, images: int, least_agreement: float) -> bool:
+    """Whether no more images differ than chance would bring along, two standard deviations of it.
+
+    An image or two that float32 itself is undecided on are no reason to put a layer back: GoogLeNet with its first
+    layer in float32 met 0.995 on 300 drawn images, and agreed on fewer of 1,024 others than with none (0.985, 0.996).
+    """
+    expected = images * (1 - least_agreement)
+    return images * (1 - agreement) <= expected + 2 * math.sqrt(expected)
 
 
 def _float_layers(model: onnx.ModelProto) -> tuple[str, ...]:
