@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib.metadata import version
@@ -433,40 +433,35 @@ def test_a_disk_that_takes_no_more_is_one_error_and_the_old_plan_stays(net: Path
     assert len(process.stderr.splitlines()) == 1, process.stderr
 
 
+INTERRUPTING = """
+import logging, signal
+
 class Interrupting(logging.Handler):
-    """Interrupts this process when TensorRT logs that it begins to build."""
+    interrupted = False
 
-    interrupted = 0
-
-    def emit(self, record: logging.LogRecord) -> None:
+    def emit(self, record):
         if not self.interrupted and "used during engine build" in record.getMessage():
-            self.interrupted += 1
+            self.interrupted = True
             signal.raise_signal(signal.SIGINT)
+        if "canceled by user" in record.getMessage():
+            print(record.getMessage())
+
+log = logging.getLogger("batchcls.tensorrt")
+log.addHandler(Interrupting())
+log.setLevel(logging.DEBUG)
+log.propagate = False
+"""
 
 
-@pytest.fixture
-def interrupting() -> Iterator[Interrupting]:
-    log = logging.getLogger("batchcls.tensorrt")
-    level, handler = log.level, Interrupting()
-    log.addHandler(handler)
-    log.setLevel(logging.DEBUG)
-    yield handler
-    log.setLevel(level)
-    log.removeHandler(handler)
+def test_an_interrupt_within_tensorrt_stops_it_and_leaves_nothing_behind(net: Path) -> None:
+    before = content(net)
 
+    # In a process of its own: on a loaded machine TensorRT for RTX 1.7 was once seen to crash while it was stopped.
+    process = fitted_by_process(net, "--target", "sm86,sm89", code=INTERRUPTING)
 
-def test_an_interrupt_within_tensorrt_stops_it_and_leaves_nothing_behind(
-    net: Path, interrupting: Interrupting, caplog: pytest.LogCaptureFixture
-) -> None:
-    before, handler_before = content(net), signal.getsignal(signal.SIGINT)
-
-    result = fitted(net, "--target", "sm86,sm89")
-
-    assert interrupting.interrupted == 1
-    assert "Build canceled by user" in caplog.text
-    assert result.exit_code == 130
-    assert result.stderr == "batchcls: interrupted\n"
-    assert signal.getsignal(signal.SIGINT) is handler_before
+    assert "Build canceled by user" in process.stdout
+    assert process.returncode == 130
+    assert process.stderr == "batchcls: interrupted\n"
     assert content(net) == before
     assert sorted(path.name for path in net.iterdir()) == ["README.md", "engine.json", "model.onnx"]
 
