@@ -16,6 +16,7 @@ from batchcls.records import NormalisedImages
 
 logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # which misses a GPU that nobody needs
 import nncf  # noqa: E402
+from nncf.quantization.advanced_parameters import OverflowFix  # noqa: E402
 
 IMAGES = 300
 """That the ranges of activations are taken from."""
@@ -48,6 +49,11 @@ def quantised(model: onnx.ModelProto, images: Sequence[NormalisedImages], least_
     Zero points are 0: weights are signed, and what follows a ReLU is unsigned. Layers are put back one by one, those
     first without which the answers come closest to float32's; of which there may not be enough in 20 steps.
 
+    Two of NNCF's habits are left out, for what they cost GoogLeNet on 2,048 drawn cells (mean error of a probability;
+    both 0.015, neither 0.0045). It gives the first layer's weights half their range, lest a CPU without VNNI overflow
+    (0.026 without the other): such a one shows at the start of a run, where its answers are compared with those of
+    the build. And it shifts biases by means over the few images (0.021).
+
     Args:
         model: With one input, of normalised images; its nodes are given names where they have none.
         images: Typical ones, each as the model takes it, batch axis and all. They are both calibrated and measured
@@ -78,6 +84,9 @@ def quantised(model: onnx.ModelProto, images: Sequence[NormalisedImages], least_
             max_drop=0,
             preset=nncf.QuantizationPreset.PERFORMANCE,
             subset_size=IMAGES,
+            advanced_quantization_parameters=nncf.AdvancedQuantizationParameters(
+                overflow_fix=OverflowFix.DISABLE, disable_bias_correction=True
+            ),
             advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(
                 max_num_iterations=_MOST_STEPS, ranking_subset_size=_RANKED_BY
             ),
@@ -102,13 +111,14 @@ def _agreement(ours: Probabilities, theirs: Probabilities) -> float:
 
 
 def _enough(agreement: float, images: int, least_agreement: float) -> bool:
-    """Whether no more images differ than chance would bring along, two standard deviations of it.
+    """Whether no more images differ than chance would bring along, three standard deviations of it.
 
-    An image or two that float32 itself is undecided on are no reason to put a layer back: GoogLeNet with its first
-    layer in float32 met 0.995 on 300 drawn images, and agreed on fewer of 1,024 others than with none (0.985, 0.996).
+    Few images that float32 itself is undecided on are no reason to put a layer back: GoogLeNet with its first layer
+    in float32 differed on one of 300 drawn images, with none on five, and yet agreed on fewer of 1,024 others than
+    with none (0.985, 0.996). What layers are put back for must be more than that.
     """
     expected = images * (1 - least_agreement)
-    return images * (1 - agreement) <= expected + 2 * math.sqrt(expected)
+    return images * (1 - agreement) <= expected + 3 * math.sqrt(expected)
 
 
 def _float_layers(model: onnx.ModelProto) -> tuple[str, ...]:
