@@ -16,7 +16,7 @@ from torch import nn
 
 from batchcls import machine
 from batchcls.backends import open_engine
-from batchcls.checkpoint import load_network
+from batchcls.checkpoint import load_network, recorded_recipe
 from batchcls.decoders import DEFAULT, open_decoder
 from batchcls.discover import Listing
 from batchcls.errors import EngineError, RecipeError, SlidesError, VerificationError
@@ -29,6 +29,7 @@ from batchcls.quantise import IMAGES, Quantised, quantised
 from batchcls.recipe import Recipe
 from batchcls.records import Preprocess, printable
 from batchcls.reference import Reference, torch_answer
+from batchcls.temperature import temper, tempered
 from batchcls.verify import verify
 
 LEAST_AGREEMENT = 0.995
@@ -98,6 +99,8 @@ def build(
             _write_int8(source, calibrate, folder / ONNX, console)
         else:
             source.write(folder / ONNX)
+        if source.recipe.temperature != 1:
+            temper(folder / ONNX, source.recipe.temperature)
         manifest = _manifest(checkpoint, printable(out.resolve().name), source, folder)
         manifest.write(folder)
         verification = _verified(folder, source, images, console)
@@ -107,14 +110,15 @@ def build(
 
 
 def _read_weights(checkpoint: Path, recipe: Path | None, values: Mapping[str, Any]) -> _Source:
-    first = Recipe.compose(recipe, values)
+    found = recorded_recipe(checkpoint)
+    first = Recipe.compose(recipe, values, found)
     network = load_network(checkpoint, first.architecture, transform_input=first.preprocess.transform_input)
-    full = Recipe.compose(recipe, {**values, "architecture": network.architecture})
+    full = Recipe.compose(recipe, {**values, "architecture": network.architecture}, found)
     full = replace(full, precision="fp16" if full.precision == "auto" else full.precision)
     return _Source(
         recipe=full,
         classes=network.classes,
-        reference=Reference(torch_answer(network.module), full.preprocess),
+        reference=Reference(tempered(torch_answer(network.module), full.temperature), full.preprocess),
         reference_name="Pillow, torchvision transforms, torch float32",
         notes=tuple(f"left out, as no part of {network.architecture}: {name}" for name in network.ignored),
         write=lambda path: export(network.module, full.preprocess, full.precision, path),
@@ -142,7 +146,7 @@ def _read_onnx(checkpoint: Path, recipe: Path | None, values: Mapping[str, Any])
     return _Source(
         recipe=full.with_values({"precision": precision, "layout": classifier.layout}),
         classes=classifier.classes,
-        reference=Reference(own_answer(checkpoint, classifier), full.preprocess),
+        reference=Reference(tempered(own_answer(checkpoint, classifier), full.temperature), full.preprocess),
         reference_name="Pillow, torchvision transforms, the ONNX file itself in float32 by OpenVINO",
         notes=(),
         write=lambda path: onnx.save(with_preprocessing(classifier, full.preprocess), path),
@@ -192,6 +196,7 @@ def _manifest(checkpoint: Path, name: str, source: _Source, folder: Path) -> Man
         labels=recipe.labels,
         preprocess=recipe.preprocess,
         precision=recipe.precision,
+        temperature=recipe.temperature,
         checkpoint=printable(checkpoint.name),
         checkpoint_sha256=sha256(checkpoint),
         onnx_sha256=sha256(folder / ONNX),

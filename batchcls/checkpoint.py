@@ -1,5 +1,6 @@
 """A trained file becomes a verified network; no code from the file is ever run."""
 
+import json
 import re
 import struct
 import warnings
@@ -11,12 +12,14 @@ from pickle import UnpicklingError
 from typing import Any, Self
 
 import torch
-from safetensors import SafetensorError
+import torchvision
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from batchcls.errors import CheckpointError
 from batchcls.networks import ARCHITECTURES, LAST_LAYERS, TRANSFORMING, empty_network
+from batchcls.records import METADATA_KEY
 
 _AUXILIARY = re.compile(r"(^|\.)(aux1|aux2|AuxLogits)\.")
 """Heads that only training uses."""
@@ -83,6 +86,60 @@ def load_network(path: Path, architecture: str = "", *, transform_input: bool = 
         {name: fit.tensors.get(name, torch.zeros(())) for name in module.state_dict()}
     )
     return Network(fit.architecture, fit.classes, module.eval().requires_grad_(False), fit.ignored)
+
+
+def starting_tensors(path: Path, architecture: str) -> tuple[dict[str, Tensor], int]:
+    """What of a trained file an ``architecture`` can begin with, float32, and of how many classes its last layer is.
+
+    Raises:
+        CheckpointError: If the file cannot be read, or is of another network.
+    """
+    tensors = read_tensors(path)
+    fit = _Fit.of(architecture, tensors)
+    last = [name for name in fit.missing if name.startswith(f"{fit.last_layer.partition('.')[0]}.")]
+    if set(fit.missing) - set(last):
+        closest = max((_Fit.of(name, tensors) for name in ARCHITECTURES), key=lambda other: other.score)
+        raise CheckpointError(f"{str(path)!r} {_misfit(fit, fit if closest.score <= fit.score else closest)}")
+    return dict(fit.tensors), 0 if last else fit.classes
+
+
+def pretrained_tensors(architecture: str) -> dict[str, Tensor]:
+    """torchvision's own weights, of ImageNet's 1,000 classes; fetched if this machine has not fetched them before.
+
+    Raises:
+        CheckpointError: If there are none, or they cannot be fetched.
+    """
+    try:
+        weights = torchvision.models.get_model_weights(architecture).DEFAULT
+        return dict(weights.get_state_dict(progress=False, check_hash=True))
+    except (ValueError, AttributeError) as error:
+        raise CheckpointError(f"torchvision has no weights of {architecture!r}; train it from scratch") from error
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(
+            f"torchvision's weights of {architecture!r} could not be fetched from {weights.url} ({error}); "
+            "fetch that file elsewhere, and name it: --weights FILE"
+        ) from error
+
+
+def recorded_recipe(path: Path) -> dict[str, Any]:
+    """What a file that `batchcls train` wrote says of itself, as the keys of a recipe; empty for any other file.
+
+    Raises:
+        CheckpointError: If it says something that is not understood.
+    """
+    if path.suffix != ".safetensors":
+        return {}
+    try:
+        with safe_open(path, "pt") as file:
+            text = (file.metadata() or {}).get(METADATA_KEY.decode())
+        values = json.loads(text)["recipe"] if text else {}
+        if not isinstance(values, dict):
+            raise TypeError("its recipe is no object")
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{str(path)!r} cannot be read as safetensors: {error}") from error
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"the metadata of {str(path)!r} is not that of batchcls train: {error}") from error
+    return values
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -198,11 +198,16 @@ def _finish(run: _Run, slides: Sequence[Path], options: RunOptions, started: flo
     if counts.errors.get("corrupt", 0) == counts.rows >= _SUSPICIOUS_FILES:
         tally.warnings.append(f"not one of {counts.rows:,} files could be decoded; see whether --decoder pillow can")
     tally.rows, tally.labels, tally.errors = counts.rows, Counter(counts.labels), Counter(counts.errors)
+    _measure(run, started)
     since = perf_counter()
     output.finish(_metadata(run, slides, options))
     tally.spend({"write": perf_counter() - since})
-    tally.elapsed_s = perf_counter() - started
-    tally.peak_memory_bytes = machine.peak_memory_bytes() + run.scorer.peak_memory_bytes
+    _measure(run, started)
+
+
+def _measure(run: _Run, started: float) -> None:
+    run.tally.elapsed_s = perf_counter() - started
+    run.tally.peak_memory_bytes = machine.peak_memory_bytes() + run.scorer.peak_memory_bytes
 
 
 def _metadata(run: _Run, slides: Sequence[Path], options: RunOptions) -> dict[str, Any]:
@@ -210,7 +215,7 @@ def _metadata(run: _Run, slides: Sequence[Path], options: RunOptions) -> dict[st
     tally, info = run.tally, asdict(run.scorer.info)
     return {
         "versions": machine.versions(),
-        "engine": {key: info[key] for key in ("name", "onnx_sha256", "checkpoint_sha256")},
+        "engine": {key: info[key] for key in ("name", "onnx_sha256", "checkpoint_sha256", "temperature")},
         "labels": info["labels"],
         "preprocess": info["preprocess"],
         **{key: info[key] for key in ("precision", "backend", "device")},
@@ -222,6 +227,13 @@ def _metadata(run: _Run, slides: Sequence[Path], options: RunOptions) -> dict[st
             "labels": tally.labels,
             "errors": tally.errors,
             "skipped": tally.skipped,
+        },
+        "throughput": {  # up to now: the file is still to be written
+            "files": tally.rows - tally.resumed_rows,
+            "elapsed_s": tally.elapsed_s,
+            "images_per_s": tally.images_per_s,
+            "seconds": tally.seconds,
+            "peak_memory_bytes": tally.peak_memory_bytes,
         },
         "unlisted_folders": tally.unlisted,
         "started": run.output.started,

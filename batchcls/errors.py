@@ -35,6 +35,14 @@ class SlidesError(BatchclsError):
     """Nothing to classify was found where slides were said to be."""
 
 
+class LabelsError(BatchclsError):
+    """Labelled images, or a predictions file, that cannot be used as they are."""
+
+
+class TrainingError(BatchclsError):
+    """A training that cannot begin, or that went nowhere."""
+
+
 class OutputError(BatchclsError):
     """An output that may not be written, or that the disk refused."""
 

@@ -175,6 +175,12 @@ def cpu_model() -> str:
     return _cpuinfo("model name") or platform.processor() or platform.machine()
 
 
+def cpu_features() -> list[str]:
+    """Those of its instruction sets that make a difference to networks."""
+    flags = set(_cpuinfo("flags").split())
+    return [feature for feature in _CPU_FEATURES if feature in flags]
+
+
 def cores() -> int:
     """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0))
@@ -193,10 +199,9 @@ def versions() -> dict[str, str]:
 
 def description() -> dict[str, Any]:
     """All of the above, as JSON values."""
-    flags = set(_cpuinfo("flags").split())
     return {
         "cpu": cpu_model(),
-        "cpu_features": [feature for feature in _CPU_FEATURES if feature in flags],
+        "cpu_features": cpu_features(),
         "cores": cores(),
         "gpus": [asdict(gpu) for gpu in gpus()],
         "driver": driver(),

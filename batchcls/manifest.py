@@ -53,6 +53,8 @@ class Manifest:
     onnx_sha256: str
     built: str
     """UTC, ISO 8601."""
+    temperature: float = 1.0
+    """That the logits of the trained network were divided by."""
     versions: Mapping[str, str] = field(default_factory=dict)
     reference: tuple[tuple[float, ...], ...] = ()
     """Float32 logits of the training framework for `batchcls.probes`, by image; empty in folders of older versions."""
@@ -79,7 +81,8 @@ class Manifest:
     def _parse(cls, values: Any) -> Self:
         if values["format"] != FORMAT:
             raise ValueError(f"its format is {values['format']!r}, this batchcls reads {FORMAT}")
-        recipe = Recipe().with_values({"labels": values["labels"], **values["preprocess"]})
+        temperature = values.get("temperature", 1.0)  # folders of older versions have none
+        recipe = Recipe().with_values({"labels": values["labels"], "temperature": temperature, **values["preprocess"]})
         if not recipe.labels:
             raise ValueError("it names no labels")
         if not isinstance(values["versions"], dict):
@@ -97,6 +100,7 @@ class Manifest:
         return cls(
             labels=recipe.labels,
             preprocess=recipe.preprocess,
+            temperature=recipe.temperature,
             versions={str(key): str(value) for key, value in values["versions"].items()},
             reference=reference,
             verification=verification and Verification(**verification),
@@ -114,6 +118,7 @@ class Manifest:
             backend=backend,
             device=device,
             precision=precision,
+            temperature=self.temperature,
         )
 
     def write(self, folder: Path) -> None:

@@ -1,5 +1,6 @@
 """torchvision's networks without their weights, and what engines add to them."""
 
+from itertools import pairwise
 from typing import cast
 
 import torch
@@ -20,12 +21,57 @@ LAST_LAYERS = {
     "vgg16_bn": "classifier.6",
     "alexnet": "classifier.6",
     "mobilenet_v2": "classifier.1",
+    "cnn": "fc",
 }
-"""Every architecture that is known, and its last layer as torchvision builds it."""
+"""Every architecture that is known, and its last layer as torchvision builds it; `SmallCnn` is our own."""
+
+CAM_LAYERS = {
+    "googlenet": "inception5b",
+    "inception_v3": "Mixed_7c",
+    "resnet18": "layer4",
+    "resnet34": "layer4",
+    "resnet50": "layer4",
+    "resnet101": "layer4",
+    "vgg16": "features",
+    "vgg16_bn": "features",
+    "alexnet": "features",
+    "mobilenet_v2": "features",
+    "cnn": "features",
+}
+"""Where each still knows what stands where in an image, for the last time."""
 
 ARCHITECTURES = tuple(LAST_LAYERS)
 TRANSFORMING = ("googlenet", "inception_v3")
 """Networks with torchvision's ``transform_input``."""
+
+
+class SmallCnn(nn.Module):
+    """Five convolutions, each halving the image: what a network that knows of nothing better comes to."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        widths = (3, 16, 32, 64, 96, 128)
+        layers: list[nn.Module] = []
+        for before, after in pairwise(widths):
+            layers += [nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+            layers += [nn.MaxPool2d(2)]
+        self.features = nn.Sequential(*layers)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(widths[-1], num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.fc(torch.flatten(self.avgpool(self.features(images)), 1))
+        return logits
+
+
+def trainable_network(architecture: str, classes: int, *, transform_input: bool = False) -> nn.Module:
+    """A network with fresh random weights, in training mode, with its auxiliary heads where it has such."""
+    if architecture == "cnn":
+        return SmallCnn(classes)
+    inception = {"aux_logits": True, "init_weights": True, "transform_input": transform_input}
+    options = inception if architecture in TRANSFORMING else {}
+    module: nn.Module = torchvision.models.get_model(architecture, weights=None, num_classes=classes, **options)
+    return module
 
 
 def empty_network(architecture: str, classes: int, last_layer: str = "", *, transform_input: bool = False) -> nn.Module:
@@ -38,6 +84,8 @@ def empty_network(architecture: str, classes: int, last_layer: str = "", *, tran
     inception = {"aux_logits": False, "init_weights": False, "transform_input": transform_input}
     options = inception if architecture in TRANSFORMING else {}
     with torch.device("meta"):
+        if architecture == "cnn":
+            return SmallCnn(classes).eval()
         module = torchvision.models.get_model(architecture, weights=None, num_classes=classes, **options)
         if last_layer == "classifier":
             features = next(layer.in_features for layer in module.classifier if isinstance(layer, nn.Linear))

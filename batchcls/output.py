@@ -18,9 +18,8 @@ import pyarrow.parquet as pq
 
 from batchcls.errors import OutputError
 from batchcls.partial import Partial
-from batchcls.records import Scored, Slide, printable
+from batchcls.records import METADATA_KEY, Scored, Slide, printable
 
-METADATA_KEY = b"batchcls"
 _PART_ROWS = 16_384
 _PART_SECONDS = 10.0
 """A kill costs the part that is open: at most so many rows, or what so many seconds decoded."""

@@ -17,6 +17,10 @@ from batchcls.errors import OutputError
 class Partial:
     """``path``.partial, held by this process alone from construction until `close`.
 
+    Attributes:
+        folder: It; other files may stand there too, until `finish` drops them.
+        started: When the first of the runs that share this output started; UTC, ISO 8601.
+
     Args:
         path: The output, which takes its place by `finish`.
         part_schema: Of the rows that `append` takes.
@@ -28,14 +32,14 @@ class Partial:
 
     def __init__(self, path: Path, part_schema: pa.Schema, identity: Mapping[str, Any]) -> None:
         self._path = path
-        self._folder = path.with_name(path.name + ".partial")
+        self.folder = path.with_name(path.name + ".partial")
         self._part_schema = part_schema
         with self.refusals():
             self._lock = self._locked()
         try:
             with self.refusals():
                 self.started = self._agree(json.loads(json.dumps(identity)))
-                self._parts = sorted(self._folder.glob("part-*.arrow"))
+                self._parts = sorted(self.folder.glob("part-*.arrow"))
         except OutputError:
             self.close()
             raise
@@ -43,7 +47,7 @@ class Partial:
     @property
     def whole(self) -> Path:
         """Where to write the output, whole, before `finish`."""
-        return self._folder / "whole.parquet"
+        return self.folder / "whole.parquet"
 
     def append(self, rows: list[pa.RecordBatch]) -> None:
         """Bring ``rows`` to the disk as one more part, whole or not at all.
@@ -56,7 +60,7 @@ class Partial:
             for batch in rows:
                 writer.write_batch(batch)
         number = int(self._parts[-1].stem.removeprefix("part-")) + 1 if self._parts else 0
-        part = self._folder / f"part-{number:06d}.arrow"
+        part = self.folder / f"part-{number:06d}.arrow"
         with self.refusals():
             _write_whole(part, sink.getvalue())
         self._parts.append(part)
@@ -68,7 +72,7 @@ class Partial:
             return pa.concat_tables([self._part_schema.empty_table(), *tables])
         except (pa.ArrowException, OSError) as error:
             raise OutputError(
-                f"{str(self._folder)!r} cannot be read: {error}; start over: rm -r {self._folder}"
+                f"{str(self.folder)!r} cannot be read: {error}; start over: rm -r {self.folder}"
             ) from error
 
     def finish(self) -> None:
@@ -82,13 +86,13 @@ class Partial:
 
     def discard(self) -> None:
         """Forget everything that is not in its place yet."""
-        for path in self._folder.iterdir():
+        for path in self.folder.iterdir():
             if path not in (self._finished, self._lock_file):
                 path.unlink()
         # Last, so that a kill in between leaves no part that a later run could take for its own.
         self._finished.unlink(missing_ok=True)
         self._lock_file.unlink()
-        self._folder.rmdir()
+        self.folder.rmdir()
 
     def close(self) -> None:
         """Let another run have the output; what is done stays."""
@@ -102,23 +106,23 @@ class Partial:
         except OSError as error:
             reason = error.strerror or str(error)
             raise OutputError(
-                f"cannot write {str(self._folder)!r}: {reason}; every finished part is kept there: "
+                f"cannot write {str(self.folder)!r}: {reason}; every finished part is kept there: "
                 "mend that, then run the same command again"
             ) from error
 
     @property
     def _finished(self) -> Path:
         """Stands from just before the whole file moves to its place until the parts are gone."""
-        return self._folder / "finished"
+        return self.folder / "finished"
 
     @property
     def _lock_file(self) -> Path:
-        return self._folder / "lock"
+        return self.folder / "lock"
 
     def _locked(self) -> int:
         """The lock, held in a folder that is still in its place."""
         while True:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
             with suppress(FileNotFoundError):  # the run that held it has just finished, folder and all
                 lock = os.open(self._lock_file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
                 try:
@@ -128,7 +132,7 @@ class Partial:
                     raise OutputError(f"another run is writing {str(self._path)!r}; wait for it, or stop it") from None
                 if not os.path.samestat(os.fstat(lock), os.stat(self._lock_file)):
                     os.close(lock)
-                elif self._finished.exists() and not (self._folder / "whole.parquet").exists():
+                elif self._finished.exists() and not (self.folder / "whole.parquet").exists():
                     self.discard()  # killed after the file was in its place
                     os.close(lock)
                 else:
@@ -136,7 +140,7 @@ class Partial:
 
     def _agree(self, identity: Mapping[str, Any]) -> str:
         """When the first of the runs that share this output started; UTC, ISO 8601."""
-        note = self._folder / "run.json"
+        note = self.folder / "run.json"
         if not note.exists():
             started = datetime.now(UTC).isoformat(timespec="milliseconds")
             _write_whole(note, json.dumps({"started": started, "identity": identity}, indent=2).encode())
@@ -145,12 +149,12 @@ class Partial:
             earlier = json.loads(note.read_text())
             found, started = dict(earlier["identity"]), str(earlier["started"])
         except (ValueError, KeyError, TypeError) as error:
-            raise OutputError(f"{str(note)!r} cannot be read; to start over: rm -r {self._folder}") from error
+            raise OutputError(f"{str(note)!r} cannot be read; to start over: rm -r {self.folder}") from error
         for key in sorted(identity.keys() | found.keys()):
             if identity.get(key) != found.get(key):
                 raise OutputError(
-                    f"{str(self._folder)!r} was begun with {key} {found.get(key)!r}, this run has "
-                    f"{identity.get(key)!r}; finish it as it was begun, or start over: rm -r {self._folder}"
+                    f"{str(self.folder)!r} was begun with {key} {found.get(key)!r}, this run has "
+                    f"{identity.get(key)!r}; finish it as it was begun, or start over: rm -r {self.folder}"
                 )
         return started
 

@@ -32,9 +32,13 @@ class Recipe:
     an ONNX classifier, which can otherwise be made int8 alone."""
     layout: Layout = "auto"
     """Of an ONNX classifier's own input; a checkpoint does not need it."""
+    temperature: float = 1.0
+    """That logits are divided by: above 1 the engine is less sure of itself than the trained network."""
     preprocess: Preprocess = field(default_factory=Preprocess)
 
     def __post_init__(self) -> None:
+        if not 0.01 <= self.temperature <= 100:
+            raise RecipeError(f"temperature is {self.temperature!r}; it must lie in 0.01..100")
         if self.precision not in get_args(Precision):
             raise RecipeError(f"precision is {self.precision!r}; use one of {get_args(Precision)}")
         if self.layout not in get_args(Layout):

@@ -56,6 +56,9 @@ class DevicePixels:
 Interpolation = Literal["bilinear", "bicubic", "lanczos"]
 Resize = Literal["stretch", "shorter"]
 
+METADATA_KEY = b"batchcls"
+"""Under which a Parquet or safetensors file says of its own making, in JSON."""
+
 _ESCAPED_BYTE = re.compile(r"\\x[0-9a-f]{2}")
 
 
@@ -124,6 +127,8 @@ class EngineInfo:
     device: str
     precision: str
     """What the backend computes in, which may be narrower than what the file stores."""
+    temperature: float = 1.0
+    """That the trained network's logits are divided by."""
 
     def check_pixels(self, pixels: Pixels | DevicePixels) -> None:
         """Refuse a batch that is not what the engine's contract asks for.

@@ -6,31 +6,11 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import nn
-from torchvision import transforms
 
 from batchcls.records import Logits, NormalisedImages, Pixels, Preprocess
+from batchcls.transforms import input_transform
 
 Answer = Callable[[NormalisedImages], Logits]
-
-_FILTERS = {
-    "bilinear": transforms.InterpolationMode.BILINEAR,
-    "bicubic": transforms.InterpolationMode.BICUBIC,
-    "lanczos": transforms.InterpolationMode.LANCZOS,
-}
-
-
-def training_transform(preprocess: Preprocess) -> Callable[[Image.Image], torch.Tensor]:
-    """torchvision's own steps from a Pillow image to a normalised (3, H, W) float32."""
-    filter_ = _FILTERS[preprocess.interpolation]
-    resize = (
-        [transforms.Resize(preprocess.size_px, filter_)]
-        if preprocess.resize == "stretch"
-        else [transforms.Resize(preprocess.shorter_px, filter_), transforms.CenterCrop(preprocess.size_px)]
-    )
-    steps: Callable[[Image.Image], torch.Tensor] = transforms.Compose(
-        [*resize, transforms.ToTensor(), transforms.Normalize(preprocess.mean, preprocess.std)]
-    )
-    return steps
 
 
 def torch_answer(module: nn.Module) -> Answer:
@@ -52,7 +32,7 @@ class Reference:
         Image.MAX_IMAGE_PIXELS = None  # files come from a decoder that has checked their size
         self._answer = answer
         self._preprocess = preprocess
-        self._transform = training_transform(preprocess)
+        self._transform = input_transform(preprocess)
 
     def logits_of_pixels(self, pixels: Pixels) -> Logits:
         """What the network answers to (N, H, W, 3) uint8 RGB that need no resizing."""

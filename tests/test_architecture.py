@@ -10,7 +10,10 @@ import pytest
 
 from tests.conftest import ROOT, draw
 
-HEAVY = {"numpy", "nvidia", "onnx", "openvino", "pandas", "PIL", "pyarrow", "tensorrt", "torch", "torchvision"}
+HEAVY = {
+    *("captum", "jinja2", "lightning", "matplotlib", "numpy", "nvidia", "onnx", "openvino", "pandas", "PIL", "pyarrow"),
+    *("scipy", "sklearn", "tensorrt", "torch", "torchmetrics", "torchvision"),
+}
 LOADED_BY = """
 import sys
 from batchcls.cli import main
@@ -32,7 +35,12 @@ def loaded_by(*arguments: str | Path) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--help",), ("--version",), ("run", "--help"), ("build", "--help"), ("info", "--help")]
+    "arguments",
+    [
+        ("--help",),
+        ("--version",),
+        *((command, "--help") for command in ("build", "evaluate", "explain", "info", "report", "run", "train")),
+    ],
 )
 def test_help_loads_nothing_heavy(arguments: tuple[str, ...]) -> None:
     loaded = loaded_by(*arguments)

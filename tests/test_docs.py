@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("command", ["build", "info", "run"])
+@pytest.mark.parametrize("command", ["build", "evaluate", "explain", "info", "report", "run", "train"])
 def test_the_readme_shows_each_commands_help(command: str) -> None:
     shown = subprocess.run(
         [sys.executable, "-m", "batchcls", command, "--help"],

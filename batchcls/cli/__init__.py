@@ -9,7 +9,7 @@ import click
 from batchcls import __version__
 from batchcls.errors import BatchclsError
 
-_COMMANDS = ("build", "info", "run")
+_COMMANDS = ("build", "evaluate", "explain", "info", "report", "run", "train")
 
 
 class Group(click.Group):

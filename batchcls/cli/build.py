@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     type=click.Choice(["fp16", "bf16", "fp32", "int8"]),
     help="Default: fp16; an ONNX file keeps its own.",
 )
+@click.option("--temperature", type=float, help="That evaluate found; logits are divided by it.  [default: 1]")
 @click.option(
     "--calibrate",
     type=click.Path(exists=True, file_okay=False, path_type=Path),

@@ -1,0 +1,47 @@
+"""``batchcls evaluate``."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from batchcls.errors import BatchclsError
+
+
+@click.command()
+@click.argument("predictions", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--truth",
+    type=click.Path(exists=True, path_type=Path),
+    required=True,
+    help="A folder with a folder of images for each class; or a CSV or Parquet file with the columns path and label.",
+)
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="The report's folder.")
+@click.option(
+    "--group-by",
+    default="",
+    metavar="COLUMN|PATTERN",
+    help="What images share that are not independent, such as a patient: a column of the truth, or a regular "
+    "expression that finds it in a path. Intervals resample groups.",
+)
+@click.option("--split", type=click.Choice(["train", "val", "test"]), help="The rows of the truth to use.")
+@click.option(
+    "--error-rate",
+    type=click.FloatRange(0, 1),
+    default=0.01,
+    show_default=True,
+    help="The most among images that are accepted without a human; a threshold is found for it.",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the intervals.")
+def evaluate(predictions: Path, truth: Path, out: Path, **options: Any) -> None:
+    """Compare what `batchcls run` wrote with the truth: figures with intervals, calibration, a threshold, a report."""
+    try:
+        from batchcls.evaluate import Asked, evaluate  # after parsing: --help stays light
+        from batchcls.findings import summary
+    except ImportError as error:
+        raise BatchclsError(
+            f"an evaluation needs {error.name}, which is not installed; run: pip install 'batchcls[report]'"
+        ) from error
+
+    metrics = evaluate(Asked(predictions, truth, **options), out)
+    click.echo(summary(metrics, out))

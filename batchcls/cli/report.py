@@ -1,0 +1,41 @@
+"""``batchcls report``."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from batchcls.cli.run import library_noise_hidden
+from batchcls.errors import OutputError
+
+
+@click.command()
+@click.argument("predictions", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The HTML file.")
+@click.option(
+    "--images",
+    type=click.IntRange(0, 1000),
+    default=24,
+    show_default=True,
+    help="How many of the least certain images to show.",
+)
+@click.option(
+    "--rows",
+    type=click.IntRange(1, 500_000),
+    default=100_000,
+    show_default=True,
+    help="How many rows the table may hold: unreadable ones first, then the least certain.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace an existing file, once the new one is whole.")
+def report(predictions: Path, out: Path, **options: Any) -> None:
+    """Show what `batchcls run` wrote to PREDICTIONS as one page, which needs no network and no other file."""
+    try:
+        from batchcls.report import report as make_report  # after parsing: --help stays light
+    except ImportError as error:
+        raise OutputError(
+            f"a report needs {error.name}, which is not installed; run: pip install 'batchcls[report]'"
+        ) from error
+
+    with library_noise_hidden():
+        made = make_report(predictions, out, **options)
+    click.echo(f"{made.rows:,} rows, {made.unreadable:,} unreadable -> {out}")

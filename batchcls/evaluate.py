@@ -1,0 +1,250 @@
+"""An evaluation: a predictions file beside the truth becomes figures, plots, pictures and a report."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+
+from batchcls import __version__
+from batchcls.advice import advice, notes, temperature_to_give
+from batchcls.calibration import calibration, risk_coverage
+from batchcls.contact_sheet import contact_sheet, data_uri, jpeg, thumbnail
+from batchcls.errors import LabelsError, OutputError
+from batchcls.findings import for_page, markdown
+from batchcls.labelled import Labelled
+from batchcls.matched import Match, matched, shown
+from batchcls.page import page
+from batchcls.plots import calibration_plot, confusion_plot, risk_coverage_plot
+from batchcls.predicted import Predicted
+from batchcls.records import printable
+from batchcls.scores import RESAMPLES, blocks, confusion, estimates
+
+_EXAMPLES = 3
+_SHEET_IMAGES, _SHEET_COLUMNS, _SHEET_SIDE_PX = 24, 6, 160
+_KINDS = {".png": "image/png", ".jpg": "image/jpeg"}
+_MOST = 1.001  # a probability, rounded
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is evaluated, and how."""
+
+    predictions: Path
+    truth: Path
+    group_by: str = ""
+    split: str | None = None
+    """Of the truth: train, val or test."""
+    error_rate: float = 0.01
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """Images with a truth and an answer: one row each."""
+
+    images: pa.Table
+    """Of the truth: ``path``, ``label``, ``group`` if it is known; and ``file``, where it was classified."""
+    truth: npt.NDArray[np.int32]
+    predicted: Predicted
+    groups: npt.NDArray[np.int64]
+
+
+def evaluate(asked: Asked, out: Path) -> dict[str, Any]:
+    """Write an evaluation below the folder ``out``, in place of an earlier one, and return what metrics.json holds.
+
+    Raises:
+        LabelsError: If the predictions or the truth cannot be used, or have no image in common.
+        OutputError: If the disk refuses.
+    """
+    with _refusals(out):
+        out.mkdir(parents=True, exist_ok=True)
+    predicted, labelled = Predicted.read(asked.predictions), Labelled.read(asked.truth, asked.group_by)
+    metrics, judged = _judged(asked, predicted, labelled)
+    answers, codes = judged.predicted.probabilities, judged.predicted.codes
+    if not np.isfinite(answers).all() or answers.min() < 0 or answers.max() > _MOST:
+        raise LabelsError(f"{str(asked.predictions)!r} holds probabilities outside 0..1; classify the images again")
+    top, right = answers.max(axis=1), judged.truth == codes
+    counts = confusion(judged.truth, codes, len(predicted.labels))
+    overall, classes = estimates(judged.truth, codes, answers, judged.groups, asked.seed)
+    named = zip(predicted.labels, counts.sum(axis=1).tolist(), counts.sum(axis=0).tolist(), classes, strict=True)
+    metrics |= {
+        "accuracy_with_unreadable_as_wrong": int(right.sum()) / metrics["matched"]["images"],
+        "overall": overall,
+        "classes": [{"label": label, "images": own, "predicted": said} | rates for label, own, said, rates in named],
+        "confusion": {"labels": list(predicted.labels), "counts": counts.tolist()},
+        "calibration": calibration(answers, judged.truth, codes, judged.groups, asked.seed),
+        "risk_coverage": risk_coverage(top, right, asked.error_rate),
+    }
+    metrics["calibration"]["temperature"]["give"] = temperature_to_give(metrics)
+    metrics |= {"advice": advice(metrics), "notes": notes(metrics)}
+    wrong = np.flatnonzero(~right)
+    wrong = wrong[np.argsort(-top[wrong], kind="stable")]
+    unsure = np.argsort(top, kind="stable")[:_SHEET_IMAGES]
+    pictures = {
+        "confusion.png": confusion_plot(counts, predicted.labels),
+        "calibration.png": calibration_plot(metrics["calibration"]),
+        "risk_coverage.png": risk_coverage_plot(metrics["risk_coverage"]),
+        "wrong.jpg": _sheet(judged, wrong[:_SHEET_IMAGES], labelled.root),
+        "uncertain.jpg": _sheet(judged, unsure, labelled.root),
+    }
+    _written(out, metrics, pictures, _csv(judged, wrong))
+    return metrics
+
+
+def _judged(asked: Asked, predicted: Predicted, labelled: Labelled) -> tuple[dict[str, Any], _Judged]:
+    """The images that can be judged, and what became of all others."""
+    table = _chosen(labelled.table, asked)
+    codes = pc.index_in(table["label"], pa.array(predicted.labels))
+    if codes.null_count:
+        strange = pc.unique(table["label"].filter(pc.is_null(codes)))
+        raise LabelsError(
+            f"{str(asked.truth)!r} has {len(strange):,} labels that the engine of {str(asked.predictions)!r} does not: "
+            f"{shown(strange)}; it has {', '.join(map(repr, predicted.labels))}"
+        )
+    roots = predicted.table["root"].cast(pa.string())
+    match = matched(table["path"], str(labelled.root), predicted.table["path"], roots)
+    there = match.rows >= 0
+    found = replace(predicted, table=predicted.table.unify_dictionaries().take(pa.array(match.rows[there])))
+    readable = found.readable
+    if not readable.any():
+        raise LabelsError(f"none of the {len(readable):,} images in common could be read: {dict(found.errors)}")
+    kept = np.flatnonzero(there)[readable]
+    answers = replace(found, table=found.table.filter(pa.array(readable)))
+    images = table.take(pa.array(kept)).append_column("file", answers.files)
+    truth = np.asarray(codes.to_numpy())[kept].astype(np.int32)
+    groups = blocks(len(kept), asked.seed)
+    if "group" in images.column_names:
+        groups = np.asarray(images["group"].combine_chunks().dictionary_encode().indices.to_numpy()).astype(np.int64)
+    about = _provenance(asked, predicted, labelled, table)
+    about["matched"] = _counted(match, table, predicted, found)
+    about["groups"] = int(groups.max()) + 1 if "group" in images.column_names else None
+    return about, _Judged(images, truth, answers, groups)
+
+
+def _chosen(table: pa.Table, asked: Asked) -> pa.Table:
+    """The rows of the wanted split; without one, all that are in any, or that know of none."""
+    if "split" not in table.column_names:
+        if asked.split:
+            raise LabelsError(
+                f"--split {asked.split} was asked for; {str(asked.truth)!r} names no splits; leave it out"
+            )
+        return table
+    split = table["split"]
+    kept = table.filter(pc.equal(split, asked.split) if asked.split else pc.is_valid(split))
+    if not len(kept):
+        counts = {str(item["values"]): item["counts"] for item in pc.value_counts(split).to_pylist()}
+        raise LabelsError(f"{str(asked.truth)!r} has no image in --split {asked.split or 'train|val|test'}: {counts}")
+    return kept
+
+
+def _provenance(asked: Asked, predicted: Predicted, labelled: Labelled, table: pa.Table) -> dict[str, Any]:
+    with asked.predictions.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    finite = json.loads(json.dumps(predicted.metadata), parse_constant=lambda _: None)
+    name = printable(str(asked.predictions))
+    return {
+        "batchcls": __version__,
+        "predictions": {"path": name, "sha256": digest, "rows": len(predicted.table), "metadata": finite},
+        "truth": {
+            "path": printable(str(asked.truth)),
+            "rows": len(table),
+            "group_by": asked.group_by or None,
+            "split": asked.split,
+            "has_splits": "split" in table.column_names,
+            "left_out": len(labelled.table) - len(table),
+            "unlabelled": labelled.unlabelled,
+        },
+        "seed": asked.seed,
+        "resamples": RESAMPLES,
+    }
+
+
+def _counted(match: Match, table: pa.Table, predicted: Predicted, found: Predicted) -> dict[str, Any]:
+    unused = np.ones(len(predicted.table), bool)
+    unused[match.rows[match.rows >= 0]] = False
+    lacking = {"truth_without_prediction": (table["path"], match.rows < 0)}
+    lacking["prediction_without_truth"] = (predicted.files, unused)
+    return {
+        "by": match.by,
+        "images": len(found.table),
+        "readable": int(found.readable.sum()),
+        "unreadable": dict(found.errors),
+        **{
+            name: {"count": int(mask.sum()), "examples": paths.take(np.flatnonzero(mask)[:_EXAMPLES]).to_pylist()}
+            for name, (paths, mask) in lacking.items()
+        },
+    }
+
+
+def _sheet(judged: _Judged, rows: npt.NDArray[np.int64], root: Path) -> bytes | None:
+    """A contact sheet of these rows; None if there are none, or no file of theirs is an image here."""
+    answers, probabilities = judged.predicted.table.take(rows), judged.predicted.probabilities[rows].max(axis=1)
+    images = zip(judged.images.take(rows).to_pylist(), answers["label"].to_pylist(), probabilities, strict=True)
+    cells = [
+        (
+            thumbnail(image["file"], _SHEET_SIDE_PX) or thumbnail(str(root / image["path"]), _SHEET_SIDE_PX),
+            f"{image['path']}\n{image['label']} -> {label} {probability:.4f}",
+        )
+        for image, label, probability in images
+    ]
+    if all(picture is None for picture, _ in cells):
+        return None
+    return jpeg(contact_sheet(cells, _SHEET_COLUMNS, _SHEET_SIDE_PX))
+
+
+def _csv(judged: _Judged, rows: npt.NDArray[np.int64]) -> bytes:
+    answers, images = judged.predicted.table.take(rows), judged.images.take(rows)
+    columns = {
+        "path": images["path"],
+        "truth": images["label"],
+        "predicted": answers["label"].cast(pa.string()),
+        "probability": answers["probability"],
+    }
+    stream = pa.BufferOutputStream()
+    pyarrow.csv.write_csv(pa.table(columns), stream)
+    return bytes(stream.getvalue())
+
+
+def _written(out: Path, metrics: dict[str, Any], pictures: Mapping[str, bytes | None], wrong: bytes) -> None:
+    """Put everything below ``out``, the figures last."""
+    uris = {name: data_uri(content, _KINDS[Path(name).suffix]) for name, content in pictures.items() if content}
+    files = {
+        **pictures,
+        "wrong.csv": wrong,
+        "report.html": page("evaluation", **for_page(metrics, uris)).encode(),
+        "report.md": markdown(metrics, uris.keys()).encode(),
+        "metrics.json": _json(metrics).encode(),
+    }
+    with _refusals(out):
+        for name, content in files.items():
+            unfinished = out / f".{name}.{os.getpid()}.tmp"
+            try:
+                unfinished.write_bytes(content or b"")
+                unfinished.replace(out / name)
+            finally:
+                unfinished.unlink(missing_ok=True)
+            if content is None:
+                (out / name).unlink()  # an earlier evaluation's
+
+
+@contextmanager
+def _refusals(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(f"cannot write below {str(out)!r}: {reason}; choose another --out") from error
+
+
+def _json(metrics: Mapping[str, Any]) -> str:
+    return json.dumps(metrics, indent=1, allow_nan=False)

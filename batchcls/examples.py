@@ -1,0 +1,112 @@
+"""Labelled image files become batches that a network can learn from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
+from torchvision import transforms
+
+from batchcls.records import Preprocess
+from batchcls.transforms import Transform, input_transform
+
+_STAIN = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.25, "hue": 0.04}
+"""ColorJitter at strength 1; hue in turns, so up to 14 degrees either way."""
+_MOST_WORKERS = 8
+_ANSWERED = 32
+"""Images a batch where nothing is learned."""
+
+Batches = DataLoader[tuple[Tensor, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Image files and what they are."""
+
+    files: Sequence[str]
+    targets: Sequence[int]
+    """Positions in the labels."""
+
+    def weights(self, classes: int) -> Tensor:
+        """(classes,) inverse to how often each is met, 1 on average over the images."""
+        counts = np.bincount(self.targets, minlength=classes)
+        return torch.tensor(len(self.targets) / (classes * counts), dtype=torch.float32)
+
+
+class Images(Dataset[tuple[Tensor, int]]):
+    """``examples`` as a network takes them: (3, H, W) float32, normalised."""
+
+    def __init__(self, examples: Examples, transform: Transform) -> None:
+        self._examples = examples
+        self._transform = transform
+
+    def __len__(self) -> int:
+        return len(self._examples.files)
+
+    def __getitem__(self, position: int) -> tuple[Tensor, int]:
+        with Image.open(self._examples.files[position]) as image:
+            return self._transform(image.convert("RGB")), self._examples.targets[position]
+
+
+def augmented_transform(preprocess: Preprocess, *, flips: bool, turns: bool, stain: float) -> Transform:
+    """`input_transform`, and between its steps what makes each epoch's images a little different.
+
+    None of it changes what a cell is.
+
+    Args:
+        turns: By right angles; by 180 degrees where the input is not square.
+        stain: Strength of random changes of brightness, contrast, saturation and hue; 0: none.
+    """
+    steps: list[Any] = []
+    if flips:
+        steps += [transforms.RandomHorizontalFlip(), transforms.RandomVerticalFlip()]
+    if turns:
+        square = preprocess.size_px[0] == preprocess.size_px[1]
+        angles = (Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_270) if square else (Image.Transpose.ROTATE_180,)
+        steps.append(transforms.RandomApply([_Turn(angles)]))
+    if stain:
+        steps.append(transforms.ColorJitter(**{name: stain * most for name, most in _STAIN.items()}))
+    return input_transform(preprocess, steps)
+
+
+def batches(examples: Examples, transform: Transform) -> Batches:
+    """All of ``examples``, in their order."""
+    return DataLoader(Images(examples, transform), _ANSWERED, num_workers=_workers())
+
+
+def shuffled_batches(examples: Examples, transform: Transform, size: int, balanced_classes: int = 0) -> Batches:
+    """``examples`` in another order each time.
+
+    Args:
+        balanced_classes: Draw each of so many classes equally often; 0: draw each image once.
+    """
+    sampler = None
+    if balanced_classes:
+        weights = examples.weights(balanced_classes)[list(examples.targets)]
+        sampler = WeightedRandomSampler(weights.tolist(), len(weights))
+    return DataLoader(
+        Images(examples, transform),
+        size,
+        shuffle=sampler is None,
+        sampler=sampler,
+        drop_last=len(examples.files) > size and len(examples.files) % size == 1,  # one image alone has no variance
+        num_workers=_workers(),
+        persistent_workers=True,
+    )
+
+
+class _Turn(nn.Module):
+    def __init__(self, angles: Sequence[Image.Transpose]) -> None:
+        super().__init__()
+        self._angles = angles
+
+    def forward(self, image: Image.Image) -> Image.Image:
+        return image.transpose(self._angles[int(torch.randint(len(self._angles), ()))])
+
+
+def _workers() -> int:
+    return min(_MOST_WORKERS, torch.get_num_threads())

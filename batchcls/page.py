@@ -1,0 +1,43 @@
+"""Values become one HTML page that needs nothing beside itself."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from batchcls import __version__
+from batchcls.errors import OutputError
+
+
+def page(name: str, **values: Any) -> str:
+    """The page ``name`` of ``batchcls/pages``, with every value escaped that is not marked as safe."""
+    environment = Environment(
+        loader=PackageLoader("batchcls", "pages"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["count"] = "{:,}".format
+    environment.filters["percent"] = "{:.2%}".format
+    return environment.get_template(f"{name}.html").render(version=__version__, **values)
+
+
+def write_page(out: Path, text: str) -> None:
+    """Leave ``out`` with this content, or untouched.
+
+    Raises:
+        OutputError: If the disk refuses.
+    """
+    unfinished = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_bytes(text.encode(errors="backslashreplace"))  # names may be no UTF-8
+        unfinished.replace(out)
+    except OSError as error:
+        raise OutputError(f"cannot write {str(out)!r}: {error.strerror or error}; choose another --out") from error
+    finally:
+        with suppress(OSError):
+            unfinished.unlink()

@@ -1,0 +1,56 @@
+"""How a trained network answers images that it has never seen: as they are, and in other colours."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from scipy.stats import binomtest
+from sklearn.metrics import confusion_matrix, f1_score
+from torch import nn
+from torchvision.transforms import functional
+
+from batchcls.colour_baseline import nearest_neighbour
+from batchcls.examples import Examples
+from batchcls.records import Preprocess
+from batchcls.trainer import probabilities
+from batchcls.transforms import input_transform
+
+_STAINED_IMAGES = 2000
+"""At most, that are answered again in other colours."""
+_STAINS: dict[str, Callable[[Image.Image], Image.Image]] = {
+    **{f"hue {turn:+d} degrees": partial(functional.adjust_hue, hue_factor=turn / 360) for turn in (-10, -5, 5, 10)},
+    **{
+        f"brightness {percent:+d} %": partial(functional.adjust_brightness, brightness_factor=1 + percent / 100)
+        for percent in (-10, 10)
+    },
+}
+
+
+def trial(network: nn.Module, known: Examples, unseen: Examples, preprocess: Preprocess, device: str) -> dict[str, Any]:
+    """Accuracy with its 95 % interval (Wilson's), macro F1 and confusion matrix over ``unseen``; JSON values.
+
+    And what any such figure has to be read against: the accuracy of the nearest neighbour among ``known`` by colour
+    alone, and of the network where hue and brightness are shifted.
+    """
+    truth = np.array(unseen.targets)
+    found = probabilities(network, unseen, input_transform(preprocess), device).argmax(1)
+    right = int((found == truth).sum())
+    interval = binomtest(right, len(truth)).proportion_ci(method="wilson")
+    nearest = nearest_neighbour((known.files, known.targets), unseen.files)
+    step = -(-len(truth) // _STAINED_IMAGES)
+    some = Examples(unseen.files[::step], unseen.targets[::step])
+    stained = {"none": float((found == truth)[::step].mean())}
+    for name, change in _STAINS.items():
+        answers = probabilities(network, some, input_transform(preprocess, [change]), device).argmax(1)
+        stained[name] = float((answers == truth[::step]).mean())
+    return {
+        "images": len(truth),
+        "accuracy": right / len(truth),
+        "accuracy_95": [float(interval.low), float(interval.high)],
+        "macro_f1": float(f1_score(truth, found, average="macro", zero_division=0.0)),
+        "confusion": confusion_matrix(truth, found).tolist(),
+        "colour_histogram_nearest_neighbour": float((nearest == truth).mean()),
+        "in_other_colours": {"images": len(some.files), "accuracy": stained},
+    }

@@ -1,0 +1,106 @@
+"""Parts that have not seen each other's images."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchcls.errors import LabelsError
+from batchcls.splits import Shares, Way, check_parts, duplicates, natural, parted
+
+
+@st.composite
+def grouped_images(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Paths, labels and groups: two to four classes of at least 10 groups of one to four images each."""
+    paths, labels, groups = [], [], []
+    for label in "abcd"[: draw(st.integers(2, 4))]:
+        for number in range(draw(st.integers(10, 25))):
+            for image in range(draw(st.integers(1, 4))):
+                paths.append(f"{label}/{number}-{image}.jpg")
+                labels.append(label)
+                groups.append(f"{label}{number}")
+    order = draw(st.permutations(range(len(paths))))
+    return tuple(np.array(values)[list(order)] for values in (paths, labels, groups))  # type: ignore[return-value]
+
+
+@given(images=grouped_images(), way=st.sampled_from(["random", "blocks"]), seed=st.integers(0, 9))
+def test_no_group_is_torn_and_every_part_has_every_class(
+    images: tuple[np.ndarray, np.ndarray, np.ndarray], way: Way, seed: int
+) -> None:
+    paths, labels, groups = images
+
+    parts = parted(paths, labels, groups, way, Shares(0.15, 0.2), seed)
+
+    for group in np.unique(groups):
+        assert len(set(parts[groups == group])) == 1
+    for label in np.unique(labels):
+        assert set(parts[labels == label]) == {"train", "val", "test"}
+
+
+@given(images=grouped_images(), way=st.sampled_from(["random", "blocks"]))
+def test_parts_are_about_as_large_as_asked(images: tuple[np.ndarray, np.ndarray, np.ndarray], way: Way) -> None:
+    paths, labels, groups = images
+    largest = max(np.unique(groups, return_counts=True)[1])
+
+    parts = parted(paths, labels, groups, way, Shares(0.2, 0.2), 0)
+
+    allowed = (largest + 1) * len(np.unique(labels)) + 0.1 * len(paths)
+    for part in ("val", "test"):
+        assert abs((parts == part).sum() - 0.2 * len(paths)) <= allowed
+
+
+def test_blocks_follow_the_numbers_in_the_names() -> None:
+    paths = np.array([f"{label}/cell-{number}.jpg" for label in "ab" for number in range(1, 21)])
+    labels = np.array([path[0] for path in paths])
+
+    parts = parted(paths, labels, paths, "blocks", Shares(0.1, 0.2), 0)
+
+    wanted = ["train"] * 14 + ["val"] * 2 + ["test"] * 4
+    assert parts.tolist() == wanted * 2
+
+
+def test_a_seed_decides_a_random_split() -> None:
+    paths = np.array([f"{number}.jpg" for number in range(100)])
+    labels = np.array(["a", "b"] * 50)
+
+    first, again, other = (parted(paths, labels, paths, "random", Shares(), seed) for seed in (1, 1, 2))
+
+    assert first.tolist() == again.tolist()
+    assert first.tolist() != other.tolist()
+
+
+@pytest.mark.parametrize("way", ["random", "blocks"])
+def test_a_class_of_one_image_is_refused_by_name(way: Way) -> None:
+    paths = np.array([f"{number}.jpg" for number in range(21)])
+    labels = np.array(["common"] * 20 + ["rare"])
+
+    with pytest.raises(LabelsError, match="'rare'.*leave the class out"):
+        parted(paths, labels, paths, way, Shares(), 0)
+
+
+def test_a_group_on_both_sides_is_refused_by_name() -> None:
+    labels, groups = np.array(["a", "b"] * 3), np.array(["p1", "p2", "p1", "p2", "p1", "p3"])
+    parts = np.array(["train", "train", "val", "val", "train", "val"])
+
+    with pytest.raises(LabelsError, match="2 groups .*'p1', 'p2'"):
+        check_parts(labels, groups, parts, ["train", "val"])
+
+
+@given(st.lists(st.integers(0, 10**6), unique=True, min_size=2))
+def test_natural_order_is_that_of_the_numbers(numbers: list[int]) -> None:
+    names = [f"slide {number} (1).jpg" for number in numbers]
+
+    assert sorted(names, key=natural) == [f"slide {number} (1).jpg" for number in sorted(numbers)]
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.binary(max_size=1)), max_size=30))
+def test_of_images_alike_one_stays_unless_they_are_called_differently(images: list[tuple[str, bytes]]) -> None:
+    labels = {str(row): label for row, (label, _) in enumerate(images)}
+    prints = {str(row): shown for row, (_, shown) in enumerate(images)}
+
+    left_out = duplicates(labels, prints)
+
+    stay = [path for path in labels if path not in left_out]
+    assert len({prints[path] for path in stay}) == len(stay)
+    called = {shown: {label for label, other in images if other == shown} for _, shown in images}
+    assert {prints[path] for path in stay} == {shown for shown, names in called.items() if len(names) == 1}
