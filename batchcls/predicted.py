@@ -1,8 +1,6 @@
 """A predictions file, read back: what an engine said of each image, and what the file says of its own making."""
 
 import json
-import os
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +31,6 @@ _COLUMNS = {
 _PART_VALUES = 2**21
 _PART_ROWS = 32_768
 """A part has at most so many rows, and so many probabilities."""
-_ESCAPED = re.compile(rb"\\(?:x([0-9a-f]{2})|\\)")
 _UNREADABLE = (pa.ArrowException, OSError, ValueError, RecursionError)
 
 NOT_RECORDED = "not recorded"
@@ -175,14 +172,6 @@ class Predicted:
         }
         spent = stages.items() if isinstance(stages, dict) else ()
         return {**shown, "stages": [(stage, s) for stage, s in spent if isinstance(s, int | float)]}
-
-
-def original(name: str) -> str:
-    """The file name that `batchcls.records.printable` made ``name`` of, as Python opens it."""
-    raw = os.fsencode(name)
-    if not re.search(rb"\\x[0-9a-f]{2}", raw):
-        return name
-    return os.fsdecode(_ESCAPED.sub(lambda found: bytes.fromhex(found[1].decode()) if found[1] else b"\\", raw))
 
 
 def _said(metadata: Mapping[str, Any], keys: Sequence[str]) -> str:

@@ -60,6 +60,7 @@ METADATA_KEY = b"batchcls"
 """Under which a Parquet or safetensors file says of its own making, in JSON."""
 
 _ESCAPED_BYTE = re.compile(r"\\x[0-9a-f]{2}")
+_ESCAPED = re.compile(rb"\\(?:x([0-9a-f]{2})|\\)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +179,14 @@ def printable(name: str) -> str:
     except UnicodeDecodeError:
         return raw.replace(b"\\", b"\\\\").decode(errors="backslashreplace")
     return text.replace("\\", "\\\\") if _ESCAPED_BYTE.search(text) else text
+
+
+def original(name: str) -> str:
+    """The file name that `printable` made ``name`` of, as Python opens it."""
+    if not _ESCAPED_BYTE.search(name):
+        return name
+    raw = os.fsencode(name)
+    return os.fsdecode(_ESCAPED.sub(lambda found: bytes.fromhex(found[1].decode()) if found[1] else b"\\", raw))
 
 
 FailureKind = Literal[

@@ -103,7 +103,7 @@ def test_a_pattern_must_fit_every_path(tmp_path: Path) -> None:
     for path in ("a/p1_1.jpg", "a/other.jpg", "b/p2_1.jpg"):
         draw(tmp_path / path)
 
-    with pytest.raises(LabelsError, match="finds nothing in 1 of 3 paths: 'a/other.jpg'"):
+    with pytest.raises(LabelsError, match=r"finds nothing in 1 of 3 paths: 'a/other\.jpg'"):
         Labelled.read(tmp_path, r"p\d")
     with pytest.raises(LabelsError, match="neither a column nor a regular expression"):
         Labelled.read(tmp_path, "(")

@@ -24,8 +24,7 @@ from click.testing import CliRunner, Result
 
 from batchcls.cli import main
 from batchcls.output import schema
-from batchcls.predicted import original
-from batchcls.records import METADATA_KEY, printable
+from batchcls.records import METADATA_KEY, original, printable
 from tests.commandline import finished
 from tests.conftest import draw
 from tests.test_architecture import HEAVY, loaded_by

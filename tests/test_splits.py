@@ -74,7 +74,7 @@ def test_a_class_of_one_image_is_refused_by_name(way: Way) -> None:
     paths = np.array([f"{number}.jpg" for number in range(21)])
     labels = np.array(["common"] * 20 + ["rare"])
 
-    with pytest.raises(LabelsError, match="'rare'.*leave the class out"):
+    with pytest.raises(LabelsError, match=r"'rare'.*leave the class out"):
         parted(paths, labels, paths, way, Shares(), 0)
 
 
@@ -82,7 +82,7 @@ def test_a_group_on_both_sides_is_refused_by_name() -> None:
     labels, groups = np.array(["a", "b"] * 3), np.array(["p1", "p2", "p1", "p2", "p1", "p3"])
     parts = np.array(["train", "train", "val", "val", "train", "val"])
 
-    with pytest.raises(LabelsError, match="2 groups .*'p1', 'p2'"):
+    with pytest.raises(LabelsError, match=r"2 groups .*'p1', 'p2'"):
         check_parts(labels, groups, parts, ["train", "val"])
 
 

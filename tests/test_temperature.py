@@ -36,9 +36,7 @@ def answers(engine: Path, size: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("source", ["weights", "tiny_onnx"])
-def test_logits_are_divided_by_it(
-    source: str, request: pytest.FixtureRequest, tmp_path: Path, quiet: Console
-) -> None:
+def test_logits_are_divided_by_it(source: str, request: pytest.FixtureRequest, tmp_path: Path, quiet: Console) -> None:
     path = request.getfixturevalue(source)
     size = 224 if source == "weights" else 32
     values = VALUES if source == "weights" else {"labels": VALUES["labels"]}

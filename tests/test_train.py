@@ -219,7 +219,9 @@ def test_images_that_cannot_be_used_are_left_out_and_said(tmp_path: Path, small:
     assert "left out 3 images, same image" in done.stderr
     assert "left out 1 images, in no class folder" in done.stderr
     with (tmp_path / "n.split.csv").open() as stream:
-        out = {row["path"].removeprefix("cells/"): row["left_out"] for row in csv.DictReader(stream) if not row["split"]}
+        out = {
+            row["path"].removeprefix("cells/"): row["left_out"] for row in csv.DictReader(stream) if not row["split"]
+        }
     assert out.keys() == {"plain/broken.jpg", "plain/copy.png", "plain/1.png", "striped/doubtful.png"}
     assert out["striped/doubtful.png"] == "same image as plain/1.png, with another label"
 
@@ -276,9 +278,7 @@ def test_weights_that_cannot_be_fetched_are_a_clear_error(data: Path, tmp_path: 
     environment = {**os.environ, "TORCH_HOME": str(tmp_path / "hub"), "https_proxy": "http://127.0.0.1:9"}
     command = training(data, "--out", tmp_path / "net.safetensors", "--weights", "imagenet", "--epochs", "1")
 
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=PATIENCE_S, check=False, env=environment
-    )
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False, env=environment)
 
     assert done.returncode == 1
     assert "could not be fetched from https://download.pytorch.org" in done.stderr

@@ -69,8 +69,9 @@ def explain(
     from batchcls.recipe import labels_of  # after parsing: --help stays light
 
     try:
-        from batchcls.explain import Asked, checkpoint_model, engine_model
+        from batchcls.chosen import Asked
         from batchcls.explain import explain as explain_images
+        from batchcls.trained import trained_file, trained_file_of_engine
     except ImportError as error:
         raise BatchclsError(
             f"an explanation needs {error.name}, which is not installed; run: pip install 'batchcls[explain]'"
@@ -79,7 +80,10 @@ def explain(
     if "labels" in given:
         given["labels"] = labels_of(given["labels"])
     with library_noise_hidden() as console:
-        loaded = engine_model(model, checkpoint) if model.is_dir() else checkpoint_model(model, recipe, given)
+        if model.is_dir():
+            loaded = trained_file_of_engine(model, checkpoint)
+        else:
+            loaded = trained_file(model, recipe, given)
         explained = explain_images(loaded, out, Asked(slides, **asked), overwrite=overwrite, console=console)
     click.echo(summary(explained, out))
 

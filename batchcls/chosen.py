@@ -1,0 +1,117 @@
+"""Which images are worth explaining."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from rich.console import Console
+
+from batchcls.discover import Listing
+from batchcls.errors import LabelsError, SlidesError
+from batchcls.labelled import Labelled
+from batchcls.manifest import sha256
+from batchcls.matched import matched
+from batchcls.predicted import Predicted
+from batchcls.records import Slide, original, printable
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Which images to explain, and for which class."""
+
+    slides: tuple[Path, ...] = ()
+    predictions: Path | None = None
+    """What `batchcls run` wrote, to choose from instead of ``slides``: by ``wrong``, or by ``uncertain``."""
+    wrong: int | None = None
+    """So many of the most confident wrong ones, by ``truth``."""
+    uncertain: int | None = None
+    truth: Path | None = None
+    label: str | None = None
+    """None: of each image, the predicted one."""
+    limit: int = 100
+    """Of ``slides``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    truths: Mapping[Slide, str]
+    """In the order of the output; empty where the truth is not known."""
+    left_out: int = 0
+
+
+def listed_images(asked: Asked, is_ours: Callable[[Path], bool], console: Console) -> Chosen:
+    """Images of SLIDES, evenly taken where there are more than the limit: folders are often sorted by class."""
+    listing = Listing(asked.slides)
+    found = [slide for slide in listing if not is_ours(Path(slide.file))]
+    for unlisted in listing.unlisted:
+        _say(console, f"warning: not listed: {printable(unlisted)}")
+    if not found:
+        raise SlidesError(f"no image was found in {', '.join(repr(str(path)) for path in asked.slides)}")
+    count = min(len(found), asked.limit)
+    return Chosen({found[place * len(found) // count]: "" for place in range(count)}, len(found) - count)
+
+
+def predicted_images(asked: Asked, checkpoint: Path, labels: Sequence[str], console: Console) -> Chosen:
+    """Images of a predictions file, the most confident wrong ones or the least certain ones first."""
+    assert asked.predictions is not None  # noqa: S101  # for mypy: the caller looked
+    predicted = Predicted.read(asked.predictions)
+    _check_same_model(predicted, checkpoint, labels)
+    truths: npt.NDArray[np.object_] = np.full(len(predicted.table), "", object)
+    if asked.truth:
+        truths = _truths(predicted, asked.truth, console)
+    top = np.asarray(predicted.table["probability"].to_numpy(), np.float64)
+    wanted = predicted.readable & np.isfinite(top)
+    if asked.wrong:
+        said = np.append(np.array(predicted.labels, object), "")[predicted.codes]
+        wanted &= (truths != "") & (truths != said)
+    order = np.argsort(-top if asked.wrong else top, kind="stable")
+    rows = order[wanted[order]][: asked.wrong or asked.uncertain]
+    if not len(rows):
+        raise SlidesError(
+            f"{str(asked.predictions)!r} holds no {'wrong' if asked.wrong else 'readable'} row to explain"
+        )
+    places = predicted.table.select(["root", "path"]).take(pa.array(rows)).to_pylist()
+    slides = (Slide(original(place["root"]), original(place["path"])) for place in places)
+    return Chosen(dict(zip(slides, truths[rows].tolist(), strict=True)))
+
+
+def _check_same_model(predicted: Predicted, checkpoint: Path, labels: Sequence[str]) -> None:
+    engine = predicted.metadata.get("engine")
+    recorded = engine.get("checkpoint_sha256") if isinstance(engine, dict) else None
+    if recorded != (found := sha256(checkpoint)):
+        raise LabelsError(
+            f"{str(predicted.path)!r} was predicted by a trained file with SHA-256 {recorded or '(not recorded)'}, "
+            f"{str(checkpoint)!r} has {found}; explain with that one, or classify again: batchcls run"
+        )
+    if predicted.labels != tuple(labels):
+        raise LabelsError(
+            f"{str(predicted.path)!r} has the labels {list(predicted.labels)}, the model has "
+            f"{list(labels)}; name them in the order of the predictions: --labels A,B,..."
+        )
+
+
+def _truths(predicted: Predicted, truth: Path, console: Console) -> npt.NDArray[np.object_]:
+    """(rows,) what each is, by the same rules of matching as `batchcls evaluate`; empty where that is not known."""
+    labelled = Labelled.read(truth)
+    labels = np.array(labelled.table["label"].to_pylist(), object)
+    if strange := sorted(set(labels) - set(predicted.labels)):
+        raise LabelsError(
+            f"{str(truth)!r} has labels {strange[:_SHOWN]} that the model has not; it has {list(predicted.labels)}"
+        )
+    roots = predicted.table["root"].cast(pa.string())
+    match = matched(labelled.table["path"], str(labelled.root), predicted.table["path"], roots)
+    if match.by == "file name":
+        _say(console, "warning: --truth was matched by file name alone, for no path is the same")
+    truths: npt.NDArray[np.object_] = np.full(len(predicted.table), "", object)
+    there = match.rows >= 0
+    truths[match.rows[there]] = labels[there]
+    return truths
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, markup=False, highlight=False)
