@@ -1,5 +1,7 @@
 """Labelled image files become batches that a network can learn from."""
 
+import ctypes
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +19,8 @@ from batchcls.transforms import Transform, input_transform
 _STAIN = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.25, "hue": 0.04}
 """ColorJitter at strength 1; hue in turns, so up to 14 degrees either way."""
 _MOST_WORKERS = 8
+_PR_SET_PDEATHSIG = 1
+"""Source: prctl(2)."""
 _ANSWERED = 32
 """Images a batch where nothing is learned."""
 
@@ -75,7 +79,7 @@ def augmented_transform(preprocess: Preprocess, *, flips: bool, turns: bool, sta
 
 def batches(examples: Examples, transform: Transform) -> Batches:
     """All of ``examples``, in their order."""
-    return DataLoader(Images(examples, transform), _ANSWERED, num_workers=_workers())
+    return DataLoader(Images(examples, transform), _ANSWERED, num_workers=_workers(), worker_init_fn=_end_with_parent)
 
 
 def shuffled_batches(examples: Examples, transform: Transform, size: int, balanced_classes: int = 0) -> Batches:
@@ -95,6 +99,7 @@ def shuffled_batches(examples: Examples, transform: Transform, size: int, balanc
         sampler=sampler,
         drop_last=len(examples.files) > size and len(examples.files) % size == 1,  # one image alone has no variance
         num_workers=_workers(),
+        worker_init_fn=_end_with_parent,
         persistent_workers=True,
     )
 
@@ -106,6 +111,11 @@ class _Turn(nn.Module):
 
     def forward(self, image: Image.Image) -> Image.Image:
         return image.transpose(self._angles[int(torch.randint(len(self._angles), ()))])
+
+
+def _end_with_parent(worker: int) -> None:
+    """A worker holds its parent's lock on the output as well, which must not outlive a parent that was killed."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
 
 
 def _workers() -> int:

@@ -35,7 +35,7 @@ _AUXILIARY_WEIGHT = 0.3
 """Of each auxiliary head's loss. Source: Szegedy et al., Going deeper with convolutions, 2014."""
 _AVERAGED_EPOCHS = 2
 """The weights that are judged and kept are a running mean over about so many."""
-_LOSS_IN_RANK = 1e-4
+_LOSS_IN_RANK = 1e-3
 _LAST, _BEST = "last", "best"
 LAST = f"{_LAST}.ckpt"
 
@@ -170,11 +170,7 @@ class _Learner(lightning.LightningModule):
         loss = self._loss(main, targets)
         for logits in auxiliary:
             loss = loss + _AUXILIARY_WEIGHT * self._loss(logits, targets)
-        if not torch.isfinite(loss):
-            raise TrainingError(
-                f"the loss became {loss.item()} in epoch {self.current_epoch + 1}, step {number + 1}; "
-                f"try a smaller --learning-rate than {self._course.learning_rate:g}, or --precision fp32"
-            )
+        self._check_finite("loss", loss)
         self.train_accuracy(main, targets)
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(images))
         self.log("train_accuracy", self.train_accuracy, on_step=False, on_epoch=True)
@@ -190,8 +186,9 @@ class _Learner(lightning.LightningModule):
         self.log("val_f1", self.val_f1)
 
     def on_validation_epoch_end(self) -> None:
-        # Few images leave many epochs with one F1: of those, the one that is surest of what is right.
+        # Few images leave many epochs with almost one F1: of those, the one that is surest of what is right.
         loss = self.trainer.callback_metrics["val_loss"]
+        self._check_finite("validation loss", loss)
         self.log("val_rank", self.val_f1.compute() - _LOSS_IN_RANK * loss.clamp(max=1))
 
     def configure_optimizers(self) -> Any:
@@ -202,6 +199,13 @@ class _Learner(lightning.LightningModule):
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": plateau, "monitor": "val_f1"}}
         cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, course.epochs, course.learning_rate / 100)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cosine}}
+
+    def _check_finite(self, what: str, loss: Tensor) -> None:
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"the {what} became {loss.item()} in epoch {self.current_epoch + 1}; "
+                f"try a smaller --learning-rate than {self._course.learning_rate:g}, or --precision fp32"
+            )
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         weights = None if self._class_weights is None else self._class_weights.to(logits.device)

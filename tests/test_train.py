@@ -88,7 +88,7 @@ def test_a_checkpoint_says_all_that_build_needs(checkpoint: Path) -> None:
     assert about["recipe"]["architecture"] == "cnn"
     assert about["recipe"]["labels"] == ["plain", "striped"]
     assert about["recipe"]["size_px"] == [64, 64]
-    assert about["training"]["metrics"]["parts"] == {"train": 34, "val": 4, "test": 10}
+    assert about["training"]["metrics"]["parts"] == {"train": 34, "val": 6, "test": 8}
     assert {"torch", "batchcls"} <= set(about["training"]["versions"])
 
 
@@ -102,9 +102,9 @@ def test_history_curves_and_metrics_stand_beside_it(checkpoint: Path) -> None:
     f1, loss = (np.array(history[name].to_pylist()) for name in ("val_f1", "val_loss"))
     best = metrics["kept_epoch"] - 1
     assert f1[best] == f1.max()
-    assert loss[best] == loss[f1 == f1.max()].min()
+    assert loss[best] == pytest.approx(loss[f1 == f1.max()].min(), abs=1e-4)
     assert history["train_loss"][-1].as_py() < history["train_loss"][0].as_py()
-    assert sum(map(sum, metrics["test"]["confusion"])) == metrics["test"]["images"] == 10
+    assert sum(map(sum, metrics["test"]["confusion"])) == metrics["test"]["images"] == 8
     assert len(metrics["test"]["in_other_colours"]["accuracy"]) == 7
     assert not checkpoint.with_name("cells.history.parquet.partial").exists()
 
@@ -124,7 +124,7 @@ def test_from_images_to_a_report_without_an_option_too_many(checkpoint: Path, da
     assert "top-1 agreement 100" in built.output
     metrics = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())
     assert metrics["overall"]["accuracy"]["value"] == 1.0
-    assert metrics["matched"]["images"] == 10
+    assert metrics["matched"]["images"] == 8
     assert (tmp_path / "overlays" / "contact_sheet.jpg").is_file()
     assert "striped" in (tmp_path / "report.html").read_text()
 
@@ -166,7 +166,7 @@ def test_a_loss_that_is_no_number_ends_it(data: Path, small: Path, tmp_path: Pat
     )
 
     assert done.returncode == 1
-    assert "the loss became" in done.stderr
+    assert "loss became nan in epoch 1" in done.stderr
     assert "--learning-rate" in done.stderr
     assert not (tmp_path / "net.safetensors").exists()
 

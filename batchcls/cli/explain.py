@@ -80,10 +80,7 @@ def explain(
     if "labels" in given:
         given["labels"] = labels_of(given["labels"])
     with library_noise_hidden() as console:
-        if model.is_dir():
-            loaded = trained_file_of_engine(model, checkpoint)
-        else:
-            loaded = trained_file(model, recipe, given)
+        loaded = trained_file_of_engine(model, checkpoint) if model.is_dir() else trained_file(model, recipe, given)
         explained = explain_images(loaded, out, Asked(slides, **asked), overwrite=overwrite, console=console)
     click.echo(summary(explained, out))
 
