@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchcls.cli.devices import known_device
+from batchcls.cli.extras import extra
 from batchcls.errors import EngineError
 
 if TYPE_CHECKING:
@@ -97,12 +98,8 @@ def _check_usage(source: Path, out: Path | None, device: str, target: str | None
 def _build_folder(source: Path, out: Path, given: dict[str, Any], console: "Console") -> None:
     from batchcls.recipe import labels_of
 
-    try:
+    with extra("build", "building a trained file"):
         from batchcls.build import build as build_engine
-    except ImportError as error:
-        raise EngineError(
-            f"building a trained file needs {error.name}, which is not installed; run: pip install 'batchcls[build]'"
-        ) from error
 
     if "labels" in given:
         given["labels"] = labels_of(given["labels"])

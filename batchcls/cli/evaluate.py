@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from batchcls.errors import BatchclsError
+from batchcls.cli.extras import extra
 
 
 @click.command()
@@ -35,13 +35,9 @@ from batchcls.errors import BatchclsError
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the intervals.")
 def evaluate(predictions: Path, truth: Path, out: Path, **options: Any) -> None:
     """Compare what `batchcls run` wrote with the truth: figures with intervals, calibration, a threshold, a report."""
-    try:
+    with extra("report", "an evaluation"):
         from batchcls.evaluate import Asked, evaluate  # after parsing: --help stays light
         from batchcls.findings import summary
-    except ImportError as error:
-        raise BatchclsError(
-            f"an evaluation needs {error.name}, which is not installed; run: pip install 'batchcls[report]'"
-        ) from error
 
     metrics = evaluate(Asked(predictions, truth, **options), out)
     click.echo(summary(metrics, out))

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from batchcls.cli.extras import extra
 from batchcls.cli.run import library_noise_hidden
-from batchcls.errors import BatchclsError
 
 if TYPE_CHECKING:
     from batchcls.explain import Explained
@@ -68,14 +68,10 @@ def explain(
     _check_images(slides, asked)
     from batchcls.recipe import labels_of  # after parsing: --help stays light
 
-    try:
+    with extra("explain", "an explanation"):
         from batchcls.chosen import Asked
         from batchcls.explain import explain as explain_images
         from batchcls.trained import trained_file, trained_file_of_engine
-    except ImportError as error:
-        raise BatchclsError(
-            f"an explanation needs {error.name}, which is not installed; run: pip install 'batchcls[explain]'"
-        ) from error
 
     if "labels" in given:
         given["labels"] = labels_of(given["labels"])

@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
+from batchcls.cli.extras import extra
 from batchcls.cli.run import library_noise_hidden
-from batchcls.errors import OutputError
 
 
 @click.command()
@@ -29,12 +29,8 @@ from batchcls.errors import OutputError
 @click.option("--overwrite", is_flag=True, help="Replace an existing file, once the new one is whole.")
 def report(predictions: Path, out: Path, **options: Any) -> None:
     """Show what `batchcls run` wrote to PREDICTIONS as one page, which needs no network and no other file."""
-    try:
+    with extra("report", "a report"):
         from batchcls.report import report as make_report  # after parsing: --help stays light
-    except ImportError as error:
-        raise OutputError(
-            f"a report needs {error.name}, which is not installed; run: pip install 'batchcls[report]'"
-        ) from error
 
     with library_noise_hidden():
         made = make_report(predictions, out, **options)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchcls.cli.devices import known_device
-from batchcls.errors import TrainingError
+from batchcls.cli.extras import extra
 
 if TYPE_CHECKING:
     from batchcls.train import Trained
@@ -68,16 +68,12 @@ def train(data: Path, out: Path, **options: Any) -> None:
     """
     from rich.console import Console  # after parsing: --help stays light
 
-    try:
+    with extra("train", "training"):
         from batchcls.dataset import Parting
         from batchcls.splits import Shares
         from batchcls.train import TrainOptions
         from batchcls.train import train as train_network
         from batchcls.trainer import Course
-    except ImportError as error:
-        raise TrainingError(
-            f"training needs {error.name}, which is not installed; run: pip install 'batchcls[train]'"
-        ) from error
 
     parting = Parting(
         options.pop("way"), Shares(options.pop("val"), options.pop("test")), options.pop("group_by"), options["seed"]
