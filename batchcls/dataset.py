@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from batchcls.errors import LabelsError
 from batchcls.examples import Examples
 from batchcls.fingerprint import fingerprint
 from batchcls.labelled import Labelled
+from batchcls.records import original, printable
 from batchcls.splits import PARTS, Shares, Way, check_parts, duplicates, parted
 
 _SHOWN = 3
@@ -90,17 +92,18 @@ class Dataset:
         digest = hashlib.sha256()
         for row in kept:
             digest.update(f"{row.split}\0{row.label}\0".encode() + row.print)
+        _say_parts(kept, labels, console)
         parts = {part: _examples([row for row in kept if row.split == part], labels) for part in PARTS}
         return cls(labels, parts, digest.hexdigest(), rows)
 
-    def write_split(self, path: Path) -> None:
+    def write_split(self, path: Path, folder: Path) -> None:
         """Write which image is in which part as CSV, which `Labelled.read` reads: path, label, split, left_out, group.
 
-        Paths are relative to the file's folder.
+        Args:
+            folder: Where the file will stand; paths are relative to it.
         """
-        folder = os.path.abspath(path.parent)
         columns = {
-            "path": [os.path.relpath(os.path.abspath(row.file), folder) for row in self._rows],
+            "path": [printable(os.path.relpath(row.file, folder)) for row in self._rows],
             "label": [row.label for row in self._rows],
             "split": ["" if row.why else row.split for row in self._rows],
             "left_out": [row.why for row in self._rows],
@@ -115,7 +118,7 @@ def _rows_of(labelled: Labelled) -> list[_Row]:
     paths = table["path"]
     groups, splits = table.get("group", paths), table.get("split")
     rows = [
-        _Row(path, os.path.join(labelled.root, path), label, group, "")
+        _Row(path, os.path.join(labelled.root, original(path)), label, group, "")
         for path, label, group in zip(paths, table["label"], groups, strict=True)
     ]
     for row, split in zip(rows, splits or [], strict=False):
@@ -129,7 +132,7 @@ def _look_at(rows: Sequence[_Row], console: Console) -> None:
     def look(row: _Row) -> None:
         try:
             row.print = fingerprint(row.file)
-        except (OSError, ValueError, SyntaxError) as error:
+        except Exception as error:  # noqa: BLE001  # of one file: whatever its bytes do to Pillow, the others are used
             row.why = f"cannot be read: {getattr(error, 'strerror', None) or error}"
 
     wanted = [row for row in rows if not row.why]
@@ -149,13 +152,21 @@ def _leave_out_copies(rows: Sequence[_Row]) -> None:
 
 
 def _say_left_out(rows: Sequence[_Row], unlabelled: int, console: Console) -> None:
-    for what in ("cannot be read", "same image"):
+    for what in ("cannot be read", "same image", "in no part"):
         found = [row for row in rows if row.why.startswith(what)]
         if found:
             shown = "; ".join(f"{row.path}: {row.why}" for row in found[:_SHOWN])
-            console.print(f"left out {len(found):,} images, {what}: {shown}", highlight=False)
+            console.print(f"left out {len(found):,} images, {what}: {shown}", markup=False, highlight=False)
     if unlabelled:
-        console.print(f"left out {unlabelled:,} images, in no class folder", highlight=False)
+        console.print(f"left out {unlabelled:,} images, in no class folder", markup=False, highlight=False)
+
+
+def _say_parts(rows: Sequence[_Row], labels: Sequence[str], console: Console) -> None:
+    for part in PARTS:
+        counts = Counter(row.label for row in rows if row.split == part)
+        if counts:
+            shown = ", ".join(f"{label} {counts[label]:,}" for label in labels)
+            console.print(f"{part}: {counts.total():,} images: {shown}", markup=False, highlight=False)
 
 
 def _parts(rows: Sequence[_Row], parting: Parting) -> npt.NDArray[np.str_]:
@@ -164,6 +175,8 @@ def _parts(rows: Sequence[_Row], parting: Parting) -> npt.NDArray[np.str_]:
     )
     if not all(row.split for row in rows):
         return parted(paths, labels, groups, parting.way, parting.shares, parting.seed)
+    if "train" not in parts:
+        raise LabelsError("no image is in the part that trains; name one folder, or split, train")
     if "val" not in parts:
         rest = (parts == "train").nonzero()[0]
         shares = Shares(parting.shares.val, 0.0)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 from torchvision import transforms
 
+from batchcls.errors import TrainingError
 from batchcls.records import Preprocess
 from batchcls.transforms import Transform, input_transform
 
@@ -52,8 +53,12 @@ class Images(Dataset[tuple[Tensor, int]]):
         return len(self._examples.files)
 
     def __getitem__(self, position: int) -> tuple[Tensor, int]:
-        with Image.open(self._examples.files[position]) as image:
-            return self._transform(image.convert("RGB")), self._examples.targets[position]
+        file = self._examples.files[position]
+        try:
+            with Image.open(file) as image:
+                return self._transform(image.convert("RGB")), self._examples.targets[position]
+        except (OSError, ValueError, SyntaxError) as error:
+            raise TrainingError(f"{file!r} could be read before the training, and now it cannot: {error}") from error
 
 
 def augmented_transform(preprocess: Preprocess, *, flips: bool, turns: bool, stain: float) -> Transform:

@@ -15,7 +15,6 @@ from batchcls.discover import Listing
 from batchcls.errors import LabelsError
 from batchcls.records import printable
 
-PARTS = ("train", "val", "test")
 _PARTS_CALLED = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
@@ -55,7 +54,7 @@ class Labelled:
             raise LabelsError(
                 f"{str(source)!r} holds no labelled image; it must hold a folder of images for each class"
             )
-        if group_by and group_by not in ("group", *_columns_of(source)):
+        if group_by and group_by not in _columns_of(source):
             groups = _groups(found.table["path"], group_by)
             kept = found.table.drop_columns("group") if "group" in found.table.column_names else found.table
             found = cls(found.root, kept.append_column("group", groups), found.unlabelled)
@@ -63,7 +62,10 @@ class Labelled:
 
     @classmethod
     def _of_folder(cls, folder: Path) -> Self:
-        paths = [printable(slide.path) for slide in Listing([folder])]
+        listing = Listing([folder])
+        paths = [printable(slide.path) for slide in listing]
+        if listing.unlisted:
+            raise LabelsError(f"not every folder could be listed: {', '.join(listing.unlisted[:_SHOWN])}")
         tops = {path.partition("/")[0] for path in paths if "/" in path}
         in_parts = bool(tops) and all(top.lower() in _PARTS_CALLED for top in tops)
         depth = 1 if in_parts else 0
@@ -78,6 +80,8 @@ class Labelled:
     @classmethod
     def _of_file(cls, path: Path, group_by: str) -> Self:
         table = _read_table(path)
+        if len(set(table.column_names)) < len(table.column_names):
+            raise LabelsError(f"{str(path)!r} has columns of one name: {table.column_names}")
         if missing := [name for name in _COLUMNS[:2] if name not in table.column_names]:
             raise LabelsError(
                 f"{str(path)!r} has no column {' and no '.join(map(repr, missing))}; it has {table.column_names}"
@@ -87,6 +91,8 @@ class Labelled:
             table = kept.append_column("group", kept[group_by])
         try:
             table = pa.table({name: table[name].cast(pa.string()) for name in _COLUMNS if name in table.column_names})
+            # 'ALL' and ' ALL' are one class to whoever wrote it.
+            table = table.set_column(1, "label", pc.utf8_trim_whitespace(table["label"]))
         except pa.ArrowException as error:
             raise LabelsError(f"{str(path)!r} cannot be used: {error}") from error
         return cls(path.parent, _checked(table, path))

@@ -1,6 +1,7 @@
 """Images are parted into training, validation and test so that none has seen another's."""
 
 import re
+import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ Way = Literal["random", "blocks"]
 PARTS = ("train", "val", "test")
 _SHOWN = 3
 _ROUNDING = 1e-9
+_FOLDS = 20
 
 Words = npt.NDArray[np.str_]
 
@@ -41,7 +43,7 @@ def parted(paths: Words, labels: Words, groups: Words, way: Way, shares: Shares,
     Args:
         paths: (N,) In blocks, their natural order (2 before 10) is the order of each class.
         groups: (N,) Images that stay together; each its own where nothing is known.
-        way: ``blocks``: of each class the first images train, the next validate, the last test; for images that are
+        way: ``blocks``: of each class the first images validate, the next train, the last test; for images that are
             numbered in the order of their making, where neighbours look alike. ``random``: scikit-learn's
             StratifiedGroupKFold, whose parts come close to the shares.
 
@@ -52,11 +54,7 @@ def parted(paths: Words, labels: Words, groups: Words, way: Way, shares: Shares,
         parts = _blocks(paths, labels, groups, shares)
     else:
         _check_enough(labels, groups, shares)
-        parts = np.full(len(labels), "train", "<U5")
-        if shares.test:
-            parts[_fold(labels, groups, shares.test, seed)] = "test"
-        rest = (parts == "train").nonzero()[0]
-        parts[rest[_fold(labels[rest], groups[rest], shares.val / (1 - shares.test), seed)]] = "val"
+        parts = _random(labels, groups, shares, seed)
     check_parts(labels, groups, parts, [part for part in PARTS if part != "test" or shares.test])
     return parts
 
@@ -131,18 +129,38 @@ def _blocks(paths: Words, labels: Words, groups: Words, shares: Shares) -> Words
         place = before[label] / totals[label] + _ROUNDING
         if place >= 1 - shares.test:
             parts[rows] = "test"
-        elif place >= 1 - shares.test - shares.val:
+        elif place < shares.val:
             parts[rows] = "val"
         before[label] += len(rows)
     return parts
 
 
-def _fold(labels: Words, groups: Words, share: float, seed: int) -> npt.NDArray[np.intp]:
-    rarest = min(len(np.unique(groups[labels == label])) for label in np.unique(labels))
-    folds = max(2, min(round(1 / share), rarest))  # more than the rarest class has would leave it out of some
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+def _random(labels: Words, groups: Words, shares: Shares, seed: int) -> Words:
+    folds = _folds(labels, groups, seed)
+    count = int(folds.max()) + 1
+    test = max(1, round(count * shares.test)) if shares.test else 0
+    val = max(1, round(count * shares.val))
+    parts = np.array(["test"] * test + ["val"] * val + ["train"] * (count - test - val))[folds]
+    for label in np.unique(labels):  # a rare class is not in every fold
+        for part in PARTS[: 3 if shares.test else 2]:
+            own = labels == label
+            if not (own & (parts == part)).any():
+                most = max(PARTS, key=lambda other: len(np.unique(groups[own & (parts == other)])))
+                parts[groups == groups[own & (parts == most)][0]] = part
+    return parts
+
+
+def _folds(labels: Words, groups: Words, seed: int) -> npt.NDArray[np.intp]:
+    """(N,) a twentieth of the images each, or as many as there can be, by scikit-learn's StratifiedGroupKFold."""
     codes = np.unique(groups, return_inverse=True)[1]
-    return np.asarray(next(splitter.split(labels, labels, codes))[1])
+    most = int(np.unique(labels, return_counts=True)[1].max())
+    splitter = StratifiedGroupKFold(min(_FOLDS, most, int(codes.max()) + 1), shuffle=True, random_state=seed)
+    folds = np.zeros(len(labels), np.intp)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a class has fewer images than there are folds
+        for number, (_, rows) in enumerate(splitter.split(labels, labels, codes)):
+            folds[rows] = number
+    return np.unique(folds, return_inverse=True)[1]  # of few groups some folds may be empty
 
 
 def _check_enough(labels: Words, groups: Words, shares: Shares) -> None:

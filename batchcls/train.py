@@ -16,18 +16,20 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from batchcls import machine
-from batchcls.checkpoint import load_network, pretrained_tensors, starting_tensors
+from batchcls.checkpoint import load_network
 from batchcls.curves import draw_curves
 from batchcls.dataset import Dataset, Parting
-from batchcls.errors import OutputError, RecipeError, TrainingError
-from batchcls.networks import ARCHITECTURES, TRANSFORMING, trainable_network
+from batchcls.epochs import DONE, LAST, best_epoch
+from batchcls.errors import OutputError, TrainingError
 from batchcls.partial import Partial
 from batchcls.recipe import Recipe
 from batchcls.records import METADATA_KEY
-from batchcls.trainer import LAST, Course, fit
+from batchcls.start import arithmetic, begin, fresh_network, ordered_labels, starting_recipe
+from batchcls.trainer import Course, fit, seed_everything
 from batchcls.trial import trial
 
-IMAGENET = "imagenet"
+_ENDINGS = ("split.csv", "curves.png", "metrics.json", "history.parquet")
+"""Of what stands beside a checkpoint."""
 _HISTORY = pa.schema(
     [
         (name, pa.float64())
@@ -43,12 +45,11 @@ _HISTORY = pa.schema(
 class TrainOptions:
     """What is trained, and on which images."""
 
-    architecture: str = "googlenet"
     weights: str = ""
     """A trained file to begin with; ``imagenet``: torchvision's; empty: from scratch."""
     recipe: Path | None = None
     values: Mapping[str, Any] = field(default_factory=dict)
-    """Of the recipe; they win over the file."""
+    """Of the recipe; they win over the file. Without an architecture in either, it is GoogLeNet."""
     parting: Parting = field(default_factory=Parting)
     device: str = "auto"
     overwrite: bool = False
@@ -81,15 +82,15 @@ def train(data: Path, out: Path, options: TrainOptions, console: Console) -> Tra
         TrainingError: If it goes nowhere.
         OutputError: If ``out`` may not, or can not, be written.
     """
-    if out.suffix != ".safetensors":
-        raise OutputError(f"--out {str(out)!r} must end in .safetensors, the one format that can say what it is of")
-    if out.exists() and not options.overwrite:
-        raise OutputError(f"{str(out)!r} exists; choose another --out, or replace it with --overwrite")
-    recipe = _recipe(options)
+    _check_out(out, data, options.overwrite)
+    recipe = starting_recipe(options.recipe, options.values, options.weights)
     (device,) = machine.chosen_devices(options.device, instead="train on --device cpu")
+    precision = arithmetic(options.course.precision, device)
     images = Dataset.read(data, options.parting, console)
-    recipe = recipe.with_values({"labels": images.labels})
-    precision = _precision(options.course, device)
+    recipe = recipe.with_values({"labels": ordered_labels(recipe.labels, images.labels)})
+    seed_everything(options.course.seed)
+    network = fresh_network(recipe)
+    begun = begin(network, recipe, options.weights)
     identity = {
         "images": images.digest,
         "recipe": asdict(recipe),
@@ -99,9 +100,15 @@ def train(data: Path, out: Path, options: TrainOptions, console: Console) -> Tra
     }
     kept = Partial(_beside(out, "history.parquet"), _HISTORY, identity)
     with closing(kept):
-        with kept.refusals():
-            images.write_split(_beside(out, "split.csv"))
-        return _trained(_Training(images, recipe, options, kept, device, precision, console), out)
+        going_on = (kept.folder / LAST).exists()
+        console.print(f"going on with {kept.folder}" if going_on else begun, markup=False, highlight=False)
+        training = _Training(images, recipe, options, kept, device, precision, console)
+        try:
+            return _trained(training, network, out)
+        except TrainingError:
+            if not (kept.folder / LAST).exists():
+                kept.discard()  # nothing is lost, and what mends it may well be another option
+            raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,49 +124,60 @@ class _Training:
     console: Console
 
 
-def _trained(training: _Training, out: Path) -> Trained:
-    images, recipe, options, kept = training.images, training.recipe, training.options, training.kept
-    transform_input = recipe.preprocess.transform_input
-    network = trainable_network(recipe.architecture, len(recipe.labels), transform_input=transform_input)
-    if (kept.folder / LAST).exists():
-        training.console.print(f"going on with {kept.folder}", highlight=False)
-    else:
-        training.console.print(_begin(network, recipe, options), highlight=False)
-    fitted = fit(
-        network,
-        (images.parts["train"], images.parts["val"]),
-        recipe.preprocess,
-        options.course,
-        kept.folder,
-        classes=len(recipe.labels),
-        device=training.device,
-        precision=training.precision,
-        console=training.console,
-        told=_Teller(kept, options.course.epochs, training.console),
-    )
+def _trained(training: _Training, network: nn.Module, out: Path) -> Trained:
+    images, recipe, kept = training.images, training.recipe, training.kept
+    _fit(training, network)
     history = _history(kept)
-    network.load_state_dict(fitted.weights)
+    weights, epoch = best_epoch(kept.folder)
+    network.load_state_dict(weights)
     part = "test" if images.parts["test"].files else "val"
     training.console.print(f"answering the {part} images, as they are and in other colours", highlight=False)
-    found = trial(network, images.parts["train"], images.parts[part], recipe.preprocess, training.device)
+    known, unseen = images.parts["train"], images.parts[part]
+    found = trial(network, known, unseen, len(recipe.labels), recipe.preprocess, training.device)
     metrics = {
         "parts": {name: len(examples.files) for name, examples in images.parts.items()},
         "epochs": len(history),
-        "kept_epoch": fitted.epoch + 1,
+        "kept_epoch": epoch + 1,
         "training_s": round(sum(history["elapsed_s"].to_pylist()), 1),
-        "precision": fitted.precision,
+        "precision": training.precision,
         "device": training.device,
         part: found,
     }
-    _write(out, fitted.weights, _about(training, metrics), history, kept)
+    _write(training, out, weights, _about(training, metrics), history)
     return Trained(out, metrics)
+
+
+def _fit(training: _Training, network: nn.Module) -> None:
+    """All epochs, unless they are done already."""
+    images, options, folder = training.images, training.options, training.kept.folder
+    if (folder / DONE).exists():
+        return
+    # Going on, another order and other augmentations than those of the first epochs.
+    seed_everything((options.course.seed + training.kept.table().num_rows) % 2**32)
+    with training.kept.refusals():
+        fit(
+            network,
+            (images.parts["train"], images.parts["val"]),
+            training.recipe.preprocess,
+            options.course,
+            folder,
+            classes=len(training.recipe.labels),
+            device=training.device,
+            precision=training.precision,
+            console=training.console,
+            told=_Teller(training.kept, options.course.epochs, training.console),
+        )
+        (folder / DONE).touch()
 
 
 def _about(training: _Training, metrics: Mapping[str, Any]) -> dict[str, Any]:
     """What a checkpoint says of itself: the recipe of its engine, and how it came to be."""
     recipe, options = training.recipe, training.options
     return {
-        "recipe": {**asdict(recipe.preprocess), "architecture": recipe.architecture, "labels": recipe.labels},
+        "recipe": {
+            **asdict(recipe.preprocess),
+            **{key: getattr(recipe, key) for key in ("architecture", "labels", "precision", "temperature")},
+        },
         "training": {
             "images": training.images.digest,
             "weights": options.weights or "from scratch",
@@ -173,36 +191,15 @@ def _about(training: _Training, metrics: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _recipe(options: TrainOptions) -> Recipe:
-    if options.architecture not in ARCHITECTURES:
-        raise RecipeError(f"architecture {options.architecture!r} is not known; known are {', '.join(ARCHITECTURES)}")
-    # torchvision's own weights of these two expect it, see `Preprocess.transform_input`.
-    found = {"transform_input": options.weights == IMAGENET and options.architecture in TRANSFORMING}
-    return Recipe.compose(options.recipe, {**options.values, "architecture": options.architecture}, found)
-
-
-def _precision(course: Course, device: str) -> str:
-    """bfloat16 where the hardware has it: emulated, it is slower than float32."""
-    if course.precision != "auto":
-        return course.precision
-    if device != "cpu":
-        return "bf16"
-    return "bf16" if {"avx512_bf16", "amx_bf16"} & set(machine.cpu_features()) else "fp32"
-
-
-def _begin(network: nn.Module, recipe: Recipe, options: TrainOptions) -> str:
-    """Put the weights to begin with into ``network``, and say which."""
-    if not options.weights:
-        return f"{recipe.architecture} from scratch"
-    if options.weights == IMAGENET:
-        tensors, classes = pretrained_tensors(recipe.architecture), 0
-    else:
-        tensors, classes = starting_tensors(Path(options.weights), recipe.architecture)
-    own = network.state_dict()
-    taken = {name: value for name, value in tensors.items() if name in own and own[name].shape == value.shape}
-    network.load_state_dict(taken, strict=False)
-    head = "" if classes == len(recipe.labels) else ", but for the last layer"
-    return f"{recipe.architecture} from {options.weights}{head}: {len(taken):,} of {len(own):,} tensors"
+def _check_out(out: Path, data: Path, overwrite: bool) -> None:
+    if out.suffix != ".safetensors":
+        raise OutputError(f"--out {str(out)!r} must end in .safetensors, the one format that can say what it is of")
+    written = [out, *(_beside(out, ending) for ending in _ENDINGS)]
+    if any(path.exists() and path.samefile(data) for path in written):
+        raise OutputError(f"--out {str(out)!r} would replace {str(data)!r} itself; choose another --out")
+    begun = _beside(out, "history.parquet").with_name(f"{out.stem}.history.parquet.partial")
+    if not overwrite and not begun.exists() and (there := [str(path) for path in written if path.exists()]):
+        raise OutputError(f"{there[0]!r} exists; choose another --out, or replace it with --overwrite")
 
 
 class _Teller:
@@ -234,19 +231,23 @@ def _history(kept: Partial) -> pa.Table:
 
 
 def _write(
-    out: Path, weights: Mapping[str, Tensor], about: Mapping[str, Any], history: pa.Table, kept: Partial
+    training: _Training, out: Path, weights: Mapping[str, Tensor], about: Mapping[str, Any], history: pa.Table
 ) -> None:
-    """Everything whole, the checkpoint last: where it stands, the rest does."""
+    """Everything whole; the history last, with which the folder of what is not done yet goes."""
+    kept, recipe = training.kept, training.recipe
     with kept.refusals():
         pq.write_table(history.replace_schema_metadata({METADATA_KEY: json.dumps(about)}), kept.whole)
-        draw_curves(history, kept.folder / "curves.png")
+        draw_curves(history, about["training"]["metrics"]["kept_epoch"] - 1, kept.folder / "curves.png")
         (kept.folder / "metrics.json").write_text(json.dumps(about["training"], indent=2) + "\n", encoding="utf-8")
-        checkpoint = kept.folder / "model.safetensors"
+        training.images.write_split(kept.folder / "split.csv", out.parent)
+        checkpoint = kept.folder / out.name
         tensors = {name: value.contiguous() for name, value in weights.items()}
         save_file(tensors, checkpoint, {METADATA_KEY.decode(): json.dumps(about)})
-        load_network(checkpoint, about["recipe"]["architecture"])  # what cannot be read back is not worth keeping
-        (kept.folder / "curves.png").replace(_beside(out, "curves.png"))
-        (kept.folder / "metrics.json").replace(_beside(out, "metrics.json"))
+        # What cannot be read back is not worth keeping.
+        transform_input = recipe.preprocess.transform_input
+        load_network(checkpoint, recipe.architecture, transform_input=transform_input)
+        for ending in _ENDINGS[:-1]:
+            (kept.folder / ending).replace(_beside(out, ending))
         checkpoint.replace(out)
     kept.finish()
 

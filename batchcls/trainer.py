@@ -1,8 +1,10 @@
 """A network learns from labelled images, by Lightning."""
 
 import logging
+import signal
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from batchcls.errors import TrainingError
+from batchcls.epochs import LAST, BestEpoch, WholeFiles
+from batchcls.errors import InterruptedRunError, TrainingError
 from batchcls.examples import Examples, augmented_transform, batches, shuffled_batches
 from batchcls.records import Preprocess
 from batchcls.transforms import Transform, input_transform
@@ -36,8 +39,6 @@ _AUXILIARY_WEIGHT = 0.3
 _AVERAGED_EPOCHS = 2
 """The weights that are judged and kept are a running mean over about so many."""
 _LOSS_IN_RANK = 1e-3
-_LAST, _BEST = "last", "best"
-LAST = f"{_LAST}.ckpt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +62,10 @@ class Course:
     seed: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Fitted:
-    """What came of a training."""
-
-    weights: dict[str, Tensor]
-    """Of the epoch whose macro F1 was best, float32, on the CPU."""
-    epoch: int
-    """That one, from 0."""
-    precision: str
-    """What it was trained in, as Lightning calls it."""
+def seed_everything(seed: int) -> None:
+    """Of all that is random: initial weights, order, augmentation."""
+    _hush()
+    lightning.seed_everything(seed, workers=True, verbose=False)
 
 
 def fit(
@@ -85,40 +80,39 @@ def fit(
     precision: str,
     console: Console,
     told: Callable[[dict[str, float]], None],
-) -> Fitted:
-    """Train ``network``, or go on with what stands in ``folder``.
+) -> None:
+    """Train ``network``, or go on with what stands in ``folder``, until its last and best epoch stand there.
 
     Args:
         parts: What it learns from, and what it is judged by after each epoch.
-        folder: Where the last and the best epoch are kept.
         device: ``cpu`` or ``cuda:N``.
         precision: ``bf16`` or ``fp32``.
         told: Takes epoch, loss and accuracy of each epoch, as soon as it is over.
 
     Raises:
-        TrainingError: If the loss stops being a number.
+        TrainingError: If the loss stops being a number, or an image cannot be read any more.
+        InterruptedRunError: After SIGINT or SIGTERM.
     """
-    _hush()
-    lightning.seed_everything(course.seed, workers=True, verbose=False)
     train, val = parts
     learner = _Learner(network, course, train.weights(classes) if course.balance == "weights" else None, classes)
-    best = ModelCheckpoint(folder, _BEST, monitor="val_rank", mode="max", enable_version_counter=False)
     steps = -(-len(train.files) // course.batch_size)
     callbacks: list[Callback] = [
         WeightAveraging(avg_fn=_running_mean(_AVERAGED_EPOCHS * steps)),
-        best,
-        ModelCheckpoint(folder, _LAST, enable_version_counter=False),  # after the best, of which it holds the state
+        BestEpoch(folder, "val_rank"),
+        # After the best, of which it holds the state.
+        ModelCheckpoint(folder, Path(LAST).stem, enable_version_counter=False),
         EarlyStopping("val_rank", mode="max", patience=course.patience),
         _Telling(told),
     ]
     if console.is_terminal:
-        callbacks.append(RichProgressBar(leave=False))
+        callbacks.append(RichProgressBar(leave=False, console_kwargs={"stderr": True}))
     trainer = lightning.Trainer(
         accelerator="gpu" if device.startswith("cuda") else "cpu",
         devices=[int(device.partition(":")[2] or 0)] if device.startswith("cuda") else 1,
         precision="bf16-mixed" if precision == "bf16" else "32-true",
         max_epochs=course.epochs,
         callbacks=callbacks,
+        plugins=[WholeFiles()],
         logger=False,
         enable_model_summary=False,
         enable_progress_bar=console.is_terminal,
@@ -127,8 +121,7 @@ def fit(
     )
     augmented = augmented_transform(preprocess, flips=course.flips, turns=course.turns, stain=course.stain)
     last = folder / LAST
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Lightning's advice on workers, loggers and folders
+    with _interruptions(folder):
         trainer.fit(
             learner,
             shuffled_batches(train, augmented, course.batch_size, classes if course.balance == "sampling" else 0),
@@ -136,9 +129,6 @@ def fit(
             ckpt_path=last if last.exists() else None,
             weights_only=True,  # a checkpoint is a pickle, and might not be ours
         )
-    kept = torch.load(best.best_model_path or last, map_location="cpu", weights_only=True)
-    weights = {name.removeprefix("network."): value for name, value in kept["state_dict"].items()}
-    return Fitted(weights, int(kept["epoch"]), str(trainer.precision))
 
 
 def probabilities(network: nn.Module, examples: Examples, transform: Transform, device: str) -> npt.NDArray[np.float32]:
@@ -167,12 +157,12 @@ class _Learner(lightning.LightningModule):
         images, targets = batch
         outputs = self.network(images.contiguous(memory_format=torch.channels_last))
         main, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
-        loss = self._loss(main, targets)
+        loss = main_loss = self._loss(main, targets)
         for logits in auxiliary:
             loss = loss + _AUXILIARY_WEIGHT * self._loss(logits, targets)
         self._check_finite("loss", loss)
         self.train_accuracy(main, targets)
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(images))
+        self.log("train_loss", main_loss, on_step=False, on_epoch=True, batch_size=len(images))
         self.log("train_accuracy", self.train_accuracy, on_step=False, on_epoch=True)
         return loss
 
@@ -213,15 +203,36 @@ class _Learner(lightning.LightningModule):
 
 
 class _Telling(Callback):
-    """Says how each epoch went."""
+    """Says how each epoch went, and ends the training on SIGTERM, which Lightning would put off to the epoch's end."""
 
     def __init__(self, told: Callable[[dict[str, float]], None]) -> None:
         self._told = told
+        self._rate = 0.0
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, learner: lightning.LightningModule) -> None:
+        self._rate = trainer.optimizers[0].param_groups[0]["lr"]
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *of_the_batch: Any) -> None:
+        if trainer.received_sigterm:
+            raise SystemExit(signal.SIGTERM)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, learner: lightning.LightningModule) -> None:
-        rate = trainer.optimizers[0].param_groups[0]["lr"]
         values = {name: float(value) for name, value in trainer.callback_metrics.items() if name != "val_rank"}
-        self._told({"epoch": float(trainer.current_epoch), "learning_rate": rate, **values})
+        self._told({"epoch": float(trainer.current_epoch), "learning_rate": self._rate, **values})
+
+
+@contextmanager
+def _interruptions(folder: Path) -> Iterator[None]:
+    """Lightning ends the whole program on a signal; here the program says how to go on."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Lightning's advice on workers, loggers and folders
+            yield
+    except SystemExit as end:
+        number = signal.SIGTERM if end.code == signal.SIGTERM else signal.SIGINT
+        raise InterruptedRunError(
+            f"stopped by {number.name}; finished epochs are in {folder}; to go on, run the same command again", number
+        ) from end
 
 
 def _running_mean(steps: int) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:

@@ -11,10 +11,10 @@ from batchcls.splits import Shares, Way, check_parts, duplicates, natural, parte
 
 @st.composite
 def grouped_images(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Paths, labels and groups: two to four classes of at least 10 groups of one to four images each."""
+    """Paths, labels and groups: two to four classes of 20 groups or more, of one to four images each."""
     paths, labels, groups = [], [], []
     for label in "abcd"[: draw(st.integers(2, 4))]:
-        for number in range(draw(st.integers(10, 25))):
+        for number in range(draw(st.integers(20, 30))):
             for image in range(draw(st.integers(1, 4))):
                 paths.append(f"{label}/{number}-{image}.jpg")
                 labels.append(label)
@@ -37,16 +37,28 @@ def test_no_group_is_torn_and_every_part_has_every_class(
         assert set(parts[labels == label]) == {"train", "val", "test"}
 
 
-@given(images=grouped_images(), way=st.sampled_from(["random", "blocks"]))
-def test_parts_are_about_as_large_as_asked(images: tuple[np.ndarray, np.ndarray, np.ndarray], way: Way) -> None:
+@given(images=grouped_images(), way=st.sampled_from(["random", "blocks"]), share=st.sampled_from([0.1, 0.2, 0.4]))
+def test_parts_are_about_as_large_as_asked(
+    images: tuple[np.ndarray, np.ndarray, np.ndarray], way: Way, share: float
+) -> None:
     paths, labels, groups = images
-    largest = max(np.unique(groups, return_counts=True)[1])
 
-    parts = parted(paths, labels, groups, way, Shares(0.2, 0.2), 0)
+    parts = parted(paths, labels, groups, way, Shares(share, share), 0)
 
-    allowed = (largest + 1) * len(np.unique(labels)) + 0.1 * len(paths)
     for part in ("val", "test"):
-        assert abs((parts == part).sum() - 0.2 * len(paths)) <= allowed
+        assert abs((parts == part).mean() - share) <= 0.12
+
+
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.4])
+def test_a_rare_class_does_not_change_how_the_others_are_parted(share: float) -> None:
+    paths = np.array([f"{number}.jpg" for number in range(1003)])
+    labels = np.array(["a"] * 500 + ["b"] * 500 + ["rare"] * 3)
+
+    parts = parted(paths, labels, paths, "random", Shares(share, share), 0)
+
+    assert abs((parts == "test").mean() - share) < 0.02
+    assert abs((parts == "val").mean() - share) < 0.02
+    assert set(parts[labels == "rare"]) == {"train", "val", "test"}
 
 
 def test_blocks_follow_the_numbers_in_the_names() -> None:
@@ -55,7 +67,7 @@ def test_blocks_follow_the_numbers_in_the_names() -> None:
 
     parts = parted(paths, labels, paths, "blocks", Shares(0.1, 0.2), 0)
 
-    wanted = ["train"] * 14 + ["val"] * 2 + ["test"] * 4
+    wanted = ["val"] * 2 + ["train"] * 14 + ["test"] * 4
     assert parts.tolist() == wanted * 2
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("data", type=click.Path(exists=True, path_type=Path))
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="A .safetensors file.")
-@click.option("--architecture", default="googlenet", show_default=True, help="One that build knows; cnn: a small one.")
+@click.option("--architecture", help="One that build knows; cnn: a small one.  [default: the recipe's, or googlenet]")
 @click.option("--weights", default="", metavar="FILE|imagenet", help="To begin with.  [default: from scratch]")
 @click.option(
     "--recipe", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A TOML file, as for build."
@@ -50,7 +50,9 @@ if TYPE_CHECKING:
 @click.option("--turns/--no-turns", default=True, show_default=True, help="Turn images by right angles at random.")
 @click.option("--stain", type=click.FloatRange(0, 5), default=1.0, show_default=True, help="Strength of colour jitter.")
 @click.option("--precision", type=click.Choice(["auto", "bf16", "fp32"]), default="auto", show_default=True)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the split and of the training.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the split and of the training."
+)
 @click.option(
     "--device",
     default="auto",
@@ -78,8 +80,10 @@ def train(data: Path, out: Path, **options: Any) -> None:
     parting = Parting(
         options.pop("way"), Shares(options.pop("val"), options.pop("test")), options.pop("group_by"), options["seed"]
     )
-    whole = {name: options.pop(name) for name in ("architecture", "weights", "recipe", "device", "overwrite")}
-    chosen = TrainOptions(parting=parting, course=Course(**options), **whole)
+    whole = {name: options.pop(name) for name in ("weights", "recipe", "device", "overwrite")}
+    architecture = options.pop("architecture")
+    values = {"architecture": architecture} if architecture else {}
+    chosen = TrainOptions(values=values, parting=parting, course=Course(**options), **whole)
     trained = train_network(data, out, chosen, Console(stderr=True, soft_wrap=True))
     click.echo(summary(trained))
 

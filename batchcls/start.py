@@ -1,0 +1,101 @@
+"""What a training begins with: a recipe, a network, its first weights, and the arithmetic."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from batchcls import machine
+from batchcls.checkpoint import pretrained_tensors, starting_tensors
+from batchcls.errors import RecipeError, TrainingError
+from batchcls.networks import ARCHITECTURES, TRANSFORMING, trainable_network
+from batchcls.recipe import Recipe
+
+IMAGENET = "imagenet"
+_DEFAULT = "googlenet"
+
+
+def starting_recipe(path: Path | None, values: Mapping[str, Any], weights: str) -> Recipe:
+    """The recipe of ``path`` and ``values``, which win; GoogLeNet's if neither names an architecture.
+
+    Raises:
+        RecipeError: If it is of no network that is known.
+    """
+    recipe = Recipe.compose(path, values)
+    architecture = recipe.architecture or _DEFAULT
+    if architecture not in ARCHITECTURES:
+        raise RecipeError(f"architecture {architecture!r} is not known; known are {', '.join(ARCHITECTURES)}")
+    # torchvision's own weights of these two expect it, see `Preprocess.transform_input`.
+    found = {"transform_input": weights == IMAGENET and architecture in TRANSFORMING}
+    recipe = Recipe.compose(path, {**values, "architecture": architecture}, found)
+    if recipe.preprocess.transform_input and architecture not in TRANSFORMING:
+        raise RecipeError(f"transform_input is true, but {architecture} has no such step; leave it out")
+    return recipe
+
+
+def ordered_labels(asked: Sequence[str], found: Sequence[str]) -> tuple[str, ...]:
+    """Those of the images, in the order of a recipe that names them.
+
+    Raises:
+        RecipeError: If it names others.
+    """
+    if asked and sorted(asked) != sorted(found):
+        raise RecipeError(f"the recipe has the labels {list(asked)}, the images {list(found)}; leave labels out of it")
+    return tuple(asked or found)
+
+
+def fresh_network(recipe: Recipe) -> nn.Module:
+    """A network with random weights, which is known to take images of the recipe's size.
+
+    Raises:
+        RecipeError: If it cannot.
+    """
+    preprocess, classes = recipe.preprocess, len(recipe.labels)
+    network = trainable_network(recipe.architecture, classes, transform_input=preprocess.transform_input)
+    try:
+        with torch.no_grad():
+            copy.deepcopy(network)(torch.zeros(2, 3, *preprocess.size_px))
+    except RuntimeError as error:
+        raise RecipeError(
+            f"{recipe.architecture} cannot take images of {preprocess.size_px} pixels: {str(error).splitlines()[0]}"
+        ) from error
+    return network
+
+
+def arithmetic(asked: str, device: str) -> str:
+    """``bf16`` or ``fp32``; of ``auto``, bfloat16 where the hardware has it: emulated, it is slower than float32.
+
+    Raises:
+        TrainingError: If this PyTorch cannot use the device.
+    """
+    if device != "cpu" and not torch.cuda.is_available():
+        raise TrainingError(f"PyTorch {torch.__version__} cannot use {device}; install one for CUDA, or: --device cpu")
+    if asked != "auto":
+        return asked
+    has = {"avx512_bf16", "amx_bf16"} & set(machine.cpu_features())
+    return "bf16" if (has if device == "cpu" else torch.cuda.get_device_capability(device) >= (8, 0)) else "fp32"
+
+
+def begin(network: nn.Module, recipe: Recipe, weights: str) -> str:
+    """Put the weights to begin with into ``network``, and say which.
+
+    Args:
+        weights: A trained file; ``imagenet``: torchvision's; empty: leave what is there.
+
+    Raises:
+        CheckpointError: If they cannot be read or fetched, or do not fit.
+    """
+    if not weights:
+        return f"{recipe.architecture} from scratch"
+    if weights == IMAGENET:
+        tensors, classes = pretrained_tensors(recipe.architecture), 0
+    else:
+        tensors, classes = starting_tensors(Path(weights), recipe.architecture)
+    own = network.state_dict()
+    taken = {name: value for name, value in tensors.items() if name in own and own[name].shape == value.shape}
+    network.load_state_dict(taken, strict=False)
+    head = "" if classes == len(recipe.labels) else ", but for the last layer"
+    return f"{recipe.architecture} from {weights}{head}: {len(taken):,} of {len(own):,} tensors"
