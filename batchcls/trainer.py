@@ -121,7 +121,7 @@ def fit(
     )
     augmented = augmented_transform(preprocess, flips=course.flips, turns=course.turns, stain=course.stain)
     last = folder / LAST
-    with _interruptions(folder):
+    with _interruptions(trainer, folder):
         trainer.fit(
             learner,
             shuffled_batches(train, augmented, course.batch_size, classes if course.balance == "sampling" else 0),
@@ -214,7 +214,7 @@ class _Telling(Callback):
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *of_the_batch: Any) -> None:
         if trainer.received_sigterm:
-            raise SystemExit(signal.SIGTERM)
+            raise SystemExit
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, learner: lightning.LightningModule) -> None:
         values = {name: float(value) for name, value in trainer.callback_metrics.items() if name != "val_rank"}
@@ -222,14 +222,14 @@ class _Telling(Callback):
 
 
 @contextmanager
-def _interruptions(folder: Path) -> Iterator[None]:
+def _interruptions(trainer: lightning.Trainer, folder: Path) -> Iterator[None]:
     """Lightning ends the whole program on a signal; here the program says how to go on."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Lightning's advice on workers, loggers and folders
             yield
     except SystemExit as end:
-        number = signal.SIGTERM if end.code == signal.SIGTERM else signal.SIGINT
+        number = signal.SIGTERM if trainer.received_sigterm else signal.SIGINT
         raise InterruptedRunError(
             f"stopped by {number.name}; finished epochs are in {folder}; to go on, run the same command again", number
         ) from end
