@@ -68,7 +68,9 @@ def trainable_network(architecture: str, classes: int, *, transform_input: bool 
     """A network with fresh random weights, in training mode, with its auxiliary heads where it has such."""
     if architecture == "cnn":
         return SmallCnn(classes)
-    inception = {"aux_logits": True, "init_weights": True, "transform_input": transform_input}
+    # Not torchvision's own initialisation, 0.01 everywhere: with it GoogLeNet's validation accuracy on four classes of
+    # smears was 0.59 after an epoch instead of 0.94, and 0.87 at most after eight.
+    inception = {"aux_logits": True, "init_weights": False, "transform_input": transform_input}
     options = inception if architecture in TRANSFORMING else {}
     module: nn.Module = torchvision.models.get_model(architecture, weights=None, num_classes=classes, **options)
     return module
