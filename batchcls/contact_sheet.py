@@ -23,6 +23,8 @@ def thumbnail(file: str, side_px: int) -> Image.Image | None:
             small = image.convert("RGB")
             small.thumbnail((side_px, side_px))
             return small
+    except MemoryError:  # no fault of the file
+        raise
     except Exception:  # noqa: BLE001  # of one file: whatever its bytes do to Pillow, the others are shown
         return None
 

@@ -132,6 +132,8 @@ def _look_at(rows: Sequence[_Row], console: Console) -> None:
     def look(row: _Row) -> None:
         try:
             row.print = fingerprint(row.file)
+        except MemoryError:  # no fault of the file
+            raise
         except Exception as error:  # noqa: BLE001  # of one file: whatever its bytes do to Pillow, the others are used
             row.why = f"cannot be read: {getattr(error, 'strerror', None) or error}"
 
