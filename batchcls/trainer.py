@@ -95,30 +95,7 @@ def fit(
     """
     train, val = parts
     learner = _Learner(network, course, train.weights(classes) if course.balance == "weights" else None, classes)
-    steps = -(-len(train.files) // course.batch_size)
-    callbacks: list[Callback] = [
-        WeightAveraging(avg_fn=_running_mean(_AVERAGED_EPOCHS * steps)),
-        BestEpoch(folder, "val_rank"),
-        # After the best, of which it holds the state.
-        ModelCheckpoint(folder, Path(LAST).stem, enable_version_counter=False),
-        EarlyStopping("val_rank", mode="max", patience=course.patience),
-        _Telling(told),
-    ]
-    if console.is_terminal:
-        callbacks.append(RichProgressBar(leave=False, console_kwargs={"stderr": True}))
-    trainer = lightning.Trainer(
-        accelerator="gpu" if device.startswith("cuda") else "cpu",
-        devices=[int(device.partition(":")[2] or 0)] if device.startswith("cuda") else 1,
-        precision="bf16-mixed" if precision == "bf16" else "32-true",
-        max_epochs=course.epochs,
-        callbacks=callbacks,
-        plugins=[WholeFiles()],
-        logger=False,
-        enable_model_summary=False,
-        enable_progress_bar=console.is_terminal,
-        num_sanity_val_steps=0,
-        default_root_dir=folder,
-    )
+    trainer = _trainer(course, folder, -(-len(train.files) // course.batch_size), device, precision, console, told)
     augmented = augmented_transform(preprocess, flips=course.flips, turns=course.turns, stain=course.stain)
     last = folder / LAST
     with _interruptions(trainer, folder):
@@ -140,6 +117,41 @@ def probabilities(network: nn.Module, examples: Examples, transform: Transform, 
             images = images.to(device, memory_format=torch.channels_last)
             answers.append(network(images).float().softmax(1).cpu().numpy())
     return np.concatenate(answers)
+
+
+def _trainer(
+    course: Course,
+    folder: Path,
+    steps: int,
+    device: str,
+    precision: str,
+    console: Console,
+    told: Callable[[dict[str, float]], None],
+) -> lightning.Trainer:
+    """Lightning's, of ``steps`` an epoch."""
+    callbacks: list[Callback] = [
+        WeightAveraging(avg_fn=_running_mean(_AVERAGED_EPOCHS * steps)),
+        BestEpoch(folder, "val_rank"),
+        # After the best, of which it holds the state.
+        ModelCheckpoint(folder, Path(LAST).stem, enable_version_counter=False),
+        EarlyStopping("val_rank", mode="max", patience=course.patience),
+        _Telling(told),
+    ]
+    if console.is_terminal:
+        callbacks.append(RichProgressBar(leave=False, console_kwargs={"stderr": True}))
+    return lightning.Trainer(
+        accelerator="gpu" if device.startswith("cuda") else "cpu",
+        devices=[int(device.partition(":")[2] or 0)] if device.startswith("cuda") else 1,
+        precision="bf16-mixed" if precision == "bf16" else "32-true",
+        max_epochs=course.epochs,
+        callbacks=callbacks,
+        plugins=[WholeFiles()],
+        logger=False,
+        enable_model_summary=False,
+        enable_progress_bar=console.is_terminal,
+        num_sanity_val_steps=0,
+        default_root_dir=folder,
+    )
 
 
 class _Learner(lightning.LightningModule):
