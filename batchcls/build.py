@@ -16,7 +16,7 @@ from torch import nn
 
 from batchcls import machine
 from batchcls.backends import open_engine
-from batchcls.checkpoint import load_network, recorded_recipe
+from batchcls.checkpoint import load_network
 from batchcls.decoders import DEFAULT, open_decoder
 from batchcls.discover import Listing
 from batchcls.errors import EngineError, RecipeError, SlidesError, VerificationError
@@ -27,6 +27,7 @@ from batchcls.postprocess import predictions
 from batchcls.probes import probe_pixels
 from batchcls.quantise import IMAGES, Quantised, quantised
 from batchcls.recipe import Recipe
+from batchcls.recorded import Recorded
 from batchcls.records import Preprocess, printable
 from batchcls.reference import Reference, torch_answer
 from batchcls.temperature import temper, tempered
@@ -110,7 +111,7 @@ def build(
 
 
 def _read_weights(checkpoint: Path, recipe: Path | None, values: Mapping[str, Any]) -> _Source:
-    found = recorded_recipe(checkpoint)
+    found = Recorded.read(checkpoint).recipe
     first = Recipe.compose(recipe, values, found)
     network = load_network(checkpoint, first.architecture, transform_input=first.preprocess.transform_input)
     full = Recipe.compose(recipe, {**values, "architecture": network.architecture}, found)

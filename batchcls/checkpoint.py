@@ -1,6 +1,5 @@
 """A trained file becomes a verified network; no code from the file is ever run."""
 
-import json
 import re
 import struct
 import warnings
@@ -13,13 +12,12 @@ from typing import Any, Self
 
 import torch
 import torchvision
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from batchcls.errors import CheckpointError
 from batchcls.networks import ARCHITECTURES, LAST_LAYERS, TRANSFORMING, empty_network
-from batchcls.records import METADATA_KEY
 
 _AUXILIARY = re.compile(r"(^|\.)(aux1|aux2|AuxLogits)\.")
 """Heads that only training uses."""
@@ -119,27 +117,6 @@ def pretrained_tensors(architecture: str) -> dict[str, Tensor]:
             f"torchvision's weights of {architecture!r} could not be fetched from {weights.url} ({error}); "
             "fetch that file elsewhere, and name it: --weights FILE"
         ) from error
-
-
-def recorded_recipe(path: Path) -> dict[str, Any]:
-    """What a file that `batchcls train` wrote says of itself, as the keys of a recipe; empty for any other file.
-
-    Raises:
-        CheckpointError: If it says something that is not understood.
-    """
-    if path.suffix != ".safetensors":
-        return {}
-    try:
-        with safe_open(path, "pt") as file:
-            text = (file.metadata() or {}).get(METADATA_KEY.decode())
-        values = json.loads(text)["recipe"] if text else {}
-        if not isinstance(values, dict):
-            raise TypeError("its recipe is no object")
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{str(path)!r} cannot be read as safetensors: {error}") from error
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"the metadata of {str(path)!r} is not that of batchcls train: {error}") from error
-    return values
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

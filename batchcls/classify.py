@@ -1,15 +1,13 @@
 """The run: discover, decode, infer, postprocess, write, as one plain loop."""
 
-import signal
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
-from types import FrameType
 from typing import Any
 
 from rich.console import Console
@@ -23,6 +21,7 @@ from batchcls.output import ParquetOutput
 from batchcls.progress import RunProgress
 from batchcls.records import EngineInfo, Scored, Tally, printable
 from batchcls.scoring import DeviceScorer, Scorer, Share
+from batchcls.stop import Stop
 from batchcls.workers import Workers
 
 _SUSPICIOUS_FILES = 20
@@ -57,7 +56,7 @@ class _Run:
     output: ParquetOutput
     tally: Tally
     console: Console
-    stop: "_Stop"
+    stop: Stop
 
 
 def classify(slides: Sequence[Path], engine: Path, out: Path, options: RunOptions, console: Console) -> Tally:
@@ -78,7 +77,7 @@ def classify(slides: Sequence[Path], engine: Path, out: Path, options: RunOption
     """
     started = perf_counter()
     shares, why = _shares(engine, options)
-    listing, stop = Listing(slides), _Stop()
+    listing, stop = Listing(slides), Stop()
     with stop.listening(), closing(listing), closing(_scorer(shares)) as scorer:
         output = ParquetOutput(
             out,
@@ -239,24 +238,3 @@ def _metadata(run: _Run, slides: Sequence[Path], options: RunOptions) -> dict[st
         "started": run.output.started,
         "ended": datetime.now(UTC).isoformat(timespec="milliseconds"),
     }
-
-
-class _Stop:
-    """Remembers the first SIGINT or SIGTERM; a second one ends the process as if nobody listened."""
-
-    def __init__(self) -> None:
-        self.signal: signal.Signals | None = None
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.signal = signal.Signals(number)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -119,7 +119,11 @@ class _Turn(nn.Module):
 
 
 def _end_with_parent(worker: int) -> None:
-    """A worker holds its parent's lock on the output as well, which must not outlive a parent that was killed."""
+    """A worker holds its parent's lock on the output as well, which must not outlive a parent that was killed.
+
+    And Ctrl-C, which reaches the workers too, is for the parent to hear.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
 
 

@@ -13,6 +13,7 @@ from batchcls.checkpoint import pretrained_tensors, starting_tensors
 from batchcls.errors import RecipeError, TrainingError
 from batchcls.networks import ARCHITECTURES, TRANSFORMING, trainable_network
 from batchcls.recipe import Recipe
+from batchcls.recorded import Recorded
 
 IMAGENET = "imagenet"
 _DEFAULT = "googlenet"
@@ -79,11 +80,12 @@ def arithmetic(asked: str, device: str) -> str:
     return "bf16" if (has if device == "cpu" else torch.cuda.get_device_capability(device) >= (8, 0)) else "fp32"
 
 
-def begin(network: nn.Module, recipe: Recipe, weights: str) -> str:
+def begin(network: nn.Module, recipe: Recipe, weights: str, images: str) -> str:
     """Put the weights to begin with into ``network``, and say which.
 
     Args:
         weights: A trained file; ``imagenet``: torchvision's; empty: leave what is there.
+        images: `Dataset.digest` of those that it is to learn from, and be judged by.
 
     Raises:
         CheckpointError: If they cannot be read or fetched, or do not fit.
@@ -91,11 +93,18 @@ def begin(network: nn.Module, recipe: Recipe, weights: str) -> str:
     if not weights:
         return f"{recipe.architecture} from scratch"
     if weights == IMAGENET:
-        tensors, classes = pretrained_tensors(recipe.architecture), 0
+        tensors, classes, before = pretrained_tensors(recipe.architecture), 0, ""
     else:
         tensors, classes = starting_tensors(Path(weights), recipe.architecture)
+        before = Recorded.read(Path(weights)).images
     own = network.state_dict()
     taken = {name: value for name, value in tensors.items() if name in own and own[name].shape == value.shape}
     network.load_state_dict(taken, strict=False)
     head = "" if classes == len(recipe.labels) else ", but for the last layer"
-    return f"{recipe.architecture} from {weights}{head}: {len(taken):,} of {len(own):,} tensors"
+    begun = f"{recipe.architecture} from {weights}{head}: {len(taken):,} of {len(own):,} tensors"
+    if before not in ("", images):
+        begun += (
+            f"\n{weights} learned from other images, or from these parted otherwise: it may know some that "
+            "validate or test here, and their accuracy would be too good"
+        )
+    return begun

@@ -21,11 +21,12 @@ from batchcls.curves import draw_curves
 from batchcls.dataset import Dataset, Parting
 from batchcls.epochs import DONE, LAST, best_epoch
 from batchcls.errors import OutputError, TrainingError
+from batchcls.learner import Course
 from batchcls.partial import Partial
 from batchcls.recipe import Recipe
 from batchcls.records import METADATA_KEY
 from batchcls.start import arithmetic, begin, fresh_network, ordered_labels, starting_recipe
-from batchcls.trainer import Course, fit, seed_everything
+from batchcls.trainer import fit, seed_everything
 from batchcls.trial import trial
 
 _ENDINGS = ("split.csv", "curves.png", "metrics.json", "history.parquet")
@@ -90,7 +91,7 @@ def train(data: Path, out: Path, options: TrainOptions, console: Console) -> Tra
     recipe = recipe.with_values({"labels": ordered_labels(recipe.labels, images.labels)})
     seed_everything(options.course.seed)
     network = fresh_network(recipe)
-    begun = begin(network, recipe, options.weights)
+    begun = begin(network, recipe, options.weights, images.digest)
     identity = {
         "images": images.digest,
         "recipe": asdict(recipe),

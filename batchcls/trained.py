@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from batchcls.checkpoint import Network, load_network, recorded_recipe
+from batchcls.checkpoint import Network, load_network
 from batchcls.errors import CheckpointError, EngineError, RecipeError
 from batchcls.manifest import Manifest, sha256
 from batchcls.networks import ARCHITECTURES
 from batchcls.recipe import Recipe
+from batchcls.recorded import Recorded
 from batchcls.records import original
 
 
@@ -34,7 +35,7 @@ def trained_file(checkpoint: Path, recipe: Path | None, values: Mapping[str, Any
             f"{str(checkpoint)!r} is an ONNX file, whose layers cannot be looked into; "
             "Grad-CAM needs the checkpoint that it was exported from: batchcls explain CHECKPOINT ..."
         )
-    found = recorded_recipe(checkpoint)
+    found = Recorded.read(checkpoint).recipe
     first = Recipe.compose(recipe, values, found)
     network = load_network(checkpoint, first.architecture, transform_input=first.preprocess.transform_input)
     return _fitting(

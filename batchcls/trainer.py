@@ -1,13 +1,11 @@
 """A network learns from labelled images, by Lightning."""
 
 import logging
-import signal
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lightning
 import numpy as np
@@ -22,44 +20,17 @@ from lightning.pytorch.callbacks import (
 )
 from rich.console import Console
 from torch import Tensor, nn
-from torch.nn import functional
-from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from batchcls.epochs import LAST, BestEpoch, WholeFiles
-from batchcls.errors import InterruptedRunError, TrainingError
+from batchcls.errors import InterruptedRunError
 from batchcls.examples import Examples, augmented_transform, batches, shuffled_batches
+from batchcls.learner import Course, Learner
 from batchcls.records import Preprocess
+from batchcls.stop import Stop
 from batchcls.transforms import Transform, input_transform
 
-Balance = Literal["none", "weights", "sampling"]
-Schedule = Literal["cosine", "plateau"]
-
-_AUXILIARY_WEIGHT = 0.3
-"""Of each auxiliary head's loss. Source: Szegedy et al., Going deeper with convolutions, 2014."""
 _AVERAGED_EPOCHS = 2
 """The weights that are judged and kept are a running mean over about so many."""
-_LOSS_IN_RANK = 1e-3
-
-
-@dataclass(frozen=True, slots=True)
-class Course:
-    """How a network is trained; none of it changes what the engine has to do."""
-
-    epochs: int = 40
-    batch_size: int = 32
-    learning_rate: float = 1e-3
-    """Of Adam, at its highest."""
-    weight_decay: float = 1e-4
-    schedule: Schedule = "cosine"
-    patience: int = 15
-    """Epochs without a better macro F1 of the validation images, after which it ends."""
-    balance: Balance = "none"
-    flips: bool = True
-    turns: bool = True
-    stain: float = 1.0
-    """Flips, turns and stain: see `augmented_transform`."""
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
-    seed: int = 0
 
 
 def seed_everything(seed: int) -> None:
@@ -94,11 +65,17 @@ def fit(
         InterruptedRunError: After SIGINT or SIGTERM.
     """
     train, val = parts
-    learner = _Learner(network, course, train.weights(classes) if course.balance == "weights" else None, classes)
-    trainer = _trainer(course, folder, -(-len(train.files) // course.batch_size), device, precision, console, told)
+    learner = Learner(network, course, train.weights(classes) if course.balance == "weights" else None, classes)
+    stop = Stop()
+    callbacks = [
+        *_callbacks(course, folder, -(-len(train.files) // course.batch_size)),
+        _Telling(told),
+        _Stopping(stop),
+    ]
+    trainer = _trainer(course, folder, callbacks, device, precision, console)
     augmented = augmented_transform(preprocess, flips=course.flips, turns=course.turns, stain=course.stain)
     last = folder / LAST
-    with _interruptions(trainer, folder):
+    with _interruptions(stop, folder):
         trainer.fit(
             learner,
             shuffled_batches(train, augmented, course.batch_size, classes if course.balance == "sampling" else 0),
@@ -120,25 +97,10 @@ def probabilities(network: nn.Module, examples: Examples, transform: Transform, 
 
 
 def _trainer(
-    course: Course,
-    folder: Path,
-    steps: int,
-    device: str,
-    precision: str,
-    console: Console,
-    told: Callable[[dict[str, float]], None],
+    course: Course, folder: Path, callbacks: list[Callback], device: str, precision: str, console: Console
 ) -> lightning.Trainer:
-    """Lightning's, of ``steps`` an epoch."""
-    callbacks: list[Callback] = [
-        WeightAveraging(avg_fn=_running_mean(_AVERAGED_EPOCHS * steps)),
-        BestEpoch(folder, "val_rank"),
-        # After the best, of which it holds the state.
-        ModelCheckpoint(folder, Path(LAST).stem, enable_version_counter=False),
-        EarlyStopping("val_rank", mode="max", patience=course.patience),
-        _Telling(told),
-    ]
     if console.is_terminal:
-        callbacks.append(RichProgressBar(leave=False, console_kwargs={"stderr": True}))
+        callbacks = [*callbacks, RichProgressBar(leave=False, console_kwargs={"stderr": True})]
     return lightning.Trainer(
         accelerator="gpu" if device.startswith("cuda") else "cpu",
         devices=[int(device.partition(":")[2] or 0)] if device.startswith("cuda") else 1,
@@ -154,68 +116,19 @@ def _trainer(
     )
 
 
-class _Learner(lightning.LightningModule):
-    def __init__(self, network: nn.Module, course: Course, class_weights: Tensor | None, classes: int) -> None:
-        super().__init__()
-        self.network = network.to(memory_format=torch.channels_last)
-        self._course = course
-        self._class_weights = class_weights
-        # Two metrics each: those of one part must not see the other's images.
-        self.train_accuracy = MulticlassAccuracy(classes, average="micro")
-        self.val_accuracy = MulticlassAccuracy(classes, average="micro")
-        self.val_f1 = MulticlassF1Score(classes, average="macro")
-
-    def training_step(self, batch: tuple[Tensor, Tensor], number: int) -> Tensor:
-        images, targets = batch
-        outputs = self.network(images.contiguous(memory_format=torch.channels_last))
-        main, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
-        loss = main_loss = self._loss(main, targets)
-        for logits in auxiliary:
-            loss = loss + _AUXILIARY_WEIGHT * self._loss(logits, targets)
-        self._check_finite("loss", loss)
-        self.train_accuracy(main, targets)
-        self.log("train_loss", main_loss, on_step=False, on_epoch=True, batch_size=len(images))
-        self.log("train_accuracy", self.train_accuracy, on_step=False, on_epoch=True)
-        return loss
-
-    def validation_step(self, batch: tuple[Tensor, Tensor], number: int) -> None:
-        images, targets = batch
-        logits = self.network(images.contiguous(memory_format=torch.channels_last)).float()
-        self.val_accuracy(logits, targets)
-        self.val_f1(logits, targets)
-        self.log("val_loss", self._loss(logits, targets), batch_size=len(images))
-        self.log("val_accuracy", self.val_accuracy)
-        self.log("val_f1", self.val_f1)
-
-    def on_validation_epoch_end(self) -> None:
-        # Few images leave many epochs with almost one F1: of those, the one that is surest of what is right.
-        loss = self.trainer.callback_metrics["val_loss"]
-        self._check_finite("validation loss", loss)
-        self.log("val_rank", self.val_f1.compute() - _LOSS_IN_RANK * loss.clamp(max=1))
-
-    def configure_optimizers(self) -> Any:
-        course = self._course
-        optimizer = torch.optim.Adam(self.parameters(), course.learning_rate, weight_decay=course.weight_decay)
-        if course.schedule == "plateau":
-            plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, "max", 0.3, max(1, course.patience // 3))
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": plateau, "monitor": "val_f1"}}
-        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, course.epochs, course.learning_rate / 100)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cosine}}
-
-    def _check_finite(self, what: str, loss: Tensor) -> None:
-        if not torch.isfinite(loss):
-            raise TrainingError(
-                f"the {what} became {loss.item()} in epoch {self.current_epoch + 1}; "
-                f"try a smaller --learning-rate than {self._course.learning_rate:g}, or --precision fp32"
-            )
-
-    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        weights = None if self._class_weights is None else self._class_weights.to(logits.device)
-        return functional.cross_entropy(logits.float(), targets, weights)
+def _callbacks(course: Course, folder: Path, steps: int) -> list[Callback]:
+    """What is kept of epochs of so many ``steps``, and when the last one was."""
+    return [
+        WeightAveraging(avg_fn=_running_mean(_AVERAGED_EPOCHS * steps)),
+        BestEpoch(folder, "val_rank"),
+        # After the best, of which it holds the state.
+        ModelCheckpoint(folder, Path(LAST).stem, enable_version_counter=False),
+        EarlyStopping("val_rank", mode="max", patience=course.patience),
+    ]
 
 
 class _Telling(Callback):
-    """Says how each epoch went, and ends the training on SIGTERM, which Lightning would put off to the epoch's end."""
+    """Says how each epoch went."""
 
     def __init__(self, told: Callable[[dict[str, float]], None]) -> None:
         self._told = told
@@ -224,26 +137,41 @@ class _Telling(Callback):
     def on_train_epoch_start(self, trainer: lightning.Trainer, learner: lightning.LightningModule) -> None:
         self._rate = trainer.optimizers[0].param_groups[0]["lr"]
 
-    def on_train_batch_end(self, trainer: lightning.Trainer, *of_the_batch: Any) -> None:
-        if trainer.received_sigterm:
-            raise SystemExit
-
     def on_train_epoch_end(self, trainer: lightning.Trainer, learner: lightning.LightningModule) -> None:
         values = {name: float(value) for name, value in trainer.callback_metrics.items() if name != "val_rank"}
         self._told({"epoch": float(trainer.current_epoch), "learning_rate": self._rate, **values})
 
 
+class _Stopping(Callback):
+    """Ends the training between two batches: an interrupt that is raised anywhere may be lost in some destructor."""
+
+    def __init__(self, stop: Stop) -> None:
+        self._stop = stop
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *of_the_batch: Any) -> None:
+        self._look()
+
+    def on_validation_batch_end(self, trainer: lightning.Trainer, *of_the_batch: Any) -> None:
+        self._look()
+
+    def _look(self) -> None:
+        if self._stop.signal is not None:
+            raise SystemExit
+
+
 @contextmanager
-def _interruptions(trainer: lightning.Trainer, folder: Path) -> Iterator[None]:
+def _interruptions(stop: Stop, folder: Path) -> Iterator[None]:
     """Lightning ends the whole program on a signal; here the program says how to go on."""
     try:
-        with warnings.catch_warnings():
+        with stop.listening(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Lightning's advice on workers, loggers and folders
             yield
-    except SystemExit as end:
-        number = signal.SIGTERM if trainer.received_sigterm else signal.SIGINT
+    except (SystemExit, RuntimeError) as end:  # PyTorch raises the latter where its workers were told to end as well
+        if stop.signal is None:
+            raise
         raise InterruptedRunError(
-            f"stopped by {number.name}; finished epochs are in {folder}; to go on, run the same command again", number
+            f"stopped by {stop.signal.name}; finished epochs are in {folder}; to go on, run the same command again",
+            stop.signal,
         ) from end
 
 

@@ -5,30 +5,38 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from batchcls.backends import open_engine
 from batchcls.checkpoint import load_network
+from batchcls.cli import main
 from batchcls.decoders import open_decoder
 from batchcls.manifest import Manifest
 from batchcls.postprocess import predictions
 from batchcls.records import Slide
 from batchcls.reference import Reference, torch_answer
-from tests.conftest import ALL4, DATA
+from tests.conftest import DATA
 
 CHECKPOINT = DATA.parent / "models" / "googlenet_all4.pth"
 EVERY = 40
 
 
 @pytest.mark.skipif(not (DATA / "all4").is_dir() or not CHECKPOINT.is_file(), reason="the real data are not here")
-def test_the_engine_answers_real_slides_as_the_trained_network_does_each_step_rounded_to_half_precision() -> None:
-    manifest = Manifest.read(ALL4)
+def test_the_engine_answers_real_slides_as_the_trained_network_does_each_step_rounded_to_half_precision(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "engine"
+    arguments = ["build", str(CHECKPOINT), "--labels", "Benign,Early,Pre,Pro", "--out", str(folder), "--device", "cpu"]
+    built = CliRunner().invoke(main, arguments)
+    assert built.exit_code == 0, built.output
+    manifest = Manifest.read(folder)
     network = load_network(CHECKPOINT, "googlenet", transform_input=False)
     reference = Reference(torch_answer(network.module), manifest.preprocess)
     slides = [Slide(*map(str, (path.parent, path.name))) for path in sorted(Path(DATA / "all4").rglob("*.jpg"))]
     decoder = open_decoder("pillow", manifest.preprocess, batch_size=64, threads=2, max_pixels=10**7)
     with (
         closing(decoder),
-        closing(open_engine(ALL4, backend="torch", device="cpu", threads=2, precision="f16")) as half,
+        closing(open_engine(folder, backend="torch", device="cpu", threads=2, precision="f16")) as half,
     ):
         pixels = np.concatenate([batch.pixels for batch in decoder.decode(slides[::EVERY])])
         ours, theirs = predictions(half.infer(pixels)), predictions(reference.logits_of_pixels(pixels))

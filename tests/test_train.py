@@ -166,10 +166,13 @@ def test_a_signal_ends_a_training_with_the_way_to_go_on(
 ) -> None:
     arguments = (data, "--out", tmp_path / "net.safetensors", "--architecture", "cnn", "--recipe", small)
     with subprocess.Popen(
-        training(*arguments, "--epochs", "500", "--patience", "500"), stderr=subprocess.PIPE, text=True
+        training(*arguments, "--epochs", "500", "--patience", "500"),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     ) as process:
         wait_for(tmp_path / "net.history.parquet.partial" / "part-000000.arrow", process)
-        process.send_signal(number)
+        os.killpg(process.pid, number)  # as Ctrl-C does: those who load images hear it as well
         _, stderr = process.communicate(timeout=PATIENCE_S)
 
     assert process.returncode == 128 + number
@@ -234,6 +237,7 @@ def test_a_users_own_weights_are_a_beginning(checkpoint: Path, data: Path, small
     before, after = load_file(checkpoint), load_file(tmp_path / "net.safetensors")
     assert torch.allclose(before["features.0.weight"], after["features.0.weight"], atol=1e-6)
     assert after["fc.weight"].shape == (3, 128)
+    assert "it may know some that validate or test here" in done.stderr
 
 
 def test_images_that_cannot_be_used_are_left_out_and_said(tmp_path: Path, small: Path) -> None:

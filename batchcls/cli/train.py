@@ -72,10 +72,10 @@ def train(data: Path, out: Path, **options: Any) -> None:
 
     with extra("train", "training"):
         from batchcls.dataset import Parting
+        from batchcls.learner import Course
         from batchcls.splits import Shares
         from batchcls.train import TrainOptions
         from batchcls.train import train as train_network
-        from batchcls.trainer import Course
 
     parting = Parting(
         options.pop("way"), Shares(options.pop("val"), options.pop("test")), options.pop("group_by"), options["seed"]
