@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -119,7 +119,7 @@ def _trainer(
 def _callbacks(course: Course, folder: Path, steps: int) -> list[Callback]:
     """What is kept of epochs of so many ``steps``, and when the last one was."""
     return [
-        WeightAveraging(avg_fn=_running_mean(_AVERAGED_EPOCHS * steps)),
+        WeightAveraging(multi_avg_fn=_running_mean(_AVERAGED_EPOCHS * steps)),
         BestEpoch(folder, "val_rank"),
         # After the best, of which it holds the state.
         ModelCheckpoint(folder, Path(LAST).stem, enable_version_counter=False),
@@ -175,14 +175,18 @@ def _interruptions(stop: Stop, folder: Path) -> Iterator[None]:
         ) from end
 
 
-def _running_mean(steps: int) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
-    """How a weight is averaged over about so many steps, and over fewer while there are few: the first mean nothing."""
+def _running_mean(steps: int) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor], None]:
+    """How weights are averaged over about so many steps, and over fewer while there are few: the first mean nothing."""
 
-    def averaged(mean: Tensor, weight: Tensor, before: Tensor | int) -> Tensor:
+    def average(means: Sequence[Tensor], weights: Sequence[Tensor], before: Tensor) -> None:
         share = 1 / min(steps, 1 + int(before) / 4)
-        return mean + (weight - mean) * share
+        for mean, weight in zip(means, weights, strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(weight, share)  # in place: AlexNet's weights are 230 MB, and so would be what is in between
+            else:
+                mean.copy_(weight)  # batch normalisation counts its batches
 
-    return averaged
+    return average
 
 
 def _hush() -> None:
