@@ -1,6 +1,7 @@
 """Labelled image files become batches that a network can learn from."""
 
 import ctypes
+import os
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -121,9 +122,11 @@ class _Turn(nn.Module):
 def _end_with_parent(worker: int) -> None:
     """A worker holds its parent's lock on the output as well, which must not outlive a parent that was killed.
 
-    And Ctrl-C, which reaches the workers too, is for the parent to hear.
+    And what is sent to a whole process group is for the parent to hear: Ctrl-C, or SIGTERM, after which a worker does
+    end, but not as one that was killed. For those PyTorch raises an error wherever the parent is, even in a destructor.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
 
 

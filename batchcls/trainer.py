@@ -166,7 +166,7 @@ def _interruptions(stop: Stop, folder: Path) -> Iterator[None]:
         with stop.listening(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Lightning's advice on workers, loggers and folders
             yield
-    except (SystemExit, RuntimeError) as end:  # PyTorch raises the latter where its workers were told to end as well
+    except (SystemExit, Exception) as end:  # the latter where those who load images were told to end as well
         if stop.signal is None:
             raise
         raise InterruptedRunError(
