@@ -8,12 +8,13 @@ GPU_PYTHON ?= $(if $(wildcard .venv/dev),$(BIN)/python,$(PYTHON))
 demo: .venv/run
 	$(BIN)/python -m benchmarks demo
 
+# A test file a core; with more threads each they would only wait for one another.
 test: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
 
 # Whatever needs an NVIDIA GPU, with what is installed: such a machine may have no package index. What is missing is
 # skipped by its name, and the warnings of other versions are no failures.

@@ -26,6 +26,8 @@ from tests.conftest import ALL4
 
 CROPS_64 = replace(CROPS, images=64)
 SCRIPTS = sorted({peer.script for peer in peers.PEERS.values()} | {"seeded_network"})
+PEERS = [name for name in peers.PEERS if not name.endswith(("-0", "-1")) and "compile" not in name]
+"""One number of workers each. Compiling alone takes over a minute; how far it agrees is in every record of it."""
 DISTRIBUTIONS = {"PIL": "pillow"}
 """Where they are not named as their module is."""
 
@@ -122,7 +124,7 @@ def test_networks_are_kept(prepare: Prepare) -> None:
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("name", [name for name in peers.PEERS if not name.endswith(("-0", "-1"))])
+@pytest.mark.parametrize("name", PEERS)
 def test_a_peer_answers_each_file_as_float32_does(name: str, files: list[Path], prepare: Prepare) -> None:
     peer = peers.PEERS[name]
     peer = replace(peer, settings={**peer.settings, "seconds": 1})
