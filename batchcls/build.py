@@ -1,9 +1,8 @@
 """The build: a trained file becomes an engine folder, whole or not at all."""
 
-import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,16 +18,18 @@ from batchcls.backends import open_engine
 from batchcls.checkpoint import load_network
 from batchcls.decoders import DEFAULT, open_decoder
 from batchcls.discover import Listing
-from batchcls.errors import EngineError, RecipeError, SlidesError, VerificationError
+from batchcls.engine_folder import check_replaceable, whole_folder
+from batchcls.errors import RecipeError, SlidesError, VerificationError
 from batchcls.export import export, export_network
-from batchcls.manifest import MANIFEST, ONNX, Manifest, Verification, sha256
+from batchcls.file_names import printable
+from batchcls.manifest import ONNX, Manifest, Verification, sha256
 from batchcls.onnx_classifier import OnnxClassifier, load_classifier, own_answer, with_preprocessing
 from batchcls.postprocess import predictions
 from batchcls.probes import probe_pixels
 from batchcls.quantise import IMAGES, Quantised, quantised
 from batchcls.recipe import Recipe
 from batchcls.recorded import Recorded
-from batchcls.records import Preprocess, printable
+from batchcls.records import Preprocess
 from batchcls.reference import Reference, torch_answer
 from batchcls.temperature import temper, tempered
 from batchcls.verify import verify
@@ -81,8 +82,7 @@ def build(
         VerificationError: If the engine agrees too little with the training framework.
         EngineError: If ``out`` is something else than an engine folder.
     """
-    if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise EngineError(f"{str(out)!r} exists and is no engine folder; choose another --out")
+    check_replaceable(out)
     read = _read_onnx if checkpoint.suffix == ".onnx" else _read_weights
     source = read(checkpoint, recipe, values)
     labels = source.recipe.labels
@@ -93,7 +93,7 @@ def build(
         )
     for note in source.notes:
         console.print(note, highlight=False)
-    with _whole_folder(out) as folder:
+    with whole_folder(out) as folder:
         if calibrate and source.recipe.precision != "int8":
             raise RecipeError(f"{source.recipe.precision} needs nothing to calibrate with; leave --calibrate out")
         if source.recipe.precision == "int8":
@@ -238,25 +238,3 @@ def _verified(folder: Path, source: _Source, images: Path | None, console: Conso
             "compare the recipe with the training, or build with --precision fp32"
         )
     return verification
-
-
-@contextmanager
-def _whole_folder(out: Path) -> Iterator[Path]:
-    """A folder beside ``out`` that takes its place if all goes well, and leaves nothing behind if not."""
-    out = out.absolute()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    folder, old = scratch / "new", scratch / "old"
-    try:
-        folder.mkdir()
-        yield folder
-        if out.exists():
-            for path in out.iterdir():
-                if path.name not in (MANIFEST, ONNX, "plans"):  # plans are of the network that was there before
-                    (shutil.copytree if path.is_dir() else shutil.copy2)(path, folder / path.name)
-            out.rename(old)
-        folder.rename(out)
-    finally:
-        if old.exists() and not out.exists():
-            old.rename(out)
-        shutil.rmtree(scratch)

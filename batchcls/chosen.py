@@ -11,11 +11,12 @@ from rich.console import Console
 
 from batchcls.discover import Listing
 from batchcls.errors import LabelsError, SlidesError
+from batchcls.file_names import original, printable
 from batchcls.labelled import Labelled
 from batchcls.manifest import sha256
 from batchcls.matched import matched
 from batchcls.predicted import Predicted
-from batchcls.records import Slide, original, printable
+from batchcls.records import Slide
 
 _SHOWN = 3
 

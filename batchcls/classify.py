@@ -17,11 +17,13 @@ from batchcls.backends import BackendName
 from batchcls.decoders import DEFAULT, DecoderName
 from batchcls.discover import Listing
 from batchcls.errors import EngineError, InterruptedRunError, SlidesError
+from batchcls.file_names import printable
 from batchcls.output import ParquetOutput
 from batchcls.progress import RunProgress
-from batchcls.records import EngineInfo, Scored, Tally, printable
+from batchcls.records import EngineInfo, Scored
 from batchcls.scoring import DeviceScorer, Scorer, Share
 from batchcls.stop import Stop
+from batchcls.tally import Tally
 from batchcls.workers import Workers
 
 _SUSPICIOUS_FILES = 20

@@ -19,9 +19,9 @@ from rich.progress import track
 from batchcls import machine
 from batchcls.errors import LabelsError
 from batchcls.examples import Examples
+from batchcls.file_names import original, printable
 from batchcls.fingerprint import fingerprint
 from batchcls.labelled import Labelled
-from batchcls.records import original, printable
 from batchcls.splits import PARTS, Shares, Way, check_parts, duplicates, parted
 
 _SHOWN = 3

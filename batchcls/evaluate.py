@@ -20,13 +20,13 @@ from batchcls.advice import advice, notes, temperature_to_give
 from batchcls.calibration import calibration, risk_coverage
 from batchcls.contact_sheet import contact_sheet, data_uri, jpeg, thumbnail
 from batchcls.errors import LabelsError, OutputError
+from batchcls.file_names import printable
 from batchcls.findings import for_page, markdown
 from batchcls.labelled import Labelled
 from batchcls.matched import Match, matched, shown
 from batchcls.page import page
 from batchcls.plots import calibration_plot, confusion_plot, risk_coverage_plot
 from batchcls.predicted import Predicted
-from batchcls.records import printable
 from batchcls.scores import RESAMPLES, blocks, confusion, estimates
 
 _EXAMPLES = 3

@@ -21,9 +21,10 @@ from batchcls.chosen import Asked, Chosen, listed_images, predicted_images
 from batchcls.contact_sheet import contact_sheet, jpeg, thumbnail
 from batchcls.decoders import DEFAULT, open_decoder
 from batchcls.errors import OutputError, RecipeError
+from batchcls.file_names import printable
 from batchcls.grad_cam import SIDE_PX, GradCam, HeatMap, overlay, side_by_side, stands_out
 from batchcls.postprocess import predictions
-from batchcls.records import Batch, Failure, Pixels, Preprocess, Slide, printable
+from batchcls.records import Batch, Failure, Pixels, Preprocess, Slide
 from batchcls.trained import TrainedFile
 
 CONTACT_SHEET = "contact_sheet.jpg"

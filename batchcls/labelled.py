@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from batchcls.discover import Listing
 from batchcls.errors import LabelsError
-from batchcls.records import printable
+from batchcls.file_names import printable
 
 _PARTS_CALLED = {
     **dict.fromkeys(("train", "training"), "train"),

@@ -13,6 +13,7 @@ from batchcls.errors import TrainingError
 
 Balance = Literal["none", "weights", "sampling"]
 Schedule = Literal["cosine", "plateau"]
+Arithmetic = Literal["auto", "bf16", "fp32"]
 
 _AUXILIARY_WEIGHT = 0.3
 """Of each auxiliary head's loss. Source: Szegedy et al., Going deeper with convolutions, 2014."""
@@ -36,7 +37,8 @@ class Course:
     turns: bool = True
     stain: float = 1.0
     """Flips, turns and stain: see `augmented_transform`."""
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    precision: Arithmetic = "auto"
+    """``auto`` is settled before anything learns, see `start.arithmetic`."""
     seed: int = 0
 
 

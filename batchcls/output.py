@@ -17,8 +17,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batchcls.errors import OutputError
+from batchcls.file_names import printable
 from batchcls.partial import Partial
-from batchcls.records import METADATA_KEY, Scored, Slide, printable
+from batchcls.records import METADATA_KEY, Scored, Slide
 
 _PART_ROWS = 16_384
 _PART_SECONDS = 10.0

@@ -2,8 +2,6 @@
 
 import math
 import os
-import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -58,9 +56,6 @@ Resize = Literal["stretch", "shorter"]
 
 METADATA_KEY = b"batchcls"
 """Under which a Parquet or safetensors file says of its own making, in JSON."""
-
-_ESCAPED_BYTE = re.compile(r"\\x[0-9a-f]{2}")
-_ESCAPED = re.compile(rb"\\(?:x([0-9a-f]{2})|\\)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,28 +162,6 @@ class Slide:
         return os.path.join(self.root, self.path)
 
 
-def printable(name: str) -> str:
-    r"""A file name as valid Unicode, so that no two names become one.
-
-    A name that is UTF-8 stands as it is. Bytes that are not become ``\xNN``; in such a name, and in one that
-    already reads like it, every backslash is doubled.
-    """
-    raw = os.fsencode(name)
-    try:
-        text = raw.decode()
-    except UnicodeDecodeError:
-        return raw.replace(b"\\", b"\\\\").decode(errors="backslashreplace")
-    return text.replace("\\", "\\\\") if _ESCAPED_BYTE.search(text) else text
-
-
-def original(name: str) -> str:
-    """The file name that `printable` made ``name`` of, as Python opens it."""
-    if not _ESCAPED_BYTE.search(name):
-        return name
-    raw = os.fsencode(name)
-    return os.fsdecode(_ESCAPED.sub(lambda found: bytes.fromhex(found[1].decode()) if found[1] else b"\\", raw))
-
-
 FailureKind = Literal[
     "empty", "missing", "unreadable", "not an image", "unsupported", "too large", "corrupt", "no answer"
 ]
@@ -259,41 +232,3 @@ class Scored:
     @property
     def files(self) -> int:
         return len(self.slides) + len(self.failures)
-
-
-@dataclass(slots=True)
-class Tally:
-    """What a run has done so far, and of the whole file once it is done."""
-
-    info: EngineInfo
-    why: str = ""
-    """What made the choice of device and backend, where nobody asked for them."""
-    rows: int = 0
-    resumed_rows: int = 0
-    """Rows that an earlier, interrupted run of the same command had left."""
-    labels: Counter[str] = field(default_factory=Counter)
-    errors: Counter[str] = field(default_factory=Counter)
-    """By kind."""
-    skipped: Counter[str] = field(default_factory=Counter)
-    warnings: list[str] = field(default_factory=list)
-    unlisted: tuple[str, ...] = ()
-    """Folders that could not be opened: what is in them has no row."""
-    seconds: dict[str, float] = field(default_factory=dict)
-    """By stage; stages overlap, so they do not add up to ``elapsed_s``."""
-    elapsed_s: float = 0.0
-    peak_memory_bytes: int = 0
-    """Of all the run's processes."""
-
-    def spend(self, seconds: Mapping[str, float]) -> None:
-        """Add to ``seconds``."""
-        for stage, spent in seconds.items():
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
-
-    @property
-    def unreadable(self) -> int:
-        return self.errors.total()
-
-    @property
-    def images_per_s(self) -> float:
-        """Of this run, once everything was loaded."""
-        return (self.rows - self.resumed_rows) / (self.elapsed_s - self.seconds["start"])

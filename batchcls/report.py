@@ -18,9 +18,9 @@ import pyarrow.compute as pc
 
 from batchcls.contact_sheet import data_uri, jpeg, thumbnail
 from batchcls.errors import OutputError
+from batchcls.file_names import original, printable
 from batchcls.page import page, write_page
 from batchcls.predicted import Predicted
-from batchcls.records import original, printable
 
 _BINS = 40
 _PLOT_PX = 100

@@ -11,6 +11,7 @@ from torch import nn
 from batchcls import machine
 from batchcls.checkpoint import pretrained_tensors, starting_tensors
 from batchcls.errors import RecipeError, TrainingError
+from batchcls.learner import Arithmetic
 from batchcls.networks import ARCHITECTURES, TRANSFORMING, trainable_network
 from batchcls.recipe import Recipe
 from batchcls.recorded import Recorded
@@ -66,7 +67,7 @@ def fresh_network(recipe: Recipe) -> nn.Module:
     return network
 
 
-def arithmetic(asked: str, device: str) -> str:
+def arithmetic(asked: Arithmetic, device: str) -> Arithmetic:
     """``bf16`` or ``fp32``; of ``auto``, bfloat16 where the hardware has it: emulated, it is slower than float32.
 
     Raises:

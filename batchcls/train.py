@@ -3,10 +3,9 @@
 import json
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import pyarrow as pa
@@ -21,6 +20,7 @@ from batchcls.curves import draw_curves
 from batchcls.dataset import Dataset, Parting
 from batchcls.epochs import DONE, LAST, best_epoch
 from batchcls.errors import OutputError, TrainingError
+from batchcls.history import EPOCHS, Teller, history_of
 from batchcls.learner import Course
 from batchcls.partial import Partial
 from batchcls.recipe import Recipe
@@ -31,15 +31,6 @@ from batchcls.trial import trial
 
 _ENDINGS = ("split.csv", "curves.png", "metrics.json", "history.parquet")
 """Of what stands beside a checkpoint."""
-_HISTORY = pa.schema(
-    [
-        (name, pa.float64())
-        for name in (
-            *("epoch", "learning_rate", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_f1"),
-            "elapsed_s",
-        )
-    ]
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +77,7 @@ def train(data: Path, out: Path, options: TrainOptions, console: Console) -> Tra
     _check_out(out, data, options.overwrite)
     recipe = starting_recipe(options.recipe, options.values, options.weights)
     (device,) = machine.chosen_devices(options.device, instead="train on --device cpu")
-    precision = arithmetic(options.course.precision, device)
+    course = replace(options.course, precision=arithmetic(options.course.precision, device))
     images = Dataset.read(data, options.parting, console)
     recipe = recipe.with_values({"labels": ordered_labels(recipe.labels, images.labels)})
     seed_everything(options.course.seed)
@@ -96,14 +87,13 @@ def train(data: Path, out: Path, options: TrainOptions, console: Console) -> Tra
         "images": images.digest,
         "recipe": asdict(recipe),
         "weights": options.weights,
-        "course": asdict(options.course),
-        "precision": precision,
+        "course": asdict(course),
     }
-    kept = Partial(_beside(out, "history.parquet"), _HISTORY, identity)
+    kept = Partial(_beside(out, "history.parquet"), EPOCHS, identity)
     with closing(kept):
         going_on = (kept.folder / LAST).exists()
         console.print(f"going on with {kept.folder}" if going_on else begun, markup=False, highlight=False)
-        training = _Training(images, recipe, options, kept, device, precision, console)
+        training = _Training(images, recipe, replace(options, course=course), kept, device, console)
         try:
             return _trained(training, network, out)
         except TrainingError:
@@ -121,14 +111,13 @@ class _Training:
     options: TrainOptions
     kept: Partial
     device: str
-    precision: str
     console: Console
 
 
 def _trained(training: _Training, network: nn.Module, out: Path) -> Trained:
     images, recipe, kept = training.images, training.recipe, training.kept
     _fit(training, network)
-    history = _history(kept)
+    history = history_of(kept)
     weights, epoch = best_epoch(kept.folder)
     network.load_state_dict(weights)
     part = "test" if images.parts["test"].files else "val"
@@ -140,7 +129,6 @@ def _trained(training: _Training, network: nn.Module, out: Path) -> Trained:
         "epochs": len(history),
         "kept_epoch": epoch + 1,
         "training_s": round(sum(history["elapsed_s"].to_pylist()), 1),
-        "precision": training.precision,
         "device": training.device,
         part: found,
     }
@@ -164,9 +152,8 @@ def _fit(training: _Training, network: nn.Module) -> None:
             folder,
             classes=len(training.recipe.labels),
             device=training.device,
-            precision=training.precision,
             console=training.console,
-            told=_Teller(training.kept, options.course.epochs, training.console),
+            told=Teller(training.kept, options.course.epochs, training.console),
         )
         (folder / DONE).touch()
 
@@ -201,34 +188,6 @@ def _check_out(out: Path, data: Path, overwrite: bool) -> None:
     begun = _beside(out, "history.parquet").with_name(f"{out.stem}.history.parquet.partial")
     if not overwrite and not begun.exists() and (there := [str(path) for path in written if path.exists()]):
         raise OutputError(f"{there[0]!r} exists; choose another --out, or replace it with --overwrite")
-
-
-class _Teller:
-    """Keeps each epoch, and says how it went."""
-
-    def __init__(self, kept: Partial, epochs: int, console: Console) -> None:
-        self._kept, self._epochs, self._console = kept, epochs, console
-        self._since = perf_counter()
-
-    def __call__(self, values: dict[str, float]) -> None:
-        now = perf_counter()
-        row = {**values, "elapsed_s": now - self._since}
-        self._since = now
-        self._kept.append([pa.RecordBatch.from_pylist([row], _HISTORY)])
-        self._console.print(
-            f"epoch {row['epoch'] + 1:.0f} of {self._epochs}: loss {row['train_loss']:.4f}, validation loss "
-            f"{row['val_loss']:.4f}, accuracy {row['val_accuracy']:.4f}, macro F1 {row['val_f1']:.4f}, "
-            f"{row['elapsed_s']:.0f} s",
-            highlight=False,
-        )
-
-
-def _history(kept: Partial) -> pa.Table:
-    """An epoch a row; one that a kill undid stands there once, as it was done again."""
-    rows = {row["epoch"]: row for row in kept.table().to_pylist()}
-    if not rows:
-        raise TrainingError("no epoch was trained; --epochs must be at least 1")
-    return pa.Table.from_pylist([rows[epoch] for epoch in sorted(rows)], _HISTORY)
 
 
 def _write(

@@ -7,11 +7,11 @@ from typing import Any
 
 from batchcls.checkpoint import Network, load_network
 from batchcls.errors import CheckpointError, EngineError, RecipeError
+from batchcls.file_names import original
 from batchcls.manifest import Manifest, sha256
 from batchcls.networks import ARCHITECTURES
 from batchcls.recipe import Recipe
 from batchcls.recorded import Recorded
-from batchcls.records import original
 
 
 @dataclass(frozen=True, slots=True)

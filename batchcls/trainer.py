@@ -48,7 +48,6 @@ def fit(
     *,
     classes: int,
     device: str,
-    precision: str,
     console: Console,
     told: Callable[[dict[str, float]], None],
 ) -> None:
@@ -57,7 +56,6 @@ def fit(
     Args:
         parts: What it learns from, and what it is judged by after each epoch.
         device: ``cpu`` or ``cuda:N``.
-        precision: ``bf16`` or ``fp32``.
         told: Takes epoch, loss and accuracy of each epoch, as soon as it is over.
 
     Raises:
@@ -72,7 +70,7 @@ def fit(
         _Telling(told),
         _Stopping(stop),
     ]
-    trainer = _trainer(course, folder, callbacks, device, precision, console)
+    trainer = _trainer(course, folder, callbacks, device, console)
     augmented = augmented_transform(preprocess, flips=course.flips, turns=course.turns, stain=course.stain)
     last = folder / LAST
     with _interruptions(stop, folder):
@@ -97,14 +95,14 @@ def probabilities(network: nn.Module, examples: Examples, transform: Transform, 
 
 
 def _trainer(
-    course: Course, folder: Path, callbacks: list[Callback], device: str, precision: str, console: Console
+    course: Course, folder: Path, callbacks: list[Callback], device: str, console: Console
 ) -> lightning.Trainer:
     if console.is_terminal:
         callbacks = [*callbacks, RichProgressBar(leave=False, console_kwargs={"stderr": True})]
     return lightning.Trainer(
         accelerator="gpu" if device.startswith("cuda") else "cpu",
         devices=[int(device.partition(":")[2] or 0)] if device.startswith("cuda") else 1,
-        precision="bf16-mixed" if precision == "bf16" else "32-true",
+        precision="bf16-mixed" if course.precision == "bf16" else "32-true",
         max_epochs=course.epochs,
         callbacks=callbacks,
         plugins=[WholeFiles()],

@@ -10,12 +10,13 @@ from rich.console import Console
 from batchcls.contracts import Decoder, Engine
 from batchcls.discover import Listing
 from batchcls.errors import EngineError, SlidesError, VerificationError
+from batchcls.file_names import printable
 from batchcls.manifest import Manifest, Verification
 from batchcls.postprocess import predictions
 from batchcls.probes import COUNT, probe_pixels
 from batchcls.progress import RunProgress
-from batchcls.records import Tally, printable
 from batchcls.sidecar import Check
+from batchcls.tally import Tally
 
 if TYPE_CHECKING:
     from batchcls.reference import Reference  # PyTorch is not needed to check a plan

@@ -23,8 +23,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from batchcls.cli import main
+from batchcls.file_names import original, printable
 from batchcls.output import schema
-from batchcls.records import METADATA_KEY, original, printable
+from batchcls.records import METADATA_KEY
 from tests.commandline import finished
 from tests.conftest import draw
 from tests.test_architecture import HEAVY, loaded_by

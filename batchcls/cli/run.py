@@ -15,7 +15,7 @@ from batchcls.errors import EngineError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from batchcls.records import Tally
+    from batchcls.tally import Tally
 
 
 @click.command()

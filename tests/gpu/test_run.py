@@ -25,7 +25,7 @@ pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from batchcls import machine, tensorrt_api
 from batchcls.classify import RunOptions, classify
-from batchcls.records import Tally
+from batchcls.tally import Tally
 
 pytestmark = pytest.mark.gpu
 DEVICE = "cuda:0"
