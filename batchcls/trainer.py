@@ -98,7 +98,7 @@ def _trainer(
     course: Course, folder: Path, callbacks: list[Callback], device: str, console: Console
 ) -> lightning.Trainer:
     if console.is_terminal:
-        callbacks = [*callbacks, RichProgressBar(leave=False, console_kwargs={"stderr": True})]
+        callbacks = [*callbacks, _Bar()]
     return lightning.Trainer(
         accelerator="gpu" if device.startswith("cuda") else "cpu",
         devices=[int(device.partition(":")[2] or 0)] if device.startswith("cuda") else 1,
@@ -123,6 +123,17 @@ def _callbacks(course: Course, folder: Path, steps: int) -> list[Callback]:
         ModelCheckpoint(folder, Path(LAST).stem, enable_version_counter=False),
         EarlyStopping("val_rank", mode="max", patience=course.patience),
     ]
+
+
+class _Bar(RichProgressBar):
+    """Of the epoch that goes on, counted from 1 as everywhere else."""
+
+    def __init__(self) -> None:
+        # It draws on rich's one global console, and a line that is printed there stands above it.
+        super().__init__(leave=False, console_kwargs={"stderr": True, "soft_wrap": True})
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return f"epoch {current_epoch + 1} of {self.trainer.max_epochs}"
 
 
 class _Telling(Callback):

@@ -3,10 +3,12 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +129,26 @@ def test_from_images_to_a_report_without_an_option_too_many(checkpoint: Path, da
     assert metrics["matched"]["images"] == 8
     assert (tmp_path / "overlays" / "contact_sheet.jpg").is_file()
     assert "striped" in (tmp_path / "report.html").read_text()
+
+
+def test_on_a_terminal_each_epoch_gets_a_line_above_the_bar(data: Path, small: Path, tmp_path: Path) -> None:
+    ours, its = os.openpty()
+    command = training(data, "--out", tmp_path / "n.safetensors", "--architecture", "cnn", "--recipe", small)
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
+    with subprocess.Popen(
+        [*command, "--epochs", "2"], stdout=subprocess.DEVNULL, stderr=its, env=environment
+    ) as process:
+        os.close(its)
+        shown = b""
+        with suppress(OSError):  # a terminal's end: whoever wrote to it is gone
+            while True:
+                shown += os.read(ours, 4096)
+    os.close(ours)
+
+    assert process.returncode == 0, shown.decode()
+    for number in (b"1", b"2"):
+        assert re.search(rb"[\r\n](\x1b\[2K)*epoch " + number + rb" of 2: loss", shown), shown.decode()
+        assert re.search(rb"epoch " + number + rb" of 2 .*it/s", shown), shown.decode()
 
 
 def test_a_training_that_was_killed_goes_on(data: Path, small: Path, tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def train(data: Path, out: Path, **options: Any) -> None:
     DATA is a folder with a folder of images for each class, or a CSV or Parquet file with the columns path and label,
     and group and split if they are known. Stop it whenever you like: the same command goes on after the last epoch.
     """
-    from rich.console import Console  # after parsing: --help stays light
+    from rich import get_console, reconfigure  # after parsing: --help stays light
 
     with extra("train", "training"):
         from batchcls.dataset import Parting
@@ -84,7 +84,8 @@ def train(data: Path, out: Path, **options: Any) -> None:
     architecture = options.pop("architecture")
     values = {"architecture": architecture} if architecture else {}
     chosen = TrainOptions(values=values, parting=parting, course=Course(**options), **whole)
-    trained = train_network(data, out, chosen, Console(stderr=True, soft_wrap=True))
+    reconfigure(stderr=True, soft_wrap=True)
+    trained = train_network(data, out, chosen, get_console())
     click.echo(summary(trained))
 
 
