@@ -59,7 +59,10 @@ class Images(Dataset[tuple[Tensor, int]]):
             with Image.open(file) as image:
                 return self._transform(image.convert("RGB")), self._examples.targets[position]
         except (OSError, ValueError, SyntaxError) as error:
-            raise TrainingError(f"{file!r} could be read before the training, and now it cannot: {error}") from error
+            raise _ImageGoneError(
+                f"{file!r} could be read before the training, and now it cannot: "
+                f"{getattr(error, 'strerror', None) or error}; put it back, and run the same command again"
+            ) from error
 
 
 def augmented_transform(preprocess: Preprocess, *, flips: bool, turns: bool, stain: float) -> Transform:
@@ -108,6 +111,13 @@ def shuffled_batches(examples: Examples, transform: Transform, size: int, balanc
         worker_init_fn=_end_with_parent,
         persistent_workers=True,
     )
+
+
+class _ImageGoneError(TrainingError):
+    """Of an image that could be read before. A worker of PyTorch's hands it on as the text of a whole traceback."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text.rpartition(f"{type(self).__name__}: ")[2].strip())
 
 
 class _Turn(nn.Module):

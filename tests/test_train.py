@@ -216,6 +216,26 @@ def test_another_training_does_not_go_on_with_it(data: Path, small: Path, tmp_pa
     assert "start over: rm -r" in result.output
 
 
+def test_an_image_that_is_gone_halfway_is_asked_for_and_then_it_goes_on(small: Path, tmp_path: Path) -> None:
+    data, hidden = cells(tmp_path / "cells", 8), tmp_path / "hidden"
+    arguments = (data, "--out", tmp_path / "net.safetensors", "--architecture", "cnn", "--recipe", small)
+    command = training(*arguments, "--epochs", "6")
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        wait_for(tmp_path / "net.history.parquet.partial" / "part-000000.arrow", process)
+        (data / "plain").rename(hidden)
+        _, stderr = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 1
+    assert "now it cannot: No such file or directory; put it back, and run the same command again" in stderr
+    assert "Traceback" not in stderr
+    hidden.rename(data / "plain")
+
+    done = trained(*arguments, "--epochs", "6")
+
+    assert done.returncode == 0, done.stderr
+    assert "going on with" in done.stderr
+    assert "epoch 1 of" not in done.stderr
+
+
 def test_a_loss_that_is_no_number_ends_it(data: Path, small: Path, tmp_path: Path) -> None:
     done = trained(
         *(data, "--out", tmp_path / "net.safetensors", "--architecture", "cnn", "--recipe", small),
