@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier
+
+from batchcls.examples import opened
 
 _BITS = 3
 """Of each of R, G and B: 512 colours."""
@@ -25,7 +26,7 @@ def nearest_neighbour(train: tuple[Sequence[str], Sequence[int]], files: Sequenc
 
 
 def _histogram(file: str) -> npt.NDArray[np.float32]:
-    with Image.open(file) as image:
+    with opened(file) as image:
         image.draft("RGB", (_SIDE_PX, _SIDE_PX))
         small = image.convert("RGB")
         small.thumbnail((_SIDE_PX, _SIDE_PX))

@@ -3,7 +3,8 @@
 import ctypes
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,14 +56,25 @@ class Images(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, position: int) -> tuple[Tensor, int]:
         file = self._examples.files[position]
-        try:
-            with Image.open(file) as image:
-                return self._transform(image.convert("RGB")), self._examples.targets[position]
-        except (OSError, ValueError, SyntaxError) as error:
-            raise _ImageGoneError(
-                f"{file!r} could be read before the training, and now it cannot: "
-                f"{getattr(error, 'strerror', None) or error}; put it back, and run the same command again"
-            ) from error
+        with opened(file) as image:
+            return self._transform(image.convert("RGB")), self._examples.targets[position]
+
+
+@contextmanager
+def opened(file: str) -> Iterator[Image.Image]:
+    """An image that could be read when the training began.
+
+    Raises:
+        TrainingError: If it cannot any more.
+    """
+    try:
+        with Image.open(file) as image:
+            yield image
+    except (OSError, ValueError, SyntaxError) as error:
+        raise _ImageGoneError(
+            f"{file!r} could be read before the training, and now it cannot: "
+            f"{getattr(error, 'strerror', None) or error}; put it back, and run the same command again"
+        ) from error
 
 
 def augmented_transform(preprocess: Preprocess, *, flips: bool, turns: bool, stain: float) -> Transform:
