@@ -11,10 +11,13 @@ _ROUNDING = 1e-9
 
 
 def temperature_to_give(metrics: Mapping[str, Any]) -> float | None:
-    """The fitted one on top of what the engine divides by already."""
-    fitted, engine = metrics["calibration"]["temperature"]["fitted"], metrics["predictions"]["metadata"].get("engine")
+    """The fitted one on top of what the engine divides by already; None if nothing is gained by it."""
+    engine = metrics["predictions"]["metadata"].get("engine")
     before = engine.get("temperature", 1.0) if isinstance(engine, dict) else 1.0
-    return None if fitted is None else float(before) * float(fitted)
+    calibrated, tempered = metrics["calibration"], metrics["calibration"]["temperature"]
+    if tempered["fitted"] is None or any(tempered[figure] > calibrated[figure] for figure in ("ece", "nll")):
+        return None
+    return float(before) * float(tempered["fitted"])
 
 
 def advice(metrics: Mapping[str, Any]) -> dict[str, str]:
@@ -23,13 +26,11 @@ def advice(metrics: Mapping[str, Any]) -> dict[str, str]:
     tempered = calibrated["temperature"]
     temperature = f"No temperature was fitted: {tempered['why']}."
     if tempered["fitted"] is not None:
-        before = tempered["give"] / tempered["fitted"]
         temperature = (
             f"A temperature of {tempered['fitted']:.4f} takes the calibration error from {calibrated['ece']:.4f} to "
             f"{tempered['ece']:.4f}, and the negative log likelihood from {calibrated['nll']:.4f} to "
-            f"{tempered['nll']:.4f}, each half of the images tried with what was fitted on the other. To use it: "
-            f"batchcls build MODEL --temperature {tempered['give']:.4f}"
-            + (f" (the engine's own {before:g} times the fitted one)." if abs(before - 1) > _ROUNDING else ".")
+            f"{tempered['nll']:.4f}, each half of the images tried with what was fitted on the other. "
+            + _use_of(tempered)
         )
     found, wanted = risk["threshold"], risk["wanted_error_rate"]
     threshold = f"No threshold on the probability leaves at most {wanted:.2%} errors among accepted images."
@@ -44,6 +45,14 @@ def advice(metrics: Mapping[str, Any]) -> dict[str, str]:
     return {"temperature": temperature, "threshold": threshold}
 
 
+def _use_of(tempered: Mapping[str, Any]) -> str:
+    if tempered["give"] is None:
+        return "That is no gain: leave the probabilities as they are."
+    before = tempered["give"] / tempered["fitted"]
+    own = f" (the engine's own {before:g} times the fitted one)" if abs(before - 1) > _ROUNDING else ""
+    return f"To use it: batchcls build MODEL --temperature {tempered['give']:.4f}{own}."
+
+
 def notes(metrics: Mapping[str, Any]) -> list[str]:
     """What a reader must know before they believe the figures."""
     match, truth, groups = metrics["matched"], metrics["truth"], metrics["groups"]
@@ -56,6 +65,8 @@ def notes(metrics: Mapping[str, Any]) -> list[str]:
         "Images were matched by file name alone, for no path is the same: make sure that they are the same images.": (
             match["by"] == "file name"
         ),
+        f"Labelled and classified images are two: {' and '.join(match['two_files'] or ())} differ. Make sure that the "
+        "labels are of the images that were classified.": match["two_files"],
         f"{without:,} labelled images have no prediction, and count nowhere.": without,
         f"{unreadable:,} labelled images could not be read; figures are of those that could, unless they say "
         "otherwise.": unreadable,

@@ -1,10 +1,11 @@
 """An evaluation: a predictions file beside the truth becomes figures, plots, pictures and a report."""
 
+import filecmp
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ from batchcls import __version__
 from batchcls.advice import advice, notes, temperature_to_give
 from batchcls.calibration import calibration, risk_coverage
 from batchcls.contact_sheet import contact_sheet, data_uri, jpeg, thumbnail
-from batchcls.errors import LabelsError, OutputError
-from batchcls.file_names import printable
+from batchcls.errors import LabelsError
+from batchcls.evaluation_folder import check_out, evaluation_folder
+from batchcls.file_names import original, printable
 from batchcls.findings import for_page, markdown
 from batchcls.labelled import Labelled
 from batchcls.matched import Match, matched, shown
@@ -59,15 +61,25 @@ class _Judged:
     groups: npt.NDArray[np.int64]
 
 
-def evaluate(asked: Asked, out: Path) -> dict[str, Any]:
-    """Write an evaluation below the folder ``out``, in place of an earlier one, and return what metrics.json holds.
+def evaluate(asked: Asked, out: Path, *, overwrite: bool = False) -> dict[str, Any]:
+    """Write an evaluation below the folder ``out``, and return what metrics.json holds.
+
+    Args:
+        overwrite: Whether files of an earlier one may be replaced, once the new ones are whole.
 
     Raises:
         LabelsError: If the predictions or the truth cannot be used, or have no image in common.
-        OutputError: If the disk refuses.
+        OutputError: If ``out`` may not, or can not, be written.
     """
-    with _refusals(out):
-        out.mkdir(parents=True, exist_ok=True)
+    check_out(out, (asked.predictions, asked.truth), overwrite=overwrite)
+    with evaluation_folder(out) as write:
+        metrics, files = _evaluated(asked)
+        write(files)
+    return metrics
+
+
+def _evaluated(asked: Asked) -> tuple[dict[str, Any], dict[str, bytes | None]]:
+    """What metrics.json holds, and every file by name."""
     predicted, labelled = Predicted.read(asked.predictions), Labelled.read(asked.truth, asked.group_by)
     metrics, judged = _judged(asked, predicted, labelled)
     answers, codes = judged.predicted.probabilities, judged.predicted.codes
@@ -97,8 +109,7 @@ def evaluate(asked: Asked, out: Path) -> dict[str, Any]:
         "wrong.jpg": _sheet(judged, wrong[:_SHEET_IMAGES], labelled.root),
         "uncertain.jpg": _sheet(judged, unsure, labelled.root),
     }
-    _written(out, metrics, pictures, _csv(judged, wrong))
-    return metrics
+    return metrics, _files(metrics, pictures, _csv(judged, wrong))
 
 
 def _judged(asked: Asked, predicted: Predicted, labelled: Labelled) -> tuple[dict[str, Any], _Judged]:
@@ -109,7 +120,7 @@ def _judged(asked: Asked, predicted: Predicted, labelled: Labelled) -> tuple[dic
         strange = pc.unique(table["label"].filter(pc.is_null(codes)))
         raise LabelsError(
             f"{str(asked.truth)!r} has {len(strange):,} labels that the engine of {str(asked.predictions)!r} does not: "
-            f"{shown(strange)}; it has {', '.join(map(repr, predicted.labels))}"
+            f"{shown(strange)}; it has {', '.join(map(repr, predicted.labels))}: name them as the engine does"
         )
     roots = predicted.table["root"].cast(pa.string())
     match = matched(table["path"], str(labelled.root), predicted.table["path"], roots)
@@ -127,8 +138,19 @@ def _judged(asked: Asked, predicted: Predicted, labelled: Labelled) -> tuple[dic
         groups = np.asarray(images["group"].combine_chunks().dictionary_encode().indices.to_numpy()).astype(np.int64)
     about = _provenance(asked, predicted, labelled, table)
     about["matched"] = _counted(match, table, predicted, found)
+    about["matched"]["two_files"] = _two_files(labelled.root, images)
     about["groups"] = int(groups.max()) + 1 if "group" in images.column_names else None
     return about, _Judged(images, truth, answers, groups)
+
+
+def _two_files(root: Path, images: pa.Table) -> list[str] | None:
+    """An image that was labelled and its like that was classified, where they do not show the same bytes."""
+    for image in images.slice(0, _EXAMPLES).to_pylist():
+        one, other = os.path.join(root, original(image["path"])), original(image["file"])
+        with suppress(OSError):  # one of them is not here: nothing to compare
+            if not filecmp.cmp(one, other, shallow=False):
+                return [printable(one), printable(other)]
+    return None
 
 
 def _chosen(table: pa.Table, asked: Asked) -> pa.Table:
@@ -215,36 +237,13 @@ def _csv(judged: _Judged, rows: npt.NDArray[np.int64]) -> bytes:
     return bytes(stream.getvalue())
 
 
-def _written(out: Path, metrics: dict[str, Any], pictures: Mapping[str, bytes | None], wrong: bytes) -> None:
-    """Put everything below ``out``, the figures last."""
+def _files(metrics: Mapping[str, Any], pictures: Mapping[str, bytes | None], wrong: bytes) -> dict[str, bytes | None]:
+    """The figures last, which say that all is there."""
     uris = {name: data_uri(content, _KINDS[Path(name).suffix]) for name, content in pictures.items() if content}
-    files = {
+    return {
         **pictures,
         "wrong.csv": wrong,
         "report.html": page("evaluation", **for_page(metrics, uris)).encode(),
         "report.md": markdown(metrics, uris.keys()).encode(),
-        "metrics.json": _json(metrics).encode(),
+        "metrics.json": json.dumps(metrics, indent=1, allow_nan=False).encode(),
     }
-    with _refusals(out):
-        for name, content in files.items():
-            unfinished = out / f".{name}.{os.getpid()}.tmp"
-            try:
-                unfinished.write_bytes(content or b"")
-                unfinished.replace(out / name)
-            finally:
-                unfinished.unlink(missing_ok=True)
-            if content is None:
-                (out / name).unlink()  # an earlier evaluation's
-
-
-@contextmanager
-def _refusals(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(f"cannot write below {str(out)!r}: {reason}; choose another --out") from error
-
-
-def _json(metrics: Mapping[str, Any]) -> str:
-    return json.dumps(metrics, indent=1, allow_nan=False)

@@ -177,8 +177,8 @@ def summary(metrics: Mapping[str, Any], out: Path) -> str:
         if threshold
         else "no threshold"
     )
-    mended = "no temperature was fitted"
-    if tempered["fitted"] is not None:
+    mended = "no temperature was fitted" if tempered["fitted"] is None else "no temperature mends it"
+    if tempered["give"] is not None:
         mended = f"{tempered['ece']:.4f} with batchcls build --temperature {tempered['give']:.4f}"
     lines = [
         f"{match['readable']:,} images judged, {unreadable:,} unreadable -> {out / 'report.html'}",

@@ -21,6 +21,7 @@ _PARTS_CALLED = {
     **dict.fromkeys(("test", "testing", "holdout"), "test"),
 }
 _COLUMNS = ("path", "label", "group", "split")
+_LONGEST_HEADER = 1 << 16
 _SHOWN = 3
 
 
@@ -52,7 +53,8 @@ class Labelled:
         found = cls._of_folder(source) if source.is_dir() else cls._of_file(source, group_by)
         if not len(found.table):
             raise LabelsError(
-                f"{str(source)!r} holds no labelled image; it must hold a folder of images for each class"
+                f"{str(source)!r} holds no labelled image; it must hold a folder of images for each class, "
+                "or be a table with a row for each image"
             )
         if group_by and group_by not in _columns_of(source):
             groups = _groups(found.table["path"], group_by)
@@ -86,7 +88,7 @@ class Labelled:
             raise LabelsError(
                 f"{str(path)!r} has no column {' and no '.join(map(repr, missing))}; it has {table.column_names}"
             )
-        if group_by in table.column_names and group_by != "group":
+        if group_by and group_by in table.column_names and group_by != "group":
             kept = table.drop_columns("group") if "group" in table.column_names else table
             table = kept.append_column("group", kept[group_by])
         try:
@@ -99,15 +101,29 @@ class Labelled:
 
 
 def _read_table(path: Path) -> pa.Table:
+    """Its columns that have a name; those that are known under it whatever their case."""
     try:
-        if path.suffix == ".parquet":
-            return pq.read_table(path)
-        as_text = dict.fromkeys(_COLUMNS, pa.string())
-        # Only an empty field is missing: a class may well be called NA or null.
-        options = pa.csv.ConvertOptions(column_types=as_text, strings_can_be_null=True, null_values=[""])
-        return pa.csv.read_csv(path, convert_options=options)
+        table = pq.read_table(path) if path.suffix == ".parquet" else _read_csv(path)
     except (pa.ArrowException, OSError) as error:
-        raise LabelsError(f"{str(path)!r} cannot be read as a table of labels: {error}") from error
+        mend = "" if path.suffix == ".parquet" else "; a CSV file must be UTF-8, with the columns' names first"
+        raise LabelsError(f"{str(path)!r} cannot be read as a table of labels: {error}{mend}") from error
+    names = [name.strip() for name in table.column_names]
+    names = [name.lower() if name.lower() in _COLUMNS else name for name in names]
+    # What pandas writes an index under, and Excel an empty column.
+    named = [position for position, name in enumerate(names) if name]
+    return table.select(named).rename_columns([names[position] for position in named])
+
+
+def _read_csv(path: Path) -> pa.Table:
+    """All as text, for a patient may be called 007."""
+    with path.open("rb") as stream:
+        header = stream.readline(_LONGEST_HEADER)
+    parsing = pa.csv.ParseOptions(delimiter=max(",;\t", key=lambda mark: header.count(mark.encode())))
+    with pa.csv.open_csv(path, parse_options=parsing) as stream:
+        as_text = dict.fromkeys(stream.schema.names, pa.string())
+    # Only an empty field is missing: a class may well be called NA or null.
+    options = pa.csv.ConvertOptions(column_types=as_text, strings_can_be_null=True, null_values=[""])
+    return pa.csv.read_csv(path, parse_options=parsing, convert_options=options)
 
 
 def _columns_of(source: Path) -> Sequence[str]:
@@ -124,7 +140,7 @@ def _checked(table: pa.Table, path: Path) -> pa.Table:
     if len(twice):
         raise LabelsError(f"{str(path)!r} names {len(twice):,} paths more than once{_examples(twice)}")
     if "split" in table.column_names:
-        split = table["split"]
+        split = pc.utf8_lower(table["split"])
         strange = pc.unique(split).filter(pc.invert(pc.is_in(pc.unique(split), pa.array([*_PARTS_CALLED, None]))))
         if len(strange):
             raise LabelsError(f"{str(path)!r} has splits{_examples(strange)}; use train, val and test")

@@ -13,8 +13,6 @@ import pyarrow.compute as pc
 from batchcls.errors import LabelsError
 
 _SHOWN = 3
-_ODD = r"//|/\.{1,2}(/|$)|/$"
-"""What `os.path.normpath` would change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +48,7 @@ def matched(paths: pa.ChunkedArray, root: str, predicted_paths: pa.ChunkedArray,
     if found.ambiguous.any():
         raise LabelsError(
             f"{int(found.ambiguous.sum()):,} labelled images have more than one row by {found.by}, or share one"
-            f": {shown(paths.filter(pa.array(found.ambiguous)))}; write absolute paths where they are labelled"
+            f": {shown(paths.filter(pa.array(found.ambiguous)))}; {_mend(pc.unique(roots.cast(pa.string())))}"
         )
     if not (found.rows >= 0).any():
         raise LabelsError(
@@ -81,18 +79,24 @@ def _positions(values: pa.ChunkedArray, among: pa.ChunkedArray) -> npt.NDArray[n
 
 
 def _absolute(roots: pa.ChunkedArray, paths: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Each file in its folder as that is really called, whatever links lead there."""
     roots, paths = _whole(roots.cast(pa.string())), _whole(paths)
-    known = pc.unique(roots)
-    folders = pa.array([os.path.abspath(str(root)).rstrip("/") for root in known], pa.string())
-    joined = pc.binary_join_element_wise(folders.take(pc.index_in(roots, known)), paths, "/")
-    joined = pc.if_else(pc.starts_with(paths, "/"), paths, joined)
-    odd = pc.match_substring_regex(joined, _ODD)
-    normal = [os.path.normpath(str(path)) for path in joined.filter(odd)]
-    return pa.chunked_array([pc.replace_with_mask(joined, odd, pa.array(normal, pa.string()))])
+    joined = pc.if_else(pc.starts_with(paths, "/"), paths, pc.binary_join_element_wise(roots, paths, "/"))
+    folders = pc.dictionary_encode(pc.replace_substring_regex(joined, r"(?s)/[^/]*$", "/"))
+    real = pa.array([os.path.realpath(str(folder)).rstrip("/") for folder in folders.dictionary], pa.string())
+    return pa.chunked_array([pc.binary_join_element_wise(real.take(folders.indices), _names(joined), "/")])
 
 
-def _names(paths: pa.ChunkedArray) -> pa.ChunkedArray:
+def _names(paths: Any) -> Any:
     return pc.replace_substring_regex(paths, r"(?s)^.*/", "")
+
+
+def _mend(roots: pa.Array) -> str:
+    absolute = "write absolute paths where they are labelled"
+    relative = [str(root) for root in roots if not os.path.isabs(str(root))]
+    if not relative:
+        return absolute
+    return f"{absolute}, and evaluate in the folder that batchcls run was in: it was given {relative[0]!r}"
 
 
 def _whole(values: pa.ChunkedArray) -> pa.Array:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -88,11 +89,16 @@ def metrics_of(predicted: Path, truth: Path, out: Path, *more: str | Path) -> di
     return found
 
 
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.glob("*")}
+
+
 def refused(predicted: Path, truth: Path, out: Path, *more: str | Path) -> str:
-    """The one line of an evaluation that was refused."""
+    """The one line of an evaluation that was refused; ``out`` is as it was."""
+    before = contents(out)
     result = evaluated(predicted, truth, out, *more)
     assert result.exit_code == 1, result.output
-    assert list(out.glob("*")) == []
+    assert contents(out) == before
     assert result.stderr.count("\n") == 1
     return result.stderr
 
@@ -152,7 +158,7 @@ def test_a_run_beside_its_class_folders_becomes_a_whole_report(real: tuple[Path,
 def test_the_summary_names_what_was_found(real: tuple[Path, Path, Path]) -> None:
     slides, predicted, report = real
 
-    printed = evaluated(predicted, slides, report).stdout
+    printed = evaluated(predicted, slides, report, "--overwrite").stdout
 
     for promised in (
         r"^30 images judged, 1 unreadable -> .*report\.html$",
@@ -173,18 +179,32 @@ def test_the_page_loads_nothing_from_elsewhere(real: tuple[Path, Path, Path]) ->
     assert all(address.startswith("data:image/") for address in addresses)
 
 
-def test_an_earlier_evaluation_is_replaced_and_other_files_stay(
+def test_an_earlier_evaluation_is_replaced_if_asked_and_other_files_stay(
     real: tuple[Path, Path, Path], plain: tuple[Path, Path], tmp_path: Path
 ) -> None:
     out = tmp_path / "report"
     metrics_of(real[1], real[0], out)
     (out / "notes.txt").write_text("mine")
 
-    metrics_of(*plain, out)
+    assert "exists; choose another --out, or replace it with --overwrite" in refused(*plain, out)
+    metrics_of(*plain, out, "--overwrite")
 
     assert {path.name for path in out.iterdir()} == FILES | {"notes.txt"}
     assert "No contact sheet was made" in (out / "report.html").read_text()
     assert (out / "notes.txt").read_text() == "mine"
+
+
+def test_what_it_was_given_is_never_replaced(plain: tuple[Path, Path], tmp_path: Path) -> None:
+    predicted, truth = plain
+    assert "wrong.csv' itself" in refused(predicted, truth.rename(tmp_path / "wrong.csv"), tmp_path, "--overwrite")
+    (tmp_path / "wrong.csv").rename(truth)
+    assert "report.md' itself" in refused(predicted.rename(tmp_path / "report.md"), truth, tmp_path, "--overwrite")
+
+
+def test_an_evaluation_that_fails_leaves_no_folder(plain: tuple[Path, Path], tmp_path: Path) -> None:
+    refused(plain[0], labelled(tmp_path / "other.csv", [("a.jpg", "no such label")]), tmp_path / "report")
+
+    assert not (tmp_path / "report").exists()
 
 
 def test_the_same_command_leaves_the_same_bytes(plain: tuple[Path, Path], tmp_path: Path) -> None:
@@ -230,6 +250,37 @@ def test_images_are_matched_by_path_then_absolute_path_then_name(
     assert found["matched"]["images"] == 120
     assert found["overall"]["accuracy"]["value"] == pytest.approx(1 - 18 / 120)
     assert any("by file name alone" in note for note in found["notes"]) == (by == "file name")
+
+
+def test_images_are_found_by_way_of_links_and_from_elsewhere_only_if_paths_are_absolute(
+    real: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_engine: Path
+) -> None:
+    (tmp_path / "link").symlink_to(real[0])
+    (tmp_path / "below").mkdir()
+    named = [(f"link/{path.relative_to(real[0])}", path.parent.name) for path in sorted(real[0].glob("*/*.jpg"))]
+    truth = labelled(tmp_path / "t.csv", named)
+
+    assert metrics_of(real[1], truth, tmp_path / "report")["matched"]["by"] == "absolute path"
+
+    monkeypatch.chdir(tmp_path / "below")
+    for name in ("one", "other"):
+        shutil.copytree(real[0], tmp_path / name)
+    ran = invoked("../one", "../other", "--out", "p.parquet", "--engine", tiny_engine)
+    assert ran.exit_code == 0, ran.output
+    monkeypatch.chdir(tmp_path)
+    said = refused(tmp_path / "below" / "p.parquet", truth, tmp_path / "again")
+    assert "evaluate in the folder that batchcls run was in: it was given '../one'" in said
+
+
+def test_labels_of_other_images_than_those_classified_are_noted(real: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    shutil.copytree(real[0], tmp_path / "slides")
+    assert not metrics_of(real[1], tmp_path / "slides", tmp_path / "same")["matched"]["two_files"]
+    for number, path in enumerate(sorted((tmp_path / "slides").glob("*/*.jpg"))):
+        draw(path, 100 + number)
+
+    found = metrics_of(real[1], tmp_path / "slides", tmp_path / "others")
+
+    assert any("Labelled and classified images are two" in note for note in found["notes"])
 
 
 def test_one_path_below_two_roots_is_told_apart_by_absolute_path(tmp_path: Path) -> None:

@@ -45,6 +45,27 @@ def test_a_class_may_be_called_test(tmp_path: Path) -> None:
     assert rows(Labelled.read(tmp_path))["label"] == ["control", "test"]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        ",path,label,group,split\n0,1.jpg,01,007,train\n1,2.jpg,1,7,test\n",
+        "path,label,group,split,,\n1.jpg,01,007,train,,\n2.jpg,1,7,test,,\n",
+        "\ufeffPath;Label;Group;Split\r\n1.jpg;01;007;Train\r\n2.jpg;1;7;TEST\r\n",
+        "path\t label\tgroup\tsplit\n1.jpg\t01\t007\ttrain\n2.jpg\t1\t7\ttest\n",
+    ],
+    ids=["of pandas", "of Excel with empty columns", "of a European Excel", "tabs"],
+)
+def test_a_csv_file_is_read_however_it_was_written(tmp_path: Path, text: str) -> None:
+    (tmp_path / "labels.csv").write_text(text)
+
+    assert rows(Labelled.read(tmp_path / "labels.csv")) == {
+        "path": ["1.jpg", "2.jpg"],
+        "label": ["01", "1"],
+        "group": ["007", "7"],
+        "split": ["train", "test"],
+    }
+
+
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_a_table_may_say_more_than_it_must(tmp_path: Path, ending: str) -> None:
     table = pa.table(

@@ -33,11 +33,12 @@ from batchcls.cli.extras import extra
     help="The most among images that are accepted without a human; a threshold is found for it.",
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the intervals.")
-def evaluate(predictions: Path, truth: Path, out: Path, **options: Any) -> None:
+@click.option("--overwrite", is_flag=True, help="Replace an earlier evaluation in --out; other files there stay.")
+def evaluate(predictions: Path, truth: Path, out: Path, overwrite: bool, **options: Any) -> None:
     """Compare what `batchcls run` wrote with the truth: figures with intervals, calibration, a threshold, a report."""
     with extra("report", "an evaluation"):
         from batchcls.evaluate import Asked, evaluate  # after parsing: --help stays light
         from batchcls.findings import summary
 
-    metrics = evaluate(Asked(predictions, truth, **options), out)
+    metrics = evaluate(Asked(predictions, truth, **options), out, overwrite=overwrite)
     click.echo(summary(metrics, out))
