@@ -81,6 +81,7 @@ def build(
         RecipeError: If the recipe, or the labels, do not fit it.
         VerificationError: If the engine agrees too little with the training framework.
         EngineError: If ``out`` is something else than an engine folder.
+        OutputError: If the disk refuses.
     """
     check_replaceable(out)
     read = _read_onnx if checkpoint.suffix == ".onnx" else _read_weights

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from batchcls.errors import EngineError
+from batchcls.errors import EngineError, OutputError
 from batchcls.manifest import MANIFEST, ONNX
 
 
@@ -22,21 +22,36 @@ def check_replaceable(out: Path) -> None:
 
 @contextmanager
 def whole_folder(out: Path) -> Iterator[Path]:
-    """A folder beside ``out`` that takes its place if all goes well, and leaves nothing behind if not."""
+    """A folder beside ``out`` that takes its place if all goes well, and leaves nothing behind if not.
+
+    Raises:
+        OutputError: If the disk refuses.
+    """
     out = out.absolute()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    with _refusals(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     folder, old = scratch / "new", scratch / "old"
     try:
-        folder.mkdir()
-        yield folder
-        if out.exists():
-            for path in out.iterdir():
-                if path.name not in (MANIFEST, ONNX, "plans"):  # plans are of the network that was there before
-                    (shutil.copytree if path.is_dir() else shutil.copy2)(path, folder / path.name)
-            out.rename(old)
-        folder.rename(out)
+        with _refusals(out):
+            folder.mkdir()
+            yield folder
+            if out.exists():
+                for path in out.iterdir():
+                    if path.name not in (MANIFEST, ONNX, "plans"):  # plans are of the network that was there before
+                        (shutil.copytree if path.is_dir() else shutil.copy2)(path, folder / path.name)
+                out.rename(old)
+            folder.rename(out)
     finally:
         if old.exists() and not out.exists():
             old.rename(out)
         shutil.rmtree(scratch)
+
+
+@contextmanager
+def _refusals(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(f"cannot write {str(out)!r}: {reason}; choose another --out") from error

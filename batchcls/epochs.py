@@ -1,6 +1,7 @@
 """What stands on disk of a training that goes on: its last epoch, and its best."""
 
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -49,4 +50,6 @@ def best_epoch(folder: Path) -> tuple[dict[str, Tensor], int]:
         kept = torch.load(folder / BEST, map_location="cpu", weights_only=True)
         return {name.removeprefix("network."): value for name, value in kept["state_dict"].items()}, int(kept["epoch"])
     except (OSError, RuntimeError, LookupError, ValueError, TypeError) as error:
-        raise TrainingError(f"{str(folder / BEST)!r} cannot be read: {error}; start over: rm -r {folder}") from error
+        raise TrainingError(
+            f"{str(folder / BEST)!r} cannot be read: {error}; start over: rm -r {shlex.quote(str(folder))}"
+        ) from error

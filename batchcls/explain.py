@@ -91,7 +91,7 @@ def explain(model: TrainedFile, out: Path, asked: Asked, *, overwrite: bool, con
     """
     if asked.label is not None and asked.label not in model.recipe.labels:
         raise RecipeError(f"--class {asked.label!r} is none of the model's labels {list(model.recipe.labels)}")
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not overwrite)):
+    if os.path.exists(out) and (not out.is_dir() or (any(out.iterdir()) and not overwrite)):
         raise OutputError(f"{str(out)!r} is not empty; choose another --out, or replace what is there with --overwrite")
     chosen = _chosen(model, asked, out, console)
     with _whole_folder(out) as folder:

@@ -20,7 +20,8 @@ def fingerprint(file: str) -> bytes:
     with Image.open(file) as image:
         if image.width * image.height > _LARGEST_PIXELS:
             raise ValueError(f"it has {image.width} x {image.height} pixels")
-        if image.format not in _FORMATS or image.mode[0] in "IF" or ";16" in str(image.tile):
+        one_bit = image.format == "TIFF" and image.mode == "1"
+        if image.format not in _FORMATS or one_bit or image.mode[0] in "IF" or ";16" in str(image.tile):
             raise ValueError(f"batchcls run does not decode {image.format} of mode {image.mode} at this depth")
         pixels = image.convert("RGB")
         digest = hashlib.blake2b(repr(pixels.size).encode(), digest_size=16)

@@ -26,8 +26,8 @@ class Course:
 
     epochs: int = 40
     batch_size: int = 32
-    learning_rate: float = 1e-3
-    """Of Adam, at its highest."""
+    learning_rate: float = 0.0
+    """Of Adam, at its highest; 0: the one that suits the network, see `start.suited_rate`."""
     weight_decay: float = 1e-4
     schedule: Schedule = "cosine"
     patience: int = 15

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -134,12 +135,12 @@ def checked_onnx(folder: Path, manifest: Manifest) -> Path:
     """
     path = folder / ONNX
     if not path.is_file():
-        raise EngineError(f"engine {str(folder)!r} holds no {ONNX}; run: batchcls build CHECKPOINT --out {folder}")
+        raise EngineError(f"engine {str(folder)!r} holds no {ONNX}; {_rebuild(folder)}")
     found = sha256(path)
     if found != manifest.onnx_sha256:
         raise EngineError(
             f"{str(path)!r} has SHA-256 {found[:12]}, its {MANIFEST} was written for {manifest.onnx_sha256[:12]}; "
-            f"run: batchcls build CHECKPOINT --out {folder}"
+            f"{_rebuild(folder)}"
         )
     return path
 
@@ -153,3 +154,7 @@ def sha256(path: Path) -> str:
 def engines_below(folder: Path) -> list[Path]:
     """Every engine folder directly below ``folder``, by name."""
     return sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
+
+
+def _rebuild(folder: Path) -> str:
+    return f"run: batchcls build CHECKPOINT --out {shlex.quote(str(folder))}"

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -78,7 +79,7 @@ class ParquetOutput:
         identity: Mapping[str, Any],
         overwrite: bool = False,
     ) -> None:
-        if path.exists() and not overwrite:
+        if os.path.exists(path) and not overwrite:
             raise OutputError(f"{str(path)!r} exists; choose another --out, or replace it with --overwrite")
         self._roots = {root: position for position, root in enumerate(roots)}
         self._labels = tuple(labels)

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -72,7 +73,7 @@ class Partial:
             return pa.concat_tables([self._part_schema.empty_table(), *tables])
         except (pa.ArrowException, OSError) as error:
             raise OutputError(
-                f"{str(self.folder)!r} cannot be read: {error}; start over: rm -r {self.folder}"
+                f"{str(self.folder)!r} cannot be read: {error}; start over: {self._start_over}"
             ) from error
 
     def finish(self) -> None:
@@ -105,10 +106,14 @@ class Partial:
             yield
         except OSError as error:
             reason = error.strerror or str(error)
-            raise OutputError(
-                f"cannot write {str(self.folder)!r}: {reason}; every finished part is kept there: "
-                "mend that, then run the same command again"
-            ) from error
+            mend = "choose another --out"
+            if os.path.isdir(self.folder):
+                mend = "every finished part is kept there: mend that, then run the same command again"
+            raise OutputError(f"cannot write {str(self.folder)!r}: {reason}; {mend}") from error
+
+    @property
+    def _start_over(self) -> str:
+        return f"rm -r {shlex.quote(str(self.folder))}"
 
     @property
     def _finished(self) -> Path:
@@ -149,14 +154,25 @@ class Partial:
             earlier = json.loads(note.read_text())
             found, started = dict(earlier["identity"]), str(earlier["started"])
         except (ValueError, KeyError, TypeError) as error:
-            raise OutputError(f"{str(note)!r} cannot be read; to start over: rm -r {self.folder}") from error
-        for key in sorted(identity.keys() | found.keys()):
-            if identity.get(key) != found.get(key):
-                raise OutputError(
-                    f"{str(self.folder)!r} was begun with {key} {found.get(key)!r}, this run has "
-                    f"{identity.get(key)!r}; finish it as it was begun, or start over: rm -r {self.folder}"
-                )
+            raise OutputError(f"{str(note)!r} cannot be read; to start over: {self._start_over}") from error
+        if found != identity:
+            raise OutputError(
+                f"{str(self.folder)!r} was begun with {_differing(found, identity)}, this run has "
+                f"{_differing(identity, found)}; finish it as it was begun, or start over: {self._start_over}"
+            )
         return started
+
+
+def _differing(values: Mapping[str, Any], others: Mapping[str, Any]) -> str:
+    """What of ``values`` is otherwise in ``others``, or is not there."""
+    said = []
+    for key in sorted(values.keys() | others.keys()):
+        value, other = values.get(key), others.get(key)
+        if value != other:
+            if isinstance(value, dict) and isinstance(other, dict):
+                value = {name: value[name] for name in value if name not in other or value[name] != other[name]}
+            said.append(f"{key} {value!r}")
+    return ", ".join(said)
 
 
 def _write_whole(path: Path, content: bytes | pa.Buffer) -> None:

@@ -102,9 +102,9 @@ def report(source: Path, out: Path, *, images: int = 24, rows: int = 100_000, ov
         LabelsError: If ``source`` is no predictions file.
         OutputError: If ``out`` may not, or can not, be written.
     """
-    if out.exists() and out.samefile(source):
+    if os.path.exists(out) and out.samefile(source):
         raise OutputError(f"--out {str(out)!r} is the predictions file itself; choose another")
-    if out.exists() and not overwrite:
+    if os.path.exists(out) and not overwrite:
         raise OutputError(f"{str(out)!r} exists; choose another --out, or replace it with --overwrite")
     parts = Predicted.parts(source)
     head = next(parts)

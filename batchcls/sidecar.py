@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -140,14 +141,14 @@ def fitting_plan(folder: Path, onnx_sha256: str, here: Mapping[str, Target]) -> 
         found = f"; it has {', '.join(misfits)}" if misfits else ""
         raise EngineError(
             f"engine {str(folder)!r} has no plan for this {of.gpu} ({of.sm}){found}; "
-            f"run: batchcls build {folder} --device cuda"
+            f"run: batchcls build {shlex.quote(str(folder))} --device cuda"
         )
     _, path, sidecar = max(fitting, key=lambda item: item[:2])
     return sidecar, _content(path.with_suffix(".plan"), sidecar, folder)
 
 
 def _content(path: Path, sidecar: Sidecar, folder: Path) -> bytes:
-    mend = f"run: batchcls build {folder} --device cuda"
+    mend = f"run: batchcls build {shlex.quote(str(folder))} --device cuda"
     try:
         size = path.stat().st_size
         if size != sidecar.plan_bytes:  # before memory is taken for it

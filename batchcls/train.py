@@ -1,6 +1,8 @@
 """The training: labelled images become a checkpoint that `batchcls build` needs nothing else for."""
 
 import json
+import signal
+import tempfile
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
@@ -19,13 +21,13 @@ from batchcls.checkpoint import load_network
 from batchcls.curves import draw_curves
 from batchcls.dataset import Dataset, Parting
 from batchcls.epochs import DONE, LAST, best_epoch
-from batchcls.errors import OutputError, TrainingError
+from batchcls.errors import InterruptedRunError, OutputError
 from batchcls.history import EPOCHS, Teller, history_of
 from batchcls.learner import Course
 from batchcls.partial import Partial
 from batchcls.recipe import Recipe
 from batchcls.records import METADATA_KEY
-from batchcls.start import arithmetic, begin, fresh_network, ordered_labels, starting_recipe
+from batchcls.start import arithmetic, begin, fresh_network, ordered_labels, starting_recipe, suited_rate
 from batchcls.trainer import fit, seed_everything
 from batchcls.trial import trial
 
@@ -82,9 +84,11 @@ def train(data: Path, out: Path, options: TrainOptions, console: Console) -> Tra
     recipe = recipe.with_values({"labels": ordered_labels(recipe.labels, images.labels)})
     seed_everything(options.course.seed)
     network = fresh_network(recipe)
+    course = replace(course, learning_rate=course.learning_rate or suited_rate(network))
     begun = begin(network, recipe, options.weights, images.digest)
     identity = {
         "images": images.digest,
+        "parting": asdict(options.parting),
         "recipe": asdict(recipe),
         "weights": options.weights,
         "course": asdict(course),
@@ -96,9 +100,9 @@ def train(data: Path, out: Path, options: TrainOptions, console: Console) -> Tra
         training = _Training(images, recipe, replace(options, course=course), kept, device, console)
         try:
             return _trained(training, network, out)
-        except TrainingError:
+        except BaseException:  # whatever ended it, what mends that may well be another option
             if not (kept.folder / LAST).exists():
-                kept.discard()  # nothing is lost, and what mends it may well be another option
+                kept.discard()  # nothing is lost
             raise
 
 
@@ -123,7 +127,11 @@ def _trained(training: _Training, network: nn.Module, out: Path) -> Trained:
     part = "test" if images.parts["test"].files else "val"
     training.console.print(f"answering the {part} images, as they are and in other colours", highlight=False)
     known, unseen = images.parts["train"], images.parts[part]
-    found = trial(network, known, unseen, len(recipe.labels), recipe.preprocess, training.device)
+    try:
+        found = trial(network, known, unseen, len(recipe.labels), recipe.preprocess, training.device)
+    except KeyboardInterrupt:
+        said = f"stopped by SIGINT; every epoch is done and kept in {kept.folder}; to go on, run the same command again"
+        raise InterruptedRunError(said, signal.SIGINT) from None
     metrics = {
         "parts": {name: len(examples.files) for name, examples in images.parts.items()},
         "epochs": len(history),
@@ -182,11 +190,16 @@ def _about(training: _Training, metrics: Mapping[str, Any]) -> dict[str, Any]:
 def _check_out(out: Path, data: Path, overwrite: bool) -> None:
     if out.suffix != ".safetensors":
         raise OutputError(f"--out {str(out)!r} must end in .safetensors, the one format that can say what it is of")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out.parent):
+            begun = _beside(out, "history.parquet.partial").exists()
+    except OSError as error:
+        raise OutputError(f"cannot write {str(out)!r}: {error.strerror}; choose another --out") from error
     written = [out, *(_beside(out, ending) for ending in _ENDINGS)]
     if any(path.exists() and path.samefile(data) for path in written):
         raise OutputError(f"--out {str(out)!r} would replace {str(data)!r} itself; choose another --out")
-    begun = _beside(out, "history.parquet").with_name(f"{out.stem}.history.parquet.partial")
-    if not overwrite and not begun.exists() and (there := [str(path) for path in written if path.exists()]):
+    if not overwrite and not begun and (there := [str(path) for path in written if path.exists()]):
         raise OutputError(f"{there[0]!r} exists; choose another --out, or replace it with --overwrite")
 
 

@@ -178,8 +178,10 @@ def _interruptions(stop: Stop, folder: Path) -> Iterator[None]:
     except (SystemExit, Exception) as end:  # the latter where those who load images were told to end as well
         if stop.signal is None:
             raise
+        there = (folder / LAST).exists()
+        kept = f"finished epochs are in {folder}; to go on" if there else "no epoch was over; to begin again"
         raise InterruptedRunError(
-            f"stopped by {stop.signal.name}; finished epochs are in {folder}; to go on, run the same command again",
+            f"stopped by {stop.signal.name}; {kept}, run the same command again",
             stop.signal,
         ) from end
 

@@ -207,6 +207,15 @@ def test_a_refused_checkpoint_leaves_nothing_behind(
     assert [path.name for path in tmp_path.iterdir()] == ["a.pth"]
 
 
+def test_an_out_that_cannot_be_written_is_refused(tiny_onnx: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    result = built(tiny_onnx, "--out", tmp_path / "file" / "engine", "--labels", "a,b,c")
+
+    assert result.exit_code == 1
+    assert "file/engine': File exists; choose another --out" in result.stderr
+
+
 def test_a_folder_that_is_no_engine_is_not_replaced(tiny_onnx: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("three years")
 

@@ -226,13 +226,13 @@ def test_the_output_may_have_a_name_that_is_not_utf8(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
-        ({"onnx_sha256": "ffff", "decoder": "dali"}, "onnx_sha256 '12ab', this run has 'ffff'"),
-        ({"onnx_sha256": "12ab"}, "decoder 'dali', this run has None"),
-        ({**IDENTITY, "max_pixels": 5}, "max_pixels None, this run has 5"),
+        ({"onnx_sha256": "ffff", "decoder": "dali"}, "onnx_sha256 '12ab', this run has onnx_sha256 'ffff'"),
+        ({"onnx_sha256": "12ab"}, "decoder 'dali', this run has decoder None"),
+        ({**IDENTITY, "max_pixels": 5}, "max_pixels None, this run has max_pixels 5"),
     ],
 )
 def test_another_identity_is_refused_with_the_way_out(tmp_path: Path, changed: dict[str, Any], named: str) -> None:
-    path = tmp_path / "o.parquet"
+    path = tmp_path / "my o.parquet"
     with closing(opened(path)) as output:
         write(output, slides(3))
         output.flush()
@@ -241,7 +241,7 @@ def test_another_identity_is_refused_with_the_way_out(tmp_path: Path, changed: d
         opened(path, identity=changed)
 
     assert named in str(refusal.value)
-    assert f"rm -r {path}.partial" in str(refusal.value)
+    assert f"rm -r '{path}.partial'" in str(refusal.value)
     with closing(opened(path)) as output:
         assert output.resumed_rows == 3
 

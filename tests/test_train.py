@@ -21,6 +21,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from batchcls.cli import main
+from batchcls.networks import ARCHITECTURES, trainable_network
+from batchcls.start import suited_rate
 from tests.commandline import PATIENCE_S, invoked, wait_for
 from tests.conftest import draw
 
@@ -90,6 +92,7 @@ def test_a_checkpoint_says_all_that_build_needs(checkpoint: Path) -> None:
     assert about["recipe"]["architecture"] == "cnn"
     assert about["recipe"]["labels"] == ["plain", "striped"]
     assert about["recipe"]["size_px"] == [64, 64]
+    assert about["training"]["course"]["learning_rate"] == 0.003
     assert about["training"]["metrics"]["parts"] == {"train": 34, "val": 6, "test": 8}
     assert {"torch", "batchcls"} <= set(about["training"]["versions"])
 
@@ -212,7 +215,8 @@ def test_another_training_does_not_go_on_with_it(data: Path, small: Path, tmp_pa
     result = refused(*arguments, "--seed", "7")
 
     assert result.exit_code == 1
-    assert "was begun with course" in result.output
+    assert "was begun with course {'seed': 0}, images" in result.output
+    assert "parting {'seed': 0}, this run has course {'seed': 7}" in result.output
     assert "start over: rm -r" in result.output
 
 
@@ -245,7 +249,7 @@ def test_a_loss_that_is_no_number_ends_it(data: Path, small: Path, tmp_path: Pat
     assert done.returncode == 1
     assert "loss became nan in epoch 1" in done.stderr
     assert "--learning-rate" in done.stderr
-    assert not (tmp_path / "net.safetensors").exists()
+    assert list(tmp_path.iterdir()) == []  # another --learning-rate may begin at once
 
 
 def test_auxiliary_heads_learn_and_are_not_needed_after(tmp_path: Path) -> None:
@@ -289,6 +293,7 @@ def test_images_that_cannot_be_used_are_left_out_and_said(tmp_path: Path, small:
     shutil.copy(data / "plain" / "1.png", data / "striped" / "doubtful.png")
     draw(data / "beside.png")
     Image.fromarray(np.full((64, 64), 60000, np.uint16)).save(data / "plain" / "deep.png")
+    Image.new("1", (64, 64)).save(data / "striped" / "one bit.tif")
     os.rename(data / "plain" / "5.png", os.fsencode(data / "plain") + b"/5\xff.png")
 
     done = trained(
@@ -296,7 +301,7 @@ def test_images_that_cannot_be_used_are_left_out_and_said(tmp_path: Path, small:
     )
 
     assert done.returncode == 0, done.stderr
-    assert "left out 2 images, cannot be read: plain/broken.jpg" in done.stderr
+    assert "left out 3 images, cannot be read: plain/broken.jpg" in done.stderr
     assert "left out 3 images, same image" in done.stderr
     assert "left out 1 images, in no class folder" in done.stderr
     with (tmp_path / "n.split.csv").open() as stream:
@@ -304,7 +309,8 @@ def test_images_that_cannot_be_used_are_left_out_and_said(tmp_path: Path, small:
             row["path"].removeprefix("cells/"): row["left_out"] for row in csv.DictReader(stream) if not row["split"]
         }
     assert out.keys() == {
-        *("plain/broken.jpg", "plain/deep.png", "plain/copy.png", "plain/1.png", "striped/doubtful.png")
+        *("plain/broken.jpg", "plain/deep.png", "plain/copy.png", "plain/1.png", "striped/doubtful.png"),
+        "striped/one bit.tif",
     }
     assert out["striped/doubtful.png"] == "same image as plain/1.png, with another label"
 
@@ -368,7 +374,23 @@ def test_usage_that_cannot_work_is_refused_before_an_image_is_read(data: Path, t
     assert "would replace" in refused(tmp_path / "net.split.csv", "--out", tmp_path / "net.safetensors").output
     unknown = refused(data, "--out", tmp_path / "n.safetensors", "--architecture", "efficientnet_b0")
     assert "known are googlenet" in unknown.output
+    (tmp_path / "file").touch()
+    below = refused(data, "--out", tmp_path / "file" / "net.safetensors")
+    assert "net.safetensors': File exists; choose another --out" in below.output
+    long = refused(data, "--out", tmp_path / f"{'n' * 245}.safetensors")
+    assert "File name too long; choose another --out" in long.output
+    typed = refused(data, "--out", tmp_path / "n.safetensors", "--weights", tmp_path / "mistyped.pth")
+    assert "mistyped.pth'; name one, or imagenet" in typed.output
+    nan = refused(data, "--out", tmp_path / "n.safetensors", "--learning-rate", "nan")
+    assert "nan is no finite number" in nan.output
     assert "leave too little" in refused(data, "--out", tmp_path / "n.safetensors", "--val", "0").output
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_network_without_batch_normalisation_gets_smaller_steps(architecture: str) -> None:
+    with torch.device("meta"):
+        network = trainable_network(architecture, 2)
+    assert suited_rate(network) == (1e-4 if architecture in ("vgg16", "alexnet") else 1e-3)
 
 
 def test_weights_that_cannot_be_fetched_are_a_clear_error(data: Path, tmp_path: Path, small: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from batchcls.cli.extras import extra
+from batchcls.cli.finite import FiniteRange
 
 
 @click.command()
@@ -27,7 +28,7 @@ from batchcls.cli.extras import extra
 @click.option("--split", type=click.Choice(["train", "val", "test"]), help="The rows of the truth to use.")
 @click.option(
     "--error-rate",
-    type=click.FloatRange(0, 1),
+    type=FiniteRange(0, 1),
     default=0.01,
     show_default=True,
     help="The most among images that are accepted without a human; a threshold is found for it.",

@@ -1,5 +1,6 @@
 """``batchcls train``."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -7,6 +8,7 @@ import click
 
 from batchcls.cli.devices import known_device
 from batchcls.cli.extras import extra
+from batchcls.cli.finite import FiniteRange
 
 if TYPE_CHECKING:
     from batchcls.train import Trained
@@ -16,7 +18,13 @@ if TYPE_CHECKING:
 @click.argument("data", type=click.Path(exists=True, path_type=Path))
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="A .safetensors file.")
 @click.option("--architecture", help="One that build knows; cnn: a small one.  [default: the recipe's, or googlenet]")
-@click.option("--weights", default="", metavar="FILE|imagenet", help="To begin with.  [default: from scratch]")
+@click.option(
+    "--weights",
+    default="",
+    metavar="FILE|imagenet",
+    callback=lambda context, option, weights: _known_weights(weights),
+    help="To begin with.  [default: from scratch]",
+)
 @click.option(
     "--recipe", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A TOML file, as for build."
 )
@@ -35,9 +43,11 @@ if TYPE_CHECKING:
 @click.option("--patience", type=click.IntRange(1), default=15, show_default=True, help="Epochs without a better one.")
 @click.option("--batch-size", type=click.IntRange(2, 4096), default=32, show_default=True, help="Images a step.")
 @click.option(
-    "--learning-rate", type=click.FloatRange(0, min_open=True), default=1e-3, show_default=True, help="Adam's."
+    "--learning-rate",
+    type=FiniteRange(0, min_open=True),
+    help="Adam's.  [default: 0.001; 0.0001 for networks without batch normalisation]",
 )
-@click.option("--weight-decay", type=click.FloatRange(0), default=1e-4, show_default=True, help="Adam's.")
+@click.option("--weight-decay", type=FiniteRange(0), default=1e-4, show_default=True, help="Adam's.")
 @click.option("--schedule", type=click.Choice(["cosine", "plateau"]), default="cosine", show_default=True)
 @click.option(
     "--balance",
@@ -48,7 +58,7 @@ if TYPE_CHECKING:
 )
 @click.option("--flips/--no-flips", default=True, show_default=True, help="Mirror images at random.")
 @click.option("--turns/--no-turns", default=True, show_default=True, help="Turn images by right angles at random.")
-@click.option("--stain", type=click.FloatRange(0, 5), default=1.0, show_default=True, help="Strength of colour jitter.")
+@click.option("--stain", type=FiniteRange(0, 5), default=1.0, show_default=True, help="Strength of colour jitter.")
 @click.option("--precision", type=click.Choice(["auto", "bf16", "fp32"]), default="auto", show_default=True)
 @click.option(
     "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the split and of the training."
@@ -83,10 +93,17 @@ def train(data: Path, out: Path, **options: Any) -> None:
     whole = {name: options.pop(name) for name in ("weights", "recipe", "device", "overwrite")}
     architecture = options.pop("architecture")
     values = {"architecture": architecture} if architecture else {}
-    chosen = TrainOptions(values=values, parting=parting, course=Course(**options), **whole)
+    course = Course(**{name: value for name, value in options.items() if value is not None})
+    chosen = TrainOptions(values=values, parting=parting, course=course, **whole)
     reconfigure(stderr=True, soft_wrap=True)
     trained = train_network(data, out, chosen, get_console())
     click.echo(summary(trained))
+
+
+def _known_weights(weights: str) -> str:
+    if weights not in ("", "imagenet") and not Path(weights).is_file():
+        raise click.BadParameter(f"there is no file {weights!r}; name one, or imagenet")
+    return weights
 
 
 def summary(trained: "Trained") -> str:
@@ -98,6 +115,7 @@ def summary(trained: "Trained") -> str:
     stained = {name: value for name, value in found["in_other_colours"]["accuracy"].items() if name != "none"}
     worst = min(stained, key=lambda name: stained[name])
     parts = ", ".join(f"{name} {count:,}" for name, count in metrics["parts"].items())
+    build = ["batchcls", "build", str(trained.checkpoint), "--out", f"engines/{trained.checkpoint.stem}"]
     return "\n".join(
         [
             f"{trained.checkpoint}, after epoch {metrics['kept_epoch']} of {metrics['epochs']}",
@@ -105,6 +123,6 @@ def summary(trained: "Trained") -> str:
             f"accuracy  {found['accuracy']:.4f} ({low:.4f} to {high:.4f}) on {part}; macro F1 {found['macro_f1']:.4f}",
             f"baseline  {found['colour_histogram_nearest_neighbour']:.4f} by the nearest neighbour in colour alone",
             f"stain     {stained[worst]:.4f} where it hurts most, {worst}",
-            f"next      batchcls build {trained.checkpoint} --out engines/{trained.checkpoint.stem}",
+            f"next      {shlex.join(build)}",
         ]
     )
