@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from batchcls.errors import EngineError, OutputError
+from batchcls.errors import EngineError, writing
 from batchcls.manifest import MANIFEST, ONNX
 
 
@@ -28,12 +28,12 @@ def whole_folder(out: Path) -> Iterator[Path]:
         OutputError: If the disk refuses.
     """
     out = out.absolute()
-    with _refusals(out):
+    with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     folder, old = scratch / "new", scratch / "old"
     try:
-        with _refusals(out):
+        with writing(out):
             folder.mkdir()
             yield folder
             if out.exists():
@@ -46,12 +46,3 @@ def whole_folder(out: Path) -> Iterator[Path]:
         if old.exists() and not out.exists():
             old.rename(out)
         shutil.rmtree(scratch)
-
-
-@contextmanager
-def _refusals(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(f"cannot write {str(out)!r}: {reason}; choose another --out") from error

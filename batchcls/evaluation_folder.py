@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from batchcls.errors import OutputError
+from batchcls.errors import OutputError, writing
 
 FILES = (
     *("confusion.png", "calibration.png", "risk_coverage.png", "wrong.jpg", "uncertain.jpg"),
@@ -36,7 +36,7 @@ def evaluation_folder(out: Path) -> Iterator[Write]:
     Raises:
         OutputError: If the disk refuses.
     """
-    with _refusals(out):
+    with writing(out):
         fresh = not out.exists()
         out.mkdir(parents=True, exist_ok=True)
     try:
@@ -48,7 +48,7 @@ def evaluation_folder(out: Path) -> Iterator[Write]:
 
 
 def _write(out: Path, files: Mapping[str, bytes | None]) -> None:
-    with _refusals(out):
+    with writing(out):
         for name, content in files.items():
             if content is None:
                 (out / name).unlink(missing_ok=True)
@@ -59,12 +59,3 @@ def _write(out: Path, files: Mapping[str, bytes | None]) -> None:
                 unfinished.replace(out / name)
             finally:
                 unfinished.unlink(missing_ok=True)
-
-
-@contextmanager
-def _refusals(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(f"cannot write below {str(out)!r}: {reason}; choose another --out") from error

@@ -3,7 +3,6 @@
 import csv
 import os
 import re
-import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -20,7 +19,7 @@ from batchcls import machine
 from batchcls.chosen import Asked, Chosen, listed_images, predicted_images
 from batchcls.contact_sheet import contact_sheet, jpeg, thumbnail
 from batchcls.decoders import DEFAULT, open_decoder
-from batchcls.errors import OutputError, RecipeError
+from batchcls.errors import OutputError, RecipeError, writing
 from batchcls.file_names import printable
 from batchcls.grad_cam import SIDE_PX, GradCam, HeatMap, overlay, side_by_side, stands_out
 from batchcls.postprocess import predictions
@@ -202,28 +201,21 @@ def _is_ours(path: Path, out: Path) -> bool:
 def _whole_folder(out: Path) -> Iterator[Path]:
     """A folder beside ``out`` whose files go there if all went well; of an earlier explanation nothing is left then."""
     out = out.absolute()
-    scratch = None
-    try:
+    with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-        folder = scratch / "new"
-        folder.mkdir()
-        yield folder
-        if not out.exists():
-            folder.replace(out)
-            return
-        made = {path.name for path in folder.iterdir()}
-        for name in sorted(made, key=lambda name: name == TABLE):  # which names the others, and so comes last
-            (folder / name).replace(out / name)
-        for path in out.iterdir():
-            if path.name not in made and _is_ours(path, out):
-                path.unlink()
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(f"cannot write below {str(out)!r}: {reason}; choose another --out") from error
-    finally:
-        if scratch:
-            shutil.rmtree(scratch, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent, ignore_cleanup_errors=True) as scratch:
+            folder = Path(scratch) / "new"
+            folder.mkdir()
+            yield folder
+            if not out.exists():
+                folder.replace(out)
+                return
+            made = {path.name for path in folder.iterdir()}
+            for name in sorted(made, key=lambda name: name == TABLE):  # which names the others, and so comes last
+                (folder / name).replace(out / name)
+            for path in out.iterdir():
+                if path.name not in made and _is_ours(path, out):
+                    path.unlink()
 
 
 def _say(console: Console, line: str) -> None:

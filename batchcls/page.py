@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from batchcls import __version__
-from batchcls.errors import OutputError
+from batchcls.errors import writing
 
 
 def page(name: str, **values: Any) -> str:
@@ -33,11 +33,10 @@ def write_page(out: Path, text: str) -> None:
     """
     unfinished = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_bytes(text.encode(errors="backslashreplace"))  # names may be no UTF-8
-        unfinished.replace(out)
-    except OSError as error:
-        raise OutputError(f"cannot write {str(out)!r}: {error.strerror or error}; choose another --out") from error
+        with writing(out):
+            out.parent.mkdir(parents=True, exist_ok=True)
+            unfinished.write_bytes(text.encode(errors="backslashreplace"))  # names may be no UTF-8
+            unfinished.replace(out)
     finally:
         with suppress(OSError):
             unfinished.unlink()

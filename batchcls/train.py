@@ -21,7 +21,7 @@ from batchcls.checkpoint import load_network
 from batchcls.curves import draw_curves
 from batchcls.dataset import Dataset, Parting
 from batchcls.epochs import DONE, LAST, best_epoch
-from batchcls.errors import InterruptedRunError, OutputError
+from batchcls.errors import InterruptedRunError, OutputError, writing
 from batchcls.history import EPOCHS, Teller, history_of
 from batchcls.learner import Course
 from batchcls.partial import Partial
@@ -190,12 +190,10 @@ def _about(training: _Training, metrics: Mapping[str, Any]) -> dict[str, Any]:
 def _check_out(out: Path, data: Path, overwrite: bool) -> None:
     if out.suffix != ".safetensors":
         raise OutputError(f"--out {str(out)!r} must end in .safetensors, the one format that can say what it is of")
-    try:
+    with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out.parent):
             begun = _beside(out, "history.parquet.partial").exists()
-    except OSError as error:
-        raise OutputError(f"cannot write {str(out)!r}: {error.strerror}; choose another --out") from error
     written = [out, *(_beside(out, ending) for ending in _ENDINGS)]
     if any(path.exists() and path.samefile(data) for path in written):
         raise OutputError(f"--out {str(out)!r} would replace {str(data)!r} itself; choose another --out")

@@ -150,7 +150,7 @@ def test_on_a_terminal_each_epoch_gets_a_line_above_the_bar(data: Path, small: P
 
     assert process.returncode == 0, shown.decode()
     for number in (b"1", b"2"):
-        assert re.search(rb"[\r\n](\x1b\[2K)*epoch " + number + rb" of 2: loss", shown), shown.decode()
+        assert re.search(rb"[\r\n](\x1b\[[0-9;?]*[A-Za-z])*epoch " + number + rb" of 2: loss", shown), shown.decode()
         assert re.search(rb"epoch " + number + rb" of 2 .*it/s", shown), shown.decode()
 
 
