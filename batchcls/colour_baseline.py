@@ -7,6 +7,7 @@ import numpy.typing as npt
 from sklearn.neighbors import KNeighborsClassifier
 
 from batchcls.examples import opened
+from batchcls.stop import Stop
 
 _BITS = 3
 """Of each of R, G and B: 512 colours."""
@@ -14,15 +15,17 @@ _SIDE_PX = 256
 """A larger image is made smaller first."""
 
 
-def nearest_neighbour(train: tuple[Sequence[str], Sequence[int]], files: Sequence[str]) -> npt.NDArray[np.int64]:
+def nearest_neighbour(
+    train: tuple[Sequence[str], Sequence[int]], files: Sequence[str], stop: Stop
+) -> npt.NDArray[np.int64]:
     """(files,) the class of the image of ``train`` whose colours are most alike, by the sum of absolute differences.
 
     Args:
         train: Image files, and a class each.
     """
     model = KNeighborsClassifier(1, metric="manhattan")
-    model.fit(np.stack([_histogram(file) for file in train[0]]), np.asarray(train[1]))
-    return np.asarray(model.predict(np.stack([_histogram(file) for file in files])))
+    model.fit(np.stack([_histogram(file) for file in stop.between(train[0])]), np.asarray(train[1]))
+    return np.asarray(model.predict(np.stack([_histogram(file) for file in stop.between(files)])))
 
 
 def _histogram(file: str) -> npt.NDArray[np.float32]:

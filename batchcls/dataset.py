@@ -188,4 +188,4 @@ def _parts(rows: Sequence[_Row], parting: Parting) -> npt.NDArray[np.str_]:
 
 
 def _examples(rows: Sequence[_Row], labels: Sequence[str]) -> Examples:
-    return Examples([row.file for row in rows], [labels.index(row.label) for row in rows])
+    return Examples([row.file for row in rows], [labels.index(row.label) for row in rows], len(labels))

@@ -36,12 +36,14 @@ class Examples:
 
     files: Sequence[str]
     targets: Sequence[int]
-    """Positions in the labels."""
+    """From 0 to below `classes`."""
+    classes: int
 
-    def weights(self, classes: int) -> Tensor:
+    @property
+    def weights(self) -> Tensor:
         """(classes,) inverse to how often each is met, 1 on average over the images."""
-        counts = np.bincount(self.targets, minlength=classes)
-        return torch.tensor(len(self.targets) / (classes * counts), dtype=torch.float32)
+        counts = np.bincount(self.targets, minlength=self.classes)
+        return torch.tensor(len(self.targets) / (self.classes * counts), dtype=torch.float32)
 
 
 class Images(Dataset[tuple[Tensor, int]]):
@@ -103,15 +105,15 @@ def batches(examples: Examples, transform: Transform) -> Batches:
     return DataLoader(Images(examples, transform), _ANSWERED, num_workers=_workers(), worker_init_fn=_end_with_parent)
 
 
-def shuffled_batches(examples: Examples, transform: Transform, size: int, balanced_classes: int = 0) -> Batches:
+def shuffled_batches(examples: Examples, transform: Transform, size: int, *, balanced: bool = False) -> Batches:
     """``examples`` in another order each time.
 
     Args:
-        balanced_classes: Draw each of so many classes equally often; 0: draw each image once.
+        balanced: Draw each class equally often, instead of each image once.
     """
     sampler = None
-    if balanced_classes:
-        weights = examples.weights(balanced_classes)[list(examples.targets)]
+    if balanced:
+        weights = examples.weights[list(examples.targets)]
         sampler = WeightedRandomSampler(weights.tolist(), len(weights))
     return DataLoader(
         Images(examples, transform),

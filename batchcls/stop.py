@@ -1,9 +1,12 @@
 """The wish that a long piece of work end, heard where it can end well."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class Stop:
@@ -22,6 +25,17 @@ class Stop:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    def look(self) -> None:
+        """Raise SystemExit if somebody asked."""
+        if self.signal is not None:
+            raise SystemExit
+
+    def between(self, items: Iterable[T]) -> Iterator[T]:
+        """All of ``items``, with a `look` before each."""
+        for item in items:
+            self.look()
+            yield item
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal = signal.Signals(number)

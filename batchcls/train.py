@@ -1,7 +1,6 @@
 """The training: labelled images become a checkpoint that `batchcls build` needs nothing else for."""
 
 import json
-import signal
 import tempfile
 from collections.abc import Mapping
 from contextlib import closing
@@ -21,14 +20,15 @@ from batchcls.checkpoint import load_network
 from batchcls.curves import draw_curves
 from batchcls.dataset import Dataset, Parting
 from batchcls.epochs import DONE, LAST, best_epoch
-from batchcls.errors import InterruptedRunError, OutputError, writing
+from batchcls.errors import OutputError, writing
 from batchcls.history import EPOCHS, Teller, history_of
 from batchcls.learner import Course
 from batchcls.partial import Partial
 from batchcls.recipe import Recipe
 from batchcls.records import METADATA_KEY
 from batchcls.start import arithmetic, begin, fresh_network, ordered_labels, starting_recipe, suited_rate
-from batchcls.trainer import fit, seed_everything
+from batchcls.stop import Stop
+from batchcls.trainer import fit, interruptions, seed_everything
 from batchcls.trial import trial
 
 _ENDINGS = ("split.csv", "curves.png", "metrics.json", "history.parquet")
@@ -120,18 +120,15 @@ class _Training:
 
 def _trained(training: _Training, network: nn.Module, out: Path) -> Trained:
     images, recipe, kept = training.images, training.recipe, training.kept
-    _fit(training, network)
-    history = history_of(kept)
-    weights, epoch = best_epoch(kept.folder)
-    network.load_state_dict(weights)
     part = "test" if images.parts["test"].files else "val"
-    training.console.print(f"answering the {part} images, as they are and in other colours", highlight=False)
     known, unseen = images.parts["train"], images.parts[part]
-    try:
-        found = trial(network, known, unseen, len(recipe.labels), recipe.preprocess, training.device)
-    except KeyboardInterrupt:
-        said = f"stopped by SIGINT; every epoch is done and kept in {kept.folder}; to go on, run the same command again"
-        raise InterruptedRunError(said, signal.SIGINT) from None
+    with interruptions(kept.folder) as stop:
+        _fit(training, network, stop)
+        history = history_of(kept)
+        weights, epoch = best_epoch(kept.folder)
+        network.load_state_dict(weights)
+        training.console.print(f"answering the {part} images, as they are and in other colours", highlight=False)
+        found = trial(network, known, unseen, recipe.preprocess, training.device, stop)
     metrics = {
         "parts": {name: len(examples.files) for name, examples in images.parts.items()},
         "epochs": len(history),
@@ -144,7 +141,7 @@ def _trained(training: _Training, network: nn.Module, out: Path) -> Trained:
     return Trained(out, metrics)
 
 
-def _fit(training: _Training, network: nn.Module) -> None:
+def _fit(training: _Training, network: nn.Module, stop: Stop) -> None:
     """All epochs, unless they are done already."""
     images, options, folder = training.images, training.options, training.kept.folder
     if (folder / DONE).exists():
@@ -158,7 +155,7 @@ def _fit(training: _Training, network: nn.Module) -> None:
             training.recipe.preprocess,
             options.course,
             folder,
-            classes=len(training.recipe.labels),
+            stop,
             device=training.device,
             console=training.console,
             told=Teller(training.kept, options.course.epochs, training.console),

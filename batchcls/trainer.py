@@ -45,8 +45,8 @@ def fit(
     preprocess: Preprocess,
     course: Course,
     folder: Path,
+    stop: Stop,
     *,
-    classes: int,
     device: str,
     console: Console,
     told: Callable[[dict[str, float]], None],
@@ -60,35 +60,36 @@ def fit(
 
     Raises:
         TrainingError: If the loss stops being a number, or an image cannot be read any more.
-        InterruptedRunError: After SIGINT or SIGTERM.
+        SystemExit: After ``stop`` was asked for.
     """
     train, val = parts
-    learner = Learner(network, course, train.weights(classes) if course.balance == "weights" else None, classes)
-    stop = Stop()
+    learner = Learner(network, course, train.weights if course.balance == "weights" else None, train.classes)
+    augmented = augmented_transform(preprocess, flips=course.flips, turns=course.turns, stain=course.stain)
+    last = folder / LAST
     callbacks = [
         *_callbacks(course, folder, -(-len(train.files) // course.batch_size)),
         _Telling(told),
         _Stopping(stop),
     ]
-    trainer = _trainer(course, folder, callbacks, device, console)
-    augmented = augmented_transform(preprocess, flips=course.flips, turns=course.turns, stain=course.stain)
-    last = folder / LAST
-    with _interruptions(stop, folder):
-        trainer.fit(
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Lightning's advice on workers, loggers and folders
+        _trainer(course, folder, callbacks, device, console).fit(
             learner,
-            shuffled_batches(train, augmented, course.batch_size, classes if course.balance == "sampling" else 0),
+            shuffled_batches(train, augmented, course.batch_size, balanced=course.balance == "sampling"),
             batches(val, input_transform(preprocess)),
             ckpt_path=last if last.exists() else None,
             weights_only=True,  # a checkpoint is a pickle, and might not be ours
         )
 
 
-def probabilities(network: nn.Module, examples: Examples, transform: Transform, device: str) -> npt.NDArray[np.float32]:
+def probabilities(
+    network: nn.Module, examples: Examples, transform: Transform, device: str, stop: Stop
+) -> npt.NDArray[np.float32]:
     """(N, classes), of the network in eval mode and full precision."""
     network = network.eval().to(device).to(memory_format=torch.channels_last)
     answers = []
     with torch.inference_mode():
-        for images, _ in batches(examples, transform):
+        for images, _ in stop.between(batches(examples, transform)):
             images = images.to(device, memory_format=torch.channels_last)
             answers.append(network(images).float().softmax(1).cpu().numpy())
     return np.concatenate(answers)
@@ -158,23 +159,26 @@ class _Stopping(Callback):
         self._stop = stop
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *of_the_batch: Any) -> None:
-        self._look()
+        self._stop.look()
 
     def on_validation_batch_end(self, trainer: lightning.Trainer, *of_the_batch: Any) -> None:
-        self._look()
-
-    def _look(self) -> None:
-        if self._stop.signal is not None:
-            raise SystemExit
+        self._stop.look()
 
 
 @contextmanager
-def _interruptions(stop: Stop, folder: Path) -> Iterator[None]:
-    """Lightning ends the whole program on a signal; here the program says how to go on."""
+def interruptions(folder: Path) -> Iterator[Stop]:
+    """Has SIGINT and SIGTERM noted, for Lightning would end the whole program, and says how to go on.
+
+    Args:
+        folder: Where finished epochs are.
+
+    Raises:
+        InterruptedRunError: Where something was raised inside after such a signal.
+    """
+    stop = Stop()
     try:
-        with stop.listening(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Lightning's advice on workers, loggers and folders
-            yield
+        with stop.listening():
+            yield stop
     except (SystemExit, Exception) as end:  # the latter where those who load images were told to end as well
         if stop.signal is None:
             raise

@@ -1,6 +1,7 @@
 """How a trained network answers images that it has never seen: as they are, and in other colours."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ from torchvision.transforms import functional
 from batchcls.colour_baseline import nearest_neighbour
 from batchcls.examples import Examples
 from batchcls.records import Preprocess
+from batchcls.stop import Stop
 from batchcls.trainer import probabilities
 from batchcls.transforms import input_transform
 
@@ -29,7 +31,7 @@ _STAINS: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 
 def trial(
-    network: nn.Module, known: Examples, unseen: Examples, classes: int, preprocess: Preprocess, device: str
+    network: nn.Module, known: Examples, unseen: Examples, preprocess: Preprocess, device: str, stop: Stop
 ) -> dict[str, Any]:
     """Accuracy with its 95 % interval (Wilson's), macro F1 and confusion matrix over ``unseen``; JSON values.
 
@@ -37,23 +39,23 @@ def trial(
     alone, and of the network where hue and brightness are shifted; both of 2,000 of ``unseen`` at most.
     """
     truth = np.array(unseen.targets)
-    found = probabilities(network, unseen, input_transform(preprocess), device).argmax(1)
+    found = probabilities(network, unseen, input_transform(preprocess), device, stop).argmax(1)
     right = int((found == truth).sum())
     interval = binomtest(right, len(truth)).proportion_ci(method="wilson")
     some = _evenly(unseen, _MOST_IMAGES)
     step = -(-len(truth) // _MOST_IMAGES)
     known = _evenly(known, _MOST_KNOWN)
-    nearest = nearest_neighbour((known.files, known.targets), some.files)
+    nearest = nearest_neighbour((known.files, known.targets), some.files, stop)
     stained = {"none": float((found == truth)[::step].mean())}
     for name, change in _STAINS.items():
-        answers = probabilities(network, some, input_transform(preprocess, [change]), device).argmax(1)
+        answers = probabilities(network, some, input_transform(preprocess, [change]), device, stop).argmax(1)
         stained[name] = float((answers == truth[::step]).mean())
     return {
         "images": len(truth),
         "accuracy": right / len(truth),
         "accuracy_95": [float(interval.low), float(interval.high)],
         "macro_f1": float(f1_score(truth, found, average="macro", zero_division=0.0)),
-        "confusion": confusion_matrix(truth, found, labels=range(classes)).tolist(),
+        "confusion": confusion_matrix(truth, found, labels=range(unseen.classes)).tolist(),
         "colour_histogram_nearest_neighbour": float((nearest == truth[::step]).mean()),
         "in_other_colours": {"images": len(some.files), "accuracy": stained},
     }
@@ -61,4 +63,4 @@ def trial(
 
 def _evenly(examples: Examples, most: int) -> Examples:
     step = -(-len(examples.files) // most)
-    return Examples(examples.files[::step], examples.targets[::step])
+    return replace(examples, files=examples.files[::step], targets=examples.targets[::step])

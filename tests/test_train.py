@@ -185,18 +185,26 @@ def test_a_training_that_was_killed_after_its_last_epoch_repeats_none(data: Path
     assert out.exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("number", "epochs", "after"),
+    [
+        (signal.SIGINT, 500, "part-000000.arrow"),
+        (signal.SIGTERM, 500, "part-000000.arrow"),
+        (signal.SIGINT, 1, "trained"),
+    ],
+    ids=["SIGINT", "SIGTERM", "SIGINT after the last epoch"],
+)
 def test_a_signal_ends_a_training_with_the_way_to_go_on(
-    number: signal.Signals, data: Path, small: Path, tmp_path: Path
+    number: signal.Signals, epochs: int, after: str, data: Path, small: Path, tmp_path: Path
 ) -> None:
     arguments = (data, "--out", tmp_path / "net.safetensors", "--architecture", "cnn", "--recipe", small)
     with subprocess.Popen(
-        training(*arguments, "--epochs", "500", "--patience", "500"),
+        training(*arguments, "--epochs", str(epochs), "--patience", "500"),
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     ) as process:
-        wait_for(tmp_path / "net.history.parquet.partial" / "part-000000.arrow", process)
+        wait_for(tmp_path / "net.history.parquet.partial" / after, process)
         os.killpg(process.pid, number)  # as Ctrl-C does: those who load images hear it as well
         _, stderr = process.communicate(timeout=PATIENCE_S)
 
