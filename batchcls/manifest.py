@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from batchcls.errors import EngineError, RecipeError
+from batchcls.probes import CANDIDATES, WHOLE, Mixture
 from batchcls.recipe import Recipe
-from batchcls.records import EngineInfo, Preprocess
+from batchcls.records import Arithmetic, Check, EngineInfo, Preprocess
 
 MANIFEST = "engine.json"
 ONNX = "model.onnx"
@@ -57,8 +58,14 @@ class Manifest:
     temperature: float = 1.0
     """That the logits of the trained network were divided by."""
     versions: Mapping[str, str] = field(default_factory=dict)
+    probes: tuple[Mixture, ...] = ()
+    """Mixtures of `batchcls.probes`; empty in folders of older versions, whose probes are drawn as they are."""
     reference: tuple[tuple[float, ...], ...] = ()
-    """Float32 logits of the training framework for `batchcls.probes`, by image; empty in folders of older versions."""
+    """Float32 logits of the training framework, by probe; empty in folders from before there were probes."""
+    check: Check | None = None
+    """How the engine answered the probes when it was built; None in folders of older versions."""
+    checked_on: Arithmetic | None = None
+    """What computed those answers."""
     verification: Verification | None = None
 
     @classmethod
@@ -97,13 +104,19 @@ class Manifest:
             raise ValueError("its reference has another number of classes than it has labels")
         if not all(math.isfinite(logit) for logits in reference for logit in logits):
             raise ValueError("its reference holds what is not a number")
+        check, checked_on = values.get("check"), values.get("checked_on")
+        if checked_on is not None:
+            checked_on["instructions"] = tuple(map(str, checked_on["instructions"]))
         texts = ("name", "architecture", "precision", "checkpoint", "checkpoint_sha256", "onnx_sha256", "built")
         return cls(
             labels=recipe.labels,
             preprocess=recipe.preprocess,
             temperature=recipe.temperature,
             versions={str(key): str(value) for key, value in values["versions"].items()},
+            probes=_probes(values.get("probes", ()), reference),
             reference=reference,
+            check=check and Check(**check),
+            checked_on=checked_on and Arithmetic(**checked_on),
             verification=verification and Verification(**verification),
             **{key: str(values[key]) for key in texts},
         )
@@ -125,6 +138,20 @@ class Manifest:
     def write(self, folder: Path) -> None:
         text = json.dumps({"format": FORMAT, **asdict(self)}, indent=2, ensure_ascii=False)
         (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def _probes(values: Any, reference: tuple[tuple[float, ...], ...]) -> tuple[Mixture, ...]:
+    """Mixtures whose numbers are those of images that `batchcls.probes` draws.
+
+    Raises:
+        ValueError: If they are others, or are not as many as there are answers.
+    """
+    probes = tuple((int(first), int(second), int(weight)) for first, second, weight in values)
+    if any(min(mixture) < 0 or max(mixture[:2]) >= CANDIDATES or mixture[2] > WHOLE for mixture in probes):
+        raise ValueError("its probes are of images that nobody draws")
+    if probes and len(probes) != len(reference):
+        raise ValueError(f"it has {len(probes)} probes and {len(reference)} answers to them")
+    return probes
 
 
 def checked_onnx(folder: Path, manifest: Manifest) -> Path:

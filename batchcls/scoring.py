@@ -53,7 +53,7 @@ class DeviceScorer:
 
     Raises:
         EngineError: If the engine or its device cannot be used.
-        VerificationError: If a GPU answers the probes otherwise than the trained network.
+        VerificationError: If it answers the probes otherwise than the trained network.
     """
 
     peak_memory_bytes = 0
@@ -62,8 +62,7 @@ class DeviceScorer:
         with ExitStack() as stack:
             self._engine = open_engine(share.engine, backend=share.backend, device=share.device, threads=share.threads)
             stack.callback(self._engine.close)
-            if share.device != "cpu" and share.backend != "null":  # whatever made its plan, it answers as in training
-                check(self._engine, Manifest.read(share.engine))
+            self._check(Manifest.read(share.engine))
             self._decoder = open_decoder(
                 share.decoder,
                 self._engine.info.preprocess,
@@ -77,6 +76,15 @@ class DeviceScorer:
     @property
     def info(self) -> EngineInfo:
         return self._engine.info
+
+    def _check(self, manifest: Manifest) -> None:
+        """Let the engine answer its probes: what was verified elsewhere holds here, or the run does not begin.
+
+        Folders from before there were probes have none to answer, which a GPU's plan, made elsewhere, may not lack.
+        """
+        info = self._engine.info
+        if info.backend != "null" and (manifest.reference or info.device != "cpu"):
+            check(self._engine, manifest)
 
     def score(self, slides: Iterable[Slide]) -> Generator[Scored]:
         # Closed in this order: first whoever takes batches, then whoever makes them.

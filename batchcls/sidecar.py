@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Self, get_args, get_type_hints
 
 from batchcls.errors import EngineError
+from batchcls.records import Check
 
 PLANS = "plans"
 _FORMAT = 1
@@ -42,16 +43,6 @@ class Target:
         """The plan's file name, without its ending."""
         name = "".join(letter if letter.isalnum() else "-" for letter in (self.gpu or "any").lower())
         return f"{self.sm}-{name}-{self.module}"
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """How far a plan and the training framework agree, on the probes that the engine folder has answers for."""
-
-    probes: int
-    top1_agreement: float
-    largest_difference: float
-    """Between the two paths' probabilities of any one class."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,8 +78,8 @@ def arithmetic(asked: Arithmetic, device: str) -> Arithmetic:
         raise TrainingError(f"PyTorch {torch.__version__} cannot use {device}; install one for CUDA, or: --device cpu")
     if asked != "auto":
         return asked
-    has = {"avx512_bf16", "amx_bf16"} & set(machine.cpu_features())
-    return "bf16" if (has if device == "cpu" else torch.cuda.get_device_capability(device) >= (8, 0)) else "fp32"
+    has = machine.has_bfloat16() if device == "cpu" else torch.cuda.get_device_capability(device) >= (8, 0)
+    return "bf16" if has else "fp32"
 
 
 def suited_rate(network: nn.Module) -> float:

@@ -14,6 +14,8 @@ class Tally:
     info: EngineInfo
     why: str = ""
     """What made the choice of device and backend, where nobody asked for them."""
+    hint: str = ""
+    """What would make such a run faster on this machine."""
     rows: int = 0
     resumed_rows: int = 0
     """Rows that an earlier, interrupted run of the same command had left."""

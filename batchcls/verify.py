@@ -1,6 +1,7 @@
 """How far the shipped path and the training framework agree."""
 
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,17 +16,35 @@ from batchcls.manifest import Manifest, Verification
 from batchcls.postprocess import predictions
 from batchcls.probes import COUNT, probe_pixels
 from batchcls.progress import RunProgress
-from batchcls.sidecar import Check
+from batchcls.records import Check, Predictions
 from batchcls.tally import Tally
 
 if TYPE_CHECKING:
     from batchcls.reference import Reference  # PyTorch is not needed to check a plan
 
-_LARGEST_DIFFERENCE = {"fp32": 0.02, "fp16": 0.05, "bf16": 0.15, "int8": 0.4}
-"""Of a probability, by the precision that an engine is stored in: on a CPU all4-googlenet differs by 0.0004 in half
-precision, 0.009 in bfloat16 and 0.03 in int8."""
+
+@dataclass(frozen=True, slots=True)
+class _Bounds:
+    """The most that a precision explains, between an engine's answers to the probes and float32's; see `Check`."""
+
+    largest: float
+    mean: float
+    log: float
+
+
+_BOUNDS = {
+    "fp32": _Bounds(0.02, 0.01, 0.05),
+    "fp16": _Bounds(0.05, 0.02, 0.1),
+    "bf16": _Bounds(0.15, 0.05, 0.3),
+    "int8": _Bounds(0.4, 0.15, 0.8),
+}
+"""By precision, the finest first."""
+_NAMES = {"f32": "fp32", "f16": "fp16"}
+"""What backends call precisions."""
 _LEAST_AGREEMENT = 0.8
 """Share of the probes: they are no slides, and a network may be undecided about some."""
+_LEAST_PROBABILITY = 1e-4
+"""From which on logarithms are compared: below it they are large, and mean nothing."""
 
 
 def check(engine: Engine, manifest: Manifest) -> Check:
@@ -37,26 +56,63 @@ def check(engine: Engine, manifest: Manifest) -> Check:
     """
     if len(manifest.reference) != COUNT:
         raise no_reference(manifest)
-    pixels = probe_pixels(engine.info.preprocess.size_px)
-    ours, theirs = predictions(engine.infer(pixels)), predictions(np.array(manifest.reference, np.float32))
-    agreeing = ours.finite & (ours.labels == theirs.labels)
-    largest = float(np.abs(ours.probabilities - theirs.probabilities).max()) if ours.finite.all() else 1.0
-    found = Check(len(pixels), float(agreeing.mean()), largest)
-    allowed = _LARGEST_DIFFERENCE.get(manifest.precision, 0.0)
-    if largest > allowed or found.top1_agreement < _LEAST_AGREEMENT:
+    info = engine.info
+    logits = engine.infer(probe_pixels(info.preprocess.size_px, manifest.probes))
+    found = compared(predictions(logits), predictions(np.array(manifest.reference, np.float32)))
+    bounds = _bounds(manifest.precision, info.precision)
+    if (
+        found.largest_difference > bounds.largest
+        or (found.mean_difference or 0.0) > bounds.mean
+        or (found.log_difference or 0.0) > bounds.log
+        or found.top1_agreement < _LEAST_AGREEMENT
+    ):
         raise VerificationError(
-            f"engine {manifest.name!r} answers the probes on {engine.info.device} otherwise than the trained network: "
-            f"probabilities differ by up to {largest:.4f}, {manifest.precision} explains {allowed}; "
-            f"top-1 agreement is {found.top1_agreement:.4f}; "
-            "run: batchcls build CHECKPOINT --out ENGINE --precision fp32"
+            f"engine {info.name!r} answers the probes by {info.backend} on {info.device} otherwise than the trained "
+            f"network: probabilities differ by up to {found.largest_difference:.4f}, {found.mean_difference:.4f} on "
+            f"average, their logarithms by {found.log_difference:.4f}; {info.precision} explains {bounds.largest}, "
+            f"{bounds.mean} and {bounds.log}; top-1 agreement is {found.top1_agreement:.4f}; {_mend(manifest)}"
         )
     return found
+
+
+def compared(ours: Predictions, theirs: Predictions) -> Check:
+    """How far answers to the same images are apart; one that is not a number is as far off as can be."""
+    probabilities = np.where(ours.finite[:, None], ours.probabilities, np.nan).astype(np.float64)
+    difference = np.nan_to_num(np.abs(probabilities - theirs.probabilities), nan=1.0)
+    logs = (
+        np.log(np.maximum(np.nan_to_num(side), _LEAST_PROBABILITY)) for side in (probabilities, theirs.probabilities)
+    )
+    return Check(
+        probes=len(difference),
+        top1_agreement=float((ours.finite & (ours.labels == theirs.labels)).mean()),
+        largest_difference=float(difference.max()),
+        mean_difference=float(difference.sum(axis=1).mean() / 2),
+        log_difference=float(np.sqrt(np.mean(np.subtract(*logs) ** 2))),
+    )
+
+
+def _bounds(*precisions: str) -> _Bounds:
+    """Those of the coarsest precision that an engine is stored or computed in; no difference for an unknown one."""
+    order = list(_BOUNDS)
+    names = [_NAMES.get(precision, precision) for precision in precisions]
+    if not set(names) <= set(order):
+        return _Bounds(0.0, 0.0, 0.0)
+    return _BOUNDS[max(names, key=order.index)]
+
+
+def _mend(manifest: Manifest) -> str:
+    if manifest.precision == "int8":
+        return (
+            "int8 engines of older versions are right only on CPUs with VNNI; "
+            "run: batchcls build CHECKPOINT --out ENGINE --precision int8 --calibrate DIR"
+        )
+    return "run: batchcls build CHECKPOINT --out ENGINE --precision fp32"
 
 
 def no_reference(manifest: Manifest) -> EngineError:
     """What to say of an engine that cannot be checked."""
     return EngineError(
-        f"engine {manifest.name!r} has recorded answers to {len(manifest.reference)} probes of {COUNT}, so what a GPU "
+        f"engine {manifest.name!r} has recorded answers to {len(manifest.reference)} probes of {COUNT}, so what it "
         "answers cannot be checked; run: batchcls build CHECKPOINT --out ENGINE"
     )
 

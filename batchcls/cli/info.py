@@ -50,8 +50,24 @@ def described(engine: Path, manifest: "Manifest") -> dict[str, Any]:
         fitting = [f"cuda:{gpu.number}" for gpu in gpus if not sidecar.misfits(manifest.onnx_sha256, here[gpu])]
         plans[path.stem] = asdict(sidecar) | {"runs_on": fitting}
         ready += [device for device in fitting if device not in ready]
-    shown = asdict(manifest) | {"reference": f"{len(manifest.reference)} probes"}
+    shown = asdict(manifest) | {
+        "probes": len(manifest.reference),
+        "check": manifest.check and asdict(manifest.check),
+        "checked_on": checked_on(manifest),
+    }
+    del shown["reference"]
     return shown | {"plans": plans, "ready_for": ready}
+
+
+def checked_on(manifest: "Manifest") -> str:
+    """What an engine was verified on, and whether this machine's CPU is the like."""
+    from batchcls import machine
+
+    if (made := manifest.checked_on) is None:
+        return "not recorded; every run answers the probes first" if manifest.reference else "nothing: it has no probes"
+    if list(made.instructions) == machine.cpu_features():
+        return f"{made}, the like of this CPU"
+    return f"{made}; this CPU differs, so a run shows by the probes whether that holds here"
 
 
 def _lines(indent: str, values: dict[str, Any]) -> list[str]:

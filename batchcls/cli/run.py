@@ -130,6 +130,8 @@ def summary(tally: "Tally", out: Path) -> str:
         lines.insert(3, f"passed by {listed(tally.skipped)}")
     if tally.resumed_rows:
         lines.insert(1, f"resumed   {tally.resumed_rows:,} of the rows were done before")
+    if tally.hint:
+        lines.append(f"hint      {tally.hint}")
     return "\n".join(lines)
 
 
