@@ -25,15 +25,16 @@ from batchcls.export import export, export_network
 from batchcls.file_names import printable
 from batchcls.manifest import ONNX, Manifest, Verification, sha256
 from batchcls.onnx_classifier import OnnxClassifier, load_classifier, own_answer, with_preprocessing
+from batchcls.postprocess import predictions
 from batchcls.probe_selection import undecided_mixtures
 from batchcls.probes import probe_pixels
-from batchcls.quantise import IMAGES, Quantised, quantised
+from batchcls.quantise import IMAGES, Quantised, exact_logits, quantised
 from batchcls.recipe import Recipe
 from batchcls.recorded import Recorded
-from batchcls.records import Arithmetic, Preprocess
+from batchcls.records import Arithmetic, Logits, Preprocess
 from batchcls.reference import Reference, torch_answer
 from batchcls.temperature import temper, tempered
-from batchcls.verify import check, verify
+from batchcls.verify import check, check_export, compared, verify
 
 LEAST_AGREEMENT = 0.995
 """Share of images; an engine that agrees less with its own training is not worth having."""
@@ -104,7 +105,7 @@ def build(
             temper(folder / ONNX, source.recipe.temperature)
         manifest = _manifest(checkpoint, printable(out.resolve().name), source, folder)
         manifest.write(folder)
-        manifest = _checked(folder, manifest)
+        manifest = _checked(folder, manifest, console)
         if images is not None:
             manifest = replace(manifest, verification=_verified(folder, source, images, console))
         manifest.write(folder)
@@ -206,19 +207,38 @@ def _manifest(checkpoint: Path, name: str, source: _Source, folder: Path) -> Man
         built=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=machine.versions(),
         probes=probes,
-        reference=tuple(tuple(float(f"{logit:.6g}") for logit in logits) for logits in reference),
+        reference=_rounded(reference),
     )
 
 
-def _checked(folder: Path, manifest: Manifest) -> Manifest:
-    """``manifest`` with how the engine answers its probes: in float32, which shows the export, and as a run will."""
-    for precision in ("f32", None):
-        with closing(_open(folder, precision)) as engine:
-            found = check(engine, manifest)
-            arithmetic = Arithmetic(
-                engine.info.backend, engine.info.precision, engine.info.device, tuple(machine.cpu_features())
-            )
+def _checked(folder: Path, manifest: Manifest, console: Console) -> Manifest:
+    """``manifest`` with its network's own answers to the probes, once the engine is known to give them.
+
+    Raises:
+        VerificationError: If what was exported answers otherwise than the trained network, or than its own file.
+    """
+    pixels = probe_pixels(manifest.preprocess.size_px, manifest.probes)
+    with closing(_open(folder, "f32")) as exact:
+        if manifest.precision == "int8":
+            answers = exact_logits(onnx.load(folder / ONNX), pixels)
+        else:
+            check_export(exact, manifest)
+            answers = exact.infer(pixels)
+        manifest = replace(manifest, answers=_rounded(answers))
+        check(exact, manifest)
+    with closing(_open(folder)) as engine:
+        try:
+            check(engine, manifest)
+        except VerificationError as error:  # of a precision that a run need not compute in
+            console.print(f"a run in {engine.info.precision} will be refused: {error}", highlight=False)
+        info = engine.info
+        found = compared(predictions(engine.infer(pixels)), predictions(np.array(manifest.reference, np.float32)))
+    arithmetic = Arithmetic(info.backend, info.precision, info.device, tuple(machine.cpu_features()))
     return replace(manifest, check=found, checked_on=arithmetic)
+
+
+def _rounded(logits: Logits) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(float(f"{logit:.6g}") for logit in row) for row in logits)
 
 
 def _open(folder: Path, precision: str | None = None) -> Engine:

@@ -27,6 +27,8 @@ from batchcls.stop import Stop
 from batchcls.tally import Tally
 from batchcls.workers import Workers
 
+_WORDS = {"fp32": "f32", "bf16": "bf16"}
+"""What OpenVINO calls precisions."""
 _SUSPICIOUS_FILES = 20
 """So many corrupt files and not a sound one are more likely to be a fault of ours."""
 
@@ -38,6 +40,8 @@ class RunOptions:
     device: str = "auto"
     backend: BackendName | None = None
     """None: the one that is made for the device."""
+    precision: str | None = None
+    """fp32 or bf16, which a CPU computes in; None: the fastest that it has in hardware."""
     decoder: DecoderName | None = None
     """None: the one that is fastest on the device."""
     batch_size: int | None = None
@@ -103,6 +107,11 @@ def classify(slides: Sequence[Path], engine: Path, out: Path, options: RunOption
 def _shares(engine: Path, options: RunOptions) -> tuple[list[Share], str]:
     """What each device has to open, and why it is that, where nobody asked for it."""
     devices = machine.chosen_devices(options.device)
+    if options.precision and devices != ("cpu",):
+        raise EngineError(
+            f"--precision {options.precision} was asked for; on {devices[0]} the engine's plan decides: build another "
+            "with batchcls build, or choose --device cpu"
+        )
     on_cpu = devices == ("cpu",)
     backend, why = (options.backend, "") if options.backend else backend_for(devices[0])
     if on_cpu and options.device == "auto":
@@ -113,6 +122,7 @@ def _shares(engine: Path, options: RunOptions) -> tuple[list[Share], str]:
             engine=engine,
             backend=backend,
             device=device,
+            precision=_WORDS.get(options.precision or ""),
             decoder=options.decoder or (DEFAULT if on_cpu else "dali"),
             batch_size=options.batch_size,
             threads=max(1, threads // len(devices)),

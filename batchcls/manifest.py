@@ -62,8 +62,11 @@ class Manifest:
     """Mixtures of `batchcls.probes`; empty in folders of older versions, whose probes are drawn as they are."""
     reference: tuple[tuple[float, ...], ...] = ()
     """Float32 logits of the training framework, by probe; empty in folders from before there were probes."""
+    answers: tuple[tuple[float, ...], ...] = ()
+    """Logits of ``model.onnx`` itself by exact arithmetic, by probe, which every run is held to; empty in folders of
+    older versions, which are held to ``reference``."""
     check: Check | None = None
-    """How the engine answered the probes when it was built; None in folders of older versions."""
+    """How far the engine was from ``reference`` when it was built; None in folders of older versions."""
     checked_on: Arithmetic | None = None
     """What computed those answers."""
     verification: Verification | None = None
@@ -99,11 +102,10 @@ class Manifest:
         verification = values["verification"]
         if verification is not None:
             verification["disagreements"] = tuple(verification["disagreements"])
-        reference = tuple(tuple(map(float, logits)) for logits in values.get("reference", ()))
-        if any(len(logits) != len(recipe.labels) for logits in reference):
-            raise ValueError("its reference has another number of classes than it has labels")
-        if not all(math.isfinite(logit) for logits in reference for logit in logits):
-            raise ValueError("its reference holds what is not a number")
+        reference = _logits(values, "reference", len(recipe.labels))
+        answers = _logits(values, "answers", len(recipe.labels))
+        if len(answers) not in (0, len(reference)):
+            raise ValueError(f"it has {len(reference)} answers of training's, and {len(answers)} of its own")
         check, checked_on = values.get("check"), values.get("checked_on")
         if checked_on is not None:
             checked_on["instructions"] = tuple(map(str, checked_on["instructions"]))
@@ -115,6 +117,7 @@ class Manifest:
             versions={str(key): str(value) for key, value in values["versions"].items()},
             probes=_probes(values.get("probes", ()), reference),
             reference=reference,
+            answers=answers,
             check=check and Check(**check),
             checked_on=checked_on and Arithmetic(**checked_on),
             verification=verification and Verification(**verification),
@@ -138,6 +141,18 @@ class Manifest:
     def write(self, folder: Path) -> None:
         text = json.dumps({"format": FORMAT, **asdict(self)}, indent=2, ensure_ascii=False)
         (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def _logits(values: Mapping[str, Any], name: str, classes: int) -> tuple[tuple[float, ...], ...]:
+    """Raises:
+    ValueError: If they are not of so many classes, or no finite numbers.
+    """
+    found = tuple(tuple(map(float, logits)) for logits in values.get(name, ()))
+    if any(len(logits) != classes for logits in found):
+        raise ValueError(f"its {name} has another number of classes than it has labels")
+    if not all(math.isfinite(logit) for logits in found for logit in logits):
+        raise ValueError(f"its {name} holds what is not a number")
+    return found
 
 
 def _probes(values: Any, reference: tuple[tuple[float, ...], ...]) -> tuple[Mixture, ...]:

@@ -28,6 +28,8 @@ class Share:
     """Of the decoder; None: the engine's own."""
     threads: int
     max_pixels: int
+    precision: str | None = None
+    """What to compute in, in the backend's words; None: the fastest that the device has."""
 
 
 class Scorer(Protocol):
@@ -60,7 +62,13 @@ class DeviceScorer:
 
     def __init__(self, share: Share) -> None:
         with ExitStack() as stack:
-            self._engine = open_engine(share.engine, backend=share.backend, device=share.device, threads=share.threads)
+            self._engine = open_engine(
+                share.engine,
+                backend=share.backend,
+                device=share.device,
+                threads=share.threads,
+                precision=share.precision,
+            )
             stack.callback(self._engine.close)
             self._check(Manifest.read(share.engine))
             self._decoder = open_decoder(

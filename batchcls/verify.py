@@ -1,5 +1,6 @@
 """How far the shipped path and the training framework agree."""
 
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from batchcls.manifest import Manifest, Verification
 from batchcls.postprocess import predictions
 from batchcls.probes import COUNT, probe_pixels
 from batchcls.progress import RunProgress
-from batchcls.records import Check, Predictions
+from batchcls.records import Check, EngineInfo, Predictions
 from batchcls.tally import Tally
 
 if TYPE_CHECKING:
@@ -36,19 +37,22 @@ _BOUNDS = {
     "fp32": _Bounds(0.02, 0.01, 0.05),
     "fp16": _Bounds(0.05, 0.02, 0.1),
     "bf16": _Bounds(0.15, 0.05, 0.3),
-    "int8": _Bounds(0.4, 0.15, 0.8),
+    "int8": _Bounds(0.4, 0.15, 0.6),
 }
-"""By precision, the finest first."""
+"""By precision, the finest first: five times what trained networks were off by on sound hardware or more, and beyond
+ResNet-18 and AlexNet with random weights. An int8 GoogLeNet that overflows on AVX2 is off by 0.94, 0.59 and 2.4. The
+measurements: CONTRIBUTING.md, "Probes"."""
 _NAMES = {"f32": "fp32", "f16": "fp16"}
 """What backends call precisions."""
-_LEAST_AGREEMENT = 0.8
-"""Share of the probes: they are no slides, and a network may be undecided about some."""
 _LEAST_PROBABILITY = 1e-4
 """From which on logarithms are compared: below it they are large, and mean nothing."""
 
 
 def check(engine: Engine, manifest: Manifest) -> Check:
-    """How an engine answers the probes, against the float32 logits that were recorded in training's framework.
+    """How an engine answers the probes, against what its network answers by exact arithmetic.
+
+    Against the float32 logits that were recorded in training's framework where a folder of an older version has no
+    others.
 
     Raises:
         EngineError: If not every probe has its answer.
@@ -56,21 +60,39 @@ def check(engine: Engine, manifest: Manifest) -> Check:
     """
     if len(manifest.reference) != COUNT:
         raise no_reference(manifest)
+    if manifest.answers:
+        return _within(engine, manifest, manifest.answers, engine.info.precision)
+    return _within(engine, manifest, manifest.reference, engine.info.precision, manifest.precision)
+
+
+def check_export(engine: Engine, manifest: Manifest) -> Check:
+    """How an engine answers the probes, against the float32 logits of training's framework.
+
+    Of int8, the probes say nothing here: it was calibrated on images that look otherwise.
+
+    Raises:
+        VerificationError: If it answers otherwise than its precision explains.
+    """
+    return _within(engine, manifest, manifest.reference, engine.info.precision, manifest.precision)
+
+
+def _within(engine: Engine, manifest: Manifest, expected: Sequence[Sequence[float]], *precisions: str) -> Check:
     info = engine.info
-    logits = engine.infer(probe_pixels(info.preprocess.size_px, manifest.probes))
-    found = compared(predictions(logits), predictions(np.array(manifest.reference, np.float32)))
-    bounds = _bounds(manifest.precision, info.precision)
+    found = compared(
+        predictions(engine.infer(probe_pixels(info.preprocess.size_px, manifest.probes))),
+        predictions(np.array(expected, np.float32)),
+    )
+    bounds = _bounds(*precisions)
     if (
         found.largest_difference > bounds.largest
         or (found.mean_difference or 0.0) > bounds.mean
         or (found.log_difference or 0.0) > bounds.log
-        or found.top1_agreement < _LEAST_AGREEMENT
     ):
         raise VerificationError(
-            f"engine {info.name!r} answers the probes by {info.backend} on {info.device} otherwise than the trained "
-            f"network: probabilities differ by up to {found.largest_difference:.4f}, {found.mean_difference:.4f} on "
-            f"average, their logarithms by {found.log_difference:.4f}; {info.precision} explains {bounds.largest}, "
-            f"{bounds.mean} and {bounds.log}; top-1 agreement is {found.top1_agreement:.4f}; {_mend(manifest)}"
+            f"engine {info.name!r} answers the probes by {info.backend} on {info.device} otherwise than verified: "
+            f"probabilities differ by up to {found.largest_difference:.4f}, {found.mean_difference:.4f} on average, "
+            f"their logarithms by {found.log_difference:.4f}; {info.precision} explains {bounds.largest}, "
+            f"{bounds.mean} and {bounds.log}; top-1 agreement is {found.top1_agreement:.4f}; {_mend(info)}"
         )
     return found
 
@@ -100,12 +122,14 @@ def _bounds(*precisions: str) -> _Bounds:
     return _BOUNDS[max(names, key=order.index)]
 
 
-def _mend(manifest: Manifest) -> str:
-    if manifest.precision == "int8":
+def _mend(info: EngineInfo) -> str:
+    if info.precision == "int8":
         return (
-            "int8 engines of older versions are right only on CPUs with VNNI; "
-            "run: batchcls build CHECKPOINT --out ENGINE --precision int8 --calibrate DIR"
+            "engines of older versions overflow on CPUs without VNNI; "
+            "run: batchcls build CHECKPOINT --out ENGINE --precision int8 --calibrate DIR, or --precision fp16"
         )
+    if info.precision == "bf16":
+        return "compute in float32: batchcls run --precision fp32"
     return "run: batchcls build CHECKPOINT --out ENGINE --precision fp32"
 
 

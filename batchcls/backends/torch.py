@@ -20,14 +20,14 @@ _PREFIX = "network."
 """What the export puts before the names of the network's weights."""
 _GPU_LANES = 2
 """Batches on their way at one time: the GPU has the next one before the last one's answer is fetched."""
-_DTYPES = {"f32": torch.float32, "f16": torch.float16}
+_DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 
 
 def open(manifest: Manifest, onnx: Path, *, device: str, threads: int, precision: str | None = None) -> "TorchEngine":
     """The engine of `batchcls.backends.open_engine`: float32 on a CPU, half precision on a GPU.
 
     Args:
-        precision: ``f32`` or ``f16`` instead.
+        precision: ``f32``, ``bf16`` or ``f16`` instead.
     """
     if device != "cpu" and not torch.cuda.is_available():
         raise EngineError(f"this PyTorch ({torch.__version__}) cannot use {device!r}; run: batchcls info")

@@ -55,7 +55,7 @@ def described(engine: Path, manifest: "Manifest") -> dict[str, Any]:
         "check": manifest.check and asdict(manifest.check),
         "checked_on": checked_on(manifest),
     }
-    del shown["reference"]
+    del shown["reference"], shown["answers"]
     return shown | {"plans": plans, "ready_for": ready}
 
 

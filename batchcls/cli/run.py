@@ -39,6 +39,11 @@ if TYPE_CHECKING:
     "--backend", type=click.Choice(["openvino", "tensorrt", "torch", "null"]), help="Default: the device's own."
 )
 @click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16"]),
+    help="What a CPU computes in.  [default: bf16 where the CPU has it in hardware]",
+)
+@click.option(
     "--decoder",
     type=click.Choice(["turbo", "dali", "pillow"]),
     help="turbo decodes large JPEGs at a reduced scale, the default on a CPU; dali decodes on the GPU where there is "
