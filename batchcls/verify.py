@@ -129,7 +129,7 @@ def _mend(info: EngineInfo) -> str:
             "run: batchcls build CHECKPOINT --out ENGINE --precision int8 --calibrate DIR, or --precision fp16"
         )
     if info.precision == "bf16":
-        return "compute in float32: batchcls run --precision fp32"
+        return "run: batchcls run --precision fp32, or batchcls build CHECKPOINT --out ENGINE"
     return "run: batchcls build CHECKPOINT --out ENGINE --precision fp32"
 
 
