@@ -137,15 +137,19 @@ def check(before: Path | None, after: Path | None) -> None:
     Without them, each workload's last run is compared with the one before it.
     """
     from benchmarks.check import changes
-    from benchmarks.report import committed, newest
+    from benchmarks.report import by_arithmetic, committed, newest
 
-    old = newest(Record.read_all(before)) if before else newest(committed(), skipped=1)
-    new = newest(Record.read_all(after)) if after else newest(committed())
-    found = changes(old, new)
+    old = by_arithmetic(Record.read_all(before) if before else committed())
+    new = by_arithmetic(Record.read_all(after) if after else committed())
+    found = [
+        change
+        for arithmetic in old.keys() & new.keys()
+        for change in changes(newest(old[arithmetic], skipped=0 if before else 1), newest(new[arithmetic]))
+    ]
     for change in found:
         click.echo(change)
     if not found:
-        click.echo("there are no two runs of one workload to compare; run: python -m benchmarks run")
+        click.echo("there are no two runs of one workload on one kind of CPU to compare; run: python -m benchmarks run")
     sys.exit(any(change.slower for change in found))
 
 

@@ -28,14 +28,14 @@ _NAMES = {
 }
 
 
-def draw(runs: Mapping[str, Run], folder: Path) -> None:
-    """Write ``speed.svg`` and ``growth.svg`` into ``folder``, as far as there are records for them."""
+def draw(runs: Mapping[str, Run], folder: Path, name: str) -> None:
+    """Write ``speed-NAME.svg`` and ``growth-NAME.svg`` into ``folder``, as far as there are records for them."""
     with plt.rc_context(_STYLE):
         whole = {workload: run for workload, run in runs.items() if rival(run, PLAIN)}
         if whole:
-            _speed(whole, folder / "speed.svg")
+            _speed(whole, folder / f"speed-{name}.svg")
         if GROWTH in runs:
-            _growth(runs[GROWTH], folder / "growth.svg")
+            _growth(runs[GROWTH], folder / f"growth-{name}.svg")
 
 
 def _speed(runs: Mapping[str, Run], path: Path) -> None:

@@ -44,6 +44,16 @@ class Record:
         return [self.images / sample_s for sample_s in self.samples_s]
 
     @property
+    def arithmetic(self) -> str:
+        """What computed it: the GPU's name, or those of the CPU's instructions that networks are computed with."""
+        if self.settings.get("device", "cpu") != "cpu":
+            return str(self.machine["gpus"][0]["name"])
+        features = self.machine["cpu_features"]
+        widest = "AVX-512" if "avx512f" in features else "AVX2"
+        more = [word for word in ("bf16", "vnni", "amx") if any(word in feature for feature in features)]
+        return ", ".join([widest, *map(str.upper, more)])
+
+    @property
     def images_per_s(self) -> float:
         return median(self.speeds)
 

@@ -29,16 +29,29 @@ def newest(
     return {workload: of_it[sorted(of_it)[-1 - skipped]] for workload, of_it in runs.items() if len(of_it) > skipped}
 
 
+def by_arithmetic(records: Iterable[Record]) -> dict[str, list[Record]]:
+    """Records apart by what computed them: figures of one kind of CPU say nothing of another's."""
+    found: dict[str, list[Record]] = {}
+    for record in records:
+        found.setdefault(record.arithmetic, []).append(record)
+    return dict(sorted(found.items()))
+
+
 def committed() -> Iterator[Record]:
     """Every record that has come along."""
     for path in sorted(RESULTS.glob("*.jsonl")):
         yield from Record.read_all(path)
 
 
-def chosen(records: Iterable[Record]) -> dict[str, list[Record]]:
-    """What the README shows: the `newest`, and the newest growth, whose steps are so many that a few turns must do."""
-    records = list(records)
-    return newest(records) | newest((record for record in records if record.workload == GROWTH), least_samples=1)
+def chosen(records: Iterable[Record]) -> dict[str, dict[str, list[Record]]]:
+    """What the README shows, by arithmetic and workload.
+
+    The `newest`, and the newest growth, whose steps are so many that a few turns must do.
+    """
+    return {
+        arithmetic: newest(of_it) | newest((record for record in of_it if record.workload == GROWTH), least_samples=1)
+        for arithmetic, of_it in by_arithmetic(records).items()
+    }
 
 
 def table(runs: Mapping[str, Run], *, stages: bool = True) -> str:
@@ -49,19 +62,26 @@ def table(runs: Mapping[str, Run], *, stages: bool = True) -> str:
     return "\n".join(lines)
 
 
-def summary(runs: Mapping[str, Run]) -> str:
-    """What the README shows."""
-    return table({workload: run for workload, run in runs.items() if workload != GROWTH}, stages=False)
+def summary(runs: Mapping[str, Mapping[str, Run]]) -> str:
+    """What the README shows, a table for each arithmetic."""
+    parts = []
+    for arithmetic, of_it in runs.items():
+        shown = {workload: run for workload, run in of_it.items() if workload != GROWTH}
+        parts += [f"{arithmetic}:", table(shown, stages=False)]
+    return "\n\n".join(parts)
 
 
-def whole(runs: Mapping[str, Run]) -> str:
+def whole(runs: Mapping[str, Mapping[str, Run]]) -> str:
     """What stands beside the records: every row, and where it was measured."""
-    parts = ["# What was measured", "Made by `python -m benchmarks report` from the newest records here.", table(runs)]
-    places = dict.fromkeys(
-        f"- {workload}: {run[0].machine['cpu']}, {run[0].machine['cores']} cores, commit {run[0].commit}, {run[0].run}"
-        for workload, run in runs.items()
-    )
-    return "\n\n".join([*parts, "\n".join(places)]) + "\n"
+    parts = ["# What was measured", "Made by `python -m benchmarks report` from the newest records here."]
+    for arithmetic, of_it in runs.items():
+        places = dict.fromkeys(
+            f"- {workload}: {run[0].machine['cpu']}, {run[0].machine['cores']} cores, commit {run[0].commit}, "
+            f"{run[0].run}"
+            for workload, run in of_it.items()
+        )
+        parts += [f"## {arithmetic}", table(of_it), "\n".join(places)]
+    return "\n\n".join(parts) + "\n"
 
 
 def write_readme() -> None:
@@ -74,7 +94,8 @@ def write_readme() -> None:
     _, _, after = rest.partition(END)
     README.write_text(f"{before}{BEGIN}\n{summary(runs)}\n{END}{after}", encoding="utf-8")
     WHOLE_REPORT.write_text(whole(runs), encoding="utf-8")
-    draw(runs, RESULTS)
+    for arithmetic, of_it in runs.items():
+        draw(of_it, RESULTS, "-".join(arithmetic.lower().replace(",", "").split()))
 
 
 def rival(run: Run, kind: str) -> Record | None:

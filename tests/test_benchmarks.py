@@ -22,7 +22,7 @@ from benchmarks.charts import draw
 from benchmarks.check import changes
 from benchmarks.networks import unfused_googlenet
 from benchmarks.record import RESULTS, Record
-from benchmarks.report import EXPERT, GROWTH, PLAIN, committed, newest, pairs, ratios, shares, table
+from benchmarks.report import EXPERT, GROWTH, PLAIN, chosen, committed, newest, pairs, ratios, shares, summary, table
 from benchmarks.suite import Course, cases, compared, run_suite
 from benchmarks.workload import CROPS, Workload, draw_field, linked
 from tests.conftest import ALL4
@@ -118,7 +118,7 @@ def record(case: str, seconds: Sequence[float], run: str = "2026-01-01", workloa
         top1_agreement=1.0 if answers else None,
         largest_difference=0.01 if answers else None,
         settings={"device": "cpu", "network": "googlenet"},
-        machine={},
+        machine={"cpu": "a CPU", "cpu_features": ["avx2"], "cores": 2},
         commit="c",
         run=run,
     )
@@ -194,16 +194,39 @@ def test_the_check_command_ends_with_1_if_something_got_slower(tmp_path: Path) -
     assert slower.stdout.count("slower") == 3
 
 
+def test_figures_of_two_kinds_of_cpu_stand_apart_and_are_never_compared(tmp_path: Path) -> None:
+    zen_3 = [replace(item, machine=item.machine | {"cpu_features": ["avx2"]}) for item in a_run("1", 2.5)]
+    zen_4 = [
+        replace(item, machine=item.machine | {"cpu_features": ["avx2", "avx512f", "avx512_vnni", "avx512_bf16"]})
+        for item in a_run("2", 1.25)
+    ]
+    for name, records in (("zen3", zen_3), ("zen4", zen_4)):
+        for item in records:
+            item.append(tmp_path / f"{name}.jsonl")
+
+    shown = summary(chosen([*zen_3, *zen_4]))
+    command = [sys.executable, "-m", "benchmarks", "check", tmp_path / "zen4.jsonl", tmp_path / "zen3.jsonl"]
+    compared = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    wide, narrow = shown.split("AVX2:")
+    assert wide.startswith("AVX-512, BF16, VNNI:")
+    assert ("80 (" in wide, "40 (" in wide) == (True, False)
+    assert ("40 (" in narrow, "80 (" in narrow) == (True, False)
+    assert compared.stdout == (
+        "there are no two runs of one workload on one kind of CPU to compare; run: python -m benchmarks run\n"
+    )
+
+
 def test_charts_are_the_same_whenever_they_are_drawn(tmp_path: Path) -> None:
     growth = [record(f"{files} files, no inference", [1.0] * 5, workload=GROWTH) for files in ("1,000", "10,000")]
     charts = []
     for name in ("once", "again"):
         (tmp_path / name).mkdir()
-        draw({"w": a_run("r", 1.25), GROWTH: growth}, tmp_path / name)
+        draw({"w": a_run("r", 1.25), GROWTH: growth}, tmp_path / name, "avx2")
         charts.append({path.name: path.read_text() for path in (tmp_path / name).iterdir()})
-    assert charts[0].keys() == {"speed.svg", "growth.svg"}
+    assert charts[0].keys() == {"speed-avx2.svg", "growth-avx2.svg"}
     assert charts[0] == charts[1]
-    assert "batchcls, bfloat16" in charts[0]["speed.svg"]
+    assert "batchcls, bfloat16" in charts[0]["speed-avx2.svg"]
 
 
 def test_an_unknown_case_is_refused_with_those_that_there_are() -> None:
