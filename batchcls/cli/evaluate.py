@@ -7,6 +7,7 @@ import click
 
 from batchcls.cli.extras import extra
 from batchcls.cli.finite import FiniteRange
+from batchcls.cli.labelled_folders import LABELS_OF_PREDICTIONS, SPLIT_FOLDERS
 
 
 @click.command()
@@ -17,6 +18,7 @@ from batchcls.cli.finite import FiniteRange
     required=True,
     help="A folder with a folder of images for each class; or a CSV or Parquet file with the columns path and label.",
 )
+@SPLIT_FOLDERS
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="The report's folder.")
 @click.option(
     "--group-by",
@@ -33,13 +35,17 @@ from batchcls.cli.finite import FiniteRange
     show_default=True,
     help="The most among images that are accepted without a human; a threshold is found for it.",
 )
+@LABELS_OF_PREDICTIONS
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the intervals.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier evaluation in --out; other files there stay.")
-def evaluate(predictions: Path, truth: Path, out: Path, overwrite: bool, **options: Any) -> None:
+def evaluate(predictions: Path, truth: Path, out: Path, overwrite: bool, labels: str | None, **options: Any) -> None:
     """Compare what `batchcls run` wrote with the truth: figures with intervals, calibration, a threshold, a report."""
+    from batchcls.recipe import labels_of  # after parsing: --help stays light
+
     with extra("report", "an evaluation"):
-        from batchcls.evaluate import Asked, evaluate  # after parsing: --help stays light
+        from batchcls.evaluate import Asked, evaluate
         from batchcls.findings import summary
 
+    options["labels"] = labels_of(labels) if labels else ()
     metrics = evaluate(Asked(predictions, truth, **options), out, overwrite=overwrite)
     click.echo(summary(metrics, out))
