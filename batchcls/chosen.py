@@ -105,7 +105,7 @@ def _check_same_model(predicted: Predicted, checkpoint: Path, labels: Sequence[s
 def _truths(predicted: Predicted, truth: Path, split_folders: str, console: Console) -> npt.NDArray[np.object_]:
     """(rows,) what each is, by the same rules of matching as `batchcls evaluate`; empty where that is not known."""
     labelled = Labelled.read(truth, split_folders=split_folders, known=predicted.labels)
-    table = labelled.of_split(None)
+    table = labelled.of_split(None, truth)
     codes = label_codes(table["label"], predicted.labels)
     if codes.null_count:
         strange = sorted(set(table["label"].filter(pc.is_null(codes)).to_pylist()))

@@ -10,6 +10,7 @@ from batchcls.folder_names import PARTS_CALLED, is_litter, is_one_of_many, is_pa
 
 NO_PARTS = "none"
 _SHOWN = 4
+_ORDER = ("train", "", "val", "test")
 
 _Folders = tuple[str, ...]
 
@@ -51,7 +52,7 @@ def folder_labels(
     if split_folders and split_folders != NO_PARTS:
         parts = _named_parts(source, split_folders, folders.values())
     elif not split_folders and tops and all(top.lower() in PARTS_CALLED for top in tops):
-        parts = {(top,): PARTS_CALLED[top.lower()] for top in tops}
+        parts = {(top,): PARTS_CALLED[top.lower()] for top in sorted(tops)}
     inside = {
         path: (part, names[len(part) :]) for path, names in folders.items() for part in parts if _is_in(names, part)
     }
@@ -91,7 +92,7 @@ class _Below:
     def __init__(self, source: str, parts: Mapping[_Folders, str], folders: Collection[_Folders]) -> None:
         self.source = source
         self.parts = {"/".join(folder): part for folder, part in parts.items() if part}
-        self.above = min(self.parts, default="")
+        self.above = next(iter(self.parts), "")
         self.folders = folders
         self.tops: dict[str, set[str]] = {}
         """By the name of a would-be class, the folders directly inside it."""
@@ -104,22 +105,27 @@ class _Below:
         """Where a folder stands."""
         return repr("/".join(filter(None, (self.source.rstrip("/"), self.above, *names))))
 
+    def way_in(self, *names: str) -> str:
+        """How to say that a folder's folders are the classes."""
+        if not self.parts:
+            return f"name the folder that holds the classes, such as {self.path(*names)}"
+        inner = ",".join("/".join((f"{part}={folder}", *names)) for folder, part in self.parts.items())
+        return f"name the folders that hold the classes, such as --split-folders {shlex.quote(inner)}"
+
 
 def _check(below: _Below, explicit: bool, known: Collection[str]) -> None:
     """Refuse folders that are no classes; where parts were named, those alone that are called like parts or views."""
     if not below.names:
         if below.parts and below.folders:
-            raise LabelsError(
-                f"{below.source!r} has folders that are called like parts ({_few(sorted(below.parts))}), with images "
-                "in them and no folder for each class; sort them by class, or give a table with the columns path, "
-                "label and split"
-            )
+            raise _unsorted(below, list(below.parts))
         return
     if {label_of(name) for name in below.names} <= {label_of(label) for label in known}:
         return
+    if not explicit:
+        _check_again(below)
+        _check_deeper_parts(below)
     _check_names(below, explicit)
     if not explicit:
-        _check_deeper_parts(below)
         _check_wrapping(below)
         _check_repeated(below)
 
@@ -129,9 +135,11 @@ def _check_names(below: _Below, explicit: bool) -> None:
     called = [name for name in below.names if is_part(name) or is_view(name)]
     holding = [name for name in called if sum(not is_one_of_many(child) for child in below.tops[name]) > 1]
     if len(called) == len(below.names) or (holding and not explicit):
-        inside = sorted(set().union(*below.tops.values()))
-        holds = f", with the folders {_few(inside)} inside them" if inside else ", and no folder inside them"
-        raise _refused(below, f"of which {_few(called)} are called like parts or views of a data set{holds}")
+        inside = sorted(set().union(*(below.tops[name] for name in called)))
+        if not inside:
+            raise _unsorted(below, called)
+        what = f"{_few(called)}, called like parts or views of a data set, not like classes; inside are {_few(inside)}"
+        raise _refused(below, what, called, nested=all(map(is_part, inside)))
 
 
 def _check_deeper_parts(below: _Below) -> None:
@@ -145,17 +153,19 @@ def _check_deeper_parts(below: _Below) -> None:
         for folder, names in sorted(inside.items())
         if len({PARTS_CALLED.get(name.lower()) for name in names} - {None}) > 1
     ]
-    if len(holders) == 1:
+    if not holders:
+        return
+    inner, first = _few(sorted(inside[holders[0]])), below.path(*holders[0])
+    if len(holders) == 1 or any(map(is_part, below.names)):
+        more = " and others" if len(holders) > 1 else ""
         raise LabelsError(
-            f"{below.source!r} is not the folder of the classes or parts: {_few(sorted(inside[holders[0]]))} stand in "
-            f"{below.path(*holders[0])}; name that one"
+            f"{below.path()} holds no classes: {inner}, called like parts, are inside {first}{more}; name {first}"
         )
-    if holders:
-        raise LabelsError(
-            f"{below.source!r} has parts ({_few(sorted(inside[holders[0]]))}) inside {below.path(*holders[0])} and "
-            f"{len(holders) - 1} other folders; put the classes inside the parts, or give a table with the columns "
-            f"path, label and split; or, if these parts do not matter: --split-folders {NO_PARTS}"
-        )
+    raise LabelsError(
+        f"{below.path()} has the parts {inner} inside {first} and others; put the classes "
+        "inside the parts, or give a table with the columns path, label and split; or, if these parts do not matter: "
+        f"--split-folders {NO_PARTS}"
+    )
 
 
 def _check_wrapping(below: _Below) -> None:
@@ -168,17 +178,23 @@ def _check_wrapping(below: _Below) -> None:
     if names and len({name for name in inside if not is_one_of_many(name)}) > 1:
         raise LabelsError(
             f"{below.path()} holds one folder alone, which would be the one class; inside it are "
-            f"{_few(sorted(inside))}: name {below.path(*names)}; or, if that folder is a class: "
-            f"--split-folders {NO_PARTS}"
+            f"{_few(sorted(inside))}: {below.way_in(*names)}; or, if that folder is a class: --split-folders {NO_PARTS}"
         )
 
 
-def _check_repeated(below: _Below) -> None:
-    """Refuse folders inside which the same names stand, or one that holds folders called like the others."""
+def _check_again(below: _Below) -> None:
+    """Refuse folders of which one holds folders that are called like the others."""
     tops = {_folded(name) for name in below.names}
     for name in below.names:
         if again := sorted(child for child in below.tops[name] if _folded(child) in tops - {_folded(name)}):
-            raise _refused(below, f"and {name!r} holds {_few(again)} again")
+            raise LabelsError(
+                f"{below.path()} holds {_few(below.names)}, and {name!r} holds {_few(again)} once more; move {name!r} "
+                f"elsewhere, or name it alone, {below.path(name)}; or, if it is a class: --split-folders {NO_PARTS}"
+            )
+
+
+def _check_repeated(below: _Below) -> None:
+    """Refuse folders inside which the same names stand."""
     counts: dict[str, int] = {}
     for children in below.tops.values():
         for child in {_folded(child) for child in children}:
@@ -187,30 +203,37 @@ def _check_repeated(below: _Below) -> None:
     repeated = [child for child in every if counts[child] > 1]
     if len(every) > 1 and repeated and 2 * len(repeated) >= len(every):
         spelled = {_folded(child): child for children in below.tops.values() for child in children}
-        raise _refused(below, f"and inside them again and again {_few(sorted(spelled[name] for name in repeated))}")
+        again = _few(sorted(spelled[name] for name in repeated))
+        raise _refused(below, f"{_few(below.names)}, and more than one of them holds {again}")
 
 
-def _refused(below: _Below, why: str) -> LabelsError:
-    first = next((name for name in below.names if below.tops[name]), below.names[0])
-    ways = [f"name the folder that holds the classes, such as {below.path(first)}"]
-    if below.parts:
-        inside = ",".join(f"{part}={folder}/{first}" for folder, part in below.parts.items())
-        ways = [f"name the folders that hold the classes, such as --split-folders {shlex.quote(inside)}"]
-    elif not any(map(is_view, below.names)) and len(below.names) > 1:
-        ways.append(f"say which folder is which part: --split-folders {shlex.quote(_proposal(below.names))}")
-    none = f"if {_few(below.names)} are the classes: --split-folders {NO_PARTS}"
+def _unsorted(below: _Below, names: Sequence[str]) -> LabelsError:
     return LabelsError(
-        f"{below.path()} holds the folders {_few(below.names)}, {why}; they are hardly the classes: "
-        f"{', or '.join(ways)}; {none}"
+        f"{below.source!r} holds {_few(names)}, called like parts or views of a data set, with images and no class "
+        "folders in them; sort them by class, or give a table with the columns path, label and split; or, if these "
+        f"are the classes: --split-folders {NO_PARTS}"
+    )
+
+
+def _refused(below: _Below, what: str, parts: Sequence[str] = (), *, nested: bool = False) -> LabelsError:
+    """``below`` holds ``what``, of which ``parts`` are called like parts or views; with the ways out."""
+    parts = sorted(parts, key=lambda name: _ORDER.index(part_of(name)))
+    first = next((name for name in (*parts, *below.names) if below.tops[name]), below.names[0])
+    ways = [below.way_in(first)]
+    if not (nested or below.parts or any(map(is_view, below.names))):
+        ways.append(f"say which folder is which part: --split-folders {shlex.quote(_proposal(parts))}")
+    way = "a table with the columns path, label and split" if below.parts else f"--split-folders {NO_PARTS}"
+    return LabelsError(
+        f"{below.path()} holds {what}: {', or '.join(ways)}; or, if {_few(below.names)} are the classes: {way}"
     )
 
 
 def _proposal(names: Sequence[str]) -> str:
-    """``names`` as parts: those that say which they are; if they do not, the last one is the test."""
+    """``names`` as parts: those that say which they are; if none says that it trains, the last one is the test."""
     parts = {name: part_of(name) for name in names}
-    if "train" not in parts.values() or len(set(parts.values()) - {""}) < 2:
+    if len(names) > 1 and "train" not in parts.values():
         parts = {**dict.fromkeys(names, "train"), names[-1]: "test"}
-    return ",".join(f"{part}={name}" for name, part in parts.items() if part)
+    return ",".join(f"{part}={name}" for name, part in parts.items() if part) or "train=FOLDER,test=FOLDER"
 
 
 def _folded(name: str) -> str:

@@ -82,6 +82,8 @@ def evaluate(asked: Asked, out: Path, *, overwrite: bool = False) -> dict[str, A
 
 def _evaluated(asked: Asked) -> tuple[dict[str, Any], dict[str, bytes | None]]:
     """What metrics.json holds, and every file by name."""
+    if asked.truth.samefile(asked.predictions):
+        raise LabelsError(f"--truth {str(asked.truth)!r} is the predictions file itself; name what people say")
     predicted = Predicted.read(asked.predictions, asked.labels)
     predicted.check_labels(asked.labels)
     labelled = Labelled.read(asked.truth, asked.group_by, asked.split_folders, predicted.labels)
@@ -120,7 +122,7 @@ def _evaluated(asked: Asked) -> tuple[dict[str, Any], dict[str, bytes | None]]:
 
 def _judged(asked: Asked, predicted: Predicted, labelled: Labelled) -> tuple[dict[str, Any], _Judged]:
     """The images that can be judged, and what became of all others."""
-    table = _chosen(labelled, asked)
+    table = labelled.of_split(asked.split, asked.truth)
     codes = label_codes(table["label"], predicted.labels)
     if codes.null_count:
         strange = pc.unique(table["label"].filter(pc.is_null(codes)))
@@ -147,21 +149,6 @@ def _judged(asked: Asked, predicted: Predicted, labelled: Labelled) -> tuple[dic
     about["matched"]["two_files"] = two_files(labelled.root, images)
     about["groups"] = int(groups.max()) + 1 if "group" in images.column_names else None
     return about, _Judged(images, truth, answers, groups)
-
-
-def _chosen(labelled: Labelled, asked: Asked) -> pa.Table:
-    """The rows of the wanted split; without one, all that are in any, or that know of none."""
-    has_splits = "split" in labelled.table.column_names
-    if asked.split and not has_splits:
-        raise LabelsError(
-            f"--split {asked.split} was asked for; {str(asked.truth)!r} names no splits; leave it out, or say which "
-            "folders they are: --split-folders"
-        )
-    kept = labelled.of_split(asked.split)
-    if not len(kept):
-        counts = {str(item["values"]): item["counts"] for item in pc.value_counts(labelled.table["split"]).to_pylist()}
-        raise LabelsError(f"{str(asked.truth)!r} has no image in --split {asked.split or 'train|val|test'}: {counts}")
-    return kept
 
 
 def _provenance(asked: Asked, predicted: Predicted, labelled: Labelled, table: pa.Table) -> dict[str, Any]:

@@ -72,13 +72,8 @@ def overall(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
 def of_classes(metrics: Mapping[str, Any]) -> list[list[str]]:
     """A table, its head first."""
     rows = [
-        [
-            found["label"],
-            f"{found['images']:,}",
-            f"{found['predicted']:,}",
-            *(estimate(found[key]) for key in _OF_CLASS),
-        ]
-        for found in metrics["classes"]
+        [own["label"], f"{own['images']:,}", f"{own['predicted']:,}", *(estimate(own[key]) for key in _OF_CLASS)]
+        for own in metrics["classes"]
     ]
     return [["class", "images", "predicted", *_OF_CLASS.values()], *rows]
 

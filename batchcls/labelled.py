@@ -67,12 +67,25 @@ class Labelled:
             labelled = replace(labelled, table=_with_group(labelled.table, groups))
         return labelled
 
-    def of_split(self, split: str | None) -> pa.Table:
-        """The rows of ``split``; of None, all that are in any, or of a table that knows of none."""
+    def of_split(self, split: str | None, source: Path) -> pa.Table:
+        """The rows of ``split``; of None, all that are in any, or of a table that knows of none.
+
+        Raises:
+            LabelsError: If there is none, naming ``source``.
+        """
         if "split" not in self.table.column_names:
+            if split:
+                raise LabelsError(
+                    f"--split {split} was asked for; {str(source)!r} names no splits; leave it out, or say which "
+                    "of its folders they are: --split-folders"
+                )
             return self.table
-        known = self.table["split"]
-        return self.table.filter(pc.equal(known, split) if split else pc.is_valid(known))
+        parts = self.table["split"]
+        kept = self.table.filter(pc.equal(parts, split) if split else pc.is_valid(parts))
+        if not len(kept):
+            counts = {str(item["values"]): item["counts"] for item in pc.value_counts(parts).to_pylist()}
+            raise LabelsError(f"{str(source)!r} has no image in --split {split or 'train|val|test'}: {counts}")
+        return kept
 
     @classmethod
     def _of_folder(cls, folder: Path, split_folders: str, known: Collection[str]) -> tuple[Self, Sequence[str]]:

@@ -86,7 +86,7 @@ class Predicted:
     @classmethod
     def _checked(cls, path: Path, table: pa.Table, labels: tuple[str, ...], metadata: dict[str, Any]) -> Self:
         if not labels:
-            raise ValueError("its metadata names no labels, and no row tells them")
+            raise ValueError("its metadata names no labels, and no row tells them; name them: --labels A,B,...")
         table = _typed(table, len(labels))
         if table["root"].null_count or table["path"].null_count:
             raise ValueError("it has rows that name no file")
