@@ -52,7 +52,8 @@ def folder_labels(
     if split_folders and split_folders != NO_PARTS:
         parts = _named_parts(source, split_folders, folders.values())
     elif not split_folders and tops and all(top.lower() in PARTS_CALLED for top in tops):
-        parts = {(top,): PARTS_CALLED[top.lower()] for top in sorted(tops)}
+        called = sorted((_ORDER.index(PARTS_CALLED[top.lower()]), top) for top in tops)
+        parts = {(top,): PARTS_CALLED[top.lower()] for _, top in called}
     inside = {
         path: (part, names[len(part) :]) for path, names in folders.items() for part in parts if _is_in(names, part)
     }

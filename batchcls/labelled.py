@@ -17,6 +17,7 @@ from batchcls.folder_names import PARTS_CALLED
 from batchcls.label_table import COLUMNS, read_label_table
 
 _SHOWN = 3
+_LONGEST = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,9 @@ class Labelled:
         table, notes = read_label_table(path)
         names = table.column_names
         if missing := [name for name in COLUMNS[:2] if name not in names]:
-            raise LabelsError(f"{str(path)!r} has no column {' and no '.join(map(repr, missing))}; it has {names}")
+            raise LabelsError(
+                f"{str(path)!r} has no column {' and no '.join(map(repr, missing))}; it has {str(names)[:_LONGEST]}"
+            )
         if group_by in names and group_by != "group":
             try:
                 table = _with_group(table, table[group_by].cast(pa.string()))
