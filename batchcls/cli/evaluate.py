@@ -18,7 +18,6 @@ from batchcls.cli.labelled_folders import LABELS_OF_PREDICTIONS, SPLIT_FOLDERS
     required=True,
     help="A folder with a folder of images for each class; or a CSV or Parquet file with the columns path and label.",
 )
-@SPLIT_FOLDERS
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="The report's folder.")
 @click.option(
     "--group-by",
@@ -28,6 +27,7 @@ from batchcls.cli.labelled_folders import LABELS_OF_PREDICTIONS, SPLIT_FOLDERS
     "expression that finds it in a path. Intervals resample groups.",
 )
 @click.option("--split", type=click.Choice(["train", "val", "test"]), help="The rows of the truth to use.")
+@SPLIT_FOLDERS
 @click.option(
     "--error-rate",
     type=FiniteRange(0, 1),

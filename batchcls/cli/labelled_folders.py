@@ -5,10 +5,10 @@ import click
 SPLIT_FOLDERS = click.option(
     "--split-folders",
     default="",
-    metavar="PART=FOLDER,...|none",
+    metavar="PART=DIR,...",
     help="Folders that hold the class folders of a part, such as train=fold_0,train=fold_1,test=fold_2; others are "
-    "left out. none: the folders themselves are the classes, whatever they are called.  [default: all folders, if all "
-    "are called like train, val or test; else none]",
+    "left out. none: the folders themselves are the classes, whatever they are called.  [default: the folders called "
+    "like train, val or test, if all are]",
 )
 LABELS_OF_PREDICTIONS = click.option(
     "--labels",

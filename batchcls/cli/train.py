@@ -121,12 +121,14 @@ def summary(trained: "Trained") -> str:
     stained = {name: value for name, value in found["in_other_colours"]["accuracy"].items() if name != "none"}
     worst = min(stained, key=lambda name: stained[name])
     parts = ", ".join(f"{name} {count:,}" for name, count in metrics["parts"].items())
+    absent = ", ".join(metrics["classes_without_images"])
     build = ["batchcls", "build", str(trained.checkpoint), "--out", f"engines/{trained.checkpoint.stem}"]
     return "\n".join(
         [
             f"{trained.checkpoint}, after epoch {metrics['kept_epoch']} of {metrics['epochs']}",
             f"images    {parts}",
             f"accuracy  {found['accuracy']:.4f} ({low:.4f} to {high:.4f}) on {part}; macro F1 {found['macro_f1']:.4f}",
+            *([f"          of the classes with images: none is of {absent}"] if absent else []),
             f"baseline  {found['colour_histogram_nearest_neighbour']:.4f} by the nearest neighbour in colour alone",
             f"stain     {stained[worst]:.4f} where it hurts most, {worst}",
             f"next      {shlex.join(build)}",
