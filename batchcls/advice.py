@@ -87,9 +87,6 @@ def notes(metrics: Mapping[str, Any]) -> list[str]:
         f"{truth['unlabelled']:,} images stand in no class folder or named part, and have no label.": truth[
             "unlabelled"
         ],
-        "The truth has splits and no --split was given: the engine may have been trained on some of these images.": (
-            truth["has_splits"] and not truth["split"]
-        ),
         f"No image is of {', '.join(none['labels'])}: averages are over the other classes. Macro F1 over all "
         f"{classes}, where scikit-learn's f1_score counts a class without images as 0, is "
         f"{none['macro_f1_of_all']:.4f}.": none["labels"],

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -196,15 +197,17 @@ def _check_again(below: _Below) -> None:
 
 def _check_repeated(below: _Below) -> None:
     """Refuse folders inside which the same names stand."""
-    counts: dict[str, int] = {}
-    for children in below.tops.values():
-        for child in {_folded(child) for child in children}:
-            counts[child] = counts.get(child, 0) + 1
+    counts = Counter(child for children in below.tops.values() for child in {_folded(child) for child in children})
     every = [child for child in counts if not is_one_of_many(child)]
     repeated = [child for child in every if counts[child] > 1]
     if len(every) > 1 and repeated and 2 * len(repeated) >= len(every):
         spelled = {_folded(child): child for children in below.tops.values() for child in children}
         again = _few(sorted(spelled[name] for name in repeated))
+        if all(map(is_view, repeated)):
+            raise LabelsError(
+                f"{below.path()} has the views {again} inside several folders, so that one image could train and be "
+                f"judged; keep one view, or, if they show different images: --split-folders {NO_PARTS}"
+            )
         raise _refused(below, f"{_few(below.names)}, and more than one of them holds {again}")
 
 

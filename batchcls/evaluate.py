@@ -30,6 +30,7 @@ from batchcls.provenance import rewriting
 from batchcls.scores import RESAMPLES, blocks, confusion, estimates, without_images
 
 _EXAMPLES = 3
+_SPLITS = "The truth has splits and no --split was given: the engine may have been trained on some of these images."
 _SHEET_IMAGES, _SHEET_COLUMNS, _SHEET_SIDE_PX = 24, 6, 160
 _KINDS = {".png": "image/png", ".jpg": "image/jpeg"}
 _MOST = 1.001  # a probability, rounded
@@ -174,7 +175,7 @@ def _provenance(asked: Asked, predicted: Predicted, labelled: Labelled, table: p
             "left_out": len(labelled.table) - len(table),
             "unlabelled": labelled.unlabelled,
             "split_folders": asked.split_folders or None,
-            "notes": list(labelled.notes),
+            "notes": [*labelled.notes, *([_SPLITS] if "split" in table.column_names and not asked.split else [])],
         },
         "seed": asked.seed,
         "resamples": RESAMPLES,

@@ -42,7 +42,6 @@ def file_below(folder: str | os.PathLike[str], path: str) -> str:
 
 
 def _spellings(path: str) -> Iterator[str]:
-    path = path.replace("\0", "\\0")  # which no file system takes
     yield original(path)
     for spelled in dict.fromkeys((path, path.replace("\\", "/"))):
         for form in ("NFC", "NFD"):

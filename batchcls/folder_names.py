@@ -20,8 +20,9 @@ _VIEW = re.compile(
     r"originals?|raw|segment(?:ed|ation)|aug(?:mented|mentation)?|(?:pre)?processed|normali[sz]ed|resized|cropped|enhanced"
 )
 _ONE_OF_MANY = re.compile(
-    r"(?:patient|pat|p|subject|subj|case|slide|smear|sample|specimen|donor|roi|tile|field|image|img|series|scan|study"
-    r"|visit|day|session|uid|id)[\s_-]*\w?\d+|x?\d+x|x\d+|\d{3,}|\d+-\d+-\d+"
+    r"(?:patient|pat|pt|pid|p|person|subject|subj|s|case|donor|animal|mouse|slide|smear|sample|specimen|roi|tile|field"
+    r"|image|img|series|scan|study|visit|day|session|batch|run|uid|id)[\s_-]*\w?\d+"
+    r"|x?\d+x|x\d+|\d{3,}|\d+(?:[-_.]\d+)+"
 )
 
 

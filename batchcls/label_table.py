@@ -17,6 +17,8 @@ from batchcls.errors import LabelsError
 COLUMNS = ("path", "label", "group", "split")
 """The columns that are known under their name whatever its case."""
 _LONGEST_HEADER = 1 << 16
+_LARGEST_BYTES = 4 << 30
+"""A hundred million rows: what is larger was named by mistake."""
 _HEADER_UTF16 = len("path,label".encode("utf-16-le"))
 _DELIMITERS = ",;\t|"
 _MARKS = {
@@ -52,6 +54,8 @@ def read_label_table(path: Path) -> tuple[pa.Table, list[str]]:
     """
     notes: list[str] = []
     try:
+        if (size := path.stat().st_size) > _LARGEST_BYTES:
+            raise LabelsError(f"{str(path)!r} is too large for a table of labels: {size:,} of {_LARGEST_BYTES:,} bytes")
         with path.open("rb") as stream:
             head = stream.read(len(max(_NO_TABLE, key=len)))
         for mark, why in _NO_TABLE.items():

@@ -88,7 +88,7 @@ def two_files(root: Path, images: pa.Table) -> list[str] | None:
     """An image that was labelled and its like that was classified, where they do not show the same bytes."""
     for image in images.slice(0, _COMPARED).to_pylist():
         one, other = file_below(root, image["path"]), original(image["file"])
-        with suppress(OSError):  # one of them is not here: nothing to compare
+        with suppress(OSError, ValueError):  # one of them is not here, or nowhere: nothing to compare
             if not filecmp.cmp(one, other, shallow=False):
                 return [printable(one), printable(other)]
     return None

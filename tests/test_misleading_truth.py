@@ -262,6 +262,10 @@ def test_the_split_of_a_training_is_a_truth_from_anywhere(
         )
         whole = metrics_of(tmp_path / "p.parquet", tmp_path / "models" / "n.split.csv", tmp_path / folder.name)
 
+        said = evaluated(
+            tmp_path / "p.parquet", tmp_path / "models" / "n.split.csv", tmp_path / folder.name, "--overwrite"
+        ).stdout
+        assert "note        The truth has splits and no --split was given" in said
         assert test["matched"]["images"] == len(images.parts["test"].files)
         assert (whole["matched"]["images"], whole["truth"]["left_out"]) == (24, 2)
         assert any("may have been trained on" in note for note in whole["notes"])
