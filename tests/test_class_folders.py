@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
 
+from batchcls.class_folders import folder_labels
 from batchcls.cli import main
 from batchcls.errors import LabelsError
 from batchcls.labelled import Labelled
@@ -195,3 +198,36 @@ def test_a_training_on_folders_that_are_no_classes_does_not_begin(tmp_path: Path
     assert result.stderr.startswith(f"batchcls: '{root}' holds 'Original', 'Segmented', called like parts or views")
     assert result.stderr.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["DATA"]
+
+
+@given(
+    tops=st.lists(st.text("abfoldtrsTS_0123", min_size=1, max_size=8), min_size=2, max_size=5, unique_by=str.casefold),
+    classes=st.lists(st.text("abcdefgh", min_size=1, max_size=6), min_size=2, max_size=5, unique=True),
+)
+def test_folders_inside_which_one_set_of_names_stands_are_never_the_classes(
+    tops: list[str], classes: list[str]
+) -> None:
+    paths = inside(*tops, classes=classes)
+
+    try:
+        found = folder_labels("DATA", paths)
+    except LabelsError as refusal:
+        assert "\n" not in str(refusal)
+        return
+    assert set(found.labels) == set(classes)
+
+
+@given(
+    classes=st.lists(
+        st.text("abcdefgh -", min_size=1, max_size=8).map(lambda name: f"x{name}y"), min_size=1, unique=True
+    ),
+    patients=st.integers(0, 3),
+)
+def test_classes_with_and_without_patients_are_the_classes(classes: list[str], patients: int) -> None:
+    deeper = [f"patient_{number}" for number in range(patients)]
+    paths = inside(*classes, classes=deeper) if deeper else flat(*classes)
+
+    found = folder_labels("DATA", paths)
+
+    assert (found.paths, found.splits, found.unlabelled) == (paths, None, 0)
+    assert [path.split("/")[0] for path in found.paths] == found.labels
