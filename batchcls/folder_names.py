@@ -28,7 +28,7 @@ _ONE_OF_MANY = re.compile(
 
 def label_of(name: str) -> str:
     """What a class is called, however its name is encoded and whatever blanks surround it."""
-    return unicodedata.normalize("NFC", name).strip()
+    return unicodedata.normalize("NFC", name).strip() or name
 
 
 def is_litter(name: str) -> bool:
