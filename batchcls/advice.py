@@ -10,14 +10,23 @@ _FEW_ERRORS = 20
 _ROUNDING = 1e-9
 
 
-def temperature_to_give(metrics: Mapping[str, Any]) -> float | None:
-    """The fitted one on top of what the engine divides by already; None if nothing is gained by it."""
-    engine = metrics["predictions"]["metadata"].get("engine")
-    before = engine.get("temperature", 1.0) if isinstance(engine, dict) else 1.0
+def temperature_gains(metrics: Mapping[str, Any]) -> bool:
+    """Whether the fitted temperature makes probabilities better."""
     calibrated, tempered = metrics["calibration"], metrics["calibration"]["temperature"]
-    if tempered["fitted"] is None or any(tempered[figure] > calibrated[figure] for figure in ("ece", "nll")):
+    return tempered["fitted"] is not None and all(tempered[figure] <= calibrated[figure] for figure in ("ece", "nll"))
+
+
+def temperature_to_give(metrics: Mapping[str, Any]) -> float | None:
+    """The fitted one on top of what the engine divides by already.
+
+    None if nothing is gained by it, or if another program lost what the engine divides by.
+    """
+    metadata = metrics["predictions"]["metadata"]
+    if not metadata or not temperature_gains(metrics):
         return None
-    return float(before) * float(tempered["fitted"])
+    engine = metadata.get("engine")
+    before = engine.get("temperature", 1.0) if isinstance(engine, dict) else 1.0
+    return float(before) * float(metrics["calibration"]["temperature"]["fitted"])
 
 
 def advice(metrics: Mapping[str, Any]) -> dict[str, str]:
@@ -46,6 +55,8 @@ def advice(metrics: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _use_of(tempered: Mapping[str, Any]) -> str:
+    if tempered["give"] is None and tempered["gains"]:
+        return "To use it: multiply the engine's own temperature by it, which these predictions no longer say."
     if tempered["give"] is None:
         return "That is no gain: leave the probabilities as they are."
     before = tempered["give"] / tempered["fitted"]
@@ -57,11 +68,14 @@ def notes(metrics: Mapping[str, Any]) -> list[str]:
     """What a reader must know before they believe the figures."""
     match, truth, groups = metrics["matched"], metrics["truth"], metrics["groups"]
     one = [found["label"] for found in metrics["classes"] if found["images"] == 1]
-    none = [found["label"] for found in metrics["classes"] if not found["images"]]
+    none, classes = metrics["classes_without_images"], len(metrics["classes"])
     narrow = [found["label"] for found in metrics["classes"] if _without_width(found["recall"])]
     errors = int(np.sum(metrics["confusion"]["counts"]) - np.trace(metrics["confusion"]["counts"]))
     unreadable, without = sum(match["unreadable"].values()), match["truth_without_prediction"]["count"]
     said = {
+        **dict.fromkeys([*metrics["predictions"]["notes"], *truth["notes"]], True),
+        "Images were matched by the ends of their paths, for no whole path is the same: make sure that they are the "
+        "same images.": match["by"] == "end of path",
         "Images were matched by file name alone, for no path is the same: make sure that they are the same images.": (
             match["by"] == "file name"
         ),
@@ -70,11 +84,12 @@ def notes(metrics: Mapping[str, Any]) -> list[str]:
         f"{without:,} labelled images have no prediction, and count nowhere.": without,
         f"{unreadable:,} labelled images could not be read; figures are of those that could, unless they say "
         "otherwise.": unreadable,
-        f"{truth['unlabelled']:,} images stand beside the class folders, and have no label.": truth["unlabelled"],
-        "The truth has splits and no --split was given: the engine may have been trained on some of these images.": (
-            truth["has_splits"] and not truth["split"]
-        ),
-        f"No image is of {', '.join(none)}: averages are over the other classes.": none,
+        f"{truth['unlabelled']:,} images stand in no class folder or named part, and have no label.": truth[
+            "unlabelled"
+        ],
+        f"No image is of {', '.join(none['labels'])}: averages are over the other classes. Macro F1 over all "
+        f"{classes}, where scikit-learn's f1_score counts a class without images as 0, is "
+        f"{none['macro_f1_of_all']:.4f}.": none["labels"],
         f"One image alone is of {', '.join(one)}: their figures say little.": one,
         f"Recall has an interval without width for {', '.join(narrow)}: no error was seen there, or nothing else, "
         "which is not certainty; after no error in n independent images, the rate may still be 3/n.": narrow,

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from rich.console import Console
 
 from batchcls.discover import Listing
@@ -14,8 +15,9 @@ from batchcls.errors import LabelsError, SlidesError
 from batchcls.file_names import original, printable
 from batchcls.labelled import Labelled
 from batchcls.manifest import sha256
-from batchcls.matched import matched
+from batchcls.matched import label_codes, matched
 from batchcls.predicted import Predicted
+from batchcls.provenance import rewriting
 from batchcls.records import Slide
 
 _SHOWN = 3
@@ -32,6 +34,8 @@ class Asked:
     """So many of the most confident wrong ones, by ``truth``."""
     uncertain: int | None = None
     truth: Path | None = None
+    split_folders: str = ""
+    """Of ``truth``; see `Labelled.read`."""
     label: str | None = None
     """None: of each image, the predicted one."""
     limit: int = 100
@@ -60,11 +64,13 @@ def listed_images(asked: Asked, is_ours: Callable[[Path], bool], console: Consol
 def predicted_images(asked: Asked, checkpoint: Path, labels: Sequence[str], console: Console) -> Chosen:
     """Images of a predictions file, the most confident wrong ones or the least certain ones first."""
     assert asked.predictions is not None  # noqa: S101  # for mypy: the caller looked
-    predicted = Predicted.read(asked.predictions)
+    predicted = Predicted.read(asked.predictions, labels)
+    for note in rewriting(predicted.metadata, predicted.labels, len(predicted.table)):
+        _say(console, f"warning: {note}")
     _check_same_model(predicted, checkpoint, labels)
     truths: npt.NDArray[np.object_] = np.full(len(predicted.table), "", object)
     if asked.truth:
-        truths = _truths(predicted, asked.truth, console)
+        truths = _truths(predicted, asked.truth, asked.split_folders, console)
     top = np.asarray(predicted.table["probability"].to_numpy(), np.float64)
     wanted = predicted.readable & np.isfinite(top)
     if asked.wrong:
@@ -84,7 +90,7 @@ def predicted_images(asked: Asked, checkpoint: Path, labels: Sequence[str], cons
 def _check_same_model(predicted: Predicted, checkpoint: Path, labels: Sequence[str]) -> None:
     engine = predicted.metadata.get("engine")
     recorded = engine.get("checkpoint_sha256") if isinstance(engine, dict) else None
-    if recorded != (found := sha256(checkpoint)):
+    if predicted.metadata and recorded != (found := sha256(checkpoint)):
         raise LabelsError(
             f"{str(predicted.path)!r} was predicted by a trained file with SHA-256 {recorded or '(not recorded)'}, "
             f"{str(checkpoint)!r} has {found}; explain with that one, or classify again: batchcls run"
@@ -96,21 +102,25 @@ def _check_same_model(predicted: Predicted, checkpoint: Path, labels: Sequence[s
         )
 
 
-def _truths(predicted: Predicted, truth: Path, console: Console) -> npt.NDArray[np.object_]:
+def _truths(predicted: Predicted, truth: Path, split_folders: str, console: Console) -> npt.NDArray[np.object_]:
     """(rows,) what each is, by the same rules of matching as `batchcls evaluate`; empty where that is not known."""
-    labelled = Labelled.read(truth)
-    labels = np.array(labelled.table["label"].to_pylist(), object)
-    if strange := sorted(set(labels) - set(predicted.labels)):
+    labelled = Labelled.read(truth, split_folders=split_folders, known=predicted.labels)
+    table = labelled.of_split(None, truth)
+    codes = label_codes(table["label"], predicted.labels)
+    if codes.null_count:
+        strange = sorted(set(table["label"].filter(pc.is_null(codes)).to_pylist()))
         raise LabelsError(
             f"{str(truth)!r} has labels {strange[:_SHOWN]} that the model has not; it has {list(predicted.labels)}"
         )
     roots = predicted.table["root"].cast(pa.string())
-    match = matched(labelled.table["path"], str(labelled.root), predicted.table["path"], roots)
-    if match.by == "file name":
-        _say(console, "warning: --truth was matched by file name alone, for no path is the same")
+    match = matched(table["path"], str(labelled.root), predicted.table["path"], roots)
+    if match.by in ("file name", "end of path"):
+        _say(console, f"warning: --truth was matched by {match.by} alone, for no path is the same")
+    for note in labelled.notes:
+        _say(console, f"warning: {note}")
     truths: npt.NDArray[np.object_] = np.full(len(predicted.table), "", object)
     there = match.rows >= 0
-    truths[match.rows[there]] = labels[there]
+    truths[match.rows[there]] = np.array(predicted.labels, object)[codes.to_numpy()[there]]
     return truths
 
 

@@ -19,7 +19,7 @@ from rich.progress import track
 from batchcls import machine
 from batchcls.errors import LabelsError
 from batchcls.examples import Examples
-from batchcls.file_names import original, printable
+from batchcls.file_names import file_below, printable
 from batchcls.fingerprint import fingerprint
 from batchcls.labelled import Labelled
 from batchcls.splits import PARTS, Shares, Way, check_parts, duplicates, parted
@@ -36,6 +36,8 @@ class Parting:
     group_by: str = ""
     """See `Labelled.read`."""
     seed: int = 0
+    split_folders: str = ""
+    """See `Labelled.read`."""
 
 
 @dataclass(slots=True)
@@ -75,7 +77,9 @@ class Dataset:
             LabelsError: If there are too few classes, or images of one, or the table parts them so that a group
                 stands on two sides.
         """
-        labelled = Labelled.read(source, parting.group_by)
+        labelled = Labelled.read(source, parting.group_by, parting.split_folders)
+        for note in labelled.notes:
+            console.print(f"warning: {note}", markup=False, highlight=False)
         rows = _rows_of(labelled)
         _look_at(rows, console)
         _leave_out_copies(rows)
@@ -118,7 +122,7 @@ def _rows_of(labelled: Labelled) -> list[_Row]:
     paths = table["path"]
     groups, splits = table.get("group", paths), table.get("split")
     rows = [
-        _Row(path, os.path.join(labelled.root, original(path)), label, group, "")
+        _Row(path, file_below(labelled.root, path), label, group, "")
         for path, label, group in zip(paths, table["label"], groups, strict=True)
     ]
     for row, split in zip(rows, splits or [], strict=False):
@@ -160,7 +164,9 @@ def _say_left_out(rows: Sequence[_Row], unlabelled: int, console: Console) -> No
             shown = "; ".join(f"{row.path}: {row.why}" for row in found[:_SHOWN])
             console.print(f"left out {len(found):,} images, {what}: {shown}", markup=False, highlight=False)
     if unlabelled:
-        console.print(f"left out {unlabelled:,} images, in no class folder", markup=False, highlight=False)
+        console.print(
+            f"left out {unlabelled:,} images, in no class folder or named part", markup=False, highlight=False
+        )
 
 
 def _say_parts(rows: Sequence[_Row], labels: Sequence[str], console: Console) -> None:

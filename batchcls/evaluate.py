@@ -1,11 +1,8 @@
 """An evaluation: a predictions file beside the truth becomes figures, plots, pictures and a report."""
 
-import filecmp
 import hashlib
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,21 +14,23 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from batchcls import __version__
-from batchcls.advice import advice, notes, temperature_to_give
+from batchcls.advice import advice, notes, temperature_gains, temperature_to_give
 from batchcls.calibration import calibration, risk_coverage
 from batchcls.contact_sheet import contact_sheet, data_uri, jpeg, thumbnail
 from batchcls.errors import LabelsError
 from batchcls.evaluation_folder import check_out, evaluation_folder
-from batchcls.file_names import original, printable
+from batchcls.file_names import file_below, printable
 from batchcls.findings import for_page, markdown
 from batchcls.labelled import Labelled
-from batchcls.matched import Match, matched, shown
+from batchcls.matched import Match, label_codes, matched, shown, two_files
 from batchcls.page import page
 from batchcls.plots import calibration_plot, confusion_plot, risk_coverage_plot
 from batchcls.predicted import Predicted
-from batchcls.scores import RESAMPLES, blocks, confusion, estimates
+from batchcls.provenance import rewriting
+from batchcls.scores import RESAMPLES, blocks, confusion, estimates, without_images
 
 _EXAMPLES = 3
+_SPLITS = "The truth has splits and no --split was given: the engine may have been trained on some of these images."
 _SHEET_IMAGES, _SHEET_COLUMNS, _SHEET_SIDE_PX = 24, 6, 160
 _KINDS = {".png": "image/png", ".jpg": "image/jpeg"}
 _MOST = 1.001  # a probability, rounded
@@ -48,6 +47,10 @@ class Asked:
     """Of the truth: train, val or test."""
     error_rate: float = 0.01
     seed: int = 0
+    split_folders: str = ""
+    """See `Labelled.read`."""
+    labels: tuple[str, ...] = ()
+    """In the order of the probabilities, where the predictions do not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,11 @@ def evaluate(asked: Asked, out: Path, *, overwrite: bool = False) -> dict[str, A
 
 def _evaluated(asked: Asked) -> tuple[dict[str, Any], dict[str, bytes | None]]:
     """What metrics.json holds, and every file by name."""
-    predicted, labelled = Predicted.read(asked.predictions), Labelled.read(asked.truth, asked.group_by)
+    if asked.truth.samefile(asked.predictions):
+        raise LabelsError(f"--truth {str(asked.truth)!r} is the predictions file itself; name what people say")
+    predicted = Predicted.read(asked.predictions, asked.labels)
+    predicted.check_labels(asked.labels)
+    labelled = Labelled.read(asked.truth, asked.group_by, asked.split_folders, predicted.labels)
     metrics, judged = _judged(asked, predicted, labelled)
     answers, codes = judged.predicted.probabilities, judged.predicted.codes
     if not np.isfinite(answers).all() or answers.min() < 0 or answers.max() > _MOST:
@@ -93,11 +100,13 @@ def _evaluated(asked: Asked) -> tuple[dict[str, Any], dict[str, bytes | None]]:
         "accuracy_with_unreadable_as_wrong": int(right.sum()) / metrics["matched"]["images"],
         "overall": overall,
         "classes": [{"label": label, "images": own, "predicted": said} | rates for label, own, said, rates in named],
+        "classes_without_images": without_images(counts, predicted.labels),
         "confusion": {"labels": list(predicted.labels), "counts": counts.tolist()},
         "calibration": calibration(answers, judged.truth, codes, judged.groups, asked.seed),
         "risk_coverage": risk_coverage(top, right, asked.error_rate),
     }
-    metrics["calibration"]["temperature"]["give"] = temperature_to_give(metrics)
+    tempered = {"gains": temperature_gains(metrics), "give": temperature_to_give(metrics)}
+    metrics["calibration"]["temperature"] |= tempered
     metrics |= {"advice": advice(metrics), "notes": notes(metrics)}
     wrong = np.flatnonzero(~right)
     wrong = wrong[np.argsort(-top[wrong], kind="stable")]
@@ -114,8 +123,8 @@ def _evaluated(asked: Asked) -> tuple[dict[str, Any], dict[str, bytes | None]]:
 
 def _judged(asked: Asked, predicted: Predicted, labelled: Labelled) -> tuple[dict[str, Any], _Judged]:
     """The images that can be judged, and what became of all others."""
-    table = _chosen(labelled.table, asked)
-    codes = pc.index_in(table["label"], pa.array(predicted.labels))
+    table = labelled.of_split(asked.split, asked.truth)
+    codes = label_codes(table["label"], predicted.labels)
     if codes.null_count:
         strange = pc.unique(table["label"].filter(pc.is_null(codes)))
         raise LabelsError(
@@ -138,35 +147,9 @@ def _judged(asked: Asked, predicted: Predicted, labelled: Labelled) -> tuple[dic
         groups = np.asarray(images["group"].combine_chunks().dictionary_encode().indices.to_numpy()).astype(np.int64)
     about = _provenance(asked, predicted, labelled, table)
     about["matched"] = _counted(match, table, predicted, found)
-    about["matched"]["two_files"] = _two_files(labelled.root, images)
+    about["matched"]["two_files"] = two_files(labelled.root, images)
     about["groups"] = int(groups.max()) + 1 if "group" in images.column_names else None
     return about, _Judged(images, truth, answers, groups)
-
-
-def _two_files(root: Path, images: pa.Table) -> list[str] | None:
-    """An image that was labelled and its like that was classified, where they do not show the same bytes."""
-    for image in images.slice(0, _EXAMPLES).to_pylist():
-        one, other = os.path.join(root, original(image["path"])), original(image["file"])
-        with suppress(OSError):  # one of them is not here: nothing to compare
-            if not filecmp.cmp(one, other, shallow=False):
-                return [printable(one), printable(other)]
-    return None
-
-
-def _chosen(table: pa.Table, asked: Asked) -> pa.Table:
-    """The rows of the wanted split; without one, all that are in any, or that know of none."""
-    if "split" not in table.column_names:
-        if asked.split:
-            raise LabelsError(
-                f"--split {asked.split} was asked for; {str(asked.truth)!r} names no splits; leave it out"
-            )
-        return table
-    split = table["split"]
-    kept = table.filter(pc.equal(split, asked.split) if asked.split else pc.is_valid(split))
-    if not len(kept):
-        counts = {str(item["values"]): item["counts"] for item in pc.value_counts(split).to_pylist()}
-        raise LabelsError(f"{str(asked.truth)!r} has no image in --split {asked.split or 'train|val|test'}: {counts}")
-    return kept
 
 
 def _provenance(asked: Asked, predicted: Predicted, labelled: Labelled, table: pa.Table) -> dict[str, Any]:
@@ -176,7 +159,13 @@ def _provenance(asked: Asked, predicted: Predicted, labelled: Labelled, table: p
     name = printable(str(asked.predictions))
     return {
         "batchcls": __version__,
-        "predictions": {"path": name, "sha256": digest, "rows": len(predicted.table), "metadata": finite},
+        "predictions": {
+            "path": name,
+            "sha256": digest,
+            "rows": len(predicted.table),
+            "metadata": finite,
+            "notes": rewriting(predicted.metadata, predicted.labels, len(predicted.table)),
+        },
         "truth": {
             "path": printable(str(asked.truth)),
             "rows": len(table),
@@ -185,6 +174,8 @@ def _provenance(asked: Asked, predicted: Predicted, labelled: Labelled, table: p
             "has_splits": "split" in table.column_names,
             "left_out": len(labelled.table) - len(table),
             "unlabelled": labelled.unlabelled,
+            "split_folders": asked.split_folders or None,
+            "notes": [*labelled.notes, *([_SPLITS] if "split" in table.column_names and not asked.split else [])],
         },
         "seed": asked.seed,
         "resamples": RESAMPLES,
@@ -214,7 +205,7 @@ def _sheet(judged: _Judged, rows: npt.NDArray[np.int64], root: Path) -> bytes | 
     images = zip(judged.images.take(rows).to_pylist(), answers["label"].to_pylist(), probabilities, strict=True)
     cells = [
         (
-            thumbnail(image["file"], _SHEET_SIDE_PX) or thumbnail(str(root / image["path"]), _SHEET_SIDE_PX),
+            thumbnail(image["file"], _SHEET_SIDE_PX) or thumbnail(file_below(root, image["path"]), _SHEET_SIDE_PX),
             f"{image['path']}\n{image['label']} -> {label} {probability:.4f}",
         )
         for image, label, probability in images

@@ -2,6 +2,8 @@
 
 import os
 import re
+import unicodedata
+from collections.abc import Iterator
 
 _ESCAPED_BYTE = re.compile(r"\\x[0-9a-f]{2}")
 _ESCAPED = re.compile(rb"\\(?:x([0-9a-f]{2})|\\)")
@@ -27,3 +29,20 @@ def original(name: str) -> str:
         return name
     raw = os.fsencode(name)
     return os.fsdecode(_ESCAPED.sub(lambda found: bytes.fromhex(found[1].decode()) if found[1] else b"\\", raw))
+
+
+def file_below(folder: str | os.PathLike[str], path: str) -> str:
+    """Where the file is that a table calls ``path``, relative to ``folder``, by the spelling that there is a file of.
+
+    As it is written comes first; then with ``/`` for Windows' backslashes, without surrounding blanks, and with accents
+    as the file system at hand has them.
+    """
+    files = (os.path.join(folder, spelling) for spelling in _spellings(path))
+    return next(filter(os.path.lexists, files), os.path.join(folder, original(path)))
+
+
+def _spellings(path: str) -> Iterator[str]:
+    yield original(path)
+    for spelled in dict.fromkeys((path, path.replace("\\", "/"))):
+        for form in ("NFC", "NFD"):
+            yield unicodedata.normalize(form, spelled.strip())

@@ -16,6 +16,7 @@ _PLOTS = {
     "wrong.jpg": "Misclassified, the most confident first",
     "uncertain.jpg": "Least certain",
 }
+_SHOWN = 8
 _OVERALL = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
@@ -54,6 +55,9 @@ def intervals(metrics: Mapping[str, Any]) -> str:
 def overall(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Names and figures of all classes together."""
     rows = [(name, estimate(metrics["overall"][key])) for key, name in _OVERALL.items()]
+    if (none := metrics["classes_without_images"])["labels"]:
+        place = list(_OVERALL).index("macro_f1") + 1
+        rows.insert(place, (f"F1, macro, with 0 for {_few(none['labels'])}", f"{none['macro_f1_of_all']:.4f}"))
     accuracy, calibrated = metrics["accuracy_with_unreadable_as_wrong"], metrics["calibration"]
     rows.insert(1, ("accuracy, unreadable images counted as wrong", f"{accuracy:.4f}"))
     return [
@@ -68,13 +72,8 @@ def overall(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
 def of_classes(metrics: Mapping[str, Any]) -> list[list[str]]:
     """A table, its head first."""
     rows = [
-        [
-            found["label"],
-            f"{found['images']:,}",
-            f"{found['predicted']:,}",
-            *(estimate(found[key]) for key in _OF_CLASS),
-        ]
-        for found in metrics["classes"]
+        [own["label"], f"{own['images']:,}", f"{own['predicted']:,}", *(estimate(own[key]) for key in _OF_CLASS)]
+        for own in metrics["classes"]
     ]
     return [["class", "images", "predicted", *_OF_CLASS.values()], *rows]
 
@@ -151,8 +150,11 @@ def _cards(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         for name, found in chosen
     ]
     threshold, risk = metrics["risk_coverage"]["threshold"], metrics["risk_coverage"]
+    none = metrics["classes_without_images"]
+    of_all = ("F1, macro, of all classes", f"{none['macro_f1_of_all']:.4f}", f"0 for {_few(none['labels'])}")
     return [
         *cards,
+        *([of_all] if none["labels"] else []),
         ("calibration error", f"{metrics['calibration']['ece']:.4f}", "expected, 15 bins"),
         (
             "accepted",
@@ -180,15 +182,34 @@ def summary(metrics: Mapping[str, Any], out: Path) -> str:
     mended = "no temperature was fitted" if tempered["fitted"] is None else "no temperature mends it"
     if tempered["give"] is not None:
         mended = f"{tempered['ece']:.4f} with batchcls build --temperature {tempered['give']:.4f}"
+    elif tempered["gains"]:
+        mended = f"{tempered['ece']:.4f} with {tempered['fitted']:.4f} times the engine's temperature, not said here"
     lines = [
         f"{match['readable']:,} images judged, {unreadable:,} unreadable -> {out / 'report.html'}",
         f"matched     by {match['by']}; {without:,} labelled without prediction, {unused:,} predicted without label",
         f"accuracy    {estimate(metrics['overall']['accuracy'])}",
         f"macro F1    {estimate(metrics['overall']['macro_f1'])}",
+        *_without_images(metrics),
         f"calibration error {metrics['calibration']['ece']:.4f}; {mended}",
         f"threshold   {accepted}, for {metrics['risk_coverage']['wanted_error_rate']:.2%} errors at most",
     ]
+    lines += [f"note        {note}" for note in [*metrics["predictions"]["notes"], *metrics["truth"]["notes"]]]
     return "\n".join(lines)
+
+
+def _without_images(metrics: Mapping[str, Any]) -> list[str]:
+    none, classes = metrics["classes_without_images"], len(metrics["classes"])
+    if not none["labels"]:
+        return []
+    return [
+        f"            of the {classes - len(none['labels'])} classes with images; none is of {_few(none['labels'])}: "
+        f"scikit-learn's f1_score over all {classes} is {none['macro_f1_of_all']:.4f}"
+    ]
+
+
+def _few(labels: Sequence[str]) -> str:
+    more = f" and {len(labels) - _SHOWN} more" if len(labels) > _SHOWN else ""
+    return ", ".join(labels[:_SHOWN]) + more
 
 
 def markdown(metrics: Mapping[str, Any], there: Collection[str]) -> str:

@@ -2,7 +2,8 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 
 from batchcls.errors import LabelsError
 from batchcls.records import METADATA_KEY
+from batchcls.rewritten import fixed_lists, label_order
 
 _WORDS = pa.dictionary(pa.int32(), pa.string())
 _COLUMNS = {
@@ -28,30 +30,13 @@ _COLUMNS = {
     "error": pa.string(),
 }
 """Each with its type, but for the list of probabilities: how long that is, the metadata says."""
+_ANSWERS = ("label", "probability", "probabilities")
 _PART_VALUES = 2**21
 _PART_ROWS = 32_768
 """A part has at most so many rows, and so many probabilities."""
+_TELLING_ROWS = 4096
+"""So many rows at a time are asked for the order of the labels."""
 _UNREADABLE = (pa.ArrowException, OSError, ValueError, RecursionError)
-
-NOT_RECORDED = "not recorded"
-_PROVENANCE = {
-    "Engine": ("engine", "name"),
-    "ONNX file, SHA-256": ("engine", "onnx_sha256"),
-    "Trained file, SHA-256": ("engine", "checkpoint_sha256"),
-    "Precision": ("precision",),
-    "Backend": ("backend",),
-    "Device": ("device",),
-    "Decoder": ("decoder",),
-    "Preprocessing": ("preprocess",),
-    "Versions": ("versions",),
-    "Arguments": ("arguments",),
-    "Started": ("started",),
-    "Ended": ("ended",),
-    "Resumed rows": ("counts", "resumed_rows"),
-    "Passed by": ("counts", "skipped"),
-    "Folders not listed": ("unlisted_folders",),
-}
-"""Where a run's metadata says what."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,57 +49,61 @@ class Predicted:
     labels: tuple[str, ...]
     """The engine's, in the order of its probabilities."""
     metadata: dict[str, Any]
-    """As the run wrote it."""
+    """As the run wrote it; empty where another program wrote the file again and left it out."""
 
     @classmethod
-    def read(cls, path: Path) -> Self:
-        """Read what `batchcls run` wrote.
+    def read(cls, path: Path, labels: Sequence[str] = ()) -> Self:
+        """Read what `batchcls run` wrote, or what another program made of it.
+
+        Args:
+            labels: In the order of the probabilities, for a file that does not say.
 
         Raises:
             LabelsError: If the file cannot be read, or nothing but its name is that of a predictions file.
         """
-        try:
-            table = pq.read_table(path)
-            return cls._checked(path, table, table.schema.metadata)
-        except _UNREADABLE as error:
-            raise _refused(path, str(error)) from error
+        with _refusals(path):
+            table = pq.read_table(path, partitioning=None)
+            metadata = _metadata(table.schema)
+            table = table.select(list(_COLUMNS))
+            order = _recorded_labels(metadata) or label_order(_tables(table), labels)
+            return cls._checked(path, table, order, metadata)
 
     @classmethod
-    def parts(cls, path: Path) -> Iterator[Self]:
+    def parts(cls, path: Path, labels: Sequence[str] = ()) -> Iterator[Self]:
         """The same, some rows at a time, in memory that does not grow with the file; the first part has no rows.
 
         Raises:
             LabelsError: As by `read`.
         """
-        try:
-            with pq.ParquetFile(path) as file:
-                says = file.schema_arrow.metadata
-                head = cls._checked(path, file.schema_arrow.empty_table(), says)
-                yield head
-                rows = max(1, min(_PART_ROWS, _PART_VALUES // len(head.labels)))
-                for group in range(file.num_row_groups):  # one at a time: of all that it reads, pyarrow keeps the bytes
-                    for batch in file.iter_batches(rows, row_groups=[group], columns=list(_COLUMNS)):
-                        yield cls._checked(path, pa.Table.from_batches([batch]), says)
-        except _UNREADABLE as error:
-            raise _refused(path, str(error)) from error
+        with _refusals(path), pq.ParquetFile(path) as file:
+            metadata = _metadata(file.schema_arrow)
+            order = _recorded_labels(metadata) or label_order(_batches(file, _TELLING_ROWS, _ANSWERS), labels)
+            head = cls._checked(path, file.schema_arrow.empty_table().select(list(_COLUMNS)), order, metadata)
+            yield head
+            for table in _batches(file, max(1, min(_PART_ROWS, _PART_VALUES // len(order))), list(_COLUMNS)):
+                yield cls._checked(path, table, order, metadata)
 
     @classmethod
-    def _checked(cls, path: Path, table: pa.Table, says: dict[bytes, bytes] | None) -> Self:
-        metadata = json.loads((says or {}).get(METADATA_KEY, b"null"))
-        if missing := [name for name in _COLUMNS if name not in table.column_names]:
-            raise _refused(path, f"it has no column {', '.join(map(repr, missing))}")
-        labels = metadata.get("labels") if isinstance(metadata, dict) else None
-        if not isinstance(labels, list) or not labels or not all(isinstance(label, str) for label in labels):
-            raise _refused(path, "its metadata names no labels")
-        width = table.schema.field("probabilities").type
-        if not pa.types.is_fixed_size_list(width) or width.list_size != len(labels):
-            raise _refused(path, f"it has {len(labels)} labels, and probabilities of type {width}")
-        table = _typed(table)
+    def _checked(cls, path: Path, table: pa.Table, labels: tuple[str, ...], metadata: dict[str, Any]) -> Self:
+        if not labels:
+            raise ValueError("its metadata names no labels, and no row tells them; name them: --labels A,B,...")
+        table = _typed(table, len(labels))
         if table["root"].null_count or table["path"].null_count:
-            raise _refused(path, "it has rows that name no file")
+            raise ValueError("it has rows that name no file")
         if strange := sorted(set(pc.unique(table["label"].cast(pa.string())).to_pylist()) - {None, *labels}):
-            raise _refused(path, f"it has labels {strange} that its metadata does not name")
-        return cls(path, table, tuple(labels), metadata)
+            raise ValueError(f"it has labels {strange}, which are none of {list(labels)}")
+        return cls(path, table, labels, metadata)
+
+    def check_labels(self, labels: Sequence[str]) -> None:
+        """Refuse labels that are not those of the file.
+
+        Raises:
+            LabelsError: Naming both.
+        """
+        if labels and tuple(labels) != self.labels:
+            raise LabelsError(
+                f"{str(self.path)!r} has the labels {list(self.labels)}, not {list(labels)}; leave out --labels"
+            )
 
     @property
     def readable(self) -> npt.NDArray[np.bool_]:
@@ -147,71 +136,48 @@ class Predicted:
         kinds = pc.list_element(pc.split_pattern(self.table["error"].drop_null(), ":", max_splits=1), 0)
         return Counter({item["values"]: item["counts"] for item in pc.value_counts(kinds).to_pylist()})
 
-    @property
-    def said(self) -> dict[str, str]:
-        """What `metadata` says of how the rows were made, in words."""
-        return {name: _said(self.metadata, keys) for name, keys in _PROVENANCE.items()}
 
-    @property
-    def throughput(self) -> dict[str, Any]:
-        """What a run took, in words; files from before this was recorded say nothing."""
-        found = self.metadata.get("throughput")
-        found = found if isinstance(found, dict) else {}
-        forms = {
-            "files": ("files", "{:,}", 1),
-            "speed": ("images_per_s", "{:,.1f} images/s", 1),
-            "elapsed": ("elapsed_s", "{:,.1f} s", 1),
-            "memory": ("peak_memory_bytes", "{:,.0f} MiB", 2**20),
-        }
-        stages = found.get("seconds")
-        shown = {
-            name: form.format(found[key] / unit if unit > 1 else found[key])
-            if isinstance(found.get(key), int | float)
-            else NOT_RECORDED
-            for name, (key, form, unit) in forms.items()
-        }
-        spent = stages.items() if isinstance(stages, dict) else ()
-        return {**shown, "stages": [(stage, s) for stage, s in spent if isinstance(s, int | float)]}
+def _metadata(schema: pa.Schema) -> dict[str, Any]:
+    """What the run wrote of itself; empty where another program left it out."""
+    if missing := [name for name in _COLUMNS if name not in schema.names]:
+        raise ValueError(f"it has no column {', '.join(map(repr, missing))}")
+    metadata = json.loads((schema.metadata or {}).get(METADATA_KEY, b"{}"))
+    return metadata if isinstance(metadata, dict) else {}
 
 
-def _said(metadata: Mapping[str, Any], keys: Sequence[str]) -> str:
-    found: Any = metadata
-    for key in keys:
-        found = found.get(key) if isinstance(found, dict) else None
-    return _preprocessing(found) if keys == ("preprocess",) else _words(found)
+def _recorded_labels(metadata: dict[str, Any]) -> tuple[str, ...]:
+    labels = metadata.get("labels", [])
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise ValueError("its metadata names no labels")
+    return tuple(labels)
 
 
-def _words(value: Any) -> str:
-    if isinstance(value, dict):
-        return "; ".join(f"{key} {_words(item)}" for key, item in value.items() if item is not None) or "none"
-    if isinstance(value, list):
-        return ", ".join(map(_words, value)) or "none"
-    return NOT_RECORDED if value is None else str(value)
+def _batches(file: pq.ParquetFile, rows: int, columns: Sequence[str]) -> Iterator[pa.Table]:
+    for group in range(file.num_row_groups):  # one at a time: of all that it reads, pyarrow keeps the bytes
+        for batch in file.iter_batches(rows, row_groups=[group], columns=list(columns)):
+            yield pa.Table.from_batches([batch])
 
 
-def _preprocessing(found: Any) -> str:
-    try:
-        height, width = found["size_px"]
-        cropped = f"shorter side scaled to {found['shorter_px']} px, centre of {width} x {height} px"
-        size = f"stretched to {width} x {height} px" if found["resize"] == "stretch" else cropped
-        scale = f"mean {_words(found['mean'])}; standard deviation {_words(found['std'])}"
-        again = "; renormalised as torchvision's GoogLeNet" if found["transform_input"] else ""
-        return f"{size}, {found['interpolation']}; {scale}{again}"
-    except (KeyError, TypeError, ValueError):
-        return _words(found)
+def _tables(table: pa.Table) -> Iterator[pa.Table]:
+    return (pa.Table.from_batches([batch]) for batch in table.to_batches(_TELLING_ROWS))
 
 
-def _typed(table: pa.Table) -> pa.Table:
+def _typed(table: pa.Table, classes: int) -> pa.Table:
     """``table`` with the columns of `_COLUMNS` in their types, and every string valid."""
     for position, name in enumerate(table.column_names):
-        if (wanted := _COLUMNS.get(name)) is not None:
-            column = table[name]
-            if wanted == _WORDS and not pa.types.is_dictionary(column.type):
-                column = column.dictionary_encode()
-            table = table.set_column(position, name, column.cast(wanted))
+        wanted, column = _COLUMNS[name], table[name]
+        if wanted == _WORDS and not pa.types.is_dictionary(column.type):
+            column = column.cast(pa.string()).dictionary_encode()
+        column = fixed_lists(column, classes) if wanted is None else column.cast(wanted)
+        table = table.set_column(position, name, column)
     table.validate(full=True)
     return table
 
 
-def _refused(path: Path, found: str) -> LabelsError:
-    return LabelsError(f"{str(path)!r} is no predictions file of batchcls run: {found}")
+@contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    """Turns whatever makes a file unreadable into a `LabelsError` that names it."""
+    try:
+        yield
+    except _UNREADABLE as error:
+        raise LabelsError(f"{str(path)!r} is no predictions file of batchcls run: {error}") from error

@@ -1,6 +1,5 @@
 """A predictions file becomes one page: counts, histograms, the least certain images, and a table of its rows."""
 
-import base64
 import json
 import math
 import os
@@ -17,10 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchcls.contact_sheet import data_uri, jpeg, thumbnail
+from batchcls.embedded_rows import embedded_rows
 from batchcls.errors import OutputError
 from batchcls.file_names import original, printable
 from batchcls.page import page, write_page
 from batchcls.predicted import Predicted
+from batchcls.provenance import provenance, rewriting, throughput
 
 _BINS = 40
 _PLOT_PX = 100
@@ -39,6 +40,8 @@ class Seen:
 
     def __init__(self, labels: Sequence[str]) -> None:
         self.rows = 0
+        self.notes: list[str] = []
+        """What became of the file since it was run."""
         self.labelled: npt.NDArray[np.int64] = np.zeros(len(labels), np.int64)
         """(classes,) rows."""
         self.histograms: npt.NDArray[np.int64] = np.zeros((len(labels), _BINS), np.int64)
@@ -90,12 +93,21 @@ class _Least:
         return held.take(pa.array(np.argsort(held["key"].to_numpy(), kind="stable")[: self._limit]))
 
 
-def report(source: Path, out: Path, *, images: int = 24, rows: int = 100_000, overwrite: bool = False) -> Seen:
+def report(
+    source: Path,
+    out: Path,
+    *,
+    images: int = 24,
+    rows: int = 100_000,
+    labels: Sequence[str] = (),
+    overwrite: bool = False,
+) -> Seen:
     """Write a page about a predictions file, which needs nothing beside itself.
 
     Args:
         images: How many of the least certain to show.
         rows: How many the table may hold; if there are more, the unreadable come first, then the least certain.
+        labels: In the order of the probabilities, where ``source`` does not say.
         overwrite: Whether an existing ``out`` may be replaced, which happens when the new one is whole.
 
     Raises:
@@ -106,8 +118,9 @@ def report(source: Path, out: Path, *, images: int = 24, rows: int = 100_000, ov
         raise OutputError(f"--out {str(out)!r} is the predictions file itself; choose another")
     if os.path.exists(out) and not overwrite:
         raise OutputError(f"{str(out)!r} exists; choose another --out, or replace it with --overwrite")
-    parts = Predicted.parts(source)
+    parts = Predicted.parts(source, labels)
     head = next(parts)
+    head.check_labels(labels)
     seen, listed, least = Seen(head.labels), _Least(rows), _Least(images)
     for part in chain([head], parts):
         some, keys = _rows(part)
@@ -115,6 +128,7 @@ def report(source: Path, out: Path, *, images: int = 24, rows: int = 100_000, ov
         listed.add(some, keys)
         readable = keys > _UNREADABLE
         least.add(some.filter(pa.array(readable)), keys[readable])
+    seen.notes = rewriting(head.metadata, head.labels, seen.rows)
     cases = [_case(row, head.labels) for row in least.rows().to_pylist()]
     write_page(out, _page(source, head, seen, cases, listed.rows()))
     return seen
@@ -183,9 +197,9 @@ def _page(source: Path, head: Predicted, seen: Seen, cases: Sequence[Mapping[str
         absent=sum(not case["image"] for case in cases),
         moved=any(not case["image"] and case["instead"] == _GONE for case in cases),
         held={"rows": len(listed), "unreadable": unreadable, "others": len(listed) - unreadable},
-        embedded=_embedded(listed, head.labels),
-        throughput=head.throughput,
-        provenance=head.said,
+        embedded=embedded_rows(listed, head.labels),
+        throughput=throughput(head.metadata),
+        provenance=provenance(head.metadata),
         metadata=json.dumps(head.metadata, indent=2, ensure_ascii=False),
     )
 
@@ -205,44 +219,3 @@ def _histogram(title: str, counts: npt.NDArray[np.int64]) -> dict[str, Any]:
     steps = [10**decade for decade in range(0, decades + 1, 1 if decades < 5 else 2)]
     lines = [{"height": height(step), "says": f"{step:,}"} for step in steps]
     return {"title": title, "rows": int(counts.sum()), "bars": bars, "lines": lines}
-
-
-def _embedded(listed: pa.Table, labels: Sequence[str]) -> dict[str, Any]:
-    """Rows in the order of root and path, for the page's script; words once, numbers as bytes in base64."""
-    rows = listed.take(pc.sort_indices(listed, [("root", "ascending"), ("path", "ascending")]))
-    roots = {root: place for place, root in enumerate(rows["root"].unique().to_pylist())}
-    shared = os.path.commonprefix([f"{root}/" for root in roots])  # noqa: RUF071  # cut at a slash
-    below = shared[: shared.rfind("/") + 1]
-    folders: dict[tuple[int, str], int] = {}
-    names, places = [], []
-    for root, path in zip(rows["root"].to_pylist(), rows["path"].to_pylist(), strict=True):
-        cut = path.rfind("/") + 1
-        names.append(path[cut:])
-        places.append(folders.setdefault((roots[root], path[:cut]), len(folders)))
-    by_name = sorted(range(len(labels)), key=labels.__getitem__)
-    rank = np.append(np.argsort(by_name), -1)  # so that code -1 stays what it is
-    errors = sorted(set(rows["error"].drop_null().to_pylist()))
-    reason = pc.fill_null(pc.index_in(rows["error"], pa.array(errors, pa.string())), -1)
-    columns = {
-        "folder": np.array(places, np.int64),
-        "error": reason.to_numpy(),
-        **{name: rank[rows[name].to_numpy()] for name in ("label", "second")},
-        **{name: rows[name].to_numpy() for name in ("probability", "chance")},
-        **{name: pc.fill_null(rows[name], -1).to_numpy() for name in ("width", "height")},
-    }
-    return {
-        "labels": [labels[code] for code in by_name],
-        "below": below,
-        "roots": [(root, f"{root}/"[len(below) :]) for root in roots],
-        "folders": list(folders),
-        "names": names,
-        "errors": errors,
-        "columns": {name: _packed(values) for name, values in columns.items()},
-    }
-
-
-def _packed(values: npt.NDArray[Any]) -> tuple[str, str]:
-    """A type that is wide enough for numbers of -1 and more, and their bytes, the lowest first."""
-    whole = np.issubdtype(values.dtype, np.integer)
-    kind = np.min_scalar_type(-int(values.max(initial=0)) - 1) if whole else np.dtype(np.float32)
-    return kind.str[1:], base64.b64encode(values.astype(kind.newbyteorder("<")).tobytes()).decode()

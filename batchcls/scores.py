@@ -156,6 +156,19 @@ def estimates(
     return overall, [{name: found[name][code] for name in _OF_CLASSES} for code in range(classes)]
 
 
+def without_images(counts: Ints, labels: Sequence[str]) -> dict[str, Any]:
+    """Classes that have no image, and the macro F1 that counts them too, as 0.
+
+    That is scikit-learn's ``f1_score(average="macro", zero_division=0)`` with ``labels`` of all classes; `estimates`
+    leaves them out.
+
+    Args:
+        counts: (C, C), truth by row.
+    """
+    absent = [label for label, images in zip(labels, counts.sum(axis=1), strict=True) if not images]
+    return {"labels": absent, "macro_f1_of_all": float(np.nan_to_num(rates(counts[None])["f1"]).mean())}
+
+
 def _exact_areas(probabilities: npt.NDArray[np.float32], sides: Sequence[npt.NDArray[np.bool_]]) -> dict[str, Floats]:
     found = np.full((2, 1, len(sides)), np.nan)
     for code, own in enumerate(sides):

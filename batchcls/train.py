@@ -135,6 +135,9 @@ def _trained(training: _Training, network: nn.Module, out: Path) -> Trained:
         "kept_epoch": epoch + 1,
         "training_s": round(sum(history["elapsed_s"].to_pylist()), 1),
         "device": training.device,
+        "classes_without_images": [
+            label for label, row in zip(recipe.labels, found["confusion"], strict=True) if not any(row)
+        ],
         part: found,
     }
     _write(training, out, weights, _about(training, metrics), history)

@@ -35,6 +35,8 @@ def trial(
 ) -> dict[str, Any]:
     """Accuracy with its 95 % interval (Wilson's), macro F1 and confusion matrix over ``unseen``; JSON values.
 
+    Macro F1 is of the classes that ``unseen`` has images of.
+
     And what any such figure has to be read against: the accuracy of the nearest neighbour among ``known`` by colour
     alone, and of the network where hue and brightness are shifted; both of 2,000 of ``unseen`` at most.
     """
@@ -54,7 +56,7 @@ def trial(
         "images": len(truth),
         "accuracy": right / len(truth),
         "accuracy_95": [float(interval.low), float(interval.high)],
-        "macro_f1": float(f1_score(truth, found, average="macro", zero_division=0.0)),
+        "macro_f1": float(f1_score(truth, found, average="macro", labels=np.unique(truth), zero_division=0.0)),
         "confusion": confusion_matrix(truth, found, labels=range(unseen.classes)).tolist(),
         "colour_histogram_nearest_neighbour": float((nearest == truth[::step]).mean()),
         "in_other_colours": {"images": len(some.files), "accuracy": stained},

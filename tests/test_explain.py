@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -397,6 +398,43 @@ def test_the_most_confident_wrong_ones_are_chosen_from_predictions(
     rows = table(tmp_path / "out")
     assert {Path(row["file"]).name for row in rows} == {"dim.jpg", "dim.png"}
     assert {(row["label"], row["truth"]) for row in rows} == {("nothing", "square")}
+
+
+def test_predictions_that_another_program_wrote_again_are_explained_with_a_warning(
+    engine: Path,
+    checkpoint: Path,
+    predicted: Path,
+    labelled: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    rows = pd.read_parquet(predicted)
+    rows[rows["label"] == "nothing"].to_parquet(tmp_path / "p.parquet")
+    ways = ("--from", tmp_path / "p.parquet", "--truth", labelled, "--wrong", "9")
+
+    result = explained(engine, "--checkpoint", checkpoint, *ways, "--out", tmp_path / "out")
+    other = explained(checkpoint, "--labels", "nothing,square", *ways, "--out", tmp_path / "other")
+
+    assert result.exit_code == 0, result.output
+    assert {Path(row["file"]).name for row in table(tmp_path / "out")} == {"dim.jpg", "dim.png"}
+    assert "warning: The predictions were written again by another program" in capfd.readouterr().err
+    assert other.exit_code == 1
+    assert "not in that of --labels: by its rows 'nothing' is number 2" in other.stderr
+
+
+def test_folders_of_the_truth_that_are_no_classes_are_refused_or_named(
+    engine: Path, checkpoint: Path, predicted: Path, labelled: Path, tmp_path: Path
+) -> None:
+    for view in ("Original", "Segmented"):
+        shutil.copytree(labelled, tmp_path / "data" / view)
+    ways = ("--checkpoint", checkpoint, "--from", predicted, "--truth", tmp_path / "data", "--wrong", "9")
+
+    said = explained(engine, *ways, "--out", tmp_path / "out").stderr
+    result = explained(engine, *ways, "--out", tmp_path / "out", "--split-folders", "test=Original")
+
+    assert "'Original', 'Segmented', called like parts or views" in said
+    assert result.exit_code == 0, result.output
+    assert {row["truth"] for row in table(tmp_path / "out")} == {"square"}
 
 
 def test_wrong_ones_come_by_confidence_and_match_a_table_by_absolute_path(

@@ -338,6 +338,27 @@ def test_the_split_that_was_written_can_be_trained_on(checkpoint: Path, small: P
     assert first == again
 
 
+def test_folds_are_trained_on_as_they_are_said_to_be_parted(tmp_path: Path, small: Path) -> None:
+    data = tmp_path / "cells"
+    for fold in range(3):
+        for number in range(6):
+            for position, label in enumerate(("plain", "striped")):
+                draw(data / f"fold_{fold}" / label / f"{number}.png", seed=100 * fold + 10 * number + position)
+    shutil.rmtree(data / "fold_2" / "striped")
+    arguments = (data, "--out", tmp_path / "n.safetensors", "--architecture", "cnn", "--recipe", small, "--epochs", "1")
+
+    said = refused(*arguments).stderr
+    done = trained(*arguments, "--split-folders", "train=fold_0,val=fold_1,test=fold_2")
+
+    assert "--split-folders train=fold_0,train=fold_1,test=fold_2" in said
+    assert done.returncode == 0, done.stderr
+    assert "images    train 12, val 12, test 6" in done.stdout
+    assert "of the classes with images: none is of striped" in done.stdout
+    with (tmp_path / "n.split.csv").open() as stream:
+        parts = {(row["path"].split("/")[1], row["split"]) for row in csv.DictReader(stream)}
+    assert parts == {("fold_0", "train"), ("fold_1", "val"), ("fold_2", "test")}
+
+
 @pytest.mark.parametrize(
     ("images", "reason"),
     [

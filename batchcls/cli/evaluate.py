@@ -7,6 +7,7 @@ import click
 
 from batchcls.cli.extras import extra
 from batchcls.cli.finite import FiniteRange
+from batchcls.cli.labelled_folders import LABELS_OF_PREDICTIONS, SPLIT_FOLDERS
 
 
 @click.command()
@@ -26,6 +27,7 @@ from batchcls.cli.finite import FiniteRange
     "expression that finds it in a path. Intervals resample groups.",
 )
 @click.option("--split", type=click.Choice(["train", "val", "test"]), help="The rows of the truth to use.")
+@SPLIT_FOLDERS
 @click.option(
     "--error-rate",
     type=FiniteRange(0, 1),
@@ -33,13 +35,17 @@ from batchcls.cli.finite import FiniteRange
     show_default=True,
     help="The most among images that are accepted without a human; a threshold is found for it.",
 )
+@LABELS_OF_PREDICTIONS
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the intervals.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier evaluation in --out; other files there stay.")
-def evaluate(predictions: Path, truth: Path, out: Path, overwrite: bool, **options: Any) -> None:
+def evaluate(predictions: Path, truth: Path, out: Path, overwrite: bool, labels: str | None, **options: Any) -> None:
     """Compare what `batchcls run` wrote with the truth: figures with intervals, calibration, a threshold, a report."""
+    from batchcls.recipe import labels_of  # after parsing: --help stays light
+
     with extra("report", "an evaluation"):
-        from batchcls.evaluate import Asked, evaluate  # after parsing: --help stays light
+        from batchcls.evaluate import Asked, evaluate
         from batchcls.findings import summary
 
+    options["labels"] = labels_of(labels) if labels else ()
     metrics = evaluate(Asked(predictions, truth, **options), out, overwrite=overwrite)
     click.echo(summary(metrics, out))

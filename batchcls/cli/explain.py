@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchcls.cli.extras import extra
+from batchcls.cli.labelled_folders import SPLIT_FOLDERS
 from batchcls.cli.run import library_noise_hidden
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     type=click.Path(exists=True, path_type=Path),
     help="A folder with a folder of images for each class; or a CSV or Parquet file with the columns path and label.",
 )
+@SPLIT_FOLDERS
 @click.option(
     "--limit",
     type=click.IntRange(1),
@@ -91,6 +93,8 @@ def _check_model(model: Path, checkpoint: Path | None, given: list[str]) -> None
 
 def _check_images(slides: tuple[Path, ...], asked: dict[str, Any]) -> None:
     ways = [f"--{key}" for key in ("wrong", "uncertain") if asked[key]]
+    if asked["split_folders"] and not asked["truth"]:
+        raise click.UsageError("--split-folders is of the folder of --truth; leave it out")
     if asked["predictions"] is None:
         if not slides:
             raise click.UsageError("name images: SLIDES, or --from FILE with --wrong N or --uncertain N")

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from batchcls.cli.extras import extra
+from batchcls.cli.labelled_folders import LABELS_OF_PREDICTIONS
 from batchcls.cli.run import library_noise_hidden
 
 
@@ -26,12 +27,18 @@ from batchcls.cli.run import library_noise_hidden
     show_default=True,
     help="How many rows the table may hold: unreadable ones first, then the least certain.",
 )
+@LABELS_OF_PREDICTIONS
 @click.option("--overwrite", is_flag=True, help="Replace an existing file, once the new one is whole.")
-def report(predictions: Path, out: Path, **options: Any) -> None:
+def report(predictions: Path, out: Path, labels: str | None, **options: Any) -> None:
     """Show what `batchcls run` wrote to PREDICTIONS as one page, which needs no network and no other file."""
-    with extra("report", "a report"):
-        from batchcls.report import report as make_report  # after parsing: --help stays light
+    from batchcls.recipe import labels_of  # after parsing: --help stays light
 
+    with extra("report", "a report"):
+        from batchcls.report import report as make_report
+
+    order = labels_of(labels) if labels else ()
     with library_noise_hidden():
-        made = make_report(predictions, out, **options)
+        made = make_report(predictions, out, labels=order, **options)
     click.echo(f"{made.rows:,} rows, {made.unreadable:,} unreadable -> {out}")
+    for note in made.notes:
+        click.echo(f"note: {note}")

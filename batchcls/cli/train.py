@@ -9,6 +9,7 @@ import click
 from batchcls.cli.devices import known_device
 from batchcls.cli.extras import extra
 from batchcls.cli.finite import FiniteRange
+from batchcls.cli.labelled_folders import SPLIT_FOLDERS
 
 if TYPE_CHECKING:
     from batchcls.train import Trained
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Where DATA does not part them. blocks: by file number in each class.",
 )
+@SPLIT_FOLDERS
 @click.option("--val", type=float, default=0.1, show_default=True, help="Share that validates.")
 @click.option("--test", type=float, default=0.2, show_default=True, help="Share that is kept for the end; may be 0.")
 @click.option("--group-by", default="", metavar="COLUMN|PATTERN", help="What stays together, such as a patient.")
@@ -88,7 +90,11 @@ def train(data: Path, out: Path, **options: Any) -> None:
         from batchcls.train import train as train_network
 
     parting = Parting(
-        options.pop("way"), Shares(options.pop("val"), options.pop("test")), options.pop("group_by"), options["seed"]
+        options.pop("way"),
+        Shares(options.pop("val"), options.pop("test")),
+        options.pop("group_by"),
+        options["seed"],
+        options.pop("split_folders"),
     )
     whole = {name: options.pop(name) for name in ("weights", "recipe", "device", "overwrite")}
     architecture = options.pop("architecture")
@@ -115,12 +121,14 @@ def summary(trained: "Trained") -> str:
     stained = {name: value for name, value in found["in_other_colours"]["accuracy"].items() if name != "none"}
     worst = min(stained, key=lambda name: stained[name])
     parts = ", ".join(f"{name} {count:,}" for name, count in metrics["parts"].items())
+    absent = ", ".join(metrics["classes_without_images"])
     build = ["batchcls", "build", str(trained.checkpoint), "--out", f"engines/{trained.checkpoint.stem}"]
     return "\n".join(
         [
             f"{trained.checkpoint}, after epoch {metrics['kept_epoch']} of {metrics['epochs']}",
             f"images    {parts}",
             f"accuracy  {found['accuracy']:.4f} ({low:.4f} to {high:.4f}) on {part}; macro F1 {found['macro_f1']:.4f}",
+            *([f"          of the classes with images: none is of {absent}"] if absent else []),
             f"baseline  {found['colour_histogram_nearest_neighbour']:.4f} by the nearest neighbour in colour alone",
             f"stain     {stained[worst]:.4f} where it hurts most, {worst}",
             f"next      {shlex.join(build)}",

@@ -1,0 +1,100 @@
+"""A predictions file that another program wrote again: its types, and the order of its labels where that is gone."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+_CLOSE = 1e-5
+"""How far a probability, written as text or in another precision, may be from the largest of all."""
+
+
+def fixed_lists(column: pa.ChunkedArray, length: int) -> pa.ChunkedArray:
+    """Lists of any kind as lists of ``length`` float32; null where there is none.
+
+    Raises:
+        ValueError: If any is of another length.
+    """
+    if pa.types.is_fixed_size_list(column.type):
+        if column.type.list_size != length:
+            raise ValueError(f"it has {length} labels, and {column.type.list_size} probabilities a row")
+        return column.cast(pa.list_(pa.float32(), length))
+    there = np.asarray(pc.is_valid(column).to_numpy(zero_copy_only=False), bool)
+    values = np.zeros((len(there), length), np.float32)
+    if there.any():
+        answers = _matrix(column.filter(pa.array(there)))
+        if answers.shape[1] != length:
+            raise ValueError(f"it has {length} labels, and {answers.shape[1]} probabilities a row")
+        values[there] = answers
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), length, mask=pa.array(~there))
+    return pa.chunked_array([lists.cast(pa.list_(pa.float32(), length))])
+
+
+def label_order(tables: Iterable[pa.Table], labels: Sequence[str] = ()) -> tuple[str, ...]:
+    """The labels in the order of the probabilities, as rows tell it: each row's label is the most probable one.
+
+    Args:
+        tables: With the columns label, probability and probabilities; some rows each.
+        labels: In the order that is said to be theirs; empty: nobody says.
+
+    Raises:
+        ValueError: If rows contradict one another or ``labels``, or do not tell all, and nobody says.
+    """
+    order: dict[int, str] = {}
+    length = len(labels)
+    for table in tables:
+        rows = table.select(["label", "probability", "probabilities"]).filter(pc.is_valid(table["label"]))
+        if not len(rows):
+            continue
+        answers = _matrix(rows["probabilities"])
+        if length not in (0, answers.shape[1]):
+            raise ValueError(f"it has {answers.shape[1]} probabilities a row, not {length}")
+        length = answers.shape[1]
+        for position, label in _pairs(rows, answers):
+            if order.setdefault(position, label) != label:
+                raise ValueError(f"its label is not always the most probable one: {order[position]!r} and {label!r}")
+    twice = len(set(order.values())) < len(order)
+    if twice or any(labels[position] != label for position, label in order.items() if labels):
+        told = ", ".join(f"{order[position]!r} is number {position + 1}" for position in sorted(order))
+        raise ValueError(f"its labels are not in one order, or not in that of --labels: by its rows {told}")
+    if len(order) < length and not labels:
+        told = ",".join(order.get(position, "?") for position in range(length))
+        raise ValueError(
+            "another program wrote it again and left out what its labels are, and no row tells those that stand as ? "
+            f"in the order of its probabilities, {told}; name them all: --labels A,B,..., or take the file that "
+            "batchcls run wrote"
+        )
+    return tuple(labels) or tuple(order[position] for position in range(length))
+
+
+def _pairs(rows: pa.Table, answers: npt.NDArray[np.float32]) -> set[tuple[int, str]]:
+    """Which label stands in a row whose largest probability has which position; of rows with one largest alone."""
+    top = answers.max(axis=1)
+    said = np.asarray(rows["probability"].cast(pa.float32()).to_numpy(), np.float32)
+    if (np.abs(said - top) > _CLOSE).any():
+        raise ValueError("its column probability is not the largest of its probabilities")
+    clear = (answers == top[:, None]).sum(axis=1) == 1
+    words = _one(rows["label"].cast(pa.string())).dictionary_encode()
+    codes = np.stack([answers.argmax(axis=1), words.indices.to_numpy()], axis=1)[clear]
+    return {(int(position), str(words.dictionary[int(code)])) for position, code in np.unique(codes, axis=0)}
+
+
+def _matrix(column: pa.ChunkedArray) -> npt.NDArray[np.float32]:
+    """(rows, length) of lists that are all of one length, none of them null.
+
+    Raises:
+        ValueError: If they are not.
+    """
+    lengths = pc.unique(pc.list_value_length(column)).to_pylist()
+    if len(lengths) != 1 or not lengths[0]:
+        raise ValueError(f"its probabilities are lists of different lengths: {lengths[:3]}")
+    values: Any = pc.list_flatten(column).cast(pa.float32()).to_numpy()
+    return np.asarray(values, np.float32).reshape(-1, lengths[0])
+
+
+def _one(column: pa.ChunkedArray) -> pa.Array:
+    array = column.combine_chunks()
+    return array if isinstance(array, pa.Array) else pa.concat_arrays(array.chunks)
