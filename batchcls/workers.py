@@ -19,7 +19,7 @@ from batchcls.scoring import DeviceScorer, Share
 
 _SLIDES_AT_A_TIME = 64
 """Few enough that all devices end at about the same time."""
-_PATIENCE_S = 10.0
+_PATIENCE_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from click.testing import CliRunner, Result
 
 from batchcls.cli import main
 
-PATIENCE_S = 60.0
+PATIENCE_S = 600.0
+"""What nothing takes on however busy a machine, unless it hangs."""
 
 
 def run_arguments(*arguments: str | Path) -> list[str]:

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchcls.ahead import ahead, overlapped
+from tests.commandline import PATIENCE_S
 
-PATIENCE_S = 10.0
 SHORT_S = 0.05
 """Long enough for a thread to do what it must not do."""
 

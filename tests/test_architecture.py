@@ -8,6 +8,7 @@ from zipfile import ZipFile
 
 import pytest
 
+from tests.commandline import PATIENCE_S
 from tests.conftest import ROOT, draw
 
 HEAVY = {
@@ -29,7 +30,12 @@ except SystemExit as end:
 def loaded_by(*arguments: str | Path) -> set[str]:
     """The top-level modules that a process holds when its command has ended well."""
     process = subprocess.run(
-        [sys.executable, "-c", LOADED_BY, *arguments], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", LOADED_BY, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE_S,
     )
     return set(process.stdout.partition("LOADED")[2].split())
 
@@ -63,7 +69,7 @@ def test_the_wheel_holds_one_import_name(tmp_path: Path) -> None:
         [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, ROOT],
         check=True,
         capture_output=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
 
     (wheel,) = tmp_path.iterdir()

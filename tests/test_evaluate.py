@@ -22,7 +22,7 @@ from PIL import Image
 
 from batchcls.cli import main
 from batchcls.output import schema
-from tests.commandline import invoked
+from tests.commandline import PATIENCE_S, invoked
 from tests.conftest import draw
 
 LABELS = ("a", "b", "c")
@@ -587,7 +587,7 @@ def test_a_missing_library_is_named_with_its_cure(plain: tuple[Path, Path], tmp_
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
 
     assert process.returncode == 1

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from batchcls.errors import OutputError
+from tests.commandline import PATIENCE_S
 from tests.conftest import ROOT
 from tests.test_output import IDENTITY, opened, slides, write, written
 
@@ -53,7 +54,7 @@ sys.exit(os.waitstatus_to_exitcode(last) != 77)
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Outputs, each in a folder of its own, whose process was killed at its first, second, ... and last disk step."""
     folder = tmp_path_factory.mktemp("killed")
-    subprocess.run([sys.executable, "-c", KILLED_AT_EACH_STEP, folder], check=True, timeout=60, cwd=ROOT)
+    subprocess.run([sys.executable, "-c", KILLED_AT_EACH_STEP, folder], check=True, timeout=PATIENCE_S, cwd=ROOT)
     return folder
 
 

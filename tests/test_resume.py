@@ -50,7 +50,6 @@ def many(tmp_path_factory: pytest.TempPathFactory, images: list[Path]) -> Iterat
     shutil.rmtree(folder)
 
 
-@pytest.mark.timeout(120)
 def test_a_run_killed_again_and_again_ends_in_the_same_file(
     many: Path, tiny_engine: Path, tmp_path: Path, start: Start
 ) -> None:

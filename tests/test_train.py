@@ -27,7 +27,7 @@ from tests.commandline import PATIENCE_S, invoked, wait_for
 from tests.conftest import draw
 
 PER_CLASS = 24
-TRAIN_S = 150
+TRAIN_S = 1500
 
 
 def cells(folder: Path, per_class: int = PER_CLASS) -> Path:
