@@ -79,6 +79,21 @@ def engine(resnet: tuple[nn.Module, Path], fields: Path, tmp_path_factory: pytes
     return folder
 
 
+def test_a_verification_that_could_read_few_images_says_so_first(tiny_onnx: Path, fields: Path, tmp_path: Path) -> None:
+    shutil.copytree(fields, tmp_path / "slides")
+    for number in range(6):
+        (tmp_path / "slides" / f"broken{number}.jpg").write_bytes(b"\xff\xd8 no more")
+
+    result = built(
+        tiny_onnx, "--out", tmp_path / "e", "--labels", "a,b,c", "--verify", tmp_path / "slides", "--device", "cpu"
+    )
+
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[0] == (
+        "7 of 12 images below 'slides' could not be read, so the rest says little of them; see why with batchcls run"
+    )
+
+
 def test_the_engine_folder_says_what_it_is_and_how_far_it_agrees(
     engine: Path, resnet: tuple[nn.Module, Path], fields: Path
 ) -> None:

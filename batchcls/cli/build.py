@@ -113,6 +113,8 @@ def _build_folder(source: Path, out: Path, given: dict[str, Any], console: "Cons
         images=files["verify"],
         console=console,
     )
+    if warning := unread(manifest):
+        click.echo(warning)
     click.echo(f"{manifest.architecture} {manifest.precision} with {len(manifest.labels)} classes -> {out}")
     click.echo(agreement(manifest))
 
@@ -160,6 +162,17 @@ def plan(sidecar: "Sidecar") -> str:
     return (
         f"plan for {made.gpu or 'any card'} ({made.sm}), {made.module} {made.version}, {sidecar.precision}, "
         f"batches of {sidecar.batch_size}: {checked}"
+    )
+
+
+def unread(manifest: "Manifest") -> str:
+    """What is to be known first of a verification that could not read most of its images; empty of any other."""
+    found = manifest.verification
+    if found is None or found.unreadable <= found.images:
+        return ""
+    return (
+        f"{found.unreadable:,} of {found.images + found.unreadable:,} images below {found.folder!r} could not be read, so "
+        "the rest says little of them; see why with batchcls run"
     )
 
 

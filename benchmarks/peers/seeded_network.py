@@ -43,7 +43,7 @@ def made_telling(model: nn.Module, images: Tensor) -> None:
         mean = seen[0].mean(0)
         _, strengths, directions = torch.linalg.svd(seen[0] - mean, full_matrices=False)
         half = (last.out_features + 1) // 2
-        towards = 4 * directions[:half] / (strengths[:half, None] / len(images) ** 0.5)
+        towards = directions[:half] / (strengths[:half, None] / len(images) ** 0.5)
         weight = torch.stack([towards, -towards], 1).flatten(0, 1)[: last.out_features]
         last.weight.copy_(weight)
         last.bias.copy_(-weight @ mean)
