@@ -23,7 +23,7 @@ from batchcls.errors import RecipeError, SlidesError, VerificationError
 from batchcls.export import export, export_network
 from batchcls.file_names import printable
 from batchcls.manifest import ONNX, Manifest, Verification, sha256
-from batchcls.onnx_classifier import OnnxClassifier, load_classifier, own_answer, with_preprocessing
+from batchcls.onnx_classifier import OnnxClassifier, load_classifier, onnx_notes, own_answer, with_preprocessing
 from batchcls.postprocess import predictions
 from batchcls.probes import probe_pixels
 from batchcls.quantise import IMAGES, Quantised, quantised
@@ -93,7 +93,7 @@ def build(
             f"{str(checkpoint)!r} has {source.classes} classes, {named}; name them in its order: --labels A,B,..."
         )
     for note in source.notes:
-        console.print(note, highlight=False)
+        console.print(note, markup=False, highlight=False)
     with whole_folder(out) as folder:
         if calibrate and source.recipe.precision != "int8":
             raise RecipeError(f"{source.recipe.precision} needs nothing to calibrate with; leave --calibrate out")
@@ -129,7 +129,8 @@ def _read_weights(checkpoint: Path, recipe: Path | None, values: Mapping[str, An
 
 
 def _read_onnx(checkpoint: Path, recipe: Path | None, values: Mapping[str, Any]) -> _Source:
-    classifier = load_classifier(checkpoint, Recipe.compose(recipe, values).layout)
+    first = Recipe.compose(recipe, values)
+    classifier = load_classifier(checkpoint, first.layout, first.preprocess, first.output)
     found: dict[str, Any] = {"architecture": "onnx"}
     if classifier.size_px:
         found |= {"size_px": classifier.size_px, "shorter_px": max(classifier.size_px)}
@@ -149,8 +150,8 @@ def _read_onnx(checkpoint: Path, recipe: Path | None, values: Mapping[str, Any])
         recipe=full.with_values({"precision": precision, "layout": classifier.layout}),
         classes=classifier.classes,
         reference=Reference(tempered(own_answer(checkpoint, classifier), full.temperature), full.preprocess),
-        reference_name="Pillow, torchvision transforms, the ONNX file itself in float32 by OpenVINO",
-        notes=(),
+        reference_name="Pillow, torchvision transforms, the ONNX file itself by ONNX Runtime",
+        notes=onnx_notes(checkpoint, classifier, full.preprocess),
         write=lambda path: onnx.save(with_preprocessing(classifier, full.preprocess), path),
         network=lambda: classifier,
     )
@@ -160,7 +161,7 @@ def _exported(module: nn.Module, preprocess: Preprocess) -> OnnxClassifier:
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / ONNX
         export_network(module, preprocess, path)
-        return load_classifier(path)
+        return load_classifier(path, preprocess=preprocess, outputs="logits")
 
 
 def _write_int8(source: _Source, calibrate: Path | None, path: Path, console: Console) -> None:

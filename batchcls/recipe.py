@@ -14,6 +14,7 @@ from batchcls.records import Preprocess
 
 Precision = Literal["auto", "fp16", "bf16", "fp32", "int8"]
 Layout = Literal["auto", "NCHW", "NHWC"]
+Output = Literal["auto", "logits", "probabilities"]
 
 INPUT_PX = {"inception_v3": 299}
 """Networks that were not designed for 224 pixels."""
@@ -32,6 +33,8 @@ class Recipe:
     an ONNX classifier, which can otherwise be made int8 alone."""
     layout: Layout = "auto"
     """Of an ONNX classifier's own input; a checkpoint does not need it."""
+    output: Output = "auto"
+    """What an ONNX classifier's own output is. ``auto``: decided by what it answers to drawn images."""
     temperature: float = 1.0
     """That logits are divided by: above 1 the engine is less sure of itself than the trained network."""
     preprocess: Preprocess = field(default_factory=Preprocess)
@@ -43,6 +46,8 @@ class Recipe:
             raise RecipeError(f"precision is {self.precision!r}; use one of {get_args(Precision)}")
         if self.layout not in get_args(Layout):
             raise RecipeError(f"layout is {self.layout!r}; use one of {get_args(Layout)}")
+        if self.output not in get_args(Output):
+            raise RecipeError(f"output is {self.output!r}; use one of {get_args(Output)}")
         if len(set(self.labels)) != len(self.labels) or not all(label.strip() for label in self.labels):
             raise RecipeError(f"labels {list(self.labels)} must be different from one another and not empty")
 
