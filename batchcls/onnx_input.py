@@ -36,8 +36,8 @@ def input_warning(
     if steps and not plain:
         return (
             f"warning: the file itself begins with {', '.join(steps)} by constants, as one does that normalises its "
-            f"input, and the recipe normalises as well; if it was trained on pixels of 0 to 255, set in the recipe: {_BYTES}; "
-            f"if on 0 to 1: {_UNIT}"
+            f"input, and the recipe normalises as well; if it was trained on pixels of 0 to 255, "
+            f"set in the recipe: {_BYTES}; if on 0 to 1: {_UNIT}"
         )
     pixels = probe_pixels(size_px)
     logits = answer(normalised(pixels, preprocess))

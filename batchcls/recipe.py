@@ -1,7 +1,6 @@
 """How an engine is built: typed defaults, read from TOML."""
 
 import errno
-import json
 import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from batchcls.errors import RecipeError
+from batchcls.label_files import read_labels
 from batchcls.records import Preprocess
 
 Precision = Literal["auto", "fp16", "bf16", "fp32", "int8"]
@@ -84,30 +84,19 @@ class Recipe:
 
 
 def labels_of(text: str) -> tuple[str, ...]:
-    """Labels from ``a,b,c``, or from a file: one a line, a JSON list, or ImageFolder's class_to_idx as JSON.
+    """Labels from ``a,b,c``, or from a file that `read_labels` reads.
 
     Raises:
         RecipeError: If the file does not hold labels.
     """
     path = Path(text)
     try:
-        if not path.is_file():
-            return _split(text)
-        content = path.read_text(encoding="utf-8-sig")
-        if path.suffix != ".json":
-            return tuple(line.strip() for line in content.splitlines() if line.strip())
-        values = json.loads(content)
+        named = path.is_file()
     except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            return _split(text)
-        raise RecipeError(f"labels file {text!r} cannot be read: {error}") from error
-    except (ValueError, RecursionError) as error:
-        raise RecipeError(f"labels file {text!r} cannot be read: {error}") from error
-    if isinstance(values, dict) and sorted(map(str, values.values())) == sorted(map(str, range(len(values)))):
-        values = sorted(values, key=lambda label: int(values[label]))
-    if not isinstance(values, list) or not all(isinstance(label, str) for label in values):
-        raise RecipeError(f"labels file {text!r} must hold a list of labels, or an object of label to position")
-    return tuple(values)
+        if error.errno != errno.ENAMETOOLONG:
+            raise RecipeError(f"labels file {text!r} cannot be read: {error}") from error
+        named = False
+    return read_labels(path) if named else _split(text)
 
 
 def _split(text: str) -> tuple[str, ...]:
