@@ -21,7 +21,7 @@ NAMES = ("class_names", "classes", "label_names", "labels", "classnames")
 """Keys, in lower case, of a list, or of either of the two."""
 KEYS = (*NAME_TO_POSITION, *POSITION_TO_NAME, *NAMES)
 
-_LARGEST_BYTES = 2 << 20
+_LARGEST_BYTES = 1 << 20
 _NUMBERED = re.compile(r"(\d+)(?:\s*[\s:;,=]|[.)]\s)\s*(\S.*)")
 _NUMBERED_AFTER = re.compile(r"(\S.*?)\s*[:;,=\t]\s*(\d+)")
 _ENDING_IN_NUMBER = re.compile(r"(\S.*?) +(\d+)")
@@ -52,7 +52,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
 
 def labels_in_text(text: str, key: str) -> tuple[str, ...]:
-    """Labels from JSON, YAML, or what Python prints, of a file's metadata; see `labels_from`.
+    """Labels from JSON, YAML, ``a,b,c``, or what Python prints, of a file's metadata; see `labels_from`.
 
     Raises:
         UnclearLabelsError: If it holds none, or could be read in two ways.
@@ -60,7 +60,10 @@ def labels_in_text(text: str, key: str) -> tuple[str, ...]:
     if len(text) > _LARGEST_BYTES:
         raise UnclearLabelsError(f"it has {len(text):,} characters")
     try:
-        return labels_from(_yaml(text), key)
+        values = _yaml(text)
+        if isinstance(values, str):
+            values = [label.strip() for label in re.split(r"[,\n]", text)]
+        return labels_from(values, key)
     except (ValueError, RecursionError) as error:
         raise UnclearLabelsError(" ".join(str(error).split())) from error
 
@@ -96,7 +99,12 @@ def _parsed(suffix: str, text: str) -> tuple[str, ...]:
 
 
 def _yaml(text: str) -> Any:
-    import yaml  # only where labels are YAML: engines run without it
+    try:
+        import yaml  # only where labels are YAML: engines run without it
+    except ImportError as error:
+        raise RecipeError(
+            "labels in YAML need PyYAML, which is not installed; run: pip install 'batchcls[build]'"
+        ) from error
 
     class Loader(yaml.BaseLoader):  # type: ignore[misc, unused-ignore]
         """Makes nothing but text, lists and objects, and so leaves labels such as `No` as they are."""

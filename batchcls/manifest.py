@@ -56,6 +56,8 @@ class Manifest:
     """UTC, ISO 8601."""
     temperature: float = 1.0
     """That the logits of the trained network were divided by."""
+    weights: str = ""
+    """Where in the trained file the weights stand, if it holds several."""
     versions: Mapping[str, str] = field(default_factory=dict)
     reference: tuple[tuple[float, ...], ...] = ()
     """Float32 logits of the training framework for `batchcls.probes`, by image; empty in folders of older versions."""
@@ -102,6 +104,7 @@ class Manifest:
             labels=recipe.labels,
             preprocess=recipe.preprocess,
             temperature=recipe.temperature,
+            weights=str(values.get("weights", "")),
             versions={str(key): str(value) for key, value in values["versions"].items()},
             reference=reference,
             verification=verification and Verification(**verification),
