@@ -5,13 +5,17 @@ says: no class of a checkpoint is ever made, and nothing of it is imported.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 _LARGEST_BYTES = 4096
 """Of a NumPy scalar, or of an array that is looked into."""
+
+_DEEPEST = 4
+_MOST_VALUES = 10_000
+"""That are looked at in a file."""
 
 
 class Namespace:
@@ -58,6 +62,25 @@ class Array(Namespace):
             case (_, _, ElementType() as kind, _, content):
                 return content if isinstance(content, list) else kind.values(content)
         return []
+
+
+def named_values(about: Mapping[Any, Any], keys: Collection[str]) -> Iterator[tuple[str, Any]]:
+    """What stands under one of ``keys``, in lower case, wherever in what a file holds; and under which."""
+    yield from _named_values(about, keys, [_MOST_VALUES], 0)
+
+
+def _named_values(
+    values: Mapping[Any, Any], keys: Collection[str], left: list[int], depth: int
+) -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        left[0] -= 1
+        if left[0] < 0:
+            return
+        inner = value.attributes() if isinstance(value, Namespace) else value
+        if isinstance(name, str) and name.lower() in keys:
+            yield name.lower(), value
+        if isinstance(name, str) and isinstance(inner, Mapping) and depth < _DEEPEST:
+            yield from _named_values(inner, keys, left, depth + 1)
 
 
 def _scalar(kind: Any = None, content: Any = None) -> Any:

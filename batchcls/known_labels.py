@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from batchcls.errors import RecipeError
-from batchcls.harmless import Array, Namespace
+from batchcls.harmless import Array, named_values
 from batchcls.label_files import KEYS, UnclearLabelsError, labels_from, labels_in_text, read_labels
 
 BESIDE = (
@@ -25,8 +25,6 @@ BESIDE = (
 )
 """Files that tell of labels, in the folder of the trained file; with its name before theirs they win over the rest."""
 
-_DEEPEST = 4
-_MOST_VALUES = 10_000
 _PLACEHOLDER = re.compile(r"LABEL_\d+")
 """What transformers calls a class that nobody named."""
 _SHOWN = 12
@@ -77,25 +75,12 @@ def _inside(checkpoint: Path, about: Mapping[Any, Any]) -> Iterator[KnownLabels]
     """Labels under the keys that are known to tell of them, wherever in the file."""
     weights = f"save the weights alone: torch.save(model.state_dict(), {checkpoint.name!r})"
     remedy = "take it out of the file's metadata" if checkpoint.suffix == ".onnx" else weights
-    for key, value in _values(about, [_MOST_VALUES], 0):
+    for key, value in named_values(about, KEYS):
         try:
             labels = labels_in_text(value, key) if isinstance(value, str) else labels_from(_plain(value), key)
         except UnclearLabelsError:
             continue  # a number of classes, say
         yield KnownLabels(labels, f"{key!r} in {checkpoint.name!r}", remedy)
-
-
-def _values(values: Mapping[Any, Any], left: list[int], depth: int) -> Iterator[tuple[str, Any]]:
-    """What stands under one of `KEYS`, and how that is called; ``left`` counts down what may still be looked at."""
-    for name, value in values.items():
-        left[0] -= 1
-        if left[0] < 0 or not isinstance(name, str):
-            return
-        inner = value.attributes() if isinstance(value, Namespace) else value
-        if name.lower() in KEYS:
-            yield name.lower(), value
-        elif isinstance(inner, Mapping) and depth < _DEEPEST:
-            yield from _values(inner, left, depth + 1)
 
 
 def _plain(value: Any) -> Any:

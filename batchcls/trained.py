@@ -13,6 +13,7 @@ from batchcls.manifest import Manifest, sha256
 from batchcls.networks import ARCHITECTURES
 from batchcls.recipe import Recipe
 from batchcls.recorded import Recorded
+from batchcls.variants import variant_warnings
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +53,9 @@ def trained_file(checkpoint: Path, recipe: Path | None, values: Mapping[str, Any
     about = {**network.about, **({"labels": found["labels"]} if "labels" in found else {})}
     labels, notes = settled_labels(checkpoint, network.classes, named, about)
     ignored = tuple(f"left out, as no part of {network.architecture}: {name}" for name in network.ignored)
-    return TrainedFile(
-        checkpoint, network, full.with_values({"labels": labels}), (*_weights_notes(network), *notes, *ignored)
-    )
+    doubts = variant_warnings(network.module, network.architecture, full.preprocess.size_px, network.about)
+    notes = (*_weights_notes(network), *notes, *ignored, *doubts)
+    return TrainedFile(checkpoint, network, full.with_values({"labels": labels}), notes)
 
 
 def trained_file_of_engine(folder: Path, checkpoint: Path | None) -> TrainedFile:
