@@ -136,6 +136,8 @@ def _read_onnx(checkpoint: Path, recipe: Path | None, values: Mapping[str, Any])
     full = Recipe.compose(recipe, values, found)
     if full.preprocess.size_px != (classifier.size_px or full.preprocess.size_px):
         raise RecipeError(f"{str(checkpoint)!r} takes {classifier.size_px} pixels, not {full.preprocess.size_px}")
+    if classifier.normalises and (full.preprocess.mean, full.preprocess.std) != (found["mean"], found["std"]):
+        raise RecipeError(f"{str(checkpoint)!r} takes bytes, and normalises them itself; leave mean and std out")
     quantisable = classifier.precision == "fp32" and not classifier.normalises
     if full.precision not in ("auto", classifier.precision) and not (full.precision == "int8" and quantisable):
         raise RecipeError(

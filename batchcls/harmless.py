@@ -145,6 +145,7 @@ STAND_INS: tuple[tuple[Callable[..., Any], str], ...] = (
     (Array, "numpy.ndarray"),
     (ElementType, "numpy.dtype"),
     *((Namespace, f"numpy.{kind.__name__}") for kind in sorted(set(np.sctypeDict.values()), key=str)),
+    *((Namespace, f"numpy.dtypes.{name}") for name in dir(np.dtypes) if name.endswith("DType")),
     (_mapping, "collections.defaultdict"),
     (_sequence, "collections.deque"),
     (_sequence, "builtins.frozenset"),

@@ -97,7 +97,7 @@ def _check_batch(path: Path, model: onnx.ModelProto, layout: str, images: Normal
         reason = " ".join(str(error).split())
         raise CheckpointError(
             f"OpenVINO cannot run {str(path)!r} on several images at once: {reason[-_SHOWN_REASON:]}; "
-            "export it with a free batch axis"
+            "export it with a free batch axis, and operators of ONNX's own"
         ) from error
     if together.shape != expected.shape:
         raise CheckpointError(

@@ -105,4 +105,9 @@ def _beside(folder: Path, manifest: Manifest) -> Path:
 
 def _weights_notes(network: Network) -> tuple[str, ...]:
     taken = network.weights or "at the top of the file"
-    return tuple(f"weights {taken}; left out: {name}, which --weights {name} takes" for name in network.others)
+    return tuple(
+        f"weights {taken}; left out: {name}, which --weights {name} takes"
+        if name
+        else f"weights {taken}; left out: those at the top of the file"
+        for name in network.others
+    )

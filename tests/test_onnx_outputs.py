@@ -16,7 +16,7 @@ from rich.console import Console
 
 from batchcls.backends import open_engine
 from batchcls.build import build
-from batchcls.errors import CheckpointError
+from batchcls.errors import CheckpointError, RecipeError
 from batchcls.postprocess import predictions
 
 HEIGHT, WIDTH = 12, 9
@@ -273,6 +273,8 @@ def test_a_network_of_bytes_in_any_layout_is_judged_alike(batch: str | int, tmp_
     built(model, tmp_path)
 
     np.testing.assert_allclose(answered(tmp_path, drawn_pixels()), expected, atol=1e-5)
+    with pytest.raises(RecipeError, match="takes bytes, and normalises them itself; leave mean and std out"):
+        built(model, tmp_path, mean=(0.5, 0.5, 0.5))
 
 
 @pytest.mark.parametrize("closing_operator", ["Squeeze", "Gather"])
