@@ -25,6 +25,7 @@ BESIDE = (
 )
 """Files that tell of labels, in the folder of the trained file; with its name before theirs they win over the rest."""
 
+_OF_LABELS_ALONE = BESIDE[:4]
 _PLACEHOLDER = re.compile(r"LABEL_\d+")
 """What transformers calls a class that nobody named."""
 _SHOWN = 12
@@ -54,7 +55,7 @@ def settled_labels(
     """
     unclear: list[str] = []
     known = [*_inside(checkpoint, about), *_beside(checkpoint, unclear)]
-    known = [item for item in known if len(item.labels) == classes and not _anonymous(item.labels)]
+    known = [item for item in known if len(item.labels) == classes and _are_names(item.labels)]
     labels = named or (known[0].labels if known else ())
     if len(labels) != classes:
         told = "; ".join([f"{len(labels)} labels were named" if labels else "none was named", *unclear * (not labels)])
@@ -63,7 +64,7 @@ def settled_labels(
         )
     source = "the labels that were named are" if named else f"{known[0].source} says"
     for other in known:
-        if _alike(other.labels) != _alike(labels):
+        if not _agree(other.labels, labels):
             raise RecipeError(
                 f"{source} {_shown(labels)}, but {other.source} says {_shown(other.labels)}; "
                 f"correct what is wrong, or {other.remedy}"
@@ -97,16 +98,22 @@ def _beside(checkpoint: Path, unclear: list[str]) -> Iterator[KnownLabels]:
             try:
                 yield KnownLabels(read_labels(path), f"{path.name!r} beside it", f"move {path.name!r} elsewhere")
             except RecipeError as error:
-                unclear.append(str(error))
+                unclear += [str(error)] * (path.name in _OF_LABELS_ALONE)
 
 
-def _anonymous(labels: Sequence[str]) -> bool:
-    return all(_PLACEHOLDER.fullmatch(label) for label in labels)
+def _are_names(labels: Sequence[str]) -> bool:
+    """Whether labels tell classes apart, and were named by somebody."""
+    distinct = len(set(labels)) == len(labels) and all(label.strip() for label in labels)
+    return distinct and not all(_PLACEHOLDER.fullmatch(label) for label in labels)
 
 
-def _alike(labels: Sequence[str]) -> list[str]:
-    """Labels without case, blanks and signs, by which people tell no class from another."""
-    return [re.sub(r"[\W_]+", "", label.casefold()) or label for label in labels]
+def _agree(some: Sequence[str], others: Sequence[str]) -> bool:
+    """Whether labels are the same but for case; and for blanks and signs, where these tell no labels apart."""
+    plain = [[label.strip().casefold() for label in labels] for labels in (some, others)]
+    letters = [[re.sub(r"[\W_]+", "", label) for label in labels] for labels in plain]
+    simple = all(len(set(labels)) == len(labels) and all(labels) for labels in letters)
+    first, second = letters if simple else plain
+    return first == second
 
 
 def _shown(labels: Sequence[str]) -> str:

@@ -26,6 +26,9 @@ _WIDE = (TensorProto.FLOAT, TensorProto.DOUBLE)
 _MIXING = ("Gemm", "MatMul", "Conv", "ConvTranspose", "GlobalAveragePool", "AveragePool", "Einsum", "LSTM", "GRU")
 """Operators before which nothing is the closing of a classifier."""
 
+_BOUNDED = ("Tanh", "Sigmoid", "HardSigmoid", "Softmax", "Exp")
+"""Operators behind which no logits come, unless a logarithm follows."""
+
 
 class UnclearOutputsError(ValueError):
     """Outputs that are not one number for each of several classes; says what they are."""
@@ -107,7 +110,23 @@ def _kind(values: Values, everything: Values, closing: frozenset[str], told: str
             f"its answers lie within 0 and 1 and sum to {sums.min():.3g} to {sums.max():.3g}, which may be "
             'probabilities or logits; say which in a recipe: output = "probabilities", or "logits"'
         )
+    _refuse_changed(everything, closing)
     return "logits"
+
+
+def _refuse_changed(everything: Values, closing: frozenset[str]) -> None:
+    """Refuse probabilities that something was made of, which no softmax turns into them again."""
+    with np.errstate(over="ignore"):
+        total = np.exp(-everything.astype(np.float64)).sum(axis=1)
+    if np.abs(total - 1).max() <= _TOLERANCE:
+        raise UnclearOutputsError("it answers with negative logarithms of probabilities; export it without the sign")
+    bounded = [name for name in _BOUNDED if name in closing]
+    if bounded and "Log" not in closing:  # by which a probability becomes a logit again
+        raise UnclearOutputsError(
+            f"it ends in {bounded[0]}, but its answers, within {everything.min():.3g} and "
+            f"{everything.max():.3g}, are no probabilities; export it without what follows its last layer, or say in a "
+            'recipe: output = "logits"'
+        )
 
 
 def _kind_of_one(everything: Values, closing: frozenset[str], told: str) -> Kind:
@@ -121,12 +140,7 @@ def _kind_of_one(everything: Values, closing: frozenset[str], told: str) -> Kind
         )
     if within:
         return "probabilities"
-    bounded = [name for name in ("Tanh", "Sigmoid", "HardSigmoid", "Softmax") if name in closing]
-    if bounded and "Log" not in closing:  # by which a probability becomes a logit again
-        raise UnclearOutputsError(
-            f"its one output lies within {low:.3g} and {high:.3g} and ends in a {bounded[0]}, so it is neither a logit "
-            "nor a probability; export it without what follows its last layer"
-        )
+    _refuse_changed(everything, closing)
     return "logits"
 
 

@@ -160,6 +160,15 @@ def test_other_labels_than_the_known_ones_are_refused_and_both_shown(
     assert not (tmp_path / "engine").exists()
 
 
+def test_labels_that_only_a_sign_tells_apart_are_compared_with_it(tmp_path: Path) -> None:
+    torch.save({"state_dict": state(), "classes": ["CD4+", "CD4-", "CD8"]}, tmp_path / "m.pth")
+
+    result = built(tmp_path / "m.pth", "--labels", "CD4-,CD4+,CD8")
+
+    assert result.exit_code == 1
+    assert "are [CD4-, CD4+, CD8], but 'classes' in 'm.pth' says [CD4+, CD4-, CD8]" in result.stderr
+
+
 def test_labels_inside_and_beside_that_differ_are_refused(tmp_path: Path) -> None:
     inside(tmp_path / "m.pth")
     (tmp_path / "classes.txt").write_text("Benign\nEarly pre-B\nPro\n")

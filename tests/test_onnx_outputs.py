@@ -134,6 +134,7 @@ ENDINGS: dict[str, tuple[Ending, str, float]] = {
     "logits": (lambda net: net.scores, "logits", 1e-5),
     "softmax": (lambda net: softmax(net, net.scores), "shares", 1e-5),
     "softmax over the last axis": (lambda net: softmax(net, net.scores, -1), "shares", 1e-5),
+    "logarithm of softmax": (lambda net: net("Log", softmax(net, net.scores)), "logits", 1e-5),
     "log softmax": (lambda net: net("LogSoftmax", net.scores, axis=1), "logits", 1e-5),
     "softmax in parts": (lambda net: in_parts(net, stable=False), "shares", 1e-5),
     "stable softmax in parts": (lambda net: in_parts(net, stable=True), "shares", 1e-5),
@@ -344,12 +345,23 @@ REFUSED: dict[str, tuple[Ending, int, str]] = {
     "one tanh": (
         lambda net: net("Tanh", net("Gather", net.scores, np.array([0]), axis=1)),
         TensorProto.FLOAT,
-        "neither a logit nor a probability",
+        "answers, within .*, are no probabilities",
     ),
     "one percentage": (
         lambda net: net("Mul", one_sigmoid(net), net.f(100)),
         TensorProto.FLOAT,
-        "neither a logit nor a probability",
+        "answers, within .*, are no probabilities",
+    ),
+    "shares from -1 to 1": (
+        lambda net: net("Sub", net("Mul", softmax(net, net.scores), net.f(2)), net.f(1)),
+        TensorProto.FLOAT,
+        "it ends in Softmax, but its answers, within -1 and 1, are no probabilities",
+    ),
+    "unfinished shares": (lambda net: net("Exp", net.scores), TensorProto.FLOAT, "it ends in Exp"),
+    "a loss": (
+        lambda net: net("Neg", net("LogSoftmax", net.scores, axis=1)),
+        TensorProto.FLOAT,
+        "negative logarithms of probabilities",
     ),
     "a mean over the batch": (mixed_up, TensorProto.FLOAT, "export it with a free batch axis"),
 }
