@@ -15,25 +15,25 @@ from torch import nn
 
 from batchcls import machine
 from batchcls.backends import open_engine
-from batchcls.checkpoint import load_network
 from batchcls.contracts import Engine
 from batchcls.decoders import DEFAULT, open_decoder
 from batchcls.discover import Listing
 from batchcls.engine_folder import check_replaceable, whole_folder
-from batchcls.errors import RecipeError, SlidesError, VerificationError
+from batchcls.errors import CheckpointError, RecipeError, SlidesError, VerificationError
 from batchcls.export import export, export_network
 from batchcls.file_names import printable
+from batchcls.known_labels import settled_labels
 from batchcls.manifest import ONNX, Manifest, Verification, sha256
-from batchcls.onnx_classifier import OnnxClassifier, load_classifier, own_answer, with_preprocessing
+from batchcls.onnx_classifier import OnnxClassifier, load_classifier, onnx_notes, own_answer, with_preprocessing
 from batchcls.postprocess import predictions
 from batchcls.probe_selection import undecided_mixtures
 from batchcls.probes import probe_pixels
 from batchcls.quantise import IMAGES, Quantised, exact_logits, quantised
 from batchcls.recipe import Recipe
-from batchcls.recorded import Recorded
 from batchcls.records import Arithmetic, Logits, Preprocess
 from batchcls.reference import Reference, torch_answer
 from batchcls.temperature import temper, tempered
+from batchcls.trained import trained_file
 from batchcls.verify import check, check_export, compared, verify
 
 LEAST_AGREEMENT = 0.995
@@ -55,6 +55,8 @@ class _Source:
     """Writes the ONNX file of the engine folder."""
     network: Callable[[], OnnxClassifier]
     """The network alone, in float32, to be quantised."""
+    weights: str = ""
+    """Which of the file's weights, if it holds several."""
 
 
 def build(
@@ -86,14 +88,8 @@ def build(
     check_replaceable(out)
     read = _read_onnx if checkpoint.suffix == ".onnx" else _read_weights
     source = read(checkpoint, recipe, values)
-    labels = source.recipe.labels
-    if len(labels) != source.classes:
-        named = f"{len(labels)} labels were named" if labels else "none was named"
-        raise RecipeError(
-            f"{str(checkpoint)!r} has {source.classes} classes, {named}; name them in its order: --labels A,B,..."
-        )
     for note in source.notes:
-        console.print(note, highlight=False)
+        console.print(note, markup=False, highlight=False)
     with whole_folder(out) as folder:
         if calibrate and source.recipe.precision != "int8":
             raise RecipeError(f"{source.recipe.precision} needs nothing to calibrate with; leave --calibrate out")
@@ -113,24 +109,26 @@ def build(
 
 
 def _read_weights(checkpoint: Path, recipe: Path | None, values: Mapping[str, Any]) -> _Source:
-    found = Recorded.read(checkpoint).recipe
-    first = Recipe.compose(recipe, values, found)
-    network = load_network(checkpoint, first.architecture, transform_input=first.preprocess.transform_input)
-    full = Recipe.compose(recipe, {**values, "architecture": network.architecture}, found)
+    trained = trained_file(checkpoint, recipe, values)
+    network, full = trained.network, trained.recipe
     full = replace(full, precision="fp16" if full.precision == "auto" else full.precision)
     return _Source(
         recipe=full,
         classes=network.classes,
         reference=Reference(tempered(torch_answer(network.module), full.temperature), full.preprocess),
         reference_name="Pillow, torchvision transforms, torch float32",
-        notes=tuple(f"left out, as no part of {network.architecture}: {name}" for name in network.ignored),
+        notes=trained.notes,
         write=lambda path: export(network.module, full.preprocess, full.precision, path),
         network=lambda: _exported(network.module, full.preprocess),
+        weights=network.weights if network.others else "",
     )
 
 
 def _read_onnx(checkpoint: Path, recipe: Path | None, values: Mapping[str, Any]) -> _Source:
-    classifier = load_classifier(checkpoint, Recipe.compose(recipe, values).layout)
+    if "weights" in values:
+        raise CheckpointError(f"{str(checkpoint)!r} is ONNX, which holds one network alone; leave --weights out")
+    first = Recipe.compose(recipe, values)
+    classifier = load_classifier(checkpoint, first.layout, first.preprocess, first.output)
     found: dict[str, Any] = {"architecture": "onnx"}
     if classifier.size_px:
         found |= {"size_px": classifier.size_px, "shorter_px": max(classifier.size_px)}
@@ -139,6 +137,8 @@ def _read_onnx(checkpoint: Path, recipe: Path | None, values: Mapping[str, Any])
     full = Recipe.compose(recipe, values, found)
     if full.preprocess.size_px != (classifier.size_px or full.preprocess.size_px):
         raise RecipeError(f"{str(checkpoint)!r} takes {classifier.size_px} pixels, not {full.preprocess.size_px}")
+    if classifier.normalises and (full.preprocess.mean, full.preprocess.std) != (found["mean"], found["std"]):
+        raise RecipeError(f"{str(checkpoint)!r} takes bytes, and normalises them itself; leave mean and std out")
     quantisable = classifier.precision == "fp32" and not classifier.normalises
     if full.precision not in ("auto", classifier.precision) and not (full.precision == "int8" and quantisable):
         raise RecipeError(
@@ -146,12 +146,14 @@ def _read_onnx(checkpoint: Path, recipe: Path | None, values: Mapping[str, Any])
             "export it so, or leave --precision out"
         )
     precision = classifier.precision if full.precision == "auto" else full.precision
+    told = {item.key: item.value for item in classifier.model.metadata_props}
+    labels, notes = settled_labels(checkpoint, classifier.classes, full.labels, told)
     return _Source(
-        recipe=full.with_values({"precision": precision, "layout": classifier.layout}),
+        recipe=full.with_values({"precision": precision, "layout": classifier.layout, "labels": labels}),
         classes=classifier.classes,
         reference=Reference(tempered(own_answer(checkpoint, classifier), full.temperature), full.preprocess),
-        reference_name="Pillow, torchvision transforms, the ONNX file itself in float32 by OpenVINO",
-        notes=(),
+        reference_name="Pillow, torchvision transforms, the ONNX file itself by ONNX Runtime",
+        notes=notes + onnx_notes(checkpoint, classifier, full.preprocess),
         write=lambda path: onnx.save(with_preprocessing(classifier, full.preprocess), path),
         network=lambda: classifier,
     )
@@ -161,7 +163,7 @@ def _exported(module: nn.Module, preprocess: Preprocess) -> OnnxClassifier:
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / ONNX
         export_network(module, preprocess, path)
-        return load_classifier(path)
+        return load_classifier(path, preprocess=preprocess, outputs="logits")
 
 
 def _write_int8(source: _Source, calibrate: Path | None, path: Path, console: Console) -> None:
@@ -203,6 +205,7 @@ def _manifest(checkpoint: Path, name: str, source: _Source, folder: Path) -> Man
         temperature=recipe.temperature,
         checkpoint=printable(checkpoint.name),
         checkpoint_sha256=sha256(checkpoint),
+        weights=source.weights,
         onnx_sha256=sha256(folder / ONNX),
         built=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=machine.versions(),

@@ -1,9 +1,9 @@
 """A trained file becomes a network: whichever architecture its tensors fit."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torchvision
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from batchcls.errors import CheckpointError
 from batchcls.networks import ARCHITECTURES, LAST_LAYERS, TRANSFORMING, empty_network
-from batchcls.tensors import read_tensors
+from batchcls.tensors import read_tensors, read_trained
 
 _SHOWN = 4
 
@@ -26,16 +26,22 @@ class Network:
     """Float32, in eval mode, on the CPU: (N, 3, H, W) normalised to (N, classes) logits."""
     ignored: tuple[str, ...] = ()
     """Tensors beside the network, such as a loss function's weights."""
+    weights: str = ""
+    """Where in the file its weights stand, if not at the top."""
+    others: tuple[str, ...] = ()
+    """Where in the file other weights stand."""
+    about: Mapping[Any, Any] = field(default_factory=dict)
+    """The whole file: labels may be in it, and the name of an architecture."""
 
 
-def load_network(path: Path, architecture: str = "", *, transform_input: bool = False) -> Network:
+def load_network(path: Path, architecture: str = "", *, transform_input: bool = False, weights: str = "") -> Network:
     """The network that ``path`` holds the weights of.
 
-    Reads a state_dict saved by PyTorch or as safetensors: plain, or inside ``state_dict``, ``model_state_dict`` or
-    ``model``; under any one prefix; in any floating point type; with or without auxiliary heads; whose last layer
-    is a Linear, or a Sequential that holds one.
+    Reads a state_dict saved by PyTorch or as safetensors: plain, or under any key; under any one prefix; in any
+    floating point type; with or without auxiliary heads; whose last layer is a Linear, or a Sequential that holds one.
 
     Args:
+        weights: Which, if the file holds several; see `read_trained`.
         architecture: One of `ARCHITECTURES`; empty: the one that the tensors' names fit.
         transform_input: As torchvision's GoogLeNet and Inception v3 have it; a state_dict does not tell.
 
@@ -44,7 +50,8 @@ def load_network(path: Path, architecture: str = "", *, transform_input: bool = 
     """
     if architecture and architecture not in ARCHITECTURES:
         raise CheckpointError(f"architecture {architecture!r} is not known; known are {', '.join(ARCHITECTURES)}")
-    tensors = read_tensors(path)
+    trained = read_trained(path, weights)
+    tensors = trained.tensors
     fits = [_Fit.of(name, tensors) for name in ARCHITECTURES]
     closest = max(fits, key=lambda fit: fit.score)
     fit = next((fit for fit in fits if fit.architecture == architecture), closest)
@@ -56,7 +63,15 @@ def load_network(path: Path, architecture: str = "", *, transform_input: bool = 
     module.to_empty(device="cpu").load_state_dict(
         {name: fit.tensors.get(name, torch.zeros(())) for name in module.state_dict()}
     )
-    return Network(fit.architecture, fit.classes, module.eval().requires_grad_(False), fit.ignored)
+    return Network(
+        fit.architecture,
+        fit.classes,
+        module.eval().requires_grad_(False),
+        fit.ignored,
+        trained.weights,
+        trained.others,
+        trained.about,
+    )
 
 
 def starting_tensors(path: Path, architecture: str) -> tuple[dict[str, Tensor], int]:
@@ -147,7 +162,7 @@ def _prefix(wanted: Mapping[str, torch.Size], tensors: Mapping[str, Tensor]) -> 
     best = max(hits, key=lambda prefix: hits[prefix])
     rivals = sorted(prefix for prefix in hits if hits[prefix] == hits[best])
     if len(rivals) > 1 and hits[best] > len(wanted) / 2:
-        raise CheckpointError(f"the file holds several networks, under {rivals}; save only the one that is wanted")
+        raise CheckpointError(f"the file holds several networks, under {rivals}; choose one with --weights")
     return best
 
 

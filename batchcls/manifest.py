@@ -57,6 +57,8 @@ class Manifest:
     """UTC, ISO 8601."""
     temperature: float = 1.0
     """That the logits of the trained network were divided by."""
+    weights: str = ""
+    """Where in the trained file the weights stand, if it holds several."""
     versions: Mapping[str, str] = field(default_factory=dict)
     probes: tuple[Mixture, ...] = ()
     """Mixtures of `batchcls.probes`; empty in folders of older versions, whose probes are drawn as they are."""
@@ -114,6 +116,7 @@ class Manifest:
             labels=recipe.labels,
             preprocess=recipe.preprocess,
             temperature=recipe.temperature,
+            weights=str(values.get("weights", "")),
             versions={str(key): str(value) for key, value in values["versions"].items()},
             probes=_probes(values.get("probes", ()), reference),
             reference=reference,

@@ -8,15 +8,20 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx.compose
-import openvino as ov
 from google.protobuf.message import DecodeError
 from onnx import TensorProto, helper, numpy_helper
 
 from batchcls.errors import CheckpointError
+from batchcls.onnx_answers import Answers, typical_images
+from batchcls.onnx_input import input_warning
+from batchcls.onnx_outputs import Judgement
+from batchcls.onnx_session import Outputs
 from batchcls.records import Logits, NormalisedImages, Preprocess
 
-_FLOATS = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16"}
-_SHOWN_REASON = 400
+_FLOATS: dict[int, str] = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16"}
+_ANSWERS = (*_FLOATS, TensorProto.DOUBLE, TensorProto.BFLOAT16, TensorProto.UNDEFINED)
+_SMALLEST_CHANGE = 0.0005
+"""Of a probability, that is worth a line."""
 _LARGEST_BYTES = 2 << 30
 """What protobuf can hold in one message."""
 
@@ -26,56 +31,87 @@ class OnnxClassifier:
     """An ONNX file's network, and what it wants to be fed with."""
 
     model: onnx.ModelProto
+    """Answers float32 ``logits``, (N, classes)."""
     layout: str
     """``NCHW`` or ``NHWC``."""
     size_px: tuple[int, int] | None
     """Height and width; None if they are free."""
     precision: str
-    classes: int
+    outputs: Judgement
+    """What the file's own outputs are."""
     normalises: bool
     """It takes uint8, so it has a normalisation of its own."""
+    own: Callable[[NormalisedImages], Outputs]
+    """The file as it is: what it answers to normalised images, before anything was changed."""
+
+    @property
+    def classes(self) -> int:
+        return self.outputs.classes
 
 
-def load_classifier(path: Path, layout: str = "auto") -> OnnxClassifier:
-    """Read and check an ONNX classifier with one image input and one (N, classes) output.
+def load_classifier(
+    path: Path, layout: str = "auto", preprocess: Preprocess | None = None, outputs: str = "auto"
+) -> OnnxClassifier:
+    """Read and check an ONNX classifier with one image input and one output.
 
     Args:
         layout: ``NCHW``, ``NHWC``, or ``auto``: wherever the three channels are.
+        preprocess: Of the images that it is tried with; its size counts if the file's is free.
+        outputs: ``logits``, ``probabilities``, or ``auto``: what its answers to drawn images are.
 
     Raises:
         CheckpointError: If the file is damaged, or is no such classifier.
     """
-    try:
-        if path.stat().st_size > _LARGEST_BYTES:
-            raise CheckpointError(f"{str(path)!r} is larger than ONNX allows in one file")
-        model = onnx.load(path)
-        onnx.checker.check_model(model)
-        model = onnx.compose.add_prefix(model, "network/")  # so that no name of ours is taken
-    except (DecodeError, onnx.checker.ValidationError, ValueError, OSError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"{str(path)!r} cannot be read as ONNX: {reason}") from error
-    weights = {initializer.name for initializer in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in weights]
-    if len(inputs) != 1 or len(model.graph.output) != 1:
-        raise CheckpointError(
-            f"{str(path)!r} has {len(inputs)} inputs and {len(model.graph.output)} outputs; "
-            "a classifier has one each: export it again without the others"
-        )
-    element, shape = inputs[0].type.tensor_type.elem_type, _shape(inputs[0])
+    preprocess = preprocess or Preprocess()
+    model = _read(path)
+    given = _image_input(path, model)
+    element, shape = given.type.tensor_type.elem_type, _shape(given)
     if len(shape) != 4 or element not in (*_FLOATS, TensorProto.UINT8):
         kind = TensorProto.DataType.Name(element)
         raise CheckpointError(f"{str(path)!r} takes {kind} of shape {shape}; it must be float or uint8 images, rank 4")
     layout = _layout(path, shape, layout)
     height, width = shape[2:] if layout == "NCHW" else shape[1:3]
-    _answer_logits(path, model)
-    classes = _shape(onnx.shape_inference.infer_shapes(model).graph.output[0])[-1:]
-    if not classes or classes[0] is None:
-        raise CheckpointError(f"the output of {str(path)!r} has no fixed number of classes; export it with one")
     size_px = (height, width) if height and width else None
     weights_type = next((item.data_type for item in model.graph.initializer if item.data_type in _FLOATS), element)
-    return OnnxClassifier(
-        model, layout, size_px, _FLOATS.get(weights_type, "fp32"), classes[0], element == TensorProto.UINT8
-    )
+    precision = _FLOATS.get(weights_type, "fp32")
+    normalises = element == TensorProto.UINT8
+    images = typical_images(size_px or preprocess.size_px, preprocess, plain=normalises)
+    answers = Answers.tried(path, model, layout, images, outputs, precision)
+    return OnnxClassifier(answers.model, layout, size_px, precision, answers.judgement, normalises, answers.own)
+
+
+def _read(path: Path) -> onnx.ModelProto:
+    try:
+        if path.stat().st_size > _LARGEST_BYTES:
+            raise CheckpointError(f"{str(path)!r} is larger than ONNX allows in one file")
+        model = onnx.load(path)
+        onnx.checker.check_model(model)
+        return onnx.compose.add_prefix(model, "network/")  # so that no name of ours is taken
+    except (DecodeError, onnx.checker.ValidationError, ValueError, OSError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"{str(path)!r} cannot be read as ONNX: {reason}") from error
+
+
+def _image_input(path: Path, model: onnx.ModelProto) -> onnx.ValueInfoProto:
+    """The one input of a file that has one output, too."""
+    weights = {initializer.name for initializer in model.graph.initializer}
+    inputs: list[onnx.ValueInfoProto] = [value for value in model.graph.input if value.name not in weights]
+    if len(inputs) != 1 or len(model.graph.output) != 1:
+        raise CheckpointError(
+            f"{str(path)!r} has {len(inputs)} inputs and {len(model.graph.output)} outputs; "
+            "a classifier has one each: export it again without the others"
+        )
+    (output,) = model.graph.output
+    element = output.type.tensor_type.elem_type
+    if not output.type.HasField("tensor_type") or element not in _ANSWERS:
+        kind = TensorProto.DataType.Name(element) if output.type.HasField("tensor_type") else "no tensor"
+        raise CheckpointError(
+            f"{str(path)!r} answers {kind}, such as the position of a class; batchcls needs a number for each class: "
+            "export it without its last ArgMax"
+        )
+    if not any(output.name in node.output for node in model.graph.node):
+        raise CheckpointError(f"{str(path)!r} answers with its own input; it is no classifier")
+    return inputs[0]
 
 
 def with_preprocessing(classifier: OnnxClassifier, preprocess: Preprocess) -> onnx.ModelProto:
@@ -119,82 +155,28 @@ def with_preprocessing(classifier: OnnxClassifier, preprocess: Preprocess) -> on
     return model
 
 
+def onnx_notes(path: Path, classifier: OnnxClassifier, preprocess: Preprocess) -> tuple[str, ...]:
+    """What is worth knowing of an ONNX file that becomes an engine, a line each."""
+    notes = []
+    if (change := classifier.outputs.change) >= _SMALLEST_CHANGE:
+        notes.append(f"the file's probabilities are made to sum to 1, which changes one by up to {change:.4f}")
+    if not classifier.normalises:
+        warning = input_warning(classifier.model, own_answer(path, classifier), preprocess.size_px, preprocess)
+        notes += [warning] if warning else []
+    return tuple(notes)
+
+
 def own_answer(path: Path, classifier: OnnxClassifier) -> Callable[[NormalisedImages], Logits]:
-    """How the ONNX file itself answers: in float32, one image at a time, whatever batch it was exported for.
-
-    Raises:
-        CheckpointError: If OpenVINO cannot run what was read from ``path``.
-    """
-    core = ov.Core()
-    try:
-        model = core.read_model(classifier.model.SerializeToString())
-        shape = model.input(0).partial_shape
-        shape[0] = 1  # of a free batch size OpenVINO 2026.4 computes int8 wrongly
-        model.reshape(shape)
-        compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"OpenVINO cannot run {str(path)!r}: {reason[-_SHOWN_REASON:]}") from error
-    axes = (0, 1, 2, 3) if classifier.layout == "NCHW" else (0, 2, 3, 1)
-
-    def answer(images: NormalisedImages) -> Logits:
-        ordered = images.transpose(axes)
-        if classifier.normalises:  # by itself, so here nothing but the scale was changed
-            ordered = np.rint(ordered * 255).astype(np.uint8)
-        ordered = np.ascontiguousarray(ordered, compiled.input(0).element_type.to_dtype())
-        return np.concatenate([compiled({0: image[None]})[0] for image in ordered])
-
-    return answer
-
-
-def _answer_logits(path: Path, model: onnx.ModelProto) -> None:
-    """Make the output float32 ``logits``, in place: a closing Softmax goes, a closing Sigmoid becomes two classes."""
-    graph = model.graph
-    output = graph.output[0]
-    last, name, classes = _last_step(graph), output.name, _shape(output)[-1:]
-    if last is None:
-        raise CheckpointError(f"{str(path)!r} answers with its own input; it is no classifier")
-    if last.op_type in ("Softmax", "Sigmoid"):
-        name = last.input[0]
-    if last.op_type == "Sigmoid":
-        if classes != (1,):
-            raise CheckpointError(
-                f"{str(path)!r} ends in a Sigmoid over {classes} outputs, so an image may have several labels at once; "
-                "batchcls gives each just one"
-            )
-        # softmax((0, x)) is (1 - sigmoid(x), sigmoid(x))
-        graph.node.append(helper.make_node("Sub", [name, name], ["first_logit"]))
-        graph.node.append(helper.make_node("Concat", ["first_logit", name], ["both_logits"], axis=1))
-        name, classes = "both_logits", (2,)
-    if output.type.tensor_type.elem_type == TensorProto.FLOAT:
-        graph.node.append(helper.make_node("Identity", [name], ["logits"]))
-    else:
-        graph.node.append(helper.make_node("Cast", [name], ["logits"], to=TensorProto.FLOAT))
-    graph.output.remove(output)
-    graph.output.append(helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", *classes]))
-    _drop_unused(graph)
-
-
-def _last_step(graph: onnx.GraphProto) -> onnx.NodeProto | None:
-    """What makes the output, but for changes of its type; None if nothing does."""
-    makers = {name: node for node in graph.node for name in node.output}
-    last = makers.get(graph.output[0].name)
-    while last is not None and last.op_type in ("Cast", "Identity"):
-        last = makers.get(last.input[0])
-    return last
-
-
-def _drop_unused(graph: onnx.GraphProto) -> None:
-    """Remove the steps whose results nobody uses any more, in place."""
-    used = {graph.output[0].name}
-    for node in reversed(list(graph.node)):
-        if used.isdisjoint(node.output):
-            graph.node.remove(node)
-        else:
-            used.update(node.input)
+    """How the file at ``path`` itself answers, as logits: of probabilities their logarithms."""
+    return lambda images: classifier.outputs.logits(classifier.own(images))
 
 
 def _layout(path: Path, shape: tuple[int | None, ...], asked: str) -> str:
+    if 1 in (shape[1], shape[3]) and 3 not in (shape[1], shape[3]):
+        raise CheckpointError(
+            f"{str(path)!r} takes {shape}, one channel of grey, and batchcls feeds three of colour; export it with "
+            "three, for example behind a first layer that turns R, G and B to grey as training did"
+        )
     found = {layout for layout, axis in (("NCHW", 1), ("NHWC", 3)) if shape[axis] == 3}
     if asked != "auto" and (asked in found or not found):
         return asked

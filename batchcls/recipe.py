@@ -1,7 +1,6 @@
 """How an engine is built: typed defaults, read from TOML."""
 
 import errno
-import json
 import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
@@ -10,10 +9,12 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from batchcls.errors import RecipeError
+from batchcls.label_files import read_labels
 from batchcls.records import Preprocess
 
 Precision = Literal["auto", "fp16", "bf16", "fp32", "int8"]
 Layout = Literal["auto", "NCHW", "NHWC"]
+Output = Literal["auto", "logits", "probabilities"]
 
 INPUT_PX = {"inception_v3": 299}
 """Networks that were not designed for 224 pixels."""
@@ -32,6 +33,8 @@ class Recipe:
     an ONNX classifier, which can otherwise be made int8 alone."""
     layout: Layout = "auto"
     """Of an ONNX classifier's own input; a checkpoint does not need it."""
+    output: Output = "auto"
+    """What an ONNX classifier's own output is. ``auto``: decided by what it answers to drawn images."""
     temperature: float = 1.0
     """That logits are divided by: above 1 the engine is less sure of itself than the trained network."""
     preprocess: Preprocess = field(default_factory=Preprocess)
@@ -43,6 +46,8 @@ class Recipe:
             raise RecipeError(f"precision is {self.precision!r}; use one of {get_args(Precision)}")
         if self.layout not in get_args(Layout):
             raise RecipeError(f"layout is {self.layout!r}; use one of {get_args(Layout)}")
+        if self.output not in get_args(Output):
+            raise RecipeError(f"output is {self.output!r}; use one of {get_args(Output)}")
         if len(set(self.labels)) != len(self.labels) or not all(label.strip() for label in self.labels):
             raise RecipeError(f"labels {list(self.labels)} must be different from one another and not empty")
 
@@ -79,30 +84,19 @@ class Recipe:
 
 
 def labels_of(text: str) -> tuple[str, ...]:
-    """Labels from ``a,b,c``, or from a file: one a line, a JSON list, or ImageFolder's class_to_idx as JSON.
+    """Labels from ``a,b,c``, or from a file that `read_labels` reads.
 
     Raises:
         RecipeError: If the file does not hold labels.
     """
     path = Path(text)
     try:
-        if not path.is_file():
-            return _split(text)
-        content = path.read_text(encoding="utf-8-sig")
-        if path.suffix != ".json":
-            return tuple(line.strip() for line in content.splitlines() if line.strip())
-        values = json.loads(content)
+        named = path.is_file()
     except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            return _split(text)
-        raise RecipeError(f"labels file {text!r} cannot be read: {error}") from error
-    except (ValueError, RecursionError) as error:
-        raise RecipeError(f"labels file {text!r} cannot be read: {error}") from error
-    if isinstance(values, dict) and sorted(map(str, values.values())) == sorted(map(str, range(len(values)))):
-        values = sorted(values, key=lambda label: int(values[label]))
-    if not isinstance(values, list) or not all(isinstance(label, str) for label in values):
-        raise RecipeError(f"labels file {text!r} must hold a list of labels, or an object of label to position")
-    return tuple(values)
+        if error.errno != errno.ENAMETOOLONG:
+            raise RecipeError(f"labels file {text!r} cannot be read: {error}") from error
+        named = False
+    return read_labels(path) if named else _split(text)
 
 
 def _split(text: str) -> tuple[str, ...]:

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from batchcls.checkpoint import Network, load_network
-from batchcls.errors import CheckpointError, EngineError, RecipeError
+from batchcls.errors import CheckpointError, EngineError
 from batchcls.file_names import original
+from batchcls.known_labels import settled_labels
 from batchcls.manifest import Manifest, sha256
 from batchcls.networks import ARCHITECTURES
 from batchcls.recipe import Recipe
 from batchcls.recorded import Recorded
+from batchcls.variants import variant_warnings
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +23,15 @@ class TrainedFile:
     checkpoint: Path
     network: Network
     recipe: Recipe
+    notes: tuple[str, ...] = ()
+    """What is worth knowing of how it was read, a line each."""
 
 
 def trained_file(checkpoint: Path, recipe: Path | None, values: Mapping[str, Any]) -> TrainedFile:
-    """A trained file with what the recipe, ``values`` by the names of its keys, and the file itself tell of it.
+    """A trained file with what the recipe, ``values``, and the file itself tell of it.
+
+    Args:
+        values: By the keys of a recipe; and ``weights``, which of the file's, if it holds several.
 
     Raises:
         CheckpointError: If the file cannot be read, is another network than was said, or an ONNX file.
@@ -35,12 +42,20 @@ def trained_file(checkpoint: Path, recipe: Path | None, values: Mapping[str, Any
             f"{str(checkpoint)!r} is an ONNX file, whose layers cannot be looked into; "
             "Grad-CAM needs the checkpoint that it was exported from: batchcls explain CHECKPOINT ..."
         )
+    values = dict(values)
+    weights = values.pop("weights", "")
     found = Recorded.read(checkpoint).recipe
     first = Recipe.compose(recipe, values, found)
-    network = load_network(checkpoint, first.architecture, transform_input=first.preprocess.transform_input)
-    return _fitting(
-        checkpoint, network, Recipe.compose(recipe, {**values, "architecture": network.architecture}, found)
-    )
+    transform_input = first.preprocess.transform_input
+    network = load_network(checkpoint, first.architecture, transform_input=transform_input, weights=weights)
+    full = Recipe.compose(recipe, {**values, "architecture": network.architecture}, found)
+    named = Recipe.compose(recipe, values).labels
+    about = {**network.about, **({"labels": found["labels"]} if "labels" in found else {})}
+    labels, notes = settled_labels(checkpoint, network.classes, named, about)
+    ignored = tuple(f"left out, as no part of {network.architecture}: {name}" for name in network.ignored)
+    doubts = variant_warnings(network.module, network.architecture, full.preprocess.size_px, network.about)
+    notes = (*_weights_notes(network), *notes, *ignored, *doubts)
+    return TrainedFile(checkpoint, network, full.with_values({"labels": labels}), notes)
 
 
 def trained_file_of_engine(folder: Path, checkpoint: Path | None) -> TrainedFile:
@@ -69,7 +84,12 @@ def trained_file_of_engine(folder: Path, checkpoint: Path | None) -> TrainedFile
         manifest.architecture, manifest.labels, temperature=manifest.temperature, preprocess=manifest.preprocess
     )
     transform_input = manifest.preprocess.transform_input
-    return _fitting(path, load_network(path, manifest.architecture, transform_input=transform_input), recipe)
+    network = load_network(path, manifest.architecture, transform_input=transform_input, weights=manifest.weights)
+    if len(recipe.labels) != network.classes:
+        raise EngineError(
+            f"engine {str(folder)!r} names {len(recipe.labels)} labels, {str(path)!r} has {network.classes}"
+        )
+    return TrainedFile(path, network, recipe)
 
 
 def _beside(folder: Path, manifest: Manifest) -> Path:
@@ -83,10 +103,11 @@ def _beside(folder: Path, manifest: Manifest) -> Path:
     )
 
 
-def _fitting(checkpoint: Path, network: Network, recipe: Recipe) -> TrainedFile:
-    if len(recipe.labels) != network.classes:
-        named = f"{len(recipe.labels)} labels were named" if recipe.labels else "none was named"
-        raise RecipeError(
-            f"{str(checkpoint)!r} has {network.classes} classes, {named}; name them in its order: --labels A,B,..."
-        )
-    return TrainedFile(checkpoint, network, recipe)
+def _weights_notes(network: Network) -> tuple[str, ...]:
+    taken = network.weights or "at the top of the file"
+    return tuple(
+        f"weights {taken}; left out: {name}, which --weights {name} takes"
+        if name
+        else f"weights {taken}; left out: those at the top of the file"
+        for name in network.others
+    )

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 @click.option("--recipe", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A TOML file.")
 @click.option("--architecture", help="Default: the one that the weights fit.")
 @click.option("--labels", metavar="FILE|A,B,...", help="In the order of the network's outputs.")
+@click.option("--weights", metavar="KEY", help="Which of a checkpoint that holds several, such as ema.")
 @click.option(
     "--precision",
     type=click.Choice(["fp16", "bf16", "fp32", "int8"]),
@@ -171,8 +172,8 @@ def unread(manifest: "Manifest") -> str:
     if found is None or found.unreadable <= found.images:
         return ""
     return (
-        f"{found.unreadable:,} of {found.images + found.unreadable:,} images below {found.folder!r} could not be read, so "
-        "the rest says little of them; see why with batchcls run"
+        f"{found.unreadable:,} of {found.images + found.unreadable:,} images below {found.folder!r} could not be read, "
+        "so the rest says little of them; see why with batchcls run"
     )
 
 

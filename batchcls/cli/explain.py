@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @click.option("--recipe", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A TOML file.")
 @click.option("--architecture", help="Default: the one that the weights fit.")
 @click.option("--labels", metavar="FILE|A,B,...", help="In the order of the network's outputs.")
+@click.option("--weights", metavar="KEY", help="Which of a checkpoint that holds several, such as ema.")
 @click.option("--class", "label", metavar="LABEL", help="What to look for.  [default: each image's predicted label]")
 @click.option(
     "--from",
@@ -56,6 +57,7 @@ def explain(
     recipe: Path | None,
     architecture: str | None,
     labels: str | None,
+    weights: str | None,
     overwrite: bool,
     **asked: Any,
 ) -> None:
@@ -64,7 +66,7 @@ def explain(
     MODEL is a trained file, as for build, or an engine folder, whose trained file must be at hand. SLIDES are folders
     and files; or choose images by what was predicted, with --from.
     """
-    given: dict[str, Any] = {"architecture": architecture, "labels": labels}
+    given: dict[str, Any] = {"architecture": architecture, "labels": labels, "weights": weights}
     given = {key: value for key, value in given.items() if value is not None}
     _check_model(model, checkpoint, [*(["recipe"] if recipe else []), *given])
     _check_images(slides, asked)
@@ -79,6 +81,8 @@ def explain(
         given["labels"] = labels_of(given["labels"])
     with library_noise_hidden() as console:
         loaded = trained_file_of_engine(model, checkpoint) if model.is_dir() else trained_file(model, recipe, given)
+        for note in loaded.notes:
+            console.print(note, markup=False, highlight=False)
         explained = explain_images(loaded, out, Asked(slides, **asked), overwrite=overwrite, console=console)
     click.echo(summary(explained, out))
 
