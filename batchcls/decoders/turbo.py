@@ -1,4 +1,4 @@
-"""Decode JPEGs with libjpeg-turbo, large ones at a reduced scale, and the rest with DALI: the fast way on a CPU."""
+"""Decode JPEGs with libjpeg-turbo, large ones at a reduced scale, and the rest with Pillow: the fast way on a CPU."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import numpy as np
 import simplejpeg
 
 from batchcls.decoders.batching import CPU_GROUP_PIXELS, BatchingDecoder
-from batchcls.decoders.dali import DaliGroup
+from batchcls.decoders.pillow import decoded
 from batchcls.decoders.reader import Encoded
 from batchcls.decoders.resample import quickly
 from batchcls.records import Pixels, Preprocess
@@ -36,36 +36,38 @@ class _TurboGroup:
 
     def __init__(self, preprocess: Preprocess, *, threads: int) -> None:
         self._preprocess = preprocess
-        self._dali = DaliGroup(preprocess, quickly, threads=threads)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="turbo")
+
+    def part(self, item: Encoded) -> str:
+        return "suspect" if item.header.suspect else "sound"
 
     def __call__(self, group: Sequence[Encoded]) -> Pixels:
         pixels = np.empty((len(group), *self._preprocess.size_px, 3), np.uint8)
-        done = self._pool.map(self._jpeg_into, pixels, group)
-        left = [row for row, is_done in enumerate(done) if not is_done]
-        pixels[left] = self._dali([group[row] for row in left])
+        list(self._pool.map(self._decode_into, pixels, group))
         return pixels
 
     def close(self) -> None:
         self._pool.shutdown()
-        self._dali.close()
 
-    def _jpeg_into(self, row: Pixels, item: Encoded) -> bool:
-        """Whether ``row`` now holds the file's pixels; else they are DALI's to decode."""
-        if item.suspect or not item.plain_jpeg:
-            return False
-        left, top, right, bottom = self._preprocess.region(item.width, item.height)
+    def _decode_into(self, row: Pixels, item: Encoded) -> None:
+        row[:] = self._jpeg(item) if item.header.plain_jpeg else self._other(item)
+
+    def _other(self, item: Encoded) -> Pixels:
+        return decoded(item, self._preprocess, quickly)
+
+    def _jpeg(self, item: Encoded) -> Pixels:
+        header = item.header
+        left, top, right, bottom = self._preprocess.region(header.width, header.height)
         height, width = self._preprocess.size_px
         reduction = min((right - left) / width, (bottom - top) / height)
         reduced = reduction >= _LEAST_REDUCTION
         try:
             image = simplejpeg.decode_jpeg(
                 item.data,
-                min_width=math.ceil(item.width / reduction) if reduced else 0,
-                min_height=math.ceil(item.height / reduction) if reduced else 0,
+                min_width=math.ceil(header.width / reduction) if reduced else 0,
+                min_height=math.ceil(header.height / reduction) if reduced else 0,
                 min_factor=_LEAST_REDUCTION,
             )
-        except ValueError:  # what libjpeg warns of; whether it is fatal is DALI's to say, as for every other file
-            return False
-        row[:] = quickly(image, self._preprocess, (item.width, item.height))
-        return True
+        except ValueError:  # what libjpeg warns of; whether it is fatal is Pillow's to say, as for every other file
+            return self._other(item)
+        return quickly(image, self._preprocess, (header.width, header.height))

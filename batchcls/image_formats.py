@@ -1,0 +1,268 @@
+"""Which image files are used, and the pixels that Pillow makes of them: one answer for training and for running."""
+
+import io
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageFile
+from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
+
+from batchcls.records import FailureKind, Pixels
+
+_LARGEST_PIXEL_BYTES = 8
+"""Four channels of 16 bits: what an uncompressed file can hold for each pixel."""
+_OVERHEAD_BYTES = 16 << 20
+"""Room for headers, color profiles and thumbnails."""
+
+_FORMATS = {
+    b"\xff\xd8": "JPEG",
+    b"\x89PNG": "PNG",
+    b"BM": "BMP",
+    b"\x28\0\0\0": "DIB",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"II+\0": "TIFF",
+    b"MM\0+": "TIFF",
+    b"RIFF": "WEBP",
+    b"\0\0\0\x0cjP": "JPEG2000",
+    b"\xff\x4f\xff\x51": "JPEG2000",
+    **{b"P%d" % kind: "PPM" for kind in range(1, 7)},
+}
+"""By a file's first bytes, the one format that Pillow is asked for. PostScript, which it has others run, is not one."""
+_UNREADABLE = {b"GIF8": "GIF", b"\xff\x0a": "JPEG XL", b"\0\0\0\x0cJXL": "JPEG XL"}
+_MODES = frozenset(("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB"))
+"""Pillow's modes of at most 8 bits a channel that it turns into RGB."""
+_TOO_DEEP = "its colours are not stored in 8 bits each; convert it to 8-bit RGB"
+"""Decoders scale 16 bits to 8 in ways that differ by up to 254 of 255: such a probability would mean nothing."""
+_WHOLE_SLIDE = "whole slides are not decoded; cut them into tiles"
+_SLIDE_ENDINGS = (".svs", ".ndpi")
+_NDPI_FORMAT_FLAG = 65420
+_IMAGE_WIDTH, _BITS_PER_SAMPLE, _COMPRESSION, _IMAGE_DESCRIPTION = 256, 258, 259, 270
+
+_MOST_SCANS = 1000
+"""Thousands of scans of a few bytes each make libjpeg work for hours. The limit leaves room for what looks like one in
+a color profile, or in a film that a camera has appended. Source: https://cure53.de/pentest-report_libjpeg-turbo.pdf."""
+_END_MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
+_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_BASELINE, _EXTENDED, _PROGRESSIVE = 0xC0, 0xC1, 0xC2
+"""Of Huffman coding; other frames are lossless, hierarchical or arithmetic."""
+_IN_ONE_SCAN = np.isin(np.arange(256), [0x00, *range(0xD0, 0xD8), _END_OF_IMAGE])
+"""(256,) True for what may follow a byte 0xFF in a sound scan: a stuffed zero, restarts, the image's end."""
+_BETWEEN_SCANS = np.isin(np.arange(256), [0xC4, _START_OF_SCAN])
+_MARKERS_IN_SCANS = {
+    _BASELINE: _IN_ONE_SCAN,
+    _EXTENDED: _IN_ONE_SCAN,
+    _PROGRESSIVE: _IN_ONE_SCAN | _BETWEEN_SCANS,
+}
+_PLAIN_SAMPLING = (b"\x11", *(luma + b"\x11\x11" for luma in (b"\x11", b"\x21", b"\x22", b"\x12", b"\x41")))
+"""Sampling factors of grey; of 4:4:4, 4:2:2, 4:2:0, 4:4:0 and 4:1:1."""
+
+
+class RefusedError(ValueError):
+    """A file that no decoder need try; carries what its `batchcls.records.Failure` says."""
+
+    def __init__(self, kind: FailureKind, reason: str, width: int | None = None, height: int | None = None) -> None:
+        super().__init__(f"{kind}: {reason}")
+        self.details = (kind, reason, width, height)
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a file says of itself before any pixel is decoded."""
+
+    format: str
+    """Pillow's name for it."""
+    width: int
+    height: int
+    """Of the image as decoded: a TIFF is turned by its Orientation tag, as Pillow does; other formats are not."""
+    suspect: bool
+    """The mark that its format ends with is missing, so decoding it is likely to fail."""
+    plain_jpeg: bool
+    """A whole JPEG of the usual kinds, of which libjpeg-turbo's own interface gives Pillow's pixels."""
+
+
+def largest_bytes(max_pixels: int) -> int:
+    """The size of the largest file that can hold ``max_pixels``."""
+    return max_pixels * _LARGEST_PIXEL_BYTES + _OVERHEAD_BYTES
+
+
+def examine(name: str, data: bytes, max_pixels: int) -> Header:
+    """The header of a file called ``name``.
+
+    Raises:
+        RefusedError: If it is no image that Pillow decodes to 8 bits a channel without rounding off more.
+    """
+    if name.lower().endswith(_SLIDE_ENDINGS):
+        raise RefusedError("unsupported", _WHOLE_SLIDE)
+    format_ = _format(data)
+    if format_ == "WEBP":  # Pillow takes memory for such an image when it opens it
+        (width, height), reason = _webp_size(data), ""
+    else:
+        image = _opened(format_, data)
+        (width, height), reason = image.size, _unsupported(image, data)
+    if width <= 0 or height <= 0:
+        raise RefusedError("corrupt", f"its header says {width}x{height} pixels")
+    if width * height > max_pixels:
+        reason = f"{width}x{height} is {width * height:,} pixels; the limit is {max_pixels:,} (--max-pixels)"
+        raise RefusedError("too large", reason, *(side if side < 2**31 else None for side in (width, height)))
+    if reason:
+        raise RefusedError("unsupported", reason, width, height)
+    if format_ == "JPEG" and (scans := int(_markers(data, 0)[_START_OF_SCAN])) > _MOST_SCANS:
+        raise RefusedError("corrupt", f"it has {scans:,} scans; a sound progressive JPEG has about ten", width, height)
+    mark = _END_MARKS.get(format_)
+    suspect = mark is not None and mark not in data[-64:]
+    return Header(format_, width, height, suspect, format_ == "JPEG" and _is_plain(data))
+
+
+def decode(data: bytes, header: Header) -> Pixels:
+    """(H, W, 3) uint8 RGB: the pixels that training sees; raises anything if Pillow cannot decode them."""
+    with Image.open(io.BytesIO(data), formats=(header.format,)) as image:
+        image.load()
+        if image.size != (header.width, header.height):
+            raise ValueError("its headers contradict one another")
+        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _format(data: bytes) -> str:
+    for magic, name in _UNREADABLE.items():
+        if data.startswith(magic):
+            raise RefusedError("unsupported", f"{name} is not decoded; convert it to PNG")
+    if data[4:8] == b"ftyp":
+        raise RefusedError("unsupported", "HEIC and AVIF are not decoded; convert it to PNG")
+    format_ = next((name for magic, name in _FORMATS.items() if data.startswith(magic)), None)
+    if format_ is None or (format_ == "WEBP" and data[8:12] != b"WEBP"):
+        raise RefusedError("not an image", f"it begins with {data[:8]!r}")
+    return format_
+
+
+def _opened(format_: str, data: bytes) -> ImageFile.ImageFile:
+    """The image, of which Pillow has read no more than the header."""
+    Image.MAX_IMAGE_PIXELS = None  # it would warn, and raise what is no ValueError; `examine` checks the size
+    try:
+        return Image.open(io.BytesIO(data), formats=(format_,))
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever a plugin raises, it is of this one file
+        unsupported = format_ == "JPEG" and _is_deep(data)
+        reason = _TOO_DEEP if unsupported else _unknown_tiff(data) if format_ == "TIFF" else ""
+        if reason:
+            raise RefusedError("unsupported", reason) from error
+        raise RefusedError("corrupt", f"it begins as {format_}, but cannot be read as such") from error
+
+
+def _unsupported(image: ImageFile.ImageFile, data: bytes) -> str:
+    """Why an image that Pillow opens is not decoded all the same; empty if it is."""
+    arguments = image.tile[0].args if image.tile else ()
+    if isinstance(image, TiffImageFile) and _is_whole_slide(image.tag_v2):
+        return _WHOLE_SLIDE
+    # Of a damaged fax, a TIFF of one bit, decoders give away what lay in memory before.
+    fax = image.format == "TIFF" and image.mode == "1"
+    deep = image.mode[0] in "IF" or ";16" in str(image.tile) or (image.format == "JPEG2000" and _j2k_depth(data) > 8)
+    if image.format == "PPM" and isinstance(arguments, tuple):
+        deep |= int(arguments[-1]) > 255
+    if fax or deep:
+        return _TOO_DEEP
+    return (
+        "" if image.mode in _MODES else f"{image.format} of mode {image.mode} is not decoded; convert it to 8-bit RGB"
+    )
+
+
+def _is_whole_slide(tags: ImageFileDirectory_v2) -> bool:
+    """Whether a scanner has left its mark, whatever the file is called now."""
+    return _NDPI_FORMAT_FLAG in tags or str(tags.get(_IMAGE_DESCRIPTION, "")).startswith("Aperio")
+
+
+def _unknown_tiff(data: bytes) -> str:
+    """Why Pillow does not open a TIFF that has a first page; empty if it has none."""
+    try:
+        tags = ImageFileDirectory_v2(data[: 16 if data[2] == 43 else 8])  # BigTIFF, or not
+        stream = io.BytesIO(data)
+        stream.seek(tags.next)
+        tags.load(stream)
+        compression, bits, is_page = tags.get(_COMPRESSION, 1), tags.get(_BITS_PER_SAMPLE, (1,)), _IMAGE_WIDTH in tags
+    except Exception:  # noqa: BLE001  # it was not opened, and why is all that is asked
+        return ""
+    if not is_page:
+        return ""
+    if _is_whole_slide(tags):
+        return _WHOLE_SLIDE
+    if max(bits) > 8:
+        return _TOO_DEEP
+    return f"a TIFF of this layout, with compression {compression}, is not decoded; convert it to 8-bit RGB"
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """Source: https://developers.google.com/speed/webp/docs/riff_container."""
+    try:
+        if data[12:16] == b"VP8 ":
+            width, height = struct.unpack_from("<HH", data, 26)
+            return width & 0x3FFF, height & 0x3FFF
+        if data[12:16] == b"VP8L":
+            (bits,) = struct.unpack_from("<I", data, 21)
+            return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+        if data[12:16] == b"VP8X":
+            width, height = (int.from_bytes(data[start : start + 3], "little") + 1 for start in (24, 27))
+            return width, height
+    except struct.error:
+        pass
+    raise RefusedError("corrupt", "it begins as WEBP, but cannot be read as such")
+
+
+def _j2k_depth(data: bytes) -> int:
+    """The most bits of a JPEG 2000's components, as its codestream says.
+
+    Source: ITU-T T.800, A.5.1 (SIZ) and I.4 (boxes).
+    """
+    start = 0
+    while data[start : start + 4] != b"\xff\x4f\xff\x51":  # SOC, then SIZ
+        length, kind = struct.unpack_from(">I4s", data, start)
+        header = 16 if length == 1 else 8
+        start += header if kind == b"jp2c" else struct.unpack_from(">Q", data, start + 8)[0] if length == 1 else length
+    (components,) = struct.unpack_from(">H", data, start + 40)
+    return 1 + max((depth & 0x7F for depth in data[start + 42 : start + 42 + 3 * components : 3]), default=0)
+
+
+def _markers(data: bytes, start: int) -> npt.NDArray[np.int64]:
+    """(256,) how often a byte 0xFF stands before each byte, from ``start`` on; other threads can run meanwhile."""
+    values = np.frombuffer(data, np.uint8)[start:]
+    return np.bincount(values[np.flatnonzero(values[:-1] == 0xFF) + 1], minlength=256)
+
+
+@dataclass(frozen=True, slots=True)
+class _JpegFrame:
+    """The first frame header of a JPEG, and where its first scan begins."""
+
+    marker: int
+    depth: int
+    """Bits a channel."""
+    sampling: bytes
+    scan: int
+
+
+def _jpeg_frame(data: bytes) -> _JpegFrame | None:
+    """None if there is none before the first scan. Source: ITU-T T.81, B.2."""
+    position, frame = 2, None
+    while position + 4 <= len(data) and data[position] == 0xFF and data[position + 1] != _START_OF_SCAN:
+        marker, end = data[position + 1], position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+        if marker in _FRAMES and frame is None and end - position > 10:
+            frame = marker, data[position + 4], data[position + 11 : end : 3]
+        position = end
+    return frame and _JpegFrame(*frame, scan=position)
+
+
+def _is_deep(data: bytes) -> bool:
+    frame = _jpeg_frame(data)
+    return frame is not None and frame.depth > 8
+
+
+def _is_plain(data: bytes) -> bool:
+    frame = _jpeg_frame(data)
+    if frame is None or frame.depth != 8 or frame.sampling not in _PLAIN_SAMPLING:
+        return False
+    allowed = _MARKERS_IN_SCANS.get(frame.marker)
+    # What else there is may be damage: libjpeg would end there, DALI would fill up with grey.
+    markers = _markers(data, frame.scan + 2)
+    return allowed is not None and markers[_END_OF_IMAGE] > 0 and not markers[~allowed].any()
