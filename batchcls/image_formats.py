@@ -36,6 +36,8 @@ _MODES = frozenset(("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "Y
 """Pillow's modes of at most 8 bits a channel that it turns into RGB."""
 _TOO_DEEP = "its colours are not stored in 8 bits each; convert it to 8-bit RGB"
 """Decoders scale 16 bits to 8 in ways that differ by up to 254 of 255: such a probability would mean nothing."""
+_LONGEST_SIDE = 1_000_000
+"""No image to classify is longer, but a file of some kilobytes can be, and would take gigabytes to resample."""
 _WHOLE_SLIDE = "whole slides are not decoded; cut them into tiles"
 _SLIDE_ENDINGS = (".svs", ".ndpi")
 _NDPI_FORMAT_FLAG = 65420
@@ -101,13 +103,9 @@ def examine(name: str, data: bytes, max_pixels: int) -> Header:
     if format_ == "WEBP":  # Pillow takes memory for such an image when it opens it
         (width, height), reason = _webp_size(data), ""
     else:
-        image = _opened(format_, data)
+        image = _opened_or_refused(format_, data)
         (width, height), reason = image.size, _unsupported(image, data)
-    if width <= 0 or height <= 0:
-        raise RefusedError("corrupt", f"its header says {width}x{height} pixels")
-    if width * height > max_pixels:
-        reason = f"{width}x{height} is {width * height:,} pixels; the limit is {max_pixels:,} (--max-pixels)"
-        raise RefusedError("too large", reason, *(side if side < 2**31 else None for side in (width, height)))
+    _check_size(width, height, max_pixels)
     if reason:
         raise RefusedError("unsupported", reason, width, height)
     if format_ == "JPEG" and (scans := int(_markers(data, 0)[_START_OF_SCAN])) > _MOST_SCANS:
@@ -119,11 +117,29 @@ def examine(name: str, data: bytes, max_pixels: int) -> Header:
 
 def decode(data: bytes, header: Header) -> Pixels:
     """(H, W, 3) uint8 RGB: the pixels that training sees; raises anything if Pillow cannot decode them."""
-    with Image.open(io.BytesIO(data), formats=(header.format,)) as image:
+    with _opened(header.format, data) as image:
         image.load()
         if image.size != (header.width, header.height):
             raise ValueError("its headers contradict one another")
         return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _opened(format_: str, data: bytes) -> ImageFile.ImageFile:
+    """The image, of which Pillow has read no more than the header."""
+    Image.MAX_IMAGE_PIXELS = None  # it would warn, and raise what is no ValueError; `examine` checks the size
+    return Image.open(io.BytesIO(data), formats=(format_,))
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width <= 0 or height <= 0:
+        raise RefusedError("corrupt", f"its header says {width}x{height} pixels")
+    reason = ""
+    if width * height > max_pixels:
+        reason = f"{width}x{height} is {width * height:,} pixels; the limit is {max_pixels:,} (--max-pixels)"
+    elif max(width, height) > _LONGEST_SIDE:
+        reason = f"{width}x{height} has a side of more than {_LONGEST_SIDE:,} pixels"
+    if reason:
+        raise RefusedError("too large", reason, *(side if side < 2**31 else None for side in (width, height)))
 
 
 def _format(data: bytes) -> str:
@@ -138,16 +154,15 @@ def _format(data: bytes) -> str:
     return format_
 
 
-def _opened(format_: str, data: bytes) -> ImageFile.ImageFile:
-    """The image, of which Pillow has read no more than the header."""
-    Image.MAX_IMAGE_PIXELS = None  # it would warn, and raise what is no ValueError; `examine` checks the size
+def _opened_or_refused(format_: str, data: bytes) -> ImageFile.ImageFile:
     try:
-        return Image.open(io.BytesIO(data), formats=(format_,))
+        return _opened(format_, data)
     except MemoryError:
         raise
     except Exception as error:  # whatever a plugin raises, it is of this one file
-        unsupported = format_ == "JPEG" and _is_deep(data)
-        reason = _TOO_DEEP if unsupported else _unknown_tiff(data) if format_ == "TIFF" else ""
+        reason = _unknown_tiff(data) if format_ == "TIFF" else ""
+        if format_ == "JPEG" and (frame := _jpeg_frame(data)) and frame.depth > 8:
+            reason = _TOO_DEEP
         if reason:
             raise RefusedError("unsupported", reason) from error
         raise RefusedError("corrupt", f"it begins as {format_}, but cannot be read as such") from error
@@ -251,11 +266,6 @@ def _jpeg_frame(data: bytes) -> _JpegFrame | None:
             frame = marker, data[position + 4], data[position + 11 : end : 3]
         position = end
     return frame and _JpegFrame(*frame, scan=position)
-
-
-def _is_deep(data: bytes) -> bool:
-    frame = _jpeg_frame(data)
-    return frame is not None and frame.depth > 8
 
 
 def _is_plain(data: bytes) -> bool:

@@ -35,7 +35,9 @@ _FILTERS = {
 
 def open(preprocess: Preprocess, *, batch_size: int, threads: int, max_pixels: int, device: str) -> BatchingDecoder:
     """The decoder of `batchcls.decoders.open_decoder`."""
-    if device == "cpu":
+    if (
+        device == "cpu" or preprocess.interpolation == "nearest"
+    ):  # DALI takes other pixels than Pillow where two are near
         group: DaliGroup | GraphGroup = DaliGroup(preprocess, threads=threads)
     else:
         group = GraphGroup(preprocess, batch_size=batch_size, threads=threads, device=device)
@@ -80,7 +82,7 @@ class DaliGroup:
         return pixels
 
     def _resampled(self, image: Pixels) -> Pixels:
-        return exactly(image, self._preprocess, (image.shape[1], image.shape[0]))
+        return exactly(image, self._preprocess)
 
 
 class GraphGroup:

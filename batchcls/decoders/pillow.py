@@ -45,4 +45,4 @@ class PillowGroup:
 
 def decoded(item: Encoded, preprocess: Preprocess, resample: Resample) -> Pixels:
     """A file's pixels, as Pillow decodes them, in the engine's size."""
-    return resample(image_formats.decode(item.data, item.header), preprocess, (item.header.width, item.header.height))
+    return resample(image_formats.decode(item.data, item.header), preprocess)

@@ -9,6 +9,7 @@ from PIL import Image
 from batchcls.records import Pixels, Preprocess
 
 _PILLOW_FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
@@ -18,34 +19,49 @@ _VECTOR_FILTERS = {
     "bicubic": FilterType.catmull_rom,
     "lanczos": FilterType.lanczos3,
 }
+_MOST_PIXELS_BETWEEN = 64_000_000
+"""Of an image that has been resampled in one direction: a long, narrow one can take a thousand times its own memory."""
 
-Resample = Callable[[Pixels, Preprocess, tuple[int, int]], Pixels]
-"""From an image, (H, W, 3) uint8 RGB, to the engine's pixels, which the caller owns. The last argument is width and
-height in the file, of which the image may be a reduced version."""
+Resample = Callable[[Pixels, Preprocess], Pixels]
+"""From an image, (H, W, 3) uint8 RGB, to the engine's pixels, which the caller owns."""
 
 
-def exactly(image: Pixels, preprocess: Preprocess, stored_size: tuple[int, int]) -> Pixels:
+def exactly(image: Pixels, preprocess: Preprocess) -> Pixels:
     """The `Resample` of training: stretched images are bit for bit what torchvision makes of them.
 
-    Of cropped ones, only the crop is resampled, which differs from torchvision's resizing and then cropping by at most
-    2 of 255.
+    So are cropped ones whose pixels are taken from the nearest place. Of others only the crop is resampled, which
+    differs from torchvision's resizing and then cropping by at most 2 of 255.
     """
     if _is_wanted(image, preprocess):
         return image
     height, width = preprocess.size_px
-    resampling, box = _PILLOW_FILTERS[preprocess.interpolation], _box(image, preprocess, stored_size)
-    return np.asarray(Image.fromarray(image).resize((width, height), resampling, box=box))
+    resampling = _PILLOW_FILTERS[preprocess.interpolation]
+    left, top, right, bottom = _box(image, preprocess)
+    whole = Image.fromarray(image)
+    if (
+        preprocess.interpolation == "nearest" and preprocess.resize == "shorter"
+    ):  # a box would round its places otherwise
+        scaled_width, scaled_height, across, down = preprocess.crop(*whole.size)
+        if scaled_width * scaled_height <= _MOST_PIXELS_BETWEEN:
+            scaled = whole.resize((scaled_width, scaled_height), resampling)
+            return np.asarray(scaled.crop((across, down, across + width, down + height)))
+    if image.shape[0] * width > _MOST_PIXELS_BETWEEN:  # Pillow begins with the rows
+        whole = whole.resize((image.shape[1], height), resampling, box=(0, top, image.shape[1], bottom))
+        top, bottom = 0, height
+    return np.asarray(whole.resize((width, height), resampling, box=(left, top, right, bottom)))
 
 
-def quickly(image: Pixels, preprocess: Preprocess, stored_size: tuple[int, int]) -> Pixels:
+def quickly(image: Pixels, preprocess: Preprocess) -> Pixels:
     """The `Resample` of the fast way: an eighth of the time, and no more than 1 of 255 from `exactly`.
 
     Filters that overshoot (bicubic, lanczos) differ by up to 4 where they do.
     """
+    height, width = preprocess.size_px
+    if preprocess.interpolation == "nearest" or image.shape[1] * height > _MOST_PIXELS_BETWEEN:
+        return exactly(image, preprocess)
     if _is_wanted(image, preprocess):
         return image
-    height, width = preprocess.size_px
-    left, top, right, bottom = _box(image, preprocess, stored_size)
+    left, top, right, bottom = _box(image, preprocess)
     source = ImageData(image.shape[1], image.shape[0], PixelType.U8x3, image.tobytes())
     target = ImageData(width, height, PixelType.U8x3)
     options = ResizeOptions(
@@ -61,8 +77,8 @@ def _is_wanted(image: Pixels, preprocess: Preprocess) -> bool:
     return image.shape[:2] == preprocess.size_px and preprocess.resize == "stretch"
 
 
-def _box(image: Pixels, preprocess: Preprocess, stored_size: tuple[int, int]) -> tuple[float, float, float, float]:
+def _box(image: Pixels, preprocess: Preprocess) -> tuple[float, float, float, float]:
     """What of ``image`` the engine is to see: left, top, right and bottom in its pixels."""
-    across, down = (side / stored for side, stored in zip(image.shape[1::-1], stored_size, strict=True))
-    left, top, right, bottom = preprocess.region(*stored_size)
-    return left * across, top * down, min(right * across, image.shape[1]), min(bottom * down, image.shape[0])
+    height, width = image.shape[:2]
+    left, top, right, bottom = preprocess.region(width, height)
+    return left, top, min(right, width), min(bottom, height)
