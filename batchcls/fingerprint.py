@@ -13,7 +13,7 @@ def fingerprint(file: str) -> bytes:
 
     Raises:
         OSError: If the file cannot be read.
-        ValueError: If it is no image that `batchcls run` decodes; or SyntaxError, which Pillow raises as well.
+        ValueError: If it is no image that `batchcls run` decodes; or whatever Pillow raises of damaged pixels.
     """
     with open(file, "rb") as stream:
         if os.fstat(stream.fileno()).st_size > largest_bytes(_LARGEST_PIXELS):

@@ -175,7 +175,8 @@ def _unsupported(image: ImageFile.ImageFile, data: bytes) -> str:
         return _WHOLE_SLIDE
     # Of a damaged fax, a TIFF of one bit, decoders give away what lay in memory before.
     fax = image.format == "TIFF" and image.mode == "1"
-    deep = image.mode[0] in "IF" or ";16" in str(image.tile) or (image.format == "JPEG2000" and _j2k_depth(data) > 8)
+    deep = image.mode[0] in "IF" or (image.format == "JPEG2000" and _j2k_depth(data) > 8)
+    deep |= image.format in ("PNG", "TIFF") and ";16" in str(image.tile)
     if image.format == "PPM" and isinstance(arguments, tuple):
         deep |= int(arguments[-1]) > 255
     if fax or deep:

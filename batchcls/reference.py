@@ -54,7 +54,10 @@ class Reference:
 
     def _read(self, file: str) -> NormalisedImages | None:
         try:
-            with Image.open(file) as image:
+            with (
+                open(file, "rb") as stream,
+                Image.open(stream) as image,
+            ):  # by its name Pillow maps some, and turns those wrongly
                 return np.asarray(self._transform(image.convert("RGB")).numpy())
         except (OSError, ValueError, SyntaxError):
             return None
