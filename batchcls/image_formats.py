@@ -5,10 +5,10 @@ import struct
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageFile
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
+from batchcls.jpeg_markers import jpeg_header
 from batchcls.records import FailureKind, Pixels
 
 _LARGEST_PIXEL_BYTES = 8
@@ -46,21 +46,9 @@ _IMAGE_WIDTH, _BITS_PER_SAMPLE, _COMPRESSION, _IMAGE_DESCRIPTION = 256, 258, 259
 _MOST_SCANS = 1000
 """Thousands of scans of a few bytes each make libjpeg work for hours. The limit leaves room for what looks like one in
 a color profile, or in a film that a camera has appended. Source: https://cure53.de/pentest-report_libjpeg-turbo.pdf."""
+_USUAL_BMP = struct.pack("<IHI", 40, 24, 0)
+"""Bytes of the header, bits a pixel, and no compression."""
 _END_MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
-_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
-_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_BASELINE, _EXTENDED, _PROGRESSIVE = 0xC0, 0xC1, 0xC2
-"""Of Huffman coding; other frames are lossless, hierarchical or arithmetic."""
-_IN_ONE_SCAN = np.isin(np.arange(256), [0x00, *range(0xD0, 0xD8), _END_OF_IMAGE])
-"""(256,) True for what may follow a byte 0xFF in a sound scan: a stuffed zero, restarts, the image's end."""
-_BETWEEN_SCANS = np.isin(np.arange(256), [0xC4, _START_OF_SCAN])
-_MARKERS_IN_SCANS = {
-    _BASELINE: _IN_ONE_SCAN,
-    _EXTENDED: _IN_ONE_SCAN,
-    _PROGRESSIVE: _IN_ONE_SCAN | _BETWEEN_SCANS,
-}
-_PLAIN_SAMPLING = (b"\x11", *(luma + b"\x11\x11" for luma in (b"\x11", b"\x21", b"\x22", b"\x12", b"\x41")))
-"""Sampling factors of grey; of 4:4:4, 4:2:2, 4:2:0, 4:4:0 and 4:1:1."""
 
 
 class RefusedError(ValueError):
@@ -100,19 +88,18 @@ def examine(name: str, data: bytes, max_pixels: int) -> Header:
     if name.lower().endswith(_SLIDE_ENDINGS):
         raise RefusedError("unsupported", _WHOLE_SLIDE)
     format_ = _format(data)
-    if format_ == "WEBP":  # Pillow takes memory for such an image when it opens it
-        (width, height), reason = _webp_size(data), ""
-    else:
-        image = _opened_or_refused(format_, data)
-        (width, height), reason = image.size, _unsupported(image, data)
+    jpeg = jpeg_header(data) if format_ == "JPEG" else None
+    size = (jpeg.width, jpeg.height) if jpeg and jpeg.ordinary and jpeg.plain else _size_of_others(format_, data)
+    (width, height), reason = (size, "") if size else _by_pillow(format_, data)
     _check_size(width, height, max_pixels)
     if reason:
         raise RefusedError("unsupported", reason, width, height)
-    if format_ == "JPEG" and (scans := int(_markers(data, 0)[_START_OF_SCAN])) > _MOST_SCANS:
-        raise RefusedError("corrupt", f"it has {scans:,} scans; a sound progressive JPEG has about ten", width, height)
+    if jpeg and jpeg.scans > _MOST_SCANS:
+        told = f"it has {jpeg.scans:,} scans; a sound progressive JPEG has about ten"
+        raise RefusedError("corrupt", told, width, height)
     mark = _END_MARKS.get(format_)
     suspect = mark is not None and mark not in data[-64:]
-    return Header(format_, width, height, suspect, format_ == "JPEG" and _is_plain(data))
+    return Header(format_, width, height, suspect, jpeg is not None and jpeg.plain)
 
 
 def decode(data: bytes, header: Header) -> Pixels:
@@ -154,14 +141,26 @@ def _format(data: bytes) -> str:
     return format_
 
 
-def _opened_or_refused(format_: str, data: bytes) -> ImageFile.ImageFile:
+def _size_of_others(format_: str, data: bytes) -> tuple[int, int] | None:
+    """Width and height where it takes no more than a look; None where Pillow has to read the header."""
+    if format_ == "WEBP":  # Pillow would take memory for the image
+        return _webp_size(data)
+    if format_ == "BMP" and data[14:18] + data[28:34] == _USUAL_BMP:
+        width, height = struct.unpack_from("<ii", data, 18)
+        return (width, height) if width > 0 and height > 0 else None
+    return None
+
+
+def _by_pillow(format_: str, data: bytes) -> tuple[tuple[int, int], str]:
+    """Width and height, and why the image is not decoded all the same; empty if it is."""
     try:
-        return _opened(format_, data)
+        image = _opened(format_, data)
+        return image.size, _unsupported(image, data)
     except MemoryError:
         raise
     except Exception as error:  # whatever a plugin raises, it is of this one file
         reason = _unknown_tiff(data) if format_ == "TIFF" else ""
-        if format_ == "JPEG" and (frame := _jpeg_frame(data)) and frame.depth > 8:
+        if format_ == "JPEG" and jpeg_header(data).depth > 8:
             reason = _TOO_DEEP
         if reason:
             raise RefusedError("unsupported", reason) from error
@@ -235,45 +234,11 @@ def _j2k_depth(data: bytes) -> int:
     start = 0
     while data[start : start + 4] != b"\xff\x4f\xff\x51":  # SOC, then SIZ
         length, kind = struct.unpack_from(">I4s", data, start)
-        header = 16 if length == 1 else 8
-        start += header if kind == b"jp2c" else struct.unpack_from(">Q", data, start + 8)[0] if length == 1 else length
+        if length == 1:
+            (length,) = struct.unpack_from(">Q", data, start + 8)
+            start += 8 if kind == b"jp2c" else 0
+        if length < 8 and kind != b"jp2c":
+            raise ValueError(f"a box of {length} bytes")
+        start += 8 if kind == b"jp2c" else length
     (components,) = struct.unpack_from(">H", data, start + 40)
     return 1 + max((depth & 0x7F for depth in data[start + 42 : start + 42 + 3 * components : 3]), default=0)
-
-
-def _markers(data: bytes, start: int) -> npt.NDArray[np.int64]:
-    """(256,) how often a byte 0xFF stands before each byte, from ``start`` on; other threads can run meanwhile."""
-    values = np.frombuffer(data, np.uint8)[start:]
-    return np.bincount(values[np.flatnonzero(values[:-1] == 0xFF) + 1], minlength=256)
-
-
-@dataclass(frozen=True, slots=True)
-class _JpegFrame:
-    """The first frame header of a JPEG, and where its first scan begins."""
-
-    marker: int
-    depth: int
-    """Bits a channel."""
-    sampling: bytes
-    scan: int
-
-
-def _jpeg_frame(data: bytes) -> _JpegFrame | None:
-    """None if there is none before the first scan. Source: ITU-T T.81, B.2."""
-    position, frame = 2, None
-    while position + 4 <= len(data) and data[position] == 0xFF and data[position + 1] != _START_OF_SCAN:
-        marker, end = data[position + 1], position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-        if marker in _FRAMES and frame is None and end - position > 10:
-            frame = marker, data[position + 4], data[position + 11 : end : 3]
-        position = end
-    return frame and _JpegFrame(*frame, scan=position)
-
-
-def _is_plain(data: bytes) -> bool:
-    frame = _jpeg_frame(data)
-    if frame is None or frame.depth != 8 or frame.sampling not in _PLAIN_SAMPLING:
-        return False
-    allowed = _MARKERS_IN_SCANS.get(frame.marker)
-    # What else there is may be damage: libjpeg would end there, DALI would fill up with grey.
-    markers = _markers(data, frame.scan + 2)
-    return allowed is not None and markers[_END_OF_IMAGE] > 0 and not markers[~allowed].any()
