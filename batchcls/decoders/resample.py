@@ -54,9 +54,9 @@ def exactly(image: Pixels, preprocess: Preprocess) -> Pixels:
 
 
 def quickly(image: Pixels, preprocess: Preprocess) -> Pixels:
-    """The `Resample` of the fast way: an eighth of the time, and no more than 1 of 255 from `exactly`.
+    """The `Resample` of the fast way: an eighth of the time, and no more than 2 of 255 from `exactly`.
 
-    Filters that overshoot (bicubic, lanczos) differ by more in single pixels, and by half of that on average at most.
+    Filters that overshoot (bicubic, lanczos) differ by more in single pixels, and by 0.5 on average at most.
     """
     rows, columns = image.shape[:2]
     height, width = preprocess.size_px
