@@ -42,6 +42,9 @@ _WHOLE_SLIDE = "whole slides are not decoded; cut them into tiles"
 _SLIDE_ENDINGS = (".svs", ".ndpi")
 _NDPI_FORMAT_FLAG = 65420
 _IMAGE_WIDTH, _BITS_PER_SAMPLE, _COMPRESSION, _IMAGE_DESCRIPTION = 256, 258, 259, 270
+_TILE_WIDTH, _TILE_LENGTH = 322, 323
+_MOST_TILE_PIXELS = 1 << 26
+"""A small image can be stored as a part of a huge tile, which takes memory whole."""
 
 _MOST_SCANS = 1000
 """Thousands of scans of a few bytes each make libjpeg work for hours. The limit leaves room for what looks like one in
@@ -170,8 +173,11 @@ def _by_pillow(format_: str, data: bytes) -> tuple[tuple[int, int], str]:
 def _unsupported(image: ImageFile.ImageFile, data: bytes) -> str:
     """Why an image that Pillow opens is not decoded all the same; empty if it is."""
     arguments = image.tile[0].args if image.tile else ()
-    if isinstance(image, TiffImageFile) and _is_whole_slide(image.tag_v2):
-        return _WHOLE_SLIDE
+    if isinstance(image, TiffImageFile):
+        if _is_whole_slide(image.tag_v2):
+            return _WHOLE_SLIDE
+        if image.tag_v2.get(_TILE_WIDTH, 1) * image.tag_v2.get(_TILE_LENGTH, 1) > _MOST_TILE_PIXELS:
+            return f"its tiles have more than {_MOST_TILE_PIXELS:,} pixels; convert it to PNG"
     # Of a damaged fax, a TIFF of one bit, decoders give away what lay in memory before.
     fax = image.format == "TIFF" and image.mode == "1"
     deep = image.mode[0] in "IF" or (image.format == "JPEG2000" and _j2k_depth(data) > 8)

@@ -3,24 +3,29 @@
 ``python -m tests.contract.test_variants`` prints how many files came out which way.
 """
 
+import struct
 import sys
 import tempfile
 import warnings
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, suppress
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from batchcls.contracts import Decoder
 from batchcls.decoders import open_decoder
 from batchcls.decoders.batching import BatchingDecoder
 from batchcls.fingerprint import fingerprint
+from batchcls.image_formats import RefusedError, examine
 from batchcls.records import Failure, Pixels, Preprocess, Slide
-from tests.image_variants import damaged, variants
+from tests.image_variants import HEIGHT, WIDTH, bmp, damaged, tiff, variants
 
 INPUT = Preprocess(size_px=(40, 48))
 DECODERS = ("turbo", "pillow", *(("dali", "graph") if find_spec("nvidia.dali") else ()))
@@ -124,6 +129,46 @@ def test_training_uses_the_files_that_a_run_uses(tmp_path: Path) -> None:
             assert found == "refused", name
         else:
             assert found == "labelled", name
+
+
+def test_a_small_image_in_a_huge_tile_is_refused_from_its_header() -> None:
+    data = tiff(tile=16, compression=8)
+    for tag in (322, 323):
+        data = data.replace(struct.pack("<HHII", tag, 3, 1, 16), struct.pack("<HHII", tag, 3, 1, 65_535))
+    with pytest.raises(RefusedError, match="its tiles have more than"):
+        examine("a.tif", data, 10**8)
+
+
+@pytest.mark.parametrize("name", ["frame", "plain", "deep"])
+def test_a_header_that_is_read_by_our_own_lines_says_what_pillow_says(name: str) -> None:
+    content = {"frame": written_once()["turbo-440.jpg"], "plain": bmp(24), "deep": written_once()["12bits.jpg"]}[name]
+    if name == "deep":
+        with pytest.raises(RefusedError, match=TOO_DEEP):
+            examine("a.jpg", content, 10**8)
+    else:
+        header = examine("a", content, 10**8)
+        assert (header.width, header.height) == (WIDTH, HEIGHT)
+
+
+@given(st.binary(max_size=60), st.integers(0, 400), st.sampled_from([".jp2", ".j2k", ".jpg", ".webp", ".bmp", ".tif"]))
+def test_a_header_of_any_bytes_is_read_or_refused(noise: bytes, place: int, ending: str) -> None:
+    name = {
+        ".jp2": "RGB-False-False.jp2",
+        ".j2k": "RGB-False-False.j2k",
+        ".jpg": "turbo-420.jpg",
+        ".webp": "RGB-True-20-True-True.webp",
+        ".bmp": "24-40-False.bmp",
+        ".tif": "rgb-tiles-little.tif",
+    }[ending]
+    data = written_once()[name]
+    with suppress(RefusedError):
+        header = examine(name, data[:place] + noise + data[place + len(noise) :], 10**7)
+        assert 0 < header.width * header.height <= 10**7
+
+
+@cache
+def written_once() -> dict[str, bytes]:
+    return variants()
 
 
 def main() -> None:
