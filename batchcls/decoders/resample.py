@@ -1,5 +1,6 @@
 """Decoded images become an engine's pixels: by Pillow's own filters, or by the same filters in vector instructions."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -19,6 +20,9 @@ _VECTOR_FILTERS = {
     "bicubic": FilterType.catmull_rom,
     "lanczos": FilterType.lanczos3,
 }
+_SUPPORT_PX = {"bilinear": 1, "bicubic": 2, "lanczos": 3}
+"""How far a filter reaches on each side, where it makes nothing smaller."""
+_BAND_BYTES = 4 << 20
 _MOST_PIXELS_BETWEEN = 64_000_000
 """Of an image that has been resampled in one direction: a long, narrow one can take a thousand times its own memory."""
 _LARGEST_DIFFERENCE = 0.4
@@ -67,7 +71,7 @@ def quickly(image: Pixels, preprocess: Preprocess) -> Pixels:
         return image
     left, top, right, bottom = _box(image, preprocess)
     filter_ = _VECTOR_FILTERS[preprocess.interpolation]
-    columns_first = _convolved(image, (width, height), filter_, (left, top, right, bottom))
+    columns_first = _in_bands(image, preprocess, (left, top, right, bottom))
     if preprocess.interpolation == "bilinear":
         return columns_first
     # These overshoot, which is cut off between the directions, of which Pillow takes now one and now the other first.
@@ -75,6 +79,24 @@ def quickly(image: Pixels, preprocess: Preprocess) -> Pixels:
     rows_first = _convolved(narrowed, (width, height), filter_, (0, top, width, bottom))
     apart = np.maximum(columns_first, rows_first) - np.minimum(columns_first, rows_first)
     return columns_first if apart.mean() <= _LARGEST_DIFFERENCE else exactly(image, preprocess)
+
+
+def _in_bands(image: Pixels, preprocess: Preprocess, box: tuple[float, float, float, float]) -> Pixels:
+    """``box`` of ``image`` in the engine's size, some rows at a time: no copy of a large image is made as a whole."""
+    left, top, right, bottom = box
+    height, width = preprocess.size_px
+    scale = (bottom - top) / height
+    reach = _SUPPORT_PX[preprocess.interpolation] * max(1.0, scale) + 1
+    step = max(1, int(_BAND_BYTES / (3 * image.shape[1] * scale)))
+    pixels = np.empty((height, width, 3), np.uint8)
+    for first in range(0, height, step):
+        last = min(height, first + step)
+        start = max(0, math.floor(top + first * scale - reach))
+        band = image[start : math.ceil(top + last * scale + reach)]
+        lower = min(top + last * scale - start, len(band))
+        inside = left, top + first * scale - start, right, lower
+        pixels[first:last] = _convolved(band, (width, last - first), _VECTOR_FILTERS[preprocess.interpolation], inside)
+    return pixels
 
 
 def _convolved(
