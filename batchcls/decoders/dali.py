@@ -35,9 +35,8 @@ _FILTERS = {
 
 def open(preprocess: Preprocess, *, batch_size: int, threads: int, max_pixels: int, device: str) -> BatchingDecoder:
     """The decoder of `batchcls.decoders.open_decoder`."""
-    if (
-        device == "cpu" or preprocess.interpolation == "nearest"
-    ):  # DALI takes other pixels than Pillow where two are near
+    # Where two pixels are equally near, DALI takes the other one.
+    if device == "cpu" or preprocess.interpolation == "nearest":
         group: DaliGroup | GraphGroup = DaliGroup(preprocess, threads=threads)
     else:
         group = GraphGroup(preprocess, batch_size=batch_size, threads=threads, device=device)

@@ -33,24 +33,23 @@ Resample = Callable[[Pixels, Preprocess], Pixels]
 
 
 def exactly(image: Pixels, preprocess: Preprocess) -> Pixels:
-    """The `Resample` of training: stretched images are bit for bit what torchvision makes of them.
+    """The `Resample` of training: bit for bit what torchvision makes of an image.
 
-    So are cropped ones whose pixels are taken from the nearest place. Of others only the crop is resampled, which
-    differs from torchvision's resizing and then cropping by at most 2 of 255.
+    Of images that are so long and narrow that they would grow by thousands before they are cropped, only the crop is
+    resampled, which rounds otherwise.
     """
     if _is_wanted(image, preprocess):
         return image
     height, width = preprocess.size_px
     resampling = _PILLOW_FILTERS[preprocess.interpolation]
-    left, top, right, bottom = _box(image, preprocess)
     whole = Image.fromarray(image)
-    if (
-        preprocess.interpolation == "nearest" and preprocess.resize == "shorter"
-    ):  # a box would round its places otherwise
+    if preprocess.resize == "shorter":
         scaled_width, scaled_height, across, down = preprocess.crop(*whole.size)
-        if scaled_width * scaled_height <= _MOST_PIXELS_BETWEEN:
+        between = max(scaled_width * max(scaled_height, whole.height), whole.width * scaled_height)
+        if between <= _MOST_PIXELS_BETWEEN:
             scaled = whole.resize((scaled_width, scaled_height), resampling)
             return np.asarray(scaled.crop((across, down, across + width, down + height)))
+    left, top, right, bottom = _box(image, preprocess)
     if image.shape[0] * width > _MOST_PIXELS_BETWEEN:  # Pillow begins with the rows
         whole = whole.resize((image.shape[1], height), resampling, box=(0, top, image.shape[1], bottom))
         top, bottom = 0, height
