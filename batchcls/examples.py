@@ -70,7 +70,10 @@ def opened(file: str) -> Iterator[Image.Image]:
         TrainingError: If it cannot any more.
     """
     try:
-        with Image.open(file) as image:
+        with (
+            open(file, "rb") as stream,
+            Image.open(stream) as image,
+        ):  # by its name Pillow maps some, and turns those wrongly
             yield image
     except (OSError, ValueError, SyntaxError) as error:
         raise _ImageGoneError(

@@ -1,12 +1,11 @@
 """What an image shows, as a number that two files share only if they show the same."""
 
 import hashlib
+import os
 
-from PIL import Image
+from batchcls.image_formats import decode, examine, largest_bytes
 
 _LARGEST_PIXELS = 200_000_000
-_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "TIFF", "WEBP", "JPEG2000", "PPM")
-"""Whatever else Pillow opens, no engine would be asked."""
 
 
 def fingerprint(file: str) -> bytes:
@@ -14,16 +13,13 @@ def fingerprint(file: str) -> bytes:
 
     Raises:
         OSError: If the file cannot be read.
-        ValueError: If it is no image that Pillow can decode; or SyntaxError, which Pillow raises as well.
+        ValueError: If it is no image that `batchcls run` decodes; or whatever Pillow raises of damaged pixels.
     """
-    Image.MAX_IMAGE_PIXELS = None  # it would warn, and raise what is no ValueError; the size is checked here
-    with Image.open(file) as image:
-        if image.width * image.height > _LARGEST_PIXELS:
-            raise ValueError(f"it has {image.width} x {image.height} pixels")
-        one_bit = image.format == "TIFF" and image.mode == "1"
-        if image.format not in _FORMATS or one_bit or image.mode[0] in "IF" or ";16" in str(image.tile):
-            raise ValueError(f"batchcls run does not decode {image.format} of mode {image.mode} at this depth")
-        pixels = image.convert("RGB")
-        digest = hashlib.blake2b(repr(pixels.size).encode(), digest_size=16)
-        digest.update(pixels.tobytes())
-        return digest.digest()
+    with open(file, "rb") as stream:
+        if os.fstat(stream.fileno()).st_size > largest_bytes(_LARGEST_PIXELS):
+            raise ValueError("it has more bytes than an image may have")
+        data = stream.read()
+    pixels = decode(data, examine(file, data, _LARGEST_PIXELS))
+    digest = hashlib.blake2b(repr((pixels.shape[1], pixels.shape[0])).encode(), digest_size=16)
+    digest.update(pixels.tobytes())
+    return digest.digest()

@@ -46,6 +46,7 @@ class GradCam:
                 step.inplace = False  # type: ignore[assignment]  # of the modules that have it, a bool
         self._network = network
         self._grad_cam = LayerGradCam(network, network.get_submodule(CAM_LAYERS[architecture]))
+        self._preprocess = preprocess
         self._mean, self._std = (torch.tensor(values).reshape(3, 1, 1) for values in (preprocess.mean, preprocess.std))
 
     def logits(self, pixels: Pixels) -> Logits:
@@ -60,7 +61,7 @@ class GradCam:
         return [_scaled(np.asarray(values)) for values in whole[:, 0].detach().numpy()]
 
     def _normalised(self, pixels: Pixels) -> Tensor:
-        channels_first = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
+        channels_first = torch.from_numpy(np.ascontiguousarray(self._preprocess.ordered(pixels).transpose(0, 3, 1, 2)))
         return (channels_first.float() / 255 - self._mean) / self._std
 
 

@@ -167,7 +167,9 @@ def missing_for_gpus() -> list[str]:
         )
     if "cuda_bindings" not in known:
         missing.append("no cuda-bindings, which TensorRT's backend needs: pip install 'cuda-bindings>=13'")
-    if not has_nvjpeg():
+    if "dali" not in known:
+        missing.append("no DALI, which decodes on a GPU: pip install 'batchcls[gpu]'")
+    elif not has_nvjpeg():
         missing.append("no nvJPEG, with which DALI decodes on a GPU: pip install nvidia-nvjpeg")
     return missing
 

@@ -118,11 +118,13 @@ class PixelClassifier(nn.Module):
         super().__init__()
         self.network = network.to(dtype)
         self.dtype = dtype
+        self.reverses = preprocess.channels == "BGR"
         mean, std = torch.tensor(preprocess.mean), torch.tensor(preprocess.std)
         self.register_buffer("scale", (1 / (255 * std)).reshape(1, 3, 1, 1))
         self.register_buffer("shift", (-mean / std).reshape(1, 3, 1, 1))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        normalised = pixels.float().permute(0, 3, 1, 2) * self.scale + self.shift  # TensorRT permutes no uint8
+        images = pixels.float().permute(0, 3, 1, 2)  # TensorRT permutes no uint8
+        normalised = (images.flip(1) if self.reverses else images) * self.scale + self.shift
         logits: Tensor = self.network(normalised.to(self.dtype))
         return logits.float()

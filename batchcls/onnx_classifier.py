@@ -126,16 +126,23 @@ def with_preprocessing(classifier: OnnxClassifier, preprocess: Preprocess) -> on
     (old,) = [value for value in graph.input if value.name not in weights]
     element = old.type.tensor_type.elem_type
     steps: list[tuple[str, Sequence[str], dict[str, Any]]] = []
+    reversal: list[tuple[str, Sequence[str], dict[str, Any]]] = []
+    if preprocess.channels == "BGR":
+        graph.initializer.append(numpy_helper.from_array(np.array([2, 1, 0]), "pixels_order"))
+        reversal.append(("Gather", ["pixels_order"], {"axis": 3}))
     if element != TensorProto.UINT8:
         mean, std = np.asarray(preprocess.mean, np.float32), np.asarray(preprocess.std, np.float32)
         graph.initializer.append(numpy_helper.from_array(mean * 255, "pixels_mean"))
         graph.initializer.append(numpy_helper.from_array(1 / (255 * std), "pixels_scale"))
         steps += [
             ("Cast", [], {"to": TensorProto.FLOAT}),
+            *reversal,
             ("Sub", ["pixels_mean"], {}),
             ("Mul", ["pixels_scale"], {}),
             ("Cast", [], {"to": element}),
         ]
+    else:
+        steps += reversal
     if classifier.layout == "NCHW":
         steps.append(("Transpose", [], {"perm": [0, 3, 1, 2]}))
     steps.append(("Identity", [], {}))

@@ -86,6 +86,7 @@ def _preprocessing(found: Any) -> str:
         size = f"stretched to {width} x {height} px" if found["resize"] == "stretch" else cropped
         scale = f"mean {_words(found['mean'])}; standard deviation {_words(found['std'])}"
         again = "; renormalised as torchvision's GoogLeNet" if found["transform_input"] else ""
-        return f"{size}, {found['interpolation']}; {scale}{again}"
+        order = "; channels BGR" if found.get("channels") == "BGR" else ""
+        return f"{size}, {found['interpolation']}; {scale}{order}{again}"
     except (KeyError, TypeError, ValueError):
         return _words(found)

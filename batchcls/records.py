@@ -51,7 +51,8 @@ class DevicePixels:
         return {"shape": self.shape, "typestr": "|u1", "data": (self.address, False), "strides": None, "version": 3}
 
 
-Interpolation = Literal["bilinear", "bicubic", "lanczos"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+Channels = Literal["RGB", "BGR"]
 Resize = Literal["stretch", "shorter"]
 
 METADATA_KEY = b"batchcls"
@@ -68,10 +69,12 @@ class Preprocess:
     """``stretch`` to ``size_px``; or scale the ``shorter`` side to ``shorter_px``, then crop the centre."""
     shorter_px: int = 256
     interpolation: Interpolation = "bilinear"
-    """Always with antialiasing, as Pillow does it."""
+    """As Pillow does it: ``nearest`` takes single pixels, the others always filter with antialiasing."""
+    channels: Channels = "RGB"
+    """The order in which the network takes them: ``BGR`` where OpenCV or Caffe read the images in training."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    """Of R, G and B on the scale 0 to 1."""
+    """On the scale 0 to 1, in the order of ``channels``."""
     transform_input: bool = False
     """Whether GoogLeNet or Inception v3 renormalises its input once more, as torchvision's fine-tuned ones do."""
 
@@ -82,6 +85,8 @@ class Preprocess:
             raise RecipeError(f"resize is {self.resize!r}; use one of {get_args(Resize)}")
         if self.interpolation not in get_args(Interpolation):
             raise RecipeError(f"interpolation is {self.interpolation!r}; use one of {get_args(Interpolation)}")
+        if self.channels not in get_args(Channels):
+            raise RecipeError(f"channels is {self.channels!r}; use one of {get_args(Channels)}")
         if self.resize == "shorter" and not max(self.size_px) <= self.shorter_px <= 8192:
             raise RecipeError(f"shorter_px is {self.shorter_px}; it must lie in {max(self.size_px)}..8192 pixels")
         if len(self.mean) != 3 or not all(map(math.isfinite, self.mean)):
@@ -100,14 +105,27 @@ class Preprocess:
         """
         if self.resize == "stretch":
             return 0.0, 0.0, float(width), float(height)
+        scaled_width, scaled_height, left, top = self.crop(width, height)
+        crop_height, crop_width = self.size_px
+        across, down = width / scaled_width, height / scaled_height
+        return left * across, top * down, (left + crop_width) * across, (top + crop_height) * down
+
+    def crop(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """Where ``resize`` is ``shorter``: width and height once scaled, and the crop's left and top."""
         shorter = min(width, height)
         scaled_width = int(self.shorter_px * width / shorter)
         scaled_height = int(self.shorter_px * height / shorter)
         crop_height, crop_width = self.size_px
-        left = round((scaled_width - crop_width) / 2)
-        top = round((scaled_height - crop_height) / 2)
-        across, down = width / scaled_width, height / scaled_height
-        return left * across, top * down, (left + crop_width) * across, (top + crop_height) * down
+        return (
+            scaled_width,
+            scaled_height,
+            round((scaled_width - crop_width) / 2),
+            round((scaled_height - crop_height) / 2),
+        )
+
+    def ordered(self, pixels: Pixels) -> Pixels:
+        """(..., 3) uint8 RGB, with the channels in the network's order."""
+        return pixels if self.channels == "RGB" else np.ascontiguousarray(pixels[..., ::-1])
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ class Reference:
     def logits_of_pixels(self, pixels: Pixels) -> Logits:
         """What the network answers to (N, H, W, 3) uint8 RGB that need no resizing."""
         mean, std = np.asarray(self._preprocess.mean, np.float32), np.asarray(self._preprocess.std, np.float32)
-        normalised = (pixels / np.float32(255) - mean) / std
+        normalised = (self._preprocess.ordered(pixels) / np.float32(255) - mean) / std
         return self._answer(np.ascontiguousarray(normalised.transpose(0, 3, 1, 2)))
 
     def logits(self, files: Sequence[str]) -> tuple[list[int], Logits]:
@@ -54,7 +54,10 @@ class Reference:
 
     def _read(self, file: str) -> NormalisedImages | None:
         try:
-            with Image.open(file) as image:
+            with (
+                open(file, "rb") as stream,
+                Image.open(stream) as image,
+            ):  # by its name Pillow maps some, and turns those wrongly
                 return np.asarray(self._transform(image.convert("RGB")).numpy())
         except (OSError, ValueError, SyntaxError):
             return None

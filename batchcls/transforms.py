@@ -12,6 +12,7 @@ from batchcls.records import Preprocess
 Transform = Callable[[Image.Image], torch.Tensor]
 
 _FILTERS = {
+    "nearest": transforms.InterpolationMode.NEAREST,
     "bilinear": transforms.InterpolationMode.BILINEAR,
     "bicubic": transforms.InterpolationMode.BICUBIC,
     "lanczos": transforms.InterpolationMode.LANCZOS,
@@ -30,7 +31,13 @@ def input_transform(preprocess: Preprocess, between: Sequence[Any] = ()) -> Tran
         if preprocess.resize == "stretch"
         else [transforms.Resize(preprocess.shorter_px, filter_), transforms.CenterCrop(preprocess.size_px)]
     )
+    ordered = [_reversed] if preprocess.channels == "BGR" else []
     steps: Transform = transforms.Compose(
-        [*resize, *between, transforms.ToTensor(), transforms.Normalize(preprocess.mean, preprocess.std)]
+        [*resize, *between, transforms.ToTensor(), *ordered, transforms.Normalize(preprocess.mean, preprocess.std)]
     )
     return steps
+
+
+def _reversed(image: torch.Tensor) -> torch.Tensor:
+    """(3, H, W) with the channels the other way round."""
+    return image.flip(0)

@@ -46,8 +46,8 @@ if TYPE_CHECKING:
 @click.option(
     "--decoder",
     type=click.Choice(["turbo", "dali", "pillow"]),
-    help="turbo decodes large JPEGs at a reduced scale, the default on a CPU; dali decodes on the GPU where there is "
-    "one, and on a CPU gives training's own pixels, as pillow does.",
+    help="turbo: the CPU's fast way, the default there; dali: JPEGs on the GPU, the default there; pillow: the very "
+    "pixels of training, slowly.",
 )
 @click.option("--batch-size", type=click.IntRange(1, 4096), help="Images at a time.  [default: the engine's own]")
 @click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads.  [default: one a core]")

@@ -1,5 +1,6 @@
 """Batches out of files that are read ahead, whatever decodes them; a file that fails takes no other with it."""
 
+from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
@@ -27,6 +28,9 @@ class GroupDecoder(Protocol):
     @property
     def group_pixels(self) -> int:
         """Decoded at full size at one time, so that a batch of huge images does not take a batch of huge memory."""
+
+    def part(self, item: Encoded) -> str:
+        """Of a group, files of different parts are decoded apart from one another."""
 
     def __call__(self, group: Sequence[Encoded]) -> Pixels | DevicePixels:
         """(N, H, W, 3) uint8, which the caller owns; raises anything if one of the files cannot be decoded."""
@@ -80,7 +84,7 @@ class BatchingDecoder:
                 group.failures.append(item)
             else:
                 group.encoded.append(item)
-                group.pixels += item.width * item.height
+                group.pixels += item.header.width * item.header.height
             if (
                 len(group.encoded) + len(group.failures) >= self._batch_size
                 or group.pixels >= self._decode_group.group_pixels
@@ -93,9 +97,10 @@ class BatchingDecoder:
 
     def _batches(self, group: _Group) -> list[Batch]:
         """One batch of the group, or a few where a file cannot be decoded."""
-        # A file without its end mark would most likely cost the others a second decode, so it goes apart at once.
-        parts = [[item for item in group.encoded if item.suspect is suspect] for suspect in (False, True)]
-        batches = [batch for part in parts if part for batch in self._isolated(part)]
+        parts: dict[str, list[Encoded]] = defaultdict(list)
+        for item in group.encoded:
+            parts[self._decode_group.part(item)].append(item)
+        batches = [batch for part in parts.values() for batch in self._isolated(part)]
         if group.failures:
             batches.append(self._failed(group.failures))
         return [replace(batches[0], read_s=group.read_s), *batches[1:]]
@@ -122,7 +127,7 @@ class BatchingDecoder:
             return
         yield Batch(
             slides=[item.slide for item in part],
-            sizes=[(item.width, item.height) for item in part],
+            sizes=[(item.header.width, item.header.height) for item in part],
             pixels=pixels,
             decode_s=perf_counter() - since,
         )
@@ -132,5 +137,5 @@ class BatchingDecoder:
 
 
 def _failure(item: Encoded) -> Failure:
-    reason = "it ends early" if item.suspect else "its image data cannot be decoded"
-    return Failure(item.slide, "corrupt", reason, item.width, item.height)
+    reason = "it ends early" if item.header.suspect else "its image data cannot be decoded"
+    return Failure(item.slide, "corrupt", reason, item.header.width, item.header.height)

@@ -1,18 +1,19 @@
 """Decode with NVIDIA DALI, a group of files at a time: on the CPU, or on a GPU up to the engine's own pixels."""
 
-import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from nvidia.dali import Pipeline, fn, types
 
 from batchcls import machine
 from batchcls.decoders.batching import CPU_GROUP_PIXELS, BatchingDecoder
+from batchcls.decoders.pillow import PillowGroup
 from batchcls.decoders.reader import Encoded
-from batchcls.decoders.resample import Resample, exactly
+from batchcls.decoders.resample import exactly
 from batchcls.errors import DecoderError
 from batchcls.records import DevicePixels, Pixels, Preprocess
 
@@ -22,6 +23,8 @@ _LANES = 2
 """Groups on their way at one time on a GPU: one is parsed by the CPU while the other is decoded."""
 _MOST_REFUSED = 100
 _SHOWN_REASON = 400
+_REFUSALS = (RuntimeError, ValueError, IndexError, TypeError)
+"""What DALI makes of its own exceptions."""
 _OUT_OF_MEMORY = ("std::bad_alloc", "out of memory", "cudaErrorMemoryAllocation", "CUDA_ERROR_OUT_OF_MEMORY")
 _FILTERS = {
     "bilinear": types.INTERP_LINEAR,
@@ -32,42 +35,57 @@ _FILTERS = {
 
 def open(preprocess: Preprocess, *, batch_size: int, threads: int, max_pixels: int, device: str) -> BatchingDecoder:
     """The decoder of `batchcls.decoders.open_decoder`."""
-    if device == "cpu":
-        group: DaliGroup | GraphGroup = DaliGroup(preprocess, exactly, threads=threads)
+    # Where two pixels are equally near, DALI takes the other one.
+    if device == "cpu" or preprocess.interpolation == "nearest":
+        group: DaliGroup | GraphGroup = DaliGroup(preprocess, threads=threads)
     else:
         group = GraphGroup(preprocess, batch_size=batch_size, threads=threads, device=device)
     return BatchingDecoder(group, preprocess.size_px, batch_size=batch_size, max_pixels=max_pixels)
 
 
 class DaliGroup:
-    """DALI decodes to what Pillow decodes to, twice as fast; others resample faster than DALI, on a CPU."""
+    """DALI decodes plain JPEGs to Pillow's pixels, and Pillow resamples them and decodes the rest."""
 
     lanes = 1
     group_pixels = CPU_GROUP_PIXELS
 
-    def __init__(self, preprocess: Preprocess, resample: Resample, *, threads: int) -> None:
+    def __init__(self, preprocess: Preprocess, *, threads: int) -> None:
         self._preprocess = preprocess
-        self._resample = resample
+        self._pillow = PillowGroup(preprocess, threads=threads)
         self._pipeline = graph(None, batch_size=_GROUP, threads=threads, device="cpu")
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="resample")
 
+    def part(self, item: Encoded) -> str:
+        return "plain" if item.header.plain_jpeg else self._pillow.part(item)
+
     def __call__(self, group: Sequence[Encoded]) -> Pixels:
+        if not group[0].header.plain_jpeg:
+            return self._pillow(group)
+        try:
+            return self._whole(group)
+        except _REFUSALS:
+            if len(group) > 1:
+                raise
+            return self._pillow(group)
+
+    def close(self) -> None:
+        self._pool.shutdown()
+        self._pillow.close()
+
+    def _whole(self, group: Sequence[Encoded]) -> Pixels:
         pixels = np.empty((len(group), *self._preprocess.size_px, 3), np.uint8)
         for start in range(0, len(group), _GROUP):
-            (images,) = _run(self._pipeline, encoded=[item.data for item in group[start : start + _GROUP]])
+            (images,) = _run(self._pipeline, encoded=_bytes(group[start : start + _GROUP]))
             decoded = [images.at(row) for row in range(len(images))]  # borrowed: the next run overwrites it
             pixels[start : start + _GROUP] = list(self._pool.map(self._resampled, decoded))
         return pixels
 
-    def close(self) -> None:
-        self._pool.shutdown()
-
     def _resampled(self, image: Pixels) -> Pixels:
-        return self._resample(image, self._preprocess, (image.shape[1], image.shape[0]))
+        return exactly(image, self._preprocess)
 
 
 class GraphGroup:
-    """DALI decodes and resizes, and the pixels stay on ``device``; a file that it refuses is tried as on the CPU."""
+    """DALI decodes plain JPEGs and resizes them, and the pixels stay on ``device``; the rest is Pillow's."""
 
     lanes = _LANES
     group_pixels = 256_000_000
@@ -84,16 +102,20 @@ class GraphGroup:
         for _ in range(_LANES):
             lane_threads = max(1, threads // _LANES)
             self._free.put(graph(preprocess, batch_size=batch_size, threads=lane_threads, device=device))
-        self._second = DaliGroup(preprocess, exactly, threads=1)
-        self._second_free = threading.Lock()
+        self._pillow = PillowGroup(preprocess, threads=threads)
         self._refused = 0
-        """Files in a row that the CPU decodes."""
+        """Plain JPEGs in a row that Pillow decodes."""
+
+    def part(self, item: Encoded) -> str:
+        return "plain" if item.header.plain_jpeg else self._pillow.part(item)
 
     def __call__(self, group: Sequence[Encoded]) -> Pixels | DevicePixels:
+        if not group[0].header.plain_jpeg:
+            return self._pillow(group)
         pipeline = self._free.get()
         try:
             pixels = self._run(pipeline, group)
-        except (RuntimeError, ValueError, IndexError, TypeError) as error:  # what DALI makes of its own exceptions
+        except _REFUSALS as error:
             if len(group) > 1:
                 raise
             return self._tried_again(group, error)
@@ -103,15 +125,15 @@ class GraphGroup:
         return pixels
 
     def close(self) -> None:
-        self._second.close()
+        self._pillow.close()
         while not self._free.empty():
             self._free.get()
 
     def _run(self, pipeline: Pipeline, group: Sequence[Encoded]) -> Pixels | DevicePixels:
-        boxes = np.array([self._preprocess.region(item.width, item.height) for item in group], np.float32)
+        boxes = np.array([self._preprocess.region(item.header.width, item.header.height) for item in group], np.float32)
         (images,) = _run(
             pipeline,
-            encoded=[item.data for item in group],
+            encoded=_bytes(group),
             start=np.ascontiguousarray(boxes[:, [1, 0]]),
             end=np.ascontiguousarray(boxes[:, [3, 2]]),
         )
@@ -121,21 +143,24 @@ class GraphGroup:
         return DevicePixels(tuple(tensor.shape()), tensor.data_ptr(), tensor)
 
     def _tried_again(self, group: Sequence[Encoded], error: Exception) -> Pixels:
-        """What the CPU decodes of a file, so that a row does not depend on the device.
+        """What Pillow decodes of a file, so that a row does not depend on the device.
 
         Raises:
             DecoderError: If it is not the files that the GPU fails on.
         """
-        with self._second_free:
-            pixels = self._second(group)
-            self._refused += 1
-            if self._refused > _MOST_REFUSED:
-                raise DecoderError(
-                    f"DALI refuses on {self._device} what it decodes on the CPU, {self._refused:,} files in a row: "
-                    f"{' '.join(str(error).split())[:_SHOWN_REASON]}; decode on the CPU with --decoder turbo, "
-                    "or free memory of the GPU"
-                ) from error
+        pixels = self._pillow(group)
+        self._refused += 1
+        if self._refused > _MOST_REFUSED:
+            raise DecoderError(
+                f"DALI refuses on {self._device} what Pillow decodes, {self._refused:,} files in a row: "
+                f"{' '.join(str(error).split())[:_SHOWN_REASON]}; decode on the CPU with --decoder turbo, "
+                "or free memory of the GPU"
+            ) from error
         return pixels
+
+
+def _bytes(group: Sequence[Encoded]) -> list[npt.NDArray[np.uint8]]:
+    return [np.frombuffer(item.data, np.uint8) for item in group]
 
 
 def _run(pipeline: Pipeline, **inputs: Any) -> Sequence[Any]:

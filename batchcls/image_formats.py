@@ -1,0 +1,250 @@
+"""Which image files are used, and the pixels that Pillow makes of them: one answer for training and for running."""
+
+import io
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageFile
+from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
+
+from batchcls.jpeg_markers import jpeg_header
+from batchcls.records import FailureKind, Pixels
+
+_LARGEST_PIXEL_BYTES = 8
+"""Four channels of 16 bits: what an uncompressed file can hold for each pixel."""
+_OVERHEAD_BYTES = 16 << 20
+"""Room for headers, color profiles and thumbnails."""
+
+_FORMATS = {
+    b"\xff\xd8": "JPEG",
+    b"\x89PNG": "PNG",
+    b"BM": "BMP",
+    b"\x28\0\0\0": "DIB",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"II+\0": "TIFF",
+    b"MM\0+": "TIFF",
+    b"RIFF": "WEBP",
+    b"\0\0\0\x0cjP": "JPEG2000",
+    b"\xff\x4f\xff\x51": "JPEG2000",
+    **{b"P%d" % kind: "PPM" for kind in range(1, 7)},
+}
+"""By a file's first bytes, the one format that Pillow is asked for. PostScript, which it has others run, is not one."""
+_UNREADABLE = {b"GIF8": "GIF", b"\xff\x0a": "JPEG XL", b"\0\0\0\x0cJXL": "JPEG XL"}
+_MODES = frozenset(("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB"))
+"""Pillow's modes of at most 8 bits a channel that it turns into RGB."""
+_TOO_DEEP = "its colours are not stored in 8 bits each; convert it to 8-bit RGB"
+"""Decoders scale 16 bits to 8 in ways that differ by up to 254 of 255: such a probability would mean nothing."""
+_LONGEST_SIDE = 1_000_000
+"""No image to classify is longer, but a file of some kilobytes can be, and would take gigabytes to resample."""
+_WHOLE_SLIDE = "whole slides are not decoded; cut them into tiles"
+_SLIDE_ENDINGS = (".svs", ".ndpi")
+_NDPI_FORMAT_FLAG = 65420
+_IMAGE_WIDTH, _BITS_PER_SAMPLE, _COMPRESSION, _IMAGE_DESCRIPTION = 256, 258, 259, 270
+_TILE_WIDTH, _TILE_LENGTH = 322, 323
+_MOST_TILE_PIXELS = 1 << 26
+"""A small image can be stored as a part of a huge tile, which takes memory whole."""
+
+_MOST_SCANS = 1000
+"""Thousands of scans of a few bytes each make libjpeg work for hours. The limit leaves room for what looks like one in
+a color profile, or in a film that a camera has appended. Source: https://cure53.de/pentest-report_libjpeg-turbo.pdf."""
+_USUAL_BMP = struct.pack("<IHI", 40, 24, 0)
+"""Bytes of the header, bits a pixel, and no compression."""
+_END_MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
+
+
+class RefusedError(ValueError):
+    """A file that no decoder need try; carries what its `batchcls.records.Failure` says."""
+
+    def __init__(self, kind: FailureKind, reason: str, width: int | None = None, height: int | None = None) -> None:
+        super().__init__(f"{kind}: {reason}")
+        self.details = (kind, reason, width, height)
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a file says of itself before any pixel is decoded."""
+
+    format: str
+    """Pillow's name for it."""
+    width: int
+    height: int
+    """Of the image as decoded: a TIFF is turned by its Orientation tag, as Pillow does; other formats are not."""
+    suspect: bool
+    """The mark that its format ends with is missing, so decoding it is likely to fail."""
+    plain_jpeg: bool
+    """A whole JPEG of the usual kinds, of which libjpeg-turbo's own interface gives Pillow's pixels."""
+
+
+def largest_bytes(max_pixels: int) -> int:
+    """The size of the largest file that can hold ``max_pixels``."""
+    return max_pixels * _LARGEST_PIXEL_BYTES + _OVERHEAD_BYTES
+
+
+def examine(name: str, data: bytes, max_pixels: int) -> Header:
+    """The header of a file called ``name``.
+
+    Raises:
+        RefusedError: If it is no image that Pillow decodes to 8 bits a channel without rounding off more.
+    """
+    if name.lower().endswith(_SLIDE_ENDINGS):
+        raise RefusedError("unsupported", _WHOLE_SLIDE)
+    format_ = _format(data)
+    jpeg = jpeg_header(data) if format_ == "JPEG" else None
+    size = (jpeg.width, jpeg.height) if jpeg and jpeg.ordinary and jpeg.plain else _size_of_others(format_, data)
+    (width, height), reason = (size, "") if size else _by_pillow(format_, data)
+    _check_size(width, height, max_pixels)
+    if reason:
+        raise RefusedError("unsupported", reason, width, height)
+    if jpeg and jpeg.scans > _MOST_SCANS:
+        told = f"it has {jpeg.scans:,} scans; a sound progressive JPEG has about ten"
+        raise RefusedError("corrupt", told, width, height)
+    mark = _END_MARKS.get(format_)
+    suspect = mark is not None and mark not in data[-64:]
+    return Header(format_, width, height, suspect, jpeg is not None and jpeg.plain)
+
+
+def decode(data: bytes, header: Header) -> Pixels:
+    """(H, W, 3) uint8 RGB: the pixels that training sees; raises anything if Pillow cannot decode them."""
+    with _opened(header.format, data) as image:
+        image.load()
+        if image.size != (header.width, header.height):
+            raise ValueError("its headers contradict one another")
+        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _opened(format_: str, data: bytes) -> ImageFile.ImageFile:
+    """The image, of which Pillow has read no more than the header."""
+    Image.MAX_IMAGE_PIXELS = None  # it would warn, and raise what is no ValueError; `examine` checks the size
+    return Image.open(io.BytesIO(data), formats=(format_,))
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width <= 0 or height <= 0:
+        raise RefusedError("corrupt", f"its header says {width}x{height} pixels")
+    reason = ""
+    if width * height > max_pixels:
+        reason = f"{width}x{height} is {width * height:,} pixels; the limit is {max_pixels:,} (--max-pixels)"
+    elif max(width, height) > _LONGEST_SIDE:
+        reason = f"{width}x{height} has a side of more than {_LONGEST_SIDE:,} pixels"
+    if reason:
+        raise RefusedError("too large", reason, *(side if side < 2**31 else None for side in (width, height)))
+
+
+def _format(data: bytes) -> str:
+    for magic, name in _UNREADABLE.items():
+        if data.startswith(magic):
+            raise RefusedError("unsupported", f"{name} is not decoded; convert it to PNG")
+    if data[4:8] == b"ftyp":
+        raise RefusedError("unsupported", "HEIC and AVIF are not decoded; convert it to PNG")
+    format_ = next((name for magic, name in _FORMATS.items() if data.startswith(magic)), None)
+    if format_ is None or (format_ == "WEBP" and data[8:12] != b"WEBP"):
+        raise RefusedError("not an image", f"it begins with {data[:8]!r}")
+    return format_
+
+
+def _size_of_others(format_: str, data: bytes) -> tuple[int, int] | None:
+    """Width and height where it takes no more than a look; None where Pillow has to read the header."""
+    if format_ == "WEBP":  # Pillow would take memory for the image
+        return _webp_size(data)
+    if format_ == "BMP" and data[14:18] + data[28:34] == _USUAL_BMP:
+        width, height = struct.unpack_from("<ii", data, 18)
+        return (width, height) if width > 0 and height > 0 else None
+    return None
+
+
+def _by_pillow(format_: str, data: bytes) -> tuple[tuple[int, int], str]:
+    """Width and height, and why the image is not decoded all the same; empty if it is."""
+    try:
+        image = _opened(format_, data)
+        return image.size, _unsupported(image, data)
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever a plugin raises, it is of this one file
+        reason = _unknown_tiff(data) if format_ == "TIFF" else ""
+        if format_ == "JPEG" and jpeg_header(data).depth > 8:
+            reason = _TOO_DEEP
+        if reason:
+            raise RefusedError("unsupported", reason) from error
+        raise RefusedError("corrupt", f"it begins as {format_}, but cannot be read as such") from error
+
+
+def _unsupported(image: ImageFile.ImageFile, data: bytes) -> str:
+    """Why an image that Pillow opens is not decoded all the same; empty if it is."""
+    arguments = image.tile[0].args if image.tile else ()
+    if isinstance(image, TiffImageFile):
+        if _is_whole_slide(image.tag_v2):
+            return _WHOLE_SLIDE
+        if image.tag_v2.get(_TILE_WIDTH, 1) * image.tag_v2.get(_TILE_LENGTH, 1) > _MOST_TILE_PIXELS:
+            return f"its tiles have more than {_MOST_TILE_PIXELS:,} pixels; convert it to PNG"
+    # Of a damaged fax, a TIFF of one bit, decoders give away what lay in memory before.
+    fax = image.format == "TIFF" and image.mode == "1"
+    deep = image.mode[0] in "IF" or (image.format == "JPEG2000" and _j2k_depth(data) > 8)
+    deep |= image.format in ("PNG", "TIFF") and ";16" in str(image.tile)
+    if image.format == "PPM" and isinstance(arguments, tuple):
+        deep |= int(arguments[-1]) > 255
+    if fax or deep:
+        return _TOO_DEEP
+    return (
+        "" if image.mode in _MODES else f"{image.format} of mode {image.mode} is not decoded; convert it to 8-bit RGB"
+    )
+
+
+def _is_whole_slide(tags: ImageFileDirectory_v2) -> bool:
+    """Whether a scanner has left its mark, whatever the file is called now."""
+    return _NDPI_FORMAT_FLAG in tags or str(tags.get(_IMAGE_DESCRIPTION, "")).startswith("Aperio")
+
+
+def _unknown_tiff(data: bytes) -> str:
+    """Why Pillow does not open a TIFF that has a first page; empty if it has none."""
+    try:
+        tags = ImageFileDirectory_v2(data[: 16 if data[2] == 43 else 8])  # BigTIFF, or not
+        stream = io.BytesIO(data)
+        stream.seek(tags.next)
+        tags.load(stream)
+        compression, bits, is_page = tags.get(_COMPRESSION, 1), tags.get(_BITS_PER_SAMPLE, (1,)), _IMAGE_WIDTH in tags
+    except Exception:  # noqa: BLE001  # it was not opened, and why is all that is asked
+        return ""
+    if not is_page:
+        return ""
+    if _is_whole_slide(tags):
+        return _WHOLE_SLIDE
+    if max(bits) > 8:
+        return _TOO_DEEP
+    return f"a TIFF of this layout, with compression {compression}, is not decoded; convert it to 8-bit RGB"
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """Source: https://developers.google.com/speed/webp/docs/riff_container."""
+    try:
+        if data[12:16] == b"VP8 ":
+            width, height = struct.unpack_from("<HH", data, 26)
+            return width & 0x3FFF, height & 0x3FFF
+        if data[12:16] == b"VP8L":
+            (bits,) = struct.unpack_from("<I", data, 21)
+            return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+        if data[12:16] == b"VP8X":
+            width, height = (int.from_bytes(data[start : start + 3], "little") + 1 for start in (24, 27))
+            return width, height
+    except struct.error:
+        pass
+    raise RefusedError("corrupt", "it begins as WEBP, but cannot be read as such")
+
+
+def _j2k_depth(data: bytes) -> int:
+    """The most bits of a JPEG 2000's components, as its codestream says.
+
+    Source: ITU-T T.800, A.5.1 (SIZ) and I.4 (boxes).
+    """
+    start = 0
+    while data[start : start + 4] != b"\xff\x4f\xff\x51":  # SOC, then SIZ
+        length, kind = struct.unpack_from(">I4s", data, start)
+        if length == 1:
+            (length,) = struct.unpack_from(">Q", data, start + 8)
+            start += 8 if kind == b"jp2c" else 0
+        if length < 8 and kind != b"jp2c":
+            raise ValueError(f"a box of {length} bytes")
+        start += 8 if kind == b"jp2c" else length
+    (components,) = struct.unpack_from(">H", data, start + 40)
+    return 1 + max((depth & 0x7F for depth in data[start + 42 : start + 42 + 3 * components : 3]), default=0)
