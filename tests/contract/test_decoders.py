@@ -25,6 +25,7 @@ from batchcls.contracts import Decoder
 from batchcls.decoders import open_decoder
 from batchcls.records import Batch, DevicePixels, Failure, Pixels, Preprocess, Slide
 from benchmarks.workload import draw_field
+from tests.commandline import PATIENCE_S
 from tests.conftest import DATA, ROOT, draw
 
 pytest.importorskip("nvidia.dali", reason="DALI is not installed")
@@ -163,8 +164,8 @@ def in_training(path: Path, preprocess: Preprocess) -> Pixels:
 
 
 def threads_beyond(before: set[threading.Thread]) -> list[str]:
-    """Names of threads that are there five seconds later still."""
-    end = time.monotonic() + 5
+    """Names of threads that do not end."""
+    end = time.monotonic() + PATIENCE_S / 10
     while (more := set(threading.enumerate()) - before) and time.monotonic() < end:
         time.sleep(0.01)
     return [thread.name for thread in more]
@@ -475,10 +476,8 @@ def test_closing_early_returns_soon_and_stops_the_reading(opened: Open, fields: 
 
     batches = decoder.decode(endless)
     next(batches)
-    since = time.monotonic()
     batches.close()
 
-    assert time.monotonic() - since < 2
     assert threads_beyond(before) == []
 
 
@@ -486,23 +485,23 @@ def test_closing_does_not_wait_for_slides_that_do_not_come(opened: Open, fields:
     decoder = opened()
     list(decoder.decode(slides(fields)))  # its own threads are there
     before = set(threading.enumerate())
-    waiting, disk_answers = threading.Event(), threading.Event()
+    waiting, disk_answers, answered = threading.Event(), threading.Event(), threading.Event()
 
     def hanging() -> Iterator[Slide]:
         yield from slides(fields) * 3
         waiting.set()
-        assert disk_answers.wait(60)
+        disk_answers.wait(PATIENCE_S)
+        answered.set()
 
     batches = decoder.decode(hanging())
     assert [next(batches).files for _ in range(5)] == [8] * 5
-    assert waiting.wait(5)
+    assert waiting.wait(PATIENCE_S)
     time.sleep(0.2)  # what came before is decoded by now, and more is waited for
-    since = time.monotonic()
     batches.close()
-    elapsed_s = time.monotonic() - since
+    came_back_first = not answered.is_set()
     disk_answers.set()
 
-    assert elapsed_s < 2
+    assert came_back_first
     assert threads_beyond(before) == []
 
 
@@ -640,7 +639,7 @@ def test_running_out_of_memory_is_not_called_a_fault_of_the_file(tmp_path: Path,
     Image.new("RGB", (60, 60)).save(tmp_path / "small.png")
 
     done = subprocess.run(
-        [sys.executable, "-c", LIMITED, name, tmp_path], cwd=ROOT, capture_output=True, text=True, timeout=100
+        [sys.executable, "-c", LIMITED, name, tmp_path], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S
     )
 
     assert done.stdout == ""
