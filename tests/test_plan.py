@@ -287,7 +287,8 @@ def bitwise_not(folder: Path) -> Path:
         folder,
         helper.make_node("Cast", ["flat"], ["whole"], to=TensorProto.INT32),
         helper.make_node("BitwiseNot", ["whole"], ["other"]),
-        helper.make_node("Cast", ["other"], ["scores"], to=TensorProto.FLOAT),
+        helper.make_node("Cast", ["other"], ["count"], to=TensorProto.FLOAT),
+        helper.make_node("Add", ["count", "flat"], ["scores"]),
     )
 
 
@@ -296,7 +297,8 @@ def bitwise_and(folder: Path) -> Path:
         folder,
         helper.make_node("Cast", ["flat"], ["whole"], to=TensorProto.INT32),
         helper.make_node("BitwiseAnd", ["whole", "whole"], ["other"]),
-        helper.make_node("Cast", ["other"], ["scores"], to=TensorProto.FLOAT),
+        helper.make_node("Cast", ["other"], ["count"], to=TensorProto.FLOAT),
+        helper.make_node("Add", ["count", "flat"], ["scores"]),
     )
 
 

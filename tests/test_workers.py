@@ -19,6 +19,7 @@ import numpy as np
 import onnx
 import pyarrow.parquet as pq
 import pytest
+from onnx import helper, numpy_helper
 from PIL import Image
 from rich.console import Console
 
@@ -112,21 +113,31 @@ def test_a_slide_that_the_network_has_no_answer_for_keeps_its_row(
     tiny_onnx: Path, share: Share, slides: list[Slide], tmp_path: Path, quiet: Console
 ) -> None:
     model = onnx.load(tiny_onnx)
-    (first, *others) = model.graph.node
-    root = onnx.helper.make_node("Sqrt", first.output, ["root"])  # of what is darker than average: not a number
-    others[0].input[0] = "root"
-    del model.graph.node[:]
-    model.graph.node.extend([first, root, *others])
+    _, flat, scores = model.graph.node
+    scores.output[0] = "finite"
+    model.graph.node.extend(
+        [
+            helper.make_node("MatMul", [flat.output[0], "magenta"], ["how_much"]),
+            helper.make_node("Sub", ["most", "how_much"], ["left"]),
+            helper.make_node("Sqrt", ["left"], ["root"]),  # of pure magenta: not a number
+            helper.make_node("Mul", ["root", "nothing"], ["zero"]),
+            helper.make_node("Add", ["finite", "zero"], ["scores"]),
+        ]
+    )
+    constants = {"magenta": [[1], [-1], [1]], "most": [5], "nothing": [0]}
+    model.graph.initializer.extend(
+        numpy_helper.from_array(np.array(value, np.float32), name) for name, value in constants.items()
+    )
     onnx.save(model, tmp_path / "model.onnx")
     values = {"labels": ("a", "b", "c")}
     build(tmp_path / "model.onnx", tmp_path / "engine", recipe=None, values=values, images=None, console=quiet)
-    Image.new("RGB", (64, 48), "black").save(tmp_path / "black.png")
-    black = Slide(str(tmp_path), "black.png")
+    Image.new("RGB", (64, 48), "magenta").save(tmp_path / "magenta.png")
+    magenta = Slide(str(tmp_path), "magenta.png")
 
     scorer = DeviceScorer(replace(share, engine=tmp_path / "engine", backend="openvino"))
-    found = answers(all_scored(scorer, [*slides[:3], black, *slides[4:7]]))
+    found = answers(all_scored(scorer, [*slides[:3], magenta, *slides[4:7]]))
 
-    assert found.pop("black.png") == ["no answer: the network's output is not a number", 64, 48]
+    assert found.pop("magenta.png") == ["no answer: the network's output is not a number", 64, 48]
     assert all(size == (64, 48) and np.isfinite(probabilities).all() for size, (_, probabilities) in found.values())
     assert sorted(found) == [slide.path for slide in (*slides[:3], *slides[4:7])]
 

@@ -30,6 +30,8 @@ def open_decoder(
     try:
         module = import_module(f"batchcls.decoders.{name}")
     except ModuleNotFoundError as error:
+        if (error.name or "").startswith("batchcls"):
+            raise  # a bug
         raise DecoderError(
             f"decoder {name!r} needs {error.name}, which is not installed; run: pip install 'batchcls[gpu]', "
             "or decode on the CPU with --decoder turbo or --decoder pillow"
