@@ -201,7 +201,8 @@ class Arithmetic:
     """Of the CPU's instruction sets, those that make a difference to networks."""
 
     def __str__(self) -> str:
-        return " ".join([self.backend, self.precision, "on", self.device, *self.instructions])
+        instructions = f" with {', '.join(self.instructions)}" if self.instructions else ""
+        return f"{self.backend} {self.precision} on {self.device}{instructions}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ class _Bounds:
 
 _BOUNDS = {
     "fp32": _Bounds(0.02, 0.01, 0.05),
-    "fp16": _Bounds(0.05, 0.02, 0.1),
+    "fp16": _Bounds(0.1, 0.04, 0.2),
     "bf16": _Bounds(0.15, 0.05, 0.3),
     "int8": _Bounds(0.4, 0.15, 0.6),
 }

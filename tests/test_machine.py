@@ -215,3 +215,25 @@ class TestDrivers:
         )
         assert told["cpu"] == ["cpu"]
         assert told["missing"][0].startswith("the driver runs CUDA 12.2, DALI needs 13: update it from ")
+
+
+def test_info_tells_what_this_cpu_computes_in_hardware_and_what_an_engine_was_verified_on(
+    tiny_engine: Path, tmp_path: Path
+) -> None:
+    shown = CliRunner().invoke(main, ["info", str(tiny_engine), "--json"])
+    elsewhere = Path(shutil.copytree(tiny_engine, tmp_path / "elsewhere"))
+    values = json.loads((elsewhere / "engine.json").read_text())
+    values["checked_on"]["instructions"] = ["avx2", "of_another_cpu"]
+    (elsewhere / "engine.json").write_text(json.dumps(values))
+    other = CliRunner().invoke(main, ["info", str(elsewhere), "--json"])
+
+    told, told_of_other = (json.loads(result.stdout) for result in (shown, other))
+    precisions, features = told["machine"]["cpu_precisions"], told["machine"]["cpu_features"]
+    assert ("bf16" in precisions["bfloat16"]) == any("bf16" in feature for feature in features)
+    assert ("vnni" in precisions["int8"]) == any("vnni" in feature for feature in features)
+    assert "speed" in precisions["int8_gains"] or "not measured" in precisions["int8_gains"]
+    assert told["engine"]["checked_on"].endswith(": the like of this CPU")
+    assert told_of_other["engine"]["checked_on"].endswith(
+        "this CPU differs, so a run shows by the probes whether it holds"
+    )
+    assert told["engine"]["check"]["probes"] == 16

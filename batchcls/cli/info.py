@@ -66,8 +66,8 @@ def checked_on(manifest: "Manifest") -> str:
     if (made := manifest.checked_on) is None:
         return "not recorded; every run answers the probes first" if manifest.reference else "nothing: it has no probes"
     if list(made.instructions) == machine.cpu_features():
-        return f"{made}, the like of this CPU"
-    return f"{made}; this CPU differs, so a run shows by the probes whether that holds here"
+        return f"{made}: the like of this CPU"
+    return f"{made}; this CPU differs, so a run shows by the probes whether it holds"
 
 
 def _lines(indent: str, values: dict[str, Any]) -> list[str]:
@@ -81,7 +81,7 @@ def _lines(indent: str, values: dict[str, Any]) -> list[str]:
         elif isinstance(value, list | tuple | dict):
             lines.append(f"{indent}{word}: {', '.join(map(_shown, value)) or 'none'}")
         else:
-            lines.append(f"{indent}{word}: {'none' if value is None else value}")
+            lines.append(f"{indent}{word}: {'none' if value in (None, '') else value}")
     return lines
 
 
