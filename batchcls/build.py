@@ -14,8 +14,6 @@ from rich.console import Console
 from torch import nn
 
 from batchcls import machine
-from batchcls.backends import open_engine
-from batchcls.contracts import Engine
 from batchcls.decoders import DEFAULT, open_decoder
 from batchcls.discover import Listing
 from batchcls.engine_folder import check_replaceable, whole_folder
@@ -25,16 +23,14 @@ from batchcls.file_names import printable
 from batchcls.known_labels import settled_labels
 from batchcls.manifest import ONNX, Manifest, Verification, sha256
 from batchcls.onnx_classifier import OnnxClassifier, load_classifier, onnx_notes, own_answer, with_preprocessing
-from batchcls.postprocess import predictions
-from batchcls.probe_selection import undecided_mixtures
-from batchcls.probes import probe_pixels
-from batchcls.quantise import IMAGES, Quantised, exact_logits, quantised
+from batchcls.probing import chosen_probes, open_on_cpu, probed
+from batchcls.quantise import IMAGES, Quantised, quantised
 from batchcls.recipe import Recipe
-from batchcls.records import Arithmetic, Logits, Preprocess
+from batchcls.records import Preprocess
 from batchcls.reference import Reference, torch_answer
 from batchcls.temperature import temper, tempered
 from batchcls.trained import trained_file
-from batchcls.verify import check, check_export, compared, verify
+from batchcls.verify import verify
 
 LEAST_AGREEMENT = 0.995
 """Share of images; an engine that agrees less with its own training is not worth having."""
@@ -101,7 +97,7 @@ def build(
             temper(folder / ONNX, source.recipe.temperature)
         manifest = _manifest(checkpoint, printable(out.resolve().name), source, folder)
         manifest.write(folder)
-        manifest = _checked(folder, manifest, console)
+        manifest = probed(folder, manifest, console)
         if images is not None:
             manifest = replace(manifest, verification=_verified(folder, source, images, console))
         manifest.write(folder)
@@ -194,8 +190,7 @@ def _left_in_float(found: Quantised, images: int) -> str:
 
 def _manifest(checkpoint: Path, name: str, source: _Source, folder: Path) -> Manifest:
     recipe = source.recipe
-    probes = undecided_mixtures(source.reference.logits_of_pixels, recipe.preprocess.size_px)
-    reference = source.reference.logits_of_pixels(probe_pixels(recipe.preprocess.size_px, probes))
+    probes, reference = chosen_probes(source.reference.logits_of_pixels, recipe.preprocess.size_px)
     return Manifest(
         name=name,
         architecture=recipe.architecture,
@@ -210,42 +205,8 @@ def _manifest(checkpoint: Path, name: str, source: _Source, folder: Path) -> Man
         built=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=machine.versions(),
         probes=probes,
-        reference=_rounded(reference),
+        reference=reference,
     )
-
-
-def _checked(folder: Path, manifest: Manifest, console: Console) -> Manifest:
-    """``manifest`` with its network's own answers to the probes, once the engine is known to give them.
-
-    Raises:
-        VerificationError: If what was exported answers otherwise than the trained network, or than its own file.
-    """
-    pixels = probe_pixels(manifest.preprocess.size_px, manifest.probes)
-    with closing(_open(folder, "f32")) as exact:
-        if manifest.precision == "int8":
-            answers = exact_logits(onnx.load(folder / ONNX), pixels)
-        else:
-            check_export(exact, manifest)
-            answers = exact.infer(pixels)
-        manifest = replace(manifest, answers=_rounded(answers))
-        check(exact, manifest)
-    with closing(_open(folder)) as engine:
-        try:
-            check(engine, manifest)
-        except VerificationError as error:  # of a precision that a run need not compute in
-            console.print(f"a run in {engine.info.precision} will be refused: {error}", highlight=False)
-        info = engine.info
-        found = compared(predictions(engine.infer(pixels)), predictions(np.array(manifest.reference, np.float32)))
-    arithmetic = Arithmetic(info.backend, info.precision, info.device, tuple(machine.cpu_features()))
-    return replace(manifest, check=found, checked_on=arithmetic)
-
-
-def _rounded(logits: Logits) -> tuple[tuple[float, ...], ...]:
-    return tuple(tuple(float(f"{logit:.6g}") for logit in row) for row in logits)
-
-
-def _open(folder: Path, precision: str | None = None) -> Engine:
-    return open_engine(folder, backend="openvino", device="cpu", threads=machine.cores(), precision=precision)
 
 
 def _verified(folder: Path, source: _Source, images: Path, console: Console) -> Verification:
@@ -254,7 +215,7 @@ def _verified(folder: Path, source: _Source, images: Path, console: Console) -> 
     decoder = open_decoder(
         DEFAULT, source.recipe.preprocess, batch_size=32, threads=threads, max_pixels=_LARGEST_IMAGE_PIXELS
     )
-    with closing(_open(folder)) as engine, closing(decoder):
+    with closing(open_on_cpu(folder)) as engine, closing(decoder):
         shipped = f"{DEFAULT}, {engine.info.backend} {engine.info.precision} on {engine.info.device}"
         names = shipped, source.reference_name
         verification = verify(images, decoder, engine, source.reference, console, names=names)

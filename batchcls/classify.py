@@ -18,7 +18,7 @@ from batchcls.decoders import DEFAULT, DecoderName
 from batchcls.discover import Listing
 from batchcls.errors import EngineError, InterruptedRunError, SlidesError
 from batchcls.file_names import printable
-from batchcls.manifest import Manifest
+from batchcls.hints import faster, unchecked
 from batchcls.output import ParquetOutput
 from batchcls.progress import RunProgress
 from batchcls.records import EngineInfo, Scored
@@ -95,8 +95,8 @@ def classify(slides: Sequence[Path], engine: Path, out: Path, options: RunOption
         )
         with closing(output):
             tally = Tally(scorer.info, why, rows=output.resumed_rows, resumed_rows=output.resumed_rows)
-            tally.warnings += _unchecked(engine, scorer.info)
-            tally.hint = _faster(scorer.info)
+            tally.warnings += unchecked(engine, scorer.info)
+            tally.hint = faster(scorer.info)
             run = _Run(listing, shares[0], scorer, output, tally, console, stop)
             tally.spend({"start": perf_counter() - started})
             _classify_all(run, out)
@@ -152,25 +152,6 @@ def backend_for(device: str) -> tuple[BackendName, str]:
             raise
         return "torch", str(error)
     return "tensorrt", ""
-
-
-def _unchecked(engine: Path, info: EngineInfo) -> list[str]:
-    if info.backend == "null" or Manifest.read(engine).reference:
-        return []
-    return [
-        f"engine {info.name!r} is from before engines had probes, so nobody knows whether it answers here as it did "
-        "where it was built; run: batchcls build CHECKPOINT --out ENGINE"
-    ]
-
-
-def _faster(info: EngineInfo) -> str:
-    """What would be faster where a CPU computes in float32 for want of bfloat16."""
-    if info.backend != "openvino" or info.precision != "f32" or machine.has_bfloat16():
-        return ""
-    return (
-        "this CPU has no bfloat16, so it computed in float32; an int8 engine would be about twice as fast: "
-        "batchcls build CHECKPOINT --out ENGINE --precision int8 --calibrate DIR"
-    )
 
 
 def _identity(roots: Sequence[str], info: EngineInfo, share: Share) -> dict[str, Any]:

@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from batchcls.checks import Check, Platform
 from batchcls.errors import EngineError, RecipeError
 from batchcls.probes import CANDIDATES, WHOLE, Mixture
 from batchcls.recipe import Recipe
-from batchcls.records import Arithmetic, Check, EngineInfo, Preprocess
+from batchcls.records import EngineInfo, Preprocess
 
 MANIFEST = "engine.json"
 ONNX = "model.onnx"
@@ -69,7 +70,7 @@ class Manifest:
     older versions, which are held to ``reference``."""
     check: Check | None = None
     """How far the engine was from ``reference`` when it was built; None in folders of older versions."""
-    checked_on: Arithmetic | None = None
+    checked_on: Platform | None = None
     """What computed those answers."""
     verification: Verification | None = None
 
@@ -122,7 +123,7 @@ class Manifest:
             reference=reference,
             answers=answers,
             check=check and Check(**check),
-            checked_on=checked_on and Arithmetic(**checked_on),
+            checked_on=checked_on and Platform(**checked_on),
             verification=verification and Verification(**verification),
             **{key: str(values[key]) for key in texts},
         )

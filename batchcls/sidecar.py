@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Self, get_args, get_type_hints
 
+from batchcls.checks import Check
 from batchcls.errors import EngineError
-from batchcls.records import Check
 
 PLANS = "plans"
 _FORMAT = 1

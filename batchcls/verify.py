@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.console import Console
 
+from batchcls.checks import Check
 from batchcls.contracts import Decoder, Engine
 from batchcls.discover import Listing
 from batchcls.errors import EngineError, SlidesError, VerificationError
@@ -17,7 +18,7 @@ from batchcls.manifest import Manifest, Verification
 from batchcls.postprocess import predictions
 from batchcls.probes import COUNT, probe_pixels
 from batchcls.progress import RunProgress
-from batchcls.records import Check, EngineInfo, Predictions
+from batchcls.records import EngineInfo, Predictions
 from batchcls.tally import Tally
 
 if TYPE_CHECKING:

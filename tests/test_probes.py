@@ -16,12 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchcls.backends import open_engine
+from batchcls.checks import Check
 from batchcls.errors import VerificationError
 from batchcls.manifest import Manifest
 from batchcls.postprocess import predictions
 from batchcls.probe_selection import undecided_mixtures
 from batchcls.probes import CANDIDATES, COUNT, WHOLE, candidate_pixels, probe_pixels
-from batchcls.records import Check, EngineInfo, Logits, Pixels
+from batchcls.records import EngineInfo, Logits, Pixels
 from batchcls.verify import check
 from tests.commandline import invoked
 from tests.conftest import ALL4, draw

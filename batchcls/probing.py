@@ -1,0 +1,65 @@
+"""A new engine is given its probes, and answers them for the first time."""
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+from rich.console import Console
+
+from batchcls import machine
+from batchcls.backends import open_engine
+from batchcls.checks import Platform
+from batchcls.contracts import Engine
+from batchcls.errors import VerificationError
+from batchcls.manifest import ONNX, Manifest
+from batchcls.postprocess import predictions
+from batchcls.probe_selection import undecided_mixtures
+from batchcls.probes import Mixture, probe_pixels
+from batchcls.quantise import exact_logits
+from batchcls.records import Logits, Pixels
+from batchcls.verify import check, check_export, compared
+
+_Rows = tuple[tuple[float, ...], ...]
+
+
+def chosen_probes(answer: Callable[[Pixels], Logits], size_px: tuple[int, int]) -> tuple[tuple[Mixture, ...], _Rows]:
+    """Probes that suit a network, and what it answers to them in float32."""
+    probes = undecided_mixtures(answer, size_px)
+    return probes, _rounded(answer(probe_pixels(size_px, probes)))
+
+
+def probed(folder: Path, manifest: Manifest, console: Console) -> Manifest:
+    """``manifest`` with its network's own answers to the probes, once the engine is known to give them.
+
+    Raises:
+        VerificationError: If what was exported answers otherwise than the trained network, or than its own file.
+    """
+    pixels = probe_pixels(manifest.preprocess.size_px, manifest.probes)
+    with closing(open_on_cpu(folder, "f32")) as exact:
+        if manifest.precision == "int8":
+            answers = exact_logits(onnx.load(folder / ONNX), pixels)
+        else:
+            check_export(exact, manifest)
+            answers = exact.infer(pixels)
+        manifest = replace(manifest, answers=_rounded(answers))
+        check(exact, manifest)
+    with closing(open_on_cpu(folder)) as engine:
+        try:
+            check(engine, manifest)
+        except VerificationError as error:  # of a precision that a run need not compute in
+            console.print(f"a run in {engine.info.precision} will be refused: {error}", highlight=False)
+        info = engine.info
+        found = compared(predictions(engine.infer(pixels)), predictions(np.array(manifest.reference, np.float32)))
+    platform = Platform(info.backend, info.precision, info.device, tuple(machine.cpu_features()))
+    return replace(manifest, check=found, checked_on=platform)
+
+
+def _rounded(logits: Logits) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(float(f"{logit:.6g}") for logit in row) for row in logits)
+
+
+def open_on_cpu(folder: Path, precision: str | None = None) -> Engine:
+    return open_engine(folder, backend="openvino", device="cpu", threads=machine.cores(), precision=precision)
