@@ -139,6 +139,20 @@ def test_a_small_image_in_a_huge_tile_is_refused_from_its_header() -> None:
         examine("a.tif", data, 10**8)
 
 
+@pytest.mark.parametrize(
+    ("data", "promised"),
+    [
+        (tiff(compression=50001), "unsupported: a TIFF of this layout, with compression 50001, is not decoded"),
+        (tiff(compression=34933), "unsupported: a TIFF of this layout, with compression 34933, is not decoded"),
+        (tiff(order=">", big=True), "unsupported: BigTIFF of big-endian numbers is not decoded"),
+    ],
+    ids=["webp", "png", "bigtiff"],
+)
+def test_a_sound_tiff_that_pillow_cannot_decode_is_not_called_corrupt(data: bytes, promised: str) -> None:
+    with pytest.raises(RefusedError, match=promised):
+        examine("a.tif", data, 10**8)
+
+
 @pytest.mark.parametrize("name", ["frame", "plain", "deep"])
 def test_a_header_that_is_read_by_our_own_lines_says_what_pillow_says(name: str) -> None:
     content = {"frame": written_once()["turbo-440.jpg"], "plain": bmp(24), "deep": written_once()["12bits.jpg"]}[name]
