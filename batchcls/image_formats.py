@@ -185,7 +185,10 @@ def _unsupported(image: ImageFile.ImageFile, data: bytes) -> str:
             return _WHOLE_SLIDE
         if image.tag_v2.get(_COMPRESSION) == _WEBP:
             return _OTHER_TIFF.format(_WEBP)
-        if image.tag_v2.get(_TILE_WIDTH, 1) * image.tag_v2.get(_TILE_LENGTH, 1) > _MOST_TILE_PIXELS:
+        tile = [image.tag_v2.get(tag, 1) for tag in (_TILE_WIDTH, _TILE_LENGTH)]
+        if not all(isinstance(side, int) for side in tile):  # a text, so many times, would fill the memory
+            raise ValueError("its tiles have no size")
+        if tile[0] * tile[1] > _MOST_TILE_PIXELS:
             return f"its tiles have more than {_MOST_TILE_PIXELS:,} pixels; convert it to PNG"
     # Of a damaged fax, a TIFF of one bit, decoders give away what lay in memory before.
     fax = image.format == "TIFF" and image.mode == "1"
@@ -212,14 +215,15 @@ def _unknown_tiff(data: bytes) -> str:
         stream = io.BytesIO(data)
         stream.seek(tags.next)
         tags.load(stream)
-        compression, bits, is_page = tags.get(_COMPRESSION, 1), tags.get(_BITS_PER_SAMPLE, (1,)), _IMAGE_WIDTH in tags
+        compression, is_page = tags.get(_COMPRESSION, 1), _IMAGE_WIDTH in tags
+        deep = max(tags.get(_BITS_PER_SAMPLE, (1,))) > 8
     except Exception:  # noqa: BLE001  # it was not opened, and why is all that is asked
         return ""
     if not is_page:
         return ""
     if _is_whole_slide(tags):
         return _WHOLE_SLIDE
-    if max(bits) > 8:
+    if deep:
         return _TOO_DEEP
     return _OTHER_TIFF.format(compression)
 
