@@ -7,7 +7,16 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from batchcls.errors import LabelsError
-from batchcls.folder_names import PARTS_CALLED, is_litter, is_one_of_many, is_part, is_view, label_of, part_of
+from batchcls.folder_names import (
+    PARTS_CALLED,
+    is_litter,
+    is_one_of_many,
+    is_part,
+    is_view,
+    label_of,
+    part_of,
+    proposed_parts,
+)
 
 NO_PARTS = "none"
 _SHOWN = 4
@@ -196,19 +205,29 @@ def _check_again(below: _Below) -> None:
 
 
 def _check_repeated(below: _Below) -> None:
-    """Refuse folders inside which the same names stand."""
-    counts = Counter(child for children in below.tops.values() for child in {_folded(child) for child in children})
-    every = [child for child in counts if not is_one_of_many(child)]
-    repeated = [child for child in every if counts[child] > 1]
-    if len(every) > 1 and repeated and 2 * len(repeated) >= len(every):
-        spelled = {_folded(child): child for children in below.tops.values() for child in children}
-        again = _few(sorted(spelled[name] for name in repeated))
-        if all(map(is_view, repeated)):
-            raise LabelsError(
-                f"{below.path()} has the views {again} inside several folders, so that one image could train and be "
-                f"judged; keep one view, or, if they show different images: --split-folders {NO_PARTS}"
-            )
-        raise _refused(below, f"{_few(below.names)}, and more than one of them holds {again}")
+    """Refuse folders inside which the same names stand, directly or inside one folder that all of them have."""
+    shared: _Folders = ()
+    inside_many = False
+    for depth in range(1, max(map(len, below.folders))):
+        deep = [names for names in below.folders if len(names) > depth]
+        spelled = {_folded(names[depth]): names[depth] for names in deep}
+        counts = Counter(child for _, child in {(names[0], _folded(names[depth])) for names in deep})
+        every = [child for child in counts if not is_one_of_many(child)]
+        repeated = sorted(spelled[child] for child in every if counts[child] > 1)
+        if len(every) > 1 and repeated and 2 * len(repeated) >= len(every):
+            if all(map(is_view, repeated)):
+                raise LabelsError(
+                    f"{below.path()} has the views {_few(repeated)} inside several folders, so that one image could "
+                    "train and be judged; keep one view, or, if they show different images: "
+                    f"--split-folders {NO_PARTS}"
+                )
+            if not inside_many:
+                what = f"{_few(below.names)}, and more than one of them holds {_few(repeated)}"
+                raise _refused(below, what, shared=shared)
+        if len(every) > 1:
+            return
+        inside_many |= len(every) < len(counts)
+        shared += tuple(spelled[child] for child in every)
 
 
 def _unsorted(below: _Below, names: Sequence[str]) -> LabelsError:
@@ -219,25 +238,19 @@ def _unsorted(below: _Below, names: Sequence[str]) -> LabelsError:
     )
 
 
-def _refused(below: _Below, what: str, parts: Sequence[str] = (), *, nested: bool = False) -> LabelsError:
+def _refused(
+    below: _Below, what: str, parts: Sequence[str] = (), *, shared: _Folders = (), nested: bool = False
+) -> LabelsError:
     """``below`` holds ``what``, of which ``parts`` are called like parts or views; with the ways out."""
     parts = sorted(parts, key=lambda name: _ORDER.index(part_of(name)))
     first = next((name for name in (*parts, *below.names) if below.tops[name]), below.names[0])
-    ways = [below.way_in(first)]
+    ways = [below.way_in(first, *shared)]
     if not (nested or below.parts or any(map(is_view, below.names))):
-        ways.append(f"say which folder is which part: --split-folders {shlex.quote(_proposal(parts))}")
+        ways.append(f"say which folder is which part: --split-folders {shlex.quote(proposed_parts(parts))}")
     way = "a table with the columns path, label and split" if below.parts else f"--split-folders {NO_PARTS}"
     return LabelsError(
         f"{below.path()} holds {what}: {', or '.join(ways)}; or, if {_few(below.names)} are the classes: {way}"
     )
-
-
-def _proposal(names: Sequence[str]) -> str:
-    """``names`` as parts: those that say which they are; if none says that it trains, the last one is the test."""
-    parts = {name: part_of(name) for name in names}
-    if len(names) > 1 and "train" not in parts.values():
-        parts = {**dict.fromkeys(names, "train"), names[-1]: "test"}
-    return ",".join(f"{part}={name}" for name, part in parts.items() if part) or "train=FOLDER,test=FOLDER"
 
 
 def _folded(name: str) -> str:

@@ -47,6 +47,14 @@ def part_of(name: str) -> str:
     return next((part for part, text in word.groupdict().items() if text), "") if word else ""
 
 
+def proposed_parts(names: Sequence[str]) -> str:
+    """``names`` as PART=FOLDER,...: what they say of themselves; if none says that it trains, the last is the test."""
+    parts = {name: part_of(name) for name in names}
+    if len(names) > 1 and "train" not in parts.values():
+        parts = {**dict.fromkeys(names, "train"), names[-1]: "test"}
+    return ",".join(f"{part}={name}" for name, part in parts.items() if part) or "train=FOLDER,test=FOLDER"
+
+
 def is_view(name: str) -> bool:
     """Whether a word of it says what was done to the images: Original, Segmented."""
     return any(map(_VIEW.fullmatch, _words(name)))

@@ -24,18 +24,23 @@ _FORMATS = {
     b"II*\0": "TIFF",
     b"MM\0*": "TIFF",
     b"II+\0": "TIFF",
-    b"MM\0+": "TIFF",
     b"RIFF": "WEBP",
     b"\0\0\0\x0cjP": "JPEG2000",
     b"\xff\x4f\xff\x51": "JPEG2000",
     **{b"P%d" % kind: "PPM" for kind in range(1, 7)},
 }
 """By a file's first bytes, the one format that Pillow is asked for. PostScript, which it has others run, is not one."""
-_UNREADABLE = {b"GIF8": "GIF", b"\xff\x0a": "JPEG XL", b"\0\0\0\x0cJXL": "JPEG XL"}
+_UNREADABLE = {
+    b"GIF8": "GIF",
+    b"\xff\x0a": "JPEG XL",
+    b"\0\0\0\x0cJXL": "JPEG XL",
+    b"MM\0+": "BigTIFF of big-endian numbers",
+}
 _MODES = frozenset(("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB"))
 """Pillow's modes of at most 8 bits a channel that it turns into RGB."""
 _TOO_DEEP = "its colours are not stored in 8 bits each; convert it to 8-bit RGB"
 """Decoders scale 16 bits to 8 in ways that differ by up to 254 of 255: such a probability would mean nothing."""
+_OTHER_TIFF = "a TIFF of this layout, with compression {}, is not decoded; convert it to 8-bit RGB"
 _LONGEST_SIDE = 1_000_000
 """No image to classify is longer, but a file of some kilobytes can be, and would take gigabytes to resample."""
 _WHOLE_SLIDE = "whole slides are not decoded; cut them into tiles"
@@ -43,6 +48,8 @@ _SLIDE_ENDINGS = (".svs", ".ndpi")
 _NDPI_FORMAT_FLAG = 65420
 _IMAGE_WIDTH, _BITS_PER_SAMPLE, _COMPRESSION, _IMAGE_DESCRIPTION = 256, 258, 259, 270
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
+_WEBP = 50001
+"""A compression of TIFF that Pillow knows by name, and is built without."""
 _MOST_TILE_PIXELS = 1 << 26
 """A small image can be stored as a part of a huge tile, which takes memory whole."""
 
@@ -176,7 +183,12 @@ def _unsupported(image: ImageFile.ImageFile, data: bytes) -> str:
     if isinstance(image, TiffImageFile):
         if _is_whole_slide(image.tag_v2):
             return _WHOLE_SLIDE
-        if image.tag_v2.get(_TILE_WIDTH, 1) * image.tag_v2.get(_TILE_LENGTH, 1) > _MOST_TILE_PIXELS:
+        if image.tag_v2.get(_COMPRESSION) == _WEBP:
+            return _OTHER_TIFF.format(_WEBP)
+        tile = [image.tag_v2.get(tag, 1) for tag in (_TILE_WIDTH, _TILE_LENGTH)]
+        if not all(isinstance(side, int) for side in tile):  # a text, so many times, would fill the memory
+            raise ValueError("its tiles have no size")
+        if tile[0] * tile[1] > _MOST_TILE_PIXELS:
             return f"its tiles have more than {_MOST_TILE_PIXELS:,} pixels; convert it to PNG"
     # Of a damaged fax, a TIFF of one bit, decoders give away what lay in memory before.
     fax = image.format == "TIFF" and image.mode == "1"
@@ -203,16 +215,17 @@ def _unknown_tiff(data: bytes) -> str:
         stream = io.BytesIO(data)
         stream.seek(tags.next)
         tags.load(stream)
-        compression, bits, is_page = tags.get(_COMPRESSION, 1), tags.get(_BITS_PER_SAMPLE, (1,)), _IMAGE_WIDTH in tags
+        compression, is_page = tags.get(_COMPRESSION, 1), _IMAGE_WIDTH in tags
+        deep = max(tags.get(_BITS_PER_SAMPLE, (1,))) > 8
     except Exception:  # noqa: BLE001  # it was not opened, and why is all that is asked
         return ""
     if not is_page:
         return ""
     if _is_whole_slide(tags):
         return _WHOLE_SLIDE
-    if max(bits) > 8:
+    if deep:
         return _TOO_DEEP
-    return f"a TIFF of this layout, with compression {compression}, is not decoded; convert it to 8-bit RGB"
+    return _OTHER_TIFF.format(compression)
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:

@@ -61,16 +61,16 @@ def read_label_table(path: Path) -> tuple[pa.Table, list[str]]:
         for mark, why in _NO_TABLE.items():
             if head.startswith(mark):
                 raise LabelsError(f"{str(path)!r} {why}")
-        if head.startswith(_PARQUET) or path.suffix == ".parquet":
+        if head.startswith(_PARQUET) or path.suffix.lower() == ".parquet":
             table = pq.read_table(path, partitioning=None)
-        elif path.suffix in (".jsonl", ".ndjson"):
+        elif path.suffix.lower() in (".jsonl", ".ndjson"):
             table = pyarrow.json.read_json(path)
         else:
             text, notes = _utf8(path)
             table = _read_csv(text)
         return _plain(table, path), notes
     except (pa.ArrowException, OSError, UnicodeError) as error:
-        mend = "" if path.suffix == ".parquet" else "; a CSV file must be UTF-8, with the columns' names first"
+        mend = "" if path.suffix.lower() == ".parquet" else "; a CSV file must be UTF-8, with the columns' names first"
         raise LabelsError(f"{str(path)!r} cannot be read as a table of labels: {error}{mend}") from error
 
 

@@ -208,7 +208,7 @@ class Batch:
     slides: Sequence[Slide]
     """Row ``i`` of ``pixels`` was decoded from ``slides[i]``."""
     sizes: Sequence[tuple[int, int]]
-    """Width and height of each file, in pixels, as stored."""
+    """Width and height of each file, in pixels, as decoded."""
     pixels: Pixels | DevicePixels
     """(N, H, W, 3) uint8 RGB, resized but not normalised; N may be 0."""
     failures: Sequence[Failure] = ()
@@ -241,7 +241,7 @@ class Scored:
     slides: Sequence[Slide]
     """Row ``i`` of ``predictions`` is of ``slides[i]``."""
     sizes: Sequence[tuple[int, int]]
-    """Width and height of each, in pixels, as stored."""
+    """Width and height of each, in pixels, as decoded."""
     predictions: Predictions
     failures: Sequence[Failure] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)

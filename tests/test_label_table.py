@@ -112,7 +112,7 @@ def test_labels_are_composed_whatever_system_wrote_them(tmp_path: Path) -> None:
 
 
 def test_a_line_of_json_is_a_row(tmp_path: Path) -> None:
-    path = written(tmp_path / "t.jsonl", b'{"path": "1.jpg", "label": "a"}\n{"label": "b", "path": "2.jpg", "n": 1}\n')
+    path = written(tmp_path / "T.JSONL", b'{"path": "1.jpg", "label": "a"}\n{"label": "b", "path": "2.jpg", "n": 1}\n')
 
     table, _ = read_label_table(path)
 

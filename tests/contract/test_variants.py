@@ -11,6 +11,7 @@ from collections import Counter
 from contextlib import closing, suppress
 from functools import cache
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +137,38 @@ def test_a_small_image_in_a_huge_tile_is_refused_from_its_header() -> None:
     for tag in (322, 323):
         data = data.replace(struct.pack("<HHII", tag, 3, 1, 16), struct.pack("<HHII", tag, 3, 1, 65_535))
     with pytest.raises(RefusedError, match="its tiles have more than"):
+        examine("a.tif", data, 10**8)
+
+
+@pytest.mark.parametrize(
+    ("data", "promised"),
+    [
+        (tiff(compression=50001), "unsupported: a TIFF of this layout, with compression 50001, is not decoded"),
+        (tiff(compression=34933), "unsupported: a TIFF of this layout, with compression 34933, is not decoded"),
+        (tiff(order=">", big=True), "unsupported: BigTIFF of big-endian numbers is not decoded"),
+    ],
+    ids=["webp", "png", "bigtiff"],
+)
+def test_a_sound_tiff_that_pillow_cannot_decode_is_not_called_corrupt(data: bytes, promised: str) -> None:
+    with pytest.raises(RefusedError, match=promised):
+        examine("a.tif", data, 10**8)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("compression", [1, 7, 34933])
+def test_a_tiff_whose_tags_are_of_any_type_is_read_or_refused(compression: int) -> None:
+    sound = tiff(compression=compression)
+    for tag, kind in product((256, 257, 258, 259, 262, 273, 277, 278, 279, 284, 339), range(19)):
+        data = sound
+        for usual in (3, 4):
+            data = data.replace(struct.pack("<HH", tag, usual), struct.pack("<HH", tag, kind))
+        with suppress(RefusedError):
+            assert examine("a.tif", data, 10**8).width > 0
+
+
+def test_a_tile_whose_width_is_a_text_takes_no_memory() -> None:
+    data = tiff(more=((322, 2, b"a" * 1000 + b"\0"), (323, 4, (2**32 - 1,))))
+    with pytest.raises(RefusedError):
         examine("a.tif", data, 10**8)
 
 
