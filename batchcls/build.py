@@ -210,7 +210,7 @@ def _manifest(checkpoint: Path, name: str, source: _Source, folder: Path) -> Man
         built=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=machine.versions(),
         probes=probes,
-        reference=_rounded(reference),
+        reference=_written(reference),
     )
 
 
@@ -227,7 +227,7 @@ def _checked(folder: Path, manifest: Manifest, console: Console) -> Manifest:
         else:
             check_export(exact, manifest)
             answers = exact.infer(pixels)
-        manifest = replace(manifest, answers=_rounded(answers))
+        manifest = replace(manifest, answers=_written(answers))
         check(exact, manifest)
     with closing(_open(folder)) as engine:
         try:
@@ -240,8 +240,9 @@ def _checked(folder: Path, manifest: Manifest, console: Console) -> Manifest:
     return replace(manifest, check=found, checked_on=arithmetic)
 
 
-def _rounded(logits: Logits) -> tuple[tuple[float, ...], ...]:
-    return tuple(tuple(float(f"{logit:.6g}") for logit in row) for row in logits)
+def _written(logits: Logits) -> tuple[tuple[float, ...], ...]:
+    """As they are: nine digits tell every float32 from its neighbours."""
+    return tuple(tuple(float(f"{logit:.9g}") for logit in row) for row in logits)
 
 
 def _open(folder: Path, precision: str | None = None) -> Engine:

@@ -135,6 +135,17 @@ ENDINGS: dict[str, tuple[Ending, str, float]] = {
     "softmax": (lambda net: softmax(net, net.scores), "shares", 1e-5),
     "softmax over the last axis": (lambda net: softmax(net, net.scores, -1), "shares", 1e-5),
     "logarithm of softmax": (lambda net: net("Log", softmax(net, net.scores)), "logits", 1e-5),
+    "logarithm of softmax, shifted": (
+        lambda net: net("Add", net("Log", softmax(net, net.scores)), net.f(3)),
+        "logits",
+        1e-5,
+    ),
+    "logits far from 0": (lambda net: net("Add", net.scores, net.f(2e5)), "logits", 0.02),
+    "one log(p / (1 - p))": (
+        lambda net: net("Log", net("Div", one_sigmoid(net), net("Sub", net.f(1), one_sigmoid(net)))),
+        "one logit",
+        1e-5,
+    ),
     "log softmax": (lambda net: net("LogSoftmax", net.scores, axis=1), "logits", 1e-5),
     "softmax in parts": (lambda net: in_parts(net, stable=False), "shares", 1e-5),
     "stable softmax in parts": (lambda net: in_parts(net, stable=True), "shares", 1e-5),
@@ -362,6 +373,31 @@ REFUSED: dict[str, tuple[Ending, int, str]] = {
         lambda net: net("Neg", net("LogSoftmax", net.scores, axis=1)),
         TensorProto.FLOAT,
         "negative logarithms of probabilities",
+    ),
+    "logarithms to the base of 10": (
+        lambda net: net("Mul", net("Log", softmax(net, net.scores)), net.f(0.4342945)),
+        TensorProto.FLOAT,
+        "it ends in Softmax, but its answers, within .*, are no probabilities, nor their natural logarithms",
+    ),
+    "log softmax, doubled": (
+        lambda net: net("Mul", net("LogSoftmax", net.scores, axis=1), net.f(2)),
+        TensorProto.FLOAT,
+        "it ends in LogSoftmax, but .* nor their natural logarithms",
+    ),
+    "logarithms of several sigmoids": (
+        lambda net: net("Log", net("Sigmoid", net.scores)),
+        TensorProto.FLOAT,
+        "it ends in Sigmoid, but .* nor their natural logarithms",
+    ),
+    "the logarithm of one sigmoid": (
+        lambda net: net("Log", one_sigmoid(net)),
+        TensorProto.FLOAT,
+        "it ends in Sigmoid, but .* nor their natural logarithms",
+    ),
+    "the largest share alone": (
+        lambda net: net("ReduceMax", softmax(net, net.scores), np.array([1]), keepdims=1),
+        TensorProto.FLOAT,
+        "its largest probability alone, .* without its last ReduceMax",
     ),
     "a mean over the batch": (mixed_up, TensorProto.FLOAT, "export it with a free batch axis"),
 }
