@@ -474,10 +474,19 @@ def test_a_temperature_divides_the_logarithms_of_the_files_own_probabilities(end
     np.testing.assert_allclose(answered(tmp_path, drawn_pixels()), predictions(plain / 3).probabilities, atol=1e-4)
 
 
-def test_a_network_that_normalises_inside_is_warned_of_and_the_recipes_keys_named(tmp_path: Path) -> None:
+BEFORE_NORMALISING: dict[str, Ending] = {
+    "nothing": lambda _: "image",
+    "a clip": lambda net: net("Clip", "image", net.f(0), net.f(255)),
+    "another order": lambda net: net("Transpose", net("Transpose", "image", perm=[0, 2, 3, 1]), perm=[0, 3, 1, 2]),
+    "a resize": lambda net: net("Resize", "image", "", net.f([1, 1, 1, 1])),
+}
+
+
+@pytest.mark.parametrize("first", BEFORE_NORMALISING)
+def test_a_network_that_normalises_inside_is_warned_of_and_the_recipes_keys_named(first: str, tmp_path: Path) -> None:
     net = Net()
     net.nodes, net.constants = [], []
-    inside = net("Sub", net("Mul", "image", net.f(1 / 127.5)), net.f(1))
+    inside = net("Sub", net("Mul", BEFORE_NORMALISING[first](net), net.f(1 / 127.5)), net.f(1))
     model = net.model(softmax(net, net.branch(inside, 0, 4)))
 
     said = built(model, tmp_path)
