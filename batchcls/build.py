@@ -102,9 +102,10 @@ def build(
         manifest = _manifest(checkpoint, printable(out.resolve().name), source, folder)
         manifest.write(folder)
         manifest = _checked(folder, manifest, console)
+        manifest.write(folder)
         if images is not None:
             manifest = replace(manifest, verification=_verified(folder, source, images, console))
-        manifest.write(folder)
+            manifest.write(folder)
     return manifest
 
 
@@ -232,8 +233,11 @@ def _checked(folder: Path, manifest: Manifest, console: Console) -> Manifest:
     with closing(_open(folder)) as engine:
         try:
             check(engine, manifest)
-        except VerificationError as error:  # of a precision that a run need not compute in
-            console.print(f"a run in {engine.info.precision} will be refused: {error}", highlight=False)
+        except VerificationError as error:
+            console.print(f"a run will compute in float32 unless told otherwise: {error}", highlight=False)
+            manifest = replace(manifest, exact=True)
+            manifest.write(folder)
+    with closing(_open(folder)) as engine:
         info = engine.info
         found = compared(predictions(engine.infer(pixels)), predictions(np.array(manifest.reference, np.float32)))
     arithmetic = Arithmetic(info.backend, info.precision, info.device, tuple(machine.cpu_features()))

@@ -56,6 +56,8 @@ class Manifest:
     onnx_sha256: str
     built: str
     """UTC, ISO 8601."""
+    exact: bool = False
+    """A CPU computes in float32 unless told otherwise: bfloat16 changes this network's answers too much."""
     temperature: float = 1.0
     """That the logits of the trained network were divided by."""
     weights: str = ""
@@ -119,6 +121,7 @@ class Manifest:
             preprocess=recipe.preprocess,
             temperature=recipe.temperature,
             precision=recipe.precision,
+            exact=values.get("exact", False) is True,
             weights=str(values.get("weights", "")),
             versions={str(key): str(value) for key, value in values["versions"].items()},
             probes=_probes(values.get("probes", ()), reference),

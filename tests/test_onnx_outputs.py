@@ -17,7 +17,10 @@ from rich.console import Console
 from batchcls.backends import open_engine
 from batchcls.build import build
 from batchcls.errors import CheckpointError, RecipeError
+from batchcls.machine import has_bfloat16
+from batchcls.manifest import Manifest
 from batchcls.postprocess import predictions
+from batchcls.verify import check
 
 HEIGHT, WIDTH = 12, 9
 MEAN, STD = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
@@ -510,3 +513,12 @@ def test_a_network_that_hardly_sees_normalised_images_is_warned_of(tmp_path: Pat
 def test_a_network_that_sees_its_images_is_not_warned_of(tmp_path: Path) -> None:
     net = Net()
     assert "warning" not in built(net.model(softmax(net, net.scores)), tmp_path)
+
+
+def test_a_network_that_bfloat16_costs_too_much_is_built_to_run_in_float32(tmp_path: Path) -> None:
+    net = Net()
+    said = built(net.model(net.scores), tmp_path, temperature=0.01)
+
+    with closing(open_engine(tmp_path / "engine", backend="openvino", device="cpu", threads=1)) as engine:
+        check(engine, Manifest.read(tmp_path / "engine"))
+    assert Manifest.read(tmp_path / "engine").exact == ("a run will compute in float32" in said) == has_bfloat16()
