@@ -98,9 +98,10 @@ def build(
         manifest = _manifest(checkpoint, printable(out.resolve().name), source, folder)
         manifest.write(folder)
         manifest = probed(folder, manifest, console)
+        manifest.write(folder)
         if images is not None:
             manifest = replace(manifest, verification=_verified(folder, source, images, console))
-        manifest.write(folder)
+            manifest.write(folder)
     return manifest
 
 

@@ -57,6 +57,11 @@ def load_network(path: Path, architecture: str = "", *, transform_input: bool = 
     fit = next((fit for fit in fits if fit.architecture == architecture), closest)
     if fit.missing or fit.unexpected:
         raise CheckpointError(f"{str(path)!r} {_misfit(fit, closest)}")
+    if lost := next((name for name, tensor in fit.tensors.items() if not torch.isfinite(tensor).all()), None):
+        raise CheckpointError(
+            f"{str(path)!r} holds numbers in {lost!r} that are none, or infinite; its training went astray: "
+            "build an earlier checkpoint"
+        )
     if transform_input and fit.architecture not in TRANSFORMING:
         raise CheckpointError(f"transform_input is true, but {fit.architecture} has no such step; leave it out")
     module = empty_network(fit.architecture, fit.classes, fit.last_layer, transform_input=transform_input)

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import reprlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -30,7 +31,7 @@ _NAME_COLUMNS = ("name", "label", "class", "class_name", "label_name", "classnam
 
 
 class UnclearLabelsError(ValueError):
-    """What holds no labels, or could be read in two ways; says which."""
+    """Of what holds no labels, or could be read in two ways."""
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
@@ -46,6 +47,8 @@ def read_labels(path: Path) -> tuple[str, ...]:
         return _parsed(path.suffix.lower(), path.read_text(encoding="utf-8-sig"))
     except UnclearLabelsError as error:
         raise RecipeError(f"labels file {text!r} cannot be used: {error}") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"labels file {text!r} is not UTF-8; save it in that encoding") from error
     except (OSError, ValueError, RecursionError, csv.Error) as error:
         reason = " ".join(str(error).split())
         raise RecipeError(f"labels file {text!r} cannot be read: {reason}") from error
@@ -78,11 +81,11 @@ def labels_from(values: Any, key: str = "") -> tuple[str, ...]:
         UnclearLabelsError: If it holds none, or could be read in two ways.
     """
     if isinstance(values, Mapping):
-        if inner := _inner(values):
+        if not key and (inner := _inner(values)):
             return _only(inner)
         return _of_mapping({str(name): value for name, value in values.items()}, key)
     if isinstance(values, list | tuple) and all(isinstance(row, Mapping) for row in values) and values:
-        return _of_rows([{str(name).lower(): str(value) for name, value in row.items()} for row in values])
+        return _of_rows([{str(name).lower(): _text(value) for name, value in row.items()} for row in values])
     if not isinstance(values, list | tuple) or not all(isinstance(label, str) for label in values):
         raise UnclearLabelsError("it must hold a list of labels, labels by position, or positions by label")
     return tuple(values)
@@ -95,7 +98,7 @@ def _parsed(suffix: str, text: str) -> tuple[str, ...]:
         return _of_table(text)
     if suffix == ".json" or text.lstrip().startswith(("[", "{")):
         return labels_from(json.loads(text, object_pairs_hook=_without_duplicates))
-    return _of_lines([line.strip() for line in text.splitlines() if line.strip()])
+    return _of_lines([line.strip() for line in text.split("\n") if line.strip()])
 
 
 def _yaml(text: str) -> Any:
@@ -147,15 +150,24 @@ def _of_mapping(values: Mapping[str, Any], key: str) -> tuple[str, ...]:
     if key not in NAME_TO_POSITION and all(isinstance(value, str | int) for value in values.values()):
         readings |= _ordered("labels by position", [(name, str(value)) for name, value in values.items()])
     if key not in POSITION_TO_NAME:
-        readings |= _ordered("positions by label", [(str(value), name) for name, value in values.items()])
+        readings |= _ordered("positions by label", [(_text(value), name) for name, value in values.items()])
     if not readings:
         raise UnclearLabelsError(
             f"its positions are not 0 to {len(values) - 1}, each once; it holds {_shown(values.items())}"
         )
+    return _one_way(readings)
+
+
+def _one_way(readings: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
     if len(set(readings.values())) > 1:
         ways = "; or ".join(f"{way} {list(labels)}" for way, labels in readings.items())
         raise UnclearLabelsError(f"it can be read in two ways: {ways}; name the labels as a list instead")
     return next(iter(readings.values()))
+
+
+def _text(value: Any) -> str:
+    """A label or a position; nothing of what else stands there, which a small file can make endless."""
+    return str(value) if isinstance(value, str | int | float) else ""
 
 
 def _ordered(way: str, pairs: Sequence[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
@@ -174,8 +186,8 @@ def _of_lines(lines: Sequence[str]) -> tuple[str, ...]:
     if lines and len(lines) in (len(before), len(after)):
         first = len(before) == len(lines)
         pairs = [(found[1], found[2]) for found in before] if first else [(found[2], found[1]) for found in after]
-        if readings := _ordered("", pairs):
-            return readings[""]
+        if readings := _ordered("labels by position", pairs):
+            return _one_way(readings | _ordered("positions by label", [(name, place) for place, name in pairs]))
         numbers = ", ".join(place for place, _ in pairs[:12]) + ", ..." * (len(pairs) > 12)
         raise UnclearLabelsError(
             f"its lines are numbered {numbers}, not 0 to {len(pairs) - 1}, each once; number them so, or "
@@ -188,7 +200,7 @@ def _of_lines(lines: Sequence[str]) -> tuple[str, ...]:
 
 
 def _of_table(text: str) -> tuple[str, ...]:
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line for line in text.split("\n") if line.strip()]
     if lines and lines[0].lower().startswith("sep="):
         lines = lines[1:]
     first = lines[0] if lines else ""
@@ -235,5 +247,5 @@ def _chosen(candidates: Sequence[str], known: Sequence[str]) -> list[str]:
 
 
 def _shown(items: Any) -> str:
-    few = [f"{name!r}: {value!r}" for name, value in list(items)[:4]]
+    few = [f"{name!r}: {reprlib.repr(value) if _text(value) else type(value).__name__}" for name, value in [*items][:4]]
     return f"{{{', '.join(few)}{', ...' if len(items) > 4 else ''}}}"

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -19,6 +18,8 @@ MANIFEST = "engine.json"
 ONNX = "model.onnx"
 FORMAT = 1
 _LARGEST_MANIFEST_BYTES = 64 << 20
+_LARGEST_LOGIT = (2 - 2**-23) * 2.0**127
+"""Of float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,8 @@ class Manifest:
     onnx_sha256: str
     built: str
     """UTC, ISO 8601."""
+    exact: bool = False
+    """A CPU computes in float32 unless told otherwise: bfloat16 changes this network's answers too much."""
     temperature: float = 1.0
     """That the logits of the trained network were divided by."""
     weights: str = ""
@@ -88,15 +91,16 @@ class Manifest:
             if path.stat().st_size > _LARGEST_MANIFEST_BYTES:
                 raise ValueError(f"it is {path.stat().st_size:,} bytes long")
             return cls._parse(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, KeyError, TypeError, RecipeError, RecursionError) as error:
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecipeError, RecursionError) as error:
             raise EngineError(f"{str(path)!r} cannot be read: {error}; build the engine again") from error
 
     @classmethod
     def _parse(cls, values: Any) -> Self:
         if values["format"] != FORMAT:
             raise ValueError(f"its format is {values['format']!r}, this batchcls reads {FORMAT}")
-        temperature = values.get("temperature", 1.0)  # folders of older versions have none
-        recipe = Recipe().with_values({"labels": values["labels"], "temperature": temperature, **values["preprocess"]})
+        known = {"temperature": 1.0, **values}  # folders of older versions have none
+        own = {key: known[key] for key in ("labels", "temperature", "precision")}
+        recipe = Recipe().with_values({**own, **values["preprocess"]})
         if not recipe.labels:
             raise ValueError("it names no labels")
         if not isinstance(values["versions"], dict):
@@ -112,11 +116,13 @@ class Manifest:
         check, checked_on = values.get("check"), values.get("checked_on")
         if checked_on is not None:
             checked_on["instructions"] = tuple(map(str, checked_on["instructions"]))
-        texts = ("name", "architecture", "precision", "checkpoint", "checkpoint_sha256", "onnx_sha256", "built")
+        texts = ("name", "architecture", "checkpoint", "checkpoint_sha256", "onnx_sha256", "built")
         return cls(
             labels=recipe.labels,
             preprocess=recipe.preprocess,
             temperature=recipe.temperature,
+            precision=recipe.precision,
+            exact=values.get("exact", False) is True,
             weights=str(values.get("weights", "")),
             versions={str(key): str(value) for key, value in values["versions"].items()},
             probes=_probes(values.get("probes", ()), reference),
@@ -149,13 +155,13 @@ class Manifest:
 
 def _logits(values: Mapping[str, Any], name: str, classes: int) -> tuple[tuple[float, ...], ...]:
     """Raises:
-    ValueError: If they are not of so many classes, or no finite numbers.
+    ValueError: If they are not of so many classes, or no finite numbers of float32.
     """
     found = tuple(tuple(map(float, logits)) for logits in values.get(name, ()))
     if any(len(logits) != classes for logits in found):
         raise ValueError(f"its {name} has another number of classes than it has labels")
-    if not all(math.isfinite(logit) for logits in found for logit in logits):
-        raise ValueError(f"its {name} holds what is not a number")
+    if not all(abs(logit) <= _LARGEST_LOGIT for logits in found for logit in logits):
+        raise ValueError(f"its {name} holds what no float32 is")
     return found
 
 

@@ -21,7 +21,7 @@ _LOUDER = 10
 _BYTES = "mean = [0, 0, 0], std = [0.003921569, 0.003921569, 0.003921569]"
 _UNIT = "mean = [0, 0, 0], std = [1, 1, 1]"
 _ARITHMETIC = ("Mul", "Div", "Sub", "Add")
-_PASSING = ("Cast", "Identity", "Transpose")
+_PASSING = ("Cast", "Clip", "Identity", "Resize", "Transpose")
 
 
 def input_warning(

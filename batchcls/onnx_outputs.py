@@ -120,17 +120,31 @@ def _refuse_changed(everything: Values, closing: frozenset[str]) -> None:
         total = np.exp(-everything.astype(np.float64)).sum(axis=1)
     if np.abs(total - 1).max() <= _TOLERANCE:
         raise UnclearOutputsError("it answers with negative logarithms of probabilities; export it without the sign")
-    bounded = [name for name in _BOUNDED if name in closing]
-    if bounded and "Log" not in closing:  # by which a probability becomes a logit again
+    bounded = [name for name in (*_BOUNDED, "LogSoftmax") if name in closing]
+    if bounded and not (closing & {"Log", "LogSoftmax"} and _are_logarithms(everything)):
         raise UnclearOutputsError(
-            f"it ends in {bounded[0]}, but its answers, within {everything.min():.3g} and "
-            f"{everything.max():.3g}, are no probabilities; export it without what follows its last layer, or say in a "
-            'recipe: output = "logits"'
+            f"it ends in {bounded[0]}, but its answers, within {everything.min():.3g} and {everything.max():.3g}, are "
+            "no probabilities, nor their natural logarithms; export it without what follows its last layer, or say in "
+            'a recipe: output = "logits"'
         )
+
+
+def _are_logarithms(everything: Values) -> bool:
+    """Whether a softmax makes of them what they are logarithms of; of one number, whether it is log(p / (1 - p))."""
+    if everything.shape[1] == 1:
+        return bool(everything.max() > 0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums = np.exp(everything.astype(np.float64)).sum(axis=1)
+        return bool(np.ptp(sums) <= _TOLERANCE * sums.max())
 
 
 def _kind_of_one(everything: Values, closing: frozenset[str], told: str) -> Kind:
     low, high = everything.min(), everything.max()
+    if {"Softmax", "ReduceMax"} <= closing:
+        raise UnclearOutputsError(
+            "it answers with its largest probability alone, not saying of which class; export it without its last "
+            "ReduceMax"
+        )
     within = low >= -1e-3 and high <= 1 + 1e-3
     if told == "probabilities" and not within:
         raise UnclearOutputsError(f"a recipe says output = 'probabilities', but it answers {low:.3g} to {high:.3g}")

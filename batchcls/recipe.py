@@ -50,6 +50,8 @@ class Recipe:
             raise RecipeError(f"output is {self.output!r}; use one of {get_args(Output)}")
         if len(set(self.labels)) != len(self.labels) or not all(label.strip() for label in self.labels):
             raise RecipeError(f"labels {list(self.labels)} must be different from one another and not empty")
+        if halves := [label for label in self.labels if not _is_text(label)]:
+            raise RecipeError(f"labels {halves} hold halves of characters, which no file can; write them out")
 
     @classmethod
     def for_architecture(cls, architecture: str) -> Self:
@@ -97,6 +99,14 @@ def labels_of(text: str) -> tuple[str, ...]:
             raise RecipeError(f"labels file {text!r} cannot be read: {error}") from error
         named = False
     return read_labels(path) if named else _split(text)
+
+
+def _is_text(label: str) -> bool:
+    try:
+        label.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _split(text: str) -> tuple[str, ...]:

@@ -84,11 +84,20 @@ def read_trained(path: Path, weights: str = "") -> TrainedTensors:
         sets |= _below(sets, weights)
     name = _chosen(path, sets, weights)
     tensors = {key: tensor for key, tensor in sets[name].items() if not _AUXILIARY.search(key)}
+    if odd := next((key for key, tensor in tensors.items() if not _is_plain(tensor)), None):
+        raise CheckpointError(
+            f"{str(path)!r} holds {odd!r} as a quantised, sparse, complex or empty tensor; export the network instead: "
+            "torch.onnx.export(...), then batchcls build model.onnx"
+        )
     held = sum(tensor.numel() * tensor.element_size() for tensor in sets[name].values())
     if held > _LARGEST_EXPANSION * path.stat().st_size:
         raise CheckpointError(f"{str(path)!r} has {path.stat().st_size:,} bytes but claims {held:,} of weights")
     about = _metadata(path) if path.suffix == ".safetensors" else values
     return TrainedTensors(tensors, name, tuple(other for other in sets if other != name), about)
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and not (tensor.is_quantized or tensor.is_complex() or tensor.is_meta)
 
 
 def _sets(path: Path, values: Mapping[Any, Any]) -> dict[str, dict[str, Tensor]]:

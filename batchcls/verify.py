@@ -95,7 +95,7 @@ def _within(engine: Engine, manifest: Manifest, expected: Sequence[Sequence[floa
             f"engine {info.name!r} answers the probes by {info.backend} on {info.device} otherwise than verified: "
             f"probabilities differ by up to {found.largest_difference:.4f}, {found.mean_difference:.4f} on average, "
             f"their logarithms by {found.log_difference:.4f}; {coarsest} explains {bounds.largest}, "
-            f"{bounds.mean} and {bounds.log}; top-1 agreement is {found.top1_agreement:.4f}; {_mend(info)}"
+            f"{bounds.mean} and {bounds.log}; top-1 agreement is {found.top1_agreement:.4f}; {_mend(info, manifest)}"
         )
     return found
 
@@ -123,7 +123,7 @@ def _coarsest(*precisions: str) -> str:
     return unknown[0] if unknown else max(names, key=list(_BOUNDS).index)
 
 
-def _mend(info: EngineInfo) -> str:
+def _mend(info: EngineInfo, manifest: Manifest) -> str:
     if info.precision == "int8":
         return (
             "engines of older versions overflow on CPUs without VNNI; "
@@ -131,7 +131,8 @@ def _mend(info: EngineInfo) -> str:
         )
     if info.precision == "bf16":
         return "run: batchcls run --precision fp32, or batchcls build CHECKPOINT --out ENGINE"
-    return "run: batchcls build CHECKPOINT --out ENGINE --precision fp32"
+    finer = "" if manifest.precision == "fp32" else " --precision fp32"
+    return f"run: batchcls build CHECKPOINT --out ENGINE{finer}"
 
 
 def no_reference(manifest: Manifest) -> EngineError:

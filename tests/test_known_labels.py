@@ -218,3 +218,12 @@ def test_a_file_beside_that_can_be_read_in_two_ways_is_named_where_labels_are_mi
     assert result.exit_code == 1
     assert "none was named; labels file" in result.stderr
     assert "it can be read in two ways: labels by position ['1', '2', '0']" in result.stderr
+
+
+def test_a_small_checkpoint_of_endless_references_is_read_soon(tmp_path: Path) -> None:
+    endless: dict[str, Any] = {"a": 1}
+    for _ in range(40):
+        endless = dict.fromkeys(("names", "classes", "labels", "label_names"), endless)
+    about = {"class_to_idx": {"a": endless}, "names": endless}
+    torch.save({"state_dict": state(), **about}, tmp_path / "model.pth")
+    assert built(tmp_path / "model.pth", "--labels", "a,b,c").exit_code == 0

@@ -17,7 +17,10 @@ from rich.console import Console
 from batchcls.backends import open_engine
 from batchcls.build import build
 from batchcls.errors import CheckpointError, RecipeError
+from batchcls.machine import has_bfloat16
+from batchcls.manifest import Manifest
 from batchcls.postprocess import predictions
+from batchcls.verify import check
 
 HEIGHT, WIDTH = 12, 9
 MEAN, STD = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
@@ -135,6 +138,17 @@ ENDINGS: dict[str, tuple[Ending, str, float]] = {
     "softmax": (lambda net: softmax(net, net.scores), "shares", 1e-5),
     "softmax over the last axis": (lambda net: softmax(net, net.scores, -1), "shares", 1e-5),
     "logarithm of softmax": (lambda net: net("Log", softmax(net, net.scores)), "logits", 1e-5),
+    "logarithm of softmax, shifted": (
+        lambda net: net("Add", net("Log", softmax(net, net.scores)), net.f(3)),
+        "logits",
+        1e-5,
+    ),
+    "logits far from 0": (lambda net: net("Add", net.scores, net.f(2e5)), "logits", 0.02),
+    "one log(p / (1 - p))": (
+        lambda net: net("Log", net("Div", one_sigmoid(net), net("Sub", net.f(1), one_sigmoid(net)))),
+        "one logit",
+        1e-5,
+    ),
     "log softmax": (lambda net: net("LogSoftmax", net.scores, axis=1), "logits", 1e-5),
     "softmax in parts": (lambda net: in_parts(net, stable=False), "shares", 1e-5),
     "stable softmax in parts": (lambda net: in_parts(net, stable=True), "shares", 1e-5),
@@ -363,6 +377,31 @@ REFUSED: dict[str, tuple[Ending, int, str]] = {
         TensorProto.FLOAT,
         "negative logarithms of probabilities",
     ),
+    "logarithms to the base of 10": (
+        lambda net: net("Mul", net("Log", softmax(net, net.scores)), net.f(0.4342945)),
+        TensorProto.FLOAT,
+        "it ends in Softmax, but its answers, within .*, are no probabilities, nor their natural logarithms",
+    ),
+    "log softmax, doubled": (
+        lambda net: net("Mul", net("LogSoftmax", net.scores, axis=1), net.f(2)),
+        TensorProto.FLOAT,
+        "it ends in LogSoftmax, but .* nor their natural logarithms",
+    ),
+    "logarithms of several sigmoids": (
+        lambda net: net("Log", net("Sigmoid", net.scores)),
+        TensorProto.FLOAT,
+        "it ends in Sigmoid, but .* nor their natural logarithms",
+    ),
+    "the logarithm of one sigmoid": (
+        lambda net: net("Log", one_sigmoid(net)),
+        TensorProto.FLOAT,
+        "it ends in Sigmoid, but .* nor their natural logarithms",
+    ),
+    "the largest share alone": (
+        lambda net: net("ReduceMax", softmax(net, net.scores), np.array([1]), keepdims=1),
+        TensorProto.FLOAT,
+        "its largest probability alone, .* without its last ReduceMax",
+    ),
     "a mean over the batch": (mixed_up, TensorProto.FLOAT, "export it with a free batch axis"),
 }
 
@@ -438,10 +477,19 @@ def test_a_temperature_divides_the_logarithms_of_the_files_own_probabilities(end
     np.testing.assert_allclose(answered(tmp_path, drawn_pixels()), predictions(plain / 3).probabilities, atol=1e-4)
 
 
-def test_a_network_that_normalises_inside_is_warned_of_and_the_recipes_keys_named(tmp_path: Path) -> None:
+BEFORE_NORMALISING: dict[str, Ending] = {
+    "nothing": lambda _: "image",
+    "a clip": lambda net: net("Clip", "image", net.f(0), net.f(255)),
+    "another order": lambda net: net("Transpose", net("Transpose", "image", perm=[0, 2, 3, 1]), perm=[0, 3, 1, 2]),
+    "a resize": lambda net: net("Resize", "image", "", net.f([1, 1, 1, 1])),
+}
+
+
+@pytest.mark.parametrize("first", BEFORE_NORMALISING)
+def test_a_network_that_normalises_inside_is_warned_of_and_the_recipes_keys_named(first: str, tmp_path: Path) -> None:
     net = Net()
     net.nodes, net.constants = [], []
-    inside = net("Sub", net("Mul", "image", net.f(1 / 127.5)), net.f(1))
+    inside = net("Sub", net("Mul", BEFORE_NORMALISING[first](net), net.f(1 / 127.5)), net.f(1))
     model = net.model(softmax(net, net.branch(inside, 0, 4)))
 
     said = built(model, tmp_path)
@@ -465,3 +513,12 @@ def test_a_network_that_hardly_sees_normalised_images_is_warned_of(tmp_path: Pat
 def test_a_network_that_sees_its_images_is_not_warned_of(tmp_path: Path) -> None:
     net = Net()
     assert "warning" not in built(net.model(softmax(net, net.scores)), tmp_path)
+
+
+def test_a_network_that_bfloat16_costs_too_much_is_built_to_run_in_float32(tmp_path: Path) -> None:
+    net = Net()
+    said = built(net.model(net.scores), tmp_path, temperature=0.01)
+
+    with closing(open_engine(tmp_path / "engine", backend="openvino", device="cpu", threads=1)) as engine:
+        check(engine, Manifest.read(tmp_path / "engine"))
+    assert Manifest.read(tmp_path / "engine").exact == ("a run will compute in float32" in said) == has_bfloat16()

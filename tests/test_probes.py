@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from batchcls.backends import open_engine
 from batchcls.checks import Check
-from batchcls.errors import VerificationError
+from batchcls.errors import EngineError, VerificationError
 from batchcls.manifest import Manifest
 from batchcls.postprocess import predictions
 from batchcls.probe_selection import undecided_mixtures
@@ -253,3 +253,23 @@ def test_a_run_says_what_it_computed_in(
     assert result.exit_code == 0, result.output
     said = json.loads(pq.read_schema(tmp_path / "o.parquet").metadata[b"batchcls"])["precision"]
     assert said == computed if computed else said in ("bf16", "f32")
+
+
+@pytest.mark.parametrize("kind", ["answers", "reference"])
+@pytest.mark.parametrize("logit", [1e39, 10**400, float("inf"), None, "x"], ids=str)
+def test_answers_that_no_network_gives_are_refused(logit: Any, kind: str, tmp_path: Path) -> None:
+    values = json.loads((ALL4 / "engine.json").read_text())
+    values[kind] = [[logit, *row[1:]] for row in values["reference"]]
+    (tmp_path / "engine.json").write_text(json.dumps(values))
+
+    with pytest.raises(EngineError, match="build the engine again"):
+        Manifest.read(tmp_path)
+
+
+@pytest.mark.parametrize("precision", ["fp64", "", 16, None], ids=str)
+def test_a_precision_that_no_engine_has_is_refused(precision: Any, tmp_path: Path) -> None:
+    values = json.loads((ALL4 / "engine.json").read_text())
+    (tmp_path / "engine.json").write_text(json.dumps(values | {"precision": precision}))
+
+    with pytest.raises(EngineError, match="precision is"):
+        Manifest.read(tmp_path)

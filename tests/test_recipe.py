@@ -161,6 +161,10 @@ def test_yaml_makes_no_objects_and_an_avalanche_of_references_takes_no_memory(tm
         ("a.yaml", "names: [a", "it is no YAML"),
         ("a.txt", "1 Benign\n2 Early\n", "its lines are numbered 1, 2, not 0 to 1, each once"),
         ("a.txt", "0 Benign\n0 Early\n", "its lines are numbered 0, 0, not 0 to 1"),
+        ("a.txt", "0 1\n1 2\n2 0\n", r"read in two ways: labels by position \['1', '2', '0'\]; or positions"),
+        ("a.txt", "0: 1\n1: 2\n2: 0\n", "read in two ways"),
+        ("a.json", '["\\ud800", "b"]', "hold halves of characters"),
+        ("a.json", '[{"index": 0, "label": []}, {"index": 1, "label": "b"}]', "not empty"),
         ("a.csv", "index,label\n1,a\n2,b\n", "must hold the positions 0 to 1"),
         ("a.csv", "0,1\n1,0\n", "must hold the positions 0 to 1"),
         ("a.csv", "index,label\n0,a,x\n1,b\n", "its rows differ in length"),
@@ -169,8 +173,30 @@ def test_yaml_makes_no_objects_and_an_avalanche_of_references_takes_no_memory(tm
 def test_labels_whose_order_is_not_clear_are_refused(name: str, content: str, message: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(RecipeError, match=message) as refusal:
-        labels_of(str(tmp_path / name))
+        Recipe(labels=labels_of(str(tmp_path / name)))
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("levels", [2, 40])
+@pytest.mark.parametrize("value", ["{a: *a}", "{names: *a, classes: *a, labels: *a, label_names: *a}", "[*a, *a, *a]"])
+def test_no_nesting_of_references_takes_long(value: str, levels: int, tmp_path: Path) -> None:
+    lines = ["a0: &a0 {a: 0, b: 1}"]
+    lines += [f"a{n}: &a{n} {value.replace('*a', f'*a{n - 1}')}" for n in range(1, levels)]
+    (tmp_path / "data.yaml").write_text("\n".join([*lines, f"names: {{x: *a{levels - 1}, y: 1}}"]))
+    with pytest.raises(RecipeError, match=r"not 0 to 1, each once; it holds {'x': (dict|list), 'y'"):
+        labels_of(str(tmp_path / "data.yaml"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_labels_in_another_encoding_than_utf_8_are_refused_with_the_remedy(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("Blässe\nb\n", encoding=encoding)
+    with pytest.raises(RecipeError, match="is not UTF-8; save it in that encoding"):
+        labels_of(str(tmp_path / "a.txt"))
+
+
+def test_only_the_end_of_a_line_parts_labels(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes("a\u2028x\r\nb\x0cx\n\n".encode())
+    assert labels_of(str(tmp_path / "a.txt")) == ("a\u2028x", "b\x0cx")
 
 
 def test_numbers_as_labels_are_read_where_only_one_reading_is_possible(tmp_path: Path) -> None:

@@ -235,3 +235,31 @@ def test_an_onnx_file_holds_one_network(tiny_onnx: Path, tmp_path: Path) -> None
 
     assert result.exit_code == 1
     assert "is ONNX, which holds one network alone; leave --weights out" in result.stderr
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8),
+        lambda tensor: tensor.to_sparse(),
+        lambda tensor: tensor.to(torch.complex64),
+        lambda tensor: tensor.to("meta"),
+    ],
+    ids=["quantised", "sparse", "complex", "meta"],
+)
+def test_weights_that_are_no_plain_numbers_are_refused(change: Callable[[Tensor], Tensor], tmp_path: Path) -> None:
+    tensors = state()
+    tensors["fc.weight"] = change(tensors["fc.weight"])
+    torch.save(tensors, tmp_path / "model.pth")
+    with pytest.raises(CheckpointError, match=r"holds 'fc.weight' as a quantised, sparse, complex or empty tensor"):
+        load_network(tmp_path / "model.pth")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")], ids=str)
+def test_weights_of_a_training_that_went_astray_are_refused(value: float, tmp_path: Path) -> None:
+    tensors = state()
+    tensors["fc.weight"][1, 2] = value
+    torch.save(tensors, tmp_path / "model.pth")
+    with pytest.raises(CheckpointError, match=r"holds numbers in 'fc\.weight' that are none, or infinite"):
+        load_network(tmp_path / "model.pth")

@@ -19,7 +19,8 @@ many others came with it."""
 def open(
     manifest: Manifest, onnx: Path, *, device: str, threads: int, precision: str | None = None
 ) -> "OpenVinoEngine":
-    """The engine of `batchcls.backends.open_engine`; by itself in bfloat16 where the CPU computes it in hardware.
+    """The engine of `batchcls.backends.open_engine`; by itself in bfloat16 where the CPU computes it in hardware, and
+    the engine's manifest does not ask for float32.
 
     What an int8 engine has left in float is computed in float32: so it answers alike on every CPU, within 0.0015 of
     ONNX's own definition on 2,604 smears (0.05 in bfloat16), and takes no longer.
@@ -34,7 +35,8 @@ def open(
     if precision == "bf16" and not has_bfloat16:
         raise EngineError("this CPU has no bfloat16; leave --precision out, or choose fp32")
     if precision is None:
-        precision = "bf16" if has_bfloat16 and manifest.precision != "int8" else "f32"
+        exact = manifest.exact or manifest.precision == "int8"
+        precision = "bf16" if has_bfloat16 and not exact else "f32"
     shown = "int8" if manifest.precision == "int8" else precision
     return OpenVinoEngine(
         manifest.info(backend="openvino", device="cpu", precision=shown), core, onnx, threads, precision
