@@ -96,7 +96,7 @@ def classify(slides: Sequence[Path], engine: Path, out: Path, options: RunOption
         with closing(output):
             tally = Tally(scorer.info, why, rows=output.resumed_rows, resumed_rows=output.resumed_rows)
             tally.warnings += unchecked(engine, scorer.info)
-            tally.hint = faster(scorer.info)
+            tally.hint = faster(engine, scorer.info, options.precision)
             run = _Run(listing, shares[0], scorer, output, tally, console, stop)
             tally.spend({"start": perf_counter() - started})
             _classify_all(run, out)

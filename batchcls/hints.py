@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from batchcls import machine
 from batchcls.manifest import Manifest
 from batchcls.records import EngineInfo
 
@@ -17,9 +16,14 @@ def unchecked(engine: Path, info: EngineInfo) -> list[str]:
     ]
 
 
-def faster(info: EngineInfo) -> str:
-    """What would be faster where a CPU computes in float32 for want of bfloat16."""
-    if info.backend != "openvino" or info.precision != "f32" or machine.has_bfloat16():
+def faster(engine: Path, info: EngineInfo, precision: str | None) -> str:
+    """What would be faster where a CPU computes in float32 for want of bfloat16.
+
+    Args:
+        precision: That the user asked for, if any.
+    """
+    by_itself = precision is None and not Manifest.read(engine).exact
+    if info.backend != "openvino" or info.precision != "f32" or not by_itself:
         return ""
     return (
         "this CPU has no bfloat16, so it computed in float32; an int8 engine would be about twice as fast: "

@@ -57,6 +57,17 @@ def test_an_int8_engine_that_overflows_is_refused(slides: Path, tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_run_names_int8_where_a_cpu_has_no_bfloat16(slides: Path, tiny_engine: Path, tmp_path: Path) -> None:
+    here = invoked(slides, "--engine", tiny_engine, "--out", tmp_path / "here.parquet", "--precision", "fp32")
+    there = run_on_avx2(slides, "--engine", tiny_engine, "--out", tmp_path / "avx2.parquet")
+
+    assert (here.exit_code, there.returncode) == (0, 0), there.stderr
+    assert "hint " not in here.stdout
+    assert (
+        there.stdout.count("hint      this CPU has no bfloat16, so it computed in float32; an int8 engine would") == 1
+    )
+
+
 @pytest.mark.parametrize("name", ["int8", "resnet_int8"])
 def test_an_int8_engine_of_now_answers_alike_with_and_without_vnni(
     name: str, slides: Path, tmp_path: Path, request: pytest.FixtureRequest
