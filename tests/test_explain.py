@@ -277,7 +277,7 @@ def test_a_map_of_nothing_says_so(
     assert heat_of(tmp_path / "out" / row["overlay"])[0].max() <= 2
 
 
-def test_weights_that_are_not_numbers_are_no_answer(recipe: Path, tmp_path: Path) -> None:
+def test_weights_that_are_not_numbers_are_refused(recipe: Path, tmp_path: Path) -> None:
     network = detector()
     network.get_parameter("fc.bias").data.fill_(float("nan"))
     torch.save(network.state_dict(), tmp_path / "m.pth")
@@ -286,8 +286,10 @@ def test_weights_that_are_not_numbers_are_no_answer(recipe: Path, tmp_path: Path
         tmp_path / "m.pth", field(tmp_path / "s.png", (9, 9)), "--recipe", recipe, "--out", tmp_path / "out"
     )
 
-    assert result.stdout.startswith("0 explained, 1 unreadable")
-    assert table(tmp_path / "out")[0]["note"] == "no answer: the network's output is not a number"
+    assert result.exit_code == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert "training went astray" in result.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_every_file_has_a_row_whatever_is_wrong_with_it(
