@@ -40,7 +40,7 @@ _BOUNDS = {
     "bf16": _Bounds(0.15, 0.05, 0.3),
     "int8": _Bounds(0.4, 0.15, 0.6),
 }
-"""By precision, the finest first: five times what trained networks were off by on sound hardware or more, and beyond
+"""By precision, the finest first: three times what trained networks were off by on sound hardware or more, and beyond
 ResNet-18 and AlexNet with random weights. An int8 GoogLeNet that overflows on AVX2 is off by 0.94, 0.59 and 2.4. The
 measurements: CONTRIBUTING.md, "Probes"."""
 _NAMES = {"f32": "fp32", "f16": "fp16"}
