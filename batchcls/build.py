@@ -52,7 +52,7 @@ class _Source:
     network: Callable[[], OnnxClassifier]
     """The network alone, in float32, to be quantised."""
     weights: str = ""
-    """Which of the file's weights, if it holds several."""
+    """Key of the chosen weights in a file that holds several; else empty."""
 
 
 def build(

@@ -27,15 +27,15 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """What computes an engine's answers."""
+    """Backend, precision and device that compute an engine's answers."""
 
     backend: str
     precision: str
-    """What the backend computes in."""
+    """Precision of the backend's arithmetic, which may be narrower than the file's."""
     device: str
     """``cpu``, or the GPU's name."""
     instructions: tuple[str, ...] = ()
-    """Of the CPU's instruction sets, those that make a difference to networks."""
+    """The CPU's instruction sets that make a difference to networks, as `machine.cpu_features` names them."""
 
     def __str__(self) -> str:
         instructions = f" with {', '.join(self.instructions)}" if self.instructions else ""

@@ -40,9 +40,9 @@ _BOUNDS = {
     "bf16": _Bounds(0.15, 0.05, 0.3),
     "int8": _Bounds(0.4, 0.15, 0.6),
 }
-"""By precision, the finest first: three times what trained networks were off by on sound hardware or more, and beyond
-ResNet-18 and AlexNet with random weights. An int8 GoogLeNet that overflows on AVX2 is off by 0.94, 0.59 and 2.4. The
-measurements: CONTRIBUTING.md, "Probes"."""
+"""By precision, the finest first: at least ten times what a trained GoogLeNet was off by on sound hardware, and beyond
+ResNet-18, AlexNet and `networks.SmallCnn` with random features. An int8 GoogLeNet that overflows on AVX2 is off by
+0.94, 0.59 and 2.4. The measurements: CONTRIBUTING.md, "Probes"."""
 _NAMES = {"f32": "fp32", "f16": "fp16"}
 """What backends call precisions."""
 _LEAST_PROBABILITY = 1e-4
