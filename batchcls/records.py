@@ -1,5 +1,6 @@
 """The values that travel from a folder of slides to a row of Parquet."""
 
+import errno
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -174,6 +175,9 @@ class Slide:
     root: str
     path: str
     """Relative to ``root``; bytes that are not UTF-8 stand as Python's surrogate escapes."""
+    size_bytes: int | None = None
+    modified_ns: int | None = None
+    """Nanoseconds since 1970, UTC; like the size, None until the file has been opened."""
 
     @property
     def file(self) -> str:
@@ -183,6 +187,21 @@ class Slide:
 FailureKind = Literal[
     "empty", "missing", "unreadable", "not an image", "unsupported", "too large", "corrupt", "no answer"
 ]
+
+NO_ANSWER = "no answer in"
+"""How the reason of a read that never returned begins."""
+TRANSIENT_ERRNOS = frozenset(
+    (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.ENODEV, errno.ENXIO, errno.EREMOTEIO)
+    + (errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH, errno.ENETRESET, errno.ENOLINK)
+    + (errno.ECONNRESET, errno.ECONNABORTED, errno.ECONNREFUSED, errno.ESHUTDOWN, errno.EAGAIN, errno.ECOMM)
+)
+"""What a disk or a network may say today and not tomorrow."""
+_TRANSIENT_TEXTS = tuple(f"unreadable: {reason}" for reason in (NO_ANSWER, *map(os.strerror, TRANSIENT_ERRNOS)))
+
+
+def is_transient(error: str) -> bool:
+    """Whether a row's ``error`` is worth another read, some other day."""
+    return error.startswith(_TRANSIENT_TEXTS)
 
 
 @dataclass(frozen=True, slots=True)
