@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,8 +13,10 @@ from typing import Any
 from rich.console import Console
 
 from batchcls import machine, tensorrt_api
+from batchcls.ahead import ticking
 from batchcls.backends import BackendName
 from batchcls.decoders import DEFAULT, DecoderName
+from batchcls.decoders.reader import READ_TIMEOUT_S
 from batchcls.discover import Listing
 from batchcls.errors import EngineError, InterruptedRunError, SlidesError
 from batchcls.file_names import printable
@@ -23,12 +25,14 @@ from batchcls.output import ParquetOutput
 from batchcls.progress import RunProgress
 from batchcls.records import EngineInfo, Scored
 from batchcls.scoring import DeviceScorer, Scorer, Share
-from batchcls.stop import Stop
-from batchcls.tally import Tally
+from batchcls.stop import GRACE_S, Stop
+from batchcls.tally import RecentReads, Tally
 from batchcls.workers import Workers
 
 _WORDS = {"fp32": "f32", "bf16": "bf16"}
 """What OpenVINO calls precisions."""
+_TICK_S = 0.25
+"""How long a signal, the clock and the progress wait for rows."""
 _SUSPICIOUS_FILES = 20
 """So many corrupt files and not a sound one are more likely to be a fault of ours."""
 
@@ -49,6 +53,8 @@ class RunOptions:
     threads: int | None = None
     """CPU threads that decode, and as many that infer; None: one a core that this process may use."""
     max_pixels: int = 200_000_000
+    read_timeout_s: float = READ_TIMEOUT_S
+    """How long the file system may take for one answer."""
     overwrite: bool = False
 
 
@@ -64,6 +70,7 @@ class _Run:
     tally: Tally
     console: Console
     stop: Stop
+    reads: RecentReads = field(default_factory=RecentReads)
 
 
 def classify(slides: Sequence[Path], engine: Path, out: Path, options: RunOptions, console: Console) -> Tally:
@@ -84,7 +91,7 @@ def classify(slides: Sequence[Path], engine: Path, out: Path, options: RunOption
     """
     started = perf_counter()
     shares, why = _shares(engine, options)
-    listing, stop = Listing(slides), Stop()
+    listing, stop = Listing(slides), Stop(console, GRACE_S)
     with stop.listening(), closing(listing), closing(_scorer(shares)) as scorer:
         output = ParquetOutput(
             out,
@@ -127,6 +134,7 @@ def _shares(engine: Path, options: RunOptions) -> tuple[list[Share], str]:
             batch_size=options.batch_size,
             threads=max(1, threads // len(devices)),
             max_pixels=options.max_pixels,
+            read_timeout_s=options.read_timeout_s,
         )
         for device in devices
     ]
@@ -166,25 +174,39 @@ def _identity(roots: Sequence[str], info: EngineInfo, share: Share) -> dict[str,
 
 
 def _classify_all(run: _Run, out: Path) -> None:
-    tally, output = run.tally, run.output
+    tally = run.tally
     if tally.resumed_rows:
         run.console.print(f"going on with {out}.partial: {tally.resumed_rows:,} rows are done", highlight=False)
     with (
         RunProgress(run.console, "classifying", tally.rows) as progress,
-        closing(run.scorer.score(output.missing(run.listing))) as scored,
+        closing(run.scorer.score(run.output.missing(run.listing))) as scored,
+        closing(ticking(scored, _TICK_S)) as ticks,
     ):
         try:
-            for some in scored:
-                _write(run, some)
-                progress.show(tally, run.listing.found if run.listing.complete else None)
-                if run.stop.signal is not None:
-                    raise InterruptedRunError(
-                        f"stopped by {run.stop.signal.name}; {tally.rows:,} rows are in {out}.partial; "
-                        "to go on, run the same command again",
-                        run.stop.signal,
-                    )
-        finally:
-            output.flush()
+            for some in ticks:
+                if some is not None:
+                    _write(run, some)
+                run.output.flush_if_due()
+                progress.show(tally, run.listing.found if run.listing.complete else None, run.scorer.waiting())
+                _check(run, out)
+        except BaseException:
+            run.output.flush()
+            run.stop.last_word = _to_go_on(run, out)
+            run.scorer.stop()  # or a file that is waited for would be waited for here
+            raise
+        run.output.flush()
+
+
+def _check(run: _Run, out: Path) -> None:
+    """End the run if somebody asked, or if the files cannot be read any more."""
+    if run.stop.signal is not None:
+        raise InterruptedRunError(f"stopped by {run.stop.signal.name}; {_to_go_on(run, out)}", run.stop.signal)
+    if worst := run.reads.failing:
+        raise SlidesError(f"{worst}; {_to_go_on(run, out)}, once the disk or the network is well")
+
+
+def _to_go_on(run: _Run, out: Path) -> str:
+    return f"{run.tally.rows:,} rows are in {out}.partial; to go on, run the same command again"
 
 
 def _write(run: _Run, scored: Scored) -> None:
@@ -194,6 +216,7 @@ def _write(run: _Run, scored: Scored) -> None:
     tally.spend({**scored.seconds, "write": perf_counter() - since})
     tally.rows += scored.files
     tally.errors.update(failure.kind for failure in scored.failures)
+    run.reads.add(scored)
 
 
 def _finish(run: _Run, slides: Sequence[Path], options: RunOptions, started: float) -> None:

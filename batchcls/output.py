@@ -124,8 +124,12 @@ class ParquetOutput:
             OutputError: If the disk refuses; every part written before stays.
         """
         self._open_rows.append(self._rows(scored))
-        rows = sum(len(part) for part in self._open_rows)
-        if rows >= _PART_ROWS or monotonic() - self._opened >= _PART_SECONDS:
+        if sum(len(part) for part in self._open_rows) >= _PART_ROWS:
+            self.flush()
+
+    def flush_if_due(self) -> None:
+        """Bring the rows to the disk that have waited for some seconds; to be called from time to time."""
+        if monotonic() - self._opened >= _PART_SECONDS:
             self.flush()
 
     def flush(self) -> None:

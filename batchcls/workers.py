@@ -69,6 +69,13 @@ class Workers:
                     self.peak_memory_bytes += message
                     del working[ready]
 
+    def waiting(self) -> tuple[str, float] | None:
+        return None  # each device's process knows, and none says
+
+    def stop(self) -> None:
+        for worker in self._workers:
+            worker.process.kill()
+
     def close(self) -> None:
         for worker in self._workers:
             worker.requests.close()

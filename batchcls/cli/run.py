@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchcls.cli.devices import known_device
+from batchcls.cli.finite import FiniteRange
 from batchcls.errors import EngineError
 
 if TYPE_CHECKING:
@@ -57,6 +58,15 @@ if TYPE_CHECKING:
     default=200_000_000,
     show_default=True,
     help="Larger images are refused from their header.",
+)
+@click.option(
+    "--read-timeout",
+    "read_timeout_s",
+    type=FiniteRange(0.001, 86_400),
+    default=300.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="A file whose disk gives no answer for so long has a row that says so; a later run reads it again.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an existing file, once the new one is whole.")
 @click.option("--strict", is_flag=True, help="Exit with 3 if any file or folder could not be read.")

@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import Literal, cast
 
 from batchcls.contracts import Decoder
+from batchcls.decoders.reader import READ_TIMEOUT_S, ReadOptions
 from batchcls.errors import DecoderError
 from batchcls.records import Preprocess
 
@@ -14,7 +15,14 @@ DEFAULT: DecoderName = "turbo"
 
 
 def open_decoder(
-    name: DecoderName, preprocess: Preprocess, *, batch_size: int, threads: int, max_pixels: int, device: str = "cpu"
+    name: DecoderName,
+    preprocess: Preprocess,
+    *,
+    batch_size: int,
+    threads: int,
+    max_pixels: int,
+    read_timeout_s: float = READ_TIMEOUT_S,
+    device: str = "cpu",
 ) -> Decoder:
     """The decoder called ``name``, ready to decode for an engine that wants ``preprocess``.
 
@@ -22,6 +30,7 @@ def open_decoder(
         batch_size: The most files in one batch; large images make smaller ones.
         threads: CPU threads that decode.
         max_pixels: Files whose header promises more are refused before memory is taken for them.
+        read_timeout_s: How long the file system may take for one answer, before the file is given up.
         device: The engine's. Of the decoders, ``dali`` alone decodes on a GPU, and leaves the pixels there.
 
     Raises:
@@ -36,5 +45,6 @@ def open_decoder(
             f"decoder {name!r} needs {error.name}, which is not installed; run: pip install 'batchcls[gpu]', "
             "or decode on the CPU with --decoder turbo or --decoder pillow"
         ) from error
-    decoder = module.open(preprocess, batch_size=batch_size, threads=threads, max_pixels=max_pixels, device=device)
+    read = ReadOptions(max_pixels, read_timeout_s)
+    decoder = module.open(preprocess, batch_size=batch_size, threads=threads, read=read, device=device)
     return cast(Decoder, decoder)

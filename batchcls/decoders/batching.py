@@ -9,8 +9,9 @@ from typing import Protocol
 import numpy as np
 
 from batchcls.ahead import ahead, overlapped
-from batchcls.decoders.reader import Encoded, ReadAhead
+from batchcls.decoders.reader import Encoded, ReadAhead, ReadOptions
 from batchcls.errors import BatchclsError, DecoderError
+from batchcls.file_client import FileProcess
 from batchcls.records import Batch, DevicePixels, Failure, Pixels, Slide
 
 CPU_GROUP_PIXELS = 64_000_000
@@ -48,51 +49,75 @@ class _Group:
     pixels: int = 0
     read_s: float = 0.0
 
+    @property
+    def files(self) -> int:
+        return len(self.encoded) + len(self.failures)
+
+    def add(self, item: Encoded | Failure) -> None:
+        if isinstance(item, Failure):
+            self.failures.append(item)
+        else:
+            self.encoded.append(item)
+            self.pixels += item.header.width * item.header.height
+
 
 class BatchingDecoder:
     """A `batchcls.contracts.Decoder` around whatever decodes a group."""
 
     def __init__(
-        self, decode_group: GroupDecoder, size_px: tuple[int, int], *, batch_size: int, max_pixels: int
+        self, decode_group: GroupDecoder, size_px: tuple[int, int], *, batch_size: int, read: ReadOptions
     ) -> None:
         self._decode_group = decode_group
         self._size_px = size_px
         self._batch_size = batch_size
-        self._max_pixels = max_pixels
+        self._read = read
+        self._process = FileProcess()
+        self._files: ReadAhead | None = None
 
     def decode(self, slides: Iterable[Slide]) -> Generator[Batch]:
-        files = ReadAhead(slides, self._max_pixels)
-        decoded = overlapped(self._batches, self._groups(files), self._decode_group.lanes)
-        batches = ahead((batch for some in decoded for batch in some), _BATCHES_AHEAD)
+        files = self._files = ReadAhead(slides, self._process, self._read)
+
+        def decoded(group: _Group) -> list[Batch]:
+            try:
+                return self._batches(group)
+            finally:
+                files.release(group.encoded)
+
+        groups = overlapped(decoded, self._groups(files), self._decode_group.lanes, files.close)
+        batches = ahead((batch for group in groups for batch in group), _BATCHES_AHEAD)
         try:
             for batch in batches:  # noqa: UP028  # `yield from` would close the batches before the files they wait for
                 yield batch
         finally:
             files.close()
             batches.close()
-            decoded.close()
+            groups.close()
+
+    def waiting(self) -> tuple[str, float] | None:
+        return self._files.waiting() if self._files else None
+
+    def stop(self) -> None:
+        if self._files:
+            self._files.close()
 
     def close(self) -> None:
+        self._process.close()
         self._decode_group.close()
 
-    def _groups(self, files: Iterable[Encoded | Failure]) -> Iterator[_Group]:
+    def _groups(self, files: Iterable[Encoded | Failure | None]) -> Iterator[_Group]:
+        """Files enough for a batch, or those that are there when no more come for a moment."""
         group = _Group()
         since = perf_counter()
         for item in files:
             group.read_s += perf_counter() - since
-            if isinstance(item, Failure):
-                group.failures.append(item)
-            else:
-                group.encoded.append(item)
-                group.pixels += item.header.width * item.header.height
-            if (
-                len(group.encoded) + len(group.failures) >= self._batch_size
-                or group.pixels >= self._decode_group.group_pixels
-            ):
+            if item is not None:
+                group.add(item)
+            full = group.files >= self._batch_size or group.pixels >= self._decode_group.group_pixels
+            if full or (item is None and group.files):
                 yield group
                 group = _Group()
             since = perf_counter()
-        if group.encoded or group.failures:
+        if group.files:
             yield group
 
     def _batches(self, group: _Group) -> list[Batch]:

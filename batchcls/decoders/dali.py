@@ -12,7 +12,7 @@ from nvidia.dali import Pipeline, fn, types
 from batchcls import machine
 from batchcls.decoders.batching import CPU_GROUP_PIXELS, BatchingDecoder
 from batchcls.decoders.pillow import PillowGroup
-from batchcls.decoders.reader import Encoded
+from batchcls.decoders.reader import Encoded, ReadOptions
 from batchcls.decoders.resample import exactly
 from batchcls.errors import DecoderError
 from batchcls.records import DevicePixels, Pixels, Preprocess
@@ -33,14 +33,14 @@ _FILTERS = {
 }
 
 
-def open(preprocess: Preprocess, *, batch_size: int, threads: int, max_pixels: int, device: str) -> BatchingDecoder:
+def open(preprocess: Preprocess, *, batch_size: int, threads: int, read: ReadOptions, device: str) -> BatchingDecoder:
     """The decoder of `batchcls.decoders.open_decoder`."""
     # Where two pixels are equally near, DALI takes the other one.
     if device == "cpu" or preprocess.interpolation == "nearest":
         group: DaliGroup | GraphGroup = DaliGroup(preprocess, threads=threads)
     else:
         group = GraphGroup(preprocess, batch_size=batch_size, threads=threads, device=device)
-    return BatchingDecoder(group, preprocess.size_px, batch_size=batch_size, max_pixels=max_pixels)
+    return BatchingDecoder(group, preprocess.size_px, batch_size=batch_size, read=read)
 
 
 class DaliGroup:

@@ -102,9 +102,10 @@ def open_named(name: Any, preprocess: Preprocess = SMALL, max_pixels: int = 10**
         return open_decoder(name, preprocess, batch_size=8, threads=2, max_pixels=max_pixels)
     from batchcls.decoders.batching import BatchingDecoder
     from batchcls.decoders.dali import GraphGroup
+    from batchcls.decoders.reader import ReadOptions
 
     group = GraphGroup(preprocess, batch_size=8, threads=2, device="cpu")
-    return BatchingDecoder(group, preprocess.size_px, batch_size=8, max_pixels=max_pixels)
+    return BatchingDecoder(group, preprocess.size_px, batch_size=8, read=ReadOptions(max_pixels))
 
 
 @pytest.fixture(params=DECODERS)
