@@ -3,6 +3,7 @@
 import os
 import socket
 import stat
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from batchcls.errors import DecoderError
-from batchcls.file_server import LENGTH, MOST_BYTES, OPENED, READ, SPAN, received
+from batchcls.file_server import LENGTH, MOST_BYTES, OPENED, READ, SPAN
 
 _PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from batchcls.file_server import main; main()"
 _PATIENCE_S = 0.2
@@ -51,7 +52,7 @@ class FileProcess:
                 ours.close()
                 raise self.ended() from error
         ours.settimeout(timeout_s)
-        return FileLane(ours, self.ended)
+        return FileLane(ours, self.ended, memoryview(bytearray(OPENED.size + MOST_BYTES)))
 
     def ended(self) -> DecoderError:
         """What to raise where the process is gone."""
@@ -83,23 +84,30 @@ class FileLane:
 
     socket: socket.socket
     ended: Callable[[], DecoderError]
+    buffer: memoryview
+    """An answer; borrowed until the next one."""
 
     def open(self, path: str) -> "OpenFile":
         """The file, until this lane opens another."""
         raw = os.fsencode(path)
-        self._send(b"O" + LENGTH.pack(len(raw)) + raw)
-        number, mode, size, modified_ns, length = OPENED.unpack(self._received(OPENED.size))
+        self._send(LENGTH.pack(len(raw)) + raw)
+        received = self._received(OPENED)
+        number, mode, size, modified_ns, length = OPENED.unpack_from(self.buffer)
         if number:
             raise OSError(number, os.strerror(number))
-        return OpenFile(self, stat.S_ISREG(mode), size, modified_ns, bytes(self._received(length)))
+        self._receive(received, OPENED.size + length)
+        first = bytes(self.buffer[OPENED.size : OPENED.size + length])
+        return OpenFile(self, stat.S_ISREG(mode), size, modified_ns, first)
 
-    def read(self, offset: int, length: int) -> bytearray:
-        """Up to ``length`` bytes from ``offset`` on of the file that is open; none at its end."""
-        self._send(b"R" + SPAN.pack(offset, min(length, MOST_BYTES)))
-        number, count = READ.unpack(self._received(READ.size))
+    def read(self, offset: int, length: int) -> memoryview:
+        """Up to ``length`` bytes from ``offset`` on of the file that is open, until the lane is used again."""
+        self._send(LENGTH.pack(0) + SPAN.pack(offset, min(length, MOST_BYTES)))
+        received = self._received(READ)
+        number, count = READ.unpack_from(self.buffer)
         if number:
             raise OSError(number, os.strerror(number))
-        return self._received(count)
+        self._receive(received, READ.size + count)
+        return self.buffer[READ.size : READ.size + count]
 
     def close(self) -> None:
         """Wake whoever waits here, and serve nobody any more; calling it twice is harmless."""
@@ -123,13 +131,23 @@ class FileLane:
         except OSError as error:
             raise self.ended() from error
 
-    def _received(self, length: int) -> bytearray:
-        try:
-            return received(self.socket, length)
-        except TimeoutError:
-            raise
-        except (OSError, EOFError) as error:
-            raise self.ended() from error
+    def _received(self, head: struct.Struct) -> int:
+        """How many bytes of an answer are in the buffer, its head for certain."""
+        return self._receive(0, head.size)
+
+    def _receive(self, start: int, end: int) -> int:
+        """Fill the buffer from ``start`` to ``end``, and on if more is there; where that ended."""
+        while start < end:
+            try:
+                count = self.socket.recv_into(self.buffer[start:])
+            except TimeoutError:
+                raise
+            except OSError as error:
+                raise self.ended() from error
+            if not count:
+                raise self.ended()
+            start += count
+        return start
 
 
 @dataclass(frozen=True, slots=True)

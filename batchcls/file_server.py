@@ -4,12 +4,13 @@ A thread that waits for a dead file server cannot be ended, and with it the whol
 who read ahead hold one end of a socket, and whatever hangs at its other end can be left behind. Python's own library is
 all that this process imports: it starts in some 20 ms.
 
-Each socket (a lane) is served by a thread. A request is one byte and its operand; numbers are little-endian:
+Each socket (a lane) is served by a thread. Numbers are little-endian; a request has a length (uint32) and a path, or,
+if that length is 0, an offset (uint64) and a length (uint32):
 
-    O, path length (uint32), path    answer: errno (int32), mode (uint32), size, mtime in ns (int64), first bytes
-    R, offset (uint64), length (uint32)    answer: errno (int32), bytes
+    path             opens a file; answer: errno (int32), mode (uint32), size, mtime in ns (int64), and its first bytes
+    offset, length   reads of the open file; answer: errno (int32), and bytes
 
-Bytes are preceded by their number (uint32). Of a file that is no regular one, nothing is read.
+Bytes are preceded by their number (uint32). Of what is no regular file, nothing is read.
 """
 
 import errno
@@ -32,6 +33,7 @@ LENGTH = struct.Struct("<I")
 SPAN = struct.Struct("<QI")
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _STACK_BYTES = 256 << 10
+_REQUEST_BYTES = 8192
 
 
 def main() -> None:
@@ -59,40 +61,31 @@ def _give_up_rights(lane: socket.socket) -> None:
 
 def _serve(lane: socket.socket) -> None:
     descriptor = -1
-    with lane, suppress(OSError, EOFError):
-        while True:
-            if received(lane, 1) == b"O":
+    with lane, suppress(OSError):
+        while request := lane.recv(_REQUEST_BYTES):
+            (length,) = LENGTH.unpack_from(request)
+            end = LENGTH.size + (length or SPAN.size)
+            while len(request) < end:  # an extraordinarily long path
+                request += lane.recv(end - len(request))
+            if length:
                 if descriptor >= 0:
                     os.close(descriptor)
-                path = received(lane, *LENGTH.unpack(received(lane, LENGTH.size)))
-                descriptor, answer = _opened(bytes(path))
+                descriptor, *answer = _opened(request[LENGTH.size :])
             else:
-                answer = _read(descriptor, *SPAN.unpack(received(lane, SPAN.size)))
-            lane.sendall(answer)
+                answer = _read(descriptor, *SPAN.unpack_from(request, LENGTH.size))
+            sent = lane.sendmsg(answer)
+            for part in answer:
+                if sent < len(part):
+                    lane.sendall(memoryview(part)[sent:])
+                sent = max(0, sent - len(part))
 
 
-def received(lane: socket.socket, length: int) -> bytearray:
-    """So many bytes.
-
-    Raises:
-        EOFError: If the other end is closed.
-    """
-    data = bytearray(length)
-    view, start = memoryview(data), 0
-    while start < length:
-        count = lane.recv_into(view[start:])
-        if not count:
-            raise EOFError
-        start += count
-    return data
-
-
-def _opened(path: bytes) -> tuple[int, bytes]:
-    """A descriptor, or -1; and the answer."""
+def _opened(path: bytes) -> tuple[int, bytes, bytes]:
+    """A descriptor, or -1; and the two parts of the answer."""
     try:
         descriptor = os.open(path, _FLAGS)
     except OSError as error:
-        return -1, OPENED.pack(error.errno or 0, 0, 0, 0, 0)
+        return -1, OPENED.pack(error.errno or 0, 0, 0, 0, 0), b""
     try:
         status = os.fstat(descriptor)
         if stat.S_ISDIR(status.st_mode):
@@ -100,16 +93,16 @@ def _opened(path: bytes) -> tuple[int, bytes]:
         first = os.read(descriptor, FIRST_BYTES) if stat.S_ISREG(status.st_mode) else b""
     except OSError as error:
         os.close(descriptor)
-        return -1, OPENED.pack(error.errno or 0, 0, 0, 0, 0)
-    return descriptor, OPENED.pack(0, status.st_mode, status.st_size, status.st_mtime_ns, len(first)) + first
+        return -1, OPENED.pack(error.errno or 0, 0, 0, 0, 0), b""
+    return descriptor, OPENED.pack(0, status.st_mode, status.st_size, status.st_mtime_ns, len(first)), first
 
 
-def _read(descriptor: int, offset: int, length: int) -> bytes:
+def _read(descriptor: int, offset: int, length: int) -> list[bytes]:
     try:
         data = os.pread(descriptor, min(length, MOST_BYTES), offset)
     except OSError as error:
-        return READ.pack(error.errno or 0, 0)
-    return READ.pack(0, len(data)) + data
+        return [READ.pack(error.errno or 0, 0), b""]
+    return [READ.pack(0, len(data)), data]
 
 
 if __name__ == "__main__":
