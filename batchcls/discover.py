@@ -1,6 +1,7 @@
 """Folders become slides while the run already goes on."""
 
 import os
+import stat
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -8,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 
+from batchcls import deep_paths
 from batchcls.records import Slide
 
 IMAGE_ENDINGS = frozenset(
@@ -111,7 +113,7 @@ class Listing:
                     self.skipped["hidden"] += 1
                 elif entry.is_dir(follow_symlinks=False):
                     folders.append(path)
-                elif entry.is_symlink() and os.path.isdir(entry.path):
+                elif entry.is_symlink() and _is_folder(os.path.join(root, path)):
                     self._links.append((position, path))
                 elif os.path.splitext(entry.name)[1].lower() not in IMAGE_ENDINGS:
                     self.skipped["not an image"] += 1
@@ -125,7 +127,7 @@ class Listing:
 
     def _entries(self, folder: str) -> Iterator[os.DirEntry[str]]:
         try:
-            with os.scandir(folder) as entries:
+            with deep_paths.listed(folder) as entries:
                 for entry in entries:
                     if self._closed:
                         return
@@ -140,9 +142,16 @@ class Listing:
             self._chunks.put((root, folder, zlib.compress(packed, 1)))
 
 
+def _is_folder(path: str) -> bool:
+    try:
+        return stat.S_ISDIR(deep_paths.status(path).st_mode)
+    except OSError:  # a loop, say; its row says so if it is called like an image
+        return False
+
+
 def _identity(folder: str | Path) -> _Identity:
     try:
-        status = os.stat(folder)
+        status = deep_paths.status(folder)
     except OSError:
         return str(folder)
     return status.st_dev, status.st_ino
