@@ -3,7 +3,6 @@
 import errno
 import io
 import os
-import stat
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from PIL import Image
 
 from batchcls.image_formats import Header, RefusedError, decode, examine, largest_bytes
 from batchcls.records import NO_ANSWER, Pixels
+from batchcls.regular_file import IrregularError, open_regular, read_fully
 
 LARGEST_PIXELS = 200_000_000
 """Of an image that is read where nobody can say another limit."""
@@ -30,28 +30,16 @@ def open_checked(file: str, limit_bytes: int) -> tuple[io.FileIO, os.stat_result
         OSError: If it cannot be opened.
         RefusedError: If it is another kind of file, empty, or larger.
     """
-    stream = io.FileIO(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC), "rb")
     try:
-        status = os.fstat(stream.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise RefusedError("not an image", "it is no regular file")
-        if status.st_size == 0:
-            raise RefusedError("empty", "it has no bytes")
-        if status.st_size > limit_bytes:
-            told = f"it has {status.st_size:,} bytes; --max-pixels allows for {limit_bytes:,}"
-            raise RefusedError("too large", told)
-    except BaseException:
-        stream.close()
-        raise
-    return stream, status
-
-
-def read_fully(stream: io.FileIO, size: int) -> bytes:
-    """Up to ``size`` bytes; fewer if the file has shrunk meanwhile."""
-    data = stream.read(size) or b""
-    while len(data) < size and (more := stream.read(size - len(data))):  # one call reads 2 GiB at most
-        data += more
-    return data
+        stream, status = open_regular(file)
+    except IrregularError as error:
+        raise RefusedError("not an image", str(error)) from error
+    if 0 < status.st_size <= limit_bytes:
+        return stream, status
+    stream.close()
+    if status.st_size == 0:
+        raise RefusedError("empty", "it has no bytes")
+    raise RefusedError("too large", f"it has {status.st_size:,} bytes; --max-pixels allows for {limit_bytes:,}")
 
 
 def answered(read: Callable[[], _T], timeout_s: float = READ_TIMEOUT_S) -> _T:

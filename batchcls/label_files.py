@@ -6,13 +6,13 @@ import json
 import os
 import re
 import reprlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from batchcls.errors import RecipeError
+from batchcls.regular_file import distinct, read_text
 
 POSITION_TO_NAME = ("idx_to_class", "id2label", "idx_to_label", "idx2label", "index_to_class", "names")
 """Keys, in lower case, of labels by position; or of a plain list."""
@@ -42,9 +42,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
     """
     text = os.fspath(path)
     try:
-        if path.stat().st_size > _LARGEST_BYTES:
-            raise UnclearLabelsError(f"it has {path.stat().st_size:,} bytes")
-        return _parsed(path.suffix.lower(), path.read_text(encoding="utf-8-sig"))
+        return _parsed(path.suffix.lower(), read_text(path, _LARGEST_BYTES, "utf-8-sig"))
     except UnclearLabelsError as error:
         raise RecipeError(f"labels file {text!r} cannot be used: {error}") from error
     except UnicodeDecodeError as error:
@@ -97,7 +95,7 @@ def _parsed(suffix: str, text: str) -> tuple[str, ...]:
     if suffix in (".csv", ".tsv"):
         return _of_table(text)
     if suffix == ".json" or text.lstrip().startswith(("[", "{")):
-        return labels_from(json.loads(text, object_pairs_hook=_without_duplicates))
+        return labels_from(json.loads(text, object_pairs_hook=distinct))
     return _of_lines([line.strip() for line in text.split("\n") if line.strip()])
 
 
@@ -113,19 +111,13 @@ def _yaml(text: str) -> Any:
         """Makes nothing but text, lists and objects, and so leaves labels such as `No` as they are."""
 
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            _without_duplicates([(str(name.value), None) for name, _ in node.value])
+            distinct([(name.value, None) for name, _ in node.value if isinstance(name, yaml.ScalarNode)])
             return super().construct_mapping(node, deep)
 
     try:
         return yaml.load(text, Loader=Loader)  # noqa: S506
     except yaml.YAMLError as error:
         raise ValueError(f"it is no YAML: {error}") from error
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if twice := [name for name, times in Counter(name for name, _ in pairs).items() if times > 1]:
-        raise UnclearLabelsError(f"it names {', '.join(map(repr, twice[:4]))} more than once")
-    return dict(pairs)
 
 
 def _inner(values: Mapping[Any, Any]) -> dict[str, tuple[str, ...]]:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from batchcls.errors import CheckpointError
 from batchcls.harmless import STAND_INS
+from batchcls.regular_file import IrregularError, check_regular
 
 _AUXILIARY = re.compile(r"(^|\.)(aux1|aux2|AuxLogits)\.")
 """Heads that only training uses."""
@@ -78,6 +79,10 @@ def read_trained(path: Path, weights: str = "") -> TrainedTensors:
         CheckpointError: If the file is damaged, holds something else, several or other weights than asked for, or would
             have to run code to be read.
     """
+    try:
+        check_regular(path)
+    except (OSError, IrregularError) as error:
+        raise CheckpointError(f"{str(path)!r} cannot be read: {error}") from error
     values = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     sets = _sets(path, values)
     if weights and not _named(sets, weights):
