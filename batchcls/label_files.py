@@ -23,9 +23,12 @@ NAMES = ("class_names", "classes", "label_names", "labels", "classnames")
 KEYS = (*NAME_TO_POSITION, *POSITION_TO_NAME, *NAMES)
 
 _LARGEST_BYTES = 1 << 20
+_LONGEST = 300
+"""Characters of a list that is told."""
 _NUMBERED = re.compile(r"(\d+)(?:\s*[\s:;,=]|[.)]\s)\s*(\S.*)")
-_NUMBERED_AFTER = re.compile(r"(\S.*?)\s*[:;,=\t]\s*(\d+)")
-_ENDING_IN_NUMBER = re.compile(r"(\S.*?) +(\d+)")
+# Of a line that is read from its end: forwards, a line of blanks would take for ever.
+_NUMBERED_AFTER = re.compile(r"(\d+)(?:\s*[:;,=]|\s*\t)\s*(\S|\S.*\S)")
+_ENDING_IN_NUMBER = re.compile(r"(\d+) +(.*\S)")
 _POSITION_COLUMNS = ("", "index", "idx", "id", "class_id", "label_id", "class_idx", "class_index", "position", "number")
 _NAME_COLUMNS = ("name", "label", "class", "class_name", "label_name", "classname", "category")
 
@@ -171,13 +174,13 @@ def _ordered(way: str, pairs: Sequence[tuple[str, str]]) -> dict[str, tuple[str,
 
 
 def _of_lines(lines: Sequence[str]) -> tuple[str, ...]:
-    before, after, ending = (
-        [found for line in lines if (found := pattern.fullmatch(line))]
-        for pattern in (_NUMBERED, _NUMBERED_AFTER, _ENDING_IN_NUMBER)
+    before = [(found[1], found[2]) for line in lines if (found := _NUMBERED.fullmatch(line))]
+    after, ending = (
+        [(found[1][::-1], found[2][::-1]) for line in lines if (found := pattern.fullmatch(line[::-1]))]
+        for pattern in (_NUMBERED_AFTER, _ENDING_IN_NUMBER)
     )
     if lines and len(lines) in (len(before), len(after)):
-        first = len(before) == len(lines)
-        pairs = [(found[1], found[2]) for found in before] if first else [(found[2], found[1]) for found in after]
+        pairs = before if len(before) == len(lines) else after
         if readings := _ordered("labels by position", pairs):
             return _one_way(readings | _ordered("positions by label", [(name, place) for place, name in pairs]))
         numbers = ", ".join(place for place, _ in pairs[:12]) + ", ..." * (len(pairs) > 12)
@@ -185,7 +188,7 @@ def _of_lines(lines: Sequence[str]) -> tuple[str, ...]:
             f"its lines are numbered {numbers}, not 0 to {len(pairs) - 1}, each once; number them so, or "
             "name the labels as a JSON list"
         )
-    readings = _ordered("", [(found[2], found[1]) for found in ending]) if len(ending) == len(lines) else {}
+    readings = _ordered("", ending) if len(ending) == len(lines) else {}
     if readings and len(set(readings[""])) == len(lines):  # else the numbers are all that tells the labels apart
         return readings[""]
     return tuple(lines)
@@ -203,7 +206,7 @@ def _of_table(text: str) -> tuple[str, ...]:
     names = [name.lower() for name in rows[0]]
     if any(name in (*_POSITION_COLUMNS, *_NAME_COLUMNS) for name in names):
         if len(set(names)) != len(names):
-            raise UnclearLabelsError(f"its columns {names} are not different from one another")
+            raise UnclearLabelsError(f"its columns {str(names)[:_LONGEST]} are not different from one another")
         return _of_rows([dict(zip(names, row, strict=True)) for row in rows[1:]])
     if 1 in (len(rows), len(names)):
         return tuple(chain.from_iterable(rows))
@@ -219,15 +222,19 @@ def _positions(rows: Sequence[Mapping[str, str]]) -> list[str]:
 
 def _of_rows(rows: Sequence[Mapping[str, str]]) -> tuple[str, ...]:
     """Labels from a table with a column of positions and one of labels, or one of labels alone."""
+    if rows and len(rows) * len(rows[0]) > _LARGEST_BYTES:
+        raise UnclearLabelsError(
+            f"it is a table of {len(rows):,} rows and {len(rows[0]):,} columns, most of them empty"
+        )
     columns = {name: [row.get(name, "") for row in rows] for name in rows[0]} if rows else {}
     positions = _chosen(_positions(rows), _POSITION_COLUMNS)
-    names = _chosen([name for name in columns if name not in positions or len(positions) > 1], _NAME_COLUMNS)
+    names = _chosen([name for name in columns if [name] != positions], _NAME_COLUMNS)
     if len(names) == 1 and len(columns) == 1:
         return tuple(columns[names[0]])
     if len(positions) != 1 or len(names) != 1:
         raise UnclearLabelsError(
-            f"of its columns {list(columns)} one must hold the positions 0 to {len(rows) - 1}, each once, and one the "
-            "labels: name them index and label"
+            f"of its columns {str(list(columns))[:_LONGEST]} one must hold the positions 0 to {len(rows) - 1}, "
+            "each once, and one the labels: name them index and label"
         )
     (labels,) = _ordered("", list(zip(columns[positions[0]], columns[names[0]], strict=True))).values()
     return labels

@@ -23,7 +23,7 @@ _AUXILIARY = re.compile(r"(^|\.)(aux1|aux2|AuxLogits)\.")
 """Heads that only training uses."""
 _USUAL = ("state_dict", "model_state_dict", "model", "net", "network", "params", "weights", "module")
 """Keys of the trained weights, the likeliest first, where a file holds others as well."""
-_AVERAGED = re.compile(r"(^|[._])(ema|swa|averaged?|avg|shadow)([._]|$)|^(ema|swa)_?\w*|\w*_(ema|swa)$")
+_AVERAGED = re.compile(r"(^|[._])(ema|swa|averaged?|avg|shadow)([._]|$)|^(ema|swa)|_(ema|swa)$")
 """Names of running means of the weights, beside the weights themselves."""
 _TRAINING = re.compile(r"optim|sched|scaler|callback|loop|criterion|loss|hook|rng", re.IGNORECASE)
 """Names of what holds tensors, and no network."""

@@ -118,6 +118,29 @@ def test_labels_that_are_a_bomb_are_refused(tmp_path: Path, name: str) -> None:
         read_labels(path)
 
 
+@pytest.mark.parametrize("text", ["a" + "\t" * 500_000 + "b", "a" + " " * 500_000 + "1x", "1" + "\t" * 500_000 + "a:"])
+def test_a_line_of_labels_takes_no_longer_for_its_blanks(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "labels.txt"
+    path.write_text(f"{text}\nb")
+    assert len(read_labels(path)) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("wide.json", json.dumps([{f"a{number}": 0 for number in range(40_000)}] + [{}] * 100_000)),
+        ("wide.csv", "\n".join([",".join(f"a{number}" for number in range(80_000)), ",".join("0" * 80_000)])),
+        ("same.csv", "label," + "a," * 100_000 + "a\n"),
+    ],
+)
+def test_a_table_of_labels_of_very_many_columns_is_refused_in_a_line(tmp_path: Path, name: str, text: str) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(BatchclsError) as refusal:
+        read_labels(path)
+    assert len(str(refusal.value)) < 1500
+
+
 @pytest.mark.parametrize("text", ['{"a": 1, "a": 2}', '{"a": NaN}', "[Infinity]", "[1e400]", "[" * 100_000, "[1", ""])
 def test_json_that_says_two_things_or_no_number_is_refused(tiny_engine: Path, tmp_path: Path, text: str) -> None:
     path = tmp_path / MANIFEST
