@@ -153,7 +153,7 @@ class Partial:
         try:
             earlier = json.loads(note.read_text())
             found, started = dict(earlier["identity"]), str(earlier["started"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise OutputError(f"{str(note)!r} cannot be read; to start over: {self._start_over}") from error
         if found != identity:
             raise OutputError(
