@@ -15,14 +15,15 @@ from rich.console import Console
 from batchcls import machine, tensorrt_api
 from batchcls.backends import BackendName
 from batchcls.decoders import DEFAULT, DecoderName
-from batchcls.discover import Listing
+from batchcls.discover import Listing, roots_of
 from batchcls.errors import EngineError, InterruptedRunError, SlidesError
 from batchcls.file_names import printable
 from batchcls.hints import faster, unchecked
-from batchcls.output import ParquetOutput
+from batchcls.output import ParquetOutput, open_output
 from batchcls.progress import RunProgress
 from batchcls.records import EngineInfo, Scored
 from batchcls.scoring import DeviceScorer, Scorer, Share
+from batchcls.standing import Standing
 from batchcls.stop import Stop
 from batchcls.tally import Tally
 from batchcls.workers import Workers
@@ -84,16 +85,20 @@ def classify(slides: Sequence[Path], engine: Path, out: Path, options: RunOption
     """
     started = perf_counter()
     shares, why = _shares(engine, options)
-    listing, stop = Listing(slides), Stop()
-    with stop.listening(), closing(listing), closing(_scorer(shares)) as scorer:
-        output = ParquetOutput(
+    roots, stop = roots_of(slides), Stop()
+    with stop.listening(), closing(_scorer(shares)) as scorer:
+        output = open_output(
             out,
-            roots=listing.roots,
+            roots=roots,
             labels=scorer.info.labels,
-            identity=_identity(listing.roots, scorer.info, shares[0]),
+            identity=_identity(roots, scorer.info, shares[0]),
+            limits={"max_pixels": options.max_pixels},
             overwrite=options.overwrite,
         )
-        with closing(output):
+        if isinstance(output, Standing):
+            console.print(f"{out} is whole already: every row is done", markup=False, highlight=False)
+            return _done_before(output, Tally(scorer.info, why), started)
+        with closing(output), closing(Listing(slides)) as listing:
             tally = Tally(scorer.info, why, rows=output.resumed_rows, resumed_rows=output.resumed_rows)
             tally.warnings += unchecked(engine, scorer.info)
             tally.hint = faster(engine, scorer.info, options.precision)
@@ -101,6 +106,18 @@ def classify(slides: Sequence[Path], engine: Path, out: Path, options: RunOption
             tally.spend({"start": perf_counter() - started})
             _classify_all(run, out)
             _finish(run, slides, options, started)
+    return tally
+
+
+def _done_before(standing: Standing, tally: Tally, started: float) -> Tally:
+    """``tally``, of a run that had nothing to do."""
+    counts = standing.metadata["counts"]
+    tally.rows = tally.resumed_rows = counts["rows"]
+    tally.labels, tally.errors = Counter(counts["labels"]), Counter(counts["errors"])
+    tally.skipped = Counter(counts["skipped"])
+    tally.peak_memory_bytes = machine.peak_memory_bytes()
+    tally.spend({"start": perf_counter() - started})
+    tally.elapsed_s = perf_counter() - started
     return tally
 
 
@@ -161,7 +178,6 @@ def _identity(roots: Sequence[str], info: EngineInfo, share: Share) -> dict[str,
         **asdict(info),
         "device": info.device.partition(":")[0],  # which GPU it is makes no difference
         "decoder": share.decoder,
-        "max_pixels": share.max_pixels,
     }
 
 

@@ -56,8 +56,8 @@ class Listing:
 
     @property
     def roots(self) -> tuple[str, ...]:
-        """Every folder that a slide's ``root`` may name, in the order of SLIDES."""
-        return tuple(dict.fromkeys(str(path) if path.is_dir() else str(path.parent) for path in self._slides))
+        """As of `roots_of`."""
+        return roots_of(self._slides)
 
     def __iter__(self) -> Iterator[Slide]:
         while (chunk := self._chunks.get()) is not None:
@@ -138,6 +138,11 @@ class Listing:
             self.found += len(names)
             packed = b"\0".join(sorted(map(os.fsencode, names)))
             self._chunks.put((root, folder, zlib.compress(packed, 1)))
+
+
+def roots_of(slides: Sequence[Path]) -> tuple[str, ...]:
+    """Every folder that a slide's ``root`` may name, in the order of SLIDES."""
+    return tuple(dict.fromkeys(str(path) if path.is_dir() else str(path.parent) for path in slides))
 
 
 def _identity(folder: str | Path) -> _Identity:
