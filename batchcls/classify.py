@@ -1,5 +1,6 @@
 """The run: discover, decode, infer, postprocess, write, as one plain loop."""
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
@@ -15,7 +16,7 @@ from rich.console import Console
 from batchcls import machine, tensorrt_api
 from batchcls.backends import BackendName
 from batchcls.decoders import DEFAULT, DecoderName
-from batchcls.discover import Listing, roots_of
+from batchcls.discover import Listing
 from batchcls.errors import EngineError, InterruptedRunError, SlidesError
 from batchcls.file_names import printable
 from batchcls.hints import faster, unchecked
@@ -85,20 +86,21 @@ def classify(slides: Sequence[Path], engine: Path, out: Path, options: RunOption
     """
     started = perf_counter()
     shares, why = _shares(engine, options)
-    roots, stop = roots_of(slides), Stop()
-    with stop.listening(), closing(_scorer(shares)) as scorer:
+    # What stands there already is probably this run's file, and then there is nothing to list.
+    listing, stop = Listing(slides, at_once=options.overwrite or not os.path.lexists(out)), Stop()
+    with stop.listening(), closing(listing), closing(_scorer(shares)) as scorer:
         output = open_output(
             out,
-            roots=roots,
+            roots=listing.roots,
             labels=scorer.info.labels,
-            identity=_identity(roots, scorer.info, shares[0]),
+            identity=_identity(listing.roots, scorer.info, shares[0]),
             limits={"max_pixels": options.max_pixels},
             overwrite=options.overwrite,
         )
         if isinstance(output, Standing):
             console.print(f"{out} is whole already: every row is done", markup=False, highlight=False)
             return _done_before(output, Tally(scorer.info, why), started)
-        with closing(output), closing(Listing(slides)) as listing:
+        with closing(output):
             tally = Tally(scorer.info, why, rows=output.resumed_rows, resumed_rows=output.resumed_rows)
             tally.warnings += unchecked(engine, scorer.info)
             tally.hint = faster(engine, scorer.info, options.precision)

@@ -45,7 +45,7 @@ class Standing:
             with _parquet(path) as file:
                 metadata = json.loads((file.schema_arrow.metadata or {}).get(METADATA_KEY, b"{}"))
                 rows = file.metadata.num_rows
-                complete = file.schema_arrow.equals(columns) and metadata["counts"]["rows"] == rows
+                complete = file.schema_arrow.equals(columns) and _counted_rows(metadata) == rows
                 theirs = dict(metadata["identity"]) if complete else {}
         except _UNREADABLE:
             theirs = {}
@@ -59,7 +59,7 @@ class Standing:
     def is_settled(self, limits: Mapping[str, Any]) -> bool:
         """Whether another run with these limits would have nothing to do."""
         errors, other_limits = self.metadata["counts"]["errors"], self.other_limits(limits)
-        if self.metadata["unlisted_folders"] or ("too large" in errors and "max_pixels" in other_limits):
+        if self.metadata.get("unlisted_folders") or ("too large" in errors and "max_pixels" in other_limits):
             return False
         if "unreadable" not in errors:
             return True
@@ -97,6 +97,14 @@ def worth_again(errors: pa.Array, changed_limits: Set[str]) -> pa.BooleanArray:
     if "max_pixels" in changed_limits:
         again += [text for text in values if text.startswith("too large:")]
     return pc.fill_null(pc.is_in(errors, pa.array(again, pa.string())), False)
+
+
+def _counted_rows(metadata: Mapping[str, Any]) -> int:
+    """How many rows the run wrote, where it counted all that it should have."""
+    counts = metadata["counts"]
+    if not all(isinstance(counts[key], dict) for key in ("labels", "errors", "skipped")):
+        raise TypeError("counts are by name")
+    return int(counts["rows"])
 
 
 @contextmanager
