@@ -1,5 +1,6 @@
 """The run: discover, decode, infer, postprocess, write, as one plain loop."""
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
@@ -21,10 +22,11 @@ from batchcls.discover import Listing
 from batchcls.errors import EngineError, InterruptedRunError, SlidesError
 from batchcls.file_names import printable
 from batchcls.hints import faster, unchecked
-from batchcls.output import ParquetOutput
+from batchcls.output import ParquetOutput, open_output
 from batchcls.progress import RunProgress
 from batchcls.records import EngineInfo, Scored
 from batchcls.scoring import DeviceScorer, Scorer, Share
+from batchcls.standing import Standing
 from batchcls.stop import GRACE_S, Stop
 from batchcls.tally import RecentReads, Tally
 from batchcls.workers import Workers
@@ -91,15 +93,21 @@ def classify(slides: Sequence[Path], engine: Path, out: Path, options: RunOption
     """
     started = perf_counter()
     shares, why = _shares(engine, options)
-    listing, stop = Listing(slides), Stop(console, GRACE_S)
+    # What stands there already is probably this run's file, and then there is nothing to list.
+    listing = Listing(slides, at_once=options.overwrite or not os.path.lexists(out))
+    stop = Stop(console, GRACE_S)
     with stop.listening(), closing(listing), closing(_scorer(shares)) as scorer:
-        output = ParquetOutput(
+        output = open_output(
             out,
             roots=listing.roots,
             labels=scorer.info.labels,
             identity=_identity(listing.roots, scorer.info, shares[0]),
+            limits={"max_pixels": options.max_pixels},
             overwrite=options.overwrite,
         )
+        if isinstance(output, Standing):
+            console.print(f"{out} is whole already: every row is done", markup=False, highlight=False)
+            return _done_before(output, Tally(scorer.info, why), started)
         with closing(output):
             tally = Tally(scorer.info, why, rows=output.resumed_rows, resumed_rows=output.resumed_rows)
             tally.warnings += unchecked(engine, scorer.info)
@@ -108,6 +116,18 @@ def classify(slides: Sequence[Path], engine: Path, out: Path, options: RunOption
             tally.spend({"start": perf_counter() - started})
             _classify_all(run, out)
             _finish(run, slides, options, started)
+    return tally
+
+
+def _done_before(standing: Standing, tally: Tally, started: float) -> Tally:
+    """``tally``, of a run that had nothing to do."""
+    counts = standing.metadata["counts"]
+    tally.rows = tally.resumed_rows = counts["rows"]
+    tally.labels, tally.errors = Counter(counts["labels"]), Counter(counts["errors"])
+    tally.skipped = Counter(counts["skipped"])
+    tally.peak_memory_bytes = machine.peak_memory_bytes()
+    tally.spend({"start": perf_counter() - started})
+    tally.elapsed_s = perf_counter() - started
     return tally
 
 
@@ -169,7 +189,6 @@ def _identity(roots: Sequence[str], info: EngineInfo, share: Share) -> dict[str,
         **asdict(info),
         "device": info.device.partition(":")[0],  # which GPU it is makes no difference
         "decoder": share.decoder,
-        "max_pixels": share.max_pixels,
     }
 
 

@@ -26,7 +26,7 @@ from batchcls.discover import Listing
 from batchcls.file_client import FileProcess
 from batchcls.machine import cores
 from batchcls.manifest import Manifest
-from batchcls.output import ParquetOutput
+from batchcls.output import ParquetOutput, open_output
 from batchcls.postprocess import predictions
 from batchcls.records import DevicePixels, Pixels, Scored, Slide
 from benchmarks.sample import Sample, Task
@@ -183,7 +183,10 @@ def _slides() -> Iterator[Slide]:
 
 def _output(scratch: str, task: Task) -> ParquetOutput:
     labels = Manifest.read(task.engine).labels
-    return ParquetOutput(Path(scratch) / "preds.parquet", roots=["slides"], labels=labels, identity={})
+    output = open_output(Path(scratch) / "preds.parquet", roots=["slides"], labels=labels, identity={}, overwrite=True)
+    if not isinstance(output, ParquetOutput):
+        raise TypeError("a file that is to be overwritten is never done")
+    return output
 
 
 def _write_all(output: ParquetOutput, task: Task) -> None:

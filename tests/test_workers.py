@@ -439,7 +439,7 @@ CLASSIFY = """if True:
     from contextlib import closing
     from pathlib import Path
     from batchcls.discover import Listing
-    from batchcls.output import ParquetOutput
+    from batchcls.output import open_output
     from batchcls.scoring import Share
     from batchcls.workers import Workers
 
@@ -447,7 +447,7 @@ CLASSIFY = """if True:
     share = Share(Path(engine), "null", "cpu", "pillow", batch_size=8, threads=1, max_pixels=10**7)
     with closing(Listing([Path(folder)])) as listing, closing(Workers([share, share])) as workers:
         labels = workers.info.labels
-        with closing(ParquetOutput(Path(out), roots=listing.roots, labels=labels, identity={})) as output:
+        with closing(open_output(Path(out), roots=listing.roots, labels=labels, identity={})) as output:
             print(output.resumed_rows)
             done = 0
             with closing(workers.score(output.missing(listing))) as scored:
