@@ -17,9 +17,9 @@ from batchcls import machine, tensorrt_api
 from batchcls.ahead import ticking
 from batchcls.backends import BackendName
 from batchcls.decoders import DEFAULT, DecoderName
-from batchcls.decoders.reader import READ_TIMEOUT_S
 from batchcls.discover import Listing
 from batchcls.errors import EngineError, InterruptedRunError, SlidesError
+from batchcls.file_client import READ_TIMEOUT_S
 from batchcls.file_names import printable
 from batchcls.hints import faster, unchecked
 from batchcls.output import ParquetOutput, open_output
@@ -94,7 +94,7 @@ def classify(slides: Sequence[Path], engine: Path, out: Path, options: RunOption
     started = perf_counter()
     shares, why = _shares(engine, options)
     # What stands there already is probably this run's file, and then there is nothing to list.
-    listing = Listing(slides, at_once=options.overwrite or not os.path.lexists(out))
+    listing = Listing(slides, at_once=options.overwrite or not os.path.lexists(out), timeout_s=options.read_timeout_s)
     stop = Stop(console, GRACE_S)
     with stop.listening(), closing(listing), closing(_scorer(shares)) as scorer:
         output = open_output(
@@ -206,7 +206,11 @@ def _classify_all(run: _Run, out: Path) -> None:
                 if some is not None:
                     _write(run, some)
                 run.output.flush_if_due()
-                progress.show(tally, run.listing.found if run.listing.complete else None, run.scorer.waiting())
+                progress.show(
+                    tally,
+                    run.listing.found if run.listing.complete else None,
+                    run.scorer.waiting() or run.listing.waiting(),
+                )
                 _check(run, out)
         except BaseException:
             run.output.flush()

@@ -10,7 +10,7 @@ from typing import Protocol
 from batchcls.ahead import overlapped
 from batchcls.backends import BackendName, open_engine
 from batchcls.decoders import DecoderName, open_decoder
-from batchcls.decoders.reader import READ_TIMEOUT_S
+from batchcls.file_client import READ_TIMEOUT_S
 from batchcls.manifest import Manifest
 from batchcls.postprocess import predictions
 from batchcls.records import Batch, EngineInfo, Failure, Predictions, Scored, Slide
