@@ -96,7 +96,7 @@ def _read(path: Path) -> onnx.ModelProto:
             raise CheckpointError(f"{str(path)!r} is larger than ONNX allows in one file")
         model = onnx.load(path, load_external_data=False)
         check_loops(path, model)
-        check_external_data(path, model)
+        check_external_data(path.parent, model)
         onnx.load_external_data_for_model(model, os.fspath(path.parent))
         onnx.checker.check_model(model)
         return onnx.compose.add_prefix(model, "network/")  # so that no name of ours is taken

@@ -91,32 +91,31 @@ def _source(name: str, graph: onnx.GraphProto) -> str:
     return name
 
 
-def check_external_data(path: Path, model: onnx.ModelProto) -> None:
-    """Refuse data in files that are not beside the ONNX file, are none, or hold less than is said.
+def check_external_data(folder: Path, model: onnx.ModelProto) -> None:
+    """Refuse data in files that are not below the ONNX file's own ``folder``, are none, or hold less than is said.
 
     Raises:
-        CheckpointError: Naming the file.
+        ValueError: Naming the file.
     """
-    total = 0
+    total, home = 0, os.path.realpath(folder)
     for item in _tensors(model):
         if item.data_location != TensorProto.EXTERNAL:
             continue
         told = {entry.key: entry.value for entry in item.external_data}
         location = told.get("location", "")
-        folder = os.path.realpath(path.parent)
-        file = os.path.realpath(os.path.join(folder, location))
-        if not location or os.path.commonpath([folder, file]) != folder or file == folder:
-            raise CheckpointError(f"{str(path)!r} keeps data in {location!r}, which is not below its own folder")
+        file = os.path.realpath(os.path.join(home, location))
+        if not location or os.path.commonpath([home, file]) != home or file == home:
+            raise ValueError(f"it keeps data in {location!r}, which is not below its own folder")
         try:
             stream, status = open_regular(file)
             stream.close()
             start, length = int(told.get("offset", 0)), int(told.get("length", status.st_size))
         except (OSError, IrregularError, ValueError) as error:
-            raise CheckpointError(f"{str(path)!r} keeps data in {location!r}: {error}") from error
+            raise ValueError(f"it keeps data in {location!r}: {error}") from error
         total += length
         if min(start, length) < 0 or start + length > status.st_size or total > _LARGEST_BYTES:
-            raise CheckpointError(
-                f"{str(path)!r} keeps {length:,} bytes from {start:,} on in {location!r}, which has "
+            raise ValueError(
+                f"it keeps {length:,} bytes from {start:,} on in {location!r}, which has "
                 f"{status.st_size:,}; {_LARGEST_BYTES:,} in all are the most"
             )
 
