@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, TextIO, cast
 
 from rich.console import Console
 
@@ -95,7 +95,7 @@ def classify(slides: Sequence[Path], engine: Path, out: Path, options: RunOption
     shares, why = _shares(engine, options)
     # What stands there already is probably this run's file, and then there is nothing to list.
     listing = Listing(slides, at_once=options.overwrite or not os.path.lexists(out), timeout_s=options.read_timeout_s)
-    stop = Stop(console, GRACE_S)
+    stop = Stop(cast(TextIO, console.file), GRACE_S)
     with stop.listening(), closing(listing), closing(_scorer(shares)) as scorer:
         output = open_output(
             out,
