@@ -1,9 +1,5 @@
 """What a user can cause or meet; anything else is a bug and keeps its traceback."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-
 
 class BatchclsError(Exception):
     """One line for the user: what was asked, what was found, and the command that mends it."""
@@ -49,16 +45,6 @@ class TrainingError(BatchclsError):
 
 class OutputError(BatchclsError):
     """An output that may not be written, or that the disk refused."""
-
-
-@contextmanager
-def writing(out: Path) -> Iterator[None]:
-    """Turns what the operating system refuses into an `OutputError` that names ``out``."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(f"cannot write {str(out)!r}: {reason}; choose another --out") from error
 
 
 class InterruptedRunError(BatchclsError):
