@@ -3,7 +3,6 @@
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 
 class BatchclsError(Exception):
@@ -50,16 +49,6 @@ class TrainingError(BatchclsError):
 
 class OutputError(BatchclsError):
     """An output that may not be written, or that the disk refused."""
-
-
-@contextmanager
-def writing(out: Path) -> Iterator[None]:
-    """Turns what the operating system refuses into an `OutputError` that names ``out``."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(f"cannot write {str(out)!r}: {reason}; choose another --out") from error
 
 
 @contextmanager

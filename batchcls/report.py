@@ -23,6 +23,7 @@ from batchcls.image_file import is_there
 from batchcls.page import page, write_page
 from batchcls.predicted import Predicted
 from batchcls.provenance import provenance, rewriting, throughput
+from batchcls.storage.atomic import check_replaceable_file
 
 _BINS = 40
 _PLOT_PX = 100
@@ -115,6 +116,7 @@ def report(
         LabelsError: If ``source`` is no predictions file.
         OutputError: If ``out`` may not, or can not, be written.
     """
+    check_replaceable_file(out)
     if os.path.exists(out) and out.samefile(source):
         raise OutputError(f"--out {str(out)!r} is the predictions file itself; choose another")
     if os.path.exists(out) and not overwrite:
