@@ -23,6 +23,7 @@ from batchcls.file_names import printable
 from batchcls.grad_cam import SIDE_PX, GradCam, HeatMap, overlay, side_by_side, stands_out
 from batchcls.postprocess import predictions
 from batchcls.records import Batch, Failure, Pixels, Preprocess, Slide
+from batchcls.spreadsheet_cells import text_cell
 from batchcls.storage.atomic import kind_of, writing
 from batchcls.storage.own_folder import OwnFolder
 from batchcls.storage.scratch import scratch_folder
@@ -100,7 +101,7 @@ def explain(model: TrainedFile, out: Path, asked: Asked, *, overwrite: bool, con
         cells = [cell for row in rows for cell in row.cells]
         (folder / CONTACT_SHEET).write_bytes(jpeg(contact_sheet(cells, _SHEET_COLUMNS, _SHEET_SIDE_PX)))
         with (folder / TABLE).open("w", encoding="utf-8", newline="") as stream:
-            csv.writer(stream).writerows([_COLUMNS, *(row.values for row in rows)])
+            csv.writer(stream).writerows([_COLUMNS, *(map(text_cell, row.values) for row in rows)])
     notes = Counter(row.values[-1] for row in rows)
     images, flat = notes[""] + notes[_NOTHING], notes[_NOTHING]
     return Explained(images, flat, len(rows) - images, chosen.left_out)

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import secrets
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -189,7 +188,6 @@ def _page(source: Path, head: Predicted, seen: Seen, cases: Sequence[Mapping[str
     return page(
         "report",
         title=f"Predictions of {printable(source.name)}",
-        nonce=secrets.token_urlsafe(),
         seen=seen,
         numbers=int(seen.histograms.sum()),
         labels=[(head.labels[code], int(seen.labelled[code])) for code in ranked],
