@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
-from batchcls import machine, tensorrt_api
+from batchcls import machine, memory, tensorrt_api
 from batchcls.backends import BackendName
 from batchcls.decoders import DEFAULT, DecoderName
 from batchcls.discover import Listing
@@ -21,7 +21,7 @@ from batchcls.file_names import printable
 from batchcls.hints import faster, unchecked
 from batchcls.output import ParquetOutput
 from batchcls.progress import RunProgress
-from batchcls.records import EngineInfo, Scored
+from batchcls.records import EngineInfo, Postponed, Scored
 from batchcls.scoring import DeviceScorer, Scorer, Share
 from batchcls.stop import Stop
 from batchcls.tally import Tally
@@ -49,6 +49,9 @@ class RunOptions:
     threads: int | None = None
     """CPU threads that decode, and as many that infer; None: one a core that this process may use."""
     max_pixels: int = 200_000_000
+    memory: int | None = None
+    """Bytes that the run may take, with all its processes; None: what it has when it begins, and half of what is
+    available then."""
     overwrite: bool = False
 
 
@@ -80,6 +83,8 @@ def classify(slides: Sequence[Path], engine: Path, out: Path, options: RunOption
         EngineError: If the engine or its device cannot be used.
         DecoderError: If the decoder fails, whatever the file.
         OutputError: If ``out`` may not, or can not, be written.
+        MemoryShortageError: If there is too little to begin with, or for some of the files; all others have their row
+            on disk then.
         InterruptedRunError: After SIGINT or SIGTERM, with every row so far on disk.
     """
     started = perf_counter()
@@ -127,6 +132,7 @@ def _shares(engine: Path, options: RunOptions) -> tuple[list[Share], str]:
             batch_size=options.batch_size,
             threads=max(1, threads // len(devices)),
             max_pixels=options.max_pixels,
+            memory_bytes=options.memory or memory.default_bytes(),
         )
         for device in devices
     ]
@@ -167,6 +173,7 @@ def _identity(roots: Sequence[str], info: EngineInfo, share: Share) -> dict[str,
 
 def _classify_all(run: _Run, out: Path) -> None:
     tally, output = run.tally, run.output
+    postponed: list[Postponed] = []
     if tally.resumed_rows:
         run.console.print(f"going on with {out}.partial: {tally.resumed_rows:,} rows are done", highlight=False)
     with (
@@ -176,6 +183,7 @@ def _classify_all(run: _Run, out: Path) -> None:
         try:
             for some in scored:
                 _write(run, some)
+                postponed += some.postponed
                 progress.show(tally, run.listing.found if run.listing.complete else None)
                 if run.stop.signal is not None:
                     raise InterruptedRunError(
@@ -185,6 +193,13 @@ def _classify_all(run: _Run, out: Path) -> None:
                     )
         finally:
             output.flush()
+    if postponed:
+        needed = max(file.needed_bytes for file in postponed)
+        raise memory.shortage(
+            postponed,
+            f"all others are done, {tally.rows:,} rows are in {out}.partial; run the same command with --memory "
+            f"{memory.text_of(needed)}, on a machine that has so much",
+        )
 
 
 def _write(run: _Run, scored: Scored) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchcls.cli.devices import known_device
+from batchcls.cli.memory_size import MemorySize
 from batchcls.errors import EngineError
 
 if TYPE_CHECKING:
@@ -58,6 +59,12 @@ if TYPE_CHECKING:
     show_default=True,
     help="Larger images are refused from their header.",
 )
+@click.option(
+    "--memory",
+    type=MemorySize(),
+    metavar="SIZE",
+    help="What the run may take in all, such as 4G or 1500M.  [default: half of what is free]",
+)
 @click.option("--overwrite", is_flag=True, help="Replace an existing file, once the new one is whole.")
 @click.option("--strict", is_flag=True, help="Exit with 3 if any file or folder could not be read.")
 @click.option("--quiet", is_flag=True, help="Show errors and warnings only.")
@@ -67,7 +74,10 @@ def run(slides: tuple[Path, ...], out: Path, engine: Path | None, strict: bool, 
     SLIDES are folders, searched to any depth, and files. Each file has one row, whatever is wrong with it. Stop the
     run whenever you like: the same command goes on where it was.
     """
-    from batchcls.classify import RunOptions, classify  # after parsing: --help stays light
+    from batchcls.memory import use_sparingly  # after parsing: --help stays light
+
+    use_sparingly()
+    from batchcls.classify import RunOptions, classify
 
     engine = engine or only_engine()
     with library_noise_hidden() as console:

@@ -104,7 +104,7 @@ def open_named(name: Any, preprocess: Preprocess = SMALL, max_pixels: int = 10**
     from batchcls.decoders.dali import GraphGroup
 
     group = GraphGroup(preprocess, batch_size=8, threads=2, device="cpu")
-    return BatchingDecoder(group, preprocess.size_px, batch_size=8, max_pixels=max_pixels)
+    return BatchingDecoder(group, preprocess.size_px, batch_size=8, max_pixels=max_pixels, memory_bytes=1 << 30)
 
 
 @pytest.fixture(params=DECODERS)
