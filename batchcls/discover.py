@@ -1,13 +1,15 @@
 """Folders become slides while the run already goes on."""
 
 import os
+import stat
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 
+from batchcls import deep_paths
 from batchcls.records import Slide
 
 IMAGE_ENDINGS = frozenset(
@@ -28,6 +30,9 @@ _Identity = tuple[int, int] | str
 class Listing:
     """The image files below SLIDES, listed by a thread of its own; iterate over it once.
 
+    Args:
+        at_once: Whether to list before anybody iterates.
+
     A folder's names are put in order 65,536 at a time, so that the first images of a folder of millions are on
     their way before its last name is known. Names that wait are compressed: ten million take some 80 MB.
 
@@ -36,7 +41,7 @@ class Listing:
     Hidden names, and names without an image's ending, are passed over unless they are named themselves.
     """
 
-    def __init__(self, slides: Sequence[Path]) -> None:
+    def __init__(self, slides: Sequence[Path], *, at_once: bool = True) -> None:
         self.found = 0
         self.complete = False
         """True once ``found`` is final."""
@@ -50,9 +55,7 @@ class Listing:
         self._links: list[tuple[int, str]] = []
         self._chunks: SimpleQueue[_Chunk | None] = SimpleQueue()
         self._closed = False
-        pool = ThreadPoolExecutor(1, thread_name_prefix="listing")
-        self._listed = pool.submit(self._fill)
-        pool.shutdown(wait=False)
+        self._listed = self._begun() if at_once else None
 
     @property
     def roots(self) -> tuple[str, ...]:
@@ -60,15 +63,22 @@ class Listing:
         return tuple(dict.fromkeys(str(path) if path.is_dir() else str(path.parent) for path in self._slides))
 
     def __iter__(self) -> Iterator[Slide]:
+        listed = self._listed or self._begun()
         while (chunk := self._chunks.get()) is not None:
             root, folder, names = chunk
             for name in zlib.decompress(names).split(b"\0"):
                 yield Slide(root, os.path.join(folder, os.fsdecode(name)))
-        self._listed.result()
+        listed.result()
 
     def close(self) -> None:
         """Stop listing."""
         self._closed = True
+
+    def _begun(self) -> "Future[None]":
+        pool = ThreadPoolExecutor(1, thread_name_prefix="listing")
+        listed = pool.submit(self._fill)
+        pool.shutdown(wait=False)
+        return listed
 
     def _fill(self) -> None:
         try:
@@ -111,7 +121,7 @@ class Listing:
                     self.skipped["hidden"] += 1
                 elif entry.is_dir(follow_symlinks=False):
                     folders.append(path)
-                elif entry.is_symlink() and os.path.isdir(entry.path):
+                elif entry.is_symlink() and _is_folder(os.path.join(root, path)):
                     self._links.append((position, path))
                 elif os.path.splitext(entry.name)[1].lower() not in IMAGE_ENDINGS:
                     self.skipped["not an image"] += 1
@@ -125,7 +135,7 @@ class Listing:
 
     def _entries(self, folder: str) -> Iterator[os.DirEntry[str]]:
         try:
-            with os.scandir(folder) as entries:
+            with deep_paths.listed(folder) as entries:
                 for entry in entries:
                     if self._closed:
                         return
@@ -140,9 +150,16 @@ class Listing:
             self._chunks.put((root, folder, zlib.compress(packed, 1)))
 
 
+def _is_folder(path: str) -> bool:
+    try:
+        return stat.S_ISDIR(deep_paths.status(path).st_mode)
+    except OSError:  # a loop, say; its row says so if it is called like an image
+        return False
+
+
 def _identity(folder: str | Path) -> _Identity:
     try:
-        status = os.stat(folder)
+        status = deep_paths.status(folder)
     except OSError:
         return str(folder)
     return status.st_dev, status.st_ino

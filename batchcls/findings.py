@@ -169,7 +169,7 @@ def _cards(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     ]
 
 
-def summary(metrics: Mapping[str, Any], out: Path) -> str:
+def summary(metrics: Mapping[str, Any], out: Path) -> list[str]:
     """The main figures in a few lines."""
     match, tempered = metrics["matched"], metrics["calibration"]["temperature"]
     unreadable, threshold = sum(match["unreadable"].values()), metrics["risk_coverage"]["threshold"]
@@ -194,7 +194,7 @@ def summary(metrics: Mapping[str, Any], out: Path) -> str:
         f"threshold   {accepted}, for {metrics['risk_coverage']['wanted_error_rate']:.2%} errors at most",
     ]
     lines += [f"note        {note}" for note in [*metrics["predictions"]["notes"], *metrics["truth"]["notes"]]]
-    return "\n".join(lines)
+    return lines
 
 
 def _without_images(metrics: Mapping[str, Any]) -> list[str]:

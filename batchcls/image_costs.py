@@ -10,6 +10,8 @@ _WIDE = 4
 _ONE_CHANNEL = ("1", "L", "P")
 _OVERHEAD_BYTES = 8 << 20
 """Rows on their way, tables, texts."""
+_ROW_BYTES = 12
+"""A pixel of a row: the row that is decoded, and the one before, as they were stored."""
 _COEFFICIENT_BYTES, _BLOCK = 2, 8
 _WEBP_BYTES = 18
 """A pixel: libwebp decodes to one canvas, keeps another, and Pillow copies what it takes from there."""
@@ -26,12 +28,12 @@ _TILE_WIDTH, _TILE_LENGTH = 322, 323
 def of_jpeg(width: int, height: int, components: int, coefficients: float) -> int:
     """Bytes, where ``coefficients`` a pixel are kept until the last scan has been read; 0 where there is but one."""
     kept = coefficients * _COEFFICIENT_BYTES * (width + 8 * _BLOCK) * (height + 8 * _BLOCK)
-    return _sum(width * height, 1 if components == 1 else _WIDE, kept)
+    return _sum(width, height, 1 if components == 1 else _WIDE, kept)
 
 
 def of_rgb(width: int, height: int) -> int:
     """Of pixels that are stored as they are."""
-    return _sum(width * height, _WIDE, 0)
+    return _sum(width, height, _WIDE, 0)
 
 
 def of_webp(width: int, height: int) -> int:
@@ -40,7 +42,7 @@ def of_webp(width: int, height: int) -> int:
 
 def of_jpeg2000(image: ImageFile.ImageFile, components: int, tile_pixels: int) -> int:
     pixels = image.width * image.height
-    return _sum(pixels, _stored(image), min(pixels, tile_pixels) * components * _J2K_BYTES)
+    return _sum(image.width, image.height, _stored(image), min(pixels, tile_pixels) * components * _J2K_BYTES)
 
 
 def of_others(image: ImageFile.ImageFile) -> int:
@@ -51,7 +53,7 @@ def of_others(image: ImageFile.ImageFile) -> int:
         working = _of_tiff(image)
     elif image.tile and image.tile[0].codec_name in ("ppm", "ppm_plain", "bmp_rle"):  # which are written in Python
         working = 3 * pixels * len(image.getbands())
-    return _sum(pixels, _stored(image), working)
+    return _sum(image.width, image.height, _stored(image), working)
 
 
 def _of_tiff(image: TiffImageFile) -> int:
@@ -75,6 +77,7 @@ def _stored(image: ImageFile.ImageFile) -> int:
     return 1 if image.mode in _ONE_CHANNEL else _WIDE
 
 
-def _sum(pixels: int, stored: int, working: float) -> int:
+def _sum(width: int, height: int, stored: int, working: float) -> int:
     """``working`` is given back before the pixels are copied to the result."""
-    return _OVERHEAD_BYTES + int(pixels * stored + max(pixels * _RGB, working))
+    pixels = width * height
+    return _OVERHEAD_BYTES + int(width * _ROW_BYTES + pixels * stored + max(pixels * _RGB, working))

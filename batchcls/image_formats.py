@@ -42,8 +42,6 @@ _MODES = frozenset(("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "Y
 _TOO_DEEP = "its colours are not stored in 8 bits each; convert it to 8-bit RGB"
 """Decoders scale 16 bits to 8 in ways that differ by up to 254 of 255: such a probability would mean nothing."""
 _OTHER_TIFF = "a TIFF of this layout, with compression {}, is not decoded; convert it to 8-bit RGB"
-_LONGEST_SIDE = 1_000_000
-"""No image to classify is longer, but a file of some kilobytes can be, and would take gigabytes to resample."""
 _WHOLE_SLIDE = "whole slides are not decoded; cut them into tiles"
 _SLIDE_ENDINGS = (".svs", ".ndpi")
 _NDPI_FORMAT_FLAG = 65420
@@ -153,12 +151,8 @@ def _opened(format_: str, data: bytes) -> ImageFile.ImageFile:
 def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width <= 0 or height <= 0:
         raise RefusedError("corrupt", f"its header says {width}x{height} pixels")
-    reason = ""
     if width * height > max_pixels:
         reason = f"{width}x{height} is {width * height:,} pixels; the limit is {max_pixels:,} (--max-pixels)"
-    elif max(width, height) > _LONGEST_SIDE:
-        reason = f"{width}x{height} has a side of more than {_LONGEST_SIDE:,} pixels"
-    if reason:
         raise RefusedError("too large", reason, *(side if side < 2**31 else None for side in (width, height)))
 
 

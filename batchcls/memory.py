@@ -15,6 +15,8 @@ from batchcls.errors import MemoryShortageError
 from batchcls.file_names import printable
 from batchcls.records import Postponed
 
+READ_PART = 4
+"""One part of so many is for files that wait to be decoded, the others are for what they become."""
 _SHARE = 0.5
 """Of what is available, what a run takes that was not told how much it may."""
 _V2 = ("memory.max", "memory.current", "inactive_file")
@@ -114,6 +116,16 @@ def can_be_taken(size_bytes: int) -> bool:
     except (OSError, MemoryError, OverflowError):
         return False
     return available_bytes() >= size_bytes
+
+
+def needed_to_read(size_bytes: int) -> int:
+    """What a decoder's memory has to be, for a file of so many bytes."""
+    return size_bytes * READ_PART
+
+
+def needed_to_decode(cost_bytes: int) -> int:
+    """What a decoder's memory has to be, for an image of such a cost."""
+    return -(-cost_bytes * READ_PART // (READ_PART - 1))
 
 
 def default_bytes() -> int:

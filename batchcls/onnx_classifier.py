@@ -17,6 +17,7 @@ from batchcls.onnx_input import input_warning
 from batchcls.onnx_outputs import Judgement
 from batchcls.onnx_session import Outputs
 from batchcls.records import Logits, NormalisedImages, Preprocess
+from batchcls.regular_file import check_regular
 
 _FLOATS: dict[int, str] = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16"}
 _ANSWERS = (*_FLOATS, TensorProto.DOUBLE, TensorProto.BFLOAT16, TensorProto.UNDEFINED)
@@ -82,6 +83,7 @@ def load_classifier(
 
 def _read(path: Path) -> onnx.ModelProto:
     try:
+        check_regular(path)
         if path.stat().st_size > _LARGEST_BYTES:
             raise CheckpointError(f"{str(path)!r} is larger than ONNX allows in one file")
         model = onnx.load(path)

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from batchcls.errors import LabelsError
 from batchcls.records import METADATA_KEY
+from batchcls.regular_file import check_regular
 from batchcls.rewritten import fixed_lists, label_order
 
 _WORDS = pa.dictionary(pa.int32(), pa.string())
@@ -178,6 +179,7 @@ def _typed(table: pa.Table, classes: int) -> pa.Table:
 def _refusals(path: Path) -> Iterator[None]:
     """Turns whatever makes a file unreadable into a `LabelsError` that names it."""
     try:
+        check_regular(path)
         yield
     except _UNREADABLE as error:
         raise LabelsError(f"{str(path)!r} is no predictions file of batchcls run: {error}") from error

@@ -175,8 +175,8 @@ class Slide:
     root: str
     path: str
     """Relative to ``root``; bytes that are not UTF-8 stand as Python's surrogate escapes."""
-    size_bytes: int | None = None
-    modified_ns: int | None = None
+    size_bytes: int | None = field(default=None, compare=False)
+    modified_ns: int | None = field(default=None, compare=False)
     """Nanoseconds since 1970, UTC; like the size, None until the file has been opened."""
 
     @property

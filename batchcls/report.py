@@ -15,10 +15,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchcls.contact_sheet import data_uri, jpeg, thumbnail
+from batchcls.contact_sheet import ANSWER_TIMEOUT_S, data_uri, jpeg, thumbnail
 from batchcls.embedded_rows import embedded_rows
 from batchcls.errors import OutputError
 from batchcls.file_names import original, printable
+from batchcls.image_file import is_there
 from batchcls.page import page, write_page
 from batchcls.predicted import Predicted
 from batchcls.provenance import provenance, rewriting, throughput
@@ -164,8 +165,8 @@ def _rows(part: Predicted) -> tuple[pa.Table, npt.NDArray[np.float32]]:
 def _case(row: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
     """A row with its picture, or why there is none."""
     file = os.path.join(original(row["root"]), original(row["path"]))
-    here = os.path.isfile(file)
-    image = thumbnail(file, _THUMBNAIL_PX) if here else None
+    image = thumbnail(file, _THUMBNAIL_PX)
+    here = image is not None or is_there(file, ANSWER_TIMEOUT_S)
     return {
         "file": f"{row['root']}/{row['path']}",
         "path": row["path"],

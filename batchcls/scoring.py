@@ -11,6 +11,7 @@ from typing import Protocol
 from batchcls.ahead import overlapped
 from batchcls.backends import BackendName, open_engine
 from batchcls.decoders import DecoderName, open_decoder
+from batchcls.decoders.reader import READ_TIMEOUT_S
 from batchcls.errors import MemoryShortageError
 from batchcls.manifest import Manifest
 from batchcls.memory import available_bytes, resident_bytes, text_of
@@ -38,6 +39,7 @@ class Share:
     max_pixels: int
     memory_bytes: int
     """The most that the whole run may take, with all its processes."""
+    read_timeout_s: float = READ_TIMEOUT_S
     precision: str | None = None
     """What to compute in, in the backend's words; None: the fastest that the device has."""
 
@@ -55,6 +57,12 @@ class Scorer(Protocol):
 
     def score(self, slides: Iterable[Slide]) -> Generator[Scored]:
         """A prediction or a failure for each slide, in batches, in any order; call it once."""
+
+    def waiting(self) -> tuple[str, float] | None:
+        """The file that the file system's answer has been awaited for longest, and seconds; from any thread."""
+
+    def stop(self) -> None:
+        """Read nothing more: `score` ends with what has been read; from any thread."""
 
     def close(self) -> None:
         """Release every device; calling it twice is harmless."""
@@ -91,6 +99,7 @@ class DeviceScorer:
                 threads=share.threads,
                 max_pixels=share.max_pixels,
                 memory_bytes=self._left_bytes(share.memory_bytes),
+                read_timeout_s=share.read_timeout_s,
                 device=share.device,
             )
             stack.pop_all()
@@ -124,12 +133,18 @@ class DeviceScorer:
         return left
 
     def score(self, slides: Iterable[Slide]) -> Generator[Scored]:
-        # Closed in this order: first whoever takes batches, then whoever makes them.
+        # The consumer of batches is closed before their producer.
         with (
             closing(self._decoder.decode(slides)) as batches,
-            closing(overlapped(self._scored, batches, self._engine.lanes)) as scored,
+            closing(overlapped(self._scored, batches, self._engine.lanes, self._decoder.stop)) as scored,
         ):
             yield from scored
+
+    def waiting(self) -> tuple[str, float] | None:
+        return self._decoder.waiting()
+
+    def stop(self) -> None:
+        self._decoder.stop()
 
     def close(self) -> None:
         self._decoder.close()

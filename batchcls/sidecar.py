@@ -11,6 +11,7 @@ from typing import Self, get_args, get_type_hints
 
 from batchcls.checks import Check
 from batchcls.errors import EngineError
+from batchcls.regular_file import read_json
 
 PLANS = "plans"
 _FORMAT = 1
@@ -71,9 +72,7 @@ class Sidecar:
             EngineError: If it is no sidecar of this format.
         """
         try:
-            if path.stat().st_size > _LARGEST_SIDECAR_BYTES:
-                raise ValueError(f"it is {path.stat().st_size:,} bytes long")
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = read_json(path, _LARGEST_SIDECAR_BYTES)
             if values.pop("format") != _FORMAT:
                 raise ValueError("it is of another format")
             target, check = Target(**values.pop("target")), values.pop("check")

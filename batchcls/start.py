@@ -116,7 +116,7 @@ def begin(network: nn.Module, recipe: Recipe, weights: str, images: str) -> str:
     begun = f"{recipe.architecture} from {weights}{head}: {len(taken):,} of {len(own):,} tensors"
     if before not in ("", images):
         begun += (
-            f"\n{weights} learned from other images, or from these parted otherwise: it may know some that "
+            f"; {weights} learned from other images, or from these parted otherwise: it may know some that "
             "validate or test here, and their accuracy would be too good"
         )
     return begun

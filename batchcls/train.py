@@ -122,7 +122,7 @@ def _trained(training: _Training, network: nn.Module, out: Path) -> Trained:
     images, recipe, kept = training.images, training.recipe, training.kept
     part = "test" if images.parts["test"].files else "val"
     known, unseen = images.parts["train"], images.parts[part]
-    with interruptions(kept.folder) as stop:
+    with interruptions(kept.folder, training.console) as stop:
         _fit(training, network, stop)
         history = history_of(kept)
         weights, epoch = best_epoch(kept.folder)

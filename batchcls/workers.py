@@ -75,6 +75,13 @@ class Workers:
         """What the whole run needs for what one of its processes needs."""
         return replace(file, needed_bytes=len(self._workers) * file.needed_bytes + resident_bytes())
 
+    def waiting(self) -> tuple[str, float] | None:
+        return None  # each device's process knows, and none says
+
+    def stop(self) -> None:
+        for worker in self._workers:
+            worker.process.kill()
+
     def close(self) -> None:
         for worker in self._workers:
             worker.requests.close()

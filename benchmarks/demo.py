@@ -26,7 +26,7 @@ def show(engine: Path, folder: Path) -> None:
     for row in pq.read_table(out).slice(0, _SHOWN_ROWS).to_pylist():
         shares = " ".join(f"{share:.3f}" for share in row["probabilities"])
         console.print(f"  {row['path']}  {row['label']:<8} {row['probability']:.3f}  [{shares}]", markup=False)
-    console.print(f"\n{summary(tally, out)}")
+    console.print("", *summary(tally, out), sep="\n")
     console.print(
         "\nThese images are drawn: they show no patient and have no true label. What the labels above show is that "
         "every file has its row, and how fast."

@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchcls.errors import OutputError
-from batchcls.output import ParquetOutput
+from batchcls.output import ParquetOutput, open_output
 from batchcls.postprocess import predictions
 from batchcls.records import Failure, Scored, Slide
 
@@ -33,7 +33,9 @@ NOT_UTF8 = tuple(os.fsdecode(name) for name in (b"\xff.png", b"\xfe.png", b"a\xf
 
 
 def opened(path: Path, roots: Sequence[str] = ("slides",), **changed: Any) -> ParquetOutput:
-    return ParquetOutput(path, **{"roots": roots, "labels": LABELS, "identity": IDENTITY, **changed})
+    output = open_output(path, **{"roots": roots, "labels": LABELS, "identity": IDENTITY, **changed})
+    assert isinstance(output, ParquetOutput)
+    return output
 
 
 def slides(count: int, root: str = "slides") -> list[Slide]:
@@ -87,6 +89,8 @@ def test_the_columns_have_the_documented_names_and_types(tmp_path: Path) -> None
             "probabilities": pa.list_(pa.float32(), 3),
             "width": pa.int32(),
             "height": pa.int32(),
+            "size_bytes": pa.int64(),
+            "modified": pa.timestamp("us", "UTC"),
             "error": pa.string(),
         }
     )
@@ -163,7 +167,8 @@ def test_the_metadata_comes_back_as_json(tmp_path: Path) -> None:
 
     written(tmp_path / "o.parquet", slides(3), **metadata)
 
-    assert json.loads(pq.read_schema(tmp_path / "o.parquet").metadata[b"batchcls"]) == metadata
+    said = json.loads(pq.read_schema(tmp_path / "o.parquet").metadata[b"batchcls"])
+    assert said == {**metadata, "identity": IDENTITY, "limits": {}}
 
 
 @settings(max_examples=40)

@@ -2,11 +2,13 @@
 
 import importlib
 import signal
+import sys
 from typing import Any
 
 import click
 
 from batchcls import __version__
+from batchcls.cli.terminal import echo, exit_code
 from batchcls.errors import BatchclsError
 
 _COMMANDS = ("build", "evaluate", "explain", "info", "report", "run", "train")
@@ -14,6 +16,12 @@ _COMMANDS = ("build", "evaluate", "explain", "info", "report", "run", "train")
 
 class Group(click.Group):
     """Loads a command when it is asked for, and ends with one line where a `BatchclsError` comes out of it."""
+
+    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        def command() -> Any:
+            return super(Group, self).main(*args, standalone_mode=False, **extra)  # type: ignore[call-overload]
+
+        return sys.exit(exit_code(command)) if standalone_mode else command()
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -28,10 +36,10 @@ class Group(click.Group):
         try:
             return super().invoke(ctx)
         except BatchclsError as error:
-            click.echo(f"batchcls: {error}", err=True)
+            echo(f"batchcls: {error}", err=True)
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
-            click.echo("batchcls: interrupted", err=True)
+            echo("batchcls: interrupted", err=True)
             ctx.exit(128 + signal.SIGINT)
 
 

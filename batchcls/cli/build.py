@@ -7,6 +7,7 @@ import click
 
 from batchcls.cli.devices import known_device
 from batchcls.cli.extras import extra
+from batchcls.cli.terminal import echo
 from batchcls.errors import EngineError
 
 if TYPE_CHECKING:
@@ -67,11 +68,10 @@ def build(
     SOURCE is a PyTorch or safetensors state_dict, or an ONNX classifier: nothing in it is ever run as code. Or it is
     an engine folder, which is given a TensorRT plan; that needs no PyTorch.
     """
-    from rich.console import Console
+    from batchcls.cli.console import console as new_console  # after parsing: --help stays light
+    from batchcls.plan import PlanOptions, targets_without_gpu
 
-    from batchcls.plan import PlanOptions, targets_without_gpu  # after parsing: --help stays light
-
-    console = Console(stderr=True, soft_wrap=True)
+    console = new_console()
     options = PlanOptions(batch_size, optimization_level, workspace and workspace << 20)
     given = {key: value for key, value in trained.items() if value is not None}
     folder = source if source.is_dir() else out
@@ -115,9 +115,9 @@ def _build_folder(source: Path, out: Path, given: dict[str, Any], console: "Cons
         console=console,
     )
     if warning := unread(manifest):
-        click.echo(warning)
-    click.echo(f"{manifest.architecture} {manifest.precision} with {len(manifest.labels)} classes -> {out}")
-    click.echo(agreement(manifest))
+        echo(warning)
+    echo(f"{manifest.architecture} {manifest.precision} with {len(manifest.labels)} classes -> {out}")
+    echo(agreement(manifest))
 
 
 def _fit(
@@ -144,7 +144,7 @@ def _fit(
                 return
         made = [fit_gpu(folder, chosen, options, console)]
     for sidecar in made:
-        click.echo(plan(sidecar))
+        echo(plan(sidecar))
 
 
 def _names(target: str) -> list[str]:

@@ -8,6 +8,7 @@ import click
 from batchcls.cli.extras import extra
 from batchcls.cli.finite import FiniteRange
 from batchcls.cli.labelled_folders import LABELS_OF_PREDICTIONS, SPLIT_FOLDERS
+from batchcls.cli.terminal import echo
 
 
 @click.command()
@@ -48,4 +49,4 @@ def evaluate(predictions: Path, truth: Path, out: Path, overwrite: bool, labels:
 
     options["labels"] = labels_of(labels) if labels else ()
     metrics = evaluate(Asked(predictions, truth, **options), out, overwrite=overwrite)
-    click.echo(summary(metrics, out))
+    echo(*summary(metrics, out))

@@ -8,6 +8,7 @@ import click
 from batchcls.cli.extras import extra
 from batchcls.cli.labelled_folders import SPLIT_FOLDERS
 from batchcls.cli.run import library_noise_hidden
+from batchcls.cli.terminal import echo
 
 if TYPE_CHECKING:
     from batchcls.explain import Explained
@@ -84,7 +85,7 @@ def explain(
         for note in loaded.notes:
             console.print(note, markup=False, highlight=False)
         explained = explain_images(loaded, out, Asked(slides, **asked), overwrite=overwrite, console=console)
-    click.echo(summary(explained, out))
+    echo(*summary(explained, out))
 
 
 def _check_model(model: Path, checkpoint: Path | None, given: list[str]) -> None:
@@ -113,10 +114,10 @@ def _check_images(slides: tuple[Path, ...], asked: dict[str, Any]) -> None:
         raise click.UsageError("--wrong needs to know what is right: --truth FOLDER, or --truth labels.csv")
 
 
-def summary(explained: "Explained", out: Path) -> str:
+def summary(explained: "Explained", out: Path) -> list[str]:
     """What was done, in a line or two."""
     flat = f", in {explained.flat:,} of which nothing stands out" if explained.flat else ""
     lines = [f"{explained.images:,} explained{flat}, {explained.unreadable:,} unreadable -> {out}"]
     if explained.left_out:
         lines.append(f"{explained.left_out:,} images were left out; --limit N takes more")
-    return "\n".join(lines)
+    return lines

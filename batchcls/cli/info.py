@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from batchcls.cli.terminal import answer
 from batchcls.errors import EngineError
+from batchcls.terminal_text import escaped_json
 
 if TYPE_CHECKING:
     from batchcls.manifest import Manifest
@@ -29,7 +31,10 @@ def info(engine: Path | None, as_json: bool) -> None:
         manifest = Manifest.read(engine)
         checked_onnx(engine, manifest)
         found["engine"] = described(engine, manifest)
-    click.echo(json.dumps(found, indent=2, ensure_ascii=False) if as_json else "\n".join(_lines("", found)))
+    if as_json:
+        answer(*escaped_json(json.dumps(found, indent=2, ensure_ascii=False)).split("\n"))
+    else:
+        answer(*_lines("", found))
 
 
 def described(engine: Path, manifest: "Manifest") -> dict[str, Any]:

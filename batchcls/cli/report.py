@@ -8,6 +8,7 @@ import click
 from batchcls.cli.extras import extra
 from batchcls.cli.labelled_folders import LABELS_OF_PREDICTIONS
 from batchcls.cli.run import library_noise_hidden
+from batchcls.cli.terminal import echo
 
 
 @click.command()
@@ -39,6 +40,6 @@ def report(predictions: Path, out: Path, labels: str | None, **options: Any) -> 
     order = labels_of(labels) if labels else ()
     with library_noise_hidden():
         made = make_report(predictions, out, labels=order, **options)
-    click.echo(f"{made.rows:,} rows, {made.unreadable:,} unreadable -> {out}")
+    echo(f"{made.rows:,} rows, {made.unreadable:,} unreadable -> {out}")
     for note in made.notes:
-        click.echo(f"note: {note}")
+        echo(f"note: {note}")

@@ -3,14 +3,17 @@
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from batchcls.cli.devices import known_device
+from batchcls.cli.finite import FiniteRange
 from batchcls.cli.memory_size import MemorySize
+from batchcls.cli.streams import Guarded
+from batchcls.cli.terminal import echo
 from batchcls.errors import EngineError
 
 if TYPE_CHECKING:
@@ -65,6 +68,15 @@ if TYPE_CHECKING:
     metavar="SIZE",
     help="What the run may take in all, such as 4G or 1500M.  [default: half of what is free]",
 )
+@click.option(
+    "--read-timeout",
+    "read_timeout_s",
+    type=FiniteRange(0.001, 86_400),
+    default=300.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="A file whose disk gives no answer for so long has a row that says so; a later run reads it again.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace an existing file, once the new one is whole.")
 @click.option("--strict", is_flag=True, help="Exit with 3 if any file or folder could not be read.")
 @click.option("--quiet", is_flag=True, help="Show errors and warnings only.")
@@ -84,9 +96,9 @@ def run(slides: tuple[Path, ...], out: Path, engine: Path | None, strict: bool, 
         console.quiet = quiet
         tally = classify(slides, engine, out, RunOptions(**options), console)
     for warning in tally.warnings:
-        click.echo(f"warning: {warning}", err=True)
+        echo(f"warning: {warning}", err=True)
     if not quiet:
-        click.echo(summary(tally, out))
+        echo(*summary(tally, out))
     if strict and (tally.unreadable or tally.unlisted):
         sys.exit(3)
 
@@ -109,24 +121,26 @@ def library_noise_hidden() -> Iterator["Console"]:
     """Hide what libjpeg and its like print about each broken file; the row says it. Python's own errors still show."""
     import faulthandler
 
-    from rich.console import Console
+    from batchcls.cli.console import console
 
     sys.stderr.flush()
     terminal = os.dup(2)
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 2)
     os.close(silence)
+    stream = os.fdopen(os.dup(terminal), "w", buffering=1, errors="backslashreplace")
     try:
-        with os.fdopen(os.dup(terminal), "w", buffering=1, errors="backslashreplace") as stream:
-            faulthandler.enable(stream)
-            yield Console(file=stream, soft_wrap=True)
-            faulthandler.disable()
+        faulthandler.enable(stream)
+        yield console(Guarded(stream))
     finally:
+        faulthandler.disable()
+        with suppress(OSError):
+            stream.close()
         os.dup2(terminal, 2)
         os.close(terminal)
 
 
-def summary(tally: "Tally", out: Path) -> str:
+def summary(tally: "Tally", out: Path) -> list[str]:
     """What a run did, in a few lines."""
     info = tally.info
     why = f", because {tally.why}" if tally.why else ""
@@ -147,7 +161,7 @@ def summary(tally: "Tally", out: Path) -> str:
         lines.insert(1, f"resumed   {tally.resumed_rows:,} of the rows were done before")
     if tally.hint:
         lines.append(f"hint      {tally.hint}")
-    return "\n".join(lines)
+    return lines
 
 
 def listed(counts: dict[str, int]) -> str:

@@ -1,5 +1,6 @@
 """``batchcls train``."""
 
+import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from batchcls.cli.devices import known_device
 from batchcls.cli.extras import extra
 from batchcls.cli.finite import FiniteRange
 from batchcls.cli.labelled_folders import SPLIT_FOLDERS
+from batchcls.cli.terminal import echo
 
 if TYPE_CHECKING:
     from batchcls.train import Trained
@@ -80,7 +82,7 @@ def train(data: Path, out: Path, **options: Any) -> None:
     DATA is a folder with a folder of images for each class, or a CSV or Parquet file with the columns path and label,
     and group and split if they are known. Stop it whenever you like: the same command goes on after the last epoch.
     """
-    from rich import get_console, reconfigure  # after parsing: --help stays light
+    from batchcls.cli.console import common_console  # after parsing: --help stays light
 
     with extra("train", "training"):
         from batchcls.dataset import Parting
@@ -101,18 +103,17 @@ def train(data: Path, out: Path, **options: Any) -> None:
     values = {"architecture": architecture} if architecture else {}
     course = Course(**{name: value for name, value in options.items() if value is not None})
     chosen = TrainOptions(values=values, parting=parting, course=course, **whole)
-    reconfigure(stderr=True, soft_wrap=True)
-    trained = train_network(data, out, chosen, get_console())
-    click.echo(summary(trained))
+    trained = train_network(data, out, chosen, common_console())
+    echo(*summary(trained))
 
 
 def _known_weights(weights: str) -> str:
-    if weights not in ("", "imagenet") and not Path(weights).is_file():
+    if weights not in ("", "imagenet") and not os.path.isfile(weights):
         raise click.BadParameter(f"there is no file {weights!r}; name one, or imagenet")
     return weights
 
 
-def summary(trained: "Trained") -> str:
+def summary(trained: "Trained") -> list[str]:
     """What came of a training, in a few lines."""
     metrics = trained.metrics
     part = "test" if "test" in metrics else "val"
@@ -123,14 +124,12 @@ def summary(trained: "Trained") -> str:
     parts = ", ".join(f"{name} {count:,}" for name, count in metrics["parts"].items())
     absent = ", ".join(metrics["classes_without_images"])
     build = ["batchcls", "build", str(trained.checkpoint), "--out", f"engines/{trained.checkpoint.stem}"]
-    return "\n".join(
-        [
-            f"{trained.checkpoint}, after epoch {metrics['kept_epoch']} of {metrics['epochs']}",
-            f"images    {parts}",
-            f"accuracy  {found['accuracy']:.4f} ({low:.4f} to {high:.4f}) on {part}; macro F1 {found['macro_f1']:.4f}",
-            *([f"          of the classes with images: none is of {absent}"] if absent else []),
-            f"baseline  {found['colour_histogram_nearest_neighbour']:.4f} by the nearest neighbour in colour alone",
-            f"stain     {stained[worst]:.4f} where it hurts most, {worst}",
-            f"next      {shlex.join(build)}",
-        ]
-    )
+    return [
+        f"{trained.checkpoint}, after epoch {metrics['kept_epoch']} of {metrics['epochs']}",
+        f"images    {parts}",
+        f"accuracy  {found['accuracy']:.4f} ({low:.4f} to {high:.4f}) on {part}; macro F1 {found['macro_f1']:.4f}",
+        *([f"          of the classes with images: none is of {absent}"] if absent else []),
+        f"baseline  {found['colour_histogram_nearest_neighbour']:.4f} by the nearest neighbour in colour alone",
+        f"stain     {stained[worst]:.4f} where it hurts most, {worst}",
+        f"next      {shlex.join(build)}",
+    ]

@@ -1,6 +1,5 @@
 """Batches out of files that are read ahead, whatever decodes them; a file that fails takes no other with it."""
 
-import math
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,16 +9,15 @@ from typing import Protocol
 import numpy as np
 
 from batchcls.ahead import ahead, overlapped
-from batchcls.decoders.reader import Encoded, ReadAhead
+from batchcls.decoders.reader import Encoded, ReadAhead, ReadOptions
 from batchcls.errors import BatchclsError
-from batchcls.memory import Memory, Pool, can_be_taken, speaks_of_memory
+from batchcls.file_client import FileProcess
+from batchcls.memory import Memory, Pool, can_be_taken, needed_to_decode, speaks_of_memory
 from batchcls.records import Batch, DevicePixels, Failure, Pixels, Postponed, Slide
 
 CPU_GROUP_PIXELS = 64_000_000
 """A `GroupDecoder.group_pixels` that a CPU's memory bears, for a lane."""
 _BATCHES_AHEAD = 2
-_READ_SHARE = 0.25
-"""Of the memory, for files that wait to be decoded; the rest is for what they are decoded to."""
 _SMALL_COST_BYTES = 64 << 20
 """A file that costs less and cannot be decoded is corrupt, if so much can still be had."""
 _SURPRISE = 3
@@ -59,8 +57,22 @@ class _Group:
 
     encoded: list[Encoded] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    postponed: list[Postponed] = field(default_factory=list)
     pixels: int = 0
     read_s: float = 0.0
+
+    @property
+    def files(self) -> int:
+        return len(self.encoded) + len(self.failures) + len(self.postponed)
+
+    def add(self, item: Encoded | Failure | Postponed) -> None:
+        if isinstance(item, Failure):
+            self.failures.append(item)
+        elif isinstance(item, Postponed):
+            self.postponed.append(item)
+        else:
+            self.encoded.append(item)
+            self.pixels += item.header.width * item.header.height
 
 
 class BatchingDecoder:
@@ -72,57 +84,70 @@ class BatchingDecoder:
         size_px: tuple[int, int],
         *,
         batch_size: int,
-        max_pixels: int,
-        memory_bytes: int,
+        read: ReadOptions,
+        decode_bytes: int,
     ) -> None:
         self._decode_group = decode_group
         self._size_px = size_px
         self._batch_size = batch_size
-        self._max_pixels = max_pixels
-        self._memory = Pool(int(memory_bytes * (1 - _READ_SHARE)))
+        self._memory = Pool(decode_bytes)
+        self._read = read
+        self._process = FileProcess()
+        self._files: ReadAhead | None = None
 
     def decode(self, slides: Iterable[Slide]) -> Generator[Batch]:
-        files = ReadAhead(slides, self._max_pixels)
-        decoded = overlapped(self._batches, self._groups(files), self._decode_group.lanes)
-        batches = ahead((batch for some in decoded for batch in some), _BATCHES_AHEAD)
+        files = self._files = ReadAhead(slides, self._process, self._read)
+
+        def decoded(group: _Group) -> list[Batch]:
+            try:
+                return self._batches(group)
+            finally:
+                files.release(group.encoded)
+
+        groups = overlapped(decoded, self._groups(files), self._decode_group.lanes, files.close)
+        batches = ahead((batch for group in groups for batch in group), _BATCHES_AHEAD)
         try:
             for batch in batches:  # noqa: UP028  # `yield from` would close the batches before the files they wait for
                 yield batch
         finally:
             files.close()
             batches.close()
-            decoded.close()
+            groups.close()
+
+    def waiting(self) -> tuple[str, float] | None:
+        return self._files.waiting() if self._files else None
+
+    def stop(self) -> None:
+        if self._files:
+            self._files.close()
 
     def close(self) -> None:
+        self._process.close()
         self._decode_group.close()
 
-    def _groups(self, files: Iterable[Encoded | Failure]) -> Iterator[_Group]:
+    def _groups(self, files: Iterable[Encoded | Failure | Postponed | None]) -> Iterator[_Group]:
+        """Files enough for a batch, or those that are there when no more come for a moment."""
         group = _Group()
         since = perf_counter()
         for item in files:
             group.read_s += perf_counter() - since
-            if isinstance(item, Failure):
-                group.failures.append(item)
-            else:
-                group.encoded.append(item)
-                group.pixels += item.header.width * item.header.height
-            if (
-                len(group.encoded) + len(group.failures) >= self._batch_size
-                or group.pixels >= self._decode_group.group_pixels
-            ):
+            if item is not None:
+                group.add(item)
+            full = group.files >= self._batch_size or group.pixels >= self._decode_group.group_pixels
+            if full or (item is None and group.files):
                 yield group
                 group = _Group()
             since = perf_counter()
-        if group.encoded or group.failures:
+        if group.files:
             yield group
 
     def _batches(self, group: _Group) -> list[Batch]:
         """One batch of the group, or a few where a file cannot be decoded."""
         parts: dict[str, list[Encoded]] = defaultdict(list)
-        postponed = []
+        postponed = group.postponed
         for item in group.encoded:
             if (cost := self._decode_group.cost_bytes(item)) > self._memory.size_bytes:
-                postponed.append(_postponed(item, cost))
+                postponed.append(Postponed(item.slide, needed_to_decode(cost)))
             else:
                 parts[self._decode_group.part(item)].append(item)
         batches = [batch for part in parts.values() for batch in self._isolated(part)]
@@ -171,7 +196,7 @@ class BatchingDecoder:
             return self._without_pixels([_failure(item)])
         with self._memory.alone() as memory:
             if not can_be_taken(cost):
-                return self._without_pixels(postponed=[_postponed(item, cost)])
+                return self._without_pixels(postponed=[Postponed(item.slide, needed_to_decode(cost))])
             try:
                 return self._decoded([item], memory)
             except BatchclsError:
@@ -180,15 +205,11 @@ class BatchingDecoder:
                 short = speaks_of_memory(again)
             most = _SURPRISE * cost + _SMALL_COST_BYTES
             if short and not can_be_taken(most):
-                return self._without_pixels(postponed=[_postponed(item, most)])
+                return self._without_pixels(postponed=[Postponed(item.slide, needed_to_decode(most))])
         return self._without_pixels([_failure(item)])
 
     def _without_pixels(self, failures: Sequence[Failure] = (), postponed: Sequence[Postponed] = ()) -> Batch:
         return Batch([], [], np.empty((0, *self._size_px, 3), np.uint8), failures, postponed)
-
-
-def _postponed(item: Encoded, cost: int) -> Postponed:
-    return Postponed(item.slide, math.ceil(cost / (1 - _READ_SHARE)))
 
 
 def _failure(item: Encoded) -> Failure:

@@ -12,7 +12,7 @@ from nvidia.dali import Pipeline, fn, types
 from batchcls import machine
 from batchcls.decoders.batching import CPU_GROUP_PIXELS, BatchingDecoder
 from batchcls.decoders.pillow import PillowGroup, total_cost_bytes
-from batchcls.decoders.reader import Encoded
+from batchcls.decoders.reader import Encoded, ReadOptions
 from batchcls.decoders.resample import exactly
 from batchcls.errors import DecoderError
 from batchcls.memory import Memory
@@ -35,7 +35,7 @@ _FILTERS = {
 
 
 def open(
-    preprocess: Preprocess, *, batch_size: int, threads: int, max_pixels: int, memory_bytes: int, device: str
+    preprocess: Preprocess, *, batch_size: int, threads: int, read: ReadOptions, decode_bytes: int, device: str
 ) -> BatchingDecoder:
     """The decoder of `batchcls.decoders.open_decoder`."""
     # Where two pixels are equally near, DALI takes the other one.
@@ -43,9 +43,7 @@ def open(
         group: DaliGroup | GraphGroup = DaliGroup(preprocess, threads=threads)
     else:
         group = GraphGroup(preprocess, batch_size=batch_size, threads=threads, device=device)
-    return BatchingDecoder(
-        group, preprocess.size_px, batch_size=batch_size, max_pixels=max_pixels, memory_bytes=memory_bytes
-    )
+    return BatchingDecoder(group, preprocess.size_px, batch_size=batch_size, read=read, decode_bytes=decode_bytes)
 
 
 class DaliGroup:

@@ -8,20 +8,18 @@ import numpy as np
 
 from batchcls import image_formats
 from batchcls.decoders.batching import CPU_GROUP_PIXELS, BatchingDecoder
-from batchcls.decoders.reader import Encoded
+from batchcls.decoders.reader import Encoded, ReadOptions
 from batchcls.decoders.resample import Resample, cost_bytes, exactly
 from batchcls.memory import Memory
 from batchcls.records import Pixels, Preprocess
 
 
 def open(
-    preprocess: Preprocess, *, batch_size: int, threads: int, max_pixels: int, memory_bytes: int, device: str
+    preprocess: Preprocess, *, batch_size: int, threads: int, read: ReadOptions, decode_bytes: int, device: str
 ) -> BatchingDecoder:
     """The decoder of `batchcls.decoders.open_decoder`."""
     group = PillowGroup(preprocess, threads=threads)
-    return BatchingDecoder(
-        group, preprocess.size_px, batch_size=batch_size, max_pixels=max_pixels, memory_bytes=memory_bytes
-    )
+    return BatchingDecoder(group, preprocess.size_px, batch_size=batch_size, read=read, decode_bytes=decode_bytes)
 
 
 class PillowGroup:

@@ -1,0 +1,51 @@
+"""Lines on the standard streams, and how a command ends."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from batchcls.cli import streams
+from batchcls.errors import OutputError
+from batchcls.terminal_text import escaped
+
+
+def echo(*lines: str, err: bool = False) -> None:
+    """Print each of ``lines``, escaped, on standard output, or on standard error."""
+    stream = sys.stderr if err else sys.stdout
+    stream.write("".join(f"{escaped(line)}\n" for line in lines))
+    stream.flush()
+
+
+def answer(*lines: str) -> None:
+    """The same on standard output, by a command that makes nothing else.
+
+    Raises:
+        OutputError: If they cannot be written, unless their reader had enough of them.
+    """
+    echo(*lines)
+    if reason := streams.output_failure():
+        raise OutputError(f"cannot write to standard output: {reason}; redirect it elsewhere")
+
+
+def exit_code(command: Callable[[], Any]) -> int:
+    """Run a click command that returns the code of an early end; say what went wrong, and give the exit code."""
+    streams.guard()
+    try:
+        printed = command()
+        code = int(printed or 0)
+    except click.exceptions.NoArgsIsHelpError as error:
+        printed, code = None, error.exit_code
+        error.show()
+    except click.ClickException as error:  # which may repeat an argument as it was given
+        printed, code = None, error.exit_code
+        click.UsageError(escaped(error.format_message()), getattr(error, "ctx", None)).show()
+    except click.Abort:
+        printed, code = None, 130
+        echo("batchcls: interrupted", err=True)
+    except SystemExit as end:
+        printed, code = None, end.code if isinstance(end.code, int) else int(end.code is not None)
+    streams.settle()
+    only_printed = printed is not None  # a help text or a version: a command that ran to its end returns nothing
+    return code or int(only_printed and streams.output_failure() is not None)

@@ -1,0 +1,80 @@
+"""Files and folders below paths that are longer than the kernel takes at once."""
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+T = TypeVar("T")
+
+_LONGEST_BYTES = 4095
+"""Of a path in one system call, by Linux; a name of more than 255 bytes is refused wherever it stands."""
+
+
+def open_file(path: str | os.PathLike[str], flags: int) -> int:
+    """A descriptor of the file or folder, as `os.open` gives it, however long ``path`` is; the caller closes it.
+
+    Raises:
+        OSError: As `os.open`.
+    """
+    return _at(path, lambda name, folder: os.open(name, flags | os.O_CLOEXEC, dir_fd=folder))
+
+
+def status(path: str | os.PathLike[str]) -> os.stat_result:
+    """What `os.stat` says, links followed, however long ``path`` is.
+
+    Raises:
+        OSError: As `os.stat`.
+    """
+    return _at(path, lambda name, folder: os.stat(name, dir_fd=folder))
+
+
+@contextmanager
+def listed(folder: str | os.PathLike[str]) -> Iterator[Iterator[os.DirEntry[str]]]:
+    """What `os.scandir` gives, however long the path of ``folder`` is; entries know their names, and no path.
+
+    Raises:
+        OSError: As `os.scandir`.
+    """
+    descriptor = open_file(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with os.scandir(descriptor) as entries:
+            yield entries
+    finally:
+        os.close(descriptor)
+
+
+def _at(path: str | os.PathLike[str], call: Callable[[str | os.PathLike[str] | bytes, int | None], T]) -> T:
+    """``call`` with ``path`` itself, or with what is left of it below the folder that all before leads to."""
+    try:
+        return call(path, None)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+    *folders, last = _pieces(os.fsencode(path))
+    held: int | None = None
+    try:
+        for folder in folders:
+            inner = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=held)
+            _close(held)
+            held = inner
+        return call(last, held)
+    except OSError as error:  # which names the whole path, not a piece of it
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from None
+    finally:
+        _close(held)
+
+
+def _pieces(path: bytes) -> list[bytes]:
+    """``path``, cut at slashes into parts that the kernel takes, each relative to the one before."""
+    pieces = []
+    while len(path) > _LONGEST_BYTES and (cut := path.rfind(b"/", 1, _LONGEST_BYTES + 1)) > 0:
+        pieces.append(path[:cut])
+        path = path[cut:].lstrip(b"/")
+    return [*pieces, path or b"."]
+
+
+def _close(descriptor: int | None) -> None:
+    if descriptor is not None:
+        os.close(descriptor)
