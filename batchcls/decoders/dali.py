@@ -20,6 +20,10 @@ from batchcls.records import DevicePixels, Pixels, Preprocess
 
 _GROUP = 16
 """Files decoded at a time on the CPU: what they decode to is still in the caches when it is resampled."""
+_LARGEST_PIXELS = 1 << 21
+"""On the CPU, larger JPEGs are decoded by Pillow, to the same pixels: DALI keeps what an image took for the next one."""
+_COPY_BYTES = 3
+"""A pixel, of what DALI hands over."""
 _LANES = 2
 """Groups on their way at one time on a GPU: one is parsed by the CPU while the other is decoded."""
 _MOST_REFUSED = 100
@@ -59,13 +63,16 @@ class DaliGroup:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="resample")
 
     def part(self, item: Encoded) -> str:
-        return "plain" if item.header.plain_jpeg else self._pillow.part(item)
+        header = item.header
+        small = header.width * header.height <= _LARGEST_PIXELS
+        return "plain" if header.plain_jpeg and small else self._pillow.part(item)
 
     def cost_bytes(self, item: Encoded) -> int:
-        return total_cost_bytes(item, self._preprocess)
+        copied = item.header.width * item.header.height * _COPY_BYTES if self.part(item) == "plain" else 0
+        return total_cost_bytes(item, self._preprocess) + copied
 
     def __call__(self, group: Sequence[Encoded], memory: Memory) -> Pixels:
-        if not group[0].header.plain_jpeg:
+        if self.part(group[0]) != "plain":
             return self._pillow(group, memory)
         try:
             return self._whole(group, memory)
