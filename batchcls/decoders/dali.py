@@ -21,7 +21,7 @@ from batchcls.records import DevicePixels, Pixels, Preprocess
 _GROUP = 16
 """Files decoded at a time on the CPU: what they decode to is still in the caches when it is resampled."""
 _LARGEST_PIXELS = 1 << 21
-"""On the CPU, larger JPEGs are decoded by Pillow, to the same pixels: DALI keeps what an image took for the next one."""
+"""On the CPU, larger JPEGs are Pillow's, to the same pixels: DALI keeps what an image took for the next one."""
 _COPY_BYTES = 3
 """A pixel, of what DALI hands over."""
 _LANES = 2
