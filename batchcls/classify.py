@@ -13,7 +13,7 @@ from typing import Any, TextIO, cast
 
 from rich.console import Console
 
-from batchcls import machine, tensorrt_api
+from batchcls import machine, memory, tensorrt_api
 from batchcls.ahead import ticking
 from batchcls.backends import BackendName
 from batchcls.decoders import DEFAULT, DecoderName
@@ -24,7 +24,7 @@ from batchcls.file_names import printable
 from batchcls.hints import faster, unchecked
 from batchcls.output import ParquetOutput, open_output
 from batchcls.progress import RunProgress
-from batchcls.records import EngineInfo, Scored
+from batchcls.records import EngineInfo, Postponed, Scored
 from batchcls.scoring import DeviceScorer, Scorer, Share
 from batchcls.standing import Standing
 from batchcls.stop import GRACE_S, Stop
@@ -57,6 +57,9 @@ class RunOptions:
     max_pixels: int = 200_000_000
     read_timeout_s: float = READ_TIMEOUT_S
     """How long the file system may take for one answer."""
+    memory: int | None = None
+    """Bytes that the run may take, with all its processes; None: what it has when it begins, and half of what is
+    available then."""
     overwrite: bool = False
 
 
@@ -89,6 +92,8 @@ def classify(slides: Sequence[Path], engine: Path, out: Path, options: RunOption
         EngineError: If the engine or its device cannot be used.
         DecoderError: If the decoder fails, whatever the file.
         OutputError: If ``out`` may not, or can not, be written.
+        MemoryShortageError: If there is too little to begin with, or for some of the files; all others have their row
+            on disk then.
         InterruptedRunError: After SIGINT or SIGTERM, with every row so far on disk.
     """
     started = perf_counter()
@@ -154,6 +159,7 @@ def _shares(engine: Path, options: RunOptions) -> tuple[list[Share], str]:
             batch_size=options.batch_size,
             threads=max(1, threads // len(devices)),
             max_pixels=options.max_pixels,
+            memory_bytes=options.memory or memory.default_bytes(),
             read_timeout_s=options.read_timeout_s,
         )
         for device in devices
@@ -194,6 +200,7 @@ def _identity(roots: Sequence[str], info: EngineInfo, share: Share) -> dict[str,
 
 def _classify_all(run: _Run, out: Path) -> None:
     tally = run.tally
+    postponed: list[Postponed] = []
     if tally.resumed_rows:
         run.console.print(f"going on with {out}.partial: {tally.resumed_rows:,} rows are done", highlight=False)
     with (
@@ -205,6 +212,7 @@ def _classify_all(run: _Run, out: Path) -> None:
             for some in ticks:
                 if some is not None:
                     _write(run, some)
+                    postponed += some.postponed
                 run.output.flush_if_due()
                 progress.show(
                     tally,
@@ -218,6 +226,13 @@ def _classify_all(run: _Run, out: Path) -> None:
             run.scorer.stop()  # or a file that is waited for would be waited for here
             raise
         run.output.flush()
+    if postponed:
+        needed = max(file.needed_bytes for file in postponed)
+        raise memory.shortage(
+            postponed,
+            f"all others are done, {tally.rows:,} rows are in {out}.partial; run the same command with --memory "
+            f"{memory.text_of(needed)}, on a machine that has so much",
+        )
 
 
 def _check(run: _Run, out: Path) -> None:

@@ -23,6 +23,10 @@ class EngineError(BatchclsError):
     """An engine folder, or a device, that cannot answer for the engine that was asked for."""
 
 
+class MemoryShortageError(BatchclsError):
+    """A run for which there is less memory than it needs."""
+
+
 class DeviceMemoryError(EngineError):
     """A GPU that has not the memory that was asked for."""
 

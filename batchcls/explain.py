@@ -21,6 +21,7 @@ from batchcls.decoders import DEFAULT, open_decoder
 from batchcls.errors import OutputError, RecipeError
 from batchcls.file_names import printable
 from batchcls.grad_cam import SIDE_PX, GradCam, HeatMap, overlay, side_by_side, stands_out
+from batchcls.memory import shortage
 from batchcls.postprocess import predictions
 from batchcls.records import Batch, Failure, Pixels, Preprocess, Slide
 from batchcls.spreadsheet_cells import text_cell
@@ -124,6 +125,8 @@ def _rows(model: TrainedFile, asked: Asked, truths: Mapping[Slide, str], folder:
     )
     with closing(decoder), closing(decoder.decode(truths)) as batches:
         for batch in batches:
+            if batch.postponed:
+                raise shortage(batch.postponed, "free some, or leave them out")
             for item in _looked_into(model, asked.label, grad_cam, batch):
                 slide, truth = item.slide, truths[item.slide]
                 if isinstance(item, Failure):

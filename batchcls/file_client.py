@@ -1,5 +1,6 @@
 """Files opened and read by another process: every wait has an end."""
 
+import io
 import os
 import signal
 import socket
@@ -186,7 +187,8 @@ class OpenFile:
         """
         if offset == 0 and length == len(self.first_bytes):
             return self.first_bytes
-        data = bytearray(self.first_bytes[offset : offset + length])
-        while len(data) < length and (more := self.lane.read(offset + len(data), length - len(data))):
-            data += more
-        return bytes(data)
+        data = io.BytesIO()  # which hands over what it has gathered, and makes no copy of it
+        data.write(self.first_bytes[offset : offset + length])
+        while data.tell() < length and (more := self.lane.read(offset + data.tell(), length - data.tell())):
+            data.write(more)
+        return data.getvalue()

@@ -33,6 +33,9 @@ class JpegHeader:
     """Whole, of a usual kind and without a foreign marker: every way to ask libjpeg-turbo gives the same pixels."""
     scans: int
     """Scans, or what reads like the beginning of one."""
+    components: int = 0
+    coefficients: float = 0.0
+    """How many a pixel libjpeg keeps until the last scan; 0 where there is but one scan, in which they are used up."""
 
 
 def jpeg_header(data: bytes) -> JpegHeader:
@@ -51,14 +54,26 @@ def jpeg_header(data: bytes) -> JpegHeader:
     allowed = _ALLOWED.get(frame[0])
     # Among the pixels any other marker is damage: libjpeg would end there, and DALI fill up with grey.
     whole = allowed is not None and markers[_END_OF_IMAGE] > 0 and not markers[~allowed].any()
+    scans = 1 + int(markers[_START_OF_SCAN])
     return JpegHeader(
         width=int.from_bytes(frame[6:8], "big"),
         height=int.from_bytes(frame[4:6], "big"),
         depth=frame[3],
         ordinary=ordinary,
         plain=whole and frame[3] == 8 and frame[10::3] in _USUAL_SAMPLING,
-        scans=1 + int(markers[_START_OF_SCAN]),
+        scans=scans,
+        components=frame[8],
+        coefficients=_samples_a_pixel(frame) if frame[0] == _PROGRESSIVE or scans > 1 else 0.0,
     )
+
+
+def _samples_a_pixel(frame: bytes) -> float:
+    """Of all components together: 3 where each has all pixels, 1.5 of 4:2:0."""
+    sides = [(sampling >> 4, sampling & 15) for sampling in frame[10::3]]
+    across, down = (max((side[axis] for side in sides), default=0) for axis in (0, 1))
+    if not across * down:  # nothing that could be decoded
+        return float(len(sides))
+    return sum(horizontal * vertical for horizontal, vertical in sides) / (across * down)
 
 
 def _markers(data: bytes, start: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

@@ -223,6 +223,15 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class Postponed:
+    """A file that needs more memory than there is; it has no row yet, and a run with more goes on with it."""
+
+    slide: Slide
+    needed_bytes: int
+    """What a run's budget has to be for it: of whoever tells it, with all that it counts itself."""
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """Decoded images, ready for an engine, and the files on the way that could not be decoded."""
 
@@ -233,6 +242,8 @@ class Batch:
     pixels: Pixels | DevicePixels
     """(N, H, W, 3) uint8 RGB, resized but not normalised; N may be 0."""
     failures: Sequence[Failure] = ()
+    postponed: Sequence[Postponed] = ()
+    """Neither decoded nor failed."""
     read_s: float = 0.0
     """Seconds the decoder waited for bytes."""
     decode_s: float = 0.0
@@ -257,7 +268,7 @@ class Predictions:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What became of a batch: a prediction or a failure for each file."""
+    """What became of a batch: a prediction or a failure for each file that memory is there for."""
 
     slides: Sequence[Slide]
     """Row ``i`` of ``predictions`` is of ``slides[i]``."""
@@ -265,6 +276,8 @@ class Scored:
     """Width and height of each, in pixels, as decoded."""
     predictions: Predictions
     failures: Sequence[Failure] = ()
+    postponed: Sequence[Postponed] = ()
+    """Neither predicted nor failed."""
     seconds: Mapping[str, float] = field(default_factory=dict)
     """By stage."""
 

@@ -11,6 +11,7 @@ import click
 
 from batchcls.cli.devices import known_device
 from batchcls.cli.finite import FiniteRange
+from batchcls.cli.memory_size import MemorySize
 from batchcls.cli.streams import Guarded
 from batchcls.cli.terminal import echo
 from batchcls.errors import EngineError
@@ -62,6 +63,12 @@ if TYPE_CHECKING:
     help="Larger images are refused from their header.",
 )
 @click.option(
+    "--memory",
+    type=MemorySize(),
+    metavar="SIZE",
+    help="What the run may take in all, such as 4G or 1500M.  [default: half of what is free]",
+)
+@click.option(
     "--read-timeout",
     "read_timeout_s",
     type=FiniteRange(0.001, 86_400),
@@ -79,7 +86,10 @@ def run(slides: tuple[Path, ...], out: Path, engine: Path | None, strict: bool, 
     SLIDES are folders, searched to any depth, and files. Each file has one row, whatever is wrong with it. Stop the
     run whenever you like: the same command goes on where it was.
     """
-    from batchcls.classify import RunOptions, classify  # after parsing: --help stays light
+    from batchcls.memory import use_sparingly  # after parsing: --help stays light
+
+    use_sparingly()
+    from batchcls.classify import RunOptions, classify
 
     engine = engine or only_engine()
     with library_noise_hidden() as console:

@@ -12,7 +12,8 @@ from typing import Any
 from batchcls.errors import DecoderError
 from batchcls.file_client import READ_TIMEOUT_S, FileLane, FileProcess, OpenFile
 from batchcls.image_formats import Header, RefusedError, examine, largest_bytes
-from batchcls.records import NO_ANSWER, Failure, Slide
+from batchcls.memory import needed_to_read
+from batchcls.records import NO_ANSWER, Failure, Postponed, Slide
 
 _LEAST_COST_BYTES = 64 << 10
 """What a small file or a failure counts for, so that their number is bounded too."""
@@ -46,7 +47,7 @@ class ReadOptions:
     timeout_s: float = READ_TIMEOUT_S
     """How long the file system may take for one answer."""
     budget_bytes: int = 256 << 20
-    """The most that is read and not decoded yet; a larger file passes alone."""
+    """The most that is read and not decoded yet; a larger file is postponed."""
 
 
 class _ClosedError(Exception):
@@ -54,7 +55,7 @@ class _ClosedError(Exception):
 
 
 class ReadAhead:
-    """Reads slides in threads; iterate once to get each as `Encoded` or `Failure`, in the order in which reads end.
+    """Reads slides in threads; iterate once to get each, as `Encoded`, `Failure` or `Postponed`, as reads end.
 
     None comes in between where no file does for a moment: whoever waits for some more to come should go on with what
     there is, for the budget may be spent, or a read never return. An exception of ``slides`` itself, or of what is no
@@ -70,7 +71,7 @@ class ReadAhead:
         self._closed = False
         self._room = threading.Semaphore(_READS_AHEAD)
         self._done: SimpleQueue[Any] = SimpleQueue()
-        """`Encoded`, `Failure`, an exception, None for a look around, or `_END`."""
+        """`Encoded`, `Failure`, `Postponed`, an exception, None for a look around, or `_END`."""
         self._process = process
         self._lanes: dict[int, FileLane] = {}
         self._waiting: dict[int, tuple[str, float]] = {}
@@ -79,7 +80,7 @@ class ReadAhead:
             threading.Thread(target=self._read_all, name=f"reader-{number}", daemon=True) for number in range(_READERS)
         ]
 
-    def __iter__(self) -> Iterator[Encoded | Failure | None]:
+    def __iter__(self) -> Iterator[Encoded | Failure | Postponed | None]:
         for thread in self._threads:
             thread.start()
         reading = len(self._threads)
@@ -104,7 +105,7 @@ class ReadAhead:
         longest = min(list(self._waiting.values()), key=lambda wait: wait[1], default=None)
         return longest and (longest[0], monotonic() - longest[1])
 
-    def release(self, items: Iterable[Encoded | Failure]) -> None:
+    def release(self, items: Iterable[Encoded | Failure | Postponed]) -> None:
         """Give back what these hold of the budget: they are decoded."""
         with self._changed:
             self._held_bytes -= sum(item.cost if isinstance(item, Encoded) else 0 for item in items)
@@ -144,13 +145,15 @@ class ReadAhead:
         with self._taking:
             return None if self._closed else next(self._slides, None)
 
-    def _read(self, number: int, slide: Slide) -> Encoded | Failure:
+    def _read(self, number: int, slide: Slide) -> Encoded | Failure | Postponed:
         cost = 0
         self._waiting[number] = (slide.path, monotonic())
         try:
             file = self._lanes[number].open(slide.file)
             slide = replace(slide, size_bytes=file.size_bytes, modified_ns=file.modified_ns)
             self._check_size(file)
+            if file.size_bytes > self._options.budget_bytes:
+                return Postponed(slide, needed_to_read(file.size_bytes))
             self._waiting.pop(number)  # for a while it may wait for us
             cost = self._reserve(file.size_bytes)
             self._waiting[number] = (slide.path, monotonic())
