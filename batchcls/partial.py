@@ -240,19 +240,24 @@ def _locked(path: Path, ours: _Names) -> tuple[OwnFolder, int]:
     while True:
         try:
             own = OwnFolder.made(partial_folder(path), mode=0o700)
+            if (lock := _held_or_closed(own, ours)) is not None:
+                return own, lock
         except FileNotFoundError:  # the run that held it has just finished, folder and all
-            continue
-        try:
-            lock = _held(own, ours)
-        except BaseException:
-            own.close()
-            raise
-        if lock is not None:
-            return own, lock
-        own.close()
+            if monotonic() > until:
+                raise
         if monotonic() > until:
             raise OutputError(f"another run is writing {str(path)!r}; wait for it, or stop it")
         sleep(_POLL_S)
+
+
+def _held_or_closed(own: OwnFolder, ours: _Names) -> int | None:
+    lock = None
+    try:
+        lock = _held(own, ours)
+    finally:
+        if lock is None:
+            own.close()
+    return lock
 
 
 def _held(own: OwnFolder, ours: _Names) -> int | None:
