@@ -205,20 +205,23 @@ def partial_folder(path: Path) -> Path:
     return path.with_name(path.name + ".partial")
 
 
-def clear_left_over(path: Path) -> None:
+def clear_left_over(path: Path, others: Iterable[str] = ()) -> None:
     """Remove what a run left that was killed once ``path`` was in its place; what another run has begun stays.
+
+    Args:
+        others: As of `Partial`.
 
     Raises:
         OutputError: If a run is writing ``path``, or something there is not ours.
     """
-    folder = partial_folder(path)
+    folder, ours = partial_folder(path), _Names(others)
     if not os.path.lexists(folder):
         return
     with _refusals(folder):
-        own, lock = _locked(path, _Names())
+        own, lock = _locked(path, ours)
         try:
             if not own.holds(_NOTE):
-                own.clear(_Names(), last=_LAST)
+                own.clear(ours, last=_LAST)
         finally:
             os.close(lock)
             own.close()

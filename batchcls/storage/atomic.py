@@ -68,7 +68,7 @@ def check_replaceable_file(path: Path, folder: int | None = None) -> None:
     with writing(path):
         kind = kind_of(path if folder is None else path.name, folder)
     if kind not in (None, "a file"):
-        raise OutputError(f"{str(path)!r} is {kind}, which is not replaced; remove it, or choose another --out")
+        raise OutputError(f"{str(path)!r} is {kind}, which is not replaced; move it away, or choose another --out")
 
 
 def regular_file(path: str | Path, folder: int | None = None) -> int:
