@@ -38,6 +38,17 @@ class Group(click.Group):
         except BatchclsError as error:
             echo(f"batchcls: {error}", err=True)
             ctx.exit(error.exit_code)
+        except (MemoryError, ImportError, OSError, RuntimeError) as error:
+            from batchcls.memory import is_shortage  # --help stays light
+
+            if not is_shortage(error):
+                raise
+            echo(
+                "batchcls: there was not enough memory, and what is finished is kept; free some, or raise the limits "
+                f"(ulimit -v, cgroup), then run the same command again ({' '.join(str(error).split())[:200]})",
+                err=True,
+            )
+            ctx.exit(1)
         except KeyboardInterrupt:
             echo("batchcls: interrupted", err=True)
             ctx.exit(128 + signal.SIGINT)
