@@ -17,7 +17,7 @@ from batchcls import machine
 from batchcls.decoders import DEFAULT, open_decoder
 from batchcls.discover import Listing
 from batchcls.engine_folder import check_replaceable, whole_folder
-from batchcls.errors import CheckpointError, RecipeError, SlidesError, VerificationError
+from batchcls.errors import CheckpointError, RecipeError, SlidesError, VerificationError, temporary_files
 from batchcls.export import export, export_network
 from batchcls.file_names import printable
 from batchcls.known_labels import settled_labels
@@ -157,7 +157,7 @@ def _read_onnx(checkpoint: Path, recipe: Path | None, values: Mapping[str, Any])
 
 
 def _exported(module: nn.Module, preprocess: Preprocess) -> OnnxClassifier:
-    with tempfile.TemporaryDirectory() as scratch:
+    with temporary_files(), tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / ONNX
         export_network(module, preprocess, path)
         return load_classifier(path, preprocess=preprocess, outputs="logits")
@@ -175,7 +175,8 @@ def _write_int8(source: _Source, calibrate: Path | None, path: Path, console: Co
     classifier = source.network()
     axes = (0, 1, 2, 3) if classifier.layout == "NCHW" else (0, 2, 3, 1)
     images = [np.ascontiguousarray(image.transpose(axes)) for image in images]
-    found = quantised(classifier.model, images, LEAST_AGREEMENT)
+    with temporary_files():  # of NNCF
+        found = quantised(classifier.model, images, LEAST_AGREEMENT)
     if found.float_layers or not found.enough:
         console.print(_left_in_float(found, len(images)), highlight=False)
     onnx.save(with_preprocessing(replace(classifier, model=found.model), source.recipe.preprocess), path)

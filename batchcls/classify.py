@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, TextIO, cast
 
 from rich.console import Console
 
@@ -17,9 +17,9 @@ from batchcls import machine, memory, tensorrt_api
 from batchcls.ahead import ticking
 from batchcls.backends import BackendName
 from batchcls.decoders import DEFAULT, DecoderName
-from batchcls.decoders.reader import READ_TIMEOUT_S
 from batchcls.discover import Listing
 from batchcls.errors import EngineError, InterruptedRunError, SlidesError
+from batchcls.file_client import READ_TIMEOUT_S
 from batchcls.file_names import printable
 from batchcls.hints import faster, unchecked
 from batchcls.output import ParquetOutput, open_output
@@ -99,8 +99,8 @@ def classify(slides: Sequence[Path], engine: Path, out: Path, options: RunOption
     started = perf_counter()
     shares, why = _shares(engine, options)
     # What stands there already is probably this run's file, and then there is nothing to list.
-    listing = Listing(slides, at_once=options.overwrite or not os.path.lexists(out))
-    stop = Stop(console, GRACE_S)
+    listing = Listing(slides, at_once=options.overwrite or not os.path.lexists(out), timeout_s=options.read_timeout_s)
+    stop = Stop(cast(TextIO, console.file), GRACE_S)
     with stop.listening(), closing(listing), closing(_scorer(shares)) as scorer:
         output = open_output(
             out,
@@ -214,7 +214,11 @@ def _classify_all(run: _Run, out: Path) -> None:
                     _write(run, some)
                     postponed += some.postponed
                 run.output.flush_if_due()
-                progress.show(tally, run.listing.found if run.listing.complete else None, run.scorer.waiting())
+                progress.show(
+                    tally,
+                    run.listing.found if run.listing.complete else None,
+                    run.scorer.waiting() or run.listing.waiting(),
+                )
                 _check(run, out)
         except BaseException:
             run.output.flush()

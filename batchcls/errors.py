@@ -1,8 +1,8 @@
 """What a user can cause or meet; anything else is a bug and keeps its traceback."""
 
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
 
 
 class BatchclsError(Exception):
@@ -56,13 +56,15 @@ class OutputError(BatchclsError):
 
 
 @contextmanager
-def writing(out: Path) -> Iterator[None]:
-    """Turns what the operating system refuses into an `OutputError` that names ``out``."""
+def temporary_files() -> Iterator[None]:
+    """Turns what the operating system refuses into an `OutputError` that names the folder for temporary files."""
     try:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise OutputError(f"cannot write {str(out)!r}: {reason}; choose another --out") from error
+        with suppress(OSError):  # where there is none, the reason says it
+            reason = f"{tempfile.gettempdir()!r}: {reason}"
+        raise OutputError(f"cannot write temporary files: {reason}; name another folder: export TMPDIR=DIR") from error
 
 
 class InterruptedRunError(BatchclsError):

@@ -28,6 +28,7 @@ from batchcls.plots import calibration_plot, confusion_plot, risk_coverage_plot
 from batchcls.predicted import Predicted
 from batchcls.provenance import rewriting
 from batchcls.scores import RESAMPLES, blocks, confusion, estimates, without_images
+from batchcls.spreadsheet_cells import text_cell
 
 _EXAMPLES = 3
 _SPLITS = "The truth has splits and no --split was given: the engine may have been trained on some of these images."
@@ -217,12 +218,9 @@ def _sheet(judged: _Judged, rows: npt.NDArray[np.int64], root: Path) -> bytes | 
 
 def _csv(judged: _Judged, rows: npt.NDArray[np.int64]) -> bytes:
     answers, images = judged.predicted.table.take(rows), judged.images.take(rows)
-    columns = {
-        "path": images["path"],
-        "truth": images["label"],
-        "predicted": answers["label"].cast(pa.string()),
-        "probability": answers["probability"],
-    }
+    words = {"path": images["path"], "truth": images["label"], "predicted": answers["label"].cast(pa.string())}
+    columns = {name: pa.array(map(text_cell, column.to_pylist()), pa.string()) for name, column in words.items()}
+    columns["probability"] = answers["probability"]
     stream = pa.BufferOutputStream()
     pyarrow.csv.write_csv(pa.table(columns), stream)
     return bytes(stream.getvalue())

@@ -2,39 +2,50 @@
 
 import io
 import os
+import signal
 import socket
 import stat
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from threading import Thread
+from typing import Any, Self
 
 from batchcls.errors import DecoderError
-from batchcls.file_server import LENGTH, MOST_BYTES, OPENED, READ, SPAN
+from batchcls.file_server import DATA, MOST_BYTES, OPENED, REQUEST, SPAN, STATUS, serve_lanes
 
 _PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from batchcls.file_server import main; main()"
 _PATIENCE_S = 0.2
+READ_TIMEOUT_S = 300.0
+"""How long a file system may take for one answer, unless somebody says otherwise."""
 
 
 class FileProcess:
-    """A process that opens and reads files; `close` never waits for it, whatever it waits for."""
+    """A process that opens and reads files; `close` never waits for it, whatever it waits for.
+
+    Where Python cannot be started again (it is embedded, or has given up the right to), threads of this process do the
+    same work; then a file system that never answers keeps this process from ending.
+    """
 
     def __init__(self) -> None:
         self._control, theirs = socket.socketpair()
+        self._process: subprocess.Popen[bytes] | None = None
         package = str(Path(__file__).parent.parent)
-        with theirs:
+        try:
             self._process = subprocess.Popen(  # noqa: S603  # our own program
                 # Neither the user's nor the site's packages: it starts sooner, and nothing there can hang it.
                 [sys.executable, "-I", "-S", "-c", _PROGRAM, package],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                cwd="/",  # it keeps no folder from being unmounted
                 start_new_session=True,  # what a terminal sends is for the process that decides
             )
+            theirs.close()
+        except OSError:
+            Thread(target=serve_lanes, args=(theirs,), name="file server", daemon=True).start()
 
     def lane(self, timeout_s: float) -> "FileLane":
         """Another way to the process, for one thread.
@@ -57,10 +68,7 @@ class FileProcess:
 
     def ended(self) -> DecoderError:
         """What to raise where the process is gone."""
-        try:
-            code: int | str = self._process.wait(_PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            code = "no exit code yet"
+        code = self._ended_with()
         return DecoderError(
             f"the process that reads files has ended ({code}); every finished part is kept: run the same command again"
         )
@@ -68,11 +76,16 @@ class FileProcess:
     def close(self) -> None:
         """End the process; calling it twice is harmless. One that cannot be ended now ends when its read returns."""
         self._control.close()
-        self._process.kill()
+        if self._process:
+            self._process.kill()
+            if self._ended_with() is None:
+                self._process.returncode = -signal.SIGKILL  # or it would be waited for, when nobody knows it any more
+
+    def _ended_with(self) -> int | None:
         try:
-            self._process.wait(_PATIENCE_S)
+            return self._process.wait(_PATIENCE_S) if self._process else None
         except subprocess.TimeoutExpired:
-            self._process.returncode = -9  # or it would be waited for when nobody knows it any more
+            return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,25 +103,25 @@ class FileLane:
 
     def open(self, path: str) -> "OpenFile":
         """The file, until this lane opens another."""
-        raw = os.fsencode(path)
-        self._send(LENGTH.pack(len(raw)) + raw)
-        received = self._received(OPENED)
-        number, mode, size, modified_ns, length = OPENED.unpack_from(self.buffer)
-        if number:
-            raise OSError(number, os.strerror(number))
-        self._receive(received, OPENED.size + length)
-        first = bytes(self.buffer[OPENED.size : OPENED.size + length])
-        return OpenFile(self, stat.S_ISREG(mode), size, modified_ns, first)
+        mode, size, modified_ns, first = self._answer(b"O", os.fsencode(path), OPENED)
+        return OpenFile(self, stat.S_ISREG(mode), size, modified_ns, bytes(first))
 
     def read(self, offset: int, length: int) -> memoryview:
         """Up to ``length`` bytes from ``offset`` on of the file that is open, until the lane is used again."""
-        self._send(LENGTH.pack(0) + SPAN.pack(offset, min(length, MOST_BYTES)))
-        received = self._received(READ)
-        number, count = READ.unpack_from(self.buffer)
-        if number:
-            raise OSError(number, os.strerror(number))
-        self._receive(received, READ.size + count)
-        return self.buffer[READ.size : READ.size + count]
+        data: memoryview = self._answer(b"R", SPAN.pack(offset, min(length, MOST_BYTES)), DATA)[0]
+        return data
+
+    def status(self, path: str) -> tuple[bool, tuple[int, int]]:
+        """Whether it is a folder, links followed; its device and inode."""
+        mode, inode, device, _ = self._answer(b"S", os.fsencode(path), STATUS)
+        return stat.S_ISDIR(mode), (device, inode)
+
+    def entries(self, folder: str) -> Iterator[tuple[str, str]]:
+        """What is in a folder, in no order: ``/`` for a folder, ``@`` for a link to one, else ``-``; and the name."""
+        self._answer(b"L", os.fsencode(folder), DATA)
+        while names := bytes(self._answer(b"N", b"", DATA)[0]):
+            for name in names.removesuffix(b"\0").split(b"\0"):
+                yield chr(name[0]), os.fsdecode(name[1:])
 
     def close(self) -> None:
         """Wake whoever waits here, and serve nobody any more; calling it twice is harmless."""
@@ -124,17 +137,20 @@ class FileLane:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _send(self, request: bytes) -> None:
+    def _answer(self, operation: bytes, operand: bytes, head: struct.Struct) -> tuple[Any, ...]:
+        """What comes back: the head's values but for the first and the last, and bytes, borrowed until the next."""
         try:
-            self.socket.sendall(request)
+            self.socket.sendall(REQUEST.pack(operation, len(operand)) + operand)
         except TimeoutError:
             raise
         except OSError as error:
             raise self.ended() from error
-
-    def _received(self, head: struct.Struct) -> int:
-        """How many bytes of an answer are in the buffer, its head for certain."""
-        return self._receive(0, head.size)
+        received = self._receive(0, head.size)
+        number, *values, length = head.unpack_from(self.buffer)
+        if number:
+            raise OSError(number, os.strerror(number))
+        self._receive(received, head.size + length)
+        return *values, self.buffer[head.size : head.size + length]
 
     def _receive(self, start: int, end: int) -> int:
         """Fill the buffer from ``start`` to ``end``, and on if more is there; where that ended."""

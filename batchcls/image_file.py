@@ -11,14 +11,13 @@ from typing import TypeVar
 
 from PIL import Image
 
+from batchcls.file_client import READ_TIMEOUT_S
 from batchcls.image_formats import Header, RefusedError, decode, examine, largest_bytes
 from batchcls.records import NO_ANSWER, Pixels
 from batchcls.regular_file import IrregularError, open_regular, read_fully
 
 LARGEST_PIXELS = 200_000_000
 """Of an image that is read where nobody can say another limit."""
-READ_TIMEOUT_S = 300.0
-"""After which a disk that does not answer is given up, for this one file."""
 
 _T = TypeVar("_T")
 

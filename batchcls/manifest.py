@@ -14,6 +14,7 @@ from batchcls.probes import CANDIDATES, WHOLE, Mixture
 from batchcls.recipe import Recipe
 from batchcls.records import EngineInfo, Preprocess
 from batchcls.regular_file import read_json
+from batchcls.storage.atomic import write_whole
 
 MANIFEST = "engine.json"
 ONNX = "model.onnx"
@@ -149,7 +150,7 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         text = json.dumps({"format": FORMAT, **asdict(self)}, indent=2, ensure_ascii=False)
-        (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+        write_whole(folder / MANIFEST, f"{text}\n".encode())
 
 
 def _logits(values: Mapping[str, Any], name: str, classes: int) -> tuple[tuple[float, ...], ...]:

@@ -132,7 +132,7 @@ class Partial:
         """Put `whole` in its place and drop the parts."""
         with self.refusals():
             self.own.mark(_FINISHED)
-            self.own.move(_WHOLE, self._path)
+            self.own.move_out(_WHOLE, self._path)
             self.discard()
 
     def discard(self) -> None:

@@ -56,6 +56,8 @@ Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 Channels = Literal["RGB", "BGR"]
 Resize = Literal["stretch", "shorter"]
 
+LARGEST_SIDE_PX = 4096
+"""Of a network's input."""
 METADATA_KEY = b"batchcls"
 """Under which a Parquet or safetensors file says of its own making, in JSON."""
 
@@ -80,8 +82,8 @@ class Preprocess:
     """Whether GoogLeNet or Inception v3 renormalises its input once more, as torchvision's fine-tuned ones do."""
 
     def __post_init__(self) -> None:
-        if len(self.size_px) != 2 or not all(1 <= side <= 4096 for side in self.size_px):
-            raise RecipeError(f"size_px is {self.size_px!r}; both sides must lie in 1..4096 pixels")
+        if len(self.size_px) != 2 or not all(1 <= side <= LARGEST_SIDE_PX for side in self.size_px):
+            raise RecipeError(f"size_px is {self.size_px!r}; both sides must lie in 1..{LARGEST_SIDE_PX} pixels")
         if self.resize not in get_args(Resize):
             raise RecipeError(f"resize is {self.resize!r}; use one of {get_args(Resize)}")
         if self.interpolation not in get_args(Interpolation):

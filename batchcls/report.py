@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import secrets
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -23,6 +22,7 @@ from batchcls.image_file import is_there
 from batchcls.page import page, write_page
 from batchcls.predicted import Predicted
 from batchcls.provenance import provenance, rewriting, throughput
+from batchcls.storage.atomic import check_replaceable_file
 
 _BINS = 40
 _PLOT_PX = 100
@@ -115,6 +115,7 @@ def report(
         LabelsError: If ``source`` is no predictions file.
         OutputError: If ``out`` may not, or can not, be written.
     """
+    check_replaceable_file(out)
     if os.path.exists(out) and out.samefile(source):
         raise OutputError(f"--out {str(out)!r} is the predictions file itself; choose another")
     if os.path.exists(out) and not overwrite:
@@ -187,7 +188,6 @@ def _page(source: Path, head: Predicted, seen: Seen, cases: Sequence[Mapping[str
     return page(
         "report",
         title=f"Predictions of {printable(source.name)}",
-        nonce=secrets.token_urlsafe(),
         seen=seen,
         numbers=int(seen.histograms.sum()),
         labels=[(head.labels[code], int(seen.labelled[code])) for code in ranked],

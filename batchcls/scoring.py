@@ -11,8 +11,8 @@ from typing import Protocol
 from batchcls.ahead import overlapped
 from batchcls.backends import BackendName, open_engine
 from batchcls.decoders import DecoderName, open_decoder
-from batchcls.decoders.reader import READ_TIMEOUT_S
 from batchcls.errors import MemoryShortageError
+from batchcls.file_client import READ_TIMEOUT_S
 from batchcls.manifest import ONNX, Manifest
 from batchcls.memory import available_bytes, resident_bytes, text_of
 from batchcls.postprocess import predictions

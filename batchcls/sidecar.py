@@ -12,6 +12,7 @@ from typing import Self, get_args, get_type_hints
 from batchcls.checks import Check
 from batchcls.errors import EngineError
 from batchcls.regular_file import read_json
+from batchcls.storage.atomic import write_whole
 
 PLANS = "plans"
 _FORMAT = 1
@@ -97,7 +98,7 @@ class Sidecar:
 
     def write(self, path: Path) -> None:
         text = json.dumps({"format": _FORMAT, **asdict(self)}, indent=2, ensure_ascii=False)
-        path.write_text(text + "\n", encoding="utf-8")
+        write_whole(path, f"{text}\n".encode())
 
 
 def sidecars(folder: Path) -> list[Path]:

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from threading import Thread
 from time import monotonic
 from types import FrameType
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
-from rich.console import Console
+from batchcls.terminal_text import escaped
 
 T = TypeVar("T")
 
@@ -21,21 +21,31 @@ _SAME_S = 0.5
 _LAST_WORD_S = 0.2
 
 
+class StoppedError(KeyboardInterrupt):
+    """Raised in the main thread, where a command has no better place to end: no handler of errors takes it for one."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__()
+        self.signal = number
+
+
 class Stop:
     """Remembers the first SIGINT, SIGTERM or SIGHUP; a second one ends the process as if nobody listened.
 
     Args:
-        console: Where the last word goes, if the process has to be ended.
+        errors: Where the last word goes, if the process has to be ended.
         grace_s: So long after the first signal the process ends, whatever its threads wait for.
+        raises: Whether the first signal raises `StoppedError` as well.
     """
 
-    def __init__(self, console: Console, grace_s: float) -> None:
+    def __init__(self, errors: TextIO, grace_s: float, *, raises: bool = False) -> None:
         self.signal: signal.Signals | None = None
         """None as long as nobody asked."""
         self.last_word = "run the same command again to go on"
         """What is on disk, and how to go on."""
-        self._console = console
+        self._errors = errors
         self._grace_s = grace_s
+        self._raises = raises
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -47,6 +57,7 @@ class Stop:
         heard, told = os.pipe()
         os.set_blocking(told, False)
         watched = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+        os.register_at_fork(after_in_child=_keep_signals_to_itself)
         # The main thread hears of signals between two steps of Python, and one of its steps may never end.
         watcher = Thread(target=self._watch, args=(heard, set(numbers)), name="stop", daemon=True)
         watcher.start()
@@ -72,7 +83,10 @@ class Stop:
             yield item
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.signal = self.signal or signal.Signals(number)
+        if self.signal is None:
+            self.signal = signal.Signals(number)
+            if self._raises:
+                raise StoppedError(self.signal)
 
     def _watch(self, heard: int, numbers: set[int]) -> None:
         """End the process some time after the first signal, or with the second, unless the listening ends before."""
@@ -94,10 +108,14 @@ class Stop:
 
     def _end(self, number: int) -> None:
         """End the process with the last word, unless nobody takes it."""
-        word = f"batchcls: stopped by {signal.Signals(number).name}; {self.last_word}\n".encode(
-            errors="backslashreplace"
-        )
-        speaker = Thread(target=os.write, args=(self._console.file.fileno(), word), daemon=True)
+        line = f"batchcls: stopped by {signal.Signals(number).name}; {self.last_word}"
+        word = escaped(line).encode(errors="backslashreplace") + b"\n"
+        speaker = Thread(target=os.write, args=(self._errors.fileno(), word), daemon=True)
         speaker.start()
         speaker.join(_LAST_WORD_S)
         os._exit(128 + number)
+
+
+def _keep_signals_to_itself() -> None:
+    """A child that is told to end, a loader of images say, must not be taken for its parent."""
+    signal.set_wakeup_fd(-1)

@@ -12,15 +12,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from batchcls import machine
 from batchcls.checkpoint import load_network
 from batchcls.curves import draw_curves
 from batchcls.dataset import Dataset, Parting
-from batchcls.epochs import DONE, LAST, best_epoch
-from batchcls.errors import OutputError, writing
+from batchcls.epochs import BEST, DONE, LAST, best_epoch
+from batchcls.errors import OutputError
 from batchcls.history import EPOCHS, Teller, history_of
 from batchcls.learner import Course
 from batchcls.partial import Partial
@@ -28,6 +28,7 @@ from batchcls.recipe import Recipe
 from batchcls.records import METADATA_KEY
 from batchcls.start import arithmetic, begin, fresh_network, ordered_labels, starting_recipe, suited_rate
 from batchcls.stop import Stop
+from batchcls.storage.atomic import check_replaceable_file, writing
 from batchcls.trainer import fit, interruptions, seed_everything
 from batchcls.trial import trial
 
@@ -93,7 +94,9 @@ def train(data: Path, out: Path, options: TrainOptions, console: Console) -> Tra
         "weights": options.weights,
         "course": asdict(course),
     }
-    kept = Partial(_beside(out, "history.parquet"), EPOCHS, identity)
+    kept = Partial(
+        _beside(out, "history.parquet"), EPOCHS, identity, others=(LAST, BEST, DONE, *_ENDINGS[:-1], out.name)
+    )
     with closing(kept):
         going_on = (kept.folder / LAST).exists()
         console.print(f"going on with {kept.folder}" if going_on else begun, markup=False, highlight=False)
@@ -163,7 +166,7 @@ def _fit(training: _Training, network: nn.Module, stop: Stop) -> None:
             console=training.console,
             told=Teller(training.kept, options.course.epochs, training.console),
         )
-        (folder / DONE).touch()
+        training.kept.own.mark(DONE)
 
 
 def _about(training: _Training, metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -195,6 +198,8 @@ def _check_out(out: Path, data: Path, overwrite: bool) -> None:
         with tempfile.TemporaryFile(dir=out.parent):
             begun = _beside(out, "history.parquet.partial").exists()
     written = [out, *(_beside(out, ending) for ending in _ENDINGS)]
+    for path in written:
+        check_replaceable_file(path)
     if any(path.exists() and path.samefile(data) for path in written):
         raise OutputError(f"--out {str(out)!r} would replace {str(data)!r} itself; choose another --out")
     if not overwrite and not begun and (there := [str(path) for path in written if path.exists()]):
@@ -206,20 +211,23 @@ def _write(
 ) -> None:
     """Everything whole; the history last, with which the folder of what is not done yet goes."""
     kept, recipe = training.kept, training.recipe
+    metadata = json.dumps(about)
+    with kept.whole() as stream:
+        pq.write_table(history.replace_schema_metadata({METADATA_KEY: metadata}), stream)
     with kept.refusals():
-        pq.write_table(history.replace_schema_metadata({METADATA_KEY: json.dumps(about)}), kept.whole)
-        draw_curves(history, about["training"]["metrics"]["kept_epoch"] - 1, kept.folder / "curves.png")
-        (kept.folder / "metrics.json").write_text(json.dumps(about["training"], indent=2) + "\n", encoding="utf-8")
-        training.images.write_split(kept.folder / "split.csv", out.parent)
-        checkpoint = kept.folder / out.name
+        with kept.own.writing("curves.png") as stream:
+            draw_curves(history, about["training"]["metrics"]["kept_epoch"] - 1, stream)
+        with kept.own.writing("split.csv") as stream:
+            training.images.write_split(stream, out.parent)
+        kept.own.write("metrics.json", f"{json.dumps(about['training'], indent=2)}\n".encode())
         tensors = {name: value.contiguous() for name, value in weights.items()}
-        save_file(tensors, checkpoint, {METADATA_KEY.decode(): json.dumps(about)})
+        kept.own.write(out.name, save(tensors, {METADATA_KEY.decode(): metadata}))
         # What cannot be read back is not worth keeping.
         transform_input = recipe.preprocess.transform_input
-        load_network(checkpoint, recipe.architecture, transform_input=transform_input)
+        load_network(kept.folder / out.name, recipe.architecture, transform_input=transform_input)
         for ending in _ENDINGS[:-1]:
-            (kept.folder / ending).replace(_beside(out, ending))
-        checkpoint.replace(out)
+            kept.own.move_out(ending, _beside(out, ending))
+        kept.own.move_out(out.name, out)
     kept.finish()
 
 

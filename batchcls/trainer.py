@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 import lightning
 import numpy as np
@@ -178,7 +178,7 @@ def interruptions(folder: Path, console: Console) -> Iterator[Stop]:
     Raises:
         InterruptedRunError: Where something was raised inside after such a signal.
     """
-    stop = Stop(console, _GRACE_S)
+    stop = Stop(cast(TextIO, console.file), _GRACE_S)
     try:
         with stop.listening():
             yield stop

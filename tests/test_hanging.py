@@ -142,10 +142,9 @@ def test_a_disk_that_fails_for_most_files_stops_the_run(
 
 SCRIPT = """if True:
     import ctypes, sys
-    from rich.console import Console
     from batchcls.stop import Stop
 
-    stop = Stop(Console(stderr=True), grace_s=float(sys.argv[1]))
+    stop = Stop(sys.stderr, grace_s=float(sys.argv[1]))
     stop.last_word = "the epoch is safe"
     libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)
     libc.pthread_mutex_lock(mutex)

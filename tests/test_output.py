@@ -7,6 +7,7 @@ import resource
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -109,6 +110,25 @@ def test_label_and_probabilities_are_null_exactly_where_there_is_an_error(tmp_pa
         assert row["probability"] == max(row["probabilities"])
         assert row["label"] == LABELS[row["probabilities"].index(row["probability"])]
         assert sum(row["probabilities"]) == pytest.approx(1, abs=1e-6)
+
+
+def test_a_slide_has_its_size_and_time_where_they_are_known(tmp_path: Path) -> None:
+    first = datetime(2026, 11, 26, 4, 5, 6, 789012, tzinfo=UTC)
+    known = Slide("slides", "a.png", 12 << 40, int(first.timestamp()) * 10**9 + 789_012_345)
+    failed = Failure(Slide("slides", "b.png", 0, -1), "empty", "it has no bytes")
+    unknown = Failure(Slide("slides", "c.png"), "missing", "it is gone")
+    answers = predictions(np.zeros((1, 3), np.float32))
+    with closing(opened(tmp_path / "o.parquet")) as output:
+        output.write(Scored([known], [(64, 48)], answers, [failed, unknown]))
+        output.finish({})
+
+    rows = pq.read_table(tmp_path / "o.parquet").select(["path", "size_bytes", "modified"]).to_pylist()
+
+    assert rows == [
+        {"path": "a.png", "size_bytes": 12 << 40, "modified": first},
+        {"path": "b.png", "size_bytes": 0, "modified": datetime(1969, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)},
+        {"path": "c.png", "size_bytes": None, "modified": None},
+    ]
 
 
 def with_pandas(path: Path) -> list[dict[str, Any]]:

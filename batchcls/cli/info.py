@@ -33,8 +33,7 @@ def info(engine: Path | None, as_json: bool) -> None:
         found["engine"] = described(engine, manifest)
     if as_json:
         answer(*escaped_json(json.dumps(found, indent=2, ensure_ascii=False)).split("\n"))
-    else:
-        answer(*_lines("", found))
+    answer(*_lines("", found))
 
 
 def described(engine: Path, manifest: "Manifest") -> dict[str, Any]:

@@ -2,12 +2,11 @@
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from batchcls.cli import streams
-from batchcls.errors import OutputError
 from batchcls.terminal_text import escaped
 
 
@@ -18,15 +17,10 @@ def echo(*lines: str, err: bool = False) -> None:
     stream.flush()
 
 
-def answer(*lines: str) -> None:
-    """The same on standard output, by a command that makes nothing else.
-
-    Raises:
-        OutputError: If they cannot be written, unless their reader had enough of them.
-    """
+def answer(*lines: str) -> NoReturn:
+    """The same on standard output, and the end of a command that makes nothing else: 1 if they do not arrive."""
     echo(*lines)
-    if reason := streams.output_failure():
-        raise OutputError(f"cannot write to standard output: {reason}; redirect it elsewhere")
+    click.get_current_context().exit()
 
 
 def exit_code(command: Callable[[], Any]) -> int:
@@ -47,5 +41,5 @@ def exit_code(command: Callable[[], Any]) -> int:
     except SystemExit as end:
         printed, code = None, end.code if isinstance(end.code, int) else int(end.code is not None)
     streams.settle()
-    only_printed = printed is not None  # a help text or a version: a command that ran to its end returns nothing
+    only_printed = printed is not None  # a help text, say, or an answer: a command that made something returns nothing
     return code or int(only_printed and streams.output_failure() is not None)

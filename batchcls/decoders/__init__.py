@@ -4,8 +4,9 @@ from importlib import import_module
 from typing import Literal, cast
 
 from batchcls.contracts import Decoder
-from batchcls.decoders.reader import READ_TIMEOUT_S, ReadOptions
+from batchcls.decoders.reader import ReadOptions
 from batchcls.errors import DecoderError
+from batchcls.file_client import READ_TIMEOUT_S
 from batchcls.memory import READ_PART, available_bytes
 from batchcls.records import Preprocess
 

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Protocol
@@ -92,12 +93,14 @@ class BatchingDecoder:
         self._batch_size = batch_size
         self._memory = Pool(decode_bytes)
         self._read = read
-        self._process = FileProcess()
         self._files: ReadAhead | None = None
 
     def decode(self, slides: Iterable[Slide]) -> Generator[Batch]:
-        files = self._files = ReadAhead(slides, self._process, self._read)
+        with closing(FileProcess()) as process:
+            files = self._files = ReadAhead(slides, process, self._read)
+            yield from self._read_and_decoded(files)
 
+    def _read_and_decoded(self, files: ReadAhead) -> Generator[Batch]:
         def decoded(group: _Group) -> list[Batch]:
             try:
                 return self._batches(group)
@@ -122,7 +125,6 @@ class BatchingDecoder:
             self._files.close()
 
     def close(self) -> None:
-        self._process.close()
         self._decode_group.close()
 
     def _groups(self, files: Iterable[Encoded | Failure | Postponed | None]) -> Iterator[_Group]:

@@ -10,12 +10,11 @@ from time import monotonic
 from typing import Any
 
 from batchcls.errors import DecoderError
-from batchcls.file_client import FileLane, FileProcess, OpenFile
+from batchcls.file_client import READ_TIMEOUT_S, FileLane, FileProcess, OpenFile
 from batchcls.image_formats import Header, RefusedError, examine, largest_bytes
 from batchcls.memory import needed_to_read
 from batchcls.records import NO_ANSWER, Failure, Postponed, Slide
 
-READ_TIMEOUT_S = 300.0
 _LEAST_COST_BYTES = 64 << 10
 """What a small file or a failure counts for, so that their number is bounded too."""
 _READERS = 32

@@ -160,16 +160,27 @@ class OwnFolder:
         with suppress(FileNotFoundError):
             os.unlink(name, dir_fd=self._handle)
 
-    def move(self, name: str, to: Path) -> None:
-        """Put a file in its place; one that is there is replaced.
+    def move(self, name: str, to: Self) -> None:
+        """Put a file into another folder under the same name; one that is there is replaced.
+
+        Raises:
+            OutputError: If something that is no file stands there.
+        """
+        self._move(name, to.path / name, to._handle)
+
+    def move_out(self, name: str, to: Path) -> None:
+        """Put a file in its place, in a folder that need not be ours; one that is there is replaced.
 
         Raises:
             OutputError: If something that is no file stands there.
         """
         with folder_handle(to.parent) as folder:
-            check_replaceable_file(to, folder)
-            os.rename(name, to.name, src_dir_fd=self._handle, dst_dir_fd=folder)
-            os.fsync(folder)
+            self._move(name, to, folder)
+
+    def _move(self, name: str, to: Path, folder: int) -> None:
+        check_replaceable_file(to, folder)
+        os.rename(name, to.name, src_dir_fd=self._handle, dst_dir_fd=folder)
+        os.fsync(folder)
 
     def clear(self, ours: Callable[[str], object], last: tuple[str, ...] = ()) -> None:
         """Remove what we made, and the folder itself unless somebody puts something there meanwhile.
