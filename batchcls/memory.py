@@ -2,6 +2,7 @@
 
 import ctypes
 import mmap
+import os
 import re
 import resource
 import threading
@@ -38,7 +39,8 @@ def shortage(postponed: Sequence[Postponed], remedy: str) -> MemoryShortageError
     names = ", ".join(f"{printable(file.slide.file)!r} ({text_of(file.needed_bytes)})" for file in postponed[:_SHOWN])
     more = f" and {len(postponed) - _SHOWN:,} more" if len(postponed) > _SHOWN else ""
     return MemoryShortageError(
-        f"{len(postponed):,} file{'s'[: len(postponed) > 1]} need more memory than there is: {names}{more}; {remedy}"
+        f"{len(postponed):,} file{'s need' if len(postponed) > 1 else ' needs'} more memory than there is: "
+        f"{names}{more}; {remedy}"
     )
 
 
@@ -153,12 +155,14 @@ def resident_bytes() -> int:
 def use_sparingly() -> None:
     """Have what large images took given back at once, and take little address space for threads where it is limited.
 
-    Call this before threads start. A thread's stack takes 8 MiB of address space, and each of glibc's heaps for threads
-    64 MiB, used or not; and by itself glibc keeps in these heaps what pieces of up to 32 MiB took, Pillow's are of 16.
+    Call this before threads start and Arrow is loaded. A thread's stack takes 8 MiB of address space, each of glibc's
+    heaps for threads 64 MiB, and Arrow's own allocator 1 GiB, used or not; and by itself glibc keeps in its heaps what
+    pieces of up to 32 MiB took, Pillow's are of 16.
     """
     limited = resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
     if limited:
         threading.stack_size(_STACK_BYTES)
+        os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     with suppress(AttributeError):  # a C library without this
         set_option = ctypes.CDLL(None).mallopt
         set_option(_MMAP_THRESHOLD, _LARGE_BYTES)
