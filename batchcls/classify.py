@@ -231,7 +231,7 @@ def _classify_all(run: _Run, out: Path) -> None:
         raise memory.shortage(
             postponed,
             f"all others are done, {tally.rows:,} rows are in {out}.partial; run the same command with --memory "
-            f"{memory.text_of(needed)}, on a machine that has so much",
+            f"{memory.text_of(needed)}, where the machine and its limits (ulimit -v, cgroup) leave so much",
         )
 
 

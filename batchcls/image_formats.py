@@ -56,6 +56,9 @@ _SMALL_PIXELS, _BAND_PIXELS = 1 << 20, 1 << 18
 _MOST_SCANS = 1000
 """Thousands of scans of a few bytes each make libjpeg work for hours. The limit leaves room for what looks like one in
 a color profile, or in a film that a camera has appended. Source: https://cure53.de/pentest-report_libjpeg-turbo.pdf."""
+_USUAL_SCANS = 30
+_MOST_SCANNED_PIXELS = 6_000_000_000
+"""Of all scans together, unless there are few: ten seconds of work, counted so that a file has one row everywhere."""
 _USUAL_BMP = struct.pack("<IHI", 40, 24, 0)
 """Bytes of the header, bits a pixel, and no compression."""
 _END_MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
@@ -112,8 +115,14 @@ def examine(name: str, data: bytes, max_pixels: int) -> Header:
     if jpeg and jpeg.scans > _MOST_SCANS:
         told = f"it has {jpeg.scans:,} scans; a sound progressive JPEG has about ten"
         raise RefusedError("corrupt", told, width, height)
+    if jpeg and jpeg.scans > _USUAL_SCANS and jpeg.scans * width * height > _MOST_SCANNED_PIXELS:
+        told = (
+            f"its {jpeg.scans:,} scans of {width}x{height} pixels are more than {_MOST_SCANNED_PIXELS:,} pixels to go "
+            "over; a sound progressive JPEG has about ten scans"
+        )
+        raise RefusedError("corrupt", told, width, height)
     mark = _END_MARKS.get(format_)
-    suspect = mark is not None and mark not in data[-64:]
+    suspect = mark is not None and mark not in data[-64:] and (jpeg is None or jpeg.end is None)
     return Header(format_, width, height, suspect, jpeg is not None and jpeg.plain, cost)
 
 

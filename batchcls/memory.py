@@ -2,6 +2,7 @@
 
 import ctypes
 import mmap
+import os
 import re
 import resource
 import threading
@@ -28,6 +29,7 @@ _LARGE_BYTES = 12 << 20
 _ARENAS = 2
 _STACK_BYTES = 1 << 20
 _SHOWN = 3
+_LACKS = re.compile("can't start new thread|failed to map segment|cannot allocate memory", re.IGNORECASE)
 _SIGNS = re.compile(r"memory|alloc|decoder error -9", re.IGNORECASE)
 """How libraries say in a text that there was not enough; -9 is Pillow's code for it."""
 
@@ -37,7 +39,8 @@ def shortage(postponed: Sequence[Postponed], remedy: str) -> MemoryShortageError
     names = ", ".join(f"{printable(file.slide.file)!r} ({text_of(file.needed_bytes)})" for file in postponed[:_SHOWN])
     more = f" and {len(postponed) - _SHOWN:,} more" if len(postponed) > _SHOWN else ""
     return MemoryShortageError(
-        f"{len(postponed):,} file{'s'[: len(postponed) > 1]} need more memory than there is: {names}{more}; {remedy}"
+        f"{len(postponed):,} file{'s need' if len(postponed) > 1 else ' needs'} more memory than there is: "
+        f"{names}{more}; {remedy}"
     )
 
 
@@ -109,6 +112,11 @@ def speaks_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or _SIGNS.search(str(error)) is not None
 
 
+def is_shortage(error: BaseException) -> bool:
+    """Whether an error that nobody has expected is one of memory, as Python and its loader put it."""
+    return isinstance(error, MemoryError) or _LACKS.search(str(error)) is not None
+
+
 def can_be_taken(size_bytes: int) -> bool:
     """Whether there is so much at this moment: in the address space, and of what processes may have resident."""
     try:
@@ -147,12 +155,14 @@ def resident_bytes() -> int:
 def use_sparingly() -> None:
     """Have what large images took given back at once, and take little address space for threads where it is limited.
 
-    Call this before threads start. A thread's stack takes 8 MiB of address space, and each of glibc's heaps for threads
-    64 MiB, used or not; and by itself glibc keeps in these heaps what pieces of up to 32 MiB took, Pillow's are of 16.
+    Call this before threads start and Arrow is loaded. A thread's stack takes 8 MiB of address space, each of glibc's
+    heaps for threads 64 MiB, and Arrow's own allocator 1 GiB, used or not; and by itself glibc keeps in its heaps what
+    pieces of up to 32 MiB took, Pillow's are of 16.
     """
     limited = resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
     if limited:
         threading.stack_size(_STACK_BYTES)
+        os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     with suppress(AttributeError):  # a C library without this
         set_option = ctypes.CDLL(None).mallopt
         set_option(_MMAP_THRESHOLD, _LARGE_BYTES)

@@ -13,7 +13,7 @@ from batchcls.backends import BackendName, open_engine
 from batchcls.decoders import DecoderName, open_decoder
 from batchcls.errors import MemoryShortageError
 from batchcls.file_client import READ_TIMEOUT_S
-from batchcls.manifest import Manifest
+from batchcls.manifest import ONNX, Manifest
 from batchcls.memory import available_bytes, resident_bytes, text_of
 from batchcls.postprocess import predictions
 from batchcls.records import Batch, EngineInfo, Failure, Predictions, Scored, Slide
@@ -21,6 +21,9 @@ from batchcls.verify import check
 
 _LEAST_BYTES = 64 << 20
 """Less is not enough to decode a few small images at a time."""
+_LEAST_START_BYTES = 320 << 20
+_TIMES_THE_MODEL = 4
+"""Room for a backend's libraries and threads, and for what it makes of a network."""
 _BATCHES = 8
 """Of pixels, on their way from a decoder to the end of inference."""
 
@@ -68,6 +71,17 @@ class Scorer(Protocol):
         """Release every device; calling it twice is harmless."""
 
 
+def _check_room(share: Share) -> None:
+    """Refuse to open an engine where libraries would end the process for want of memory."""
+    model = share.engine / ONNX
+    needed = _LEAST_START_BYTES + _TIMES_THE_MODEL * (model.stat().st_size if model.exists() else 0)
+    if share.backend != "null" and (left := available_bytes()) < needed:
+        raise MemoryShortageError(
+            f"{text_of(left)} of memory are left for this process, and its engine may need {text_of(needed)}; free "
+            "some, or raise its limits (ulimit -v, cgroup)"
+        )
+
+
 class DeviceScorer:
     """A `Scorer` on one device, in this process.
 
@@ -79,6 +93,7 @@ class DeviceScorer:
     peak_memory_bytes = 0
 
     def __init__(self, share: Share) -> None:
+        _check_room(share)
         with ExitStack() as stack:
             self._engine = open_engine(
                 share.engine,

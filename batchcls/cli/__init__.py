@@ -42,6 +42,17 @@ class Group(click.Group):
         except BatchclsError as error:
             echo(f"batchcls: {error}", err=True)
             ctx.exit(error.exit_code)
+        except (MemoryError, ImportError, OSError, RuntimeError) as error:
+            from batchcls.memory import is_shortage  # --help stays light
+
+            if not is_shortage(error):
+                raise
+            echo(
+                "batchcls: there was not enough memory, and what is finished is kept; free some, or raise the limits "
+                f"(ulimit -v, cgroup), then run the same command again ({' '.join(str(error).split())[:200]})",
+                err=True,
+            )
+            ctx.exit(1)
         except KeyboardInterrupt as end:
             number = end.signal if isinstance(end, StoppedError) else signal.SIGINT
             word = "interrupted" if number == signal.SIGINT else f"stopped by {number.name}"

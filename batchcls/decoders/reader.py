@@ -20,6 +20,8 @@ _LEAST_COST_BYTES = 64 << 10
 _READERS = 32
 """Threads that mostly wait: enough to hide 5 ms a file on a network, up to 6,000 files a second."""
 _READS_AHEAD = 256
+_SHORT_BYTES = 64 << 20
+"""What is missing where not even a small file could be read."""
 _IDLE_S = 0.25
 """After so long without a file, whoever collects files is told."""
 _OUT_OF_FILES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS))
@@ -160,6 +162,10 @@ class ReadAhead:
             data = file.read(0, file.size_bytes)
             self._waiting.pop(number)
             return Encoded(slide, data, examine(slide.path, data, self._options.max_pixels), cost)
+        except MemoryError:
+            self._give_back(cost)
+            self._waiting.pop(number, None)
+            return Postponed(slide, needed_to_read(max(slide.size_bytes or 0, _SHORT_BYTES)))
         except (RefusedError, OSError) as error:
             if self._closed:
                 raise _ClosedError from error
