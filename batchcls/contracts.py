@@ -16,6 +16,10 @@ class Decoder(Protocol):
         pixels of a batch belong to the caller. Closing the iterator stops the reading ahead.
         """
 
+    @property
+    def peak_memory_bytes(self) -> int:
+        """The most that other processes have had resident for it, all together; known when all is decoded."""
+
     def waiting(self) -> tuple[str, float] | None:
         """The file that the file system's answer has been awaited for longest, and seconds; from any thread."""
 

@@ -15,9 +15,11 @@ from threading import Thread
 from typing import Any, Self
 
 from batchcls.errors import DecoderError
+from batchcls.machine import peak_memory_bytes
 from batchcls.file_server import DATA, MOST_BYTES, OPENED, REQUEST, SPAN, STATUS, serve_lanes
 
-_PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from batchcls.file_server import main; main()"
+_PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from batchcls.machine import peak_memory_bytes
+from batchcls.file_server import main; main()"
 _PATIENCE_S = 0.2
 READ_TIMEOUT_S = 300.0
 """How long a file system may take for one answer, unless somebody says otherwise."""
@@ -31,6 +33,8 @@ class FileProcess:
     """
 
     def __init__(self) -> None:
+        self.peak_memory_bytes = 0
+        """The most that the process has had resident; known once it is closed."""
         self._control, theirs = socket.socketpair()
         self._process: subprocess.Popen[bytes] | None = None
         package = str(Path(__file__).parent.parent)
@@ -76,7 +80,8 @@ class FileProcess:
     def close(self) -> None:
         """End the process; calling it twice is harmless. One that cannot be ended now ends when its read returns."""
         self._control.close()
-        if self._process:
+        if self._process and self._process.returncode is None:
+            self.peak_memory_bytes = peak_memory_bytes(self._process.pid)
             self._process.kill()
             if self._ended_with() is None:
                 self._process.returncode = -signal.SIGKILL  # or it would be waited for, when nobody knows it any more

@@ -8,7 +8,7 @@ from ctypes.util import find_library
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from batchcls.errors import EngineError
 
@@ -235,9 +235,12 @@ def description() -> dict[str, Any]:
     }
 
 
-def peak_memory_bytes() -> int:
-    """The most that this process has had resident; unlike ru_maxrss, nothing of the process that started it."""
-    return int(_value("/proc/self/status", "VmHWM").removesuffix("kB")) * 1024
+def peak_memory_bytes(process: int | Literal["self"] = "self") -> int:
+    """The most that a process has had resident, 0 once it has ended; unlike ru_maxrss, nothing of its parent."""
+    try:
+        return int(_value(f"/proc/{process}/status", "VmHWM").removesuffix("kB") or 0) * 1024
+    except OSError:
+        return 0
 
 
 def _cpuinfo(key: str) -> str:

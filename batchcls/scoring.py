@@ -90,8 +90,6 @@ class DeviceScorer:
         VerificationError: If it answers the probes otherwise than the trained network.
     """
 
-    peak_memory_bytes = 0
-
     def __init__(self, share: Share) -> None:
         _check_room(share)
         with ExitStack() as stack:
@@ -154,6 +152,10 @@ class DeviceScorer:
             closing(overlapped(self._scored, batches, self._engine.lanes, self._decoder.stop)) as scored,
         ):
             yield from scored
+
+    @property
+    def peak_memory_bytes(self) -> int:
+        return self._decoder.peak_memory_bytes
 
     def waiting(self) -> tuple[str, float] | None:
         return self._decoder.waiting()

@@ -13,6 +13,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from batchcls import machine
+from batchcls.ahead import ticking
 from batchcls.errors import BatchclsError, EngineError
 from batchcls.memory import resident_bytes, use_sparingly
 from batchcls.records import EngineInfo, Postponed, Scored, Slide
@@ -21,6 +22,8 @@ from batchcls.scoring import DeviceScorer, Share
 _SLIDES_AT_A_TIME = 64
 """Few enough that all devices end at about the same time."""
 _PATIENCE_S = 30.0
+_TICK_S = 1.0
+"""After so long without a row, a process tells what it waits for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,8 @@ class _Worker:
     requests: Connection
     """It sends nothing but the wish for slides, and is sent some; none are the end."""
     results: Connection
-    """It sends its `EngineInfo`, then each `Scored`, and last its peak memory; or an exception."""
+    """It sends its `EngineInfo`, then each `Scored`, or what it waits for if none comes, and last its peak memory; or an
+    exception."""
 
 
 class Workers:
@@ -42,6 +46,8 @@ class Workers:
 
     def __init__(self, shares: Sequence[Share]) -> None:
         self.peak_memory_bytes = 0
+        self._waiting: dict[str, tuple[str, float] | None] = {}
+        """By device, the file that it waits for, as it last told."""
         self._workers: list[_Worker] = []
         try:
             for share in shares:
@@ -65,9 +71,11 @@ class Workers:
                         asking.remove(ready)
                     continue
                 message = self._received(working[ready])
+                if not isinstance(message, int):
+                    self._waiting[working[ready].device] = None if isinstance(message, Scored) else message
                 if isinstance(message, Scored):
                     yield replace(message, postponed=[self._of_all(file) for file in message.postponed])
-                else:
+                elif isinstance(message, int):
                     self.peak_memory_bytes += message
                     del working[ready]
 
@@ -76,7 +84,7 @@ class Workers:
         return replace(file, needed_bytes=len(self._workers) * file.needed_bytes + resident_bytes())
 
     def waiting(self) -> tuple[str, float] | None:
-        return None  # each device's process knows, and none says
+        return max(filter(None, list(self._waiting.values())), key=lambda wait: wait[1], default=None)
 
     def stop(self) -> None:
         for worker in self._workers:
@@ -156,10 +164,13 @@ def _work(share: Share, requests: Connection, results: Connection) -> None:
         try:
             with closing(DeviceScorer(share)) as scorer:
                 results.send(scorer.info)
-                with closing(scorer.score(_asked_for(requests))) as scored:
-                    for some in scored:
-                        results.send(some)
-            results.send(machine.peak_memory_bytes())
+                with (
+                    closing(scorer.score(_asked_for(requests))) as scored,
+                    closing(ticking(scored, _TICK_S)) as ticks,
+                ):
+                    for some in ticks:
+                        results.send(scorer.waiting() if some is None else some)
+            results.send(machine.peak_memory_bytes() + scorer.peak_memory_bytes)
         except (EOFError, ConnectionError):  # nobody is there any more
             return
         except BatchclsError as error:

@@ -94,11 +94,13 @@ class BatchingDecoder:
         self._memory = Pool(decode_bytes)
         self._read = read
         self._files: ReadAhead | None = None
+        self.peak_memory_bytes = 0
 
     def decode(self, slides: Iterable[Slide]) -> Generator[Batch]:
         with closing(FileProcess()) as process:
             files = self._files = ReadAhead(slides, process, self._read)
             yield from self._read_and_decoded(files)
+        self.peak_memory_bytes += process.peak_memory_bytes
 
     def _read_and_decoded(self, files: ReadAhead) -> Generator[Batch]:
         def decoded(group: _Group) -> list[Batch]:
