@@ -15,11 +15,10 @@ from threading import Thread
 from typing import Any, Self
 
 from batchcls.errors import DecoderError
-from batchcls.machine import peak_memory_bytes
 from batchcls.file_server import DATA, MOST_BYTES, OPENED, REQUEST, SPAN, STATUS, serve_lanes
+from batchcls.machine import peak_memory_bytes
 
-_PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from batchcls.machine import peak_memory_bytes
-from batchcls.file_server import main; main()"
+_PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from batchcls.file_server import main; main()"
 _PATIENCE_S = 0.2
 READ_TIMEOUT_S = 300.0
 """How long a file system may take for one answer, unless somebody says otherwise."""

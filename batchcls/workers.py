@@ -33,7 +33,7 @@ class _Worker:
     requests: Connection
     """It sends nothing but the wish for slides, and is sent some; none are the end."""
     results: Connection
-    """It sends its `EngineInfo`, then each `Scored`, or what it waits for if none comes, and last its peak memory; or an
+    """It sends its `EngineInfo`, then each `Scored`, or what it waits for if none comes; last its peak memory, or an
     exception."""
 
 
