@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 from collections.abc import Collection, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +19,7 @@ from batchcls.output import ParquetOutput, open_output
 from batchcls.postprocess import predictions
 from batchcls.records import Failure, Scored, Slide
 from batchcls.standing import Standing
+from tests.conftest import ROOT
 from tests.test_output import IDENTITY, LABELS, slides, write
 
 ALL = slides(12)
@@ -131,6 +134,29 @@ def test_with_overwrite_everything_is_done_again(tmp_path: Path) -> None:
     assert isinstance(output, ParquetOutput)
     with closing(output):
         assert len(list(output.missing(ALL))) == len(ALL)
+
+
+def test_a_run_that_ends_while_it_is_waited_for_leaves_nothing_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "o.parquet"
+    ending = """if True:
+        import sys, time
+        from contextlib import closing
+        from pathlib import Path
+        from tests.test_again import ALL, classified, finish, opened
+        with closing(opened(Path(sys.argv[1]))) as output:
+            print(flush=True)
+            time.sleep(1)
+            classified(output, ALL, (), 100)
+            finish(output)
+    """
+    with subprocess.Popen([sys.executable, "-c", ending, path], cwd=ROOT, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+
+        assert isinstance(opened(path), Standing)
+
+    assert process.returncode == 0
+    assert list(tmp_path.iterdir()) == [path]
 
 
 session = st.tuples(
