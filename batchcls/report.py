@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import stat
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -14,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from batchcls import deep_paths
 from batchcls.contact_sheet import data_uri, jpeg, thumbnail
 from batchcls.embedded_rows import embedded_rows
 from batchcls.errors import OutputError
@@ -163,7 +165,7 @@ def _rows(part: Predicted) -> tuple[pa.Table, npt.NDArray[np.float32]]:
 def _case(row: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
     """A row with its picture, or why there is none."""
     file = os.path.join(original(row["root"]), original(row["path"]))
-    here = os.path.isfile(file)
+    here = _is_file(file)
     image = thumbnail(file, _THUMBNAIL_PX) if here else None
     return {
         "file": f"{row['root']}/{row['path']}",
@@ -175,6 +177,13 @@ def _case(row: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
         "second": labels[row["second"]] if row["second"] >= 0 else "",
         "chance": row["chance"],
     }
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return stat.S_ISREG(deep_paths.status(path).st_mode)
+    except (OSError, ValueError):  # a table of strangers may name what no file can be called
+        return False
 
 
 def _page(source: Path, head: Predicted, seen: Seen, cases: Sequence[Mapping[str, Any]], listed: pa.Table) -> str:
