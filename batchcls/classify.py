@@ -1,34 +1,40 @@
 """The run: discover, decode, infer, postprocess, write, as one plain loop."""
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, TextIO, cast
 
 from rich.console import Console
 
-from batchcls import machine, tensorrt_api
+from batchcls import machine, memory, tensorrt_api
+from batchcls.ahead import ticking
 from batchcls.backends import BackendName
 from batchcls.decoders import DEFAULT, DecoderName
 from batchcls.discover import Listing
 from batchcls.errors import EngineError, InterruptedRunError, SlidesError
+from batchcls.file_client import READ_TIMEOUT_S
 from batchcls.file_names import printable
 from batchcls.hints import faster, unchecked
-from batchcls.output import ParquetOutput
+from batchcls.output import ParquetOutput, open_output
 from batchcls.progress import RunProgress
-from batchcls.records import EngineInfo, Scored
+from batchcls.records import EngineInfo, Postponed, Scored, is_transient
 from batchcls.scoring import DeviceScorer, Scorer, Share
-from batchcls.stop import Stop
-from batchcls.tally import Tally
+from batchcls.standing import Standing
+from batchcls.stop import GRACE_S, Stop
+from batchcls.tally import RecentReads, Tally
 from batchcls.workers import Workers
 
 _WORDS = {"fp32": "f32", "bf16": "bf16"}
 """What OpenVINO calls precisions."""
+_TICK_S = 0.25
+"""How long a signal, the clock and the progress wait for rows."""
 _SUSPICIOUS_FILES = 20
 """So many corrupt files and not a sound one are more likely to be a fault of ours."""
 
@@ -49,6 +55,11 @@ class RunOptions:
     threads: int | None = None
     """CPU threads that decode, and as many that infer; None: one a core that this process may use."""
     max_pixels: int = 200_000_000
+    read_timeout_s: float = READ_TIMEOUT_S
+    """How long the file system may take for one answer."""
+    memory: int | None = None
+    """Bytes that the run may take, with all its processes; None: what it has when it begins, and half of what is
+    available then."""
     overwrite: bool = False
 
 
@@ -64,6 +75,7 @@ class _Run:
     tally: Tally
     console: Console
     stop: Stop
+    reads: RecentReads = field(default_factory=RecentReads)
 
 
 def classify(slides: Sequence[Path], engine: Path, out: Path, options: RunOptions, console: Console) -> Tally:
@@ -80,19 +92,27 @@ def classify(slides: Sequence[Path], engine: Path, out: Path, options: RunOption
         EngineError: If the engine or its device cannot be used.
         DecoderError: If the decoder fails, whatever the file.
         OutputError: If ``out`` may not, or can not, be written.
+        MemoryShortageError: If there is too little to begin with, or for some of the files; all others have their row
+            on disk then.
         InterruptedRunError: After SIGINT or SIGTERM, with every row so far on disk.
     """
     started = perf_counter()
     shares, why = _shares(engine, options)
-    listing, stop = Listing(slides), Stop()
+    # What stands there already is probably this run's file, and then there is nothing to list.
+    listing = Listing(slides, at_once=options.overwrite or not os.path.lexists(out), timeout_s=options.read_timeout_s)
+    stop = Stop(cast(TextIO, console.file), GRACE_S)
     with stop.listening(), closing(listing), closing(_scorer(shares)) as scorer:
-        output = ParquetOutput(
+        output = open_output(
             out,
             roots=listing.roots,
             labels=scorer.info.labels,
             identity=_identity(listing.roots, scorer.info, shares[0]),
+            limits={"max_pixels": options.max_pixels},
             overwrite=options.overwrite,
         )
+        if isinstance(output, Standing):
+            console.print(f"{out} is whole already: every row is done", markup=False, highlight=False)
+            return _done_before(output, Tally(scorer.info, why), started)
         with closing(output):
             tally = Tally(scorer.info, why, rows=output.resumed_rows, resumed_rows=output.resumed_rows)
             tally.warnings += unchecked(engine, scorer.info)
@@ -101,6 +121,18 @@ def classify(slides: Sequence[Path], engine: Path, out: Path, options: RunOption
             tally.spend({"start": perf_counter() - started})
             _classify_all(run, out)
             _finish(run, slides, options, started)
+    return tally
+
+
+def _done_before(standing: Standing, tally: Tally, started: float) -> Tally:
+    """``tally``, of a run that had nothing to do."""
+    counts = standing.metadata["counts"]
+    tally.rows = tally.resumed_rows = counts["rows"]
+    tally.labels, tally.errors = Counter(counts["labels"]), Counter(counts["errors"])
+    tally.skipped = Counter(counts["skipped"])
+    tally.peak_memory_bytes = machine.peak_memory_bytes()
+    tally.spend({"start": perf_counter() - started})
+    tally.elapsed_s = perf_counter() - started
     return tally
 
 
@@ -127,6 +159,8 @@ def _shares(engine: Path, options: RunOptions) -> tuple[list[Share], str]:
             batch_size=options.batch_size,
             threads=max(1, threads // len(devices)),
             max_pixels=options.max_pixels,
+            memory_bytes=options.memory or memory.default_bytes(),
+            read_timeout_s=options.read_timeout_s,
         )
         for device in devices
     ]
@@ -161,30 +195,56 @@ def _identity(roots: Sequence[str], info: EngineInfo, share: Share) -> dict[str,
         **asdict(info),
         "device": info.device.partition(":")[0],  # which GPU it is makes no difference
         "decoder": share.decoder,
-        "max_pixels": share.max_pixels,
     }
 
 
 def _classify_all(run: _Run, out: Path) -> None:
-    tally, output = run.tally, run.output
+    tally = run.tally
+    postponed: list[Postponed] = []
     if tally.resumed_rows:
         run.console.print(f"going on with {out}.partial: {tally.resumed_rows:,} rows are done", highlight=False)
     with (
         RunProgress(run.console, "classifying", tally.rows) as progress,
-        closing(run.scorer.score(output.missing(run.listing))) as scored,
+        closing(run.scorer.score(run.output.missing(run.listing))) as scored,
+        closing(ticking(scored, _TICK_S)) as ticks,
     ):
         try:
-            for some in scored:
-                _write(run, some)
-                progress.show(tally, run.listing.found if run.listing.complete else None)
-                if run.stop.signal is not None:
-                    raise InterruptedRunError(
-                        f"stopped by {run.stop.signal.name}; {tally.rows:,} rows are in {out}.partial; "
-                        "to go on, run the same command again",
-                        run.stop.signal,
-                    )
-        finally:
-            output.flush()
+            for some in ticks:
+                if some is not None:
+                    _write(run, some)
+                    postponed += some.postponed
+                run.output.flush_if_due()
+                progress.show(
+                    tally,
+                    run.listing.found if run.listing.complete else None,
+                    run.scorer.waiting() or run.listing.waiting(),
+                )
+                _check(run, out)
+        except BaseException:
+            run.output.flush()
+            run.stop.last_word = _to_go_on(run, out)
+            run.scorer.stop()  # or a file that is waited for would be waited for here
+            raise
+        run.output.flush()
+    if postponed:
+        needed = max(file.needed_bytes for file in postponed)
+        raise memory.shortage(
+            postponed,
+            f"all others are done, {tally.rows:,} rows are in {out}.partial; run the same command with --memory "
+            f"{memory.text_of(needed)}, where the machine and its limits (ulimit -v, cgroup) leave so much",
+        )
+
+
+def _check(run: _Run, out: Path) -> None:
+    """End the run if somebody asked, or if the files cannot be read any more."""
+    if run.stop.signal is not None:
+        raise InterruptedRunError(f"stopped by {run.stop.signal.name}; {_to_go_on(run, out)}", run.stop.signal)
+    if worst := run.reads.failing:
+        raise SlidesError(f"{worst}; {_to_go_on(run, out)}, once the disk or the network is well")
+
+
+def _to_go_on(run: _Run, out: Path) -> str:
+    return f"{run.tally.rows:,} rows are in {out}.partial; to go on, run the same command again"
 
 
 def _write(run: _Run, scored: Scored) -> None:
@@ -194,6 +254,8 @@ def _write(run: _Run, scored: Scored) -> None:
     tally.spend({**scored.seconds, "write": perf_counter() - since})
     tally.rows += scored.files
     tally.errors.update(failure.kind for failure in scored.failures)
+    tally.unanswered += sum(is_transient(failure.text) for failure in scored.failures)
+    run.reads.add(scored)
 
 
 def _finish(run: _Run, slides: Sequence[Path], options: RunOptions, started: float) -> None:

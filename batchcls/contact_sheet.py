@@ -6,19 +6,19 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-_LARGEST_PIXELS = 100_000_000
-"""Of a file that is shown small; a larger one is not opened."""
+from batchcls.image_file import opened_image
+
+ANSWER_TIMEOUT_S = 30.0
+"""After which a page does without a picture."""
 _CAPTION_PX = 15
 _GAP_PX = 8
 _QUALITY = 85
 
 
 def thumbnail(file: str, side_px: int) -> Image.Image | None:
-    """An RGB picture of ``file`` of at most ``side_px`` x ``side_px``; None if Pillow cannot make one."""
+    """An RGB picture of ``file`` of at most ``side_px`` x ``side_px``; None if none can be made."""
     try:
-        with Image.open(file) as image:
-            if image.width * image.height > _LARGEST_PIXELS:
-                return None
+        with opened_image(file, ANSWER_TIMEOUT_S) as image:
             image.draft("RGB", (side_px, side_px))
             small = image.convert("RGB")
             small.thumbnail((side_px, side_px))

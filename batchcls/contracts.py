@@ -16,6 +16,12 @@ class Decoder(Protocol):
         pixels of a batch belong to the caller. Closing the iterator stops the reading ahead.
         """
 
+    def waiting(self) -> tuple[str, float] | None:
+        """The file that the file system's answer has been awaited for longest, and seconds; from any thread."""
+
+    def stop(self) -> None:
+        """Read nothing more, and wait for no file: `decode` ends with what has been read; from any thread."""
+
     def close(self) -> None:
         """Release threads and buffers; calling it twice is harmless."""
 

@@ -1,6 +1,6 @@
 """How a training went, drawn."""
 
-from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 from matplotlib.figure import Figure
@@ -9,7 +9,7 @@ _TRAIN, _VAL = "#0072b2", "#d55e00"
 """Of Okabe and Ito's palette, which the colour-blind can tell apart."""
 
 
-def draw_curves(history: pa.Table, kept_epoch: int, path: Path) -> None:
+def draw_curves(history: pa.Table, kept_epoch: int, stream: BinaryIO) -> None:
     """Write loss and accuracy by epoch as PNG.
 
     Args:
@@ -30,4 +30,4 @@ def draw_curves(history: pa.Table, kept_epoch: int, path: Path) -> None:
         axes.set_ylabel(name)
         axes.grid(alpha=0.25)
         axes.legend()
-    figure.savefig(path)
+    figure.savefig(stream, format="png")

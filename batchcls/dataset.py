@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -100,7 +100,7 @@ class Dataset:
         parts = {part: _examples([row for row in kept if row.split == part], labels) for part in PARTS}
         return cls(labels, parts, digest.hexdigest(), rows)
 
-    def write_split(self, path: Path, folder: Path) -> None:
+    def write_split(self, stream: BinaryIO, folder: Path) -> None:
         """Write which image is in which part as CSV, which `Labelled.read` reads: path, label, split, left_out, group.
 
         Args:
@@ -114,7 +114,7 @@ class Dataset:
         }
         if any(row.group != row.path for row in self._rows):
             columns["group"] = [row.group for row in self._rows]
-        pyarrow.csv.write_csv(pa.table(columns), path)
+        pyarrow.csv.write_csv(pa.table(columns), stream)
 
 
 def _rows_of(labelled: Labelled) -> list[_Row]:

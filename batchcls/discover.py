@@ -1,16 +1,17 @@
 """Folders become slides while the run already goes on."""
 
 import os
-import stat
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
+from time import monotonic
 
-from batchcls import deep_paths
-from batchcls.records import Slide
+from batchcls.errors import DecoderError
+from batchcls.file_client import READ_TIMEOUT_S, FileProcess
+from batchcls.records import NO_ANSWER, Slide
 
 IMAGE_ENDINGS = frozenset(
     # What the decoders read ...
@@ -28,7 +29,10 @@ _Identity = tuple[int, int] | str
 
 
 class Listing:
-    """The image files below SLIDES, listed by a thread of its own; iterate over it once.
+    """The image files below SLIDES, listed by a process of its own; iterate over it once.
+
+    Args:
+        at_once: Whether to list before anybody iterates.
 
     A folder's names are put in order 65,536 at a time, so that the first images of a folder of millions are on
     their way before its last name is known. Names that wait are compressed: ten million take some 80 MB.
@@ -36,9 +40,13 @@ class Listing:
     A folder is listed once, however it is reached: named twice, inside another, or through symbolic links. Those
     are followed after everything else, so that a file is found under its real path first and no cycle can hang.
     Hidden names, and names without an image's ending, are passed over unless they are named themselves.
+
+    Args:
+        at_once: Begin now, and not with the iteration.
+        timeout_s: How long the file system may take for one answer; a folder without one is `unlisted`.
     """
 
-    def __init__(self, slides: Sequence[Path]) -> None:
+    def __init__(self, slides: Sequence[Path], *, at_once: bool = True, timeout_s: float = READ_TIMEOUT_S) -> None:
         self.found = 0
         self.complete = False
         """True once ``found`` is final."""
@@ -51,10 +59,10 @@ class Listing:
         self._named: set[tuple[_Identity, str]] = set()
         self._links: list[tuple[int, str]] = []
         self._chunks: SimpleQueue[_Chunk | None] = SimpleQueue()
+        self._timeout_s = timeout_s
+        self._waiting: tuple[str, float] | None = None
         self._closed = False
-        pool = ThreadPoolExecutor(1, thread_name_prefix="listing")
-        self._listed = pool.submit(self._fill)
-        pool.shutdown(wait=False)
+        self._listed = self._begun() if at_once else None
 
     @property
     def roots(self) -> tuple[str, ...]:
@@ -62,31 +70,53 @@ class Listing:
         return tuple(dict.fromkeys(str(path) if path.is_dir() else str(path.parent) for path in self._slides))
 
     def __iter__(self) -> Iterator[Slide]:
+        self._listed = self._listed or self._begun()
         while (chunk := self._chunks.get()) is not None:
             root, folder, names = chunk
             for name in zlib.decompress(names).split(b"\0"):
                 yield Slide(root, os.path.join(folder, os.fsdecode(name)))
         self._listed.result()
 
+    def waiting(self) -> tuple[str, float] | None:
+        """The folder that the file system's answer is awaited of, and for how many seconds; from any thread."""
+        waiting = self._waiting
+        return waiting and (waiting[0], monotonic() - waiting[1])
+
     def close(self) -> None:
-        """Stop listing."""
+        """Stop listing; calling it twice is harmless."""
         self._closed = True
+        if self._listed:
+            self._lane.close()
+            self._process.close()
+
+    def _begun(self) -> "Future[None]":
+        self._process = FileProcess()
+        self._lane = self._process.lane(self._timeout_s)
+        pool = ThreadPoolExecutor(1, thread_name_prefix="listing")
+        listed = pool.submit(self._fill)
+        pool.shutdown(wait=False)
+        return listed
 
     def _fill(self) -> None:
         try:
             self._list_all()
+        except DecoderError:
+            if not self._closed:
+                raise
         finally:
             self.complete = True
             self._chunks.put(None)
+            self._lane.close()
+            self._process.close()
 
     def _list_all(self) -> None:
         files = [path for path in self._slides if not path.is_dir()]
-        self._named = {(_identity(path.parent), path.name) for path in files}
+        self._named = {(self._identity(path.parent), path.name) for path in files}
         unlisted = set(self._named)
         for position, path in enumerate(self._slides):
             if path.is_dir():
                 self._list_tree(position, "")
-            elif (key := (_identity(path.parent), path.name)) in unlisted:
+            elif (key := (self._identity(path.parent), path.name)) in unlisted:
                 unlisted.remove(key)
                 self._put(str(path.parent), "", [path.name])
         while self._links:
@@ -98,60 +128,60 @@ class Listing:
         pending = [below]
         while pending:
             folder = pending.pop()
-            identity = _identity(os.path.join(root, folder))
+            identity = self._identity(os.path.join(root, folder))
             if identity in self._seen:
                 self.skipped["folder listed already"] += 1
                 continue
             self._seen.add(identity)
             names: list[str] = []
             folders: list[str] = []
-            for entry in self._entries(os.path.join(root, folder)):
-                path = os.path.join(folder, entry.name)
-                if (identity, entry.name) in self._named:
+            for kind, name in self._entries(os.path.join(root, folder)):
+                if (identity, name) in self._named:
                     continue  # it comes by its own name
-                if entry.name.startswith("."):
+                if name.startswith("."):
                     self.skipped["hidden"] += 1
-                elif entry.is_dir(follow_symlinks=False):
-                    folders.append(path)
-                elif entry.is_symlink() and _is_folder(os.path.join(root, path)):
-                    self._links.append((position, path))
-                elif os.path.splitext(entry.name)[1].lower() not in IMAGE_ENDINGS:
+                elif kind == "/":
+                    folders.append(os.path.join(folder, name))
+                elif kind == "@":
+                    self._links.append((position, os.path.join(folder, name)))
+                elif os.path.splitext(name)[1].lower() not in IMAGE_ENDINGS:
                     self.skipped["not an image"] += 1
                 else:
-                    names.append(entry.name)
+                    names.append(name)
                     if len(names) == _CHUNK_NAMES:
                         self._put(root, folder, names)
                         names = []
             self._put(root, folder, names)
             pending += sorted(folders, reverse=True)
 
-    def _entries(self, folder: str) -> Iterator[os.DirEntry[str]]:
+    def _entries(self, folder: str) -> Iterator[tuple[str, str]]:
+        self._waiting = (folder, monotonic())
         try:
-            with deep_paths.listed(folder) as entries:
-                for entry in entries:
-                    if self._closed:
-                        return
-                    yield entry
+            for entry in self._lane.entries(folder):
+                yield entry
+                self._waiting = (folder, monotonic())
         except OSError as error:
-            self.unlisted.append(f"{folder}: {error.strerror}")
+            self.unlisted.append(f"{folder}: {self._reason(error)}")
+        finally:
+            self._waiting = None
+
+    def _identity(self, folder: str | Path) -> _Identity:
+        try:
+            return self._lane.status(str(folder))[1]
+        except OSError as error:
+            self._reason(error)
+            return str(folder)
+
+    def _reason(self, error: OSError) -> str:
+        """What is wrong; after an answer that did not come, others are asked for by another lane."""
+        if not isinstance(error, TimeoutError) or error.errno is not None:
+            return error.strerror or str(error)
+        self._lane.close()
+        self._lane = self._process.lane(self._timeout_s)
+        return f"{NO_ANSWER} {self._timeout_s:g} s"
 
     def _put(self, root: str, folder: str, names: list[str]) -> None:
         if names:
             self.found += len(names)
             packed = b"\0".join(sorted(map(os.fsencode, names)))
             self._chunks.put((root, folder, zlib.compress(packed, 1)))
-
-
-def _is_folder(path: str) -> bool:
-    try:
-        return stat.S_ISDIR(deep_paths.status(path).st_mode)
-    except OSError:  # a loop, say; its row says so if it is called like an image
-        return False
-
-
-def _identity(folder: str | Path) -> _Identity:
-    try:
-        status = deep_paths.status(folder)
-    except OSError:
-        return str(folder)
-    return status.st_dev, status.st_ino

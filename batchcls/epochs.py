@@ -11,6 +11,8 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from batchcls.errors import TrainingError
+from batchcls.storage.atomic import whole_file
+from batchcls.storage.own_folder import OwnFolder
 
 LAST, BEST, DONE = "last.ckpt", "best.ckpt", "trained"
 """The third stands there once no epoch is to come."""
@@ -20,12 +22,12 @@ class WholeFiles(TorchCheckpointIO):
     """Writes a file whole or not at all: Lightning's own goes by way of /tmp, which may be another disk."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        unfinished = f"{path}.tmp"
-        with open(unfinished, "wb") as stream:
+        with whole_file(Path(path)) as stream:
             torch.save(checkpoint, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(unfinished, path)
+
+    def remove_checkpoint(self, path: Any) -> None:
+        with OwnFolder(Path(path).parent) as folder:
+            folder.remove(Path(path).name)
 
 
 class BestEpoch(ModelCheckpoint):

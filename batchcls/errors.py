@@ -3,7 +3,6 @@
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 
 class BatchclsError(Exception):
@@ -22,6 +21,10 @@ class RecipeError(BatchclsError):
 
 class EngineError(BatchclsError):
     """An engine folder, or a device, that cannot answer for the engine that was asked for."""
+
+
+class MemoryShortageError(BatchclsError):
+    """A run for which there is less memory than it needs."""
 
 
 class DeviceMemoryError(EngineError):
@@ -50,16 +53,6 @@ class TrainingError(BatchclsError):
 
 class OutputError(BatchclsError):
     """An output that may not be written, or that the disk refused."""
-
-
-@contextmanager
-def writing(out: Path) -> Iterator[None]:
-    """Turns what the operating system refuses into an `OutputError` that names ``out``."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(f"cannot write {str(out)!r}: {reason}; choose another --out") from error
 
 
 @contextmanager

@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from batchcls.errors import OutputError, writing
+from batchcls.errors import OutputError
+from batchcls.storage.atomic import kind_of, writing
+from batchcls.storage.own_folder import OwnFolder
 
 FILES = (
     *("confusion.png", "calibration.png", "risk_coverage.png", "wrong.jpg", "uncertain.jpg"),
@@ -34,28 +36,26 @@ def evaluation_folder(out: Path) -> Iterator[Write]:
     """Writes files below ``out``, each whole, in their order; of a name without content an earlier file is removed.
 
     Raises:
-        OutputError: If the disk refuses.
+        OutputError: If the disk refuses, or something there is not ours.
     """
     with writing(out):
-        fresh = not out.exists()
-        out.mkdir(parents=True, exist_ok=True)
+        fresh = kind_of(out) is None
+        own = OwnFolder.made(out)
     try:
-        yield lambda files: _write(out, files)
+        with own:
+            for name in FILES:
+                own.check_file(name)
+            yield lambda files: _write(own, files)
     finally:
         if fresh:
             with suppress(OSError):  # it is not empty: all went well
-                out.rmdir()
+                os.rmdir(out)
 
 
-def _write(out: Path, files: Mapping[str, bytes | None]) -> None:
-    with writing(out):
+def _write(own: OwnFolder, files: Mapping[str, bytes | None]) -> None:
+    with writing(own.path):
         for name, content in files.items():
             if content is None:
-                (out / name).unlink(missing_ok=True)
-                continue
-            unfinished = out / f".{name}.{os.getpid()}.tmp"
-            try:
-                unfinished.write_bytes(content)
-                unfinished.replace(out / name)
-            finally:
-                unfinished.unlink(missing_ok=True)
+                own.remove(name)
+            else:
+                own.write(name, content)

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 from torchvision import transforms
 
 from batchcls.errors import TrainingError
+from batchcls.image_file import opened_image
 from batchcls.records import Preprocess
 from batchcls.transforms import Transform, input_transform
 
@@ -70,10 +71,7 @@ def opened(file: str) -> Iterator[Image.Image]:
         TrainingError: If it cannot any more.
     """
     try:
-        with (
-            open(file, "rb") as stream,
-            Image.open(stream) as image,
-        ):  # by its name Pillow maps some, and turns those wrongly
+        with opened_image(file) as image:
             yield image
     except (OSError, ValueError, SyntaxError) as error:
         raise _ImageGoneError(

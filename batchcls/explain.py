@@ -3,7 +3,6 @@
 import csv
 import os
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -19,12 +18,16 @@ from batchcls import machine
 from batchcls.chosen import Asked, Chosen, listed_images, predicted_images
 from batchcls.contact_sheet import contact_sheet, jpeg, thumbnail
 from batchcls.decoders import DEFAULT, open_decoder
-from batchcls.errors import OutputError, RecipeError, writing
+from batchcls.errors import OutputError, RecipeError
 from batchcls.file_names import printable
 from batchcls.grad_cam import SIDE_PX, GradCam, HeatMap, overlay, side_by_side, stands_out
+from batchcls.memory import shortage
 from batchcls.postprocess import predictions
 from batchcls.records import Batch, Failure, Pixels, Preprocess, Slide
 from batchcls.spreadsheet_cells import text_cell
+from batchcls.storage.atomic import kind_of, writing
+from batchcls.storage.own_folder import OwnFolder
+from batchcls.storage.scratch import scratch_folder
 from batchcls.trained import TrainedFile
 
 CONTACT_SHEET = "contact_sheet.jpg"
@@ -122,6 +125,8 @@ def _rows(model: TrainedFile, asked: Asked, truths: Mapping[Slide, str], folder:
     )
     with closing(decoder), closing(decoder.decode(truths)) as batches:
         for batch in batches:
+            if batch.postponed:
+                raise shortage(batch.postponed, "free some, or leave them out")
             for item in _looked_into(model, asked.label, grad_cam, batch):
                 slide, truth = item.slide, truths[item.slide]
                 if isinstance(item, Failure):
@@ -194,8 +199,11 @@ def _file_name(number: int, slide: Slide) -> str:
 
 
 def _is_ours(path: Path, out: Path) -> bool:
-    named = path.name in (CONTACT_SHEET, TABLE) or _OVERLAY.fullmatch(path.name)
-    return bool(named) and os.path.realpath(path.parent) == os.path.realpath(out)
+    return _is_made_here(path.name) and os.path.realpath(path.parent) == os.path.realpath(out)
+
+
+def _is_made_here(name: str) -> bool:
+    return name in (CONTACT_SHEET, TABLE) or _OVERLAY.fullmatch(name) is not None
 
 
 @contextmanager
@@ -204,19 +212,28 @@ def _whole_folder(out: Path) -> Iterator[Path]:
     out = out.absolute()
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent, ignore_cleanup_errors=True) as scratch:
-            folder = Path(scratch) / "new"
+        if kind_of(out) is not None:
+            OwnFolder(out).close()  # before anything is looked into
+        with scratch_folder(out.parent) as scratch:
+            folder = scratch / "new"
             folder.mkdir()
             yield folder
-            if not out.exists():
-                folder.replace(out)
+            if kind_of(out) is None:
+                folder.rename(out)
                 return
-            made = {path.name for path in folder.iterdir()}
-            for name in sorted(made, key=lambda name: name == TABLE):  # which names the others, and so comes last
-                (folder / name).replace(out / name)
-            for path in out.iterdir():
-                if path.name not in made and _is_ours(path, out):
-                    path.unlink()
+            with OwnFolder(folder) as made, OwnFolder(out) as own:
+                _put(made, own)
+
+
+def _put(made: OwnFolder, own: OwnFolder) -> None:
+    names = made.names()
+    older = [name for name in own.names() if name not in names and _is_made_here(name)]
+    for name in (*names, *older):
+        own.check_file(name)
+    for name in sorted(names, key=lambda name: name == TABLE):  # which names the others, and so comes last
+        made.move(name, own)
+    for name in older:
+        own.remove(name)
 
 
 def _say(console: Console, line: str) -> None:

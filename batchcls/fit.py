@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -16,6 +15,8 @@ from batchcls.errors import EngineError, OutputError
 from batchcls.manifest import MANIFEST, ONNX, Manifest, checked_onnx
 from batchcls.plan import PlanOptions, build_plan, targets_without_gpu
 from batchcls.sidecar import PLANS, Sidecar, Target
+from batchcls.storage.own_folder import OwnFolder
+from batchcls.storage.scratch import scratch_folder
 from batchcls.tensorrt_api import here, module_for
 from batchcls.verify import check, no_reference
 
@@ -92,29 +93,26 @@ def _made(
 def _scratch(folder: Path) -> Iterator[Path]:
     """An engine folder inside ``folder`` for the time being, with its network, its timings and no plan."""
     try:
-        scratch = Path(tempfile.mkdtemp(prefix=".fit.", dir=folder))
-    except OSError as error:
-        raise OutputError(f"cannot write to engine {str(folder)!r}: {error.strerror or error}") from error
-    try:
-        (scratch / PLANS).mkdir()
-        for name in (MANIFEST, ONNX):
-            os.symlink(os.path.join("..", name), scratch / name)
-        for cache in (folder / PLANS).glob("*.cache"):
-            shutil.copy(cache, scratch / PLANS)
-        yield scratch
+        with scratch_folder(folder) as scratch:
+            (scratch / PLANS).mkdir()
+            for name in (MANIFEST, ONNX):
+                os.symlink(os.path.join("..", name), scratch / name)
+            for cache in (folder / PLANS).glob("*.cache"):
+                shutil.copy(cache, scratch / PLANS)
+            yield scratch
     except OSError as error:
         raise OutputError(
             f"cannot write to engine {str(folder)!r}: {error.strerror or error}; make room there"
         ) from error
-    finally:
-        shutil.rmtree(scratch)
 
 
 def _put(scratch: Path, folder: Path, sidecar: Sidecar) -> None:
     """Move a plan to its place; without its sidecar, which comes last, nobody would take it."""
     stem = sidecar.target.stem
-    (folder / PLANS).mkdir(exist_ok=True)
     sidecar.write(scratch / PLANS / f"{stem}.json")
-    for ending in (".cache", ".plan", ".json"):
-        if (made := scratch / PLANS / f"{stem}{ending}").exists():
-            made.replace(folder / PLANS / made.name)
+    names = [f"{stem}{ending}" for ending in (".cache", ".plan", ".json")]
+    with OwnFolder.made(folder / PLANS) as plans, OwnFolder(scratch / PLANS) as made:
+        for name in names:
+            plans.check_file(name)
+        for name in filter(made.holds, names):
+            made.move(name, plans)

@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image, ImageFile
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
-from batchcls.jpeg_markers import jpeg_header
+from batchcls import image_costs
+from batchcls.jpeg_markers import JpegHeader, jpeg_header
 from batchcls.records import FailureKind, Pixels
 
 _LARGEST_PIXEL_BYTES = 8
@@ -41,8 +42,6 @@ _MODES = frozenset(("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "Y
 _TOO_DEEP = "its colours are not stored in 8 bits each; convert it to 8-bit RGB"
 """Decoders scale 16 bits to 8 in ways that differ by up to 254 of 255: such a probability would mean nothing."""
 _OTHER_TIFF = "a TIFF of this layout, with compression {}, is not decoded; convert it to 8-bit RGB"
-_LONGEST_SIDE = 1_000_000
-"""No image to classify is longer, but a file of some kilobytes can be, and would take gigabytes to resample."""
 _WHOLE_SLIDE = "whole slides are not decoded; cut them into tiles"
 _SLIDE_ENDINGS = (".svs", ".ndpi")
 _NDPI_FORMAT_FLAG = 65420
@@ -53,9 +52,13 @@ _WEBP = 50001
 _MOST_TILE_PIXELS = 1 << 26
 """A small image can be stored as a part of a huge tile, which takes memory whole."""
 
+_SMALL_PIXELS, _BAND_PIXELS = 1 << 20, 1 << 18
 _MOST_SCANS = 1000
 """Thousands of scans of a few bytes each make libjpeg work for hours. The limit leaves room for what looks like one in
 a color profile, or in a film that a camera has appended. Source: https://cure53.de/pentest-report_libjpeg-turbo.pdf."""
+_USUAL_SCANS = 30
+_MOST_SCANNED_PIXELS = 6_000_000_000
+"""Of all scans together, unless there are few: ten seconds of work, counted so that a file has one row everywhere."""
 _USUAL_BMP = struct.pack("<IHI", 40, 24, 0)
 """Bytes of the header, bits a pixel, and no compression."""
 _END_MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
@@ -82,6 +85,8 @@ class Header:
     """The mark that its format ends with is missing, so decoding it is likely to fail."""
     plain_jpeg: bool
     """A whole JPEG of the usual kinds, of which libjpeg-turbo's own interface gives Pillow's pixels."""
+    decode_bytes: int
+    """The most that `decode`, or a decoder instead of it, takes in memory; its pixels included, the file not."""
 
 
 def largest_bytes(max_pixels: int) -> int:
@@ -100,16 +105,25 @@ def examine(name: str, data: bytes, max_pixels: int) -> Header:
     format_ = _format(data)
     jpeg = jpeg_header(data) if format_ == "JPEG" else None
     size = (jpeg.width, jpeg.height) if jpeg and jpeg.ordinary and jpeg.plain else _size_of_others(format_, data)
-    (width, height), reason = (size, "") if size else _by_pillow(format_, data)
+    if size:
+        (width, height), reason, cost = size, "", _usual_cost(format_, *size, jpeg)
+    else:
+        (width, height), reason, cost = _by_pillow(format_, data, jpeg)
     _check_size(width, height, max_pixels)
     if reason:
         raise RefusedError("unsupported", reason, width, height)
     if jpeg and jpeg.scans > _MOST_SCANS:
         told = f"it has {jpeg.scans:,} scans; a sound progressive JPEG has about ten"
         raise RefusedError("corrupt", told, width, height)
+    if jpeg and jpeg.scans > _USUAL_SCANS and jpeg.scans * width * height > _MOST_SCANNED_PIXELS:
+        told = (
+            f"its {jpeg.scans:,} scans of {width}x{height} pixels are more than {_MOST_SCANNED_PIXELS:,} pixels to go "
+            "over; a sound progressive JPEG has about ten scans"
+        )
+        raise RefusedError("corrupt", told, width, height)
     mark = _END_MARKS.get(format_)
-    suspect = mark is not None and mark not in data[-64:]
-    return Header(format_, width, height, suspect, jpeg is not None and jpeg.plain)
+    suspect = mark is not None and mark not in data[-64:] and (jpeg is None or jpeg.end is None)
+    return Header(format_, width, height, suspect, jpeg is not None and jpeg.plain, cost)
 
 
 def decode(data: bytes, header: Header) -> Pixels:
@@ -118,7 +132,23 @@ def decode(data: bytes, header: Header) -> Pixels:
         image.load()
         if image.size != (header.width, header.height):
             raise ValueError("its headers contradict one another")
+        return _rgb(image)
+
+
+def _rgb(image: Image.Image) -> Pixels:
+    """(H, W, 3) uint8; of a large image, no other copy is made as a whole."""
+    width, height = image.size
+    if width * height <= _SMALL_PIXELS:
         return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+    columns = min(width, _BAND_PIXELS)
+    rows = max(1, _BAND_PIXELS // columns)
+    pixels = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, rows):
+        for left in range(0, width, columns):
+            right, bottom = min(width, left + columns), min(height, top + rows)
+            part = image.crop((left, top, right, bottom))
+            pixels[top:bottom, left:right] = np.asarray(part if part.mode == "RGB" else part.convert("RGB"))
+    return pixels
 
 
 def _opened(format_: str, data: bytes) -> ImageFile.ImageFile:
@@ -130,12 +160,8 @@ def _opened(format_: str, data: bytes) -> ImageFile.ImageFile:
 def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width <= 0 or height <= 0:
         raise RefusedError("corrupt", f"its header says {width}x{height} pixels")
-    reason = ""
     if width * height > max_pixels:
         reason = f"{width}x{height} is {width * height:,} pixels; the limit is {max_pixels:,} (--max-pixels)"
-    elif max(width, height) > _LONGEST_SIDE:
-        reason = f"{width}x{height} has a side of more than {_LONGEST_SIDE:,} pixels"
-    if reason:
         raise RefusedError("too large", reason, *(side if side < 2**31 else None for side in (width, height)))
 
 
@@ -161,20 +187,39 @@ def _size_of_others(format_: str, data: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _by_pillow(format_: str, data: bytes) -> tuple[tuple[int, int], str]:
-    """Width and height, and why the image is not decoded all the same; empty if it is."""
+def _usual_cost(format_: str, width: int, height: int, jpeg: JpegHeader | None) -> int:
+    if format_ == "WEBP":
+        return image_costs.of_webp(width, height)
+    if jpeg:
+        return image_costs.of_jpeg(width, height, jpeg.components, jpeg.coefficients)
+    return image_costs.of_rgb(width, height)
+
+
+def _by_pillow(format_: str, data: bytes, jpeg: JpegHeader | None) -> tuple[tuple[int, int], str, int]:
+    """Width and height; why the image is not decoded all the same, empty if it is; and what decoding it takes."""
     try:
         image = _opened(format_, data)
-        return image.size, _unsupported(image, data)
+        return image.size, _unsupported(image, data), _cost(image, data, jpeg)
     except MemoryError:
         raise
     except Exception as error:  # whatever a plugin raises, it is of this one file
         reason = _unknown_tiff(data) if format_ == "TIFF" else ""
-        if format_ == "JPEG" and jpeg_header(data).depth > 8:
+        if jpeg and jpeg.depth > 8:
             reason = _TOO_DEEP
         if reason:
             raise RefusedError("unsupported", reason) from error
         raise RefusedError("corrupt", f"it begins as {format_}, but cannot be read as such") from error
+
+
+def _cost(image: ImageFile.ImageFile, data: bytes, jpeg: JpegHeader | None) -> int:
+    if jpeg:
+        channels = len(image.getbands())
+        unknown = float(channels)  # its frame is not where it should be
+        return image_costs.of_jpeg(*image.size, channels, jpeg.coefficients if jpeg.components else unknown)
+    if image.format == "JPEG2000":
+        size = _j2k_size(data)
+        return image_costs.of_jpeg2000(image, len(size.depths), size.tile_pixels)
+    return image_costs.of_others(image)
 
 
 def _unsupported(image: ImageFile.ImageFile, data: bytes) -> str:
@@ -192,7 +237,7 @@ def _unsupported(image: ImageFile.ImageFile, data: bytes) -> str:
             return f"its tiles have more than {_MOST_TILE_PIXELS:,} pixels; convert it to PNG"
     # Of a damaged fax, a TIFF of one bit, decoders give away what lay in memory before.
     fax = image.format == "TIFF" and image.mode == "1"
-    deep = image.mode[0] in "IF" or (image.format == "JPEG2000" and _j2k_depth(data) > 8)
+    deep = image.mode[0] in "IF" or (image.format == "JPEG2000" and max(_j2k_size(data).depths, default=0) > 8)
     deep |= image.format in ("PNG", "TIFF") and ";16" in str(image.tile)
     if image.format == "PPM" and isinstance(arguments, tuple):
         deep |= int(arguments[-1]) > 255
@@ -245,11 +290,17 @@ def _webp_size(data: bytes) -> tuple[int, int]:
     raise RefusedError("corrupt", "it begins as WEBP, but cannot be read as such")
 
 
-def _j2k_depth(data: bytes) -> int:
-    """The most bits of a JPEG 2000's components, as its codestream says.
+@dataclass(frozen=True, slots=True)
+class _J2kSize:
+    """What a JPEG 2000's codestream says of its size."""
 
-    Source: ITU-T T.800, A.5.1 (SIZ) and I.4 (boxes).
-    """
+    tile_pixels: int
+    depths: tuple[int, ...]
+    """Bits of each component."""
+
+
+def _j2k_size(data: bytes) -> _J2kSize:
+    """Source: ITU-T T.800, A.5.1 (SIZ) and I.4 (boxes)."""
     start = 0
     while data[start : start + 4] != b"\xff\x4f\xff\x51":  # SOC, then SIZ
         length, kind = struct.unpack_from(">I4s", data, start)
@@ -259,5 +310,7 @@ def _j2k_depth(data: bytes) -> int:
         if length < 8 and kind != b"jp2c":
             raise ValueError(f"a box of {length} bytes")
         start += 8 if kind == b"jp2c" else length
+    tile_width, tile_height = struct.unpack_from(">II", data, start + 24)
     (components,) = struct.unpack_from(">H", data, start + 40)
-    return 1 + max((depth & 0x7F for depth in data[start + 42 : start + 42 + 3 * components : 3]), default=0)
+    depths = data[start + 42 : start + 42 + 3 * components : 3]
+    return _J2kSize(tile_width * tile_height, tuple(1 + (depth & 0x7F) for depth in depths))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 _START_OF_SCAN, _END_OF_IMAGE, _APP0 = 0xDA, 0xD9, 0xE0
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -15,6 +16,10 @@ _USUAL_SAMPLING = (b"\x11", *(luma + b"\x11\x11" for luma in (b"\x11", b"\x21", 
 """Of grey; of 4:4:4, 4:2:2, 4:2:0, 4:4:0 and 4:1:1."""
 _IN_ONE_SCAN = np.isin(np.arange(256), [0x00, *range(0xD0, 0xD8), _END_OF_IMAGE])
 """(256,) True for what may follow a byte 0xFF in a sound scan: a stuffed zero, restarts, the image's end."""
+_AMONG_PIXELS = np.isin(np.arange(256), [0x00, *range(0xD0, 0xD8), 0xFF])
+"""(256,) True for what follows a byte 0xFF that is no segment's beginning."""
+_MOST_SEGMENTS = 1 << 16
+"""Many more than any image has; beyond them a file of nothing else would take long to walk through."""
 _IN_SCANS = _IN_ONE_SCAN | np.isin(np.arange(256), [0xC4, _START_OF_SCAN])
 _ALLOWED = {_BASELINE: _IN_ONE_SCAN, _EXTENDED: _IN_ONE_SCAN, _PROGRESSIVE: _IN_SCANS}
 
@@ -32,7 +37,12 @@ class JpegHeader:
     plain: bool
     """Whole, of a usual kind and without a foreign marker: every way to ask libjpeg-turbo gives the same pixels."""
     scans: int
-    """Scans, or what reads like the beginning of one."""
+    """Scans of the image, or, in a file that is no ordinary one, what reads like the beginning of one."""
+    end: int | None = None
+    """Of the image, which more may follow; None where it ends early, or is not found."""
+    components: int = 0
+    coefficients: float = 0.0
+    """How many a pixel libjpeg keeps until the last scan; 0 where there is but one scan, in which they are used up."""
 
 
 def jpeg_header(data: bytes) -> JpegHeader:
@@ -46,22 +56,65 @@ def jpeg_header(data: bytes) -> JpegHeader:
             ordinary = False
         position = end
     if not frame or data[position : position + 2] != b"\xff\xda":
-        return JpegHeader(0, 0, frame[3] if frame else 0, False, False, int(_markers(data, 0)[_START_OF_SCAN]))
-    markers = _markers(data, position + 2)
+        return JpegHeader(
+            0, 0, frame[3] if frame else 0, False, False, int(_counts(_after_0xff(data, 0)[1])[_START_OF_SCAN])
+        )
+    scans, ends_at, markers = _walked(data, position)
     allowed = _ALLOWED.get(frame[0])
     # Among the pixels any other marker is damage: libjpeg would end there, and DALI fill up with grey.
-    whole = allowed is not None and markers[_END_OF_IMAGE] > 0 and not markers[~allowed].any()
+    whole = allowed is not None and ends_at is not None and not markers[~allowed].any()
     return JpegHeader(
         width=int.from_bytes(frame[6:8], "big"),
         height=int.from_bytes(frame[4:6], "big"),
         depth=frame[3],
         ordinary=ordinary,
         plain=whole and frame[3] == 8 and frame[10::3] in _USUAL_SAMPLING,
-        scans=1 + int(markers[_START_OF_SCAN]),
+        scans=scans,
+        end=ends_at,
+        components=frame[8],
+        coefficients=_samples_a_pixel(frame) if frame[0] == _PROGRESSIVE or scans > 1 else 0.0,
     )
 
 
-def _markers(data: bytes, start: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """(256,) how often 0xFF stands before each byte, from ``start`` on; other threads can run meanwhile."""
-    values = np.frombuffer(data, np.uint8)[start:]
-    return np.bincount(values[np.flatnonzero(values[:-1] == 0xFF) + 1], minlength=256)
+def _samples_a_pixel(frame: bytes) -> float:
+    """Of all components together: 3 where each has all pixels, 1.5 of 4:2:0."""
+    sides = [(sampling >> 4, sampling & 15) for sampling in frame[10::3]]
+    across, down = (max((side[axis] for side in sides), default=0) for axis in (0, 1))
+    if not across * down:  # nothing that could be decoded
+        return float(len(sides))
+    return sum(horizontal * vertical for horizontal, vertical in sides) / (across * down)
+
+
+def _walked(data: bytes, start: int) -> tuple[int, int | None, npt.NDArray[np.int64]]:
+    """How many scans an image has whose first one begins at ``start``, where it ends, and its markers' counts.
+
+    What comes after the image is none of it: another picture, a film, or as many zeros as a file may have. One that
+    does not end has None, and all there is.
+    """
+    places, following = _after_0xff(data, start)
+    of_segments = places[~_AMONG_PIXELS[following]]
+    position, scans = start, 0
+    for _ in range(_MOST_SEGMENTS):
+        marker = data[position + 1]
+        if marker == _END_OF_IMAGE:
+            return scans, position + 2, _counts(following[1 : np.searchsorted(places, position)])
+        scans += marker == _START_OF_SCAN
+        behind = position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+        number = int(np.searchsorted(of_segments, behind))
+        if number == len(of_segments):
+            return scans, None, _counts(following[1:])
+        position = int(of_segments[number])
+    counts = _counts(following[1:])
+    return 1 + int(counts[_START_OF_SCAN]), None, counts
+
+
+def _after_0xff(data: bytes, start: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
+    """Where a byte 0xFF stands from ``start`` on, and what follows it; other threads can run meanwhile."""
+    values = np.frombuffer(data, np.uint8)
+    places = start + np.flatnonzero(values[start:-1] == 0xFF)
+    return places, values[places + 1]
+
+
+def _counts(values: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    """(256,) how often each byte is among ``values``."""
+    return np.bincount(values, minlength=256)

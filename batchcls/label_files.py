@@ -6,13 +6,13 @@ import json
 import os
 import re
 import reprlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from batchcls.errors import RecipeError
+from batchcls.regular_file import distinct, read_text
 
 POSITION_TO_NAME = ("idx_to_class", "id2label", "idx_to_label", "idx2label", "index_to_class", "names")
 """Keys, in lower case, of labels by position; or of a plain list."""
@@ -23,9 +23,12 @@ NAMES = ("class_names", "classes", "label_names", "labels", "classnames")
 KEYS = (*NAME_TO_POSITION, *POSITION_TO_NAME, *NAMES)
 
 _LARGEST_BYTES = 1 << 20
+_LONGEST = 300
+"""Characters of a list that is told."""
 _NUMBERED = re.compile(r"(\d+)(?:\s*[\s:;,=]|[.)]\s)\s*(\S.*)")
-_NUMBERED_AFTER = re.compile(r"(\S.*?)\s*[:;,=\t]\s*(\d+)")
-_ENDING_IN_NUMBER = re.compile(r"(\S.*?) +(\d+)")
+# Of a line that is read from its end: forwards, a line of blanks would take for ever.
+_NUMBERED_AFTER = re.compile(r"(\d+)(?:\s*[:;,=]|\s*\t)\s*(\S|\S.*\S)")
+_ENDING_IN_NUMBER = re.compile(r"(\d+) +(.*\S)")
 _POSITION_COLUMNS = ("", "index", "idx", "id", "class_id", "label_id", "class_idx", "class_index", "position", "number")
 _NAME_COLUMNS = ("name", "label", "class", "class_name", "label_name", "classname", "category")
 
@@ -42,9 +45,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
     """
     text = os.fspath(path)
     try:
-        if path.stat().st_size > _LARGEST_BYTES:
-            raise UnclearLabelsError(f"it has {path.stat().st_size:,} bytes")
-        return _parsed(path.suffix.lower(), path.read_text(encoding="utf-8-sig"))
+        return _parsed(path.suffix.lower(), read_text(path, _LARGEST_BYTES, "utf-8-sig"))
     except UnclearLabelsError as error:
         raise RecipeError(f"labels file {text!r} cannot be used: {error}") from error
     except UnicodeDecodeError as error:
@@ -97,7 +98,7 @@ def _parsed(suffix: str, text: str) -> tuple[str, ...]:
     if suffix in (".csv", ".tsv"):
         return _of_table(text)
     if suffix == ".json" or text.lstrip().startswith(("[", "{")):
-        return labels_from(json.loads(text, object_pairs_hook=_without_duplicates))
+        return labels_from(json.loads(text, object_pairs_hook=distinct))
     return _of_lines([line.strip() for line in text.split("\n") if line.strip()])
 
 
@@ -113,19 +114,13 @@ def _yaml(text: str) -> Any:
         """Makes nothing but text, lists and objects, and so leaves labels such as `No` as they are."""
 
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            _without_duplicates([(str(name.value), None) for name, _ in node.value])
+            distinct([(name.value, None) for name, _ in node.value if isinstance(name, yaml.ScalarNode)])
             return super().construct_mapping(node, deep)
 
     try:
         return yaml.load(text, Loader=Loader)  # noqa: S506
     except yaml.YAMLError as error:
         raise ValueError(f"it is no YAML: {error}") from error
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if twice := [name for name, times in Counter(name for name, _ in pairs).items() if times > 1]:
-        raise UnclearLabelsError(f"it names {', '.join(map(repr, twice[:4]))} more than once")
-    return dict(pairs)
 
 
 def _inner(values: Mapping[Any, Any]) -> dict[str, tuple[str, ...]]:
@@ -179,13 +174,13 @@ def _ordered(way: str, pairs: Sequence[tuple[str, str]]) -> dict[str, tuple[str,
 
 
 def _of_lines(lines: Sequence[str]) -> tuple[str, ...]:
-    before, after, ending = (
-        [found for line in lines if (found := pattern.fullmatch(line))]
-        for pattern in (_NUMBERED, _NUMBERED_AFTER, _ENDING_IN_NUMBER)
+    before = [(found[1], found[2]) for line in lines if (found := _NUMBERED.fullmatch(line))]
+    after, ending = (
+        [(found[1][::-1], found[2][::-1]) for line in lines if (found := pattern.fullmatch(line[::-1]))]
+        for pattern in (_NUMBERED_AFTER, _ENDING_IN_NUMBER)
     )
     if lines and len(lines) in (len(before), len(after)):
-        first = len(before) == len(lines)
-        pairs = [(found[1], found[2]) for found in before] if first else [(found[2], found[1]) for found in after]
+        pairs = before if len(before) == len(lines) else after
         if readings := _ordered("labels by position", pairs):
             return _one_way(readings | _ordered("positions by label", [(name, place) for place, name in pairs]))
         numbers = ", ".join(place for place, _ in pairs[:12]) + ", ..." * (len(pairs) > 12)
@@ -193,7 +188,7 @@ def _of_lines(lines: Sequence[str]) -> tuple[str, ...]:
             f"its lines are numbered {numbers}, not 0 to {len(pairs) - 1}, each once; number them so, or "
             "name the labels as a JSON list"
         )
-    readings = _ordered("", [(found[2], found[1]) for found in ending]) if len(ending) == len(lines) else {}
+    readings = _ordered("", ending) if len(ending) == len(lines) else {}
     if readings and len(set(readings[""])) == len(lines):  # else the numbers are all that tells the labels apart
         return readings[""]
     return tuple(lines)
@@ -211,7 +206,7 @@ def _of_table(text: str) -> tuple[str, ...]:
     names = [name.lower() for name in rows[0]]
     if any(name in (*_POSITION_COLUMNS, *_NAME_COLUMNS) for name in names):
         if len(set(names)) != len(names):
-            raise UnclearLabelsError(f"its columns {names} are not different from one another")
+            raise UnclearLabelsError(f"its columns {str(names)[:_LONGEST]} are not different from one another")
         return _of_rows([dict(zip(names, row, strict=True)) for row in rows[1:]])
     if 1 in (len(rows), len(names)):
         return tuple(chain.from_iterable(rows))
@@ -227,15 +222,19 @@ def _positions(rows: Sequence[Mapping[str, str]]) -> list[str]:
 
 def _of_rows(rows: Sequence[Mapping[str, str]]) -> tuple[str, ...]:
     """Labels from a table with a column of positions and one of labels, or one of labels alone."""
+    if rows and len(rows) * len(rows[0]) > _LARGEST_BYTES:
+        raise UnclearLabelsError(
+            f"it is a table of {len(rows):,} rows and {len(rows[0]):,} columns, most of them empty"
+        )
     columns = {name: [row.get(name, "") for row in rows] for name in rows[0]} if rows else {}
     positions = _chosen(_positions(rows), _POSITION_COLUMNS)
-    names = _chosen([name for name in columns if name not in positions or len(positions) > 1], _NAME_COLUMNS)
+    names = _chosen([name for name in columns if [name] != positions], _NAME_COLUMNS)
     if len(names) == 1 and len(columns) == 1:
         return tuple(columns[names[0]])
     if len(positions) != 1 or len(names) != 1:
         raise UnclearLabelsError(
-            f"of its columns {list(columns)} one must hold the positions 0 to {len(rows) - 1}, each once, and one the "
-            "labels: name them index and label"
+            f"of its columns {str(list(columns))[:_LONGEST]} one must hold the positions 0 to {len(rows) - 1}, "
+            "each once, and one the labels: name them index and label"
         )
     (labels,) = _ordered("", list(zip(columns[positions[0]], columns[names[0]], strict=True))).values()
     return labels

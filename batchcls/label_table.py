@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from batchcls.errors import LabelsError
 from batchcls.json_lines import read_json_lines
+from batchcls.regular_file import IrregularError, open_regular
 from batchcls.table_size import check_memory, check_unfolded
 
 COLUMNS = ("path", "label", "group", "split")
@@ -59,10 +60,11 @@ def read_label_table(path: Path) -> tuple[pa.Table, list[str]]:
     """
     notes: list[str] = []
     try:
-        if (size := path.stat().st_size) > _LARGEST_BYTES:
+        stream, status = open_regular(path)
+        with stream:
+            head = stream.read(_LONGEST_HEADER)
+        if (size := status.st_size) > _LARGEST_BYTES:
             raise LabelsError(f"{str(path)!r} is too large for a table of labels: {size:,} of {_LARGEST_BYTES:,} bytes")
-        with path.open("rb") as stream:
-            head = stream.read(len(max(_NO_TABLE, key=len)))
         for mark, why in _NO_TABLE.items():
             if head.startswith(mark):
                 raise LabelsError(f"{str(path)!r} {why}")
@@ -72,10 +74,11 @@ def read_label_table(path: Path) -> tuple[pa.Table, list[str]]:
         elif path.suffix.lower() in _JSON_LINES:
             table = read_json_lines(path)
         else:
+            _encoding(head)
             text, notes = _utf8(path)
             table = _read_csv(text)
         return _plain(table, path), notes
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except (pa.ArrowException, OSError, ValueError, IrregularError) as error:
         mend = (
             ""
             if path.suffix.lower() in (".parquet", *_JSON_LINES)
@@ -90,14 +93,9 @@ def _utf8(path: Path) -> tuple[bytes, list[str]]:
     raw = path.read_bytes()
     cells = sum(raw.count(mark) for mark in _CELL_ENDS)
     check_memory(path, _TEXT_EXPANSION * len(raw) + _CELL_BYTES * cells)
-    for mark, encoding in _MARKS.items():
-        if raw.startswith(mark):
-            return raw[len(mark) :].decode(encoding).encode(), []
-    for start, encoding in enumerate(("utf-16-be", "utf-16-le")):
-        if (high := raw[:_HEADER_UTF16][start::2]) and not any(high):
-            return raw.decode(encoding).encode(), []
-    if b"\0" in raw:
-        raise UnicodeError("it holds bytes that are no text")
+    mark, encoding = _encoding(raw)
+    if encoding:
+        return raw[len(mark) :].decode(encoding).encode(), []
     try:
         raw.decode()
         return raw, []
@@ -111,6 +109,20 @@ def _utf8(path: Path) -> tuple[bytes, list[str]]:
             f"{str(path)!r} is not UTF-8 and was read as Windows-1252: make sure that {word!r} is what it should say, "
             "or save it as UTF-8."
         ]
+
+
+def _encoding(raw: bytes) -> tuple[bytes, str]:
+    """The mark that a text begins with, and the encoding of the marked; both empty of bytes without zeros."""
+    for mark, encoding in _MARKS.items():
+        if raw.startswith(mark):
+            return mark, encoding
+    halves = [raw[:_HEADER_UTF16][start::2] for start in (0, 1)]
+    for half, other, encoding in ((halves[0], halves[1], "utf-16-be"), (halves[1], halves[0], "utf-16-le")):
+        if half and not any(half) and any(other):
+            return b"", encoding
+    if b"\0" in raw:
+        raise UnicodeError("it holds bytes that are no text")
+    return b"", ""
 
 
 def _read_csv(text: bytes) -> pa.Table:

@@ -1,6 +1,5 @@
 """Images and what people say they are: class folders, or a table of paths and labels."""
 
-import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from batchcls.errors import LabelsError
 from batchcls.file_names import printable
 from batchcls.folder_names import PARTS_CALLED
 from batchcls.label_table import COLUMNS, read_label_table
+from batchcls.path_groups import path_groups
 
 _SHOWN = 3
 _LONGEST = 300
@@ -64,7 +64,7 @@ class Labelled:
                 "or be a table with a row for each image"
             )
         if group_by and group_by not in columns:
-            groups = _groups(labelled.table["path"], group_by)
+            groups = path_groups(labelled.table["path"], group_by)
             labelled = replace(labelled, table=_with_group(labelled.table, groups))
         return labelled
 
@@ -143,23 +143,6 @@ def _checked(table: pa.Table, path: Path) -> pa.Table:
         parts = names[1].take(pc.index_in(split, names[0]))
         table = table.set_column(table.schema.get_field_index("split"), "split", parts)
     return table
-
-
-def _groups(paths: pa.ChunkedArray, pattern: str) -> pa.Array:
-    try:
-        expression = re.compile(pattern)
-    except re.error as error:
-        raise LabelsError(f"--group-by {pattern!r} is neither a column nor a regular expression: {error}") from error
-    listed = paths.to_pylist()
-    matches = [expression.search(path) for path in listed]
-    if without := [path for path, match in zip(listed, matches, strict=True) if match is None]:
-        raise LabelsError(
-            f"--group-by {pattern!r} finds nothing in {len(without):,} of {len(listed):,} paths{_examples(without)}"
-        )
-    found = [match[1] if expression.groups else match[0] for match in matches if match]
-    if any(group is None for group in found):
-        raise LabelsError(f"the first group of --group-by {pattern!r} does not take part in every match")
-    return pa.array(found, pa.string())
 
 
 def _examples(values: pa.Array | Sequence[str]) -> str:

@@ -13,6 +13,8 @@ from batchcls.errors import EngineError, RecipeError
 from batchcls.probes import CANDIDATES, WHOLE, Mixture
 from batchcls.recipe import Recipe
 from batchcls.records import EngineInfo, Preprocess
+from batchcls.regular_file import read_json
+from batchcls.storage.atomic import write_whole
 
 MANIFEST = "engine.json"
 ONNX = "model.onnx"
@@ -88,9 +90,7 @@ class Manifest:
         if not path.is_file():
             raise EngineError(f"{str(folder)!r} holds no {MANIFEST}, so it is no engine; run: batchcls build --help")
         try:
-            if path.stat().st_size > _LARGEST_MANIFEST_BYTES:
-                raise ValueError(f"it is {path.stat().st_size:,} bytes long")
-            return cls._parse(json.loads(path.read_text(encoding="utf-8")))
+            return cls._parse(read_json(path, _LARGEST_MANIFEST_BYTES))
         except (OSError, ValueError, KeyError, TypeError, OverflowError, RecipeError, RecursionError) as error:
             raise EngineError(f"{str(path)!r} cannot be read: {error}; build the engine again") from error
 
@@ -150,7 +150,7 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         text = json.dumps({"format": FORMAT, **asdict(self)}, indent=2, ensure_ascii=False)
-        (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+        write_whole(folder / MANIFEST, f"{text}\n".encode())
 
 
 def _logits(values: Mapping[str, Any], name: str, classes: int) -> tuple[tuple[float, ...], ...]:

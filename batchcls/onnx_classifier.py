@@ -1,5 +1,6 @@
 """Somebody's ONNX classifier becomes one that eats pixels and answers logits."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from batchcls.errors import CheckpointError
 from batchcls.onnx_answers import Answers, typical_images
+from batchcls.onnx_graphs import check_external_data, check_loops
 from batchcls.onnx_input import input_warning
 from batchcls.onnx_outputs import Judgement
 from batchcls.onnx_session import Outputs
-from batchcls.records import Logits, NormalisedImages, Preprocess
+from batchcls.onnx_trial import try_out
+from batchcls.records import LARGEST_SIDE_PX, Logits, NormalisedImages, Preprocess
+from batchcls.regular_file import check_regular
 
 _FLOATS: dict[int, str] = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16"}
 _ANSWERS = (*_FLOATS, TensorProto.DOUBLE, TensorProto.BFLOAT16, TensorProto.UNDEFINED)
@@ -72,19 +76,28 @@ def load_classifier(
     layout = _layout(path, shape, layout)
     height, width = shape[2:] if layout == "NCHW" else shape[1:3]
     size_px = (height, width) if height and width else None
+    if size_px and max(size_px) > LARGEST_SIDE_PX:
+        raise CheckpointError(
+            f"{str(path)!r} takes images of {height} x {width} pixels; {LARGEST_SIDE_PX} are the most"
+        )
     weights_type = next((item.data_type for item in model.graph.initializer if item.data_type in _FLOATS), element)
     precision = _FLOATS.get(weights_type, "fp32")
     normalises = element == TensorProto.UINT8
     images = typical_images(size_px or preprocess.size_px, preprocess, plain=normalises)
+    try_out(path, model, layout, size_px or preprocess.size_px)
     answers = Answers.tried(path, model, layout, images, outputs, precision)
     return OnnxClassifier(answers.model, layout, size_px, precision, answers.judgement, normalises, answers.own)
 
 
 def _read(path: Path) -> onnx.ModelProto:
     try:
+        check_regular(path)
         if path.stat().st_size > _LARGEST_BYTES:
             raise CheckpointError(f"{str(path)!r} is larger than ONNX allows in one file")
-        model = onnx.load(path)
+        model = onnx.load(path, load_external_data=False)
+        check_loops(path, model)
+        check_external_data(path.parent, model)
+        onnx.load_external_data_for_model(model, os.fspath(path.parent))
         onnx.checker.check_model(model)
         return onnx.compose.add_prefix(model, "network/")  # so that no name of ours is taken
     except (DecodeError, onnx.checker.ValidationError, ValueError, OSError, RuntimeError) as error:

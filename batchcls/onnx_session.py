@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import numpy as np
@@ -26,16 +27,22 @@ _FAILURES = (
 """ONNX Runtime's exceptions have no base of their own."""
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
 _SHOWN_REASON = 400
+ANSWER_TIMEOUT_S = 300.0
+"""After which a network that answers some small images is taken to loop for ever."""
 
 
-def runner(path: Path, model: onnx.ModelProto, layout: str) -> Callable[[NormalisedImages], Outputs]:
+def runner(
+    path: Path, model: onnx.ModelProto, layout: str, timeout_s: float = ANSWER_TIMEOUT_S
+) -> Callable[[NormalisedImages], Outputs]:
     """How ``model``, read from ``path``, answers: one image at a time, whatever batch it was exported for.
 
     Args:
         layout: ``NCHW`` or ``NHWC``, of its input; one of uint8 is given 0..255.
+        timeout_s: Seconds for the images of one call, some tens at most.
 
     Raises:
-        CheckpointError: Also when called: If ONNX Runtime cannot run it, or it answers with more than one axis.
+        CheckpointError: Also when called: If ONNX Runtime cannot run it, it answers with more than one axis, or not in
+            time.
     """
     options = ort.SessionOptions()
     options.log_severity_level = 4
@@ -49,12 +56,24 @@ def runner(path: Path, model: onnx.ModelProto, layout: str) -> Callable[[Normali
     batch = given.shape[0] if isinstance(given.shape[0], int) and given.shape[0] > 0 else 1
 
     def answer(images: NormalisedImages) -> Outputs:
+        run = ort.RunOptions()
+        watchdog = Timer(timeout_s, setattr, (run, "terminate", True))
+        watchdog.daemon = True
+        watchdog.start()
         try:
             values = [
-                session.run(None, {name: np.repeat(image[None], batch, 0)})[0] for image in as_fed(images, layout, kind)
+                session.run(None, {name: np.repeat(image[None], batch, 0)}, run)[0]
+                for image in as_fed(images, layout, kind)
             ]
         except _FAILURES as error:
+            if run.terminate:
+                told = (
+                    f"{str(path)!r} has not answered {len(images)} images in {timeout_s:g} s; export it without loops"
+                )
+                raise CheckpointError(told) from error
             raise _failure(path, error) from error
+        finally:
+            watchdog.cancel()
         return np.stack([_of_one(path, value, batch) for value in values])
 
     return answer

@@ -1,32 +1,29 @@
 """Predictions become Parquet: parts while running, one file when whole, resume in between."""
 
-import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from batchcls.errors import OutputError
-from batchcls.file_names import printable
-from batchcls.partial import Partial
+from batchcls.done_slides import DoneSlides, in_order
+from batchcls.file_names import original, printable
+from batchcls.partial import Partial, clear_left_over
 from batchcls.records import METADATA_KEY, Scored, Slide
+from batchcls.standing import Standing, worth_again
 
 _PART_ROWS = 16_384
 _PART_SECONDS = 10.0
 """A kill costs the part that is open: at most so many rows, or what so many seconds decoded."""
 _GROUP_ROWS = 32_768
-_LOOKUP_SLIDES = 1024
 
 
 def schema(classes: int) -> pa.Schema:
@@ -40,6 +37,8 @@ def schema(classes: int) -> pa.Schema:
             ("probabilities", pa.list_(pa.float32(), classes)),
             ("width", pa.int32()),
             ("height", pa.int32()),
+            ("size_bytes", pa.int64()),
+            ("modified", pa.timestamp("us", "UTC")),
             ("error", pa.string()),
         ]
     )
@@ -55,67 +54,95 @@ class Counts:
     """By kind: what stands before the colon."""
 
 
-class ParquetOutput:
-    """One run's rows on their way to ``path``; everything that is done stands in ``path``.partial until it is whole.
+def open_output(
+    path: Path,
+    *,
+    roots: Sequence[str],
+    labels: Sequence[str],
+    identity: Mapping[str, Any],
+    limits: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> "ParquetOutput | Standing":
+    """Where a run's rows go; or the whole file, where such a run has nothing to do any more.
 
-    Rows may come in any order; the file has them in the order of ``roots`` and then of path.
+    A whole file with rows that are worth doing again stays until the new one is whole, which has its other rows.
 
     Args:
         roots: Every `Slide.root` that may come.
         labels: The engine's, by position.
         identity: What must be the same for two runs to share one file; JSON values.
+        limits: What may be otherwise in another run of the same identity, which then does again what it had refused.
         overwrite: Whether an existing ``path`` may be replaced, which happens when the new one is whole.
 
     Raises:
         OutputError: If ``path`` exists, another run is writing it, or what an earlier run left is of another identity.
     """
+    limits, as_json = dict(limits or {}), json.loads(json.dumps(identity))
+    standing = None if overwrite else Standing.of(path, schema(len(labels)), as_json)
+    if standing and standing.is_settled(limits):
+        clear_left_over(path)
+        return standing
+    partial = Partial(path, _part_schema(len(labels)), identity, limits=limits)
+    try:
+        if not overwrite:  # another run may have finished while this one waited for it
+            standing = Standing.of(path, schema(len(labels)), as_json)
+        if standing and standing.is_settled(limits) and not partial.begun:
+            partial.discard()
+            partial.close()
+            return standing
+        return ParquetOutput(partial, roots, labels, limits, standing)
+    except BaseException:
+        partial.close()
+        raise
+
+
+class ParquetOutput:
+    """One run's rows on their way to a file; everything that is done stands in `Partial` until it is whole.
+
+    Rows may come in any order; the file has them in the order of ``roots`` and then of path.
+
+    Args:
+        partial: Given back by `close`.
+        roots: As of `open_output`, like ``labels`` and ``limits``.
+        standing: The whole file whose other rows are taken over.
+
+    Raises:
+        OutputError: If what is there cannot be read, or the disk refuses.
+    """
 
     def __init__(
         self,
-        path: Path,
-        *,
+        partial: Partial,
         roots: Sequence[str],
         labels: Sequence[str],
-        identity: Mapping[str, Any],
-        overwrite: bool = False,
+        limits: Mapping[str, Any],
+        standing: Standing | None = None,
     ) -> None:
-        if os.path.exists(path) and not overwrite:
-            raise OutputError(f"{str(path)!r} exists; choose another --out, or replace it with --overwrite")
+        self._partial = partial
         self._roots = {root: position for position, root in enumerate(roots)}
         self._labels = tuple(labels)
-        # Parts hold root and label as positions in lists that the whole run shares.
-        final = schema(len(labels))
-        codes = [field.with_type(pa.int32()) if pa.types.is_dictionary(field.type) else field for field in final]
-        self._part_schema = pa.schema(codes)
-        self._partial = Partial(path, self._part_schema, identity)
+        self._limits = limits
+        self._part_schema = _part_schema(len(labels))
+        changed = partial.changed_limits
+        partial.drop(lambda rows: worth_again(rows["error"], changed))
+        again = self._taken_over(standing) if standing else self._keys.empty_table()
+        rows = partial.table().select(self._keys.names)
+        self.resumed_rows = len(rows)
+        """Rows that an earlier run left."""
+        # Done again whether they are listed or not, so that no row is lost.
+        self._again = list(DoneSlides(rows, self._roots).missing(self._slides(again))) if len(again) else []
+        self._known = DoneSlides(pa.concat_tables([rows, again]), self._roots)
         self._open_rows: list[pa.RecordBatch] = []
         self._opened = monotonic()
-        try:
-            self._done = self._digests()
-        except OutputError:
-            self.close()
-            raise
 
     @property
     def started(self) -> str:
         """When the first of the runs that share this output started; UTC, ISO 8601."""
         return self._partial.started
 
-    @property
-    def resumed_rows(self) -> int:
-        """Rows that an earlier run left."""
-        return len(self._done)
-
     def missing(self, slides: Iterable[Slide]) -> Iterator[Slide]:
-        """Those of ``slides`` that have no row yet."""
-        slides = iter(slides)
-        if not len(self._done):
-            yield from slides
-        while chunk := list(islice(slides, _LOOKUP_SLIDES)):
-            wanted = np.array([_digest(self._roots[slide.root], printable(slide.path)) for slide in chunk], "V16")
-            places = np.searchsorted(self._done.view("S16"), wanted.view("S16")).clip(max=len(self._done) - 1)
-            known = self._done[places] == wanted
-            yield from (slide for slide, is_known in zip(chunk, known, strict=True) if not is_known)
+        """Those of ``slides`` that have no row yet, after those that are to be done again."""
+        return chain(self._again, self._known.missing(slides))
 
     def write(self, scored: Scored) -> None:
         """Add one row for each file of ``scored``.
@@ -124,8 +151,12 @@ class ParquetOutput:
             OutputError: If the disk refuses; every part written before stays.
         """
         self._open_rows.append(self._rows(scored))
-        rows = sum(len(part) for part in self._open_rows)
-        if rows >= _PART_ROWS or monotonic() - self._opened >= _PART_SECONDS:
+        if sum(len(part) for part in self._open_rows) >= _PART_ROWS:
+            self.flush()
+
+    def flush_if_due(self) -> None:
+        """Bring the rows to the disk that have waited for some seconds; to be called from time to time."""
+        if monotonic() - self._opened >= _PART_SECONDS:
             self.flush()
 
     def flush(self) -> None:
@@ -150,16 +181,10 @@ class ParquetOutput:
             OutputError: If the disk refuses; the parts stay.
         """
         self.flush()
-        table = self._partial.table()
-        order = pc.sort_indices(table, [("root", "ascending"), ("path", "ascending")])
-        final = schema(len(self._labels)).with_metadata({METADATA_KEY: json.dumps(metadata)})
-        with (
-            self._partial.refusals(),
-            self._partial.whole.open("wb") as whole,
-            pq.ParquetWriter(whole, final, compression="zstd") as writer,
-        ):
-            for start in range(0, len(table), _GROUP_ROWS):
-                rows = table.take(order[start : start + _GROUP_ROWS])
+        said = {**metadata, "identity": self._partial.identity, "limits": self._limits}
+        final = schema(len(self._labels)).with_metadata({METADATA_KEY: json.dumps(said)})
+        with self._partial.whole() as whole, pq.ParquetWriter(whole, final, compression="zstd") as writer:
+            for rows in in_order(self._partial.table(), _GROUP_ROWS):
                 writer.write_table(self._decoded(rows).cast(final), row_group_size=_GROUP_ROWS)
         self._partial.finish()
 
@@ -171,12 +196,20 @@ class ParquetOutput:
         """Let another run have the output; what is done stays."""
         self._partial.close()
 
-    def _digests(self) -> npt.NDArray[np.void]:
-        """One for each row that is done, sorted."""
-        table = self._partial.table().select(["root", "path"])
-        columns = ((column.to_pylist() for column in batch.columns) for batch in table.to_batches())
-        rows = (row for root_and_path in columns for row in zip(*root_and_path, strict=True))
-        return np.sort(np.fromiter((_digest(*row) for row in rows), "S16", count=len(table))).view("V16")
+    def _taken_over(self, standing: Standing) -> pa.Table:
+        """Make the good rows of ``standing`` the first part; root and path of those that may have to be done again."""
+        changed = standing.other_limits(self._limits)
+        if not self._partial.begun:
+            batches = map(self._coded, standing.batches())
+            self._partial.append(batch.filter(pc.invert(worth_again(batch["error"], changed))) for batch in batches)
+        batches = map(self._coded, standing.batches(["root", "path", "error"]))
+        again = [batch.filter(worth_again(batch["error"], self._limits.keys())) for batch in batches]
+        return pa.concat_tables([self._keys.empty_table(), pa.Table.from_batches(again).select(self._keys.names)])
+
+    def _slides(self, rows: pa.Table) -> Iterator[Slide]:
+        roots = list(self._roots)
+        for row in rows.to_pylist():
+            yield Slide(roots[row["root"]], original(row["path"]))
 
     def _rows(self, scored: Scored) -> pa.RecordBatch:
         predictions = scored.predictions
@@ -197,23 +230,46 @@ class ParquetOutput:
             ),
             pa.array([width for width, _ in sizes], pa.int32()),
             pa.array([height for _, height in sizes], pa.int32()),
+            pa.array([slide.size_bytes for slide in slides], pa.int64()),
+            pa.array([_microseconds(slide.modified_ns) for slide in slides], pa.timestamp("us", "UTC")),
             pa.array([None] * decoded + [failure.text for failure in scored.failures], pa.string()),
         ]
         return pa.RecordBatch.from_arrays(columns, schema=self._part_schema)
 
     def _decoded(self, rows: pa.Table) -> pa.Table:
         """``rows`` with root and label as the words that they stand for."""
-        names = {"root": [printable(root) for root in self._roots], "label": self._labels}
-        for name, words in names.items():
+        for name, words in self._words.items():
             codes = rows[name].combine_chunks()
             words_of = pa.DictionaryArray.from_arrays(codes, pa.array(words, pa.string()))
             rows = rows.set_column(rows.schema.get_field_index(name), name, words_of)
         return rows
 
+    def _coded(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        """What `_decoded` was made of."""
+        for name in self._words.keys() & set(rows.schema.names):
+            words = self._words[name]
+            codes = pc.index_in(rows[name].cast(pa.string()), pa.array(words, pa.string()))
+            rows = rows.set_column(rows.schema.get_field_index(name), name, codes)
+        return rows.cast(pa.schema([self._part_schema.field(name) for name in rows.schema.names]))
 
-def _digest(root: int, path: str) -> bytes:
-    """16 bytes that no other root and path have."""
-    return hashlib.blake2b(f"{root}\0{path}".encode(), digest_size=16).digest()
+    @property
+    def _keys(self) -> pa.Schema:
+        """What tells a slide's row from all others."""
+        return pa.schema([self._part_schema.field(name) for name in ("root", "path")])
+
+    @property
+    def _words(self) -> dict[str, list[str]]:
+        return {"root": [printable(root) for root in self._roots], "label": list(self._labels)}
+
+
+def _part_schema(classes: int) -> pa.Schema:
+    """That of a part, which holds root and label as positions in lists that the whole run shares."""
+    final = schema(classes)
+    return pa.schema([field.with_type(pa.int32()) if pa.types.is_dictionary(field.type) else field for field in final])
+
+
+def _microseconds(nanoseconds: int | None) -> int | None:
+    return None if nanoseconds is None else nanoseconds // 1000
 
 
 def _counted(values: pa.ChunkedArray) -> dict[Any, int]:

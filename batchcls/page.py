@@ -1,16 +1,14 @@
 """Values become one HTML page that needs nothing beside itself."""
 
 import hashlib
-import os
 import secrets
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from batchcls import __version__
-from batchcls.errors import writing
+from batchcls.storage.atomic import write_whole, writing
 
 
 def page(name: str, **values: Any) -> str:
@@ -37,14 +35,8 @@ def write_page(out: Path, text: str) -> None:
     """Leave ``out`` with this content, or untouched.
 
     Raises:
-        OutputError: If the disk refuses.
+        OutputError: If the disk refuses, or what stands there is no file.
     """
-    unfinished = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        with writing(out):
-            out.parent.mkdir(parents=True, exist_ok=True)
-            unfinished.write_bytes(text.encode(errors="backslashreplace"))  # names may be no UTF-8
-            unfinished.replace(out)
-    finally:
-        with suppress(OSError):
-            unfinished.unlink()
+    with writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(out, text.encode(errors="backslashreplace"))  # names may be no UTF-8

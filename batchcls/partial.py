@@ -2,168 +2,303 @@
 
 import fcntl
 import json
+import mmap
 import os
+import re
 import shlex
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from time import monotonic, sleep
+from typing import Any, BinaryIO
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from batchcls.errors import OutputError
+from batchcls.storage.atomic import check_replaceable_file
+from batchcls.storage.own_folder import OwnFolder
+
+_LOCK, _NOTE, _WHOLE = "lock", "run.json", "whole.parquet"
+_FINISHED = "finished"
+"""Stands from just before the whole file moves to its place until the parts are gone."""
+_LAST = (_NOTE, _FINISHED, _LOCK)
+"""What is removed after all parts, in this order, so that a kill in between leaves none whose run nobody knows."""
+_PART = re.compile(r"part-(\d{6,})\.arrow")
+_PATIENCE_S, _POLL_S = 5.0, 0.05
+"""A lock may be held by what a kill has left, which takes a moment to end."""
+_LARGEST_NOTE_BYTES = 64 << 20
 
 
 class Partial:
     """``path``.partial, held by this process alone from construction until `close`.
 
     Attributes:
-        folder: It; other files may stand there too, until `finish` drops them.
+        folder: Its path.
+        own: The folder itself.
+        identity: As it stands in JSON.
         started: When the first of the runs that share this output started; UTC, ISO 8601.
 
     Args:
         path: The output, which takes its place by `finish`.
         part_schema: Of the rows that `append` takes.
         identity: What must be the same for two runs to share one output; JSON values.
+        limits: What two runs may have otherwise, and what rows depend on nevertheless; JSON values.
+        others: Names of files that stand there too, until `finish` drops them.
 
     Raises:
-        OutputError: If another run holds it, or what an earlier run left is of another identity.
+        OutputError: If another run holds it, what an earlier run left is of another identity, or something there is
+            not ours.
     """
 
-    def __init__(self, path: Path, part_schema: pa.Schema, identity: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        part_schema: pa.Schema,
+        identity: Mapping[str, Any],
+        *,
+        limits: Mapping[str, Any] | None = None,
+        others: Iterable[str] = (),
+    ) -> None:
         self._path = path
-        self.folder = path.with_name(path.name + ".partial")
+        self.folder = partial_folder(path)
         self._part_schema = part_schema
+        self.identity: dict[str, Any] = json.loads(json.dumps(identity))
+        self._limits = dict(limits or {})
+        self._ours = _Names(others)
         with self.refusals():
-            self._lock = self._locked()
+            check_replaceable_file(path)
+            self.own, self._lock = _locked(path, self._ours)
         try:
             with self.refusals():
-                self.started = self._agree(json.loads(json.dumps(identity)))
-                self._parts = sorted(self.folder.glob("part-*.arrow"))
-        except OutputError:
+                self.started, self._earlier_limits = self._agree()
+                self._parts = [name for name in self.own.names() if _PART.fullmatch(name)]
+        except BaseException:
             self.close()
             raise
 
     @property
-    def whole(self) -> Path:
-        """Where to write the output, whole, before `finish`."""
-        return self.folder / "whole.parquet"
+    def begun(self) -> bool:
+        """Whether any part is there."""
+        return bool(self._parts)
 
-    def append(self, rows: list[pa.RecordBatch]) -> None:
+    @property
+    def changed_limits(self) -> frozenset[str]:
+        """Which limits were others in the runs before."""
+        return frozenset(key for key, value in self._limits.items() if self._earlier_limits.get(key) != value)
+
+    def append(self, rows: Iterable[pa.RecordBatch]) -> None:
         """Bring ``rows`` to the disk as one more part, whole or not at all.
 
         Raises:
             OutputError: If the disk refuses; every part before stays.
         """
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_file(sink, self._part_schema) as writer:
-            for batch in rows:
-                writer.write_batch(batch)
-        number = int(self._parts[-1].stem.removeprefix("part-")) + 1 if self._parts else 0
-        part = self.folder / f"part-{number:06d}.arrow"
-        with self.refusals():
-            _write_whole(part, sink.getvalue())
+        last = _PART.fullmatch(self._parts[-1]) if self._parts else None
+        part = f"part-{int(last[1]) + 1 if last else 0:06d}.arrow"
+        self._write(part, rows)
         self._parts.append(part)
+
+    def drop(self, dropped: Callable[[pa.Table], pa.Array]) -> None:
+        """Take rows out of the parts; from then on ``limits`` are those that all of their rows were made with.
+
+        Args:
+            dropped: Says of each row of a table whether it goes.
+
+        Raises:
+            OutputError: If the disk refuses; each part is as it was, or without those rows.
+        """
+        for part in self._parts:
+            table = self._read(part)
+            gone = dropped(table)
+            if pc.any(gone).as_py():
+                self._write(part, table.filter(pc.invert(gone)).to_batches())
+        if self.changed_limits:
+            with self.refusals():
+                self._note()
+            self._earlier_limits = self._limits
 
     def table(self) -> pa.Table:
         """Every row of every part, mapped from the disk rather than read."""
-        try:
-            tables = [pa.ipc.open_file(pa.memory_map(os.fsencode(part))).read_all() for part in self._parts]
-            return pa.concat_tables([self._part_schema.empty_table(), *tables])
-        except (pa.ArrowException, OSError) as error:
-            raise OutputError(
-                f"{str(self.folder)!r} cannot be read: {error}; start over: {self._start_over}"
-            ) from error
+        return pa.concat_tables([self._part_schema.empty_table(), *map(self._read, self._parts)])
+
+    @contextmanager
+    def whole(self) -> Iterator[BinaryIO]:
+        """A stream for the whole output, before `finish`."""
+        with self.refusals(), self.own.writing(_WHOLE) as stream:
+            yield stream
 
     def finish(self) -> None:
         """Put `whole` in its place and drop the parts."""
         with self.refusals():
-            _sync(self.whole)
-            self._finished.touch()
-            self.whole.replace(self._path)
-            _sync(self._path.parent)
+            self.own.mark(_FINISHED)
+            self.own.move_out(_WHOLE, self._path)
             self.discard()
 
     def discard(self) -> None:
         """Forget everything that is not in its place yet."""
-        for path in self.folder.iterdir():
-            if path not in (self._finished, self._lock_file):
-                path.unlink()
-        # Last, so that a kill in between leaves no part that a later run could take for its own.
-        self._finished.unlink(missing_ok=True)
-        self._lock_file.unlink()
-        self.folder.rmdir()
+        with self.refusals():
+            self.own.clear(self._ours, last=_LAST)
 
     def close(self) -> None:
         """Let another run have the output; what is done stays."""
         os.close(self._lock)
+        self.own.close()
 
-    @contextmanager
-    def refusals(self) -> Iterator[None]:
+    def refusals(self) -> AbstractContextManager[None]:
         """Turns what the operating system refuses into an error that says what is safe and how to go on."""
-        try:
-            yield
-        except OSError as error:
-            reason = error.strerror or str(error)
-            mend = "choose another --out"
-            if os.path.isdir(self.folder):
-                mend = "every finished part is kept there: mend that, then run the same command again"
-            raise OutputError(f"cannot write {str(self.folder)!r}: {reason}; {mend}") from error
+        return _refusals(self.folder)
 
     @property
     def _start_over(self) -> str:
         return f"rm -r {shlex.quote(str(self.folder))}"
 
-    @property
-    def _finished(self) -> Path:
-        """Stands from just before the whole file moves to its place until the parts are gone."""
-        return self.folder / "finished"
-
-    @property
-    def _lock_file(self) -> Path:
-        return self.folder / "lock"
-
-    def _locked(self) -> int:
-        """The lock, held in a folder that is still in its place."""
-        while True:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with suppress(FileNotFoundError):  # the run that held it has just finished, folder and all
-                lock = os.open(self._lock_file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    os.close(lock)
-                    raise OutputError(f"another run is writing {str(self._path)!r}; wait for it, or stop it") from None
-                if not os.path.samestat(os.fstat(lock), os.stat(self._lock_file)):
-                    os.close(lock)
-                elif self._finished.exists() and not (self.folder / "whole.parquet").exists():
-                    self.discard()  # killed after the file was in its place
-                    os.close(lock)
-                else:
-                    return lock
-
-    def _agree(self, identity: Mapping[str, Any]) -> str:
-        """When the first of the runs that share this output started; UTC, ISO 8601."""
-        note = self.folder / "run.json"
-        if not note.exists():
-            started = datetime.now(UTC).isoformat(timespec="milliseconds")
-            _write_whole(note, json.dumps({"started": started, "identity": identity}, indent=2).encode())
-            return started
+    def _agree(self) -> tuple[str, Mapping[str, Any]]:
+        """When the first of the runs that share this output started, in UTC, ISO 8601; and the limits of the last."""
+        if not self.own.holds(_NOTE):
+            for name in self.own.names():
+                if name != _LOCK:  # nobody knows whose rows these are
+                    self.own.remove(name)
+            self.started = datetime.now(UTC).isoformat(timespec="milliseconds")
+            self._note()
+            return self.started, self._limits
+        note = self.folder / _NOTE
         try:
-            earlier = json.loads(note.read_text())
-            found, started = dict(earlier["identity"]), str(earlier["started"])
-        except (ValueError, KeyError, TypeError) as error:
+            with os.fdopen(self.own.file(_NOTE), "rb") as stream:
+                earlier = json.loads(stream.read(_LARGEST_NOTE_BYTES))
+            found, started, limits = dict(earlier["identity"]), str(earlier["started"]), dict(earlier.get("limits", {}))
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise OutputError(f"{str(note)!r} cannot be read; to start over: {self._start_over}") from error
-        if found != identity:
+        if found != self.identity:
             raise OutputError(
-                f"{str(self.folder)!r} was begun with {_differing(found, identity)}, this run has "
-                f"{_differing(identity, found)}; finish it as it was begun, or start over: {self._start_over}"
+                f"{str(self.folder)!r} was begun with {differing(found, self.identity)}, this run has "
+                f"{differing(self.identity, found)}; finish it as it was begun, or start over: {self._start_over}"
             )
-        return started
+        return started, limits
+
+    def _note(self) -> None:
+        note = {"started": self.started, "identity": self.identity, "limits": self._limits}
+        self.own.write(_NOTE, json.dumps(note, indent=2).encode())
+
+    def _write(self, part: str, rows: Iterable[pa.RecordBatch]) -> None:
+        with (
+            self.refusals(),
+            self.own.writing(part) as stream,
+            pa.ipc.new_file(stream, self._part_schema) as writer,
+        ):
+            for batch in rows:
+                writer.write_batch(batch)
+
+    def _read(self, part: str) -> pa.Table:
+        try:
+            with os.fdopen(self.own.file(part), "rb") as stream:
+                mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+            return pa.ipc.open_file(pa.BufferReader(pa.py_buffer(mapped))).read_all().cast(self._part_schema)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise OutputError(
+                f"{str(self.folder)!r} cannot be read: {error}; start over: {self._start_over}"
+            ) from error
 
 
-def _differing(values: Mapping[str, Any], others: Mapping[str, Any]) -> str:
+def partial_folder(path: Path) -> Path:
+    """Where an output is until it is whole."""
+    return path.with_name(path.name + ".partial")
+
+
+def clear_left_over(path: Path, others: Iterable[str] = ()) -> None:
+    """Remove what a run left that was killed once ``path`` was in its place; what another run has begun stays.
+
+    Args:
+        others: As of `Partial`.
+
+    Raises:
+        OutputError: If a run is writing ``path``, or something there is not ours.
+    """
+    folder, ours = partial_folder(path), _Names(others)
+    if not os.path.lexists(folder):
+        return
+    with _refusals(folder):
+        own, lock = _locked(path, ours)
+        try:
+            if not own.holds(_NOTE):
+                own.clear(ours, last=_LAST)
+        finally:
+            os.close(lock)
+            own.close()
+
+
+class _Names:
+    """Which names are those of our files."""
+
+    def __init__(self, others: Iterable[str] = ()) -> None:
+        self._others = frozenset(others)
+
+    def __call__(self, name: str) -> bool:
+        return name in (*_LAST, _WHOLE) or name in self._others or _PART.fullmatch(name) is not None
+
+
+def _locked(path: Path, ours: _Names) -> tuple[OwnFolder, int]:
+    """The folder where ``path`` comes about, and its lock, which is held."""
+    until = monotonic() + _PATIENCE_S
+    while True:
+        try:
+            own = OwnFolder.made(partial_folder(path), mode=0o700)
+            if (lock := _held_or_closed(own, ours)) is not None:
+                return own, lock
+        except FileNotFoundError:  # the run that held it has just finished, folder and all
+            if monotonic() > until:
+                raise
+        if monotonic() > until:
+            raise OutputError(f"another run is writing {str(path)!r}; wait for it, or stop it")
+        sleep(_POLL_S)
+
+
+def _held_or_closed(own: OwnFolder, ours: _Names) -> int | None:
+    lock = None
+    try:
+        lock = _held(own, ours)
+    finally:
+        if lock is None:
+            own.close()
+    return lock
+
+
+def _held(own: OwnFolder, ours: _Names) -> int | None:
+    """The lock of a folder that is in its place and has nothing left over; None: try again."""
+    lock = own.lock_file(_LOCK)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if own.is_file(lock, _LOCK) and own.in_place:
+            own.check_names(ours)
+            own.sweep()
+            if not own.holds(_FINISHED):
+                return lock
+            if own.holds(_WHOLE):  # killed before the file was in its place
+                own.remove(_FINISHED)
+                return lock
+            own.clear(ours, last=_LAST)
+    except BlockingIOError:
+        pass
+    except BaseException:
+        os.close(lock)
+        raise
+    os.close(lock)
+    return None
+
+
+@contextmanager
+def _refusals(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        mend = "choose another --out"
+        if os.path.isdir(folder):
+            mend = "every finished part is kept there: mend that, then run the same command again"
+        raise OutputError(f"cannot write {str(folder)!r}: {reason}; {mend}") from error
+
+
+def differing(values: Mapping[str, Any], others: Mapping[str, Any]) -> str:
     """What of ``values`` is otherwise in ``others``, or is not there."""
     said = []
     for key in sorted(values.keys() | others.keys()):
@@ -173,27 +308,3 @@ def _differing(values: Mapping[str, Any], others: Mapping[str, Any]) -> str:
                 value = {name: value[name] for name in value if name not in other or value[name] != other[name]}
             said.append(f"{key} {value!r}")
     return ", ".join(said)
-
-
-def _write_whole(path: Path, content: bytes | pa.Buffer) -> None:
-    """``path`` with this content, or untouched."""
-    unfinished = path.with_suffix(".tmp")
-    try:
-        with unfinished.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        unfinished.replace(path)
-        _sync(path.parent)
-    except OSError:
-        unfinished.unlink(missing_ok=True)
-        raise
-
-
-def _sync(path: Path) -> None:
-    """Return once what ``path`` holds would survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

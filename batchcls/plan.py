@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from batchcls.errors import EngineError
 from batchcls.sidecar import Sidecar, Target
+from batchcls.storage.atomic import write_whole
 from batchcls.tensorrt_api import api, errors_of, log, rtx_capabilities
 
 if TYPE_CHECKING:
@@ -132,9 +133,7 @@ def _timed_before(target: Target, config: "tensorrt.IBuilderConfig", cache: Path
         config.set_timing_cache(config.create_timing_cache(b""), False)
     yield
     after = config.get_timing_cache()
-    fresh = cache.with_suffix(".tmp")
-    fresh.write_bytes(after.serialize())
-    fresh.replace(cache)
+    write_whole(cache, bytes(after.serialize()))
 
 
 def _refused(target: Target, what: str, reasons: list[str]) -> EngineError:

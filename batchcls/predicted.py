@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from batchcls.errors import LabelsError
 from batchcls.records import METADATA_KEY
+from batchcls.regular_file import check_regular
 from batchcls.rewritten import fixed_lists, label_order
 from batchcls.table_size import check_unfolded
 
@@ -46,7 +47,7 @@ class Predicted:
 
     path: Path
     table: pa.Table
-    """The columns of `batchcls.output.schema`; root and label as dictionaries."""
+    """The columns of `batchcls.output.schema` that figures are made of; root and label as dictionaries."""
     labels: tuple[str, ...]
     """The engine's, in the order of its probabilities."""
     metadata: dict[str, Any]
@@ -182,6 +183,7 @@ def _typed(table: pa.Table, classes: int) -> pa.Table:
 def _refusals(path: Path) -> Iterator[None]:
     """Turns whatever makes a file unreadable into a `LabelsError` that names it."""
     try:
+        check_regular(path)
         yield
     except _UNREADABLE as error:
         raise LabelsError(f"{str(path)!r} is no predictions file of batchcls run: {error}") from error

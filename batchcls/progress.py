@@ -7,9 +7,11 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from batchcls.file_names import printable
 from batchcls.tally import Tally
 
 _LINE_SECONDS = 5.0
+_LATE_SECONDS = 5.0
 
 
 class RunProgress:
@@ -31,11 +33,11 @@ class RunProgress:
             MofNCompleteColumn(),
             TextColumn("{task.fields[speed]:.0f} images/s"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[unreadable]} unreadable"),
+            TextColumn("{task.fields[unreadable]} unreadable{task.fields[waiting]}"),
             console=console,
             disable=not console.is_terminal,
         )
-        self._task = self._bar.add_task("", total=None, completed=done, speed=0.0, unreadable=0)
+        self._task = self._bar.add_task("", total=None, completed=done, speed=0.0, unreadable=0, waiting="")
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -46,16 +48,26 @@ class RunProgress:
     ) -> None:
         self._bar.stop()
 
-    def show(self, tally: Tally, total: int | None) -> None:
-        """Show ``tally``; ``total`` files are to be done, or None while that is not known."""
+    def show(self, tally: Tally, total: int | None, waiting: tuple[str, float] | None = None) -> None:
+        """Show ``tally``.
+
+        Args:
+            total: Files that are to be done; None while that is not known.
+            waiting: A file that the file system gives no answer of, and for how many seconds.
+        """
         now = monotonic()
         speed = (tally.rows - self._done) / max(now - self._started, 1e-9)
-        self._bar.update(self._task, completed=tally.rows, total=total, speed=speed, unreadable=tally.unreadable)
+        late = ""
+        if waiting and waiting[1] >= _LATE_SECONDS:
+            late = f", waiting for {printable(waiting[0])!r} for {waiting[1]:,.0f} s"
+        self._bar.update(
+            self._task, completed=tally.rows, total=total, speed=speed, unreadable=tally.unreadable, waiting=late
+        )
         if not self._console.is_terminal and now - self._last_line >= _LINE_SECONDS:
             self._last_line = now
             left = "" if total is None or not speed else f", {(total - tally.rows) / speed:,.0f} s left"
             whole = "" if total is None else f" of {total:,}"
             self._console.print(
-                f"{tally.rows:,}{whole} files, {speed:,.0f} images/s{left}, {tally.unreadable:,} unreadable",
+                f"{tally.rows:,}{whole} files, {speed:,.0f} images/s{left}, {tally.unreadable:,} unreadable{late}",
                 highlight=False,
             )

@@ -11,10 +11,14 @@ from typing import Any, Literal, Self, get_args
 from batchcls.errors import RecipeError
 from batchcls.label_files import read_labels
 from batchcls.records import Preprocess
+from batchcls.regular_file import read_text
 
 Precision = Literal["auto", "fp16", "bf16", "fp32", "int8"]
 Layout = Literal["auto", "NCHW", "NHWC"]
 Output = Literal["auto", "logits", "probabilities"]
+
+_LARGEST_BYTES = 1 << 19
+_MOST_DOTS = 500
 
 INPUT_PX = {"inception_v3": 299}
 """Networks that were not designed for 224 pixels."""
@@ -93,7 +97,7 @@ def labels_of(text: str) -> tuple[str, ...]:
     """
     path = Path(text)
     try:
-        named = path.is_file()
+        named = bool(text) and path.exists()
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise RecipeError(f"labels file {text!r} cannot be read: {error}") from error
@@ -115,7 +119,11 @@ def _split(text: str) -> tuple[str, ...]:
 
 def _toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = read_text(path, _LARGEST_BYTES)
+        # Of a dotted key tomllib keeps every beginning, so 30 KB of dots take gigabytes.
+        if any(line.count(".") > _MOST_DOTS for line in text.split("\n")):
+            raise ValueError(f"a line of it has more than {_MOST_DOTS} dots; write long lists one item a line")
+        return tomllib.loads(text)
     except (OSError, ValueError, RecursionError) as error:
         raise RecipeError(f"recipe {str(path)!r} cannot be read as TOML: {error}") from error
 

@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from batchcls.errors import CheckpointError
 from batchcls.records import METADATA_KEY
+from batchcls.regular_file import IrregularError, check_regular
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class Recorded:
         if path.suffix != ".safetensors":
             return cls()
         try:
+            check_regular(path)
             with safe_open(path, "pt") as file:
                 text = (file.metadata() or {}).get(METADATA_KEY.decode())
             if not text:
@@ -39,7 +41,7 @@ class Recorded:
             recipe, images = values["recipe"], values.get("training", {}).get("images", "")
             if not isinstance(recipe, dict) or not isinstance(images, str):
                 raise TypeError("its recipe is no object, or its images no text")
-        except (SafetensorError, OSError) as error:
+        except (SafetensorError, OSError, IrregularError) as error:
             raise CheckpointError(f"{str(path)!r} cannot be read as safetensors: {error}") from error
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise CheckpointError(f"the metadata of {str(path)!r} is not that of batchcls train: {error}") from error

@@ -56,6 +56,8 @@ Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 Channels = Literal["RGB", "BGR"]
 Resize = Literal["stretch", "shorter"]
 
+LARGEST_SIDE_PX = 4096
+"""Of a network's input."""
 METADATA_KEY = b"batchcls"
 """Under which a Parquet or safetensors file says of its own making, in JSON."""
 
@@ -80,8 +82,8 @@ class Preprocess:
     """Whether GoogLeNet or Inception v3 renormalises its input once more, as torchvision's fine-tuned ones do."""
 
     def __post_init__(self) -> None:
-        if len(self.size_px) != 2 or not all(1 <= side <= 4096 for side in self.size_px):
-            raise RecipeError(f"size_px is {self.size_px!r}; both sides must lie in 1..4096 pixels")
+        if len(self.size_px) != 2 or not all(1 <= side <= LARGEST_SIDE_PX for side in self.size_px):
+            raise RecipeError(f"size_px is {self.size_px!r}; both sides must lie in 1..{LARGEST_SIDE_PX} pixels")
         if self.resize not in get_args(Resize):
             raise RecipeError(f"resize is {self.resize!r}; use one of {get_args(Resize)}")
         if self.interpolation not in get_args(Interpolation):
@@ -175,8 +177,8 @@ class Slide:
     root: str
     path: str
     """Relative to ``root``; bytes that are not UTF-8 stand as Python's surrogate escapes."""
-    size_bytes: int | None = None
-    modified_ns: int | None = None
+    size_bytes: int | None = field(default=None, compare=False)
+    modified_ns: int | None = field(default=None, compare=False)
     """Nanoseconds since 1970, UTC; like the size, None until the file has been opened."""
 
     @property
@@ -221,6 +223,15 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class Postponed:
+    """A file that needs more memory than there is; it has no row yet, and a run with more goes on with it."""
+
+    slide: Slide
+    needed_bytes: int
+    """What a run's budget has to be for it: of whoever tells it, with all that it counts itself."""
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """Decoded images, ready for an engine, and the files on the way that could not be decoded."""
 
@@ -231,6 +242,8 @@ class Batch:
     pixels: Pixels | DevicePixels
     """(N, H, W, 3) uint8 RGB, resized but not normalised; N may be 0."""
     failures: Sequence[Failure] = ()
+    postponed: Sequence[Postponed] = ()
+    """Neither decoded nor failed."""
     read_s: float = 0.0
     """Seconds the decoder waited for bytes."""
     decode_s: float = 0.0
@@ -255,7 +268,7 @@ class Predictions:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What became of a batch: a prediction or a failure for each file."""
+    """What became of a batch: a prediction or a failure for each file that memory is there for."""
 
     slides: Sequence[Slide]
     """Row ``i`` of ``predictions`` is of ``slides[i]``."""
@@ -263,6 +276,8 @@ class Scored:
     """Width and height of each, in pixels, as decoded."""
     predictions: Predictions
     failures: Sequence[Failure] = ()
+    postponed: Sequence[Postponed] = ()
+    """Neither predicted nor failed."""
     seconds: Mapping[str, float] = field(default_factory=dict)
     """By stage."""
 

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import nn
 
+from batchcls.image_file import opened_image
 from batchcls.records import Logits, NormalisedImages, Pixels, Preprocess
 from batchcls.transforms import input_transform
 
@@ -29,7 +29,6 @@ class Reference:
     """Logits of image files, the way that training saw them."""
 
     def __init__(self, answer: Answer, preprocess: Preprocess) -> None:
-        Image.MAX_IMAGE_PIXELS = None  # files come from a decoder that has checked their size
         self._answer = answer
         self._preprocess = preprocess
         self._transform = input_transform(preprocess)
@@ -54,10 +53,7 @@ class Reference:
 
     def _read(self, file: str) -> NormalisedImages | None:
         try:
-            with (
-                open(file, "rb") as stream,
-                Image.open(stream) as image,
-            ):  # by its name Pillow maps some, and turns those wrongly
+            with opened_image(file) as image:
                 return np.asarray(self._transform(image.convert("RGB")).numpy())
         except (OSError, ValueError, SyntaxError):
             return None

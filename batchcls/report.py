@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import stat
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -15,14 +14,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchcls import deep_paths
-from batchcls.contact_sheet import data_uri, jpeg, thumbnail
+from batchcls.contact_sheet import ANSWER_TIMEOUT_S, data_uri, jpeg, thumbnail
 from batchcls.embedded_rows import embedded_rows
 from batchcls.errors import OutputError
 from batchcls.file_names import original, printable
+from batchcls.image_file import is_there
 from batchcls.page import page, write_page
 from batchcls.predicted import Predicted
 from batchcls.provenance import provenance, rewriting, throughput
+from batchcls.storage.atomic import check_replaceable_file
 
 _BINS = 40
 _PLOT_PX = 100
@@ -115,6 +115,7 @@ def report(
         LabelsError: If ``source`` is no predictions file.
         OutputError: If ``out`` may not, or can not, be written.
     """
+    check_replaceable_file(out)
     if os.path.exists(out) and out.samefile(source):
         raise OutputError(f"--out {str(out)!r} is the predictions file itself; choose another")
     if os.path.exists(out) and not overwrite:
@@ -165,8 +166,8 @@ def _rows(part: Predicted) -> tuple[pa.Table, npt.NDArray[np.float32]]:
 def _case(row: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
     """A row with its picture, or why there is none."""
     file = os.path.join(original(row["root"]), original(row["path"]))
-    here = _is_file(file)
-    image = thumbnail(file, _THUMBNAIL_PX) if here else None
+    image = thumbnail(file, _THUMBNAIL_PX)
+    here = image is not None or is_there(file, ANSWER_TIMEOUT_S)
     return {
         "file": f"{row['root']}/{row['path']}",
         "path": row["path"],
@@ -177,13 +178,6 @@ def _case(row: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
         "second": labels[row["second"]] if row["second"] >= 0 else "",
         "chance": row["chance"],
     }
-
-
-def _is_file(path: str) -> bool:
-    try:
-        return stat.S_ISREG(deep_paths.status(path).st_mode)
-    except (OSError, ValueError):  # a table of strangers may name what no file can be called
-        return False
 
 
 def _page(source: Path, head: Predicted, seen: Seen, cases: Sequence[Mapping[str, Any]], listed: pa.Table) -> str:

@@ -11,6 +11,8 @@ from typing import Self, get_args, get_type_hints
 
 from batchcls.checks import Check
 from batchcls.errors import EngineError
+from batchcls.regular_file import read_json
+from batchcls.storage.atomic import write_whole
 
 PLANS = "plans"
 _FORMAT = 1
@@ -71,9 +73,7 @@ class Sidecar:
             EngineError: If it is no sidecar of this format.
         """
         try:
-            if path.stat().st_size > _LARGEST_SIDECAR_BYTES:
-                raise ValueError(f"it is {path.stat().st_size:,} bytes long")
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = read_json(path, _LARGEST_SIDECAR_BYTES)
             if values.pop("format") != _FORMAT:
                 raise ValueError("it is of another format")
             target, check = Target(**values.pop("target")), values.pop("check")
@@ -98,7 +98,7 @@ class Sidecar:
 
     def write(self, path: Path) -> None:
         text = json.dumps({"format": _FORMAT, **asdict(self)}, indent=2, ensure_ascii=False)
-        path.write_text(text + "\n", encoding="utf-8")
+        write_whole(path, f"{text}\n".encode())
 
 
 def sidecars(folder: Path) -> list[Path]:

@@ -1,10 +1,12 @@
 """What a run has done so far."""
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from batchcls.records import EngineInfo
+from batchcls.records import EngineInfo, Scored, is_transient
+
+_RECENT_FILES = 100
 
 
 @dataclass(slots=True)
@@ -22,6 +24,8 @@ class Tally:
     labels: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     """By kind."""
+    unanswered: int = 0
+    """Files that a disk or a network did not hand out, and may another time."""
     skipped: Counter[str] = field(default_factory=Counter)
     warnings: list[str] = field(default_factory=list)
     unlisted: tuple[str, ...] = ()
@@ -45,3 +49,25 @@ class Tally:
     def images_per_s(self) -> float:
         """Of this run, once everything was loaded."""
         return (self.rows - self.resumed_rows) / (self.elapsed_s - self.seconds["start"])
+
+
+class RecentReads:
+    """How the newest files of a run were read: one that fails says little, most of many that the disk is gone."""
+
+    def __init__(self) -> None:
+        self._failed: deque[str] = deque(maxlen=_RECENT_FILES)
+        """Of each of the newest files what was wrong, empty if it was read."""
+
+    def add(self, scored: Scored) -> None:
+        """Count the files of one more batch."""
+        self._failed.extend("" for _ in scored.slides)
+        for failure in scored.failures:
+            self._failed.append(f"{failure.slide.file!r}: {failure.text}" if is_transient(failure.text) else "")
+
+    @property
+    def failing(self) -> str:
+        """What is wrong, if most of the newest files could not be read; empty otherwise."""
+        failed = [text for text in self._failed if text]
+        if 2 * len(failed) <= _RECENT_FILES:
+            return ""
+        return f"{len(failed)} of the last {_RECENT_FILES} files could not be read, the last is {failed[-1]}"

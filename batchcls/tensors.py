@@ -17,12 +17,13 @@ from torch import Tensor
 
 from batchcls.errors import CheckpointError
 from batchcls.harmless import STAND_INS
+from batchcls.regular_file import IrregularError, check_regular
 
 _AUXILIARY = re.compile(r"(^|\.)(aux1|aux2|AuxLogits)\.")
 """Heads that only training uses."""
 _USUAL = ("state_dict", "model_state_dict", "model", "net", "network", "params", "weights", "module")
 """Keys of the trained weights, the likeliest first, where a file holds others as well."""
-_AVERAGED = re.compile(r"(^|[._])(ema|swa|averaged?|avg|shadow)([._]|$)|^(ema|swa)_?\w*|\w*_(ema|swa)$")
+_AVERAGED = re.compile(r"(^|[._])(ema|swa|averaged?|avg|shadow)([._]|$)|^(ema|swa)|_(ema|swa)$")
 """Names of running means of the weights, beside the weights themselves."""
 _TRAINING = re.compile(r"optim|sched|scaler|callback|loop|criterion|loss|hook|rng", re.IGNORECASE)
 """Names of what holds tensors, and no network."""
@@ -78,6 +79,10 @@ def read_trained(path: Path, weights: str = "") -> TrainedTensors:
         CheckpointError: If the file is damaged, holds something else, several or other weights than asked for, or would
             have to run code to be read.
     """
+    try:
+        check_regular(path)
+    except (OSError, IrregularError) as error:
+        raise CheckpointError(f"{str(path)!r} cannot be read: {error}") from error
     values = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     sets = _sets(path, values)
     if weights and not _named(sets, weights):

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 import lightning
 import numpy as np
@@ -31,6 +31,8 @@ from batchcls.transforms import Transform, input_transform
 
 _AVERAGED_EPOCHS = 2
 """The weights that are judged and kept are a running mean over about so many."""
+_GRACE_S = 10.0
+"""For a step on a large network; whatever is newer than the last epoch is lost anyway."""
 
 
 def seed_everything(seed: int) -> None:
@@ -166,16 +168,17 @@ class _Stopping(Callback):
 
 
 @contextmanager
-def interruptions(folder: Path) -> Iterator[Stop]:
-    """Has SIGINT and SIGTERM noted, for Lightning would end the whole program, and says how to go on.
+def interruptions(folder: Path, console: Console) -> Iterator[Stop]:
+    """Has SIGINT, SIGTERM and SIGHUP noted, for Lightning would end the whole program, and says how to go on.
 
     Args:
         folder: Where finished epochs are.
+        console: Where the last word goes.
 
     Raises:
         InterruptedRunError: Where something was raised inside after such a signal.
     """
-    stop = Stop()
+    stop = Stop(cast(TextIO, console.file), _GRACE_S)
     try:
         with stop.listening():
             yield stop

@@ -15,6 +15,7 @@ from batchcls.discover import Listing
 from batchcls.errors import EngineError, SlidesError, VerificationError
 from batchcls.file_names import printable
 from batchcls.manifest import Manifest, Verification
+from batchcls.memory import shortage
 from batchcls.postprocess import predictions
 from batchcls.probes import COUNT, probe_pixels
 from batchcls.progress import RunProgress
@@ -160,6 +161,8 @@ def verify(
     tally = Tally(engine.info)
     with RunProgress(console, "verifying") as progress, closing(decoder.decode(listing)) as batches:
         for batch in batches:
+            if batch.postponed:
+                raise shortage(batch.postponed, "free some, or leave them out")
             rows, expected = reference.logits([slide.file for slide in batch.slides])
             if rows:
                 ours, theirs = predictions(engine.infer(batch.pixels)[rows]), predictions(expected)

@@ -14,7 +14,8 @@ from typing import Any
 
 from batchcls import machine
 from batchcls.errors import BatchclsError, EngineError
-from batchcls.records import EngineInfo, Scored, Slide
+from batchcls.memory import resident_bytes, use_sparingly
+from batchcls.records import EngineInfo, Postponed, Scored, Slide
 from batchcls.scoring import DeviceScorer, Share
 
 _SLIDES_AT_A_TIME = 64
@@ -44,7 +45,8 @@ class Workers:
         self._workers: list[_Worker] = []
         try:
             for share in shares:
-                self._workers.append(_started(share))
+                part = (share.memory_bytes - resident_bytes()) // len(shares)
+                self._workers.append(_started(replace(share, memory_bytes=part)))
             infos = [self._received(worker) for worker in self._workers]
             self.info = _one(infos)
         except BaseException:
@@ -64,10 +66,21 @@ class Workers:
                     continue
                 message = self._received(working[ready])
                 if isinstance(message, Scored):
-                    yield message
+                    yield replace(message, postponed=[self._of_all(file) for file in message.postponed])
                 else:
                     self.peak_memory_bytes += message
                     del working[ready]
+
+    def _of_all(self, file: Postponed) -> Postponed:
+        """What the whole run needs for what one of its processes needs."""
+        return replace(file, needed_bytes=len(self._workers) * file.needed_bytes + resident_bytes())
+
+    def waiting(self) -> tuple[str, float] | None:
+        return None  # each device's process knows, and none says
+
+    def stop(self) -> None:
+        for worker in self._workers:
+            worker.process.kill()
 
     def close(self) -> None:
         for worker in self._workers:
@@ -138,6 +151,7 @@ def _one(infos: Sequence[EngineInfo]) -> EngineInfo:
 def _work(share: Share, requests: Connection, results: Connection) -> None:
     """A worker's whole life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    use_sparingly()
     with suppress(BrokenPipeError):
         try:
             with closing(DeviceScorer(share)) as scorer:

@@ -21,11 +21,12 @@ from batchcls.ahead import overlapped
 from batchcls.backends import open_engine
 from batchcls.classify import RunOptions, backend_for, classify
 from batchcls.decoders import DecoderName, open_decoder
-from batchcls.decoders.reader import Encoded, ReadAhead
+from batchcls.decoders.reader import Encoded, ReadAhead, ReadOptions
 from batchcls.discover import Listing
+from batchcls.file_client import FileProcess
 from batchcls.machine import cores
 from batchcls.manifest import Manifest
-from batchcls.output import ParquetOutput
+from batchcls.output import ParquetOutput, open_output
 from batchcls.postprocess import predictions
 from batchcls.records import DevicePixels, Pixels, Scored, Slide
 from benchmarks.sample import Sample, Task
@@ -65,10 +66,15 @@ def end_to_end(task: Task) -> Sample:
 def read_only(task: Task) -> Sample:
     """Listing the folder and reading all of it, up to what the headers say."""
     since = perf_counter()
-    files = ReadAhead(Listing([task.folder]), RunOptions().max_pixels)
-    size = [len(item.data) if isinstance(item, Encoded) else 0 for item in files]
-    elapsed_s = perf_counter() - since
-    files.close()
+    with closing(FileProcess()) as process:
+        files = ReadAhead(Listing([task.folder]), process, ReadOptions(RunOptions().max_pixels))
+        size = []
+        with closing(files):
+            for item in files:
+                if item is not None:
+                    size.append(len(item.data) if isinstance(item, Encoded) else 0)
+                    files.release([item])
+            elapsed_s = perf_counter() - since
     return Sample(elapsed_s, len(size), details={"bytes": sum(size)})
 
 
@@ -177,7 +183,10 @@ def _slides() -> Iterator[Slide]:
 
 def _output(scratch: str, task: Task) -> ParquetOutput:
     labels = Manifest.read(task.engine).labels
-    return ParquetOutput(Path(scratch) / "preds.parquet", roots=["slides"], labels=labels, identity={})
+    output = open_output(Path(scratch) / "preds.parquet", roots=["slides"], labels=labels, identity={}, overwrite=True)
+    if not isinstance(output, ParquetOutput):
+        raise TypeError("a file that is to be overwritten is never done")
+    return output
 
 
 def _write_all(output: ParquetOutput, task: Task) -> None:

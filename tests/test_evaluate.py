@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,8 @@ def predictions(
         "label": [label for _, label, _ in rows],
         "probability": [probability if label else None for _, label, probability in rows],
         "probabilities": [list(map(float, row)) for row in probabilities],
+        "size_bytes": [len(name) << 33 if label else None for name, label, _ in rows],
+        "modified": [datetime(2026, 11, 26, 4, 5, 6, 789012, UTC) if label else None for _, label, _ in rows],
         "error": [None if label else "corrupt: cut short" for _, label, _ in rows],
     }
     kind = schema(len(labels))

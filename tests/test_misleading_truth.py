@@ -248,7 +248,8 @@ def test_the_split_of_a_training_is_a_truth_from_anywhere(
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
     images = dataset(Path("slides"), quiet)
-    images.write_split(Path("models/n.split.csv"), Path("models"))
+    with Path("models/n.split.csv").open("wb") as stream:
+        images.write_split(stream, Path("models"))
     assert invoked("slides", "--engine", tiny_engine, "--out", "p.parquet").exit_code == 0
 
     for folder in (tmp_path, tmp_path / "elsewhere"):

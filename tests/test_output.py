@@ -7,6 +7,7 @@ import resource
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchcls.errors import OutputError
-from batchcls.output import ParquetOutput
+from batchcls.output import ParquetOutput, open_output
 from batchcls.postprocess import predictions
 from batchcls.records import Failure, Scored, Slide
 
@@ -33,7 +34,9 @@ NOT_UTF8 = tuple(os.fsdecode(name) for name in (b"\xff.png", b"\xfe.png", b"a\xf
 
 
 def opened(path: Path, roots: Sequence[str] = ("slides",), **changed: Any) -> ParquetOutput:
-    return ParquetOutput(path, **{"roots": roots, "labels": LABELS, "identity": IDENTITY, **changed})
+    output = open_output(path, **{"roots": roots, "labels": LABELS, "identity": IDENTITY, **changed})
+    assert isinstance(output, ParquetOutput)
+    return output
 
 
 def slides(count: int, root: str = "slides") -> list[Slide]:
@@ -87,6 +90,8 @@ def test_the_columns_have_the_documented_names_and_types(tmp_path: Path) -> None
             "probabilities": pa.list_(pa.float32(), 3),
             "width": pa.int32(),
             "height": pa.int32(),
+            "size_bytes": pa.int64(),
+            "modified": pa.timestamp("us", "UTC"),
             "error": pa.string(),
         }
     )
@@ -105,6 +110,25 @@ def test_label_and_probabilities_are_null_exactly_where_there_is_an_error(tmp_pa
         assert row["probability"] == max(row["probabilities"])
         assert row["label"] == LABELS[row["probabilities"].index(row["probability"])]
         assert sum(row["probabilities"]) == pytest.approx(1, abs=1e-6)
+
+
+def test_a_slide_has_its_size_and_time_where_they_are_known(tmp_path: Path) -> None:
+    first = datetime(2026, 11, 26, 4, 5, 6, 789012, tzinfo=UTC)
+    known = Slide("slides", "a.png", 12 << 40, int(first.timestamp()) * 10**9 + 789_012_345)
+    failed = Failure(Slide("slides", "b.png", 0, -1), "empty", "it has no bytes")
+    unknown = Failure(Slide("slides", "c.png"), "missing", "it is gone")
+    answers = predictions(np.zeros((1, 3), np.float32))
+    with closing(opened(tmp_path / "o.parquet")) as output:
+        output.write(Scored([known], [(64, 48)], answers, [failed, unknown]))
+        output.finish({})
+
+    rows = pq.read_table(tmp_path / "o.parquet").select(["path", "size_bytes", "modified"]).to_pylist()
+
+    assert rows == [
+        {"path": "a.png", "size_bytes": 12 << 40, "modified": first},
+        {"path": "b.png", "size_bytes": 0, "modified": datetime(1969, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)},
+        {"path": "c.png", "size_bytes": None, "modified": None},
+    ]
 
 
 def with_pandas(path: Path) -> list[dict[str, Any]]:
@@ -163,7 +187,8 @@ def test_the_metadata_comes_back_as_json(tmp_path: Path) -> None:
 
     written(tmp_path / "o.parquet", slides(3), **metadata)
 
-    assert json.loads(pq.read_schema(tmp_path / "o.parquet").metadata[b"batchcls"]) == metadata
+    said = json.loads(pq.read_schema(tmp_path / "o.parquet").metadata[b"batchcls"])
+    assert said == {**metadata, "identity": IDENTITY, "limits": {}}
 
 
 @settings(max_examples=40)

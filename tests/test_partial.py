@@ -117,6 +117,25 @@ def test_a_second_writer_is_refused_while_the_first_is_there(tmp_path: Path) -> 
         assert second.resumed_rows == 3
 
 
+def test_what_a_kill_has_left_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "o.parquet"
+    dying = """if True:
+        import sys, time
+        from pathlib import Path
+        from tests.test_output import opened, slides, write
+        output = opened(Path(sys.argv[1]))
+        write(output, slides(3))
+        output.flush()
+        print(flush=True)
+        time.sleep(1)
+    """
+    with subprocess.Popen([sys.executable, "-c", dying, path], cwd=ROOT, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with closing(opened(path)) as output:
+            assert output.resumed_rows == 3
+
+
 @pytest.mark.parametrize("damaged", ["part-000001.arrow", "run.json"])
 @pytest.mark.parametrize("content", [b"", b"garbage" * 99, None])
 def test_a_damaged_partial_gives_one_clear_error(tmp_path: Path, damaged: str, content: bytes | None) -> None:

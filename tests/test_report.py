@@ -59,6 +59,8 @@ def write(out: Path, paths: Sequence[str], logits: Any, unreadable: Any, **chang
         ),
         "width": pa.array(np.arange(len(paths), dtype=np.int32) % 977),
         "height": pa.array(np.full(len(paths), 48, np.int32)),
+        "size_bytes": pa.nulls(len(paths), pa.int64()),
+        "modified": pa.nulls(len(paths), final.field("modified").type),
         "error": pa.array(["corrupt: no end mark" if bad else None for bad in unreadable], pa.string()),
     }
     pq.write_table(pa.table({**columns, **changed}, schema=final), out, row_group_size=32_768)

@@ -105,6 +105,19 @@ def test_figures_are_those_of_the_file_that_was_written_first(
     assert first["predictions"]["notes"] == []
 
 
+def test_a_file_from_before_sizes_and_times_were_kept_is_the_same(written: tuple[Path, Path], tmp_path: Path) -> None:
+    predicted, truth = written
+    pq.write_table(pq.read_table(predicted).drop_columns(["size_bytes", "modified"]), tmp_path / "old.parquet")
+
+    first, old = (
+        metrics_of(predicted, truth, tmp_path / "1"),
+        metrics_of(tmp_path / "old.parquet", truth, tmp_path / "2"),
+    )
+
+    assert (old["overall"], old["confusion"]) == (first["overall"], first["confusion"])
+    assert report(tmp_path / "old.parquet", tmp_path / "old.html").exit_code == 0
+
+
 @pytest.mark.parametrize("rewrite", REWRITES)
 def test_a_report_is_made_of_them(written: tuple[Path, Path], tmp_path: Path, rewrite: Rewrite) -> None:
     rewrite(written[0], tmp_path / "again.parquet")

@@ -60,7 +60,7 @@ def slides(folder: Path) -> list[Slide]:
 @pytest.fixture
 def share(tiny_engine: Path) -> Share:
     """What opens soonest."""
-    return Share(tiny_engine, "null", "cpu", "pillow", batch_size=8, threads=1, max_pixels=10**7)
+    return Share(tiny_engine, "null", "cpu", "pillow", batch_size=8, threads=1, max_pixels=10**7, memory_bytes=2**32)
 
 
 @pytest.fixture(autouse=True)
@@ -341,7 +341,7 @@ SCRIPT = """if True:
     from batchcls.workers import Workers
 
     folder, engine, moment = sys.argv[1:]
-    share = Share(Path(engine), "null", "cpu", "pillow", batch_size=8, threads=1, max_pixels=10**7)
+    share = Share(Path(engine), "null", "cpu", "pillow", batch_size=8, threads=1, max_pixels=10**7, memory_bytes=2**32)
     slides = [Slide(folder, name) for name in sorted(os.listdir(folder))]
     asked_to_stop = Event()
     signal.signal(signal.SIGINT, lambda number, frame: asked_to_stop.set())
@@ -439,15 +439,15 @@ CLASSIFY = """if True:
     from contextlib import closing
     from pathlib import Path
     from batchcls.discover import Listing
-    from batchcls.output import ParquetOutput
+    from batchcls.output import open_output
     from batchcls.scoring import Share
     from batchcls.workers import Workers
 
     folder, engine, out, until = sys.argv[1:]
-    share = Share(Path(engine), "null", "cpu", "pillow", batch_size=8, threads=1, max_pixels=10**7)
+    share = Share(Path(engine), "null", "cpu", "pillow", batch_size=8, threads=1, max_pixels=10**7, memory_bytes=2**32)
     with closing(Listing([Path(folder)])) as listing, closing(Workers([share, share])) as workers:
         labels = workers.info.labels
-        with closing(ParquetOutput(Path(out), roots=listing.roots, labels=labels, identity={})) as output:
+        with closing(open_output(Path(out), roots=listing.roots, labels=labels, identity={})) as output:
             print(output.resumed_rows)
             done = 0
             with closing(workers.score(output.missing(listing))) as scored:

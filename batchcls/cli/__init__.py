@@ -10,7 +10,10 @@ import click
 from batchcls import __version__
 from batchcls.cli.terminal import echo, exit_code
 from batchcls.errors import BatchclsError
+from batchcls.stop import Stop, StoppedError
 
+_GRACE_S = 30.0
+"""For a command to clean up after itself, when it is to stop; a second signal ends it at once."""
 _COMMANDS = ("build", "evaluate", "explain", "info", "report", "run", "train")
 
 
@@ -34,13 +37,27 @@ class Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with Stop(sys.stderr, _GRACE_S, raises=True).listening():
+                return super().invoke(ctx)
         except BatchclsError as error:
             echo(f"batchcls: {error}", err=True)
             ctx.exit(error.exit_code)
-        except KeyboardInterrupt:
-            echo("batchcls: interrupted", err=True)
-            ctx.exit(128 + signal.SIGINT)
+        except (MemoryError, ImportError, OSError, RuntimeError) as error:
+            from batchcls.memory import is_shortage  # --help stays light
+
+            if not is_shortage(error):
+                raise
+            echo(
+                "batchcls: there was not enough memory, and what is finished is kept; free some, or raise the limits "
+                f"(ulimit -v, cgroup), then run the same command again ({' '.join(str(error).split())[:200]})",
+                err=True,
+            )
+            ctx.exit(1)
+        except KeyboardInterrupt as end:
+            number = end.signal if isinstance(end, StoppedError) else signal.SIGINT
+            word = "interrupted" if number == signal.SIGINT else f"stopped by {number.name}"
+            echo(f"batchcls: {word}", err=True)
+            ctx.exit(128 + number)
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchcls.cli.devices import known_device
+from batchcls.cli.finite import FiniteRange
+from batchcls.cli.memory_size import MemorySize
 from batchcls.cli.streams import Guarded
 from batchcls.cli.terminal import echo
 from batchcls.errors import EngineError
@@ -60,6 +62,21 @@ if TYPE_CHECKING:
     show_default=True,
     help="Larger images are refused from their header.",
 )
+@click.option(
+    "--memory",
+    type=MemorySize(),
+    metavar="SIZE",
+    help="What the run may take in all, such as 4G or 1500M.  [default: half of what is free]",
+)
+@click.option(
+    "--read-timeout",
+    "read_timeout_s",
+    type=FiniteRange(0.001, 86_400),
+    default=300.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="A file whose disk gives no answer for so long has a row that says so; a later run reads it again.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace an existing file, once the new one is whole.")
 @click.option("--strict", is_flag=True, help="Exit with 3 if any file or folder could not be read.")
 @click.option("--quiet", is_flag=True, help="Show errors and warnings only.")
@@ -69,7 +86,10 @@ def run(slides: tuple[Path, ...], out: Path, engine: Path | None, strict: bool, 
     SLIDES are folders, searched to any depth, and files. Each file has one row, whatever is wrong with it. Stop the
     run whenever you like: the same command goes on where it was.
     """
-    from batchcls.classify import RunOptions, classify  # after parsing: --help stays light
+    from batchcls.memory import use_sparingly  # after parsing: --help stays light
+
+    use_sparingly()
+    from batchcls.classify import RunOptions, classify
 
     engine = engine or only_engine()
     with library_noise_hidden() as console:
@@ -133,6 +153,8 @@ def summary(tally: "Tally", out: Path) -> list[str]:
         f"memory    {tally.peak_memory_bytes / 2**20:,.0f} MiB at most",
         f"seconds   {stages} (stages overlap)",
     ]
+    if tally.unanswered:
+        lines.append(f"again     {tally.unanswered:,} files were not handed out; the same command reads them again")
     if tally.errors:
         lines.insert(3, f"errors    {listed(tally.errors)}")
     if tally.skipped:

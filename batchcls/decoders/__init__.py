@@ -4,7 +4,10 @@ from importlib import import_module
 from typing import Literal, cast
 
 from batchcls.contracts import Decoder
+from batchcls.decoders.reader import ReadOptions
 from batchcls.errors import DecoderError
+from batchcls.file_client import READ_TIMEOUT_S
+from batchcls.memory import READ_PART, available_bytes
 from batchcls.records import Preprocess
 
 DecoderName = Literal["turbo", "dali", "pillow"]
@@ -14,7 +17,15 @@ DEFAULT: DecoderName = "turbo"
 
 
 def open_decoder(
-    name: DecoderName, preprocess: Preprocess, *, batch_size: int, threads: int, max_pixels: int, device: str = "cpu"
+    name: DecoderName,
+    preprocess: Preprocess,
+    *,
+    batch_size: int,
+    threads: int,
+    max_pixels: int,
+    memory_bytes: int | None = None,
+    read_timeout_s: float = READ_TIMEOUT_S,
+    device: str = "cpu",
 ) -> Decoder:
     """The decoder called ``name``, ready to decode for an engine that wants ``preprocess``.
 
@@ -22,6 +33,8 @@ def open_decoder(
         batch_size: The most files in one batch; large images make smaller ones.
         threads: CPU threads that decode.
         max_pixels: Files whose header promises more are refused before memory is taken for them.
+        memory_bytes: What files and images may take on their way to the engine's size; None: half of what is available.
+        read_timeout_s: How long the file system may take for one answer, before the file is given up.
         device: The engine's. Of the decoders, ``dali`` alone decodes on a GPU, and leaves the pixels there.
 
     Raises:
@@ -36,5 +49,14 @@ def open_decoder(
             f"decoder {name!r} needs {error.name}, which is not installed; run: pip install 'batchcls[gpu]', "
             "or decode on the CPU with --decoder turbo or --decoder pillow"
         ) from error
-    decoder = module.open(preprocess, batch_size=batch_size, threads=threads, max_pixels=max_pixels, device=device)
+    memory_bytes = memory_bytes or available_bytes() // 2
+    reading = memory_bytes // READ_PART
+    decoder = module.open(
+        preprocess,
+        batch_size=batch_size,
+        threads=threads,
+        read=ReadOptions(max_pixels, read_timeout_s, reading),
+        decode_bytes=memory_bytes - reading,
+        device=device,
+    )
     return cast(Decoder, decoder)

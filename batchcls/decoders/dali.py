@@ -1,6 +1,6 @@
 """Decode with NVIDIA DALI, a group of files at a time: on the CPU, or on a GPU up to the engine's own pixels."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Any
@@ -11,14 +11,19 @@ from nvidia.dali import Pipeline, fn, types
 
 from batchcls import machine
 from batchcls.decoders.batching import CPU_GROUP_PIXELS, BatchingDecoder
-from batchcls.decoders.pillow import PillowGroup
-from batchcls.decoders.reader import Encoded
+from batchcls.decoders.pillow import PillowGroup, total_cost_bytes
+from batchcls.decoders.reader import Encoded, ReadOptions
 from batchcls.decoders.resample import exactly
 from batchcls.errors import DecoderError
+from batchcls.memory import Memory
 from batchcls.records import DevicePixels, Pixels, Preprocess
 
 _GROUP = 16
 """Files decoded at a time on the CPU: what they decode to is still in the caches when it is resampled."""
+_LARGEST_PIXELS = 1 << 21
+"""On the CPU, larger JPEGs are Pillow's, to the same pixels: DALI keeps what an image took for the next one."""
+_COPY_BYTES = 3
+"""A pixel, of what DALI hands over."""
 _LANES = 2
 """Groups on their way at one time on a GPU: one is parsed by the CPU while the other is decoded."""
 _MOST_REFUSED = 100
@@ -33,14 +38,16 @@ _FILTERS = {
 }
 
 
-def open(preprocess: Preprocess, *, batch_size: int, threads: int, max_pixels: int, device: str) -> BatchingDecoder:
+def open(
+    preprocess: Preprocess, *, batch_size: int, threads: int, read: ReadOptions, decode_bytes: int, device: str
+) -> BatchingDecoder:
     """The decoder of `batchcls.decoders.open_decoder`."""
     # Where two pixels are equally near, DALI takes the other one.
     if device == "cpu" or preprocess.interpolation == "nearest":
         group: DaliGroup | GraphGroup = DaliGroup(preprocess, threads=threads)
     else:
         group = GraphGroup(preprocess, batch_size=batch_size, threads=threads, device=device)
-    return BatchingDecoder(group, preprocess.size_px, batch_size=batch_size, max_pixels=max_pixels)
+    return BatchingDecoder(group, preprocess.size_px, batch_size=batch_size, read=read, decode_bytes=decode_bytes)
 
 
 class DaliGroup:
@@ -56,29 +63,51 @@ class DaliGroup:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="resample")
 
     def part(self, item: Encoded) -> str:
-        return "plain" if item.header.plain_jpeg else self._pillow.part(item)
+        header = item.header
+        small = header.width * header.height <= _LARGEST_PIXELS
+        return "plain" if header.plain_jpeg and small else self._pillow.part(item)
 
-    def __call__(self, group: Sequence[Encoded]) -> Pixels:
-        if not group[0].header.plain_jpeg:
-            return self._pillow(group)
+    def cost_bytes(self, item: Encoded) -> int:
+        copied = item.header.width * item.header.height * _COPY_BYTES if self.part(item) == "plain" else 0
+        return total_cost_bytes(item, self._preprocess) + copied
+
+    def __call__(self, group: Sequence[Encoded], memory: Memory) -> Pixels:
+        if self.part(group[0]) != "plain":
+            return self._pillow(group, memory)
         try:
-            return self._whole(group)
+            return self._whole(group, memory)
         except _REFUSALS:
             if len(group) > 1:
                 raise
-            return self._pillow(group)
+            return self._pillow(group, memory)
 
     def close(self) -> None:
         self._pool.shutdown()
         self._pillow.close()
 
-    def _whole(self, group: Sequence[Encoded]) -> Pixels:
+    def _whole(self, group: Sequence[Encoded], memory: Memory) -> Pixels:
         pixels = np.empty((len(group), *self._preprocess.size_px, 3), np.uint8)
-        for start in range(0, len(group), _GROUP):
-            (images,) = _run(self._pipeline, encoded=_bytes(group[start : start + _GROUP]))
-            decoded = [images.at(row) for row in range(len(images))]  # borrowed: the next run overwrites it
-            pixels[start : start + _GROUP] = list(self._pool.map(self._resampled, decoded))
+        start = 0
+        for part, cost in self._parts(group, memory.size_bytes):
+            with memory.lent(cost):
+                (images,) = _run(self._pipeline, encoded=_bytes(part))
+                decoded = [images.at(row) for row in range(len(images))]  # borrowed: the next run overwrites it
+                pixels[start : start + len(part)] = list(self._pool.map(self._resampled, decoded))
+            start += len(part)
         return pixels
+
+    def _parts(self, group: Sequence[Encoded], most_bytes: int) -> Iterator[tuple[list[Encoded], int]]:
+        """Files to decode at a time, and what that costs; one that costs more than ``most_bytes`` is alone."""
+        part: list[Encoded] = []
+        costs = 0
+        for item in group:
+            cost = self.cost_bytes(item)
+            if part and (len(part) == _GROUP or costs + cost > most_bytes):
+                yield part, costs
+                part, costs = [], 0
+            part.append(item)
+            costs += cost
+        yield part, costs
 
     def _resampled(self, image: Pixels) -> Pixels:
         return exactly(image, self._preprocess)
@@ -109,16 +138,20 @@ class GraphGroup:
     def part(self, item: Encoded) -> str:
         return "plain" if item.header.plain_jpeg else self._pillow.part(item)
 
-    def __call__(self, group: Sequence[Encoded]) -> Pixels | DevicePixels:
+    def cost_bytes(self, item: Encoded) -> int:
+        return total_cost_bytes(item, self._preprocess)
+
+    def __call__(self, group: Sequence[Encoded], memory: Memory) -> Pixels | DevicePixels:
         if not group[0].header.plain_jpeg:
-            return self._pillow(group)
+            return self._pillow(group, memory)
         pipeline = self._free.get()
         try:
-            pixels = self._run(pipeline, group)
-        except _REFUSALS as error:
+            with memory.lent(self._on_the_host(group)):
+                pixels = self._run(pipeline, group)
+        except (*_REFUSALS, MemoryError) as error:
             if len(group) > 1:
                 raise
-            return self._tried_again(group, error)
+            return self._tried_again(group, error, memory)
         finally:
             self._free.put(pipeline)
         self._refused = 0
@@ -142,13 +175,20 @@ class GraphGroup:
         tensor = images.as_tensor()  # its memory is DALI's until the last one who knows it lets go
         return DevicePixels(tuple(tensor.shape()), tensor.data_ptr(), tensor)
 
-    def _tried_again(self, group: Sequence[Encoded], error: Exception) -> Pixels:
+    def _on_the_host(self, group: Sequence[Encoded]) -> int:
+        """What of memory a group takes; on a GPU, what is parsed on the host is no larger than one channel of each."""
+        costs = [self.cost_bytes(item) for item in group]
+        if self._device == "cpu":
+            return sum(costs)
+        return max(max(costs), sum(item.header.width * item.header.height for item in group))
+
+    def _tried_again(self, group: Sequence[Encoded], error: Exception, memory: Memory) -> Pixels:
         """What Pillow decodes of a file, so that a row does not depend on the device.
 
         Raises:
             DecoderError: If it is not the files that the GPU fails on.
         """
-        pixels = self._pillow(group)
+        pixels = self._pillow(group, memory)
         self._refused += 1
         if self._refused > _MOST_REFUSED:
             raise DecoderError(

@@ -1,24 +1,33 @@
 """Files become bytes whose header has been read: ahead of the decoder, by threads, within a budget."""
 
-import io
-import os
-import stat
+import errno
 import threading
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from queue import SimpleQueue
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from queue import Empty, SimpleQueue
+from time import monotonic
+from typing import Any
 
+from batchcls.errors import DecoderError
+from batchcls.file_client import READ_TIMEOUT_S, FileLane, FileProcess, OpenFile
 from batchcls.image_formats import Header, RefusedError, examine, largest_bytes
-from batchcls.records import Failure, Slide
+from batchcls.memory import needed_to_read
+from batchcls.records import NO_ANSWER, Failure, Postponed, Slide
 
-_BUDGET_BYTES = 256 << 20
-"""The most that waits, read but not taken; a larger file still passes, alone."""
 _LEAST_COST_BYTES = 64 << 10
 """What a small file or a failure counts for, so that their number is bounded too."""
 _READERS = 32
 """Threads that mostly wait: enough to hide 5 ms a file on a network, up to 6,000 files a second."""
 _READS_AHEAD = 256
+_SHORT_BYTES = 64 << 20
+"""What is missing where not even a small file could be read."""
+_IDLE_S = 0.25
+"""After so long without a file, whoever collects files is told."""
+_OUT_OF_FILES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS))
+"""What is no fault of the file that was to be opened."""
+_END = object()
+"""A reader has none left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +37,19 @@ class Encoded:
     slide: Slide
     data: bytes
     header: Header
+    cost: int
+    """Bytes of the read budget that it holds until `ReadAhead.release`."""
 
 
-_Read = tuple[Encoded | Failure, int]
-"""What became of a file, and the bytes of the budget that it holds."""
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """How files are read ahead."""
+
+    max_pixels: int
+    timeout_s: float = READ_TIMEOUT_S
+    """How long the file system may take for one answer."""
+    budget_bytes: int = 256 << 20
+    """The most that is read and not decoded yet; a larger file is postponed."""
 
 
 class _ClosedError(Exception):
@@ -39,106 +57,165 @@ class _ClosedError(Exception):
 
 
 class ReadAhead:
-    """Reads slides in threads; iterate once to get each as `Encoded` or `Failure`, in the order in which reads end.
+    """Reads slides in threads; iterate once to get each, as `Encoded`, `Failure` or `Postponed`, as reads end.
 
-    An exception of ``slides`` itself is raised from the iteration.
+    None comes in between where no file does for a moment: whoever waits for some more to come should go on with what
+    there is, for the budget may be spent, or a read never return. An exception of ``slides`` itself, or of what is no
+    fault of a file, is raised from the iteration.
     """
 
-    def __init__(self, slides: Iterable[Slide], max_pixels: int) -> None:
+    def __init__(self, slides: Iterable[Slide], process: FileProcess, options: ReadOptions) -> None:
         self._slides = iter(slides)
-        self._max_pixels = max_pixels
+        self._options = options
         self._taking = threading.Lock()
         self._changed = threading.Condition()
-        self._reserved_bytes = 0
+        self._held_bytes = 0
         self._closed = False
-        self._pool = ThreadPoolExecutor(_READERS, thread_name_prefix="reader")
-        self._done: SimpleQueue[Future[_Read | None]] = SimpleQueue()
+        self._room = threading.Semaphore(_READS_AHEAD)
+        self._done: SimpleQueue[Any] = SimpleQueue()
+        """`Encoded`, `Failure`, `Postponed`, an exception, None for a look around, or `_END`."""
+        self._process = process
+        self._lanes: dict[int, FileLane] = {}
+        self._waiting: dict[int, tuple[str, float]] = {}
+        """By thread: the file that an answer is awaited of, and since when."""
+        self._threads = [
+            threading.Thread(target=self._read_all, name=f"reader-{number}", daemon=True) for number in range(_READERS)
+        ]
 
-    def __iter__(self) -> Iterator[Encoded | Failure]:
-        in_flight = 0
-        while in_flight < _READS_AHEAD and self._submit():
-            in_flight += 1
-        while in_flight:
-            done = self._done.get()
+    def __iter__(self) -> Iterator[Encoded | Failure | Postponed | None]:
+        for thread in self._threads:
+            thread.start()
+        reading = len(self._threads)
+        while reading:
+            try:
+                item = self._done.get(timeout=_IDLE_S)
+            except Empty:
+                item = None
             if self._closed:
                 return
-            read = done.result()
-            in_flight -= 1
-            if read is None:
+            if item is _END:
+                reading -= 1
                 continue
-            item, cost = read
-            self._release(cost)
-            in_flight += self._submit()
+            if isinstance(item, BaseException):
+                raise item
+            if item is not None:
+                self._room.release()
             yield item
 
+    def waiting(self) -> tuple[str, float] | None:
+        """The file whose answer has been awaited longest, and for how many seconds; None if there is none."""
+        longest = min(list(self._waiting.values()), key=lambda wait: wait[1], default=None)
+        return longest and (longest[0], monotonic() - longest[1])
+
+    def release(self, items: Iterable[Encoded | Failure | Postponed]) -> None:
+        """Give back what these hold of the budget: they are decoded."""
+        with self._changed:
+            self._held_bytes -= sum(item.cost if isinstance(item, Encoded) else 0 for item in items)
+            self._changed.notify_all()
+
     def close(self) -> None:
-        """End the iteration, which may be going on in another thread, and the reading."""
+        """End the iteration, which may be going on in another thread, and the reading; calling it twice is harmless."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        self._done.put(Future())  # wakes the iteration, if it waits
+        self._room.release(_READERS)
+        for lane in list(self._lanes.values()):
+            lane.close()
+        self._done.put(None)  # wakes the iteration, if it waits
 
-    def _submit(self) -> bool:
-        with self._changed:
-            if self._closed:
-                return False
-            self._pool.submit(self._read_next).add_done_callback(self._done.put)
-        return True
-
-    def _read_next(self) -> _Read | None:
-        """One more slide, read; None if there are no more, or nobody wants them."""
-        with self._taking:
-            slide = None if self._closed else next(self._slides, None)
+    def _read_all(self) -> None:
+        """A reader's whole life."""
+        number = threading.get_ident()
         try:
-            return None if slide is None else self._read(slide)
+            self._lanes[number] = self._process.lane(self._options.timeout_s)
+            while (slide := self._next()) is not None:
+                self._done.put(self._read(number, slide))
         except _ClosedError:
-            return None
+            pass
+        except BaseException as error:  # noqa: BLE001  # raised where the files are taken
+            if not self._closed:
+                self._done.put(error)
+        finally:
+            self._waiting.pop(number, None)
+            with suppress(KeyError):
+                self._lanes.pop(number).close()
+            self._done.put(_END)
 
-    def _read(self, slide: Slide) -> _Read:
+    def _next(self) -> Slide | None:
+        """One more slide; None if there are no more, or nobody wants them."""
+        self._room.acquire()
+        with self._taking:
+            return None if self._closed else next(self._slides, None)
+
+    def _read(self, number: int, slide: Slide) -> Encoded | Failure | Postponed:
         cost = 0
+        self._waiting[number] = (slide.path, monotonic())
         try:
-            with open(os.open(slide.file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering=0) as stream:
-                size = self._checked_size(os.fstat(stream.fileno()))
-                cost = self._reserve(size)
-                data = _read_fully(stream, size)
-            return Encoded(slide, data, examine(slide.path, data, self._max_pixels)), cost
-        except RefusedError as refusal:
-            return Failure(slide, *refusal.details), cost or self._reserve(0)
-        except FileNotFoundError:
-            return Failure(slide, "missing", "it is gone, or a link that leads nowhere"), cost or self._reserve(0)
-        except OSError as error:
-            return Failure(slide, "unreadable", error.strerror or str(error)), cost or self._reserve(0)
+            file = self._lanes[number].open(slide.file)
+            slide = replace(slide, size_bytes=file.size_bytes, modified_ns=file.modified_ns)
+            self._check_size(file)
+            if file.size_bytes > self._options.budget_bytes:
+                return Postponed(slide, needed_to_read(file.size_bytes))
+            self._waiting.pop(number)  # for a while it may wait for us
+            cost = self._reserve(file.size_bytes)
+            self._waiting[number] = (slide.path, monotonic())
+            data = file.read(0, file.size_bytes)
+            self._waiting.pop(number)
+            return Encoded(slide, data, examine(slide.path, data, self._options.max_pixels), cost)
+        except MemoryError:
+            self._give_back(cost)
+            self._waiting.pop(number, None)
+            return Postponed(slide, needed_to_read(max(slide.size_bytes or 0, _SHORT_BYTES)))
+        except (RefusedError, OSError) as error:
+            if self._closed:
+                raise _ClosedError from error
+            self._give_back(cost)
+            return self._failure(number, slide, error)
 
-    def _checked_size(self, status: os.stat_result) -> int:
-        if not stat.S_ISREG(status.st_mode):
+    def _failure(self, number: int, slide: Slide, error: RefusedError | OSError) -> Failure:
+        """The row of a file that could not be read, or is none of an image.
+
+        Raises:
+            DecoderError: If the fault is none of the file.
+        """
+        if isinstance(error, RefusedError):
+            return Failure(slide, *error.details)
+        if isinstance(error, TimeoutError) and error.errno is None:  # ours: the file system's own have a number
+            self._lanes[number].close()
+            self._lanes[number] = self._process.lane(self._options.timeout_s)
+            return Failure(slide, "unreadable", f"{NO_ANSWER} {self._options.timeout_s:g} s")
+        if isinstance(error, FileNotFoundError):
+            return Failure(slide, "missing", "it is gone, or a link that leads nowhere")
+        if error.errno in _OUT_OF_FILES:
+            raise DecoderError(
+                f"{slide.file!r} could not be opened: {error.strerror}, which is no fault of the file; every finished "
+                "part is kept: free some (ulimit -n, memory), then run the same command again"
+            ) from error
+        return Failure(slide, "unreadable", error.strerror or str(error))
+
+    def _check_size(self, file: OpenFile) -> None:
+        if not file.is_regular:
             raise RefusedError("not an image", "it is no regular file")
-        if status.st_size == 0:
+        if file.size_bytes == 0:
             raise RefusedError("empty", "it has no bytes")
-        if status.st_size > (limit := largest_bytes(self._max_pixels)):
-            raise RefusedError("too large", f"it has {status.st_size:,} bytes; --max-pixels allows for {limit:,}")
-        return status.st_size
+        if file.size_bytes > (limit := largest_bytes(self._options.max_pixels)):
+            raise RefusedError("too large", f"it has {file.size_bytes:,} bytes; --max-pixels allows for {limit:,}")
 
     def _reserve(self, size: int) -> int:
         cost = max(size, _LEAST_COST_BYTES)
         with self._changed:
-            self._changed.wait_for(
-                lambda: self._closed or not self._reserved_bytes or self._reserved_bytes + cost <= _BUDGET_BYTES
-            )
+            if not self._fits(cost):
+                self._done.put(None)  # so that what is held and could be decoded is not kept for more to come
+            self._changed.wait_for(lambda: self._closed or self._fits(cost))
             if self._closed:
                 raise _ClosedError
-            self._reserved_bytes += cost
+            self._held_bytes += cost
         return cost
 
-    def _release(self, cost: int) -> None:
+    def _fits(self, cost: int) -> bool:
+        return not self._held_bytes or self._held_bytes + cost <= self._options.budget_bytes
+
+    def _give_back(self, cost: int) -> None:
         with self._changed:
-            self._reserved_bytes -= cost
+            self._held_bytes -= cost
             self._changed.notify_all()
-
-
-def _read_fully(stream: io.FileIO, size: int) -> bytes:
-    """Up to ``size`` bytes; fewer if the file has shrunk meanwhile."""
-    data = stream.read(size)
-    while len(data) < size and (more := stream.read(size - len(data))):  # one call reads 2 GiB at most
-        data += more
-    return data

@@ -18,9 +18,19 @@ _PILLOW_FILTERS = {
 _BAND_BYTES = 4 << 20
 _MOST_PIXELS_BETWEEN = 64_000_000
 """Of an image that has been resampled in one direction: a long, narrow one can take a thousand times its own memory."""
+_RGB, _PILLOW_RGB = 3, 4
+"""Bytes a pixel, here and in Pillow."""
 _SAMPLED_ROWS = 2
 _LARGEST_DIFFERENCE = 0.4
 """Mean, of 255, over any of the rows that are held against Pillow's."""
+
+_LONG_SIDE = 1_000_000
+"""From here on Pillow's tables of weights would take more memory than the image does."""
+_PIECE_PIXELS = 1 << 20
+_LARGEST_SUPPORT = 3
+"""Pixels to each side, of lanczos, at the scale of the smaller image."""
+_WEIGHT_BYTES = 8 * 2 * _LARGEST_SUPPORT
+"""A pixel of a side."""
 
 _Box = tuple[float, float, float, float]
 """Left, top, right, bottom."""
@@ -38,6 +48,8 @@ def exactly(image: Pixels, preprocess: Preprocess) -> Pixels:
         return image
     height, width = preprocess.size_px
     resampling = _PILLOW_FILTERS[preprocess.interpolation]
+    if max(image.shape[:2]) > _LONG_SIDE:
+        return _of_long(image, preprocess)
     whole = Image.fromarray(image)
     if preprocess.resize == "shorter":
         scaled_width, scaled_height, across, down = preprocess.crop(*whole.size)
@@ -50,6 +62,18 @@ def exactly(image: Pixels, preprocess: Preprocess) -> Pixels:
         whole = whole.resize((image.shape[1], height), resampling, box=(0, top, image.shape[1], bottom))
         top, bottom = 0, height
     return np.asarray(whole.resize((width, height), resampling, box=(left, top, right, bottom)))
+
+
+def cost_bytes(width: int, height: int, preprocess: Preprocess) -> int:
+    """The most that `exactly` and `quickly` take in memory for an image of that size; the image itself included."""
+    if preprocess.resize == "shorter":
+        scaled_width, scaled_height, _, _ = preprocess.crop(width, height)
+        between = max(scaled_width * max(scaled_height, height), width * scaled_height)
+    else:
+        between = height * preprocess.size_px[1]
+    between = min(between, _MOST_PIXELS_BETWEEN) + math.prod(preprocess.size_px)
+    weights = _WEIGHT_BYTES * sum(min(side, _LONG_SIDE) for side in (width, height))
+    return width * height * (_RGB + _PILLOW_RGB) + between * 2 * _PILLOW_RGB + weights
 
 
 def quickly(image: Pixels, preprocess: Preprocess) -> Pixels:
@@ -65,6 +89,37 @@ def quickly(image: Pixels, preprocess: Preprocess) -> Pixels:
     box = _box(image, preprocess)
     pixels = _in_bands(image, preprocess, box)
     return pixels if _is_close(pixels, image, box) else exactly(image, preprocess)
+
+
+def _of_long(image: Pixels, preprocess: Preprocess) -> Pixels:
+    """As `exactly`, of an image with a side beyond `_LONG_SIDE`: along that side first, some columns at a time."""
+    height, width = preprocess.size_px
+    resampling = _PILLOW_FILTERS[preprocess.interpolation]
+    left, top, right, bottom = _box(image, preprocess)
+    if image.shape[1] > _LONG_SIDE:
+        image = _narrowed(image, left, right, width, resampling)
+        left, right = 0, width
+    if image.shape[0] > _LONG_SIDE:
+        image = _narrowed(image.swapaxes(0, 1), top, bottom, height, resampling).swapaxes(0, 1)
+        top, bottom = 0, height
+    whole = Image.fromarray(np.ascontiguousarray(image))
+    return np.asarray(whole.resize((width, height), resampling, box=(left, top, right, bottom)))
+
+
+def _narrowed(image: Pixels, left: float, right: float, width: int, resampling: Image.Resampling) -> Pixels:
+    """What of ``image`` lies between ``left`` and ``right``, ``width`` pixels wide and as high as it was."""
+    rows, scale = len(image), (right - left) / width
+    step = max(1, int(_PIECE_PIXELS / (rows * scale)))
+    reach = _LARGEST_SUPPORT * max(1.0, scale) + 1
+    pixels = np.empty((rows, width, 3), np.uint8)
+    for first in range(0, width, step):
+        last = min(width, first + step)
+        start, end = left + first * scale, left + last * scale
+        begin = max(0, math.floor(start - reach))
+        piece = np.ascontiguousarray(image[:, begin : math.ceil(end + reach)])
+        box = (start - begin, 0, min(end - begin, piece.shape[1]), rows)
+        pixels[:, first:last] = np.asarray(Image.fromarray(piece).resize((last - first, rows), resampling, box=box))
+    return pixels
 
 
 def _is_close(pixels: Pixels, image: Pixels, box: _Box) -> bool:

@@ -2,21 +2,25 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 
 import numpy as np
 import simplejpeg
 
 from batchcls.decoders.batching import CPU_GROUP_PIXELS, BatchingDecoder
-from batchcls.decoders.pillow import decoded
-from batchcls.decoders.reader import Encoded
+from batchcls.decoders.pillow import decoded, total_cost_bytes
+from batchcls.decoders.reader import Encoded, ReadOptions
 from batchcls.decoders.resample import quickly
+from batchcls.memory import Memory
 from batchcls.records import Pixels, Preprocess
 
 
-def open(preprocess: Preprocess, *, batch_size: int, threads: int, max_pixels: int, device: str) -> BatchingDecoder:
+def open(
+    preprocess: Preprocess, *, batch_size: int, threads: int, read: ReadOptions, decode_bytes: int, device: str
+) -> BatchingDecoder:
     """The decoder of `batchcls.decoders.open_decoder`."""
     group = _TurboGroup(preprocess, threads=threads)
-    return BatchingDecoder(group, preprocess.size_px, batch_size=batch_size, max_pixels=max_pixels)
+    return BatchingDecoder(group, preprocess.size_px, batch_size=batch_size, read=read, decode_bytes=decode_bytes)
 
 
 class _TurboGroup:
@@ -37,19 +41,25 @@ class _TurboGroup:
     def part(self, item: Encoded) -> str:
         return "suspect" if item.header.suspect else "sound"
 
-    def __call__(self, group: Sequence[Encoded]) -> Pixels:
+    def cost_bytes(self, item: Encoded) -> int:
+        return total_cost_bytes(item, self._preprocess)
+
+    def __call__(self, group: Sequence[Encoded], memory: Memory) -> Pixels:
         pixels = np.empty((len(group), *self._preprocess.size_px, 3), np.uint8)
-        list(self._pool.map(self._decode_into, pixels, group))
+        list(self._pool.map(self._decode_into, pixels, group, repeat(memory)))
         return pixels
 
     def close(self) -> None:
         self._pool.shutdown()
 
-    def _decode_into(self, row: Pixels, item: Encoded) -> None:
+    def _decode_into(self, row: Pixels, item: Encoded, memory: Memory) -> None:
+        with memory.lent(self.cost_bytes(item)):
+            row[:] = self._decoded(item)
+
+    def _decoded(self, item: Encoded) -> Pixels:
         if item.header.plain_jpeg:
             try:
-                row[:] = quickly(simplejpeg.decode_jpeg(item.data), self._preprocess)
-                return
+                return quickly(simplejpeg.decode_jpeg(item.data), self._preprocess)
             except ValueError:  # what libjpeg warns of; whether it is fatal is Pillow's to say, as for other files
                 pass
-        row[:] = decoded(item, self._preprocess, quickly)
+        return decoded(item, self._preprocess, quickly)

@@ -102,9 +102,11 @@ def open_named(name: Any, preprocess: Preprocess = SMALL, max_pixels: int = 10**
         return open_decoder(name, preprocess, batch_size=8, threads=2, max_pixels=max_pixels)
     from batchcls.decoders.batching import BatchingDecoder
     from batchcls.decoders.dali import GraphGroup
+    from batchcls.decoders.reader import ReadOptions
 
     group = GraphGroup(preprocess, batch_size=8, threads=2, device="cpu")
-    return BatchingDecoder(group, preprocess.size_px, batch_size=8, max_pixels=max_pixels)
+    read = ReadOptions(max_pixels)
+    return BatchingDecoder(group, preprocess.size_px, batch_size=8, read=read, decode_bytes=1 << 30)
 
 
 @pytest.fixture(params=DECODERS)
@@ -587,17 +589,18 @@ def test_what_of_a_file_cannot_be_decoded_is_not_what_lay_in_memory_before(name:
 
 
 @pytest.mark.parametrize("opened", [TURBO, "pillow"], indirect=True)
-def test_a_long_narrow_image_takes_little_memory_and_one_longer_than_any_slide_is_refused(
-    opened: Open, tmp_path: Path
-) -> None:
-    for name, size in (("wide.png", (900_000, 1)), ("tall.png", (1, 900_000)), ("long.png", (2_000_000, 1))):
+def test_a_long_narrow_image_takes_little_memory(opened: Open, tmp_path: Path) -> None:
+    for name, size in (
+        ("wide.png", (900_000, 1)),
+        ("tall.png", (1, 900_000)),
+        ("long.png", (20_000_000, 1)),
+        ("high.png", (1, 10_000_000)),
+    ):
         Image.new("L", size, 90).save(tmp_path / name)
     before = machine.peak_memory_bytes()
-    found = rows(list(opened(Preprocess()).decode(slides(tmp_path))))
-    assert machine.peak_memory_bytes() - before < 300 << 20
-    assert isinstance(found["long.png"], Failure)
-    assert found["long.png"].text == "too large: 2000000x1 has a side of more than 1,000,000 pixels"
-    assert all(np.all(found[name] == 90) for name in ("wide.png", "tall.png"))
+    found = rows(list(opened(Preprocess(), 10**8).decode(slides(tmp_path))))
+    assert machine.peak_memory_bytes() - before < 600 << 20
+    assert all(np.all(found[name] == 90) for name in ("wide.png", "tall.png", "long.png", "high.png"))
 
 
 @pytest.mark.parametrize("name", ["a.svs", "b.NDPI", "aperio.tif"])
@@ -633,11 +636,13 @@ LIMITED = """if True:
             settled.set()
         for failure in batch.failures:
             print(failure.text)
+        for file in batch.postponed:
+            print("postponed", file.slide.path, file.needed_bytes > 8000 * 8000 * 7)
 """
 
 
 @pytest.mark.parametrize("name", ON_CPU)
-def test_running_out_of_memory_is_not_called_a_fault_of_the_file(tmp_path: Path, name: str) -> None:
+def test_a_file_for_which_there_is_no_memory_is_postponed_and_not_called_corrupt(tmp_path: Path, name: str) -> None:
     Image.new("RGB", (8000, 8000)).save(tmp_path / "large.png")
     Image.new("RGB", (60, 60)).save(tmp_path / "small.png")
 
@@ -645,6 +650,4 @@ def test_running_out_of_memory_is_not_called_a_fault_of_the_file(tmp_path: Path,
         [sys.executable, "-c", LIMITED, name, tmp_path], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S
     )
 
-    assert done.stdout == ""
-    assert done.returncode == 1
-    assert "MemoryError" in done.stderr
+    assert (done.stdout, done.stderr) == ("postponed large.png True\n", "")

@@ -23,6 +23,7 @@ from PIL import Image
 from batchcls.contracts import Decoder
 from batchcls.decoders import open_decoder
 from batchcls.decoders.batching import BatchingDecoder
+from batchcls.decoders.reader import ReadOptions
 from batchcls.fingerprint import fingerprint
 from batchcls.image_formats import RefusedError, examine
 from batchcls.records import Failure, Pixels, Preprocess, Slide
@@ -70,7 +71,7 @@ def opened_by_name(name: str) -> Decoder:
     from batchcls.decoders.dali import GraphGroup
 
     group = GraphGroup(INPUT, batch_size=8, threads=2, device="cpu")
-    return BatchingDecoder(group, INPUT.size_px, batch_size=8, max_pixels=10**7)
+    return BatchingDecoder(group, INPUT.size_px, batch_size=8, read=ReadOptions(10**7), decode_bytes=1 << 30)
 
 
 def verdict(row: dict[str, Pixels | Failure], training: Pixels | None) -> str:

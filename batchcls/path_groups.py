@@ -1,0 +1,90 @@
+"""What a regular expression finds in paths, by RE2, whose time grows with the text alone: none runs for ever."""
+
+import re
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchcls.errors import LabelsError
+
+_SHOWN = 3
+_PIECE = re.compile(r"\[\^?\]?(?:\\.|[^\]\\])*\]|\\.|\(\?P<\w+>|\(\?|\(|\{,(?=\d+\})|.", re.DOTALL)
+"""A class, an escaped character, what begins a group, a repetition from 0, or any other character."""
+_ITEM = re.compile(r"\\.|.", re.DOTALL)
+"""Of a class."""
+_WORDS = {"w": r"\p{L}\p{N}_", "d": r"\p{Nd}", "s": r"\t-\r\x1c-\x20\x{85}\p{Z}"}
+"""Python's classes of characters, which RE2 knows of ASCII alone."""
+_GROUP = "group"
+
+
+def path_groups(paths: pa.ChunkedArray, pattern: str) -> pa.ChunkedArray:
+    """What the first group of ``pattern``, or all of it, matches in each path, as Python's `re.search` would.
+
+    Raises:
+        LabelsError: If it is no regular expression, one that RE2 does not know, or does not match everywhere.
+    """
+    try:
+        re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise LabelsError(f"--group-by {pattern!r} is neither a column nor a regular expression: {error}") from error
+    plain = pc.all(pc.string_is_ascii(paths)).as_py()
+    try:
+        translated = _translated(pattern, plain)
+        texts = pc.struct_field(pc.extract_regex(paths, translated), _GROUP)
+        spans = pc.struct_field(pc.extract_regex_span(paths, translated), _GROUP)
+    except (pa.ArrowException, ValueError) as error:
+        raise LabelsError(
+            f"--group-by {pattern!r} is more than is understood: {error}; write it without look-ahead, "
+            "back-references and the like, which can take for ever, or give a table with a column to group by"
+        ) from error
+    if texts.null_count:
+        few = ", ".join(map(repr, paths.filter(pc.is_null(texts))[:_SHOWN].to_pylist()))
+        raise LabelsError(
+            f"--group-by {pattern!r} finds nothing in {texts.null_count:,} of {len(paths):,} paths: {few}"
+        )
+    if spans.null_count:
+        raise LabelsError(f"the first group of --group-by {pattern!r} does not take part in every match")
+    return texts
+
+
+def _translated(pattern: str, plain: bool) -> str:
+    """``pattern`` for RE2, its first group, or all of it, called `_GROUP`.
+
+    Args:
+        plain: Whether it is for texts of ASCII alone.
+
+    Raises:
+        ValueError: If it holds what RE2 knows of ASCII alone.
+    """
+    groups, written = 0, []
+    for piece in _PIECE.findall(pattern):
+        if piece == "(" or piece.startswith("(?P<"):
+            groups += 1
+            piece = f"(?P<{_GROUP}>" if groups == 1 else "(?:"
+        elif piece == "{,":
+            piece = "{0,"
+        elif piece == r"\Z":
+            piece = r"\z"
+        elif piece.startswith("[") and len(piece) > 1:
+            piece = f"[{''.join(_in_class(item, plain) for item in _ITEM.findall(piece[1:-1]))}]"
+        elif piece.startswith("\\") and not plain:
+            piece = _escaped(piece)
+        written.append(piece)
+    return "".join(written) if groups else f"(?P<{_GROUP}>{''.join(written)})"
+
+
+def _escaped(piece: str) -> str:
+    kind = piece[1:]
+    if kind in "bB":
+        raise ValueError(f"{piece} is for letters without accents alone, and not all paths are of these")
+    return f"[{'^' * kind.isupper()}{_WORDS[kind.lower()]}]" if kind.lower() in _WORDS else piece
+
+
+def _in_class(item: str, plain: bool) -> str:
+    if item == "[":  # where RE2 would look for a class's name
+        return r"\["
+    if plain or len(item) < 2 or item[1].lower() not in _WORDS:
+        return item
+    if item[1].isupper():
+        raise ValueError(f"{item} in brackets is for letters without accents alone, and not all paths are of these")
+    return _WORDS[item[1]]

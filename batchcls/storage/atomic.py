@@ -1,0 +1,144 @@
+"""Files that are written whole or not at all, and never through a link."""
+
+import os
+import re
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from batchcls.errors import OutputError
+
+TEMPORARY = re.compile(r"\.batchcls-[0-9a-f]{16}")
+"""Names of what is not whole yet; a killed process may leave one behind."""
+_SAFELY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+"""A link is not followed, and a pipe that nobody writes to is not waited for."""
+_KINDS = {stat.S_IFLNK: "a symbolic link", stat.S_IFDIR: "a folder", stat.S_IFREG: "a file"}
+
+
+def temporary_name() -> str:
+    """A name that nothing has yet: short, so that any folder that takes a name takes it."""
+    return f".batchcls-{secrets.token_hex(8)}"
+
+
+@contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Turns what the operating system refuses into an `OutputError` that names ``out``."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(f"cannot write {str(out)!r}: {reason}; choose another --out") from error
+
+
+@contextmanager
+def folder_handle(path: Path) -> Iterator[int]:
+    """A handle of a folder in which something is to be made; the folder may be reached through links."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def kind_of(name: str | Path, folder: int | None = None) -> str | None:
+    """What bears a name, in words; None: nothing does. A link is not followed.
+
+    Args:
+        folder: Handle of the folder that ``name`` is in.
+    """
+    try:
+        mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return _KINDS.get(stat.S_IFMT(mode), "no file")
+
+
+def check_replaceable_file(path: Path, folder: int | None = None) -> None:
+    """Refuse what a rename onto ``path`` would replace and should not.
+
+    Args:
+        folder: Handle of the folder that ``path.name`` is in; ``path`` is for the message then.
+
+    Raises:
+        OutputError: If a link, a folder, a pipe or a device stands there, or nothing ever can.
+    """
+    with writing(path):
+        kind = kind_of(path if folder is None else path.name, folder)
+    if kind not in (None, "a file"):
+        raise OutputError(f"{str(path)!r} is {kind}, which is not replaced; move it away, or choose another --out")
+
+
+def regular_file(path: str | Path, folder: int | None = None) -> int:
+    """A descriptor to read a file by, which is no link, pipe or device.
+
+    Raises:
+        OSError: If it is, or cannot be opened.
+    """
+    descriptor = os.open(path, os.O_RDONLY | _SAFELY, dir_fd=folder)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise OSError("it is no file")
+
+
+def fresh_file(name: str, folder: int) -> int:
+    """A descriptor to write a file by that was not there before.
+
+    Raises:
+        OSError: If anything bears the name.
+    """
+    return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFELY, 0o666, dir_fd=folder)
+
+
+@contextmanager
+def whole_file_in(folder: int, path: Path) -> Iterator[BinaryIO]:
+    """A stream whose content becomes the file ``path.name`` of a folder if all goes well; if not, nothing has changed.
+
+    Args:
+        folder: Handle of the folder.
+        path: The whole path, for messages.
+
+    Raises:
+        OutputError: If something that is no file stands there.
+        OSError: If the disk refuses.
+    """
+    check_replaceable_file(path, folder)
+    unfinished = temporary_name()
+    descriptor = fresh_file(unfinished, folder)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.rename(unfinished, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(unfinished, dir_fd=folder)
+        raise
+    os.fsync(folder)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A stream whose content becomes the file ``path`` if all goes well; if not, nothing has changed.
+
+    Raises:
+        OutputError: If something that is no file stands there.
+        OSError: If the disk refuses.
+    """
+    with folder_handle(path.parent) as folder, whole_file_in(folder, path) as stream:
+        yield stream
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Leave ``path`` with this content, or as it was.
+
+    Raises:
+        OutputError: If something that is no file stands there.
+        OSError: If the disk refuses.
+    """
+    with whole_file(path) as stream:
+        stream.write(content)
