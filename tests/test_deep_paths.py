@@ -6,9 +6,12 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 
 from batchcls import deep_paths
+from batchcls.cli import main
 from batchcls.discover import Listing
 
 NAME = "ä" * 127 + "x"
@@ -95,3 +98,17 @@ def test_images_below_a_path_of_any_length_are_listed(deep: str, tmp_path: Path)
     assert found == [f"{deep}/{name}" for name in ("a.jpg", "loop.jpg", f"{NAME[:-4]}.jpg")]
     assert listing.unlisted == []
     assert listing.skipped == {"folder listed already": 2}
+
+
+def test_every_image_below_a_path_of_any_length_has_its_row(deep: str, tmp_path: Path, tiny_engine: Path) -> None:
+    out = tmp_path.parent / f"{tmp_path.name}.parquet"
+    arguments = ["run", tmp_path, "--out", out, "--engine", tiny_engine, "--device", "cpu", "--backend", "null"]
+
+    done = CliRunner().invoke(main, list(map(str, arguments)))
+
+    table = pq.read_table(out)
+    assert done.exit_code == 0, done.output
+    assert [f"{tmp_path}/{path}" for path in table["path"].to_pylist()] == [
+        f"{deep}/{name}" for name in ("a.jpg", "loop.jpg", f"{NAME[:-4]}.jpg")
+    ]
+    assert "symbolic links" in table["error"].to_pylist()[1] or "too long" in table["error"].to_pylist()[1]

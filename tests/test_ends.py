@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import shlex
 import subprocess
 import sys
@@ -80,6 +81,17 @@ def test_an_error_that_cannot_be_shown_is_said_elsewhere(tmp_path: Path, tiny_en
     assert (done.returncode, usage.returncode) == (1, 2)
     assert f"batchcls: no image was found in {str(tmp_path)!r}" in done.stdout + done.stderr
     assert "does not exist" in usage.stdout + usage.stderr
+
+
+def test_a_terminal_that_goes_away_ends_nothing(tmp_path: Path, slides: Path, tiny_engine: Path) -> None:
+    ours, theirs = pty.openpty()
+    words = [sys.executable, "-m", "batchcls", *map(str, run(slides, tmp_path / "o.parquet", tiny_engine))]
+    process = subprocess.Popen(words, cwd=ROOT, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    os.close(ours)
+
+    assert process.wait(PATIENCE_S) == 0
+    assert pq.read_metadata(tmp_path / "o.parquet").num_rows == 36
 
 
 @pytest.mark.parametrize("arguments", [("info", "--json"), ("--help",), ("run", "--help"), ("--version",)])

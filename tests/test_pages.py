@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from batchcls.cli import main
 from batchcls.labelled import Labelled
@@ -145,12 +145,47 @@ def test_the_tables_for_people_hold_no_formula(browser: "Browser", tmp_path: Pat
         assert {row[words[1]] for row in rows} == {f"'{label}" for label in labels}
 
 
-def test_a_table_that_we_read_back_is_not_guarded(tmp_path: Path) -> None:
-    source = predictions(tmp_path, ["=a", "-b", "@c"])
+def test_the_table_of_an_explanation_holds_no_formula(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
 
-    table = Labelled.read(tmp_path / "truth.csv").table
-    evaluated = ["evaluate", source, "--truth", tmp_path / "truth.csv", "--out", tmp_path / "e"]
+    from batchcls.networks import trainable_network
 
-    assert set(table["label"].to_pylist()) == {"=a", "-b", "@c"}
-    assert CliRunner().invoke(main, list(map(str, evaluated))).exit_code == 0
-    assert pq.read_metadata(source).num_rows == 9
+    save_file(trainable_network("cnn", 2).state_dict(), tmp_path / "cnn.safetensors")
+    draw(tmp_path / "=1+1" / "@a.png")
+    draw(tmp_path / "=1+1" / "-b.png")
+    arguments = [
+        "explain",
+        tmp_path / "cnn.safetensors",
+        tmp_path / "=1+1",
+        "--labels",
+        "=x,+y",
+        "--out",
+        tmp_path / "x",
+    ]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        done = CliRunner().invoke(main, [str(word).removeprefix(f"{tmp_path}/") for word in arguments])
+
+    assert done.exit_code == 0, done.output
+    with (tmp_path / "x" / "explained.csv").open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream, strict=True))
+    assert len(rows) == 2
+    assert not any(is_formula(cell) for row in rows for cell in row.values())
+    assert {row["label"] for row in rows} <= {"'=x", "'+y"}
+
+
+def test_the_tables_that_we_read_back_have_names_as_they_are(tmp_path: Path, quiet: Console) -> None:
+    from batchcls.dataset import Dataset, Parting
+
+    for number in range(24):
+        draw(tmp_path / "s" / ("=a", "-b")[number % 2] / f"@{number}.png", number)
+
+    Dataset.read(tmp_path / "s", Parting(), quiet).write_split(tmp_path / "s" / "m.split.csv", tmp_path / "s")
+    with (tmp_path / "s" / "m.split.csv").open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream, strict=True))
+    table = Labelled.read(tmp_path / "s" / "m.split.csv").table
+
+    assert {row["label"] for row in rows} == {"=a", "-b"}
+    assert {row["path"][:4] for row in rows} == {"=a/@", "-b/@"}
+    assert sorted(table["path"].to_pylist()) == sorted(row["path"] for row in rows)
