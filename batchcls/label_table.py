@@ -143,6 +143,7 @@ def _delimiter(text: bytes) -> str:
 
 def _plain(table: pa.Table, path: Path) -> pa.Table:
     """``table`` as `read_label_table` returns it."""
+    table.validate(full=True)  # a Parquet file's strings may be none
     names = [str(name).strip() for name in table.column_names]
     names = [name.lower() if name.lower() in COLUMNS else name for name in names]
     # What pandas writes an index under, and Excel an empty column.
