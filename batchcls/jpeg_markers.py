@@ -46,7 +46,7 @@ def jpeg_header(data: bytes) -> JpegHeader:
             ordinary = False
         position = end
     if not frame or data[position : position + 2] != b"\xff\xda":
-        return JpegHeader(0, 0, frame[3] if frame else 0, False, False, int(_markers(data, 0)[_START_OF_SCAN]))
+        return JpegHeader(0, 0, frame[3] if len(frame) > 3 else 0, False, False, int(_markers(data, 0)[_START_OF_SCAN]))
     markers = _markers(data, position + 2)
     allowed = _ALLOWED.get(frame[0])
     # Among the pixels any other marker is damage: libjpeg would end there, and DALI fill up with grey.

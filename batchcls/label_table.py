@@ -2,22 +2,25 @@
 
 import codecs
 import csv
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
-import pyarrow.json
 import pyarrow.parquet as pq
 
 from batchcls.errors import LabelsError
-from batchcls.regular_file import IrregularError, open_regular
+from batchcls.regular_file import open_regular
 
 COLUMNS = ("path", "label", "group", "split")
 """The columns that are known under their name whatever its case."""
 _LONGEST_HEADER = 1 << 16
+_ROWS_AT_ONCE, _MOST_COLUMNS = 10_000, 1000
+"""Of JSON Lines, whose lines need not have the same columns."""
 _LARGEST_BYTES = 4 << 30
 """A hundred million rows: what is larger was named by mistake."""
 _HEADER_UTF16 = len("path,label".encode("utf-16-le"))
@@ -66,13 +69,13 @@ def read_label_table(path: Path) -> tuple[pa.Table, list[str]]:
         if head.startswith(_PARQUET) or path.suffix.lower() == ".parquet":
             table = pq.read_table(path, partitioning=None)
         elif path.suffix.lower() in (".jsonl", ".ndjson"):
-            table = pyarrow.json.read_json(path)
+            table = _read_json_lines(path)
         else:
             _encoding(head)
             text, notes = _utf8(path)
             table = _read_csv(text)
         return _plain(table, path), notes
-    except (pa.ArrowException, OSError, UnicodeError, IrregularError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError, RecursionError) as error:
         mend = "" if path.suffix.lower() == ".parquet" else "; a CSV file must be UTF-8, with the columns' names first"
         raise LabelsError(f"{str(path)!r} cannot be read as a table of labels: {error}{mend}") from error
 
@@ -96,6 +99,31 @@ def _utf8(path: Path) -> tuple[bytes, list[str]]:
             f"{str(path)!r} is not UTF-8 and was read as Windows-1252: make sure that {word!r} is what it should say, "
             "or save it as UTF-8."
         ]
+
+
+def _read_json_lines(path: Path) -> pa.Table:
+    """An object a line. pyarrow's own reader is not asked: a line of `null` can end the process."""
+    tables: list[pa.Table] = []
+    rows: list[dict[str, Any]] = []
+    with path.open(encoding="utf-8-sig") as stream:
+        for number, line in enumerate(stream, 1):
+            if not line.strip():
+                continue
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise ValueError(f"its line {number:,} is no object")
+            rows.append(row)
+            if len(rows) == _ROWS_AT_ONCE:
+                tables.append(_columns(rows))
+                rows = []
+    return pa.concat_tables([*tables, _columns(rows)], promote_options="permissive")
+
+
+def _columns(rows: Sequence[dict[str, Any]]) -> pa.Table:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    if len(names) > _MOST_COLUMNS:
+        raise ValueError(f"it has more than {_MOST_COLUMNS:,} columns")
+    return pa.table({name: pa.array([row.get(name) for row in rows]) for name in names})
 
 
 def _encoding(raw: bytes) -> tuple[bytes, str]:

@@ -141,7 +141,9 @@ def test_a_table_of_labels_of_very_many_columns_is_refused_in_a_line(tmp_path: P
     assert len(str(refusal.value)) < 1500
 
 
-@pytest.mark.parametrize("text", ['{"a": 1, "a": 2}', '{"a": NaN}', "[Infinity]", "[1e400]", "[" * 100_000, "[1", ""])
+@pytest.mark.parametrize(
+    "text", ['{"a": 1, "a": 2}', '{"a": NaN}', "[Infinity]", "[1e400]", '["\\ud800"]', "[" * 100_000, "[1", ""]
+)
 def test_json_that_says_two_things_or_no_number_is_refused(tiny_engine: Path, tmp_path: Path, text: str) -> None:
     path = tmp_path / MANIFEST
     path.write_text(text)

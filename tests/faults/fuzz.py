@@ -137,15 +137,14 @@ def _cases(target: Target, folder: Path, cases: int, chance: random.Random, shar
     try:
         seeds = [*target.seeds(scratch), *(path.read_bytes() for path in sorted((folder / "kept").iterdir()))]
         endings = {path.name for path in (folder / "kept").iterdir()}
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         refused, slowest_s, until = 0, 0.0, time.monotonic() + _BATCH_SECONDS
         for number in range(cases):
             case = target.mutated(chance, seeds)
             shared.tell(number, refused, slowest_s, case)
-            since = time.monotonic()
+            since, before = time.monotonic(), _peak_bytes()
             ending, find = _tried(target, case, scratch)
-            if (peak := resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) > _BYTES and not find:
-                find = f"more than {peak >> 30} GB\n"
+            if not find and (more := _peak_bytes() - before) > _BYTES:
+                find = f"more than {more >> 30} GB\n"
             slowest_s = max(slowest_s, time.monotonic() - since)
             if find:
                 os.ftruncate(2, 0)
@@ -167,6 +166,10 @@ def _cases(target: Target, folder: Path, cases: int, chance: random.Random, shar
         return 0
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _tried(target: Target, case: bytes, scratch: Path) -> tuple[str, str]:

@@ -138,6 +138,8 @@ def _change(chance: random.Random, data: bytearray, seeds: Sequence[bytes]) -> N
 def mutated_words(chance: random.Random, seeds: Sequence[bytes]) -> bytes:
     words = _WORDS.findall(chance.choice(seeds))
     for _ in range(chance.choice((1, 1, 2, 4, 16))):
+        if sum(map(len, words)) > LONGEST:
+            break
         place = chance.randrange(len(words) + 1)
         match chance.randrange(5):
             case 0:
@@ -157,7 +159,10 @@ def mutated_json(chance: random.Random, seeds: Sequence[bytes]) -> bytes:
     """Of seeds that are JSON; now and then as words, which break its syntax."""
     if chance.random() < 0.15:
         return mutated_words(chance, seeds)
-    values = json.loads(chance.choice(seeds))
+    try:
+        values = json.loads(chance.choice(seeds))
+    except (ValueError, RecursionError):  # one that was changed before
+        return mutated_words(chance, seeds)
     for _ in range(chance.choice((1, 1, 2, 4))):
         values = changed(chance, values)
     text = json.dumps(values, ensure_ascii=chance.random() < 0.5)

@@ -167,7 +167,7 @@ def _safetensors(folder: Path) -> list[bytes]:
 def _mutated_safetensors(chance: random.Random, seeds: Sequence[bytes]) -> bytes:
     if chance.random() < 0.2:
         return mutated_bytes(chance, seeds)
-    seed = chance.choice(seeds)
+    seed = chance.choice([seed for seed in seeds if len(seed) > 8])
     (length,) = struct.unpack("<Q", seed[:8])
     header = mutated_json(chance, [seed[8 : 8 + length]])
     return struct.pack("<Q", len(header)) + header + seed[8 + length :]
