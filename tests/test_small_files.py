@@ -78,6 +78,7 @@ def test_no_command_waits_for_it(tiny_onnx: Path, tiny_engine: Path, tmp_path: P
         assert "hostile.yaml" in refused("train", slides, "--out", data, "--recipe", path)
     assert "hostile.yaml" in refused("build", tiny_onnx, "--out", out, "--labels", path)
     assert "hostile.yaml" in refused("report", path, "--out", tmp_path / "report.html")
+    assert "hostile.yaml" in refused("evaluate", path, "--truth", slides, "--out", out)
     assert "hostile.yaml" in refused("build", path, "--out", out)
     for name in ("labels.csv", "labels.parquet", "labels.jsonl"):
         if kind != "folder":
