@@ -67,7 +67,7 @@ def read_label_table(path: Path) -> tuple[pa.Table, list[str]]:
             if head.startswith(mark):
                 raise LabelsError(f"{str(path)!r} {why}")
         if head.startswith(_PARQUET) or path.suffix.lower() == ".parquet":
-            table = pq.read_table(path, partitioning=None)
+            table = _read_parquet(path)
         elif path.suffix.lower() in (".jsonl", ".ndjson"):
             table = _read_json_lines(path)
         else:
@@ -99,6 +99,30 @@ def _utf8(path: Path) -> tuple[bytes, list[str]]:
             f"{str(path)!r} is not UTF-8 and was read as Windows-1252: make sure that {word!r} is what it should say, "
             "or save it as UTF-8."
         ]
+
+
+def _read_parquet(path: Path) -> pa.Table:
+    """Its texts as dictionaries first, for a file of some kilobytes can hold one text a million times."""
+    with pq.ParquetFile(path) as file:
+        texts = {field.name for field in file.schema_arrow if _is_text(field.type)}
+        if file.metadata.num_rows * file.metadata.num_columns > _LARGEST_BYTES // 4:
+            raise ValueError(f"it has {file.metadata.num_rows:,} rows of {file.metadata.num_columns:,} columns")
+    with pq.ParquetFile(path, read_dictionary=sorted(texts)) as file:
+        table = file.read()
+    size = 0
+    for position, column in enumerate(table.columns):
+        if pa.types.is_dictionary(column.type) and _is_text(column.type.value_type):
+            lengths = (pc.binary_length(chunk.dictionary).take(chunk.indices) for chunk in column.chunks)
+            size += sum(pc.sum(length).as_py() or 0 for length in lengths)
+            if size > _LARGEST_BYTES:
+                raise ValueError(f"it would unfold to more than {_LARGEST_BYTES:,} bytes")
+        if table.column_names[position] in texts:
+            table = table.set_column(position, table.column_names[position], column.cast(pa.string()))
+    return table
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _read_json_lines(path: Path) -> pa.Table:
