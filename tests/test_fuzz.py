@@ -23,7 +23,7 @@ from tests.conftest import ROOT
 from tests.faults.targets import _networks
 from tests.test_report import write
 
-CASES = 30
+CASES = 20
 
 
 def test_nothing_that_reads_a_file_fails_otherwise_than_in_a_line(tmp_path: Path) -> None:

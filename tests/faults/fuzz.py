@@ -92,7 +92,7 @@ def _batch(target: Target, tally: Tally, folder: Path, cases: int, seed: str) ->
     tally.refused += refused
     tally.slowest_s = max(tally.slowest_s, slowest_s)
     tally.seconds += time.monotonic() - since
-    if status == -signal.SIGALRM:
+    if status in (-signal.SIGALRM, -signal.SIGPROF):
         _keep(tally, folder, f"no end in {_SECONDS} s", case, "")
     elif status == 1:
         told = errors.read_text(errors="replace")
@@ -175,7 +175,8 @@ def _peak_bytes() -> int:
 def _tried(target: Target, case: bytes, scratch: Path) -> tuple[str, str]:
     """How a case ended, and what there is to find of that; empty if nothing."""
     folder = Path(tempfile.mkdtemp(dir=scratch))
-    signal.setitimer(signal.ITIMER_REAL, _SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, _SECONDS)  # of this process, however busy the machine is
+    signal.setitimer(signal.ITIMER_REAL, 10 * _SECONDS)  # of waiting
     try:
         target.tried(case, folder)
         return "read", ""
@@ -187,6 +188,7 @@ def _tried(target: Target, case: bytes, scratch: Path) -> tuple[str, str]:
             return ending + str(len(frames)), ""
         return ending, f"{ending}\n{''.join(traceback.format_exception(error))[-6000:]}"
     finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
         shutil.rmtree(folder, ignore_errors=True)
 
