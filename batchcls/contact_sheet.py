@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from batchcls.image_file import opened_image
 
-ANSWER_TIMEOUT_S = 30.0
+ANSWER_TIMEOUT_S = 10.0
 """After which a page does without a picture."""
 _CAPTION_PX = 15
 _GAP_PX = 8

@@ -19,12 +19,15 @@ from rich.progress import track
 from batchcls import machine
 from batchcls.errors import LabelsError
 from batchcls.examples import Examples
+from batchcls.file_client import READ_TIMEOUT_S
 from batchcls.file_names import file_below, printable
 from batchcls.fingerprint import fingerprint
 from batchcls.labelled import Labelled
 from batchcls.splits import PARTS, Shares, Way, check_parts, duplicates, parted
 
 _SHOWN = 3
+_MOST_UNANSWERED = 8
+"""Images, after which a disk is taken to be dead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,14 +135,21 @@ def _rows_of(labelled: Labelled) -> list[_Row]:
 
 def _look_at(rows: Sequence[_Row], console: Console) -> None:
     """Take each image's fingerprint, or note why it cannot be read."""
+    unanswered: list[str] = []
 
     def look(row: _Row) -> None:
+        if len(unanswered) >= _MOST_UNANSWERED:
+            raise LabelsError(
+                f"{len(unanswered)} images could not be read in {READ_TIMEOUT_S:g} s each, such as {unanswered[0]!r}; "
+                "see whether their disk still answers, and run the same command again"
+            )
         try:
             row.print = fingerprint(row.file)
         except MemoryError:  # no fault of the file
             raise
         except Exception as error:  # noqa: BLE001  # of one file: whatever its bytes do to Pillow, the others are used
             row.why = f"cannot be read: {getattr(error, 'strerror', None) or error}"
+            unanswered.extend([row.path] * isinstance(error, TimeoutError))
 
     wanted = [row for row in rows if not row.why]
     with ThreadPoolExecutor(machine.cores()) as pool:

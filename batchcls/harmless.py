@@ -49,7 +49,7 @@ class ElementType(Namespace):
         try:
             kind = np.dtype(str(arguments[0])).newbyteorder(">" if order == ">" else "<")
             return list(np.frombuffer(content, kind).tolist()) if kind.kind in "biufUS" else []
-        except (LookupError, TypeError, ValueError):
+        except (LookupError, TypeError, ValueError, SystemError):  # the last, of characters beyond Unicode's
             return []
 
 

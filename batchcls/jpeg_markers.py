@@ -57,7 +57,7 @@ def jpeg_header(data: bytes) -> JpegHeader:
         position = end
     if not frame or data[position : position + 2] != b"\xff\xda":
         return JpegHeader(
-            0, 0, frame[3] if frame else 0, False, False, int(_counts(_after_0xff(data, 0)[1])[_START_OF_SCAN])
+            0, 0, frame[3] if len(frame) > 3 else 0, False, False, int(_counts(_after_0xff(data, 0)[1])[_START_OF_SCAN])
         )
     scans, ends_at, markers = _walked(data, position)
     allowed = _ALLOWED.get(frame[0])

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from batchcls.errors import LabelsError
 from batchcls.json_lines import read_json_lines
-from batchcls.regular_file import IrregularError, open_regular
+from batchcls.regular_file import open_regular
 from batchcls.table_size import check_memory, check_unfolded
 
 COLUMNS = ("path", "label", "group", "split")
@@ -78,7 +78,7 @@ def read_label_table(path: Path) -> tuple[pa.Table, list[str]]:
             text, notes = _utf8(path)
             table = _read_csv(text)
         return _plain(table, path), notes
-    except (pa.ArrowException, OSError, ValueError, IrregularError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError, RecursionError) as error:
         mend = (
             ""
             if path.suffix.lower() in (".parquet", *_JSON_LINES)
@@ -156,6 +156,7 @@ def _delimiter(text: bytes) -> str:
 
 def _plain(table: pa.Table, path: Path) -> pa.Table:
     """``table`` as `read_label_table` returns it."""
+    table.validate(full=True)  # a Parquet file's strings may be none
     names = [str(name).strip() for name in table.column_names]
     names = [name.lower() if name.lower() in COLUMNS else name for name in names]
     # What pandas writes an index under, and Excel an empty column.

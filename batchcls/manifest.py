@@ -105,7 +105,6 @@ class Manifest:
             raise ValueError("it names no labels")
         if not isinstance(values["versions"], dict):
             raise TypeError("versions must be an object")
-        json.dumps(values, ensure_ascii=False).encode()  # refuses halves of characters, which no column could hold
         verification = values["verification"]
         if verification is not None:
             verification["disagreements"] = tuple(verification["disagreements"])

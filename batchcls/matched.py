@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,10 +16,13 @@ import pyarrow.compute as pc
 
 from batchcls.errors import LabelsError
 from batchcls.file_names import file_below, original, printable
+from batchcls.image_file import answered
 
 _SHOWN = 3
 _MOST_PARTS = 16
 _COMPARED = 3
+_COMPARE_TIMEOUT_S = 10.0
+"""After which files on a disk that does not answer are not compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +93,7 @@ def two_files(root: Path, images: pa.Table) -> list[str] | None:
     for image in images.slice(0, _COMPARED).to_pylist():
         one, other = file_below(root, image["path"]), original(image["file"])
         with suppress(OSError, ValueError):  # one of them is not here, or nowhere: nothing to compare
-            if not filecmp.cmp(one, other, shallow=False):
+            if not answered(partial(filecmp.cmp, one, other, shallow=False), _COMPARE_TIMEOUT_S):
                 return [printable(one), printable(other)]
     return None
 

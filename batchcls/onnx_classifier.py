@@ -100,7 +100,7 @@ def _read(path: Path) -> onnx.ModelProto:
         onnx.load_external_data_for_model(model, os.fspath(path.parent))
         onnx.checker.check_model(model)
         return onnx.compose.add_prefix(model, "network/")  # so that no name of ours is taken
-    except (DecodeError, onnx.checker.ValidationError, ValueError, OSError, RuntimeError) as error:
+    except (DecodeError, onnx.checker.ValidationError, ValueError, TypeError, OSError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(f"{str(path)!r} cannot be read as ONNX: {reason}") from error
 

@@ -147,6 +147,8 @@ def _metadata(schema: pa.Schema) -> dict[str, Any]:
     if missing := [name for name in _COLUMNS if name not in schema.names]:
         raise ValueError(f"it has no column {', '.join(map(repr, missing))}")
     metadata = json.loads((schema.metadata or {}).get(METADATA_KEY, b"{}"))
+    # Halves of characters, which JSON can spell and no page or column can hold, are shown as question marks.
+    metadata = json.loads(json.dumps(metadata, ensure_ascii=False).encode("utf-8", "replace"))
     return metadata if isinstance(metadata, dict) else {}
 
 

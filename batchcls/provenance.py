@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 NOT_RECORDED = "not recorded"
+_LARGEST_FIGURE = 2**63
 _PROVENANCE = {
     "Engine": ("engine", "name"),
     "ONNX file, SHA-256": ("engine", "onnx_sha256"),
@@ -42,12 +43,12 @@ def throughput(metadata: Mapping[str, Any]) -> dict[str, Any]:
     stages = figures.get("seconds")
     shown = {
         name: form.format(figures[key] / unit if unit > 1 else figures[key])
-        if isinstance(figures.get(key), int | float)
+        if _is_figure(figures.get(key))
         else NOT_RECORDED
         for name, (key, form, unit) in forms.items()
     }
     spent = stages.items() if isinstance(stages, dict) else ()
-    return {**shown, "stages": [(stage, s) for stage, s in spent if isinstance(s, int | float)]}
+    return {**shown, "stages": [(stage, s) for stage, s in spent if _is_figure(s)]}
 
 
 def rewriting(metadata: Mapping[str, Any], labels: Sequence[str], rows: int) -> list[str]:
@@ -62,6 +63,11 @@ def rewriting(metadata: Mapping[str, Any], labels: Sequence[str], rows: int) -> 
     if isinstance(written, int) and written != rows:
         return [f"The predictions are {rows:,} rows, where batchcls run wrote {written:,}: figures are of these alone."]
     return []
+
+
+def _is_figure(value: Any) -> bool:
+    """Whether it is a number that a run can have come to."""
+    return isinstance(value, int | float) and abs(value) < _LARGEST_FIGURE
 
 
 def _said(metadata: Mapping[str, Any], keys: Sequence[str]) -> str:

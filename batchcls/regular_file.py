@@ -64,7 +64,7 @@ def read_text(path: Path, largest_bytes: int, encoding: str = "utf-8") -> str:
 
 
 def read_json(path: Path, largest_bytes: int) -> Any:
-    """What a small JSON file holds: finite numbers, and each name of an object once.
+    """What a small JSON file holds: finite numbers, whole characters, and each name of an object once.
 
     Raises:
         OSError: If it cannot be read.
@@ -72,7 +72,9 @@ def read_json(path: Path, largest_bytes: int) -> Any:
     """
     text = read_text(path, largest_bytes)
     try:
-        return json.loads(text, object_pairs_hook=distinct, parse_constant=_refused, parse_float=_finite)
+        values = json.loads(text, object_pairs_hook=distinct, parse_constant=_refused, parse_float=_finite)
+        json.dumps(values, ensure_ascii=False).encode()  # refuses halves of characters, which no column could hold
+        return values
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error
 

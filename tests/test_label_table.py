@@ -6,6 +6,7 @@ import io
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -153,3 +154,12 @@ def test_what_is_no_table_of_text_is_refused_in_a_line(tmp_path: Path, name: str
     with pytest.raises(LabelsError, match=reason) as refusal:
         Labelled.read(written(tmp_path / name, content))
     assert "\n" not in str(refusal.value)
+
+
+def test_a_parquet_file_that_unfolds_to_all_memory_is_refused(tmp_path: Path) -> None:
+    rows = 100_000
+    long = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), ["a" * 1_000_000])
+    paths = pa.array([f"{number}.png" for number in range(rows)])
+    pq.write_table(pa.table({"path": paths, "label": long}), tmp_path / "bomb.parquet")
+    with pytest.raises(LabelsError, match="would unfold to more than"):
+        read_label_table(tmp_path / "bomb.parquet")

@@ -78,6 +78,7 @@ def test_no_command_waits_for_it(tiny_onnx: Path, tiny_engine: Path, tmp_path: P
         assert "hostile.yaml" in refused("train", slides, "--out", data, "--recipe", path)
     assert "hostile.yaml" in refused("build", tiny_onnx, "--out", out, "--labels", path)
     assert "hostile.yaml" in refused("report", path, "--out", tmp_path / "report.html")
+    assert "hostile.yaml" in refused("evaluate", path, "--truth", slides, "--out", out)
     assert "hostile.yaml" in refused("build", path, "--out", out)
     for name in ("labels.csv", "labels.parquet", "labels.jsonl"):
         if kind != "folder":
@@ -141,7 +142,9 @@ def test_a_table_of_labels_of_very_many_columns_is_refused_in_a_line(tmp_path: P
     assert len(str(refusal.value)) < 1500
 
 
-@pytest.mark.parametrize("text", ['{"a": 1, "a": 2}', '{"a": NaN}', "[Infinity]", "[1e400]", "[" * 100_000, "[1", ""])
+@pytest.mark.parametrize(
+    "text", ['{"a": 1, "a": 2}', '{"a": NaN}', "[Infinity]", "[1e400]", '["\\ud800"]', "[" * 100_000, "[1", ""]
+)
 def test_json_that_says_two_things_or_no_number_is_refused(tiny_engine: Path, tmp_path: Path, text: str) -> None:
     path = tmp_path / MANIFEST
     path.write_text(text)
