@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageFile
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
-from batchcls import image_costs
+from batchcls import decode_work, image_costs
 from batchcls.jpeg_markers import JpegHeader, jpeg_header
 from batchcls.records import FailureKind, Pixels
 
@@ -61,6 +61,8 @@ _MOST_SCANNED_PIXELS = 6_000_000_000
 """Of all scans together, unless there are few: ten seconds of work, counted so that a file has one row everywhere."""
 _USUAL_BMP = struct.pack("<IHI", 40, 24, 0)
 """Bytes of the header, bits a pixel, and no compression."""
+_PNM_HEADER_BYTES = 1 << 16
+"""Pillow reads it byte by byte, comments and all."""
 _END_MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 
 
@@ -103,6 +105,8 @@ def examine(name: str, data: bytes, max_pixels: int) -> Header:
     if name.lower().endswith(_SLIDE_ENDINGS):
         raise RefusedError("unsupported", _WHOLE_SLIDE)
     format_ = _format(data)
+    if reason := decode_work.before_opening(format_, data):
+        raise RefusedError("corrupt", reason)
     jpeg = jpeg_header(data) if format_ == "JPEG" else None
     size = (jpeg.width, jpeg.height) if jpeg and jpeg.ordinary and jpeg.plain else _size_of_others(format_, data)
     if size:
@@ -198,7 +202,7 @@ def _usual_cost(format_: str, width: int, height: int, jpeg: JpegHeader | None) 
 def _by_pillow(format_: str, data: bytes, jpeg: JpegHeader | None) -> tuple[tuple[int, int], str, int]:
     """Width and height; why the image is not decoded all the same, empty if it is; and what decoding it takes."""
     try:
-        image = _opened(format_, data)
+        image = _opened(format_, data[:_PNM_HEADER_BYTES] if format_ == "PPM" else data)
         return image.size, _unsupported(image, data), _cost(image, data, jpeg)
     except MemoryError:
         raise
@@ -243,9 +247,9 @@ def _unsupported(image: ImageFile.ImageFile, data: bytes) -> str:
         deep |= int(arguments[-1]) > 255
     if fax or deep:
         return _TOO_DEEP
-    return (
-        "" if image.mode in _MODES else f"{image.format} of mode {image.mode} is not decoded; convert it to 8-bit RGB"
-    )
+    if image.mode not in _MODES:
+        return f"{image.format} of mode {image.mode} is not decoded; convert it to 8-bit RGB"
+    return decode_work.of_opened(image, data)
 
 
 def _is_whole_slide(tags: ImageFileDirectory_v2) -> bool:
