@@ -1,4 +1,4 @@
-"""What makes decoding an image endless work, told from its bytes and not from a clock: a file has one row everywhere."""
+"""What makes decoding an image endless work, told from its bytes and by no clock: a file has one row everywhere."""
 
 import re
 import struct
@@ -12,19 +12,23 @@ _MOST_SEGMENTS, _MOST_FILL_BYTES = 100_000, 1_000_000
 """Of a JPEG, before its first scan. Pillow takes a microsecond for a byte that says nothing."""
 _FILL = re.compile(rb"[\xff\0]*")
 _MOST_PIECES = 1_000_000
-"""Strips or tiles of a TIFF; Pillow takes some microseconds for each."""
+"""Strips or tiles of a TIFF that is not compressed; Pillow takes some microseconds for each."""
 _MOST_TAG_BYTES = 256 << 20
 """Of all tags of a TIFF together, which may name the same bytes again and again."""
 _PIECES = (273, 324)
 """Tags with the offsets of strips, and of tiles."""
 _TYPE_BYTES = np.array([1, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 1, 1, 8, 8, 8])
 """By TIFF's number of a type; unknown ones count as bytes."""
+_COMPRESSION = 259
 _MOST_SAMPLES = 20_000_000
 _MOST_COMMENTS = 100_000
 """Of a plain PNM; Pillow copies up to a megabyte for each."""
 _MOST_RLE_WORK = 150_000_000
 """Pixels, and twice the bytes, of a run-length encoded BMP."""
 _WRITTEN_IN_PYTHON = "Pillow would take minutes to decode it; convert it to PNG"
+
+Directory = np.ndarray[tuple[int], np.dtype[np.void]]
+"""Entries: ``tag``, ``type``, ``count``, ``value``."""
 
 
 def before_opening(format_: str, data: bytes) -> str:
@@ -81,7 +85,7 @@ def _of_tiff(data: bytes) -> str:
         return ""
     counts = tags["count"].astype(np.float64)  # which cannot overflow
     pieces = counts[np.isin(tags["tag"], _PIECES)].max(initial=0)
-    if pieces > _MOST_PIECES:
+    if pieces > _MOST_PIECES and _short(tags, _COMPRESSION, default=1) == 1:
         return f"its pixels are stored in {pieces:,.0f} pieces, and the limit is {_MOST_PIECES:,}"
     sizes = counts * _TYPE_BYTES[np.minimum(tags["type"], len(_TYPE_BYTES) - 1)]
     total = np.minimum(sizes, len(data)).sum()
@@ -90,8 +94,16 @@ def _of_tiff(data: bytes) -> str:
     return ""
 
 
-def first_directory(data: bytes) -> "np.ndarray[tuple[int], np.dtype[np.void]] | None":
-    """The entries of a TIFF's first directory, as far as they are there: ``tag``, ``type``, ``count``, ``value``.
+def _short(tags: Directory, tag: int, default: int) -> int:
+    """The value of a tag that is one number of 16 bits; it stands first in its field, whatever the byte order."""
+    for entry in tags[tags["tag"] == tag]:
+        order = "big" if tags.dtype["tag"].str.startswith(">") else "little"
+        return int.from_bytes(entry["value"].tobytes()[:2], order)
+    return default
+
+
+def first_directory(data: bytes) -> Directory | None:
+    """The entries of a TIFF's first directory, as far as they are there; None if it has none.
 
     Source: TIFF 6.0, section 2; BigTIFF has numbers of 8 bytes.
     """
