@@ -2,6 +2,7 @@
 
 import re
 import struct
+from typing import Literal
 
 import numpy as np
 from PIL import ImageFile
@@ -97,7 +98,7 @@ def _of_tiff(data: bytes) -> str:
 def _short(tags: Directory, tag: int, default: int) -> int:
     """The value of a tag that is one number of 16 bits; it stands first in its field, whatever the byte order."""
     for entry in tags[tags["tag"] == tag]:
-        order = "big" if tags.dtype["tag"].str.startswith(">") else "little"
+        order: Literal["big", "little"] = "big" if tags.dtype["tag"].str.startswith(">") else "little"
         return int.from_bytes(entry["value"].tobytes()[:2], order)
     return default
 
