@@ -24,7 +24,7 @@ from batchcls.file_names import printable
 from batchcls.hints import faster, unchecked
 from batchcls.output import ParquetOutput, open_output
 from batchcls.progress import RunProgress
-from batchcls.records import EngineInfo, Postponed, Scored
+from batchcls.records import EngineInfo, Postponed, Scored, is_transient
 from batchcls.scoring import DeviceScorer, Scorer, Share
 from batchcls.standing import Standing
 from batchcls.stop import GRACE_S, Stop
@@ -254,6 +254,7 @@ def _write(run: _Run, scored: Scored) -> None:
     tally.spend({**scored.seconds, "write": perf_counter() - since})
     tally.rows += scored.files
     tally.errors.update(failure.kind for failure in scored.failures)
+    tally.unanswered += sum(is_transient(failure.text) for failure in scored.failures)
     run.reads.add(scored)
 
 

@@ -23,7 +23,8 @@ def check_replaceable(out: Path) -> None:
         EngineError: If ``out`` is a file, a link, or a folder of something else.
         OutputError: If it is another user's, or cannot be written to.
     """
-    kind = kind_of(out)
+    with writing(out):
+        kind = kind_of(out)
     if kind is None:
         return
     if kind != "a folder":

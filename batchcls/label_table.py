@@ -9,11 +9,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
-import pyarrow.json
 import pyarrow.parquet as pq
 
 from batchcls.errors import LabelsError
+from batchcls.json_lines import read_json_lines
 from batchcls.regular_file import IrregularError, open_regular
+from batchcls.table_size import check_memory, check_unfolded
 
 COLUMNS = ("path", "label", "group", "split")
 """The columns that are known under their name whatever its case."""
@@ -22,6 +23,9 @@ _LARGEST_BYTES = 4 << 30
 """A hundred million rows: what is larger was named by mistake."""
 _HEADER_UTF16 = len("path,label".encode("utf-16-le"))
 _DELIMITERS = ",;\t|"
+_CELL_ENDS = (*(mark.encode() for mark in _DELIMITERS), b"\n")
+_TEXT_EXPANSION, _CELL_BYTES = 4, 24
+"""Bytes of memory that a byte of text takes while it is read, and a cell beside its text."""
 _MARKS = {
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF32_LE: "utf-32-le",  # which begins with the mark of UTF-16
@@ -40,6 +44,7 @@ _SEPARATOR_LINE = re.compile(rb"""\s*"?sep=([^\r\n"])"?[,;\t |]*(?:\r\n|\r|\n)""
 """By which Excel is told what separates the columns."""
 _BLANK_LINES = re.compile(rb"""(?:[,;\t |]*(?:\r\n|\r|\n))*""")
 _PARQUET = b"PAR1"
+_JSON_LINES = (".jsonl", ".ndjson")
 
 
 def read_label_table(path: Path) -> tuple[pa.Table, list[str]]:
@@ -64,22 +69,30 @@ def read_label_table(path: Path) -> tuple[pa.Table, list[str]]:
             if head.startswith(mark):
                 raise LabelsError(f"{str(path)!r} {why}")
         if head.startswith(_PARQUET) or path.suffix.lower() == ".parquet":
+            check_unfolded(path, whole=True)
             table = pq.read_table(path, partitioning=None)
-        elif path.suffix.lower() in (".jsonl", ".ndjson"):
-            table = pyarrow.json.read_json(path)
+        elif path.suffix.lower() in _JSON_LINES:
+            table = read_json_lines(path)
         else:
             _encoding(head)
             text, notes = _utf8(path)
             table = _read_csv(text)
         return _plain(table, path), notes
-    except (pa.ArrowException, OSError, UnicodeError, IrregularError) as error:
-        mend = "" if path.suffix.lower() == ".parquet" else "; a CSV file must be UTF-8, with the columns' names first"
+    except (pa.ArrowException, OSError, ValueError, IrregularError) as error:
+        mend = (
+            ""
+            if path.suffix.lower() in (".parquet", *_JSON_LINES)
+            else "; a CSV file must be UTF-8, with the columns' names first"
+        )
         raise LabelsError(f"{str(path)!r} cannot be read as a table of labels: {error}{mend}") from error
 
 
 def _utf8(path: Path) -> tuple[bytes, list[str]]:
     """Its text in UTF-8, whatever it is in."""
+    check_memory(path, _TEXT_EXPANSION * path.stat().st_size)
     raw = path.read_bytes()
+    cells = sum(raw.count(mark) for mark in _CELL_ENDS)
+    check_memory(path, _TEXT_EXPANSION * len(raw) + _CELL_BYTES * cells)
     mark, encoding = _encoding(raw)
     if encoding:
         return raw[len(mark) :].decode(encoding).encode(), []

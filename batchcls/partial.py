@@ -205,20 +205,23 @@ def partial_folder(path: Path) -> Path:
     return path.with_name(path.name + ".partial")
 
 
-def clear_left_over(path: Path) -> None:
+def clear_left_over(path: Path, others: Iterable[str] = ()) -> None:
     """Remove what a run left that was killed once ``path`` was in its place; what another run has begun stays.
+
+    Args:
+        others: As of `Partial`.
 
     Raises:
         OutputError: If a run is writing ``path``, or something there is not ours.
     """
-    folder = partial_folder(path)
+    folder, ours = partial_folder(path), _Names(others)
     if not os.path.lexists(folder):
         return
     with _refusals(folder):
-        own, lock = _locked(path, _Names())
+        own, lock = _locked(path, ours)
         try:
             if not own.holds(_NOTE):
-                own.clear(_Names(), last=_LAST)
+                own.clear(ours, last=_LAST)
         finally:
             os.close(lock)
             own.close()
@@ -240,19 +243,24 @@ def _locked(path: Path, ours: _Names) -> tuple[OwnFolder, int]:
     while True:
         try:
             own = OwnFolder.made(partial_folder(path), mode=0o700)
+            if (lock := _held_or_closed(own, ours)) is not None:
+                return own, lock
         except FileNotFoundError:  # the run that held it has just finished, folder and all
-            continue
-        try:
-            lock = _held(own, ours)
-        except BaseException:
-            own.close()
-            raise
-        if lock is not None:
-            return own, lock
-        own.close()
+            if monotonic() > until:
+                raise
         if monotonic() > until:
             raise OutputError(f"another run is writing {str(path)!r}; wait for it, or stop it")
         sleep(_POLL_S)
+
+
+def _held_or_closed(own: OwnFolder, ours: _Names) -> int | None:
+    lock = None
+    try:
+        lock = _held(own, ours)
+    finally:
+        if lock is None:
+            own.close()
+    return lock
 
 
 def _held(own: OwnFolder, ours: _Names) -> int | None:

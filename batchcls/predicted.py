@@ -18,6 +18,7 @@ from batchcls.errors import LabelsError
 from batchcls.records import METADATA_KEY
 from batchcls.regular_file import check_regular
 from batchcls.rewritten import fixed_lists, label_order
+from batchcls.table_size import check_unfolded
 
 _WORDS = pa.dictionary(pa.int32(), pa.string())
 _COLUMNS = {
@@ -63,6 +64,7 @@ class Predicted:
             LabelsError: If the file cannot be read, or nothing but its name is that of a predictions file.
         """
         with _refusals(path):
+            check_unfolded(path, list(_COLUMNS), whole=True)
             table = pq.read_table(path, partitioning=None)
             metadata = _metadata(table.schema)
             table = table.select(list(_COLUMNS))
@@ -76,6 +78,8 @@ class Predicted:
         Raises:
             LabelsError: As by `read`.
         """
+        with _refusals(path):
+            check_unfolded(path, list(_COLUMNS), whole=False)
         with _refusals(path), pq.ParquetFile(path) as file:
             metadata = _metadata(file.schema_arrow)
             order = _recorded_labels(metadata) or label_order(_batches(file, _TELLING_ROWS, _ANSWERS), labels)

@@ -24,6 +24,8 @@ class Tally:
     labels: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     """By kind."""
+    unanswered: int = 0
+    """Files that a disk or a network did not hand out, and may another time."""
     skipped: Counter[str] = field(default_factory=Counter)
     warnings: list[str] = field(default_factory=list)
     unlisted: tuple[str, ...] = ()

@@ -1,7 +1,6 @@
 """The training: labelled images become a checkpoint that `batchcls build` needs nothing else for."""
 
 import json
-import tempfile
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
@@ -19,8 +18,7 @@ from batchcls import machine
 from batchcls.checkpoint import load_network
 from batchcls.curves import draw_curves
 from batchcls.dataset import Dataset, Parting
-from batchcls.epochs import BEST, DONE, LAST, best_epoch
-from batchcls.errors import OutputError
+from batchcls.epochs import DONE, LAST, best_epoch
 from batchcls.history import EPOCHS, Teller, history_of
 from batchcls.learner import Course
 from batchcls.partial import Partial
@@ -28,12 +26,9 @@ from batchcls.recipe import Recipe
 from batchcls.records import METADATA_KEY
 from batchcls.start import arithmetic, begin, fresh_network, ordered_labels, starting_recipe, suited_rate
 from batchcls.stop import Stop
-from batchcls.storage.atomic import check_replaceable_file, writing
 from batchcls.trainer import fit, interruptions, seed_everything
+from batchcls.training_files import ENDINGS, beside, check_out, done_before, others_of
 from batchcls.trial import trial
-
-_ENDINGS = ("split.csv", "curves.png", "metrics.json", "history.parquet")
-"""Of what stands beside a checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +72,7 @@ def train(data: Path, out: Path, options: TrainOptions, console: Console) -> Tra
         TrainingError: If it goes nowhere.
         OutputError: If ``out`` may not, or can not, be written.
     """
-    _check_out(out, data, options.overwrite)
+    check_out(out, data, options.overwrite)
     recipe = starting_recipe(options.recipe, options.values, options.weights)
     (device,) = machine.chosen_devices(options.device, instead="train on --device cpu")
     course = replace(options.course, precision=arithmetic(options.course.precision, device))
@@ -94,9 +89,10 @@ def train(data: Path, out: Path, options: TrainOptions, console: Console) -> Tra
         "weights": options.weights,
         "course": asdict(course),
     }
-    kept = Partial(
-        _beside(out, "history.parquet"), EPOCHS, identity, others=(LAST, BEST, DONE, *_ENDINGS[:-1], out.name)
-    )
+    if not options.overwrite and (metrics := done_before(out, identity)) is not None:
+        console.print(f"{out} is whole already: every epoch is done", markup=False, highlight=False)
+        return Trained(out, metrics)
+    kept = Partial(beside(out, "history.parquet"), EPOCHS, identity, others=others_of(out))
     with closing(kept):
         going_on = (kept.folder / LAST).exists()
         console.print(f"going on with {kept.folder}" if going_on else begun, markup=False, highlight=False)
@@ -190,22 +186,6 @@ def _about(training: _Training, metrics: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _check_out(out: Path, data: Path, overwrite: bool) -> None:
-    if out.suffix != ".safetensors":
-        raise OutputError(f"--out {str(out)!r} must end in .safetensors, the one format that can say what it is of")
-    with writing(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out.parent):
-            begun = _beside(out, "history.parquet.partial").exists()
-    written = [out, *(_beside(out, ending) for ending in _ENDINGS)]
-    for path in written:
-        check_replaceable_file(path)
-    if any(path.exists() and path.samefile(data) for path in written):
-        raise OutputError(f"--out {str(out)!r} would replace {str(data)!r} itself; choose another --out")
-    if not overwrite and not begun and (there := [str(path) for path in written if path.exists()]):
-        raise OutputError(f"{there[0]!r} exists; choose another --out, or replace it with --overwrite")
-
-
 def _write(
     training: _Training, out: Path, weights: Mapping[str, Tensor], about: Mapping[str, Any], history: pa.Table
 ) -> None:
@@ -213,7 +193,8 @@ def _write(
     kept, recipe = training.kept, training.recipe
     metadata = json.dumps(about)
     with kept.whole() as stream:
-        pq.write_table(history.replace_schema_metadata({METADATA_KEY: metadata}), stream)
+        recorded = json.dumps({**about, "identity": kept.identity})
+        pq.write_table(history.replace_schema_metadata({METADATA_KEY: recorded}), stream)
     with kept.refusals():
         with kept.own.writing("curves.png") as stream:
             draw_curves(history, about["training"]["metrics"]["kept_epoch"] - 1, stream)
@@ -225,11 +206,7 @@ def _write(
         # What cannot be read back is not worth keeping.
         transform_input = recipe.preprocess.transform_input
         load_network(kept.folder / out.name, recipe.architecture, transform_input=transform_input)
-        for ending in _ENDINGS[:-1]:
-            kept.own.move_out(ending, _beside(out, ending))
+        for ending in ENDINGS[:-1]:
+            kept.own.move_out(ending, beside(out, ending))
         kept.own.move_out(out.name, out)
     kept.finish()
-
-
-def _beside(out: Path, ending: str) -> Path:
-    return out.with_name(f"{out.stem}.{ending}")

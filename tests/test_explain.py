@@ -663,12 +663,13 @@ def test_a_label_of_the_truth_that_the_model_does_not_know_is_refused(
     assert "has labels ['circle'] that the model has not; it has ['square', 'nothing']" in result.stderr
 
 
-def test_an_empty_folder_is_filled_even_through_a_link(checkpoint: Path, recipe: Path, tmp_path: Path) -> None:
-    (tmp_path / "there").mkdir()
-    (tmp_path / "out").symlink_to("there")
+def test_an_empty_folder_is_filled_even_below_a_link(checkpoint: Path, recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "there" / "out").mkdir(parents=True)
+    (tmp_path / "scratch").symlink_to("there")
+    out = tmp_path / "scratch" / "out"
 
-    result = explained(checkpoint, field(tmp_path / "s.png"), "--recipe", recipe, "--out", tmp_path / "out")
+    result = explained(checkpoint, field(tmp_path / "s.png"), "--recipe", recipe, "--out", out)
 
     assert result.exit_code == 0, result.output
-    assert names(tmp_path / "there") == {"0001_s.cam.png", "contact_sheet.jpg", "explained.csv"}
-    assert names(tmp_path) == {"there", "out", "s.png"}
+    assert names(out) == {"0001_s.cam.png", "contact_sheet.jpg", "explained.csv"}
+    assert names(tmp_path) == {"there", "scratch", "s.png"}

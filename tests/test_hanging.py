@@ -113,6 +113,7 @@ def test_a_file_that_is_never_handed_out_has_a_row_in_the_end(
     done = finished(slides, "--out", out, "--engine", tiny_engine, "--read-timeout", "6", env=failing_disk)
 
     assert done.returncode == 0, done.stderr
+    assert "3 files were not handed out; the same command reads them again" in done.stdout
     rows = pq.read_table(out).to_pylist()
     assert len(rows) == SOUND + 4
     assert {row["path"]: row["error"] for row in rows if row["error"]} == {
@@ -120,6 +121,11 @@ def test_a_file_that_is_never_handed_out_has_a_row_in_the_end(
         "hang1.jpg": "unreadable: no answer in 6 s",
         "hang2.jpg": "unreadable: no answer in 6 s",
     }
+
+    again = finished(slides, "--out", out, "--engine", tiny_engine)  # of a disk that is well
+
+    assert again.returncode == 0, again.stderr
+    assert pq.read_table(out)["error"].null_count == len(rows)
 
 
 def test_a_disk_that_fails_for_most_files_stops_the_run(

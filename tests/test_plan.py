@@ -479,7 +479,7 @@ def test_control_c_ends_with_130_and_one_line(net: Path, delay_s: float) -> None
         text=True,
     )
     until = time.monotonic() + PATIENCE_S
-    while not list(net.glob(".fit.*/plans")):  # made, and known to whoever clears up
+    while not list(net.glob(".batchcls-*/plans")):  # made, and known to whoever clears up
         assert process.poll() is None
         assert time.monotonic() < until
         time.sleep(0.01)

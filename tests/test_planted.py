@@ -194,6 +194,24 @@ def test_the_longest_names_work_or_end_in_one_line(
         assert "File name too long" in result.stderr
 
 
+def test_a_name_that_no_folder_takes_ends_in_one_line(
+    slides: Path, tiny_engine: Path, tiny_onnx: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    out, source = tmp_path / ("n" * 256), predictions(tmp_path / "p.parquet", [("1.png", "a", 0.9)])
+    truth = labelled(tmp_path / "t.csv", [("1.png", "a")])
+
+    for result in (
+        run(slides, tiny_engine, out),
+        called("report", source, "--out", out),
+        called("evaluate", source, "--truth", truth, "--out", out),
+        called("build", tiny_onnx, "--labels", "a,b,c", "--out", out, "--device", "cpu"),
+        called("explain", checkpoint, slides / "a", "--architecture", "cnn", "--labels", "a,b", "--out", out),
+        called("train", slides, "--out", f"{out}.safetensors", "--device", "cpu"),
+    ):
+        assert isinstance(result.exception, SystemExit), result.exception
+        assert "File name too long; choose another --out" in result.stderr
+
+
 @pytest.mark.parametrize("kind", PLANTS)
 def test_a_report_is_written_to_no_link_pipe_or_folder(outside: Path, tmp_path: Path, kind: str) -> None:
     source = predictions(tmp_path / "p.parquet", [("1.png", "a", 0.9)])

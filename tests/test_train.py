@@ -185,6 +185,26 @@ def test_a_training_that_was_killed_after_its_last_epoch_repeats_none(data: Path
     assert out.exists()
 
 
+def test_the_same_training_again_ends_well_and_another_is_refused(data: Path, small: Path, tmp_path: Path) -> None:
+    out = tmp_path / "net.safetensors"
+    arguments = (data, "--out", out, "--architecture", "cnn", "--recipe", small, "--val", "0.25", "--test", "0")
+    first = trained(*arguments, "--epochs", "1")
+    left = tmp_path / "net.history.parquet.partial"
+    left.mkdir()
+    for name in ("finished", "lock", "run.json", "last.ckpt"):  # killed after the last file was in its place
+        (left / name).touch()
+    written = {path.name: path.read_bytes() for path in tmp_path.glob("net.*") if path.is_file()}
+
+    again, other = trained(*arguments, "--epochs", "1"), trained(*arguments, "--epochs", "2")
+
+    assert (first.returncode, again.returncode, other.returncode) == (0, 0, 1), again.stderr
+    assert "every epoch is done" in again.stderr
+    assert again.stdout == first.stdout
+    assert re.search(r"exists, trained with course {'epochs': 1}; .*--overwrite", other.stderr)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == written
+    assert len(written) == 5
+
+
 @pytest.mark.parametrize(
     ("number", "epochs", "after"),
     [

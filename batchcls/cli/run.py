@@ -153,6 +153,8 @@ def summary(tally: "Tally", out: Path) -> list[str]:
         f"memory    {tally.peak_memory_bytes / 2**20:,.0f} MiB at most",
         f"seconds   {stages} (stages overlap)",
     ]
+    if tally.unanswered:
+        lines.append(f"again     {tally.unanswered:,} files were not handed out; the same command reads them again")
     if tally.errors:
         lines.insert(3, f"errors    {listed(tally.errors)}")
     if tally.skipped:

@@ -40,7 +40,10 @@ class PillowGroup:
 
     def __call__(self, group: Sequence[Encoded], memory: Memory) -> Pixels:
         pixels = np.empty((len(group), *self._preprocess.size_px, 3), np.uint8)
-        list(self._pool.map(self._decode_into, pixels, group, repeat(memory)))
+        if len(group) == 1:  # by the caller: every thread may be waiting for memory, all of which the caller may have
+            self._decode_into(pixels[0], group[0], memory)
+        else:
+            list(self._pool.map(self._decode_into, pixels, group, repeat(memory)))
         return pixels
 
     def close(self) -> None:

@@ -51,7 +51,7 @@ def kind_of(name: str | Path, folder: int | None = None) -> str | None:
     """
     try:
         mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return _KINDS.get(stat.S_IFMT(mode), "no file")
 
@@ -63,11 +63,12 @@ def check_replaceable_file(path: Path, folder: int | None = None) -> None:
         folder: Handle of the folder that ``path.name`` is in; ``path`` is for the message then.
 
     Raises:
-        OutputError: If a link, a folder, a pipe or a device stands there.
+        OutputError: If a link, a folder, a pipe or a device stands there, or nothing ever can.
     """
-    kind = kind_of(path if folder is None else path.name, folder)
+    with writing(path):
+        kind = kind_of(path if folder is None else path.name, folder)
     if kind not in (None, "a file"):
-        raise OutputError(f"{str(path)!r} is {kind}, which is not replaced; remove it, or choose another --out")
+        raise OutputError(f"{str(path)!r} is {kind}, which is not replaced; move it away, or choose another --out")
 
 
 def regular_file(path: str | Path, folder: int | None = None) -> int:

@@ -43,8 +43,8 @@ class OwnFolder:
             if error.errno not in (errno.ENOTDIR, errno.ELOOP):
                 raise
             raise OutputError(
-                f"{str(path)!r} is {kind_of(path)}, where a folder of our own is needed; remove it, or choose another "
-                "--out"
+                f"{str(path)!r} is {kind_of(path)}, where a folder of our own is needed; move it away, or choose "
+                "another --out"
             ) from error
         try:
             self._check_owner()

@@ -1,0 +1,199 @@
+"""What the footer and the pages of a Parquet file say of their sizes.
+
+pyarrow tells the footer's part too, but ends the process over some that are damaged, and of pages nothing.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+_MAGIC = b"PAR1"
+_HEADER_BYTES, _LARGEST_HEADER_BYTES = 1 << 12, 1 << 24
+_DEEPEST = 16
+_OF_DICTIONARY = (2, 8)
+"""Encodings of values that stand in a dictionary."""
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnChunk:
+    """A column in a row group."""
+
+    row_group: int
+    column: int
+    """Its place among the leaves of the schema."""
+    values: int
+    begin: int
+    end: int
+    """Where its pages stand in the file."""
+
+
+@dataclass(slots=True)
+class Pages:
+    """Of a column in a row group."""
+
+    unfolded: int = 0
+    """Bytes of all pages, decompressed."""
+    values: int = 0
+    dictionary: int = 0
+    """Bytes of the dictionary, decompressed; 0 if there is none."""
+    from_dictionary: int = 0
+    """So many of the first values hold all that stand in the dictionary; the others stand in their pages."""
+
+
+def footer_bytes(stream: BinaryIO) -> int:
+    """How long the footer is, by the file's end; 0 of a file that has none.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    stream.seek(max(0, stream.seek(0, 2) - 8))
+    tail = stream.read(8)
+    return int.from_bytes(tail[:4], "little") if tail[4:] == _MAGIC else 0
+
+
+def column_chunks(stream: BinaryIO) -> Iterator[ColumnChunk]:
+    """Every column of every row group.
+
+    Raises:
+        ValueError: If the footer is damaged.
+    """
+    length = footer_bytes(stream)
+    stream.seek(max(0, stream.seek(0, 2) - 8 - length))
+    try:
+        footer, _ = _struct(stream.read(length), 0, 0)
+    except IndexError as error:
+        raise ValueError("its footer is damaged") from error
+    for group, row_group in enumerate(_list(footer, 4)):
+        for column, chunk in enumerate(_list(row_group, 1)):
+            found = chunk.get(3) if isinstance(chunk, dict) else None
+            if not isinstance(found, dict):
+                raise ValueError("its footer is damaged")
+            starts = [_whole(found, number) for number in (9, 11) if number in found]
+            begin = min((start for start in starts if start), default=0)  # a dictionary that is none may stand at 0
+            yield ColumnChunk(group, column, _whole(found, 5), begin, begin + _whole(found, 7))
+
+
+def pages_of(stream: BinaryIO, chunk: ColumnChunk) -> Pages:
+    """What the headers of a column's pages say, whatever the footer says of them.
+
+    Raises:
+        ValueError: If they are no headers.
+    """
+    found, at = Pages(), chunk.begin
+    while at < chunk.end and found.values < max(1, chunk.values):
+        header, length = _header(stream, at)
+        unfolded, stored = _whole(header, 2), _whole(header, 3)
+        found.unfolded += unfolded
+        if 7 in header:
+            found.dictionary += unfolded
+        values, encoding = _data_page(header)
+        found.values += values
+        if encoding in _OF_DICTIONARY:
+            found.from_dictionary = found.values
+        at += length + stored
+    found.values = max(found.values, chunk.values)
+    return found
+
+
+def _data_page(header: dict[int, Any]) -> tuple[int, int]:
+    """How many values a page has, and their encoding; of a dictionary, none."""
+    second, first = header.get(8), header.get(5)
+    if isinstance(second, dict):
+        return _whole(second, 1), _whole(second, 4)
+    return (_whole(first, 1), _whole(first, 2)) if isinstance(first, dict) else (0, 0)
+
+
+def _whole(fields: dict[int, Any], number: int) -> int:
+    value = fields.get(number)
+    if type(value) is not int or value < 0:
+        raise ValueError("its footer or a page's header is damaged")
+    return value
+
+
+def _header(stream: BinaryIO, at: int) -> tuple[dict[int, Any], int]:
+    """A page's header, by field numbers, and its length."""
+    size = _HEADER_BYTES
+    while True:
+        stream.seek(at)
+        data = stream.read(size)
+        try:
+            return _struct(data, 0, 0)
+        except IndexError as error:
+            if len(data) < size or size >= _LARGEST_HEADER_BYTES:
+                raise ValueError("its footer or a page's header is damaged") from error
+            size *= 16
+
+
+def _struct(data: bytes, at: int, depth: int) -> tuple[dict[int, Any], int]:
+    """A struct of Thrift's compact protocol, by field numbers, and where it ends.
+
+    Raises:
+        IndexError: If ``data`` ends before it does.
+        ValueError: If it is none.
+    """
+    fields: dict[int, Any] = {}
+    number = 0
+    while kind := data[at] & 15:
+        step, at = data[at] >> 4, at + 1
+        if not step:
+            step, at = _number(data, at)
+            number = 0
+        number += step
+        fields[number], at = _value(data, at, kind, depth)
+    return fields, at + 1
+
+
+def _value(data: bytes, at: int, kind: int, depth: int) -> tuple[Any, int]:
+    if kind in (1, 2):
+        return kind == 1, at
+    if kind == 3:
+        return data[at], at + 1
+    if kind in (4, 5, 6):
+        return _number(data, at)
+    if kind == 7:
+        return None, at + 8
+    if kind == 8:
+        length, at = _varint(data, at)
+        return None, at + length
+    if kind in (9, 10) and depth < _DEEPEST:
+        return _items(data, at, depth + 1)
+    if kind == 12 and depth < _DEEPEST:
+        return _struct(data, at, depth + 1)
+    raise ValueError("its footer or a page's header is damaged")
+
+
+def _items(data: bytes, at: int, depth: int) -> tuple[list[Any], int]:
+    count, kind, at = data[at] >> 4, data[at] & 15, at + 1
+    if count == 15:
+        count, at = _varint(data, at)
+    if kind in (1, 2):  # a truth value is a byte of its own here
+        return [], at + count
+    items = []
+    for _ in range(count):
+        item, at = _value(data, at, kind, depth)
+        if at > len(data):
+            raise IndexError(at)
+        items.append(item)
+    return items, at
+
+
+def _list(fields: Any, number: int) -> list[Any]:
+    value = fields.get(number) if isinstance(fields, dict) else None
+    if not isinstance(value, list):
+        raise ValueError("its footer is damaged")
+    return value
+
+
+def _number(data: bytes, at: int) -> tuple[int, int]:
+    value, at = _varint(data, at)
+    return (value >> 1) ^ -(value & 1), at
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while shift < 64:
+        value |= (data[at] & 127) << shift
+        if data[at] < 128:
+            return value, at + 1
+        at, shift = at + 1, shift + 7
+    raise ValueError("its footer or a page's header is damaged")
