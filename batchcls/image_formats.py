@@ -102,9 +102,7 @@ def examine(name: str, data: bytes, max_pixels: int) -> Header:
     Raises:
         RefusedError: If it is no image that Pillow decodes to 8 bits a channel without rounding off more.
     """
-    if name.lower().endswith(_SLIDE_ENDINGS):
-        raise RefusedError("unsupported", _WHOLE_SLIDE)
-    format_ = _format(data)
+    format_ = format_of(name, data)
     if reason := decode_work.before_opening(format_, data):
         raise RefusedError("corrupt", reason)
     jpeg = jpeg_header(data) if format_ == "JPEG" else None
@@ -126,8 +124,9 @@ def examine(name: str, data: bytes, max_pixels: int) -> Header:
         )
         raise RefusedError("corrupt", told, width, height)
     mark = _END_MARKS.get(format_)
-    suspect = mark is not None and mark not in data[-64:] and (jpeg is None or jpeg.end is None)
-    return Header(format_, width, height, suspect, jpeg is not None and jpeg.plain, cost)
+    # In what follows an image there can be anything. Of a JPEG, of which it cannot be told, its own segments say.
+    ended = mark is None or mark in data[-64:] or (jpeg.end is not None if jpeg else data.rfind(mark) >= 0)
+    return Header(format_, width, height, not ended, jpeg is not None and jpeg.plain, cost)
 
 
 def decode(data: bytes, header: Header) -> Pixels:
@@ -169,7 +168,14 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
         raise RefusedError("too large", reason, *(side if side < 2**31 else None for side in (width, height)))
 
 
-def _format(data: bytes) -> str:
+def format_of(name: str, data: bytes) -> str:
+    """Pillow's name for what a file called ``name`` is, by its first 16 bytes.
+
+    Raises:
+        RefusedError: If it is nothing that is decoded.
+    """
+    if name.lower().endswith(_SLIDE_ENDINGS):
+        raise RefusedError("unsupported", _WHOLE_SLIDE)
     for magic, name in _UNREADABLE.items():
         if data.startswith(magic):
             raise RefusedError("unsupported", f"{name} is not decoded; convert it to PNG")
