@@ -98,7 +98,7 @@ def _of_bmp(window: _Window) -> int | None:
 
 def _of_webp(window: _Window) -> int | None:
     (length,) = struct.unpack("<I", window.at(4, 4))
-    return 8 + int(length) + length % 2
+    return 8 + int(length) + int(length) % 2
 
 
 def _of_pnm(window: _Window) -> int | None:
