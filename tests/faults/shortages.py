@@ -42,6 +42,8 @@ IMAGES: tuple[tuple[str, str, int, dict[str, Any]], ...] = (
 ADDRESS_SPACE_MIB = (1000, 1500, 2000, 3000, 3700, 5000)
 GROUP_MIB = (1500, 3000)
 BUDGETS_MIB = (1500, 3000, 5000)
+FEWER = {"pillow": (2000, 3700), "dali": (2000, 3700)}
+"""Limits of address space for decoders that share most of what they do with turbo."""
 COLUMNS = ["path", "label", "probabilities", "error"]
 _ROOM = 1.25
 
@@ -114,16 +116,16 @@ def group(limit_mib: int) -> Path | None:
 
 
 def cases(scratch: Path, decoder: str) -> Iterator[tuple[str, tuple[str, bool]]]:
-    for limit in ADDRESS_SPACE_MIB:
+    for limit in FEWER.get(decoder, ADDRESS_SPACE_MIB):
         yield f"address space {limit} MiB", told(scratch, decoder, f"ulimit -v {limit << 10};")
-    for limit in GROUP_MIB:
+    for limit in () if decoder in FEWER else GROUP_MIB:
         folder = group(limit)
         if folder is None:
             yield f"control group {limit} MiB", ("cannot be made here", True)
             continue
         yield f"control group {limit} MiB", told(scratch, decoder, f"echo $$ > {folder}/cgroup.procs;")
         folder.rmdir()
-    for budget in BUDGETS_MIB:
+    for budget in BUDGETS_MIB[1:2] if decoder in FEWER else BUDGETS_MIB:
         yield f"--memory {budget}M", peak_mib(scratch, decoder, budget)
 
 
@@ -133,9 +135,10 @@ def main() -> None:
     draw(scratch / "images")
     bad = 0
     for decoder in decoders:
-        subprocess.run(["rm", "-rf", scratch / f"{decoder}.parquet"], check=True)
-        whole = run(scratch, decoder, f"{decoder}.parquet")
-        print(f"{decoder}: without a limit exit {whole.returncode}", flush=True)
+        if not (scratch / f"{decoder}.parquet").exists():
+            print(
+                f"{decoder}: without a limit exit {run(scratch, decoder, f'{decoder}.parquet').returncode}", flush=True
+            )
         for name, (result, good) in cases(scratch, decoder):
             bad += not good
             print(f"{decoder}, {name}: {'' if good else 'WRONG: '}{result}", flush=True)
