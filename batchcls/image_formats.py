@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageFile
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
-from batchcls import image_costs
+from batchcls import decode_work, image_costs
 from batchcls.jpeg_markers import JpegHeader, jpeg_header
 from batchcls.records import FailureKind, Pixels
 
@@ -61,6 +61,8 @@ _MOST_SCANNED_PIXELS = 6_000_000_000
 """Of all scans together, unless there are few: ten seconds of work, counted so that a file has one row everywhere."""
 _USUAL_BMP = struct.pack("<IHI", 40, 24, 0)
 """Bytes of the header, bits a pixel, and no compression."""
+_PNM_HEADER_BYTES = 1 << 16
+"""Pillow reads it byte by byte, comments and all."""
 _END_MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 
 
@@ -100,9 +102,9 @@ def examine(name: str, data: bytes, max_pixels: int) -> Header:
     Raises:
         RefusedError: If it is no image that Pillow decodes to 8 bits a channel without rounding off more.
     """
-    if name.lower().endswith(_SLIDE_ENDINGS):
-        raise RefusedError("unsupported", _WHOLE_SLIDE)
-    format_ = _format(data)
+    format_ = format_of(name, data)
+    if reason := decode_work.before_opening(format_, data):
+        raise RefusedError("corrupt", reason)
     jpeg = jpeg_header(data) if format_ == "JPEG" else None
     size = (jpeg.width, jpeg.height) if jpeg and jpeg.ordinary and jpeg.plain else _size_of_others(format_, data)
     if size:
@@ -122,8 +124,9 @@ def examine(name: str, data: bytes, max_pixels: int) -> Header:
         )
         raise RefusedError("corrupt", told, width, height)
     mark = _END_MARKS.get(format_)
-    suspect = mark is not None and mark not in data[-64:] and (jpeg is None or jpeg.end is None)
-    return Header(format_, width, height, suspect, jpeg is not None and jpeg.plain, cost)
+    # In what follows an image there can be anything. Of a JPEG, of which it cannot be told, its own segments say.
+    ended = mark is None or mark in data[-64:] or (jpeg.end is not None if jpeg else data.rfind(mark) >= 0)
+    return Header(format_, width, height, not ended, jpeg is not None and jpeg.plain, cost)
 
 
 def decode(data: bytes, header: Header) -> Pixels:
@@ -165,7 +168,14 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
         raise RefusedError("too large", reason, *(side if side < 2**31 else None for side in (width, height)))
 
 
-def _format(data: bytes) -> str:
+def format_of(name: str, data: bytes) -> str:
+    """Pillow's name for what a file called ``name`` is, by its first 16 bytes.
+
+    Raises:
+        RefusedError: If it is nothing that is decoded.
+    """
+    if name.lower().endswith(_SLIDE_ENDINGS):
+        raise RefusedError("unsupported", _WHOLE_SLIDE)
     for magic, name in _UNREADABLE.items():
         if data.startswith(magic):
             raise RefusedError("unsupported", f"{name} is not decoded; convert it to PNG")
@@ -198,7 +208,7 @@ def _usual_cost(format_: str, width: int, height: int, jpeg: JpegHeader | None) 
 def _by_pillow(format_: str, data: bytes, jpeg: JpegHeader | None) -> tuple[tuple[int, int], str, int]:
     """Width and height; why the image is not decoded all the same, empty if it is; and what decoding it takes."""
     try:
-        image = _opened(format_, data)
+        image = _opened(format_, data[:_PNM_HEADER_BYTES] if format_ == "PPM" else data)
         return image.size, _unsupported(image, data), _cost(image, data, jpeg)
     except MemoryError:
         raise
@@ -243,9 +253,9 @@ def _unsupported(image: ImageFile.ImageFile, data: bytes) -> str:
         deep |= int(arguments[-1]) > 255
     if fax or deep:
         return _TOO_DEEP
-    return (
-        "" if image.mode in _MODES else f"{image.format} of mode {image.mode} is not decoded; convert it to 8-bit RGB"
-    )
+    if image.mode not in _MODES:
+        return f"{image.format} of mode {image.mode} is not decoded; convert it to 8-bit RGB"
+    return decode_work.of_opened(image, data)
 
 
 def _is_whole_slide(tags: ImageFileDirectory_v2) -> bool:

@@ -20,7 +20,7 @@ CPU_GROUP_PIXELS = 64_000_000
 """A `GroupDecoder.group_pixels` that a CPU's memory bears, for a lane."""
 _BATCHES_AHEAD = 2
 _SMALL_COST_BYTES = 64 << 20
-"""A file that costs less and cannot be decoded is corrupt, if so much can still be had."""
+"""A file that costs less and cannot be decoded is corrupt, if so much can still be had: nearly all that are corrupt."""
 _SURPRISE = 3
 """Times its cost, that a file may want at most."""
 
@@ -196,7 +196,9 @@ class BatchingDecoder:
         has several times its cost: headers can ask for more than their image is.
         """
         cost = self._decode_group.cost_bytes(item)
-        if cost < _SMALL_COST_BYTES and not short and can_be_taken(_SMALL_COST_BYTES):
+        # So much beside what others have taken since is as much as it could have had.
+        plenty = _SMALL_COST_BYTES if cost < _SMALL_COST_BYTES else self._memory.size_bytes
+        if not short and can_be_taken(plenty):
             return self._without_pixels([_failure(item)])
         with self._memory.alone() as memory:
             if not can_be_taken(cost):

@@ -11,7 +11,8 @@ from typing import Any
 
 from batchcls.errors import DecoderError
 from batchcls.file_client import READ_TIMEOUT_S, FileLane, FileProcess, OpenFile
-from batchcls.image_formats import Header, RefusedError, examine, largest_bytes
+from batchcls.image_extent import image_end
+from batchcls.image_formats import Header, RefusedError, examine, format_of, largest_bytes
 from batchcls.memory import needed_to_read
 from batchcls.records import NO_ANSWER, Failure, Postponed, Slide
 
@@ -153,13 +154,15 @@ class ReadAhead:
         try:
             file = self._lanes[number].open(slide.file)
             slide = replace(slide, size_bytes=file.size_bytes, modified_ns=file.modified_ns)
-            self._check_size(file)
-            if file.size_bytes > self._options.budget_bytes:
-                return Postponed(slide, needed_to_read(file.size_bytes))
+            length = image_end(file.size_bytes, file.read)
+            self._check_size(file, length)
+            if length > self._options.budget_bytes:
+                format_of(slide.path, file.first_bytes)  # what is no image never needs so much
+                return Postponed(slide, needed_to_read(length))
             self._waiting.pop(number)  # for a while it may wait for us
-            cost = self._reserve(file.size_bytes)
+            cost = self._reserve(length)
             self._waiting[number] = (slide.path, monotonic())
-            data = file.read(0, file.size_bytes)
+            data = file.read(0, length)
             self._waiting.pop(number)
             return Encoded(slide, data, examine(slide.path, data, self._options.max_pixels), cost)
         except MemoryError:
@@ -193,13 +196,13 @@ class ReadAhead:
             ) from error
         return Failure(slide, "unreadable", error.strerror or str(error))
 
-    def _check_size(self, file: OpenFile) -> None:
+    def _check_size(self, file: OpenFile, length: int) -> None:
         if not file.is_regular:
             raise RefusedError("not an image", "it is no regular file")
         if file.size_bytes == 0:
             raise RefusedError("empty", "it has no bytes")
-        if file.size_bytes > (limit := largest_bytes(self._options.max_pixels)):
-            raise RefusedError("too large", f"it has {file.size_bytes:,} bytes; --max-pixels allows for {limit:,}")
+        if length > (limit := largest_bytes(self._options.max_pixels)):
+            raise RefusedError("too large", f"it has {length:,} bytes; --max-pixels allows for {limit:,}")
 
     def _reserve(self, size: int) -> int:
         cost = max(size, _LEAST_COST_BYTES)

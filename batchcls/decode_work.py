@@ -1,0 +1,122 @@
+"""What makes decoding an image endless work, told from its bytes and by no clock: a file has one row everywhere."""
+
+import re
+import struct
+from typing import Literal
+
+import numpy as np
+from PIL import ImageFile
+
+_MOST_CHUNKS = 1_000_000
+"""Of a PNG; Pillow takes some microseconds for each."""
+_MOST_SEGMENTS, _MOST_FILL_BYTES = 100_000, 1_000_000
+"""Of a JPEG, before its first scan. Pillow takes a microsecond for a byte that says nothing."""
+_FILL = re.compile(rb"[\xff\0]*")
+_MOST_PIECES = 1_000_000
+"""Strips or tiles of a TIFF that is not compressed; Pillow takes some microseconds for each."""
+_MOST_TAG_BYTES = 256 << 20
+"""Of all tags of a TIFF together, which may name the same bytes again and again."""
+_PIECES = (273, 324)
+"""Tags with the offsets of strips, and of tiles."""
+_TYPE_BYTES = np.array([1, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 1, 1, 8, 8, 8])
+"""By TIFF's number of a type; unknown ones count as bytes."""
+_COMPRESSION = 259
+_MOST_SAMPLES = 20_000_000
+_MOST_COMMENTS = 100_000
+"""Of a plain PNM; Pillow copies up to a megabyte for each."""
+_MOST_RLE_WORK = 150_000_000
+"""Pixels, and twice the bytes, of a run-length encoded BMP."""
+_WRITTEN_IN_PYTHON = "Pillow would take minutes to decode it; convert it to PNG"
+
+Directory = np.ndarray[tuple[int], np.dtype[np.void]]
+"""Entries: ``tag``, ``type``, ``count``, ``value``."""
+
+
+def before_opening(format_: str, data: bytes) -> str:
+    """Why not even the header should be read by Pillow; empty if it may be."""
+    work = {"PNG": _of_png, "JPEG": _of_jpeg, "TIFF": _of_tiff}.get(format_)
+    return work(data) if work else ""
+
+
+def of_opened(image: ImageFile.ImageFile, data: bytes) -> str:
+    """Why an image that Pillow has opened should not be decoded: decoders that are written in Python are slow."""
+    codec = image.tile[0].codec_name if image.tile else ""
+    samples = image.width * image.height * len(image.getbands())
+    if codec in ("ppm", "ppm_plain") and samples > _MOST_SAMPLES:
+        kind = "text" if codec == "ppm_plain" else "other ranges than 0 to 255"
+        return (
+            f"it is a PNM of {kind} with {samples:,} numbers, and the limit is {_MOST_SAMPLES:,}: {_WRITTEN_IN_PYTHON}"
+        )
+    if codec == "ppm_plain" and (comments := data.count(b"#")) > _MOST_COMMENTS:
+        return f"it is a PNM of text with {comments:,} comments: {_WRITTEN_IN_PYTHON}"
+    if codec == "bmp_rle" and (work := samples + 2 * len(data)) > _MOST_RLE_WORK:
+        return (
+            f"it is a BMP in runs, {work:,} pixels and bytes, and the limit is {_MOST_RLE_WORK:,}: {_WRITTEN_IN_PYTHON}"
+        )
+    return ""
+
+
+def _of_png(data: bytes) -> str:
+    position = 8
+    for _ in range(_MOST_CHUNKS):
+        head = data[position : position + 8]
+        if len(head) < 8 or head[4:] == b"IEND":
+            return ""
+        position += 12 + int.from_bytes(head[:4], "big")
+    return f"it has more than {_MOST_CHUNKS:,} chunks"
+
+
+def _of_jpeg(data: bytes) -> str:
+    position, fill = 2, 0
+    for _ in range(_MOST_SEGMENTS):
+        marker = _FILL.match(data, position, position + _MOST_FILL_BYTES)
+        end = marker.end() if marker else position
+        fill += end - position
+        if fill > _MOST_FILL_BYTES:
+            return f"it has more than {_MOST_FILL_BYTES:,} bytes that say nothing"
+        if end == position or data[end : end + 1] in (b"\xda", b""):  # its first scan, or what Pillow refuses by itself
+            return ""
+        position = end + 1 + int.from_bytes(data[end + 1 : end + 3], "big")
+    return f"it has more than {_MOST_SEGMENTS:,} segments before its first scan"
+
+
+def _of_tiff(data: bytes) -> str:
+    tags = first_directory(data)
+    if tags is None:
+        return ""
+    counts = tags["count"].astype(np.float64)  # which cannot overflow
+    pieces = counts[np.isin(tags["tag"], _PIECES)].max(initial=0)
+    if pieces > _MOST_PIECES and _short(tags, _COMPRESSION, default=1) == 1:
+        return f"its pixels are stored in {pieces:,.0f} pieces, and the limit is {_MOST_PIECES:,}"
+    sizes = counts * _TYPE_BYTES[np.minimum(tags["type"], len(_TYPE_BYTES) - 1)]
+    total = np.minimum(sizes, len(data)).sum()
+    if total > _MOST_TAG_BYTES:
+        return f"its tags take {total:,.0f} bytes, and the limit is {_MOST_TAG_BYTES:,}"
+    return ""
+
+
+def _short(tags: Directory, tag: int, default: int) -> int:
+    """The value of a tag that is one number of 16 bits; it stands first in its field, whatever the byte order."""
+    for entry in tags[tags["tag"] == tag]:
+        order: Literal["big", "little"] = "big" if tags.dtype["tag"].str.startswith(">") else "little"
+        return int.from_bytes(entry["value"].tobytes()[:2], order)
+    return default
+
+
+def first_directory(data: bytes) -> Directory | None:
+    """The entries of a TIFF's first directory, as far as they are there; None if it has none.
+
+    Source: TIFF 6.0, section 2; BigTIFF has numbers of 8 bytes.
+    """
+    order = "<" if data[:2] == b"II" else ">"
+    big = data[2:4] in (b"+\0", b"\0+")
+    number, length = ("u8", "Q") if big else ("u4", "H")
+    try:
+        (start,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
+        (count,) = struct.unpack_from(order + length, data, start)
+    except (struct.error, OverflowError):
+        return None
+    start += struct.calcsize(order + length)
+    names = ["tag", "type", "count", "value"]
+    entry = np.dtype({"names": names, "formats": [order + form for form in ("u2", "u2", number, number)]})
+    return np.frombuffer(data, entry, min(count, max(0, len(data) - start) // entry.itemsize), start)

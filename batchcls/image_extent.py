@@ -1,0 +1,139 @@
+"""Where in a file its image ends, so that what follows it, however large, is not read."""
+
+import re
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+
+LARGE_BYTES = 8 << 20
+"""Smaller files are read whole: that takes less than looking."""
+_WINDOW_BYTES = 1 << 20
+_END_MARKS = (b"\xff\xd9", b"IEND\xaeB`\x82")
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+"""A byte 0xFF that begins a segment of a JPEG."""
+_START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
+_MOST_SEGMENTS = 1 << 16
+_PNM = re.compile(rb"P([456])\s+(\d{1,9})\s+(\d{1,9})(?:\s+(\d{1,5}))?\s")
+_UNCOMPRESSED_BMP = 0
+
+Pread = Callable[[int, int], bytes]
+"""Bytes of a file, from an offset on, so many; fewer only where it ends."""
+
+
+@dataclass(slots=True)
+class _Window:
+    """A file, of which a part is kept."""
+
+    pread: Pread
+    start: int = 0
+    data: bytes = b""
+
+    def at(self, offset: int, length: int) -> bytes:
+        if not self.start <= offset <= offset + length <= self.start + len(self.data):
+            self.start, self.data = offset, self.pread(offset, max(length, _WINDOW_BYTES))
+        return self.data[offset - self.start : offset - self.start + length]
+
+
+def image_end(size_bytes: int, pread: Pread) -> int:
+    """How many bytes from its beginning a file's image takes; ``size_bytes`` where that is not known, or all.
+
+    Files that end as images of their format do are taken whole, whatever is in between. An image is decoded to the same
+    pixels, or fails alike, with what follows it and without.
+    """
+    if size_bytes <= LARGE_BYTES:
+        return size_bytes
+    window = _Window(pread)
+    head = window.at(0, 64)
+    find = next((find for magic, find in _FORMATS.items() if head.startswith(magic)), None)
+    if find is None or any(mark in pread(size_bytes - 64, 64) for mark in _END_MARKS):
+        return size_bytes
+    try:
+        end = find(window)
+    except struct.error:  # it ends early
+        return size_bytes
+    return min(end or size_bytes, size_bytes)
+
+
+def _of_jpeg(window: _Window) -> int | None:
+    position, scans = 2, False
+    length: int
+    for _ in range(_MOST_SEGMENTS):
+        marker, length = struct.unpack(">2sH", window.at(position, 4))
+        scans |= marker == _START_OF_SCAN
+        position += 2 + length
+        if scans:
+            position = _next_marker(window, position)
+        if position < 0 or window.at(position, 1) != b"\xff":
+            return None
+        if scans and window.at(position, 2) == _END_OF_IMAGE:
+            return position + 2
+    return None
+
+
+def _next_marker(window: _Window, position: int) -> int:
+    """Where the next segment begins; -1 if none does."""
+    while len(data := window.at(position, _WINDOW_BYTES)) > 1:
+        if found := _MARKER.search(data):
+            return position + found.start()
+        position += len(data) - 1
+    return -1
+
+
+def _of_png(window: _Window) -> int | None:
+    position = 8
+    length: int
+    while True:
+        length, kind = struct.unpack(">I4s", window.at(position, 8))
+        position += 12 + length
+        if kind == b"IEND":
+            return position
+
+
+def _of_bmp(window: _Window) -> int | None:
+    start, header, width, height, _, bits, compression = struct.unpack("<I I ii HHI", window.at(10, 24))
+    if header < 40 or compression != _UNCOMPRESSED_BMP or width <= 0:
+        return None
+    return int(start + (width * bits + 31) // 32 * 4 * abs(height))
+
+
+def _of_webp(window: _Window) -> int | None:
+    (length,) = struct.unpack("<I", window.at(4, 4))
+    return 8 + int(length) + int(length) % 2
+
+
+def _of_pnm(window: _Window) -> int | None:
+    found = _PNM.match(window.at(0, 64))
+    if not found or (found[1] != b"4") != (found[4] is not None):
+        return None
+    width, height = int(found[2]), int(found[3])
+    if found[1] == b"4":
+        return found.end() + (width + 7) // 8 * height
+    samples = width * height * (3 if found[1] == b"6" else 1)
+    return found.end() + samples * (1 if int(found[4]) < 256 else 2)
+
+
+def _of_jpeg2000(window: _Window) -> int | None:
+    position = 0
+    length: int
+    for _ in range(_MOST_SEGMENTS):
+        length, kind = struct.unpack(">I4s", window.at(position, 8))
+        if length == 1:
+            (length,) = struct.unpack(">Q", window.at(position + 8, 8))
+        if length < 8:
+            return None
+        position += length
+        if kind == b"jp2c":
+            return position
+    return None
+
+
+_FORMATS: dict[bytes, Callable[[_Window], int | None]] = {
+    b"\xff\xd8": _of_jpeg,
+    b"\x89PNG": _of_png,
+    b"BM": _of_bmp,
+    b"RIFF": _of_webp,
+    b"P4": _of_pnm,
+    b"P5": _of_pnm,
+    b"P6": _of_pnm,
+    b"\0\0\0\x0cjP": _of_jpeg2000,
+}
