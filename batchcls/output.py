@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 
 from batchcls.done_slides import DoneSlides, in_order
 from batchcls.file_names import original, printable
-from batchcls.partial import Partial, clear_left_over
+from batchcls.partial import Partial
+from batchcls.partial_folder import clear_left_over
 from batchcls.records import METADATA_KEY, Scored, Slide
 from batchcls.standing import Standing, worth_again
 

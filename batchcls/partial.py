@@ -1,33 +1,33 @@
 """What a run leaves on disk until its output is whole: a locked folder of parts that another run can go on with."""
 
-import fcntl
 import json
 import mmap
 import os
-import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from time import monotonic, sleep
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchcls.errors import OutputError
+from batchcls.partial_folder import (
+    FINISHED,
+    LAST,
+    LOCK,
+    NOTE,
+    PART,
+    WHOLE,
+    Names,
+    locked_folder,
+    partial_folder,
+    refusals,
+)
 from batchcls.storage.atomic import check_replaceable_file
-from batchcls.storage.own_folder import OwnFolder
 
-_LOCK, _NOTE, _WHOLE = "lock", "run.json", "whole.parquet"
-_FINISHED = "finished"
-"""Stands from just before the whole file moves to its place until the parts are gone."""
-_LAST = (_NOTE, _FINISHED, _LOCK)
-"""What is removed after all parts, in this order, so that a kill in between leaves none whose run nobody knows."""
-_PART = re.compile(r"part-(\d{6,})\.arrow")
-_PATIENCE_S, _POLL_S = 5.0, 0.05
-"""A lock may be held by what a kill has left, which takes a moment to end."""
 _LARGEST_NOTE_BYTES = 64 << 20
 
 
@@ -66,14 +66,14 @@ class Partial:
         self._part_schema = part_schema
         self.identity: dict[str, Any] = json.loads(json.dumps(identity))
         self._limits = dict(limits or {})
-        self._ours = _Names(others)
+        self._ours = Names(others)
         with self.refusals():
             check_replaceable_file(path)
-            self.own, self._lock = _locked(path, self._ours)
+            self.own, self._lock = locked_folder(path, self._ours)
         try:
             with self.refusals():
                 self.started, self._earlier_limits = self._agree()
-                self._parts = [name for name in self.own.names() if _PART.fullmatch(name)]
+                self._parts = [name for name in self.own.names() if PART.fullmatch(name)]
         except BaseException:
             self.close()
             raise
@@ -94,7 +94,7 @@ class Partial:
         Raises:
             OutputError: If the disk refuses; every part before stays.
         """
-        last = _PART.fullmatch(self._parts[-1]) if self._parts else None
+        last = PART.fullmatch(self._parts[-1]) if self._parts else None
         part = f"part-{int(last[1]) + 1 if last else 0:06d}.arrow"
         self._write(part, rows)
         self._parts.append(part)
@@ -125,20 +125,20 @@ class Partial:
     @contextmanager
     def whole(self) -> Iterator[BinaryIO]:
         """A stream for the whole output, before `finish`."""
-        with self.refusals(), self.own.writing(_WHOLE) as stream:
+        with self.refusals(), self.own.writing(WHOLE) as stream:
             yield stream
 
     def finish(self) -> None:
         """Put `whole` in its place and drop the parts."""
         with self.refusals():
-            self.own.mark(_FINISHED)
-            self.own.move_out(_WHOLE, self._path)
+            self.own.mark(FINISHED)
+            self.own.move_out(WHOLE, self._path)
             self.discard()
 
     def discard(self) -> None:
         """Forget everything that is not in its place yet."""
         with self.refusals():
-            self.own.clear(self._ours, last=_LAST)
+            self.own.clear(self._ours, last=LAST)
 
     def close(self) -> None:
         """Let another run have the output; what is done stays."""
@@ -147,7 +147,7 @@ class Partial:
 
     def refusals(self) -> AbstractContextManager[None]:
         """Turns what the operating system refuses into an error that says what is safe and how to go on."""
-        return _refusals(self.folder)
+        return refusals(self.folder)
 
     @property
     def _start_over(self) -> str:
@@ -155,16 +155,16 @@ class Partial:
 
     def _agree(self) -> tuple[str, Mapping[str, Any]]:
         """When the first of the runs that share this output started, in UTC, ISO 8601; and the limits of the last."""
-        if not self.own.holds(_NOTE):
+        if not self.own.holds(NOTE):
             for name in self.own.names():
-                if name != _LOCK:  # nobody knows whose rows these are
+                if name != LOCK:  # nobody knows whose rows these are
                     self.own.remove(name)
             self.started = datetime.now(UTC).isoformat(timespec="milliseconds")
             self._note()
             return self.started, self._limits
-        note = self.folder / _NOTE
+        note = self.folder / NOTE
         try:
-            with os.fdopen(self.own.file(_NOTE), "rb") as stream:
+            with os.fdopen(self.own.file(NOTE), "rb") as stream:
                 earlier = json.loads(stream.read(_LARGEST_NOTE_BYTES))
             found, started, limits = dict(earlier["identity"]), str(earlier["started"]), dict(earlier.get("limits", {}))
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
@@ -178,7 +178,7 @@ class Partial:
 
     def _note(self) -> None:
         note = {"started": self.started, "identity": self.identity, "limits": self._limits}
-        self.own.write(_NOTE, json.dumps(note, indent=2).encode())
+        self.own.write(NOTE, json.dumps(note, indent=2).encode())
 
     def _write(self, part: str, rows: Iterable[pa.RecordBatch]) -> None:
         with (
@@ -198,104 +198,6 @@ class Partial:
             raise OutputError(
                 f"{str(self.folder)!r} cannot be read: {error}; start over: {self._start_over}"
             ) from error
-
-
-def partial_folder(path: Path) -> Path:
-    """Where an output is until it is whole."""
-    return path.with_name(path.name + ".partial")
-
-
-def clear_left_over(path: Path, others: Iterable[str] = ()) -> None:
-    """Remove what a run left that was killed once ``path`` was in its place; what another run has begun stays.
-
-    Args:
-        others: As of `Partial`.
-
-    Raises:
-        OutputError: If a run is writing ``path``, or something there is not ours.
-    """
-    folder, ours = partial_folder(path), _Names(others)
-    if not os.path.lexists(folder):
-        return
-    with _refusals(folder):
-        own, lock = _locked(path, ours)
-        try:
-            if not own.holds(_NOTE):
-                own.clear(ours, last=_LAST)
-        finally:
-            os.close(lock)
-            own.close()
-
-
-class _Names:
-    """Which names are those of our files."""
-
-    def __init__(self, others: Iterable[str] = ()) -> None:
-        self._others = frozenset(others)
-
-    def __call__(self, name: str) -> bool:
-        return name in (*_LAST, _WHOLE) or name in self._others or _PART.fullmatch(name) is not None
-
-
-def _locked(path: Path, ours: _Names) -> tuple[OwnFolder, int]:
-    """The folder where ``path`` comes about, and its lock, which is held."""
-    until = monotonic() + _PATIENCE_S
-    while True:
-        try:
-            own = OwnFolder.made(partial_folder(path), mode=0o700)
-            if (lock := _held_or_closed(own, ours)) is not None:
-                return own, lock
-        except FileNotFoundError:  # the run that held it has just finished, folder and all
-            if monotonic() > until:
-                raise
-        if monotonic() > until:
-            raise OutputError(f"another run is writing {str(path)!r}; wait for it, or stop it")
-        sleep(_POLL_S)
-
-
-def _held_or_closed(own: OwnFolder, ours: _Names) -> int | None:
-    lock = None
-    try:
-        lock = _held(own, ours)
-    finally:
-        if lock is None:
-            own.close()
-    return lock
-
-
-def _held(own: OwnFolder, ours: _Names) -> int | None:
-    """The lock of a folder that is in its place and has nothing left over; None: try again."""
-    lock = own.lock_file(_LOCK)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if own.is_file(lock, _LOCK) and own.in_place:
-            own.check_names(ours)
-            own.sweep()
-            if not own.holds(_FINISHED):
-                return lock
-            if own.holds(_WHOLE):  # killed before the file was in its place
-                own.remove(_FINISHED)
-                return lock
-            own.clear(ours, last=_LAST)
-    except BlockingIOError:
-        pass
-    except BaseException:
-        os.close(lock)
-        raise
-    os.close(lock)
-    return None
-
-
-@contextmanager
-def _refusals(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        mend = "choose another --out"
-        if os.path.isdir(folder):
-            mend = "every finished part is kept there: mend that, then run the same command again"
-        raise OutputError(f"cannot write {str(folder)!r}: {reason}; {mend}") from error
 
 
 def differing(values: Mapping[str, Any], others: Mapping[str, Any]) -> str:

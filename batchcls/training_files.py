@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 
 from batchcls.epochs import BEST, DONE, LAST
 from batchcls.errors import OutputError
-from batchcls.partial import clear_left_over, differing, partial_folder
+from batchcls.partial import differing
+from batchcls.partial_folder import clear_left_over, partial_folder
 from batchcls.records import METADATA_KEY
 from batchcls.storage.atomic import check_replaceable_file, writing
 
