@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import stat
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import TypeVar
 
 from PIL import Image
 
+from batchcls import deep_paths
 from batchcls.file_client import READ_TIMEOUT_S
 from batchcls.image_formats import Header, RefusedError, decode, examine, largest_bytes
 from batchcls.records import NO_ANSWER, Pixels
@@ -93,9 +95,11 @@ def image_pixels(file: str) -> Pixels:
 def is_there(file: str, timeout_s: float = READ_TIMEOUT_S) -> bool:
     """Whether ``file`` is a file, or may well be one: on a disk that does not answer."""
     try:
-        return answered(lambda: os.path.isfile(file), timeout_s)
+        return stat.S_ISREG(answered(lambda: deep_paths.status(file), timeout_s).st_mode)
     except TimeoutError:
         return True
+    except (OSError, ValueError):
+        return False
 
 
 @contextmanager

@@ -9,6 +9,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from batchcls.deep_paths import open_file
+
 
 class IrregularError(ValueError):
     """What stands under a file's name is something else."""
@@ -21,7 +23,7 @@ def open_regular(path: str | Path) -> tuple[io.FileIO, os.stat_result]:
         OSError: If it cannot be opened.
         IrregularError: If it is a folder, a FIFO or a device.
     """
-    stream = io.FileIO(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC), "rb")
+    stream = io.FileIO(open_file(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY), "rb")
     status = os.fstat(stream.fileno())
     if stat.S_ISREG(status.st_mode):
         return stream, status

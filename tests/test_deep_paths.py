@@ -12,7 +12,10 @@ from click.testing import CliRunner
 
 from batchcls import deep_paths
 from batchcls.cli import main
+from batchcls.contact_sheet import thumbnail
 from batchcls.discover import Listing
+from batchcls.image_file import is_there
+from tests.conftest import draw
 
 NAME = "ä" * 127 + "x"
 """255 bytes, the most that a name may have."""
@@ -112,3 +115,14 @@ def test_every_image_below_a_path_of_any_length_has_its_row(deep: str, tmp_path:
         f"{deep}/{name}" for name in ("a.jpg", "loop.jpg", f"{NAME[:-4]}.jpg")
     ]
     assert "symbolic links" in table["error"].to_pylist()[1] or "too long" in table["error"].to_pylist()[1]
+
+
+def test_a_picture_below_a_path_of_any_length_is_opened(tmp_path: Path, deep: str) -> None:
+    picture = draw(tmp_path / "b.png")
+    descriptor = deep_paths.open_file(f"{deep}/a.jpg", os.O_WRONLY | os.O_TRUNC)
+    os.write(descriptor, picture.read_bytes())
+    os.close(descriptor)
+
+    assert thumbnail(f"{deep}/a.jpg", 20) is not None
+    assert is_there(f"{deep}/a.jpg")
+    assert not is_there(f"{deep}/none.jpg")

@@ -42,6 +42,8 @@ class Group(click.Group):
         except BatchclsError as error:
             echo(f"batchcls: {error}", err=True)
             ctx.exit(error.exit_code)
+        except click.exceptions.Exit:  # a RuntimeError, by which --help ends
+            raise
         except (MemoryError, ImportError, OSError, RuntimeError) as error:
             from batchcls.memory import is_shortage  # --help stays light
 
