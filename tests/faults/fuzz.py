@@ -168,6 +168,14 @@ def _cases(target: Target, folder: Path, cases: int, chance: random.Random, shar
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def _root(error: BaseException) -> str:
+    """What an error was first, and where: what a library raised, mostly."""
+    while inner := error.__cause__ or error.__context__:
+        error = inner
+    last = traceback.extract_tb(error.__traceback__)[-3:]
+    return " ".join([type(error).__name__, *(f"{frame.name}:{frame.lineno}" for frame in last)])
+
+
 def _peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
@@ -185,7 +193,7 @@ def _tried(target: Target, case: bytes, scratch: Path) -> tuple[str, str]:
         ours = next((frame for frame in reversed(frames) if _OURS in frame.filename), frames[-1])
         ending = f"{type(error).__name__} in {Path(ours.filename).name}:{ours.lineno}"
         if isinstance(error, target.allowed):
-            return ending + str(len(frames)), ""
+            return f"{ending}: {_root(error)}", ""
         return ending, f"{ending}\n{''.join(traceback.format_exception(error))[-6000:]}"
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
