@@ -27,6 +27,12 @@ class MemoryShortageError(BatchclsError):
     """A run for which there is less memory than it needs."""
 
 
+def is_shortage(error: BaseException) -> bool:
+    """Whether an error that nobody has expected is one of memory, as Python and its loader put it."""
+    signs = ("can't start new thread", "failed to map segment", "annot allocate memory")
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in signs)
+
+
 class DeviceMemoryError(EngineError):
     """A GPU that has not the memory that was asked for."""
 

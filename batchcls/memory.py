@@ -29,7 +29,6 @@ _LARGE_BYTES = 12 << 20
 _ARENAS = 2
 _STACK_BYTES = 1 << 20
 _SHOWN = 3
-_LACKS = re.compile("can't start new thread|failed to map segment|cannot allocate memory", re.IGNORECASE)
 _SIGNS = re.compile(r"memory|alloc|decoder error -9", re.IGNORECASE)
 """How libraries say in a text that there was not enough; -9 is Pillow's code for it."""
 
@@ -110,11 +109,6 @@ class Granted:
 def speaks_of_memory(error: BaseException) -> bool:
     """Whether a library failed for want of memory, as far as it says so."""
     return isinstance(error, MemoryError) or _SIGNS.search(str(error)) is not None
-
-
-def is_shortage(error: BaseException) -> bool:
-    """Whether an error that nobody has expected is one of memory, as Python and its loader put it."""
-    return isinstance(error, MemoryError) or _LACKS.search(str(error)) is not None
 
 
 def can_be_taken(size_bytes: int) -> bool:

@@ -9,7 +9,7 @@ import click
 
 from batchcls import __version__
 from batchcls.cli.terminal import echo, exit_code
-from batchcls.errors import BatchclsError
+from batchcls.errors import BatchclsError, is_shortage
 from batchcls.stop import Stop, StoppedError
 
 _GRACE_S = 30.0
@@ -45,8 +45,6 @@ class Group(click.Group):
         except click.exceptions.Exit:  # a RuntimeError, by which --help ends
             raise
         except (MemoryError, ImportError, OSError, RuntimeError) as error:
-            from batchcls.memory import is_shortage  # --help stays light
-
             if not is_shortage(error):
                 raise
             echo(
