@@ -2,6 +2,7 @@
 
 import re
 import struct
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -20,6 +21,7 @@ _PIECES = (273, 324)
 """Tags with the offsets of strips, and of tiles."""
 _TYPE_BYTES = np.array([1, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 1, 1, 8, 8, 8])
 """By TIFF's number of a type; unknown ones count as bytes."""
+_MOST_TAGS = 1 << 16
 _COMPRESSION = 259
 _MOST_SAMPLES = 20_000_000
 _MOST_COMMENTS = 100_000
@@ -28,6 +30,8 @@ _MOST_RLE_WORK = 150_000_000
 """Pixels, and twice the bytes, of a run-length encoded BMP."""
 _WRITTEN_IN_PYTHON = "Pillow would take minutes to decode it; convert it to PNG"
 
+Pread = Callable[[int, int], bytes]
+"""Bytes of a file, from an offset on, so many; fewer only where it ends."""
 Directory = np.ndarray[tuple[int], np.dtype[np.void]]
 """Entries: ``tag``, ``type``, ``count``, ``value``."""
 
@@ -81,7 +85,7 @@ def _of_jpeg(data: bytes) -> str:
 
 
 def _of_tiff(data: bytes) -> str:
-    tags = first_directory(data)
+    tags = first_directory(lambda offset, length: data[offset : offset + length])
     if tags is None:
         return ""
     counts = tags["count"].astype(np.float64)  # which cannot overflow
@@ -103,20 +107,21 @@ def _short(tags: Directory, tag: int, default: int) -> int:
     return default
 
 
-def first_directory(data: bytes) -> Directory | None:
+def first_directory(pread: Pread) -> Directory | None:
     """The entries of a TIFF's first directory, as far as they are there; None if it has none.
 
     Source: TIFF 6.0, section 2; BigTIFF has numbers of 8 bytes.
     """
-    order = "<" if data[:2] == b"II" else ">"
-    big = data[2:4] in (b"+\0", b"\0+")
+    head = pread(0, 16)
+    order = "<" if head[:2] == b"II" else ">"
+    big = head[2:4] in (b"+\0", b"\0+")
     number, length = ("u8", "Q") if big else ("u4", "H")
     try:
-        (start,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
-        (count,) = struct.unpack_from(order + length, data, start)
-    except (struct.error, OverflowError):
+        (start,) = struct.unpack_from(order + ("Q" if big else "I"), head, 8 if big else 4)
+        (count,) = struct.unpack(order + length, pread(start, struct.calcsize(order + length)))
+    except struct.error:
         return None
-    start += struct.calcsize(order + length)
     names = ["tag", "type", "count", "value"]
     entry = np.dtype({"names": names, "formats": [order + form for form in ("u2", "u2", number, number)]})
-    return np.frombuffer(data, entry, min(count, max(0, len(data) - start) // entry.itemsize), start)
+    entries = pread(start + struct.calcsize(order + length), min(count, _MOST_TAGS) * entry.itemsize)
+    return np.frombuffer(entries, entry, len(entries) // entry.itemsize)
