@@ -5,6 +5,10 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
+from batchcls.decode_work import Pread, first_directory
+
 LARGE_BYTES = 8 << 20
 """Smaller files are read whole: that takes less than looking."""
 _WINDOW_BYTES = 1 << 20
@@ -16,8 +20,26 @@ _MOST_SEGMENTS = 1 << 16
 _PNM = re.compile(rb"P([456])\s+(\d{1,9})\s+(\d{1,9})(?:\s+(\d{1,5}))?\s")
 _UNCOMPRESSED_BMP = 0
 
-Pread = Callable[[int, int], bytes]
-"""Bytes of a file, from an offset on, so many; fewer only where it ends."""
+_OFFSETS, _COUNTS = (273, 324), (279, 325)
+"""Tags of a TIFF: where its strips or tiles are, and how many bytes each has."""
+_MOST_PIECES = 1 << 22
+_FIELDS = {
+    1: "u1",
+    2: "S1",
+    3: "u2",
+    4: "u4",
+    5: "u8",
+    6: "i1",
+    7: "u1",
+    8: "i2",
+    9: "i4",
+    10: "i8",
+    11: "f4",
+    12: "f8",
+}
+_FIELDS |= {13: "u4", 16: "u8", 17: "i8", 18: "u8"}
+"""By TIFF's number of a type."""
+_COMPRESSION, _OLD_JPEG = 259, 6
 
 
 @dataclass(slots=True)
@@ -49,7 +71,7 @@ def image_end(size_bytes: int, pread: Pread) -> int:
         return size_bytes
     try:
         end = find(window)
-    except struct.error:  # it ends early
+    except (struct.error, ValueError, IndexError, OverflowError):  # it ends early, or its numbers lead nowhere
         return size_bytes
     return min(end or size_bytes, size_bytes)
 
@@ -127,6 +149,31 @@ def _of_jpeg2000(window: _Window) -> int | None:
     return None
 
 
+def _of_tiff(window: _Window) -> int | None:
+    """The end of what its first page is stored in, where pages were written one after the other."""
+    tags = first_directory(window.at)
+    if tags is None or not len(tags):
+        return None
+    order, wide = tags.dtype["tag"].str[0], tags.dtype["value"].itemsize
+    (start,) = struct.unpack(order + ("Q" if wide == 8 else "I"), window.at(8 if wide == 8 else 4, wide))
+    end, values = int(start) + (8 if wide == 8 else 2) + tags.nbytes + wide, {}
+    for entry in tags:
+        field = np.dtype(order + _FIELDS.get(int(entry["type"]), "u1"))
+        size, value = int(entry["count"]) * field.itemsize, entry["value"].tobytes()
+        if size > wide:
+            end = max(end, int(entry["value"]) + size)
+        if entry["tag"] in (*_OFFSETS, *_COUNTS, _COMPRESSION):
+            if entry["count"] > _MOST_PIECES or field.kind != "u":
+                return None
+            raw = value[:size] if size <= wide else window.at(int(entry["value"]), size)
+            values[int(entry["tag"])] = np.frombuffer(raw, field).astype(np.float64)  # which cannot overflow
+    offsets = np.concatenate([values.get(tag, np.empty(0)) for tag in _OFFSETS])
+    counts = np.concatenate([values.get(tag, np.empty(0)) for tag in _COUNTS])
+    if not len(offsets) or len(offsets) != len(counts) or values.get(_COMPRESSION, [1])[0] == _OLD_JPEG:
+        return None
+    return max(end, int((offsets + counts).max()))
+
+
 _FORMATS: dict[bytes, Callable[[_Window], int | None]] = {
     b"\xff\xd8": _of_jpeg,
     b"\x89PNG": _of_png,
@@ -136,4 +183,7 @@ _FORMATS: dict[bytes, Callable[[_Window], int | None]] = {
     b"P5": _of_pnm,
     b"P6": _of_pnm,
     b"\0\0\0\x0cjP": _of_jpeg2000,
+    b"II*\0": _of_tiff,
+    b"MM\0*": _of_tiff,
+    b"II+\0": _of_tiff,
 }

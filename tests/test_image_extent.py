@@ -4,11 +4,13 @@ import io
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from batchcls import image_extent
 from batchcls.decoders import open_decoder
@@ -17,7 +19,8 @@ from batchcls.image_formats import Header, RefusedError, decode, examine
 from batchcls.records import Failure, Preprocess, Slide
 from benchmarks.workload import draw_field
 
-WAYS = {
+PAGE = Image.effect_noise((300, 200), 90).convert("RGB")
+WAYS: dict[str, dict[str, Any]] = {
     "jpg": {"format": "JPEG"},
     "progressive.jpg": {"format": "JPEG", "progressive": True, "comment": b"\xff\xd9 is no end"},
     "restarts.jpg": {"format": "JPEG", "restart_marker_rows": 1},
@@ -26,6 +29,10 @@ WAYS = {
     "webp": {"format": "WEBP"},
     "ppm": {"format": "PPM"},
     "jp2": {"format": "JPEG2000"},
+    "tif": {"format": "TIFF"},
+    "lzw.tif": {"format": "TIFF", "compression": "tiff_lzw", "tiffinfo": {278: 8}},
+    "big.tif": {"format": "TIFF", "compression": "jpeg", "big_tiff": True},
+    "pages.tif": {"format": "TIFF", "compression": "tiff_lzw", "save_all": True, "append_images": [PAGE] * 3},
 }
 
 
@@ -68,7 +75,7 @@ def outcome(data: bytes) -> tuple[object, ...]:
 def test_an_image_ends_where_its_format_says(name: str, tail: str) -> None:
     data = SOUND[name] + TAILS[tail](LARGE_BYTES + 100)
     end = end_of(data)
-    assert len(SOUND[name]) <= end <= len(SOUND[name]) + 1
+    assert name == "pages.tif" or len(SOUND[name]) <= end <= len(SOUND[name]) + 1
     assert outcome(data[:end]) == outcome(data)
     header, pixels = outcome(SOUND[name])
     assert isinstance(header, Header)
@@ -93,6 +100,11 @@ def test_a_damaged_file_has_the_same_row_with_and_without_what_is_not_read(
         patch.setattr(image_extent, "LARGE_BYTES", 0)
         end = end_of(data)
     assert outcome(data[:end]) == outcome(data)
+
+
+def test_further_pages_are_not_read() -> None:
+    end = end_of(SOUND["pages.tif"] + bytes(LARGE_BYTES))
+    assert len(SOUND["lzw.tif"]) - 2000 < end < len(SOUND["pages.tif"]) // 4
 
 
 def test_a_tail_of_a_gigabyte_is_not_read(tmp_path: Path) -> None:
