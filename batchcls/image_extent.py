@@ -11,6 +11,8 @@ from batchcls.decode_work import Pread, first_directory
 
 LARGE_BYTES = 8 << 20
 """Smaller files are read whole: that takes less than looking."""
+_HEAD_BYTES = 64
+"""Are always read: a damaged file may say that it ends in the middle of them."""
 _WINDOW_BYTES = 1 << 20
 _END_MARKS = (b"\xff\xd9", b"IEND\xaeB`\x82")
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
@@ -39,7 +41,9 @@ _FIELDS = {
 }
 _FIELDS |= {13: "u4", 16: "u8", 17: "i8", 18: "u8"}
 """By TIFF's number of a type."""
-_COMPRESSION, _OLD_JPEG = 259, 6
+_NUMBERS = (259, 256, 257, 277)
+"""Tags: compression, width, height, samples a pixel."""
+_UNCOMPRESSED, _OLD_JPEG = 1, 6
 
 
 @dataclass(slots=True)
@@ -65,7 +69,7 @@ def image_end(size_bytes: int, pread: Pread) -> int:
     if size_bytes <= LARGE_BYTES:
         return size_bytes
     window = _Window(pread)
-    head = window.at(0, 64)
+    head = window.at(0, _HEAD_BYTES)
     find = next((find for magic, find in _FORMATS.items() if head.startswith(magic)), None)
     if find is None or any(mark in pread(size_bytes - 64, 64) for mark in _END_MARKS):
         return size_bytes
@@ -73,7 +77,7 @@ def image_end(size_bytes: int, pread: Pread) -> int:
         end = find(window)
     except (struct.error, ValueError, IndexError, OverflowError):  # it ends early, or its numbers lead nowhere
         return size_bytes
-    return min(end or size_bytes, size_bytes)
+    return min(max(end, _HEAD_BYTES) if end else size_bytes, size_bytes)
 
 
 def _of_jpeg(window: _Window) -> int | None:
@@ -113,7 +117,7 @@ def _of_png(window: _Window) -> int | None:
 
 def _of_bmp(window: _Window) -> int | None:
     start, header, width, height, _, bits, compression = struct.unpack("<I I ii HHI", window.at(10, 24))
-    if header < 40 or compression != _UNCOMPRESSED_BMP or width <= 0:
+    if header < 40 or start < 14 + header or compression != _UNCOMPRESSED_BMP or width <= 0:
         return None
     return int(start + (width * bits + 31) // 32 * 4 * abs(height))
 
@@ -162,14 +166,17 @@ def _of_tiff(window: _Window) -> int | None:
         size, value = int(entry["count"]) * field.itemsize, entry["value"].tobytes()
         if size > wide:
             end = max(end, int(entry["value"]) + size)
-        if entry["tag"] in (*_OFFSETS, *_COUNTS, _COMPRESSION):
+        if entry["tag"] in (*_OFFSETS, *_COUNTS, *_NUMBERS):
             if entry["count"] > _MOST_PIECES or field.kind != "u":
                 return None
             raw = value[:size] if size <= wide else window.at(int(entry["value"]), size)
             values[int(entry["tag"])] = np.frombuffer(raw, field).astype(np.float64)  # which cannot overflow
     offsets = np.concatenate([values.get(tag, np.empty(0)) for tag in _OFFSETS])
     counts = np.concatenate([values.get(tag, np.empty(0)) for tag in _COUNTS])
-    if not len(offsets) or len(offsets) != len(counts) or values.get(_COMPRESSION, [1])[0] == _OLD_JPEG:
+    compression, width, height, samples = (values.get(tag, np.ones(1))[0] for tag in _NUMBERS)
+    if not len(offsets) or len(offsets) != len(counts) or compression == _OLD_JPEG:
+        return None
+    if compression == _UNCOMPRESSED and counts.sum() < width * height * samples:  # of which decoders ask no counts
         return None
     return max(end, int((offsets + counts).max()))
 

@@ -76,7 +76,7 @@ def told(scratch: Path, decoder: str, prefix: str, *options: str) -> tuple[str, 
     good = done.returncode in (0, 1) and "Traceback" not in done.stderr and "corrupt" not in done.stdout
     result = f"exit {done.returncode}"
     if done.returncode:
-        good &= len(lines) == 1
+        good &= lines[-1].startswith("batchcls: ")
         result += f", {lines[-1][:110] if lines else 'nothing said'}..."
         again = run(scratch, decoder, "o.parquet")
         result += f"; then exit {again.returncode}"
