@@ -5,11 +5,10 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
-from typing import Any, TextIO, cast
+from typing import TextIO, cast
 
 from rich.console import Console
 
@@ -20,11 +19,11 @@ from batchcls.decoders import DEFAULT, DecoderName
 from batchcls.discover import Listing
 from batchcls.errors import EngineError, InterruptedRunError, SlidesError
 from batchcls.file_client import READ_TIMEOUT_S
-from batchcls.file_names import printable
 from batchcls.hints import faster, unchecked
 from batchcls.output import ParquetOutput, open_output
 from batchcls.progress import RunProgress
-from batchcls.records import EngineInfo, Postponed, Scored, is_transient
+from batchcls.records import Postponed, Scored, is_transient
+from batchcls.run_metadata import identity, metadata
 from batchcls.scoring import DeviceScorer, Scorer, Share
 from batchcls.standing import Standing
 from batchcls.stop import GRACE_S, Stop
@@ -106,7 +105,7 @@ def classify(slides: Sequence[Path], engine: Path, out: Path, options: RunOption
             out,
             roots=listing.roots,
             labels=scorer.info.labels,
-            identity=_identity(listing.roots, scorer.info, shares[0]),
+            identity=identity(listing.roots, scorer.info, shares[0].decoder),
             limits={"max_pixels": options.max_pixels},
             overwrite=options.overwrite,
         )
@@ -188,16 +187,6 @@ def backend_for(device: str) -> tuple[BackendName, str]:
     return "tensorrt", ""
 
 
-def _identity(roots: Sequence[str], info: EngineInfo, share: Share) -> dict[str, Any]:
-    """What two runs must share for their rows to stand in one file."""
-    return {
-        "slides": [printable(root) for root in roots],
-        **asdict(info),
-        "device": info.device.partition(":")[0],  # which GPU it is makes no difference
-        "decoder": share.decoder,
-    }
-
-
 def _classify_all(run: _Run, out: Path) -> None:
     tally = run.tally
     postponed: list[Postponed] = []
@@ -221,9 +210,11 @@ def _classify_all(run: _Run, out: Path) -> None:
                 )
                 _check(run, out)
         except BaseException:
-            run.output.flush()
-            run.stop.last_word = _to_go_on(run, out)
-            run.scorer.stop()  # or a file that is waited for would be waited for here
+            try:
+                run.output.flush()
+                run.stop.last_word = _to_go_on(run, out)
+            finally:
+                run.scorer.stop()  # or a file that is waited for would be waited for here
             raise
         run.output.flush()
     if postponed:
@@ -276,7 +267,8 @@ def _finish(run: _Run, slides: Sequence[Path], options: RunOptions, started: flo
     tally.rows, tally.labels, tally.errors = counts.rows, Counter(counts.labels), Counter(counts.errors)
     _measure(run, started)
     since = perf_counter()
-    output.finish(_metadata(run, slides, options))
+    arguments = {"slides": [str(path) for path in slides], **asdict(options)}
+    output.finish(metadata(run.scorer.info, run.share.decoder, arguments, tally, output.started))
     tally.spend({"write": perf_counter() - since})
     _measure(run, started)
 
@@ -284,34 +276,3 @@ def _finish(run: _Run, slides: Sequence[Path], options: RunOptions, started: flo
 def _measure(run: _Run, started: float) -> None:
     run.tally.elapsed_s = perf_counter() - started
     run.tally.peak_memory_bytes = machine.peak_memory_bytes() + run.scorer.peak_memory_bytes
-
-
-def _metadata(run: _Run, slides: Sequence[Path], options: RunOptions) -> dict[str, Any]:
-    """What the file says of its own making."""
-    tally, info = run.tally, asdict(run.scorer.info)
-    return {
-        "versions": machine.versions(),
-        "engine": {key: info[key] for key in ("name", "onnx_sha256", "checkpoint_sha256", "temperature")},
-        "labels": info["labels"],
-        "preprocess": info["preprocess"],
-        **{key: info[key] for key in ("precision", "backend", "device")},
-        "decoder": run.share.decoder,
-        "arguments": {"slides": [str(path) for path in slides], **asdict(options)},
-        "counts": {
-            "rows": tally.rows,
-            "resumed_rows": tally.resumed_rows,
-            "labels": tally.labels,
-            "errors": tally.errors,
-            "skipped": tally.skipped,
-        },
-        "throughput": {  # up to now: the file is still to be written
-            "files": tally.rows - tally.resumed_rows,
-            "elapsed_s": tally.elapsed_s,
-            "images_per_s": tally.images_per_s,
-            "seconds": tally.seconds,
-            "peak_memory_bytes": tally.peak_memory_bytes,
-        },
-        "unlisted_folders": tally.unlisted,
-        "started": run.output.started,
-        "ended": datetime.now(UTC).isoformat(timespec="milliseconds"),
-    }

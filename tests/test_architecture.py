@@ -1,6 +1,7 @@
 """The house: what a command loads, what is installed, and what every module says of itself."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -85,3 +86,14 @@ def test_every_module_says_what_it_is_for() -> None:
     silent = [path for path in modules if path.read_text() and not ast.get_docstring(ast.parse(path.read_text()))]
 
     assert silent == []
+
+
+def test_no_library_leaves_or_sends_word_of_its_use(tiny_onnx: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    subprocess.run(
+        [sys.executable, "-m", "batchcls", "build", tiny_onnx, "--labels", "a,b,c", "--out", tmp_path / "engine"],
+        env={**os.environ, "HOME": str(home)},
+        check=True,
+    )
+    assert [path for path in home.rglob("*") if path.is_file()] == []

@@ -1,6 +1,7 @@
 """The command line: parse, delegate, echo; the one place where errors become exit codes."""
 
 import importlib
+import os
 import signal
 import sys
 from typing import Any
@@ -14,6 +15,8 @@ from batchcls.stop import Stop, StoppedError
 
 _GRACE_S = 30.0
 """For a command to clean up after itself, when it is to stop; a second signal ends it at once."""
+_NO_TELEMETRY = ("ORT_DISABLE_TELEMETRY", "NNCF_CI")
+"""What ONNX Runtime and NNCF must find in their environment so as not to tell their makers who uses them for what."""
 _COMMANDS = ("build", "evaluate", "explain", "info", "report", "run", "train")
 
 
@@ -21,6 +24,8 @@ class Group(click.Group):
     """Loads a command when it is asked for, and ends with one line where a `BatchclsError` comes out of it."""
 
     def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        os.environ.update(dict.fromkeys(_NO_TELEMETRY, "1"))
+
         def command() -> Any:
             return super(Group, self).main(*args, standalone_mode=False, **extra)  # type: ignore[call-overload]
 
