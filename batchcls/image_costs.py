@@ -41,8 +41,11 @@ def of_webp(width: int, height: int) -> int:
 
 
 def of_jpeg2000(image: ImageFile.ImageFile, components: int, tile_pixels: int) -> int:
+    """OpenJPEG keeps a tile until the image is closed, but not all of an image that is one tile."""
     pixels = image.width * image.height
-    return _sum(image.width, image.height, _stored(image), min(pixels, tile_pixels) * components * _J2K_BYTES)
+    tile = min(pixels, tile_pixels) * components * _J2K_BYTES
+    kept = tile if tile_pixels < pixels else 0.0
+    return _sum(image.width, image.height, _stored(image), tile) + int(kept)
 
 
 def of_others(image: ImageFile.ImageFile) -> int:
