@@ -19,6 +19,8 @@ GRACE_S = 1.7
 _SAME_S = 0.5
 """A second signal so soon is the first one, sent to the process and to its group."""
 _LAST_WORD_S = 0.2
+_END = b"\0"
+"""No signal's number."""
 
 
 class StoppedError(KeyboardInterrupt):
@@ -65,8 +67,9 @@ class Stop:
             yield
         finally:
             signal.set_wakeup_fd(watched)
-            os.close(told)
+            os.write(told, _END)  # closing is not enough: a child that was forked meanwhile has it open still
             watcher.join()
+            os.close(told)
             os.close(heard)
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -96,7 +99,7 @@ class Stop:
             if not select.select([heard], [], [], left)[0]:
                 self._end(first)
             number = os.read(heard, 1)
-            if not number:
+            if number == _END:
                 return
             if number[0] not in numbers:
                 continue

@@ -55,7 +55,6 @@ def test_a_jpeg_that_ends_in_its_frame_is_one_row() -> None:
     [
         ("\r\r\rnull\r\n{}\n", "no object"),
         ("[1]\n", "no object"),
-        ("\n".join(f'{{"a{n}": 1}}' for n in range(5000)), "more than 1,000 columns"),
         ('{"path": 1}\n{"path": "a"}\n', "a table of labels"),
         ('{"path": "\\ud800"}\n', "a table of labels"),
         ("[" * 100_000, "a table of labels"),

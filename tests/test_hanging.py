@@ -68,7 +68,16 @@ def start(slides: Path, image: Path, tiny_engine: Path, failing_disk: dict[str, 
     def popen(out: Path) -> "subprocess.Popen[str]":
         arguments = command(slides, "--out", out, "--engine", tiny_engine)
         pipe = subprocess.PIPE
-        processes.append(subprocess.Popen(arguments, env=failing_disk, stdout=pipe, stderr=pipe, text=True))
+        processes.append(
+            subprocess.Popen(
+                arguments,
+                env=failing_disk,
+                stdout=pipe,
+                stderr=pipe,
+                text=True,
+                preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # of nohup's children it is ignored
+            )
+        )
         return processes[-1]
 
     yield popen
@@ -174,3 +183,21 @@ def test_a_process_whose_main_thread_hangs_ends_in_time_or_with_the_second_signa
 
     said = process.communicate(timeout=PATIENCE_S / 2)[1]
     assert (process.returncode, said) == (143, "batchcls: stopped by SIGTERM; the epoch is safe\n")
+
+
+FORKING = """if True:
+    import os, sys, time
+    from batchcls.stop import Stop
+
+    with Stop(sys.stderr, 1.0).listening():
+        child = os.fork()
+        if not child:
+            time.sleep(1000)  # as a loader of images may, which has every file of its parent open
+    os.kill(child, 9)
+    os.wait()
+"""
+
+
+def test_listening_ends_though_a_child_lives_on() -> None:
+    done = subprocess.run([sys.executable, "-c", FORKING], capture_output=True, text=True, timeout=PATIENCE_S)
+    assert (done.returncode, done.stderr) == (0, "")
