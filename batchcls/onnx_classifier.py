@@ -71,7 +71,7 @@ def load_classifier(
     given = _image_input(path, model)
     element, shape = given.type.tensor_type.elem_type, _shape(given)
     if len(shape) != 4 or element not in (*_FLOATS, TensorProto.UINT8):
-        kind = TensorProto.DataType.Name(element)
+        kind = _type_name(element)
         raise CheckpointError(f"{str(path)!r} takes {kind} of shape {shape}; it must be float or uint8 images, rank 4")
     layout = _layout(path, shape, layout)
     height, width = shape[2:] if layout == "NCHW" else shape[1:3]
@@ -105,6 +105,11 @@ def _read(path: Path) -> onnx.ModelProto:
         raise CheckpointError(f"{str(path)!r} cannot be read as ONNX: {reason}") from error
 
 
+def _type_name(element: int) -> str:
+    known = TensorProto.DataType.values()
+    return str(TensorProto.DataType.Name(element)) if element in known else f"an unknown type ({element})"
+
+
 def _image_input(path: Path, model: onnx.ModelProto) -> onnx.ValueInfoProto:
     """The one input of a file that has one output, too."""
     weights = {initializer.name for initializer in model.graph.initializer}
@@ -117,7 +122,7 @@ def _image_input(path: Path, model: onnx.ModelProto) -> onnx.ValueInfoProto:
     (output,) = model.graph.output
     element = output.type.tensor_type.elem_type
     if not output.type.HasField("tensor_type") or element not in _ANSWERS:
-        kind = TensorProto.DataType.Name(element) if output.type.HasField("tensor_type") else "no tensor"
+        kind = _type_name(element) if output.type.HasField("tensor_type") else "no tensor"
         raise CheckpointError(
             f"{str(path)!r} answers {kind}, such as the position of a class; batchcls needs a number for each class: "
             "export it without its last ArgMax"

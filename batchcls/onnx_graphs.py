@@ -35,10 +35,9 @@ def _check_loops(
     for node in owner.node:
         within = rounds * (_rounds(node, constants) if node.op_type == "Loop" else 1)
         if within > _MOST_ROUNDS:
+            name = node.name or ", ".join(node.output)
             told = "no end" if math.isinf(within) else f"{within:,.0f} rounds"
-            raise CheckpointError(
-                f"{str(path)!r} holds a Loop, {node.name or node.output[0]!r}, of {told}; export it without"
-            )
+            raise CheckpointError(f"{str(path)!r} holds a Loop, {name!r}, of {told}; export it without")
         for graph in _graphs(node):
             _check_loops(path, graph, constants, within)
 
@@ -64,11 +63,13 @@ def _constants(owner: onnx.GraphProto | onnx.FunctionProto) -> dict[str, TensorP
     """Tensors of one value, by name."""
     found = {item.name: item for item in getattr(owner, "initializer", ())}
     for node in owner.node:
+        if not node.output:  # damaged, as the checker is going to say
+            continue
         tensors = [item.t for item in node.attribute if item.name == "value" and item.HasField("t")]
         numbers = [np.array(item.i) for item in node.attribute if item.name == "value_int"]
         if node.op_type == "Constant" and (tensors or numbers):
             found[node.output[0]] = tensors[0] if tensors else numpy_helper.from_array(numbers[0])
-        elif node.op_type == "Identity" and node.input[0] in found:
+        elif node.op_type == "Identity" and node.input and node.input[0] in found:
             found[node.output[0]] = found[node.input[0]]
     return {name: item for name, item in found.items() if list(item.dims) in ([], [1])}
 
@@ -85,7 +86,7 @@ def _source(name: str, graph: onnx.GraphProto) -> str:
     makers = {output: node for node in graph.node for output in node.output}
     for _ in graph.node:
         node = makers.get(name)
-        if node is None or node.op_type != "Identity":
+        if node is None or node.op_type != "Identity" or not node.input:
             break
         name = node.input[0]
     return name

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -89,6 +90,22 @@ def test_names_in_an_onnx_file_that_are_no_text_are_refused(tmp_path: Path) -> N
     (tmp_path / "tiny.onnx").write_bytes(_networks(tmp_path)[0].replace(b"scores", b"s\xff\xferes"))
     with pytest.raises(CheckpointError, match=r"tiny\.onnx"):
         load_classifier(tmp_path / "tiny.onnx")
+
+
+def test_an_onnx_file_whose_nodes_or_types_are_incomplete_is_refused(tmp_path: Path) -> None:
+    model = onnx.load_from_string(_networks(tmp_path)[0])
+    constant = onnx.helper.make_node("Constant", [], ["one"], value_int=1)
+    model.graph.node.insert(0, constant)
+    del constant.output[:]
+    model.graph.node[0].CopyFrom(constant)
+    onnx.save(model, tmp_path / "no_output.onnx")
+    del model.graph.node[0]
+    model.graph.output[0].type.tensor_type.elem_type = 97
+    onnx.save(model, tmp_path / "no_type.onnx")
+
+    for name in ("no_output.onnx", "no_type.onnx"):
+        with pytest.raises(CheckpointError, match=name):
+            load_classifier(tmp_path / name)
 
 
 @pytest.mark.parametrize("figure", [10**400, -(2**70), 1e308])
