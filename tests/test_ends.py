@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -227,3 +228,17 @@ def test_an_info_for_scripts_is_json_in_any_language(tiny_engine: Path) -> None:
     done = shell("", "info", tiny_engine, "--json", LC_ALL="C")
 
     assert json.loads(done.stdout)["engine"]["labels"] == ["a", "b", "c"]
+
+
+def test_ctrl_c_while_a_command_still_loads_is_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n")
+    program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); import batchcls.__main__ as m; "
+    done = subprocess.run(
+        [sys.executable, "-c", program + "m.command()"],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
