@@ -260,3 +260,20 @@ def test_where_too_few_files_may_be_open_one_line_names_the_limit(
     assert done.returncode == 1
     assert "ulimit -n" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+def test_a_command_that_has_to_be_ended_leaves_a_terminal_with_a_cursor_and_a_line_of_its_own() -> None:
+    program = (
+        "import os, signal, sys, time; from batchcls.stop import Stop\n"
+        "with Stop(sys.stderr, 0.1).listening():\n"
+        "    sys.stderr.write('\\x1b[?25l a bar'); sys.stderr.flush()\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    time.sleep(600)\n"
+    )
+    ours, theirs = pty.openpty()
+    done = subprocess.run([sys.executable, "-c", program], stderr=theirs, cwd=ROOT, timeout=PATIENCE_S, check=False)
+    shown = os.read(ours, 4096).decode()
+    os.close(ours)
+    os.close(theirs)
+    assert done.returncode == 128 + signal.SIGTERM
+    assert shown.startswith("\x1b[?25l a bar\x1b[?25h\r\nbatchcls: stopped by SIGTERM;")
