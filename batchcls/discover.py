@@ -5,6 +5,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from heapq import heappop, heappush
 from pathlib import Path
 from queue import SimpleQueue
 from time import monotonic
@@ -58,6 +59,7 @@ class Listing:
         self._seen: set[_Identity] = set()
         self._named: set[tuple[_Identity, str]] = set()
         self._links: list[tuple[int, str]] = []
+        """A heap, for there may be very many."""
         self._chunks: SimpleQueue[_Chunk | None] = SimpleQueue()
         self._timeout_s = timeout_s
         self._waiting: tuple[str, float] | None = None
@@ -120,8 +122,7 @@ class Listing:
                 unlisted.remove(key)
                 self._put(str(path.parent), "", [path.name])
         while self._links:
-            self._links.sort(reverse=True)
-            self._list_tree(*self._links.pop())
+            self._list_tree(*heappop(self._links))
 
     def _list_tree(self, position: int, below: str) -> None:
         root = str(self._slides[position])
@@ -143,7 +144,7 @@ class Listing:
                 elif kind == "/":
                     folders.append(os.path.join(folder, name))
                 elif kind == "@":
-                    self._links.append((position, os.path.join(folder, name)))
+                    heappush(self._links, (position, os.path.join(folder, name)))
                 elif os.path.splitext(name)[1].lower() not in IMAGE_ENDINGS:
                     self.skipped["not an image"] += 1
                 else:

@@ -1,5 +1,6 @@
 """What a user can cause or meet; anything else is a bug and keeps its traceback."""
 
+import errno
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,10 +28,19 @@ class MemoryShortageError(BatchclsError):
     """A run for which there is less memory than it needs."""
 
 
-def is_shortage(error: BaseException) -> bool:
-    """Whether an error that nobody has expected is one of memory, as Python and its loader put it."""
-    signs = ("can't start new thread", "failed to map segment", "annot allocate memory")
-    return isinstance(error, MemoryError) or any(sign in str(error) for sign in signs)
+def shortage(error: BaseException) -> tuple[str, str] | None:
+    """What there was too little of, and what limits it, where an error that nobody has expected is of that kind.
+
+    Python, its loader and the operating system each have words of their own for it.
+    """
+    text = str(error)
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return "room for open files", "ulimit -n"
+    if "can't start new thread" in text or isinstance(error, BlockingIOError):
+        return "memory, or room for processes and threads", "ulimit -v, ulimit -u, cgroup"
+    if isinstance(error, MemoryError) or "failed to map segment" in text or "annot allocate memory" in text:
+        return "memory", "ulimit -v, cgroup"
+    return None
 
 
 class DeviceMemoryError(EngineError):

@@ -21,6 +21,8 @@ _SAME_S = 0.5
 _LAST_WORD_S = 0.2
 _END = b"\0"
 """No signal's number."""
+_AFTER_A_BAR = b"\x1b[?25h\n"
+"""On a terminal, where a progress bar may have hidden the cursor and stands in the line."""
 
 
 class StoppedError(KeyboardInterrupt):
@@ -113,6 +115,8 @@ class Stop:
         """End the process with the last word, unless nobody takes it."""
         line = f"batchcls: stopped by {signal.Signals(number).name}; {self.last_word}"
         word = escaped(line).encode(errors="backslashreplace") + b"\n"
+        if self._errors.isatty():
+            word = _AFTER_A_BAR + word
         speaker = Thread(target=os.write, args=(self._errors.fileno(), word), daemon=True)
         speaker.start()
         speaker.join(_LAST_WORD_S)

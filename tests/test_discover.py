@@ -198,3 +198,12 @@ def test_the_first_slides_come_before_a_big_folder_is_listed() -> None:
             early.append(not listing.complete)
             listing.close()
     assert any(early)
+
+
+def test_links_found_below_links_are_followed_in_the_order_of_their_paths(tmp_path: Path) -> None:
+    for name in ("b/c", "x", "y"):
+        touch(tmp_path / "real" / name, "1.jpg")
+    (tmp_path / "in").mkdir()
+    for link, target in (("in/z", "real/x"), ("in/a", "real/b"), ("real/b/m", "real/y")):
+        (tmp_path / link).symlink_to(tmp_path / target)
+    assert [path for _, path in listed(tmp_path / "in")] == ["a/c/1.jpg", "a/m/1.jpg", "z/1.jpg"]

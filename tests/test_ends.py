@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -227,3 +228,52 @@ def test_an_info_for_scripts_is_json_in_any_language(tiny_engine: Path) -> None:
     done = shell("", "info", tiny_engine, "--json", LC_ALL="C")
 
     assert json.loads(done.stdout)["engine"]["labels"] == ["a", "b", "c"]
+
+
+def test_ctrl_c_while_a_command_still_loads_is_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n")
+    program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); import batchcls.__main__ as m; "
+    done = subprocess.run(
+        [sys.executable, "-c", program + "m.command()"],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+
+
+@pytest.mark.parametrize("files", [9, 30])
+def test_where_too_few_files_may_be_open_one_line_names_the_limit(
+    tmp_path: Path, slides: Path, tiny_engine: Path, files: int
+) -> None:
+    words = [sys.executable, "-m", "batchcls", *map(str, run(slides, tmp_path / "o.parquet", tiny_engine))]
+    done = subprocess.run(
+        ["bash", "-c", f"ulimit -n {files}; {shlex.join(words)}"],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+        cwd=ROOT,
+    )
+    assert done.returncode == 1
+    assert "ulimit -n" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_command_that_has_to_be_ended_leaves_a_terminal_with_a_cursor_and_a_line_of_its_own() -> None:
+    program = (
+        "import os, signal, sys, time; from batchcls.stop import Stop\n"
+        "with Stop(sys.stderr, 0.1).listening():\n"
+        "    sys.stderr.write('\\x1b[?25l a bar'); sys.stderr.flush()\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    time.sleep(600)\n"
+    )
+    ours, theirs = pty.openpty()
+    done = subprocess.run([sys.executable, "-c", program], stderr=theirs, cwd=ROOT, timeout=PATIENCE_S, check=False)
+    shown = os.read(ours, 4096).decode()
+    os.close(ours)
+    os.close(theirs)
+    assert done.returncode == 128 + signal.SIGTERM
+    assert shown.startswith("\x1b[?25l a bar\x1b[?25h\r\nbatchcls: stopped by SIGTERM;")

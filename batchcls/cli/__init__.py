@@ -10,7 +10,7 @@ import click
 
 from batchcls import __version__
 from batchcls.cli.terminal import echo, exit_code
-from batchcls.errors import BatchclsError, is_shortage
+from batchcls.errors import BatchclsError, shortage
 from batchcls.stop import Stop, StoppedError
 
 _GRACE_S = 30.0
@@ -50,11 +50,11 @@ class Group(click.Group):
         except click.exceptions.Exit:  # a RuntimeError, by which --help ends
             raise
         except (MemoryError, ImportError, OSError, RuntimeError) as error:
-            if not is_shortage(error):
+            if (scarce := shortage(error)) is None:
                 raise
             echo(
-                "batchcls: there was not enough memory, and what is finished is kept; free some, or raise the limits "
-                f"(ulimit -v, cgroup), then run the same command again ({' '.join(str(error).split())[:200]})",
+                f"batchcls: there was not enough {scarce[0]}, and what is finished is kept; free some, or raise the "
+                f"limits ({scarce[1]}), then run the same command again ({' '.join(str(error).split())[:200]})",
                 err=True,
             )
             ctx.exit(1)
