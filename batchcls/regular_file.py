@@ -23,11 +23,11 @@ def open_regular(path: str | Path) -> tuple[io.FileIO, os.stat_result]:
         OSError: If it cannot be opened.
         IrregularError: If it is a folder, a FIFO or a device.
     """
-    stream = io.FileIO(open_file(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY), "rb")
-    status = os.fstat(stream.fileno())
+    descriptor = open_file(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    status = os.fstat(descriptor)
     if stat.S_ISREG(status.st_mode):
-        return stream, status
-    stream.close()
+        return io.FileIO(descriptor, "rb"), status
+    os.close(descriptor)
     raise IrregularError("it is no regular file")
 
 
