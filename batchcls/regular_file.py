@@ -6,6 +6,8 @@ import math
 import os
 import stat
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,19 @@ def check_regular(path: Path) -> None:
     """
     stream, _ = open_regular(path)
     stream.close()
+
+
+@contextmanager
+def readable_name(path: Path) -> Iterator[str]:
+    """A name of a regular file for libraries that take only short ones in UTF-8; it holds while the context does.
+
+    Raises:
+        OSError: If it cannot be opened.
+        IrregularError: If it is a folder, a FIFO or a device.
+    """
+    stream, _ = open_regular(path)
+    with stream:
+        yield f"/proc/self/fd/{stream.fileno()}"
 
 
 def read_text(path: Path, largest_bytes: int, encoding: str = "utf-8") -> str:
