@@ -19,6 +19,8 @@ GRACE_S = 1.7
 _SAME_S = 0.5
 """A second signal so soon is the first one, sent to the process and to its group."""
 _LAST_WORD_S = 0.2
+_NO_SIGNAL = b"\0"
+"""Tells the watcher, which reads the numbers of signals, that nobody listens any more."""
 
 
 class StoppedError(KeyboardInterrupt):
@@ -65,8 +67,9 @@ class Stop:
             yield
         finally:
             signal.set_wakeup_fd(watched)
-            os.close(told)
+            os.write(told, _NO_SIGNAL)  # that it is closed nobody hears as long as a forked child holds it open
             watcher.join()
+            os.close(told)
             os.close(heard)
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -95,16 +98,17 @@ class Stop:
             left = None if not first else max(0.0, until - monotonic())
             if not select.select([heard], [], [], left)[0]:
                 self._end(first)
-            number = os.read(heard, 1)
-            if not number:
+            byte = os.read(heard, 1)
+            if byte == _NO_SIGNAL:
                 return
-            if number[0] not in numbers:
+            (number,) = byte
+            if number not in numbers:
                 continue
             if not first:
-                first, since = number[0], monotonic()
+                first, since = number, monotonic()
                 until = since + self._grace_s
             elif monotonic() - since > _SAME_S:
-                self._end(number[0])
+                self._end(number)
 
     def _end(self, number: int) -> None:
         """End the process with the last word, unless nobody takes it."""

@@ -174,3 +174,19 @@ def test_a_process_whose_main_thread_hangs_ends_in_time_or_with_the_second_signa
 
     said = process.communicate(timeout=PATIENCE_S / 2)[1]
     assert (process.returncode, said) == (143, "batchcls: stopped by SIGTERM; the epoch is safe\n")
+
+
+FORKED = """if True:
+    import os, sys, time
+    from batchcls.stop import Stop
+
+    with Stop(sys.stderr, grace_s=60).listening():
+        if not os.fork():
+            time.sleep(60)  # as a worker does that loads images, while whoever started it ends
+            os._exit(0)
+    os._exit(3)
+"""
+
+
+def test_listening_ends_while_a_forked_child_lives() -> None:
+    assert subprocess.run([sys.executable, "-c", FORKED], check=False, timeout=PATIENCE_S / 2).returncode == 3
