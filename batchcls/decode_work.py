@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from PIL import ImageFile
 
-_MOST_CHUNKS = 1_000_000
+MOST_CHUNKS = 1_000_000
 """Of a PNG; Pillow takes some microseconds for each."""
 _MOST_SEGMENTS, _MOST_FILL_BYTES = 100_000, 1_000_000
 """Of a JPEG, before its first scan. Pillow takes a microsecond for a byte that says nothing."""
@@ -62,12 +62,12 @@ def of_opened(image: ImageFile.ImageFile, data: bytes) -> str:
 
 def _of_png(data: bytes) -> str:
     position = 8
-    for _ in range(_MOST_CHUNKS):
+    for _ in range(MOST_CHUNKS):
         head = data[position : position + 8]
         if len(head) < 8 or head[4:] == b"IEND":
             return ""
         position += 12 + int.from_bytes(head[:4], "big")
-    return f"it has more than {_MOST_CHUNKS:,} chunks"
+    return f"it has more than {MOST_CHUNKS:,} chunks"
 
 
 def _of_jpeg(data: bytes) -> str:
