@@ -17,7 +17,7 @@ _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBL
 """Bytes of a value in memory; of BYTE_ARRAY without its text."""
 _NO_BOMB_BYTES = 1 << 30
 _LARGEST_EXPANSION = 300
-"""Times its size that a sound file may unfold to; ten million rows of predictions unfold to some twenty."""
+"""Times its size that a sound file may unfold to."""
 _LARGEST_FOOTER_BYTES = 16 << 20
 """Of some fifty thousand columns in row groups."""
 _BATCH_ROWS = 65_536
