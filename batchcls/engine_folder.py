@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,7 +65,8 @@ def whole_folder(out: Path) -> Iterator[Path]:
 
 
 def _keep_others(out: Path, folder: Path) -> None:
-    """Copy what is not of the network from the folder that is replaced; links are copied as links."""
+    """Copy what is not of the network from the folder that is replaced, and who may read it; links stay links."""
+    os.chmod(folder, stat.S_IMODE(out.stat().st_mode))
     with OwnFolder(out) as own:
         for name in own.names():
             if name in _REPLACED:

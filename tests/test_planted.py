@@ -318,10 +318,12 @@ def test_what_stands_in_an_engine_folder_besides_is_kept_as_it_is(
     (folder / "data").symlink_to(outside)
     (folder / "below").mkdir()
     (folder / "below" / "README").write_text("mine")
+    folder.chmod(0o700)
     before = seen(outside)
 
     assert called(*build).exit_code == 0
 
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert os.readlink(folder / "data") == str(outside)
     assert (folder / "below" / "README").read_text() == "mine"
     assert seen(outside) == before
