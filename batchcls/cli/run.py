@@ -90,7 +90,8 @@ def run(slides: tuple[Path, ...], out: Path, engine: Path | None, strict: bool, 
     from batchcls.memory import use_sparingly  # after parsing: --help stays light
 
     use_sparingly()
-    from batchcls.classify import RunOptions, classify
+    from batchcls.classify import classify
+    from batchcls.run_options import RunOptions
 
     engine = engine or only_engine()
     with library_noise_hidden() as console:
