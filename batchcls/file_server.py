@@ -41,6 +41,8 @@ OPENED = struct.Struct("<iIqqI")
 DATA = struct.Struct("<iI")
 STATUS = struct.Struct("<iIQQI")
 SPAN = struct.Struct("<QI")
+UNKNOWN_TIME = -(1 << 63)
+"""Stands for a time that 64 bits do not hold in nanoseconds, such as any after the year 2262."""
 _ENTRIES = 2048
 """Of a folder, at a time; a name has 255 bytes at most."""
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
@@ -105,7 +107,8 @@ class _Served:
         if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         first = os.read(self._file, FIRST_BYTES) if stat.S_ISREG(status.st_mode) else b""
-        return status.st_mode, status.st_size, status.st_mtime_ns, first
+        modified_ns = status.st_mtime_ns if abs(status.st_mtime_ns) < -UNKNOWN_TIME else UNKNOWN_TIME
+        return status.st_mode, status.st_size, modified_ns, first
 
     def read(self, span: bytes) -> tuple[bytes]:
         offset, length = SPAN.unpack(span)
