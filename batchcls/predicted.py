@@ -47,7 +47,7 @@ class Predicted:
 
     path: Path
     table: pa.Table
-    """The columns of `batchcls.output.schema` that figures are made of; root and label as dictionaries."""
+    """The columns of `batchcls.prediction_rows.schema` that figures are made of; root and label as dictionaries."""
     labels: tuple[str, ...]
     """The engine's, in the order of its probabilities."""
     metadata: dict[str, Any]

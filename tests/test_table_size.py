@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from batchcls.cli import main
 from batchcls.errors import LabelsError
 from batchcls.label_table import read_label_table
-from batchcls.output import schema
 from batchcls.predicted import Predicted
+from batchcls.prediction_rows import schema
 from batchcls.records import METADATA_KEY
 from batchcls.table_size import check_unfolded
 from tests.conftest import ROOT, draw
