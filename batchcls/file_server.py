@@ -72,8 +72,10 @@ def _serve(lane: socket.socket) -> None:
     with lane, suppress(OSError):
         while request := lane.recv(_REQUEST_BYTES):
             operation, length = REQUEST.unpack_from(request)
-            while len(request) < REQUEST.size + length:  # an extraordinarily long path
-                request += lane.recv(REQUEST.size + length - len(request))
+            while missing := REQUEST.size + length - len(request):  # an extraordinarily long path
+                if not (more := lane.recv(missing)):  # whoever asked has gone
+                    return
+                request += more
             answer = served.answer(operation, request[REQUEST.size :])
             sent = lane.sendmsg(answer)
             for part in answer:
