@@ -5,61 +5,32 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
 from typing import TextIO, cast
 
 from rich.console import Console
 
-from batchcls import machine, memory, tensorrt_api
+from batchcls import machine, memory
 from batchcls.ahead import ticking
-from batchcls.backends import BackendName
-from batchcls.decoders import DEFAULT, DecoderName
 from batchcls.discover import Listing
-from batchcls.errors import EngineError, InterruptedRunError, SlidesError
-from batchcls.file_client import READ_TIMEOUT_S
+from batchcls.errors import InterruptedRunError, SlidesError
 from batchcls.hints import faster, unchecked
 from batchcls.output import ParquetOutput, open_output
 from batchcls.progress import RunProgress
 from batchcls.records import Postponed, Scored, is_transient
 from batchcls.run_metadata import identity, metadata
+from batchcls.run_options import RunOptions, shares_of
 from batchcls.scoring import DeviceScorer, Scorer, Share
 from batchcls.standing import Standing
 from batchcls.stop import GRACE_S, Stop
 from batchcls.tally import RecentReads, Tally
 from batchcls.workers import Workers
 
-_WORDS = {"fp32": "f32", "bf16": "bf16"}
-"""What OpenVINO calls precisions."""
 _TICK_S = 0.25
 """How long a signal, the clock and the progress wait for rows."""
 _SUSPICIOUS_FILES = 20
 """So many corrupt files and not a sound one are more likely to be a fault of ours."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """How a run is done; none of it changes which files get a row."""
-
-    device: str = "auto"
-    backend: BackendName | None = None
-    """None: the one that is made for the device."""
-    precision: str | None = None
-    """fp32 or bf16, which a CPU computes in; None: the fastest that it has in hardware."""
-    decoder: DecoderName | None = None
-    """None: the one that is fastest on the device."""
-    batch_size: int | None = None
-    """None: the one that the engine is fastest with."""
-    threads: int | None = None
-    """CPU threads that decode, and as many that infer; None: one a core that this process may use."""
-    max_pixels: int = 200_000_000
-    read_timeout_s: float = READ_TIMEOUT_S
-    """How long the file system may take for one answer."""
-    memory: int | None = None
-    """Bytes that the run may take, with all its processes; None: what it has when it begins, and half of what is
-    available then."""
-    overwrite: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +67,7 @@ def classify(slides: Sequence[Path], engine: Path, out: Path, options: RunOption
         InterruptedRunError: After SIGINT or SIGTERM, with every row so far on disk.
     """
     started = perf_counter()
-    shares, why = _shares(engine, options)
+    shares, why = shares_of(engine, options)
     # What stands there already is probably this run's file, and then there is nothing to list.
     listing = Listing(slides, at_once=options.overwrite or not os.path.lexists(out), timeout_s=options.read_timeout_s)
     stop = Stop(cast(TextIO, console.file), GRACE_S)
@@ -135,56 +106,8 @@ def _done_before(standing: Standing, tally: Tally, started: float) -> Tally:
     return tally
 
 
-def _shares(engine: Path, options: RunOptions) -> tuple[list[Share], str]:
-    """What each device has to open, and why it is that, where nobody asked for it."""
-    devices = machine.chosen_devices(options.device)
-    if options.precision and devices != ("cpu",):
-        raise EngineError(
-            f"--precision {options.precision} was asked for; on {devices[0]} the engine's plan decides: build another "
-            "with batchcls build, or choose --device cpu"
-        )
-    on_cpu = devices == ("cpu",)
-    backend, why = (options.backend, "") if options.backend else backend_for(devices[0])
-    if on_cpu and options.device == "auto":
-        why = "there is no GPU"
-    threads = options.threads or machine.cores()
-    shares = [
-        Share(
-            engine=engine,
-            backend=backend,
-            device=device,
-            precision=_WORDS.get(options.precision or ""),
-            decoder=options.decoder or (DEFAULT if on_cpu else "dali"),
-            batch_size=options.batch_size,
-            threads=max(1, threads // len(devices)),
-            max_pixels=options.max_pixels,
-            memory_bytes=options.memory or memory.default_bytes(),
-            read_timeout_s=options.read_timeout_s,
-        )
-        for device in devices
-    ]
-    return shares, why
-
-
 def _scorer(shares: Sequence[Share]) -> Scorer:
     return DeviceScorer(shares[0]) if len(shares) == 1 else Workers(shares)
-
-
-def backend_for(device: str) -> tuple[BackendName, str]:
-    """The fastest backend that is installed for a device, and why it is not a faster one.
-
-    Raises:
-        EngineError: If there is none.
-    """
-    if device == "cpu":
-        return "openvino", ""
-    try:
-        tensorrt_api.module_for(machine.gpu(device).sm)
-    except EngineError as error:
-        if not find_spec("torch"):
-            raise
-        return "torch", str(error)
-    return "tensorrt", ""
 
 
 def _classify_all(run: _Run, out: Path) -> None:

@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 from PIL import ImageFile
 
-_MOST_CHUNKS = 1_000_000
-"""Of a PNG; Pillow takes some microseconds for each."""
+MOST_CHUNKS = 1_000_000
+"""Of a PNG, or WebP, or boxes of JPEG 2000: some microseconds each, and libwebp keeps a record of every one."""
 _MOST_SEGMENTS, _MOST_FILL_BYTES = 100_000, 1_000_000
 """Of a JPEG, before its first scan. Pillow takes a microsecond for a byte that says nothing."""
 _FILL = re.compile(rb"[\xff\0]*")
@@ -38,7 +38,7 @@ Directory = np.ndarray[tuple[int], np.dtype[np.void]]
 
 def before_opening(format_: str, data: bytes) -> str:
     """Why not even the header should be read by Pillow; empty if it may be."""
-    work = {"PNG": _of_png, "JPEG": _of_jpeg, "TIFF": _of_tiff}.get(format_)
+    work = {"PNG": _of_png, "JPEG": _of_jpeg, "JPEG2000": _of_jpeg2000, "TIFF": _of_tiff, "WEBP": _of_webp}.get(format_)
     return work(data) if work else ""
 
 
@@ -62,12 +62,37 @@ def of_opened(image: ImageFile.ImageFile, data: bytes) -> str:
 
 def _of_png(data: bytes) -> str:
     position = 8
-    for _ in range(_MOST_CHUNKS):
+    for _ in range(MOST_CHUNKS):
         head = data[position : position + 8]
         if len(head) < 8 or head[4:] == b"IEND":
             return ""
         position += 12 + int.from_bytes(head[:4], "big")
-    return f"it has more than {_MOST_CHUNKS:,} chunks"
+    return f"it has more than {MOST_CHUNKS:,} chunks"
+
+
+def _of_webp(data: bytes) -> str:
+    position = 12
+    for _ in range(MOST_CHUNKS):
+        head = data[position : position + 8]
+        if len(head) < 8:
+            return ""
+        length = int.from_bytes(head[4:], "little")
+        position += 8 + length + length % 2
+    return f"it has more than {MOST_CHUNKS:,} chunks"
+
+
+def _of_jpeg2000(data: bytes) -> str:
+    position = 0
+    for _ in range(MOST_CHUNKS):
+        head = data[position : position + 16]
+        length, kind = int.from_bytes(head[:4], "big"), head[4:8]
+        if len(head) < 8 or length == 0 or kind == b"jp2c":  # it reaches to the end, or holds the image
+            return ""
+        start = 8
+        if length == 1:
+            start, length = 16, int.from_bytes(head[8:], "big")
+        position += start if kind == b"jp2h" else max(start, length)  # that one holds others
+    return f"it has more than {MOST_CHUNKS:,} boxes"
 
 
 def _of_jpeg(data: bytes) -> str:

@@ -2,17 +2,19 @@
 
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from batchcls.errors import EngineError
 from batchcls.manifest import MANIFEST, ONNX
+from batchcls.sidecar import PLANS, is_of_a_plan
 from batchcls.storage.atomic import folder_handle, kind_of, writing
 from batchcls.storage.own_folder import OwnFolder
 from batchcls.storage.scratch import scratch_folder
 
-_REPLACED = (MANIFEST, ONNX, "plans")
+_REPLACED = (MANIFEST, ONNX, PLANS)
 """Plans are of the network that was there before."""
 
 
@@ -21,7 +23,7 @@ def check_replaceable(out: Path) -> None:
 
     Raises:
         EngineError: If ``out`` is a file, a link, or a folder of something else.
-        OutputError: If it is another user's, or cannot be written to.
+        OutputError: If it is another user's, cannot be written to, or has a stranger's file among its plans.
     """
     with writing(out):
         kind = kind_of(out)
@@ -36,6 +38,9 @@ def check_replaceable(out: Path) -> None:
     for name, kind in kinds.items():
         if kind == "no file":
             raise EngineError(f"{str(out / name)!r} is no file, and cannot be kept; move it away")
+    if PLANS in kinds:
+        with writing(out), OwnFolder(out / PLANS) as plans:
+            plans.check_names(is_of_a_plan)
 
 
 @contextmanager
@@ -60,7 +65,8 @@ def whole_folder(out: Path) -> Iterator[Path]:
 
 
 def _keep_others(out: Path, folder: Path) -> None:
-    """Copy what is not of the network from the folder that is replaced; links are copied as links."""
+    """Copy what is not of the network from the folder that is replaced, and who may read it; links stay links."""
+    os.chmod(folder, stat.S_IMODE(out.stat().st_mode))
     with OwnFolder(out) as own:
         for name in own.names():
             if name in _REPLACED:

@@ -15,7 +15,7 @@ from threading import Thread
 from typing import Any, Self
 
 from batchcls.errors import DecoderError
-from batchcls.file_server import DATA, MOST_BYTES, OPENED, REQUEST, SPAN, STATUS, serve_lanes
+from batchcls.file_server import DATA, MOST_BYTES, OPENED, REQUEST, SPAN, STATUS, UNKNOWN_TIME, serve_lanes
 from batchcls.machine import peak_memory_bytes
 
 _PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from batchcls.file_server import main; main()"
@@ -108,7 +108,8 @@ class FileLane:
     def open(self, path: str) -> "OpenFile":
         """The file, until this lane opens another."""
         mode, size, modified_ns, first = self._answer(b"O", os.fsencode(path), OPENED)
-        return OpenFile(self, stat.S_ISREG(mode), size, modified_ns, bytes(first))
+        known_ns = None if modified_ns == UNKNOWN_TIME else modified_ns
+        return OpenFile(self, stat.S_ISREG(mode), size, known_ns, bytes(first))
 
     def read(self, offset: int, length: int) -> memoryview:
         """Up to ``length`` bytes from ``offset`` on of the file that is open, until the lane is used again."""
@@ -178,7 +179,7 @@ class OpenFile:
     lane: FileLane
     is_regular: bool
     size_bytes: int
-    modified_ns: int
+    modified_ns: int | None
     first_bytes: bytes
     """As many as came with the opening: usually all, of a file of at most 256 KiB."""
 

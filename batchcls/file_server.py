@@ -41,6 +41,8 @@ OPENED = struct.Struct("<iIqqI")
 DATA = struct.Struct("<iI")
 STATUS = struct.Struct("<iIQQI")
 SPAN = struct.Struct("<QI")
+UNKNOWN_TIME = -(1 << 63)
+"""Stands for a time that 64 bits do not hold in nanoseconds, such as any after the year 2262."""
 _ENTRIES = 2048
 """Of a folder, at a time; a name has 255 bytes at most."""
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
@@ -70,8 +72,10 @@ def _serve(lane: socket.socket) -> None:
     with lane, suppress(OSError):
         while request := lane.recv(_REQUEST_BYTES):
             operation, length = REQUEST.unpack_from(request)
-            while len(request) < REQUEST.size + length:  # an extraordinarily long path
-                request += lane.recv(REQUEST.size + length - len(request))
+            while missing := REQUEST.size + length - len(request):  # an extraordinarily long path
+                if not (more := lane.recv(missing)):  # whoever asked has gone
+                    return
+                request += more
             answer = served.answer(operation, request[REQUEST.size :])
             sent = lane.sendmsg(answer)
             for part in answer:
@@ -105,7 +109,8 @@ class _Served:
         if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         first = os.read(self._file, FIRST_BYTES) if stat.S_ISREG(status.st_mode) else b""
-        return status.st_mode, status.st_size, status.st_mtime_ns, first
+        modified_ns = status.st_mtime_ns if abs(status.st_mtime_ns) < -UNKNOWN_TIME else UNKNOWN_TIME
+        return status.st_mode, status.st_size, modified_ns, first
 
     def read(self, span: bytes) -> tuple[bytes]:
         offset, length = SPAN.unpack(span)

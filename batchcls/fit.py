@@ -15,6 +15,7 @@ from batchcls.errors import EngineError, OutputError
 from batchcls.manifest import MANIFEST, ONNX, Manifest, checked_onnx
 from batchcls.plan import PlanOptions, build_plan, targets_without_gpu
 from batchcls.sidecar import PLANS, Sidecar, Target
+from batchcls.storage.atomic import kind_of
 from batchcls.storage.own_folder import OwnFolder
 from batchcls.storage.scratch import scratch_folder
 from batchcls.tensorrt_api import here, module_for
@@ -97,13 +98,22 @@ def _scratch(folder: Path) -> Iterator[Path]:
             (scratch / PLANS).mkdir()
             for name in (MANIFEST, ONNX):
                 os.symlink(os.path.join("..", name), scratch / name)
-            for cache in (folder / PLANS).glob("*.cache"):
-                shutil.copy(cache, scratch / PLANS)
+            if kind_of(folder / PLANS):
+                _copy_caches(folder / PLANS, scratch / PLANS)
             yield scratch
     except OSError as error:
         raise OutputError(
             f"cannot write to engine {str(folder)!r}: {error.strerror or error}; make room there"
         ) from error
+
+
+def _copy_caches(plans: Path, to: Path) -> None:
+    """Take over what TensorRT has timed before."""
+    with OwnFolder(plans) as own:
+        for name in own.names():
+            if name.endswith(".cache"):
+                own.check_file(name)
+                shutil.copy(plans / name, to)
 
 
 def _put(scratch: Path, folder: Path, sidecar: Sidecar) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from batchcls.decode_work import Pread, first_directory
+from batchcls.decode_work import MOST_CHUNKS, Pread, first_directory
 
 LARGE_BYTES = 8 << 20
 """Smaller files are read whole: that takes less than looking."""
@@ -108,11 +108,12 @@ def _next_marker(window: _Window, position: int) -> int:
 def _of_png(window: _Window) -> int | None:
     position = 8
     length: int
-    while True:
+    for _ in range(MOST_CHUNKS):
         length, kind = struct.unpack(">I4s", window.at(position, 8))
         position += 12 + length
         if kind == b"IEND":
-            return position
+            break
+    return position  # with more chunks it is refused, whatever follows
 
 
 def _of_bmp(window: _Window) -> int | None:

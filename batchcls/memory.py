@@ -141,6 +141,12 @@ def available_bytes() -> int:
     return max(0, min(machine, *_left_in_groups(), *_left_of_limits()))
 
 
+def capacity_bytes() -> int:
+    """What this process could take if nothing were taken: the least that machine, control groups and limits allow."""
+    (machine,) = _of_proc("/proc/meminfo", "MemTotal") or [1 << 62]
+    return min(machine, *(limit for _, limit, _ in _limited_groups()), *_limits().values())
+
+
 def resident_bytes() -> int:
     """What this process has resident."""
     return sum(_of_proc("/proc/self/status", "VmRSS"))
@@ -165,24 +171,29 @@ def use_sparingly() -> None:
             set_option(_ARENA_MAX, _ARENAS)
 
 
+def _limits() -> dict[str, int]:
+    """This process's own limits, by the line of its status that says what it has of each."""
+    kinds = {"VmSize": resource.RLIMIT_AS, "VmData": resource.RLIMIT_DATA}
+    limits = {name: resource.getrlimit(kind)[0] for name, kind in kinds.items()}
+    return {name: limit for name, limit in limits.items() if limit != resource.RLIM_INFINITY}
+
+
 def _left_of_limits() -> list[int]:
-    kinds = {resource.RLIMIT_AS: "VmSize", resource.RLIMIT_DATA: "VmData"}
-    limits = {name: resource.getrlimit(kind)[0] for kind, name in kinds.items()}
-    return [
-        limit - sum(_of_proc("/proc/self/status", name))
-        for name, limit in limits.items()
-        if limit != resource.RLIM_INFINITY
-    ]
+    return [limit - sum(_of_proc("/proc/self/status", name)) for name, limit in _limits().items()]
 
 
 def _left_in_groups() -> Iterator[int]:
-    """Of each control group that this process is in, up to the outermost one that can be seen."""
+    for folder, limit, (_, usage_file, cache) in _limited_groups():
+        if (usage := _number(folder / usage_file)) is not None:
+            yield limit - usage + _of_statistics(folder, cache)
+
+
+def _limited_groups() -> Iterator[tuple[Path, int, tuple[str, str, str]]]:
+    """The control groups that this process is in, up to the outermost one that can be seen, and their limits."""
     for folder, mount, files in _groups():
-        limit_file, usage_file, cache = files
         while folder.is_relative_to(mount):
-            limit, usage = _number(folder / limit_file), _number(folder / usage_file)
-            if limit is not None and usage is not None:
-                yield limit - usage + _of_statistics(folder, cache)
+            if (limit := _number(folder / files[0])) is not None:
+                yield folder, limit, files
             folder = folder.parent
 
 

@@ -1,6 +1,5 @@
 """A stranger's ONNX file is run for the first time in a process of its own, which may hang, end or take all memory."""
 
-import os
 import resource
 import subprocess
 import sys
@@ -12,12 +11,13 @@ import onnx
 import openvino as ov
 
 from batchcls.errors import CheckpointError
+from batchcls.memory import capacity_bytes
 from batchcls.onnx_session import ANSWER_TIMEOUT_S, as_fed, runner
 from batchcls.probes import probe_pixels
 
 _IMAGES = 3
 _MEMORY_SHARE = 0.75
-"""Of the machine's, that a network may take with all that runs it."""
+"""Of what this process could take, that a network may with all that runs it."""
 _NO_MEMORY = 3
 """Exit code."""
 _MEMORY_WORDS = ("alloc", "memory")
@@ -56,7 +56,7 @@ def try_out(
 
 def _try(layout: str, size_px: tuple[int, int]) -> None:
     """The other side of `try_out`: the model comes on stdin."""
-    memory_bytes = int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * _MEMORY_SHARE)
+    memory_bytes = int(capacity_bytes() * _MEMORY_SHARE)
     resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CPU, (3600, 3600))  # should nobody wait any more

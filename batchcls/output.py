@@ -9,15 +9,15 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batchcls.done_slides import DoneSlides, in_order
-from batchcls.file_names import original, printable
+from batchcls.file_names import original
 from batchcls.partial import Partial
 from batchcls.partial_folder import clear_left_over
+from batchcls.prediction_rows import PredictionRows, part_schema, schema
 from batchcls.records import METADATA_KEY, Scored, Slide
 from batchcls.standing import Standing, worth_again
 
@@ -25,24 +25,6 @@ _PART_ROWS = 16_384
 _PART_SECONDS = 10.0
 """A kill costs the part that is open: at most so many rows, or what so many seconds decoded."""
 _GROUP_ROWS = 32_768
-
-
-def schema(classes: int) -> pa.Schema:
-    """The columns of a predictions file, for an engine of so many classes."""
-    return pa.schema(
-        [
-            ("root", pa.dictionary(pa.int32(), pa.string())),
-            ("path", pa.string()),
-            ("label", pa.dictionary(pa.int32(), pa.string())),
-            ("probability", pa.float32()),
-            ("probabilities", pa.list_(pa.float32(), classes)),
-            ("width", pa.int32()),
-            ("height", pa.int32()),
-            ("size_bytes", pa.int64()),
-            ("modified", pa.timestamp("us", "UTC")),
-            ("error", pa.string()),
-        ]
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +65,7 @@ def open_output(
     if standing and standing.is_settled(limits):
         clear_left_over(path)
         return standing
-    partial = Partial(path, _part_schema(len(labels)), identity, limits=limits)
+    partial = Partial(path, part_schema(len(labels)), identity, limits=limits)
     try:
         if not overwrite:  # another run may have finished while this one waited for it
             standing = Standing.of(path, schema(len(labels)), as_json)
@@ -123,11 +105,11 @@ class ParquetOutput:
         self._roots = {root: position for position, root in enumerate(roots)}
         self._labels = tuple(labels)
         self._limits = limits
-        self._part_schema = _part_schema(len(labels))
+        self._rows = PredictionRows(roots, labels)
         changed = partial.changed_limits
         partial.drop(lambda rows: worth_again(rows["error"], changed))
-        again = self._taken_over(standing) if standing else self._keys.empty_table()
-        rows = partial.table().select(self._keys.names)
+        again = self._taken_over(standing) if standing else self._rows.keys.empty_table()
+        rows = partial.table().select(self._rows.keys.names)
         self.resumed_rows = len(rows)
         """Rows that an earlier run left."""
         # Done again whether they are listed or not, so that no row is lost.
@@ -151,7 +133,7 @@ class ParquetOutput:
         Raises:
             OutputError: If the disk refuses; every part written before stays.
         """
-        self._open_rows.append(self._rows(scored))
+        self._open_rows.append(self._rows.of(scored))
         if sum(len(part) for part in self._open_rows) >= _PART_ROWS:
             self.flush()
 
@@ -186,7 +168,7 @@ class ParquetOutput:
         final = schema(len(self._labels)).with_metadata({METADATA_KEY: json.dumps(said)})
         with self._partial.whole() as whole, pq.ParquetWriter(whole, final, compression="zstd") as writer:
             for rows in in_order(self._partial.table(), _GROUP_ROWS):
-                writer.write_table(self._decoded(rows).cast(final), row_group_size=_GROUP_ROWS)
+                writer.write_table(self._rows.with_words(rows).cast(final), row_group_size=_GROUP_ROWS)
         self._partial.finish()
 
     def discard(self) -> None:
@@ -201,76 +183,18 @@ class ParquetOutput:
         """Make the good rows of ``standing`` the first part; root and path of those that may have to be done again."""
         changed = standing.other_limits(self._limits)
         if not self._partial.begun:
-            batches = map(self._coded, standing.batches())
+            batches = map(self._rows.of_whole, standing.batches())
             self._partial.append(batch.filter(pc.invert(worth_again(batch["error"], changed))) for batch in batches)
-        batches = map(self._coded, standing.batches(["root", "path", "error"]))
+        batches = map(self._rows.of_whole, standing.batches(["root", "path", "error"]))
         again = [batch.filter(worth_again(batch["error"], self._limits.keys())) for batch in batches]
-        return pa.concat_tables([self._keys.empty_table(), pa.Table.from_batches(again).select(self._keys.names)])
+        return pa.concat_tables(
+            [self._rows.keys.empty_table(), pa.Table.from_batches(again).select(self._rows.keys.names)]
+        )
 
     def _slides(self, rows: pa.Table) -> Iterator[Slide]:
         roots = list(self._roots)
         for row in rows.to_pylist():
             yield Slide(roots[row["root"]], original(row["path"]))
-
-    def _rows(self, scored: Scored) -> pa.RecordBatch:
-        predictions = scored.predictions
-        decoded, failed = len(scored.slides), len(scored.failures)
-        slides = [*scored.slides, *(failure.slide for failure in scored.failures)]
-        sizes = [*scored.sizes, *((failure.width, failure.height) for failure in scored.failures)]
-        error = np.arange(decoded + failed) >= decoded
-        labels = np.concatenate([predictions.labels, np.zeros(failed, np.int32)])
-        probabilities = np.concatenate([predictions.probabilities, np.zeros((failed, len(self._labels)), np.float32)])
-        values = pa.array(probabilities.ravel())
-        columns = [
-            pa.array([self._roots[slide.root] for slide in slides], pa.int32()),
-            pa.array([printable(slide.path) for slide in slides], pa.string()),
-            pa.array(labels, mask=error),
-            pa.array(probabilities.max(axis=1, initial=0), mask=error),
-            pa.FixedSizeListArray.from_arrays(
-                values, type=self._part_schema.field("probabilities").type, mask=pa.array(error)
-            ),
-            pa.array([width for width, _ in sizes], pa.int32()),
-            pa.array([height for _, height in sizes], pa.int32()),
-            pa.array([slide.size_bytes for slide in slides], pa.int64()),
-            pa.array([_microseconds(slide.modified_ns) for slide in slides], pa.timestamp("us", "UTC")),
-            pa.array([None] * decoded + [failure.text for failure in scored.failures], pa.string()),
-        ]
-        return pa.RecordBatch.from_arrays(columns, schema=self._part_schema)
-
-    def _decoded(self, rows: pa.Table) -> pa.Table:
-        """``rows`` with root and label as the words that they stand for."""
-        for name, words in self._words.items():
-            codes = rows[name].combine_chunks()
-            words_of = pa.DictionaryArray.from_arrays(codes, pa.array(words, pa.string()))
-            rows = rows.set_column(rows.schema.get_field_index(name), name, words_of)
-        return rows
-
-    def _coded(self, rows: pa.RecordBatch) -> pa.RecordBatch:
-        """What `_decoded` was made of."""
-        for name in self._words.keys() & set(rows.schema.names):
-            words = self._words[name]
-            codes = pc.index_in(rows[name].cast(pa.string()), pa.array(words, pa.string()))
-            rows = rows.set_column(rows.schema.get_field_index(name), name, codes)
-        return rows.cast(pa.schema([self._part_schema.field(name) for name in rows.schema.names]))
-
-    @property
-    def _keys(self) -> pa.Schema:
-        """What tells a slide's row from all others."""
-        return pa.schema([self._part_schema.field(name) for name in ("root", "path")])
-
-    @property
-    def _words(self) -> dict[str, list[str]]:
-        return {"root": [printable(root) for root in self._roots], "label": list(self._labels)}
-
-
-def _part_schema(classes: int) -> pa.Schema:
-    """That of a part, which holds root and label as positions in lists that the whole run shares."""
-    final = schema(classes)
-    return pa.schema([field.with_type(pa.int32()) if pa.types.is_dictionary(field.type) else field for field in final])
-
-
-def _microseconds(nanoseconds: int | None) -> int | None:
-    return None if nanoseconds is None else nanoseconds // 1000
 
 
 def _counted(values: pa.ChunkedArray) -> dict[Any, int]:

@@ -47,7 +47,7 @@ class Predicted:
 
     path: Path
     table: pa.Table
-    """The columns of `batchcls.output.schema` that figures are made of; root and label as dictionaries."""
+    """The columns of `batchcls.prediction_rows.schema` that figures are made of; root and label as dictionaries."""
     labels: tuple[str, ...]
     """The engine's, in the order of its probabilities."""
     metadata: dict[str, Any]
@@ -65,8 +65,8 @@ class Predicted:
         """
         with _refusals(path):
             check_unfolded(path, list(_COLUMNS), whole=True)
-            table = pq.read_table(path, partitioning=None)
-            metadata = _metadata(table.schema)
+            metadata = _metadata(pq.read_schema(path))
+            table = pq.read_table(path, columns=list(_COLUMNS), partitioning=None)
             table = table.select(list(_COLUMNS))
             order = _recorded_labels(metadata) or label_order(_tables(table), labels)
             return cls._checked(path, table, order, metadata)
@@ -146,6 +146,8 @@ def _metadata(schema: pa.Schema) -> dict[str, Any]:
     """What the run wrote of itself; empty where another program left it out."""
     if missing := [name for name in _COLUMNS if name not in schema.names]:
         raise ValueError(f"it has no column {', '.join(map(repr, missing))}")
+    if twice := [name for name in _COLUMNS if schema.names.count(name) > 1]:
+        raise ValueError(f"it has more than one column {', '.join(map(repr, twice))}")
     metadata = json.loads((schema.metadata or {}).get(METADATA_KEY, b"{}"))
     # Halves of characters, which JSON can spell and no page or column can hold, are shown as question marks.
     metadata = json.loads(json.dumps(metadata, ensure_ascii=False).encode("utf-8", "replace"))

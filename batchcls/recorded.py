@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from batchcls.errors import CheckpointError
 from batchcls.records import METADATA_KEY
-from batchcls.regular_file import IrregularError, check_regular
+from batchcls.regular_file import IrregularError, readable_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,7 @@ class Recorded:
         if path.suffix != ".safetensors":
             return cls()
         try:
-            check_regular(path)
-            with safe_open(path, "pt") as file:
+            with readable_name(path) as name, safe_open(name, "pt") as file:
                 text = (file.metadata() or {}).get(METADATA_KEY.decode())
             if not text:
                 return cls()

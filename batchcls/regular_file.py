@@ -6,6 +6,8 @@ import math
 import os
 import stat
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +25,11 @@ def open_regular(path: str | Path) -> tuple[io.FileIO, os.stat_result]:
         OSError: If it cannot be opened.
         IrregularError: If it is a folder, a FIFO or a device.
     """
-    stream = io.FileIO(open_file(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY), "rb")
-    status = os.fstat(stream.fileno())
+    descriptor = open_file(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    status = os.fstat(descriptor)
     if stat.S_ISREG(status.st_mode):
-        return stream, status
-    stream.close()
+        return io.FileIO(descriptor, "rb"), status
+    os.close(descriptor)
     raise IrregularError("it is no regular file")
 
 
@@ -48,6 +50,19 @@ def check_regular(path: Path) -> None:
     """
     stream, _ = open_regular(path)
     stream.close()
+
+
+@contextmanager
+def readable_name(path: Path) -> Iterator[str]:
+    """A name of a regular file for libraries that take only short ones in UTF-8; it holds while the context does.
+
+    Raises:
+        OSError: If it cannot be opened.
+        IrregularError: If it is a folder, a FIFO or a device.
+    """
+    stream, _ = open_regular(path)
+    with stream:
+        yield f"/proc/self/fd/{stream.fileno()}"
 
 
 def read_text(path: Path, largest_bytes: int, encoding: str = "utf-8") -> str:

@@ -15,6 +15,7 @@ from batchcls.regular_file import read_json
 from batchcls.storage.atomic import write_whole
 
 PLANS = "plans"
+_ENDINGS = (".plan", ".json", ".cache")
 _FORMAT = 1
 _LARGEST_SIDECAR_BYTES = 1 << 20
 
@@ -99,6 +100,11 @@ class Sidecar:
     def write(self, path: Path) -> None:
         text = json.dumps({"format": _FORMAT, **asdict(self)}, indent=2, ensure_ascii=False)
         write_whole(path, f"{text}\n".encode())
+
+
+def is_of_a_plan(name: str) -> bool:
+    """Whether a file of `PLANS` is called as a plan, its sidecar or its timings are."""
+    return name.endswith(_ENDINGS)
 
 
 def sidecars(folder: Path) -> list[Path]:

@@ -104,6 +104,8 @@ def _counted_rows(metadata: Mapping[str, Any]) -> int:
     counts = metadata["counts"]
     if not all(isinstance(counts[key], dict) for key in ("labels", "errors", "skipped")):
         raise TypeError("counts are by name")
+    if not isinstance(metadata.get("limits", {}), dict):
+        raise TypeError("limits are by name")
     return int(counts["rows"])
 
 

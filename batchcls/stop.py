@@ -19,8 +19,8 @@ GRACE_S = 1.7
 _SAME_S = 0.5
 """A second signal so soon is the first one, sent to the process and to its group."""
 _LAST_WORD_S = 0.2
-_END = b"\0"
-"""No signal's number."""
+_NO_SIGNAL = b"\0"
+"""Tells the watcher, which reads the numbers of signals, that nobody listens any more."""
 _AFTER_A_BAR = b"\x1b[?25h\n"
 """On a terminal, where a progress bar may have hidden the cursor and stands in the line."""
 
@@ -69,7 +69,7 @@ class Stop:
             yield
         finally:
             signal.set_wakeup_fd(watched)
-            os.write(told, _END)  # closing is not enough: a child that was forked meanwhile has it open still
+            os.write(told, _NO_SIGNAL)  # that it is closed nobody hears as long as a forked child holds it open
             watcher.join()
             os.close(told)
             os.close(heard)
@@ -100,16 +100,17 @@ class Stop:
             left = None if not first else max(0.0, until - monotonic())
             if not select.select([heard], [], [], left)[0]:
                 self._end(first)
-            number = os.read(heard, 1)
-            if number == _END:
+            byte = os.read(heard, 1)
+            if byte == _NO_SIGNAL:
                 return
-            if number[0] not in numbers:
+            (number,) = byte
+            if number not in numbers:
                 continue
             if not first:
-                first, since = number[0], monotonic()
+                first, since = number, monotonic()
                 until = since + self._grace_s
             elif monotonic() - since > _SAME_S:
-                self._end(number[0])
+                self._end(number)
 
     def _end(self, number: int) -> None:
         """End the process with the last word, unless nobody takes it."""

@@ -1,6 +1,5 @@
 """What a table unfolds to, found out before memory is taken; of Parquet, by its footer and its pages' headers."""
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -11,13 +10,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batchcls.errors import LabelsError
+from batchcls.memory import capacity_bytes
 from batchcls.parquet_pages import column_chunks, footer_bytes, pages_of
 
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8, "BYTE_ARRAY": 4}
 """Bytes of a value in memory; of BYTE_ARRAY without its text."""
 _NO_BOMB_BYTES = 1 << 30
 _LARGEST_EXPANSION = 300
-"""Times its size that a sound file may unfold to; ten million rows of predictions unfold to some twenty."""
+"""Times its size that a sound file may unfold to."""
 _LARGEST_FOOTER_BYTES = 16 << 20
 """Of some fifty thousand columns in row groups."""
 _BATCH_ROWS = 65_536
@@ -31,7 +31,7 @@ def check_unfolded(path: Path, columns: Sequence[str] | None = None, *, whole: b
         whole: Whether they will be held in memory all at once.
 
     Raises:
-        LabelsError: If it does, or if it is more than half of this machine's memory and ``whole``.
+        LabelsError: If it does, or, if ``whole``, as by `check_memory`.
         ArrowException, OSError, ValueError: If it is damaged.
     """
     size = path.stat().st_size
@@ -60,16 +60,16 @@ def largest_sound(size: int) -> int:
 
 
 def check_memory(path: Path, needed: int) -> None:
-    """Refuse a table that takes more than half of this machine's memory.
+    """Refuse a table that takes more than half of the memory that this process could have.
 
     Raises:
         LabelsError: If it does.
     """
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if needed > memory // 2:
+    capacity = capacity_bytes()
+    if needed > capacity // 2:
         raise LabelsError(
-            f"{str(path)!r} takes {needed:,} bytes in memory, more than half of this machine's {memory:,}; take a part "
-            "of its rows, or a machine with more"
+            f"{str(path)!r} takes {needed:,} bytes in memory, more than half of the {capacity:,} that there are for "
+            "this process; take a part of its rows, or raise its limits (ulimit -v, cgroup), or take a larger machine"
         )
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from batchcls.errors import CheckpointError
 from batchcls.harmless import STAND_INS
-from batchcls.regular_file import IrregularError, check_regular
+from batchcls.regular_file import IrregularError, check_regular, readable_name
 
 _AUXILIARY = re.compile(r"(^|\.)(aux1|aux2|AuxLogits)\.")
 """Heads that only training uses."""
@@ -177,13 +177,14 @@ def _listed(sets: Iterable[str]) -> str:
 
 
 def _metadata(path: Path) -> Mapping[Any, Any]:
-    with safe_open(path, "pt") as file:
+    with readable_name(path) as name, safe_open(name, "pt") as file:
         return dict(file.metadata() or {})
 
 
 def _read_safetensors(path: Path) -> Mapping[str, Any]:
     try:
-        return load_file(path)
+        with readable_name(path) as name:
+            return load_file(name)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{str(path)!r} cannot be read as safetensors: {error}") from error
 

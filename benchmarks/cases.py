@@ -19,7 +19,7 @@ from rich.console import Console
 
 from batchcls.ahead import overlapped
 from batchcls.backends import open_engine
-from batchcls.classify import RunOptions, backend_for, classify
+from batchcls.classify import classify
 from batchcls.decoders import DecoderName, open_decoder
 from batchcls.decoders.reader import Encoded, ReadAhead, ReadOptions
 from batchcls.discover import Listing
@@ -29,6 +29,7 @@ from batchcls.manifest import Manifest
 from batchcls.output import ParquetOutput, open_output
 from batchcls.postprocess import predictions
 from batchcls.records import DevicePixels, Pixels, Scored, Slide
+from batchcls.run_options import RunOptions, backend_for
 from benchmarks.sample import Sample, Task
 
 _BATCH = 64

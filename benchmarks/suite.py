@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from batchcls.classify import RunOptions, classify
+from batchcls.classify import classify
 from batchcls.manifest import Manifest
+from batchcls.run_options import RunOptions
 from benchmarks import networks, peers, slow_disk
 from benchmarks.cases import CASES
 from benchmarks.peers import PEERS, Peer

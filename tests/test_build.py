@@ -16,13 +16,17 @@ import torch
 import torchvision
 from click.testing import CliRunner, Result
 from rich.console import Console
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from batchcls.backends import open_engine
 from batchcls.build import build
 from batchcls.cli import main
 from batchcls.manifest import Manifest, sha256
+from batchcls.networks import SmallCnn
 from batchcls.postprocess import predictions
+from batchcls.recorded import Recorded
+from batchcls.tensors import read_trained
 from tests.conftest import ROOT, draw
 
 LABELS = "Benign,Early,Pre,Pro"
@@ -239,6 +243,18 @@ def test_a_folder_that_is_no_engine_is_not_replaced(tiny_onnx: Path, tmp_path: P
     assert result.exit_code == 1
     assert "exists and is no engine folder; choose another --out" in result.stderr
     assert content(tmp_path) == {"thesis.tex": b"three years"}
+
+
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+def test_a_trained_file_may_have_a_name_that_is_not_utf8(ending: str, tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"\xff." + ending.encode())
+    tensors = SmallCnn(2).state_dict()
+    torch.save(tensors, path) if ending == "pth" else path.write_bytes(save(tensors, {"by": "a test"}))
+
+    trained = read_trained(path)
+
+    assert trained.tensors.keys() == tensors.keys()
+    assert Recorded.read(path) == Recorded()
 
 
 @pytest.mark.parametrize(("out", "images"), [(b"\xff", b"images"), (b"engine", b"\xff")])

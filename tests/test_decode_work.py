@@ -46,6 +46,26 @@ def jpeg(between: bytes) -> bytes:
     return b"\xff\xd8" + between + stream.getvalue()[2:]
 
 
+def jpeg2000(before: bytes = b"", within: bytes = b"") -> bytes:
+    """One with more boxes than usual, before the box of the header and within it."""
+    stream = io.BytesIO()
+    Image.new("RGB", (10, 10)).save(stream, "JPEG2000")
+    start, rest, image = (
+        stream.getvalue().partition(b"jp2h")[0],
+        *stream.getvalue().partition(b"jp2h")[2].split(b"jp2c", 1),
+    )
+    header = struct.pack(">I", 8 + len(within) + len(rest) - 4) + b"jp2h" + within + rest[:-4]
+    return start[:-4] + before + header + rest[-4:] + b"jp2c" + image
+
+
+def webp(between: bytes) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (10, 10)).save(stream, "WEBP")
+    extended = b"VP8X" + struct.pack("<II", 10, 0) + b"\x09\0\0" * 2
+    body = b"WEBP" + extended + between + stream.getvalue()[12:]
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
 def tiff(height: int, pieces: int, extra: list[tuple[int, int, int, int]], tail: bytes = b"") -> bytes:
     """An uncompressed one of ``pieces`` strips, all of the same bytes."""
     entries = [(256, 4, 1, 10), (257, 4, 1, height), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1)]
@@ -71,6 +91,12 @@ ENDLESS: dict[str, tuple[Callable[[], bytes], str]] = {
     "segments": (lambda: jpeg(b"\xff\xfe\0\2" * 200_000), "corrupt: it has more than 100,000 segments"),
     "fill": (lambda: jpeg(b"\xff" * 2_000_000), "corrupt: it has more than 1,000,000 bytes that say nothing"),
     "chunks": (lambda: png(chunk(b"prVt", b"") * 1_000_001), "corrupt: it has more than 1,000,000 chunks"),
+    "chunks of WebP": (lambda: webp(b"ABCD\0\0\0\0" * 1_000_001), "corrupt: it has more than 1,000,000 chunks"),
+    "boxes": (lambda: jpeg2000(before=b"\0\0\0\x08free" * 1_000_001), "corrupt: it has more than 1,000,000 boxes"),
+    "boxes within": (
+        lambda: jpeg2000(within=b"\0\0\0\x08free" * 1_000_001),
+        "corrupt: it has more than 1,000,000 boxes",
+    ),
     "plain": (lambda: b"P3\n4000 4000\n255\n" + b"1 " * 1000, "unsupported: it is a PNM of text with 48,000,000"),
     "range": (lambda: b"P5\n5000 5000\n100\n" + bytes(1000), "unsupported: it is a PNM of other ranges"),
     "comments": (
@@ -110,3 +136,10 @@ def test_sound_jpegs_of_any_kind_are_decoded(save: dict[str, Any]) -> None:
 def test_a_few_more_scans_than_usual_of_a_small_image_are_no_work() -> None:
     header = examine("x", progressive(200, side=64), 10**9)
     assert (header.width, header.height) == (64, 64)
+
+
+@pytest.mark.parametrize("make", [jpeg2000, webp])
+def test_some_chunks_or_boxes_more_are_no_work(make: Callable[[bytes], bytes]) -> None:
+    between = b"free\0\0\0\0" if make is webp else b"\0\0\0\x08free"
+    data = make(between * 1000)
+    assert decode(data, examine("x", data, 10**9)).shape == (10, 10, 3)

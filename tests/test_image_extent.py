@@ -1,6 +1,7 @@
 """Whatever follows an image in its file changes nothing, and is not read where it is large."""
 
 import io
+import os
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -125,3 +126,15 @@ def test_an_image_of_nothing_but_zeros_after_its_first_bytes_is_read_whole() -> 
     for magic in (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"RIFF\0\0\0\0WEBP", b"P6", b"\0\0\0\x0cjP  "):
         data = magic + bytes(LARGE_BYTES + 1)
         assert 0 < end_of(data) <= len(data)
+
+
+def test_a_gigabyte_of_empty_chunks_is_not_walked_through(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(SOUND["png"][:33])
+    os.truncate(path, 1 << 30)
+    with path.open("rb") as stream:
+        end = image_end(1 << 30, lambda offset, length: os.pread(stream.fileno(), length, offset))
+        data = stream.read(end)
+    assert end < 13_000_000
+    with pytest.raises(RefusedError, match="more than 1,000,000 chunks"):
+        examine("a.png", data, 10**7)

@@ -131,7 +131,7 @@ GROUPS = """if True:
     group = Path(sys.argv[1])
     (group / "cgroup.procs").write_text(str(os.getpid()))
     from batchcls import memory
-    print(memory.available_bytes())
+    print(memory.available_bytes(), memory.capacity_bytes())
 """
 
 
@@ -150,9 +150,27 @@ def test_a_control_group_limits_what_is_available() -> None:
             [sys.executable, "-c", GROUPS, group], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S
         )
         assert done.stderr == ""
-        assert 100 << 20 < int(done.stdout) < 300 << 20
+        available, capacity = map(int, done.stdout.split())
+        assert 100 << 20 < available < capacity == 300 << 20
     finally:
         group.rmdir()
+
+
+LIMITED = """if True:
+    import resource
+    from pathlib import Path
+    from batchcls.table_size import check_memory
+    check_memory(Path("t.csv"), 1 << 30)
+    resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 30))
+    check_memory(Path("t.csv"), 1 << 30)
+"""
+
+
+def test_a_table_is_held_against_the_limits_of_the_process() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
+    assert "more than half of the 1,073,741,824 that there are for this process" in done.stderr
 
 
 COSTS = """if True:

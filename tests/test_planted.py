@@ -1,6 +1,7 @@
 """Links, pipes and strangers' files in the place of what is ours: a line names them, and they stay as they are."""
 
 import os
+import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -289,6 +290,25 @@ def test_an_engine_takes_the_place_of_no_link_and_loses_nothing_of_a_strangers(
     assert (seen(outside), said(folder / name)) == before
 
 
+@pytest.mark.parametrize("name", ["plans", "plans/notes.txt", "plans/sm86-any-tensorrt_rtx.plan"])
+@pytest.mark.parametrize("kind", PLANTS)
+def test_a_rebuilt_engine_loses_no_strangers_file_among_its_plans(
+    tiny_onnx: Path, tiny_engine: Path, outside: Path, tmp_path: Path, kind: str, name: str
+) -> None:
+    folder, planted = Path(shutil.copytree(tiny_engine, tmp_path / "engine")), tmp_path / "engine" / name
+    planted.parent.mkdir(exist_ok=True)
+    if (kind, name) == ("folder", "plans"):
+        (planted / "mine").mkdir(parents=True)
+    else:
+        PLANTS[kind](planted, outside)
+    before = seen(outside), seen(folder)
+
+    result = called("build", tiny_onnx, "--labels", "a,b,c", "--out", folder, "--device", "cpu")
+
+    check_refused(result, planted, planted / "mine")
+    assert (seen(outside), seen(folder)) == before
+
+
 def test_what_stands_in_an_engine_folder_besides_is_kept_as_it_is(
     tiny_onnx: Path, outside: Path, tmp_path: Path
 ) -> None:
@@ -298,10 +318,12 @@ def test_what_stands_in_an_engine_folder_besides_is_kept_as_it_is(
     (folder / "data").symlink_to(outside)
     (folder / "below").mkdir()
     (folder / "below" / "README").write_text("mine")
+    folder.chmod(0o700)
     before = seen(outside)
 
     assert called(*build).exit_code == 0
 
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert os.readlink(folder / "data") == str(outside)
     assert (folder / "below" / "README").read_text() == "mine"
     assert seen(outside) == before
@@ -327,3 +349,22 @@ def test_a_training_writes_to_no_link_and_replaces_no_stranger(
     if result.exit_code != 2:
         check_refused(result, planted)
     assert (seen(outside), said(planted)) == before
+
+
+@pytest.mark.parametrize("command", ["run", "report", "evaluate", "explain", "build", "train"])
+def test_an_empty_out_is_no_name_for_the_current_folder(command: str, tmp_path: Path) -> None:
+    result = called(command, tmp_path, "--out", "")
+
+    assert result.exit_code == 2
+    assert "Invalid value for '--out': it is empty" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["run", "report", "train"])
+def test_a_file_is_not_called_like_a_folder(command: str, tmp_path: Path) -> None:
+    source = predictions(tmp_path / "p.parquet", [("1.png", "a", 0.9)])
+
+    result = called(command, source, "--out", f"{tmp_path}/results/")
+
+    assert result.exit_code == 2
+    assert "results/' names a folder; name a file in it" in result.stderr
+    assert not (tmp_path / "results").exists()

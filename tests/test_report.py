@@ -22,7 +22,7 @@ from click.testing import CliRunner, Result
 
 from batchcls.cli import main
 from batchcls.file_names import original, printable
-from batchcls.output import schema
+from batchcls.prediction_rows import schema
 from batchcls.records import METADATA_KEY
 from tests.browser import shown
 from tests.commandline import finished

@@ -205,3 +205,18 @@ def test_the_engine_is_found_in_the_environment_or_below_engines(
     assert (none.exit_code, below.exit_code, named.exit_code) == (1, 0, 0)
     assert "holds 0 (none)" in none.stderr
     assert pq.read_table("below.parquet").equals(pq.read_table("named.parquet"))
+
+
+@pytest.mark.parametrize("modified_s", [15_000_000_000, 99_999_999_999_999, -99_999_999_999])
+def test_a_time_that_no_column_holds_is_left_out(modified_s: int, tiny_engine: Path, tmp_path: Path) -> None:
+    draw(tmp_path / "s" / "a.jpg")
+    draw(tmp_path / "s" / "b.jpg")
+    os.utime(tmp_path / "s" / "b.jpg", (0, modified_s))
+    if abs((tmp_path / "s" / "b.jpg").stat().st_mtime_ns) < 1 << 63:
+        pytest.skip("this file system holds no such times")
+
+    done = finished(tmp_path / "s", "--out", tmp_path / "o.parquet", "--engine", tiny_engine, "--backend", "null")
+
+    assert done.returncode == 0, done.stderr
+    rows = pq.read_table(tmp_path / "o.parquet").to_pylist()
+    assert [(row["error"], row["modified"] is None) for row in rows] == [(None, False), (None, True)]

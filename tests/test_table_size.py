@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from batchcls.cli import main
 from batchcls.errors import LabelsError
 from batchcls.label_table import read_label_table
-from batchcls.output import schema
 from batchcls.predicted import Predicted
+from batchcls.prediction_rows import schema
 from batchcls.records import METADATA_KEY
 from batchcls.table_size import check_unfolded
 from tests.conftest import ROOT, draw
@@ -115,6 +115,37 @@ def test_it_is_refused_before_memory_is_taken(bomb: Path, tmp_path: Path) -> Non
 
     assert done.returncode == 1
     assert int(re.findall(r"VmHWM:\s+(\d+) kB", done.stdout.replace("\\t", " "))[0]) < 600 << 10
+
+
+def test_a_column_that_nobody_asks_for_takes_no_memory(tmp_path: Path) -> None:
+    notes = pa.ListArray.from_arrays(pa.array([0, 50_000_000], pa.int32()), pa.nulls(50_000_000, pa.int64()))
+    source = written(tmp_path / "o.parquet", 1, groups=8, label=same("a", 1), notes=notes)
+    (tmp_path / "t.csv").write_text("path,label\na.png,a\n")
+
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, "evaluate", source, "--truth", tmp_path / "t.csv", "--out", tmp_path / "e"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert int(re.findall(r"VmHWM:\s+(\d+) kB", done.stdout.replace("\\t", " "))[0]) < 1 << 20, done.stderr
+
+
+@pytest.mark.parametrize("command", ["report", "evaluate"])
+def test_two_columns_of_one_name_are_refused_in_a_line(tmp_path: Path, command: str) -> None:
+    table = pq.read_table(drawn_at_random(tmp_path / "p.parquet", 9))
+    pq.write_table(table.append_column(table.schema.field("label"), table["label"]), tmp_path / "twice.parquet")
+    draw(tmp_path / "s" / "a" / "0.png")
+    truth = ["--truth", tmp_path / "s"] if command == "evaluate" else []
+
+    done = CliRunner().invoke(
+        main, list(map(str, [command, tmp_path / "twice.parquet", "--out", tmp_path / "e", *truth]))
+    )
+
+    assert (done.exit_code, len(done.stderr.splitlines())) == (1, 1), done.output
+    assert "it has more than one column 'label'" in done.stderr
 
 
 @pytest.mark.parametrize("version", ["1.0", "2.0"])

@@ -7,6 +7,7 @@ import click
 
 from batchcls.cli.devices import known_device
 from batchcls.cli.extras import extra
+from batchcls.cli.out_path import OutPath
 from batchcls.cli.terminal import echo
 from batchcls.errors import EngineError
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("source", type=click.Path(exists=True, path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="The engine folder to make from a trained file.")
+@click.option("--out", type=OutPath(path_type=Path), help="The engine folder to make from a trained file.")
 @click.option("--recipe", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A TOML file.")
 @click.option("--architecture", help="Default: the one that the weights fit.")
 @click.option("--labels", metavar="FILE|A,B,...", help="In the order of the network's outputs.")

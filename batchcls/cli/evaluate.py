@@ -8,6 +8,7 @@ import click
 from batchcls.cli.extras import extra
 from batchcls.cli.finite import FiniteRange
 from batchcls.cli.labelled_folders import LABELS_OF_PREDICTIONS, SPLIT_FOLDERS
+from batchcls.cli.out_path import OutPath
 from batchcls.cli.terminal import echo
 
 
@@ -19,7 +20,7 @@ from batchcls.cli.terminal import echo
     required=True,
     help="A folder with a folder of images for each class; or a CSV or Parquet file with the columns path and label.",
 )
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="The report's folder.")
+@click.option("--out", type=OutPath(file_okay=False, path_type=Path), required=True, help="The report's folder.")
 @click.option(
     "--group-by",
     default="",

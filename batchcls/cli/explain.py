@@ -7,6 +7,7 @@ import click
 
 from batchcls.cli.extras import extra
 from batchcls.cli.labelled_folders import SPLIT_FOLDERS
+from batchcls.cli.out_path import OutPath
 from batchcls.cli.run import library_noise_hidden
 from batchcls.cli.terminal import echo
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("model", type=click.Path(exists=True, path_type=Path))
 @click.argument("slides", type=click.Path(exists=True, path_type=Path), nargs=-1)
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="The folder of overlays.")
+@click.option("--out", type=OutPath(file_okay=False, path_type=Path), required=True, help="The folder of overlays.")
 @click.option(
     "--checkpoint",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),

@@ -7,13 +7,14 @@ import click
 
 from batchcls.cli.extras import extra
 from batchcls.cli.labelled_folders import LABELS_OF_PREDICTIONS
+from batchcls.cli.out_path import OutPath
 from batchcls.cli.run import library_noise_hidden
 from batchcls.cli.terminal import echo
 
 
 @click.command()
 @click.argument("predictions", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The HTML file.")
+@click.option("--out", type=OutPath(dir_okay=False, path_type=Path), required=True, help="The HTML file.")
 @click.option(
     "--images",
     type=click.IntRange(0, 1000),

@@ -12,6 +12,7 @@ import click
 from batchcls.cli.devices import known_device
 from batchcls.cli.finite import FiniteRange
 from batchcls.cli.memory_size import MemorySize
+from batchcls.cli.out_path import OutPath
 from batchcls.cli.streams import Guarded
 from batchcls.cli.terminal import echo
 from batchcls.errors import EngineError
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("slides", type=click.Path(exists=True, path_type=Path), nargs=-1, required=True)
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The Parquet file.")
+@click.option("--out", type=OutPath(dir_okay=False, path_type=Path), required=True, help="The Parquet file.")
 @click.option(
     "--engine",
     type=click.Path(path_type=Path),
@@ -89,7 +90,8 @@ def run(slides: tuple[Path, ...], out: Path, engine: Path | None, strict: bool, 
     from batchcls.memory import use_sparingly  # after parsing: --help stays light
 
     use_sparingly()
-    from batchcls.classify import RunOptions, classify
+    from batchcls.classify import classify
+    from batchcls.run_options import RunOptions
 
     engine = engine or only_engine()
     with library_noise_hidden() as console:

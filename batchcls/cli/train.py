@@ -11,6 +11,7 @@ from batchcls.cli.devices import known_device
 from batchcls.cli.extras import extra
 from batchcls.cli.finite import FiniteRange
 from batchcls.cli.labelled_folders import SPLIT_FOLDERS
+from batchcls.cli.out_path import OutPath
 from batchcls.cli.terminal import echo
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("data", type=click.Path(exists=True, path_type=Path))
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="A .safetensors file.")
+@click.option("--out", type=OutPath(dir_okay=False, path_type=Path), required=True, help="A .safetensors file.")
 @click.option("--architecture", help="One that build knows; cnn: a small one.  [default: the recipe's, or googlenet]")
 @click.option(
     "--weights",

@@ -32,9 +32,9 @@ from batchcls.label_files import read_labels
 from batchcls.labelled import Labelled
 from batchcls.manifest import MANIFEST, Manifest
 from batchcls.onnx_classifier import _image_input, _read
-from batchcls.output import schema
 from batchcls.partial import Partial
 from batchcls.predicted import Predicted
+from batchcls.prediction_rows import schema
 from batchcls.provenance import provenance, rewriting, throughput
 from batchcls.recipe import Recipe
 from batchcls.recorded import Recorded

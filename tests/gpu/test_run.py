@@ -24,7 +24,8 @@ pytest.importorskip("nvidia.dali", reason="DALI is not installed")
 pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from batchcls import machine, tensorrt_api
-from batchcls.classify import RunOptions, classify
+from batchcls.classify import classify
+from batchcls.run_options import RunOptions
 from batchcls.tally import Tally
 
 pytestmark = pytest.mark.gpu
