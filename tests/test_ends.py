@@ -272,6 +272,8 @@ def test_a_command_that_has_to_be_ended_leaves_a_terminal_with_a_cursor_and_a_li
     ours, theirs = pty.openpty()
     done = subprocess.run([sys.executable, "-c", program], stderr=theirs, cwd=ROOT, timeout=PATIENCE_S, check=False)
     shown = os.read(ours, 4096).decode()
+    while "SIGTERM" not in shown:
+        shown += os.read(ours, 4096).decode()
     os.close(ours)
     os.close(theirs)
     assert done.returncode == 128 + signal.SIGTERM
