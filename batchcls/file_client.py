@@ -1,5 +1,6 @@
 """Files opened and read by another process: every wait has an end."""
 
+import errno
 import io
 import os
 import signal
@@ -72,8 +73,10 @@ class FileProcess:
     def ended(self) -> DecoderError:
         """What to raise where the process is gone."""
         code = self._ended_with()
+        mended = "allow more open files (ulimit -n), then " if code == errno.EMFILE else ""
         return DecoderError(
-            f"the process that reads files has ended ({code}); every finished part is kept: run the same command again"
+            f"the process that reads files has ended ({code}); every finished part is kept: {mended}run the same "
+            "command again"
         )
 
     def close(self) -> None:

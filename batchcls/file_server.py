@@ -55,16 +55,18 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # whoever started this process decides when it ends
     threading.stack_size(_STACK_BYTES)
-    serve_lanes(socket.socket(fileno=os.dup(sys.stdin.fileno())))
-    os._exit(0)
+    os._exit(serve_lanes(socket.socket(fileno=os.dup(sys.stdin.fileno()))))
 
 
-def serve_lanes(control: socket.socket) -> None:
-    """Serve the lanes that come through ``control``, each by a thread, until that is closed."""
+def serve_lanes(control: socket.socket) -> int:
+    """Serve the lanes that come through ``control``, each by a thread, until that is closed; EMFILE if one got lost."""
     with control:
-        while descriptors := socket.recv_fds(control, 1, 1)[1]:
-            lane = socket.socket(fileno=descriptors[0])
+        while (received := socket.recv_fds(control, 1, 1))[0]:
+            if not received[1]:  # this process may not open as many
+                return errno.EMFILE
+            lane = socket.socket(fileno=received[1][0])
             threading.Thread(target=_serve, args=(lane,), name="file server", daemon=True).start()
+    return 0
 
 
 def _serve(lane: socket.socket) -> None:
