@@ -6,14 +6,19 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
 
+from batchcls.decoders.reader import ReadAhead, ReadOptions
+from batchcls.file_client import FileProcess
+from batchcls.records import Slide
 from tests.commandline import PATIENCE_S, command, finished, partial
 from tests.conftest import draw
 
@@ -153,6 +158,24 @@ def test_a_disk_that_fails_for_most_files_stops_the_run(
     )
     assert not out.exists()
     assert rows_on_disk(out) > 0
+
+
+def test_a_file_that_has_its_row_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "empty.jpg").touch()
+    go_on = threading.Event()
+
+    def slides() -> Iterator[Slide]:
+        yield Slide(str(tmp_path), "empty.jpg")
+        go_on.wait(PATIENCE_S)
+
+    with closing(FileProcess()) as process, closing(ReadAhead(slides(), process, ReadOptions(10**6))) as files:
+        items = iter(files)
+        while next(items) is None:
+            pass
+        waited_for = [files.waiting() for _ in range(3) if next(items) is None]
+        go_on.set()
+
+    assert waited_for == [None] * 3
 
 
 SCRIPT = """if True:

@@ -163,17 +163,17 @@ class ReadAhead:
             cost = self._reserve(length)
             self._waiting[number] = (slide.path, monotonic())
             data = file.read(0, length)
-            self._waiting.pop(number)
             return Encoded(slide, data, examine(slide.path, data, self._options.max_pixels), cost)
         except MemoryError:
             self._give_back(cost)
-            self._waiting.pop(number, None)
             return Postponed(slide, needed_to_read(max(slide.size_bytes or 0, _SHORT_BYTES)))
         except (RefusedError, OSError) as error:
             if self._closed:
                 raise _ClosedError from error
             self._give_back(cost)
             return self._failure(number, slide, error)
+        finally:
+            self._waiting.pop(number, None)
 
     def _failure(self, number: int, slide: Slide, error: RefusedError | OSError) -> Failure:
         """The row of a file that could not be read, or is none of an image.
