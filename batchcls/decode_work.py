@@ -71,10 +71,10 @@ def _of_png(data: bytes) -> str:
 
 
 def _of_webp(data: bytes) -> str:
-    position = 12
+    position, end = 12, 8 + int.from_bytes(data[4:8], "little")
     for _ in range(MOST_CHUNKS):
         head = data[position : position + 8]
-        if len(head) < 8:
+        if len(head) < 8 or position >= end:  # what follows is not read
             return ""
         length = int.from_bytes(head[4:], "little")
         position += 8 + length + length % 2
