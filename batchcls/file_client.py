@@ -2,6 +2,7 @@
 
 import errno
 import io
+import mmap
 import os
 import signal
 import socket
@@ -16,7 +17,7 @@ from threading import Thread
 from typing import Any, Self
 
 from batchcls.errors import DecoderError
-from batchcls.file_server import DATA, MOST_BYTES, OPENED, REQUEST, SPAN, STATUS, UNKNOWN_TIME, serve_lanes
+from batchcls.file_server import DATA, FIRST_BYTES, MOST_BYTES, OPENED, REQUEST, SPAN, STATUS, UNKNOWN_TIME, serve_lanes
 from batchcls.machine import peak_memory_bytes
 
 _PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from batchcls.file_server import main; main()"
@@ -61,6 +62,7 @@ class FileProcess:
             DecoderError: If the process has ended.
         """
         ours, theirs = socket.socketpair()
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, FIRST_BYTES)  # most answers at one go
         with theirs:
             try:
                 socket.send_fds(self._control, [b"L"], [theirs.fileno()])
@@ -68,7 +70,7 @@ class FileProcess:
                 ours.close()
                 raise self.ended() from error
         ours.settimeout(timeout_s)
-        return FileLane(ours, self.ended, memoryview(bytearray(OPENED.size + MOST_BYTES)))
+        return FileLane(ours, self.ended, memoryview(mmap.mmap(-1, OPENED.size + MOST_BYTES)))
 
     def ended(self) -> DecoderError:
         """What to raise where the process is gone."""

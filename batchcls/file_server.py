@@ -18,6 +18,7 @@ Of what is no regular file, nothing is read.
 """
 
 import errno
+import mmap
 import os
 import signal
 import socket
@@ -91,10 +92,11 @@ class _Served:
 
     def __init__(self) -> None:
         self._file = -1
+        self._buffer = memoryview(mmap.mmap(-1, MOST_BYTES))  # only what is used of it takes memory
         self._entries: Iterator[os.DirEntry[str]] = iter(())
 
-    def answer(self, operation: bytes, operand: bytes) -> tuple[bytes, bytes]:
-        """The two parts of an answer."""
+    def answer(self, operation: bytes, operand: bytes) -> tuple[bytes, bytes | memoryview]:
+        """The two parts of an answer, the second borrowed until the next."""
         head, call = _OPERATIONS[operation]
         try:
             *values, data = call(self, operand)
@@ -102,7 +104,7 @@ class _Served:
             return struct.pack("<i", error.errno or errno.EIO).ljust(head.size, b"\0"), b""
         return head.pack(0, *values, len(data)), data
 
-    def open(self, path: bytes) -> tuple[int, int, int, bytes]:
+    def open(self, path: bytes) -> tuple[int, int, int, memoryview]:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
@@ -110,13 +112,13 @@ class _Served:
         status = os.fstat(self._file)
         if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        first = os.read(self._file, FIRST_BYTES) if stat.S_ISREG(status.st_mode) else b""
+        count = os.readv(self._file, [self._buffer[:FIRST_BYTES]]) if stat.S_ISREG(status.st_mode) else 0
         modified_ns = status.st_mtime_ns if abs(status.st_mtime_ns) < -UNKNOWN_TIME else UNKNOWN_TIME
-        return status.st_mode, status.st_size, modified_ns, first
+        return status.st_mode, status.st_size, modified_ns, self._buffer[:count]
 
-    def read(self, span: bytes) -> tuple[bytes]:
+    def read(self, span: bytes) -> tuple[memoryview]:
         offset, length = SPAN.unpack(span)
-        return (os.pread(self._file, min(length, MOST_BYTES), offset),)
+        return (self._buffer[: os.preadv(self._file, [self._buffer[:length]], offset)],)
 
     def status(self, path: bytes) -> tuple[int, int, int, bytes]:
         status = deep_paths.status(os.fsdecode(path))

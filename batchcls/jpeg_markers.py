@@ -1,5 +1,6 @@
 """What the markers of a JPEG say of it, before any pixel is decoded. Source: ITU-T T.81, B."""
 
+from bisect import bisect_left
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,16 +92,17 @@ def _walked(data: bytes, start: int) -> tuple[int, int | None, npt.NDArray[np.in
     What comes after the image is none of it: another picture, a film, or as many zeros as a file may have. One that
     does not end has None, and all there is.
     """
+    # Python's own bisection: each function of NumPy's lets other threads go first, of which there are many.
     places, following = _after_0xff(data, start)
     of_segments = places[~_AMONG_PIXELS[following]]
     position, scans = start, 0
     for _ in range(_MOST_SEGMENTS):
         marker = data[position + 1]
         if marker == _END_OF_IMAGE:
-            return scans, position + 2, _counts(following[1 : np.searchsorted(places, position)])
+            return scans, position + 2, _counts(following[1 : bisect_left(places, position)])
         scans += marker == _START_OF_SCAN
         behind = position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-        number = int(np.searchsorted(of_segments, behind))
+        number = bisect_left(of_segments, behind)
         if number == len(of_segments):
             return scans, None, _counts(following[1:])
         position = int(of_segments[number])
