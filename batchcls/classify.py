@@ -39,7 +39,7 @@ class _Run:
 
     listing: Listing
     share: Share
-    """Of each device, but for the device itself."""
+    """What each device opens; the ``device`` in it is the first one's."""
     scorer: Scorer
     output: ParquetOutput
     tally: Tally

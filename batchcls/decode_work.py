@@ -9,25 +9,26 @@ import numpy as np
 from PIL import ImageFile
 
 MOST_CHUNKS = 1_000_000
-"""Of a PNG, or WebP, or boxes of JPEG 2000: some microseconds each, and libwebp keeps a record of every one."""
+"""Largest number of chunks of a PNG or WebP, or of boxes of a JPEG 2000. Each takes some microseconds to walk over, and
+libwebp keeps a record of every one."""
 _MOST_SEGMENTS, _MOST_FILL_BYTES = 100_000, 1_000_000
-"""Of a JPEG, before its first scan. Pillow takes a microsecond for a byte that says nothing."""
+"""Largest number of segments of a JPEG before its first scan, and of fill bytes, which Pillow skips one by one."""
 _FILL = re.compile(rb"[\xff\0]*")
 _MOST_PIECES = 1_000_000
-"""Strips or tiles of a TIFF that is not compressed; Pillow takes some microseconds for each."""
+"""Largest number of strips or tiles of an uncompressed TIFF; Pillow takes some microseconds for each."""
 _MOST_TAG_BYTES = 256 << 20
-"""Of all tags of a TIFF together, which may name the same bytes again and again."""
+"""Largest size of all tags of a TIFF together: they may name the same bytes again and again."""
 _PIECES = (273, 324)
-"""Tags with the offsets of strips, and of tiles."""
+"""TIFF tags that hold the offsets of strips, and of tiles."""
 _TYPE_BYTES = np.array([1, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 1, 1, 8, 8, 8])
-"""By TIFF's number of a type; unknown ones count as bytes."""
+"""Size in bytes of each TIFF value type, by its number; unknown types count as bytes."""
 _MOST_TAGS = 1 << 16
 _COMPRESSION = 259
 _MOST_SAMPLES = 20_000_000
 _MOST_COMMENTS = 100_000
-"""Of a plain PNM; Pillow copies up to a megabyte for each."""
+"""Largest number of comments of a plain-text PNM; Pillow copies up to a megabyte for each."""
 _MOST_RLE_WORK = 150_000_000
-"""Pixels, and twice the bytes, of a run-length encoded BMP."""
+"""Largest work of a run-length encoded BMP: its pixels, and twice its bytes."""
 _WRITTEN_IN_PYTHON = "Pillow would take minutes to decode it; convert it to PNG"
 
 Pread = Callable[[int, int], bytes]

@@ -124,7 +124,7 @@ def test_a_file_that_is_never_handed_out_has_a_row_in_the_end(
     out = tmp_path / "o.parquet"
     filled(slides, image, ["hang1.jpg", "hang2.jpg", "eio.jpg", "slow.jpg"])
 
-    done = finished(slides, "--out", out, "--engine", tiny_engine, "--read-timeout", "6", env=failing_disk)
+    done = finished(slides, "--out", out, "--engine", tiny_engine, "--read-timeout", "15", env=failing_disk)
 
     assert done.returncode == 0, done.stderr
     assert "3 files were not handed out; the same command reads them again" in done.stdout
@@ -132,8 +132,8 @@ def test_a_file_that_is_never_handed_out_has_a_row_in_the_end(
     assert len(rows) == SOUND + 4
     assert {row["path"]: row["error"] for row in rows if row["error"]} == {
         "eio.jpg": "unreadable: Input/output error",
-        "hang1.jpg": "unreadable: no answer in 6 s",
-        "hang2.jpg": "unreadable: no answer in 6 s",
+        "hang1.jpg": "unreadable: no answer in 15 s",
+        "hang2.jpg": "unreadable: no answer in 15 s",
     }
 
     again = finished(slides, "--out", out, "--engine", tiny_engine)  # of a disk that is well

@@ -143,7 +143,7 @@ def library_noise_hidden() -> Iterator["Console"]:
 
 
 def summary(tally: "Tally", out: Path) -> list[str]:
-    """What a run did, in a few lines."""
+    """The lines that a finished run prints: rows, engine, labels, errors, speed, memory."""
     info = tally.info
     why = f", because {tally.why}" if tally.why else ""
     stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in tally.seconds.items())
