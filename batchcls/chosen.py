@@ -12,13 +12,13 @@ from rich.console import Console
 
 from batchcls.discover import Listing
 from batchcls.errors import LabelsError, SlidesError
-from batchcls.file_names import original, printable
 from batchcls.labelled import Labelled
 from batchcls.manifest import sha256
 from batchcls.matched import label_codes, matched
 from batchcls.predicted import Predicted
 from batchcls.provenance import rewriting
 from batchcls.records import Slide
+from batchcls.storage.file_names import original, printable
 
 _SHOWN = 3
 

@@ -19,11 +19,11 @@ from rich.progress import track
 from batchcls import machine
 from batchcls.errors import LabelsError
 from batchcls.examples import Examples
-from batchcls.file_client import READ_TIMEOUT_S
-from batchcls.file_names import file_below, printable
 from batchcls.fingerprint import fingerprint
 from batchcls.labelled import Labelled
 from batchcls.splits import PARTS, Shares, Way, check_parts, duplicates, parted
+from batchcls.storage.file_client import READ_TIMEOUT_S
+from batchcls.storage.file_names import file_below, printable
 
 _SHOWN = 3
 _MOST_UNANSWERED = 8

@@ -11,8 +11,8 @@ from queue import SimpleQueue
 from time import monotonic
 
 from batchcls.errors import DecoderError
-from batchcls.file_client import READ_TIMEOUT_S, FileProcess
 from batchcls.records import NO_ANSWER, Slide
+from batchcls.storage.file_client import READ_TIMEOUT_S, FileProcess
 
 IMAGE_ENDINGS = frozenset(
     # What the decoders read ...

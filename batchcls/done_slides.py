@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchcls.file_names import printable
 from batchcls.records import Slide
+from batchcls.storage.file_names import printable
 
 _LOOKUP_SLIDES = 1024
 

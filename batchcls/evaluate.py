@@ -19,7 +19,6 @@ from batchcls.calibration import calibration, risk_coverage
 from batchcls.contact_sheet import contact_sheet, data_uri, jpeg, thumbnail
 from batchcls.errors import LabelsError
 from batchcls.evaluation_folder import check_out, evaluation_folder
-from batchcls.file_names import file_below, printable
 from batchcls.findings import for_page, markdown
 from batchcls.labelled import Labelled
 from batchcls.matched import Match, label_codes, matched, shown, two_files
@@ -28,7 +27,8 @@ from batchcls.plots import calibration_plot, confusion_plot, risk_coverage_plot
 from batchcls.predicted import Predicted
 from batchcls.provenance import rewriting
 from batchcls.scores import RESAMPLES, blocks, confusion, estimates, without_images
-from batchcls.spreadsheet_cells import text_cell
+from batchcls.storage.file_names import file_below, printable
+from batchcls.storage.spreadsheet_cells import text_cell
 
 _EXAMPLES = 3
 _SPLITS = "The truth has splits and no --split was given: the engine may have been trained on some of these images."

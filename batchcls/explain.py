@@ -19,15 +19,15 @@ from batchcls.chosen import Asked, Chosen, listed_images, predicted_images
 from batchcls.contact_sheet import contact_sheet, jpeg, thumbnail
 from batchcls.decoders import DEFAULT, open_decoder
 from batchcls.errors import OutputError, RecipeError
-from batchcls.file_names import printable
 from batchcls.grad_cam import SIDE_PX, GradCam, HeatMap, overlay, side_by_side, stands_out
 from batchcls.memory import shortage
 from batchcls.postprocess import predictions
 from batchcls.records import Batch, Failure, Pixels, Preprocess, Slide
-from batchcls.spreadsheet_cells import text_cell
 from batchcls.storage.atomic import kind_of, writing
+from batchcls.storage.file_names import printable
 from batchcls.storage.own_folder import OwnFolder
 from batchcls.storage.scratch import scratch_folder
+from batchcls.storage.spreadsheet_cells import text_cell
 from batchcls.trained import TrainedFile
 
 CONTACT_SHEET = "contact_sheet.jpg"

@@ -6,7 +6,7 @@ import pyarrow as pa
 from rich.console import Console
 
 from batchcls.errors import TrainingError
-from batchcls.partial import Partial
+from batchcls.storage.resumable import Partial
 
 _LOGGED = ("learning_rate", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_f1")
 EPOCHS = pa.schema([(name, pa.float64()) for name in ("epoch", *_LOGGED, "elapsed_s")])

@@ -12,11 +12,11 @@ from typing import TypeVar
 
 from PIL import Image
 
-from batchcls import deep_paths
-from batchcls.file_client import READ_TIMEOUT_S
 from batchcls.image_formats import Header, RefusedError, decode, examine, largest_bytes
 from batchcls.records import NO_ANSWER, Pixels
-from batchcls.regular_file import IrregularError, open_regular, read_fully
+from batchcls.storage import deep_paths
+from batchcls.storage.file_client import READ_TIMEOUT_S
+from batchcls.storage.regular_file import IrregularError, open_regular, read_fully
 
 LARGEST_PIXELS = 200_000_000
 """Of an image that is read where nobody can say another limit."""

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from batchcls.errors import LabelsError
-from batchcls.table_size import check_memory, largest_sound
+from batchcls.storage.table_size import check_memory, largest_sound
 
 _CHUNK_ROWS = 50_000
 _CELL_BYTES = 8

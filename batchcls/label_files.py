@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from batchcls.errors import RecipeError
-from batchcls.regular_file import distinct, read_text
+from batchcls.storage.regular_file import distinct, read_text
 
 POSITION_TO_NAME = ("idx_to_class", "id2label", "idx_to_label", "idx2label", "index_to_class", "names")
 """Keys, in lower case, of labels by position; or of a plain list."""

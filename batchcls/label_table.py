@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 
 from batchcls.errors import LabelsError
 from batchcls.json_lines import read_json_lines
-from batchcls.regular_file import open_regular
-from batchcls.table_size import check_memory, check_unfolded
+from batchcls.storage.regular_file import open_regular
+from batchcls.storage.table_size import check_memory, check_unfolded
 
 COLUMNS = ("path", "label", "group", "split")
 """The columns that are known under their name whatever its case."""

@@ -11,10 +11,10 @@ import pyarrow.compute as pc
 from batchcls.class_folders import folder_labels
 from batchcls.discover import Listing
 from batchcls.errors import LabelsError
-from batchcls.file_names import printable
 from batchcls.folder_names import PARTS_CALLED
 from batchcls.label_table import COLUMNS, read_label_table
 from batchcls.path_groups import path_groups
+from batchcls.storage.file_names import printable
 
 _SHOWN = 3
 _LONGEST = 300

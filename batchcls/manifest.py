@@ -13,8 +13,8 @@ from batchcls.errors import EngineError, RecipeError
 from batchcls.probes import CANDIDATES, WHOLE, Mixture
 from batchcls.recipe import Recipe
 from batchcls.records import EngineInfo, Preprocess
-from batchcls.regular_file import read_json
 from batchcls.storage.atomic import write_whole
+from batchcls.storage.regular_file import read_json
 
 MANIFEST = "engine.json"
 ONNX = "model.onnx"

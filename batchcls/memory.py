@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Protocol
 
 from batchcls.errors import MemoryShortageError
-from batchcls.file_names import printable
 from batchcls.records import Postponed
+from batchcls.storage.file_names import printable
 
 READ_PART = 4
 """One part of so many is for files that wait to be decoded, the others are for what they become."""

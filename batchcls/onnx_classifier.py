@@ -20,7 +20,7 @@ from batchcls.onnx_outputs import Judgement
 from batchcls.onnx_session import Outputs
 from batchcls.onnx_trial import try_out
 from batchcls.records import LARGEST_SIDE_PX, Logits, NormalisedImages, Preprocess
-from batchcls.regular_file import check_regular
+from batchcls.storage.regular_file import check_regular
 
 _FLOATS: dict[int, str] = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16"}
 _ANSWERS = (*_FLOATS, TensorProto.DOUBLE, TensorProto.BFLOAT16, TensorProto.UNDEFINED)

@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from batchcls.errors import CheckpointError
-from batchcls.regular_file import IrregularError, open_regular
+from batchcls.storage.regular_file import IrregularError, open_regular
 
 _MOST_ROUNDS = 10_000_000
 """Of a loop, and of one within another together: no classifier of images has as many."""

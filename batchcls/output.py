@@ -14,12 +14,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batchcls.done_slides import DoneSlides, in_order
-from batchcls.file_names import original
-from batchcls.partial import Partial
-from batchcls.partial_folder import clear_left_over
 from batchcls.prediction_rows import PredictionRows, part_schema, schema
 from batchcls.records import METADATA_KEY, Scored, Slide
 from batchcls.standing import Standing, worth_again
+from batchcls.storage.file_names import original
+from batchcls.storage.partial_folder import clear_left_over
+from batchcls.storage.resumable import Partial
 
 _PART_ROWS = 16_384
 _PART_SECONDS = 10.0

@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 
 from batchcls.errors import LabelsError
 from batchcls.records import METADATA_KEY
-from batchcls.regular_file import check_regular
 from batchcls.rewritten import fixed_lists, label_order
-from batchcls.table_size import check_unfolded
+from batchcls.storage.regular_file import check_regular
+from batchcls.storage.table_size import check_unfolded
 
 _WORDS = pa.dictionary(pa.int32(), pa.string())
 _COLUMNS = {

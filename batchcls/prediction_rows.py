@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchcls.file_names import printable
 from batchcls.records import Scored
+from batchcls.storage.file_names import printable
 
 
 def schema(classes: int) -> pa.Schema:

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self, get_args
 from batchcls.errors import RecipeError
 from batchcls.label_files import read_labels
 from batchcls.records import Preprocess
-from batchcls.regular_file import read_text
+from batchcls.storage.regular_file import read_text
 
 Precision = Literal["auto", "fp16", "bf16", "fp32", "int8"]
 Layout = Literal["auto", "NCHW", "NHWC"]

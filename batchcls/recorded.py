@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from batchcls.errors import CheckpointError
 from batchcls.records import METADATA_KEY
-from batchcls.regular_file import IrregularError, readable_name
+from batchcls.storage.regular_file import IrregularError, readable_name
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,12 +17,12 @@ import pyarrow.compute as pc
 from batchcls.contact_sheet import ANSWER_TIMEOUT_S, data_uri, jpeg, thumbnail
 from batchcls.embedded_rows import embedded_rows
 from batchcls.errors import OutputError
-from batchcls.file_names import original, printable
 from batchcls.image_file import is_there
 from batchcls.page import page, write_page
 from batchcls.predicted import Predicted
 from batchcls.provenance import provenance, rewriting, throughput
 from batchcls.storage.atomic import check_replaceable_file
+from batchcls.storage.file_names import original, printable
 
 _BINS = 40
 _PLOT_PX = 100

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from batchcls import machine
-from batchcls.file_names import printable
 from batchcls.records import EngineInfo
+from batchcls.storage.file_names import printable
 from batchcls.tally import Tally
 
 

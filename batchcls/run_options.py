@@ -8,8 +8,8 @@ from batchcls import machine, memory, tensorrt_api
 from batchcls.backends import BackendName
 from batchcls.decoders import DEFAULT, DecoderName
 from batchcls.errors import EngineError
-from batchcls.file_client import READ_TIMEOUT_S
 from batchcls.scoring import Share
+from batchcls.storage.file_client import READ_TIMEOUT_S
 
 _WORDS = {"fp32": "f32", "bf16": "bf16"}
 """What OpenVINO calls precisions."""

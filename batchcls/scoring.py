@@ -12,11 +12,11 @@ from batchcls.ahead import overlapped
 from batchcls.backends import BackendName, open_engine
 from batchcls.decoders import DecoderName, open_decoder
 from batchcls.errors import MemoryShortageError
-from batchcls.file_client import READ_TIMEOUT_S
 from batchcls.manifest import ONNX, Manifest
 from batchcls.memory import available_bytes, resident_bytes, text_of
 from batchcls.postprocess import predictions
 from batchcls.records import Batch, EngineInfo, Failure, Predictions, Scored, Slide
+from batchcls.storage.file_client import READ_TIMEOUT_S
 from batchcls.verify import check
 
 _LEAST_BYTES = 64 << 20

@@ -11,8 +11,8 @@ from typing import Self, get_args, get_type_hints
 
 from batchcls.checks import Check
 from batchcls.errors import EngineError
-from batchcls.regular_file import read_json
 from batchcls.storage.atomic import write_whole
+from batchcls.storage.regular_file import read_json
 
 PLANS = "plans"
 _ENDINGS = (".plan", ".json", ".cache")

@@ -10,7 +10,7 @@ from time import monotonic
 from types import FrameType
 from typing import TextIO, TypeVar
 
-from batchcls.terminal_text import escaped
+from batchcls.storage.terminal_text import escaped
 
 T = TypeVar("T")
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from batchcls.errors import CheckpointError
 from batchcls.harmless import STAND_INS
-from batchcls.regular_file import IrregularError, check_regular, readable_name
+from batchcls.storage.regular_file import IrregularError, check_regular, readable_name
 
 _AUXILIARY = re.compile(r"(^|\.)(aux1|aux2|AuxLogits)\.")
 """Heads that only training uses."""

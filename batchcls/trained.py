@@ -7,12 +7,12 @@ from typing import Any
 
 from batchcls.checkpoint import Network, load_network
 from batchcls.errors import CheckpointError, EngineError
-from batchcls.file_names import original
 from batchcls.known_labels import settled_labels
 from batchcls.manifest import Manifest, sha256
 from batchcls.networks import ARCHITECTURES
 from batchcls.recipe import Recipe
 from batchcls.recorded import Recorded
+from batchcls.storage.file_names import original
 from batchcls.variants import variant_warnings
 
 

@@ -13,13 +13,13 @@ from batchcls.checks import Check
 from batchcls.contracts import Decoder, Engine
 from batchcls.discover import Listing
 from batchcls.errors import EngineError, SlidesError, VerificationError
-from batchcls.file_names import printable
 from batchcls.manifest import Manifest, Verification
 from batchcls.memory import shortage
 from batchcls.postprocess import predictions
 from batchcls.probes import COUNT, probe_pixels
 from batchcls.progress import RunProgress
 from batchcls.records import EngineInfo, Predictions
+from batchcls.storage.file_names import printable
 from batchcls.tally import Tally
 
 if TYPE_CHECKING:

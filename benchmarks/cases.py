@@ -23,13 +23,13 @@ from batchcls.classify import classify
 from batchcls.decoders import DecoderName, open_decoder
 from batchcls.decoders.reader import Encoded, ReadAhead, ReadOptions
 from batchcls.discover import Listing
-from batchcls.file_client import FileProcess
 from batchcls.machine import cores
 from batchcls.manifest import Manifest
 from batchcls.output import ParquetOutput, open_output
 from batchcls.postprocess import predictions
 from batchcls.records import DevicePixels, Pixels, Scored, Slide
 from batchcls.run_options import RunOptions, backend_for
+from batchcls.storage.file_client import FileProcess
 from benchmarks.sample import Sample, Task
 
 _BATCH = 64

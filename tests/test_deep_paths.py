@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from batchcls import deep_paths
 from batchcls.cli import main
 from batchcls.contact_sheet import thumbnail
 from batchcls.discover import Listing
 from batchcls.image_file import is_there
+from batchcls.storage import deep_paths
 from tests.conftest import draw
 
 NAME = "ä" * 127 + "x"

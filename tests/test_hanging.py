@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchcls.decoders.reader import ReadAhead, ReadOptions
-from batchcls.file_client import FileProcess
 from batchcls.records import Slide
+from batchcls.storage.file_client import FileProcess
 from tests.commandline import PATIENCE_S, command, finished, partial
 from tests.conftest import draw
 

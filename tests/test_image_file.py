@@ -16,10 +16,10 @@ from rich.console import Console
 from batchcls.contact_sheet import thumbnail
 from batchcls.dataset import Dataset, Parting
 from batchcls.examples import opened
-from batchcls.file_names import printable
 from batchcls.image_file import answered, image_pixels, open_checked
 from batchcls.image_formats import RefusedError
-from batchcls.regular_file import read_fully
+from batchcls.storage.file_names import printable
+from batchcls.storage.regular_file import read_fully
 from tests.commandline import PATIENCE_S
 from tests.conftest import draw
 

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from batchcls.cli import main
 from batchcls.labelled import Labelled
-from batchcls.spreadsheet_cells import text_cell
+from batchcls.storage.spreadsheet_cells import text_cell
 from tests.browser import shown
 from tests.conftest import draw
 from tests.test_report import write

@@ -21,9 +21,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from batchcls.cli import main
-from batchcls.file_names import original, printable
 from batchcls.prediction_rows import schema
 from batchcls.records import METADATA_KEY
+from batchcls.storage.file_names import original, printable
 from tests.browser import shown
 from tests.commandline import finished
 from tests.conftest import draw

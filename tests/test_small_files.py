@@ -13,8 +13,8 @@ from batchcls.errors import BatchclsError
 from batchcls.label_files import read_labels
 from batchcls.manifest import MANIFEST, Manifest
 from batchcls.recipe import Recipe
-from batchcls.regular_file import read_json, read_text
 from batchcls.sidecar import Sidecar
+from batchcls.storage.regular_file import read_json, read_text
 from tests.conftest import draw
 
 pytestmark = pytest.mark.timeout(120)

@@ -24,7 +24,7 @@ from batchcls.label_table import read_label_table
 from batchcls.predicted import Predicted
 from batchcls.prediction_rows import schema
 from batchcls.records import METADATA_KEY
-from batchcls.table_size import check_unfolded
+from batchcls.storage.table_size import check_unfolded
 from tests.conftest import ROOT, draw
 from tests.test_report import drawn_at_random
 

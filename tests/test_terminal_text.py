@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchcls.cli import main
-from batchcls.terminal_text import escaped, escaped_json, escaped_lines
+from batchcls.storage.terminal_text import escaped, escaped_json, escaped_lines
 from tests.commandline import PATIENCE_S
 from tests.conftest import ROOT, draw
 

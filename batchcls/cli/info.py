@@ -9,7 +9,7 @@ import click
 
 from batchcls.cli.terminal import answer
 from batchcls.errors import EngineError
-from batchcls.terminal_text import escaped_json
+from batchcls.storage.terminal_text import escaped_json
 
 if TYPE_CHECKING:
     from batchcls.manifest import Manifest

@@ -6,9 +6,9 @@ from typing import Literal, cast
 from batchcls.contracts import Decoder
 from batchcls.decoders.reader import ReadOptions
 from batchcls.errors import DecoderError
-from batchcls.file_client import READ_TIMEOUT_S
 from batchcls.memory import READ_PART, available_bytes
 from batchcls.records import Preprocess
+from batchcls.storage.file_client import READ_TIMEOUT_S
 
 DecoderName = Literal["turbo", "dali", "pillow"]
 

@@ -12,9 +12,9 @@ import numpy as np
 from batchcls.ahead import ahead, overlapped
 from batchcls.decoders.reader import Encoded, ReadAhead, ReadOptions
 from batchcls.errors import BatchclsError
-from batchcls.file_client import FileProcess
 from batchcls.memory import Memory, Pool, can_be_taken, needed_to_decode, speaks_of_memory
 from batchcls.records import Batch, DevicePixels, Failure, Pixels, Postponed, Slide
+from batchcls.storage.file_client import FileProcess
 
 CPU_GROUP_PIXELS = 64_000_000
 """A `GroupDecoder.group_pixels` that a CPU's memory bears, for a lane."""

@@ -10,11 +10,11 @@ from time import monotonic
 from typing import Any
 
 from batchcls.errors import DecoderError
-from batchcls.file_client import READ_TIMEOUT_S, FileLane, FileProcess, OpenFile
 from batchcls.image_extent import image_end
 from batchcls.image_formats import Header, RefusedError, examine, format_of, largest_bytes
 from batchcls.memory import needed_to_read
 from batchcls.records import NO_ANSWER, Failure, Postponed, Slide
+from batchcls.storage.file_client import READ_TIMEOUT_S, FileLane, FileProcess, OpenFile
 
 _LEAST_COST_BYTES = 64 << 10
 """What a small file or a failure counts for, so that their number is bounded too."""

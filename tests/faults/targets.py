@@ -32,7 +32,6 @@ from batchcls.label_files import read_labels
 from batchcls.labelled import Labelled
 from batchcls.manifest import MANIFEST, Manifest
 from batchcls.onnx_classifier import _image_input, _read
-from batchcls.partial import Partial
 from batchcls.predicted import Predicted
 from batchcls.prediction_rows import schema
 from batchcls.provenance import provenance, rewriting, throughput
@@ -42,6 +41,7 @@ from batchcls.records import METADATA_KEY
 from batchcls.report import report
 from batchcls.sidecar import Sidecar
 from batchcls.sidecar import Target as Plan
+from batchcls.storage.resumable import Partial
 from batchcls.tensors import read_trained
 from benchmarks.workload import draw_field
 from tests.conftest import ALL4

@@ -17,10 +17,20 @@ from threading import Thread
 from typing import Any, Self
 
 from batchcls.errors import DecoderError
-from batchcls.file_server import DATA, FIRST_BYTES, MOST_BYTES, OPENED, REQUEST, SPAN, STATUS, UNKNOWN_TIME, serve_lanes
 from batchcls.machine import peak_memory_bytes
+from batchcls.storage.file_server import (
+    DATA,
+    FIRST_BYTES,
+    MOST_BYTES,
+    OPENED,
+    REQUEST,
+    SPAN,
+    STATUS,
+    UNKNOWN_TIME,
+    serve_lanes,
+)
 
-_PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from batchcls.file_server import main; main()"
+_PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from batchcls.storage.file_server import main; main()"
 _PATIENCE_S = 0.2
 READ_TIMEOUT_S = 300.0
 """How long a file system may take for one answer, unless somebody says otherwise."""

@@ -31,7 +31,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any
 
-from batchcls import deep_paths
+from batchcls.storage import deep_paths
 
 FIRST_BYTES = 256 << 10
 """Handed over with the answer to an opening: most files whole."""

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchcls.errors import OutputError
-from batchcls.partial_folder import (
+from batchcls.storage.atomic import check_replaceable_file
+from batchcls.storage.partial_folder import (
     FINISHED,
     LAST,
     LOCK,
@@ -26,7 +27,6 @@ from batchcls.partial_folder import (
     partial_folder,
     refusals,
 )
-from batchcls.storage.atomic import check_replaceable_file
 
 _LARGEST_NOTE_BYTES = 64 << 20
 

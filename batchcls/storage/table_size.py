@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from batchcls.errors import LabelsError
 from batchcls.memory import capacity_bytes
-from batchcls.parquet_pages import column_chunks, footer_bytes, pages_of
+from batchcls.storage.parquet_pages import column_chunks, footer_bytes, pages_of
 
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8, "BYTE_ARRAY": 4}
 """Bytes of a value in memory; of BYTE_ARRAY without its text."""

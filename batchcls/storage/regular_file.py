@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from batchcls.deep_paths import open_file
+from batchcls.storage.deep_paths import open_file
 
 
 class IrregularError(ValueError):
