@@ -12,18 +12,18 @@ from typing import TextIO, cast
 from rich.console import Console
 
 from batchcls import machine, memory
-from batchcls.ahead import ticking
 from batchcls.discover import Listing
 from batchcls.errors import InterruptedRunError, SlidesError
 from batchcls.hints import faster, unchecked
+from batchcls.interrupts import GRACE_S, Stop
 from batchcls.output import ParquetOutput, open_output
+from batchcls.prefetch import ticking
 from batchcls.progress import RunProgress
 from batchcls.records import Postponed, Scored, is_transient
 from batchcls.run_metadata import identity, metadata
 from batchcls.run_options import RunOptions, shares_of
 from batchcls.scoring import DeviceScorer, Scorer, Share
 from batchcls.standing import Standing
-from batchcls.stop import GRACE_S, Stop
 from batchcls.tally import RecentReads, Tally
 from batchcls.workers import Workers
 

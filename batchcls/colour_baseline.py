@@ -7,7 +7,7 @@ import numpy.typing as npt
 from sklearn.neighbors import KNeighborsClassifier
 
 from batchcls.examples import opened
-from batchcls.stop import Stop
+from batchcls.interrupts import Stop
 
 _BITS = 3
 """Of each of R, G and B: 512 colours."""

@@ -8,13 +8,13 @@ from pathlib import Path
 from time import perf_counter
 from typing import Protocol
 
-from batchcls.ahead import overlapped
 from batchcls.backends import BackendName, open_engine
 from batchcls.decoders import DecoderName, open_decoder
 from batchcls.errors import MemoryShortageError
 from batchcls.manifest import ONNX, Manifest
 from batchcls.memory import available_bytes, resident_bytes, text_of
 from batchcls.postprocess import predictions
+from batchcls.prefetch import overlapped
 from batchcls.records import Batch, EngineInfo, Failure, Predictions, Scored, Slide
 from batchcls.storage.file_client import READ_TIMEOUT_S
 from batchcls.verify import check

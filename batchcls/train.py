@@ -20,11 +20,11 @@ from batchcls.curves import draw_curves
 from batchcls.dataset import Dataset, Parting
 from batchcls.epochs import DONE, LAST, best_epoch
 from batchcls.history import EPOCHS, Teller, history_of
+from batchcls.interrupts import Stop
 from batchcls.learner import Course
 from batchcls.recipe import Recipe
 from batchcls.records import METADATA_KEY
 from batchcls.start import arithmetic, begin, fresh_network, ordered_labels, starting_recipe, suited_rate
-from batchcls.stop import Stop
 from batchcls.storage.resumable import Partial
 from batchcls.trainer import fit, interruptions, seed_everything
 from batchcls.training_files import ENDINGS, beside, check_out, done_before, others_of

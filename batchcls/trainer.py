@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from batchcls.epochs import LAST, BestEpoch, WholeFiles
 from batchcls.errors import InterruptedRunError
 from batchcls.examples import Examples, augmented_transform, batches, shuffled_batches
+from batchcls.interrupts import Stop
 from batchcls.learner import Course, Learner
 from batchcls.records import Preprocess
-from batchcls.stop import Stop
 from batchcls.transforms import Transform, input_transform
 
 _AVERAGED_EPOCHS = 2

@@ -14,8 +14,8 @@ from torchvision.transforms import functional
 
 from batchcls.colour_baseline import nearest_neighbour
 from batchcls.examples import Examples
+from batchcls.interrupts import Stop
 from batchcls.records import Preprocess
-from batchcls.stop import Stop
 from batchcls.trainer import probabilities
 from batchcls.transforms import input_transform
 

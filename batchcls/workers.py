@@ -13,9 +13,9 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from batchcls import machine
-from batchcls.ahead import ticking
 from batchcls.errors import BatchclsError, EngineError
 from batchcls.memory import resident_bytes, use_sparingly
+from batchcls.prefetch import ticking
 from batchcls.records import EngineInfo, Postponed, Scored, Slide
 from batchcls.scoring import DeviceScorer, Share
 

@@ -17,7 +17,6 @@ import numpy as np
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from batchcls.ahead import overlapped
 from batchcls.backends import open_engine
 from batchcls.classify import classify
 from batchcls.decoders import DecoderName, open_decoder
@@ -27,6 +26,7 @@ from batchcls.machine import cores
 from batchcls.manifest import Manifest
 from batchcls.output import ParquetOutput, open_output
 from batchcls.postprocess import predictions
+from batchcls.prefetch import overlapped
 from batchcls.records import DevicePixels, Pixels, Scored, Slide
 from batchcls.run_options import RunOptions, backend_for
 from batchcls.storage.file_client import FileProcess

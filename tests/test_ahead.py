@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchcls.ahead import ahead, overlapped
+from batchcls.prefetch import ahead, overlapped
 from tests.commandline import PATIENCE_S
 
 SHORT_S = 0.05

@@ -180,7 +180,7 @@ def test_a_file_that_has_its_row_is_not_waited_for(tmp_path: Path) -> None:
 
 SCRIPT = """if True:
     import ctypes, sys
-    from batchcls.stop import Stop
+    from batchcls.interrupts import Stop
 
     stop = Stop(sys.stderr, grace_s=float(sys.argv[1]))
     stop.last_word = "the epoch is safe"
@@ -210,7 +210,7 @@ def test_a_process_whose_main_thread_hangs_ends_in_time_or_with_the_second_signa
 
 FORKING = """if True:
     import os, sys, time
-    from batchcls.stop import Stop
+    from batchcls.interrupts import Stop
 
     with Stop(sys.stderr, 1.0).listening():
         child = os.fork()

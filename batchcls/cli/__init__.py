@@ -11,7 +11,7 @@ import click
 from batchcls import __version__
 from batchcls.cli.terminal import echo, exit_code
 from batchcls.errors import BatchclsError, shortage
-from batchcls.stop import Stop, StoppedError
+from batchcls.interrupts import Stop, StoppedError
 
 _GRACE_S = 30.0
 """For a command to clean up after itself, when it is to stop; a second signal ends it at once."""

@@ -9,10 +9,10 @@ from typing import Protocol
 
 import numpy as np
 
-from batchcls.ahead import ahead, overlapped
 from batchcls.decoders.reader import Encoded, ReadAhead, ReadOptions
 from batchcls.errors import BatchclsError
 from batchcls.memory import Memory, Pool, can_be_taken, needed_to_decode, speaks_of_memory
+from batchcls.prefetch import ahead, overlapped
 from batchcls.records import Batch, DevicePixels, Failure, Pixels, Postponed, Slide
 from batchcls.storage.file_client import FileProcess
 
