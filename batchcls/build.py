@@ -19,17 +19,17 @@ from batchcls.discover import Listing
 from batchcls.engine_folder import check_replaceable, whole_folder
 from batchcls.errors import CheckpointError, RecipeError, SlidesError, VerificationError, temporary_files
 from batchcls.export import export, export_network
-from batchcls.known_labels import settled_labels
 from batchcls.manifest import ONNX, Manifest, Verification, sha256
+from batchcls.networks.known_labels import settled_labels
+from batchcls.networks.recipe import Recipe
+from batchcls.networks.trained import trained_file
 from batchcls.onnx_classifier import OnnxClassifier, load_classifier, onnx_notes, own_answer, with_preprocessing
 from batchcls.probing import chosen_probes, open_on_cpu, probed
 from batchcls.quantise import IMAGES, Quantised, quantised
-from batchcls.recipe import Recipe
 from batchcls.records import Preprocess
 from batchcls.reference import Reference, torch_answer
 from batchcls.storage.file_names import printable
 from batchcls.temperature import temper, tempered
-from batchcls.trained import trained_file
 from batchcls.verify import verify
 
 LEAST_AGREEMENT = 0.995

@@ -17,8 +17,8 @@ from torchvision import transforms
 
 from batchcls.errors import TrainingError
 from batchcls.image_file import opened_image
+from batchcls.networks.transforms import Transform, input_transform
 from batchcls.records import Preprocess
-from batchcls.transforms import Transform, input_transform
 
 _STAIN = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.25, "hue": 0.04}
 """ColorJitter at strength 1; hue in turns, so up to 14 degrees either way."""

@@ -21,6 +21,7 @@ from batchcls.decoders import DEFAULT, open_decoder
 from batchcls.errors import OutputError, RecipeError
 from batchcls.grad_cam import SIDE_PX, GradCam, HeatMap, overlay, side_by_side, stands_out
 from batchcls.memory import shortage
+from batchcls.networks.trained import TrainedFile
 from batchcls.postprocess import predictions
 from batchcls.records import Batch, Failure, Pixels, Preprocess, Slide
 from batchcls.storage.atomic import kind_of, writing
@@ -28,7 +29,6 @@ from batchcls.storage.file_names import printable
 from batchcls.storage.own_folder import OwnFolder
 from batchcls.storage.scratch import scratch_folder
 from batchcls.storage.spreadsheet_cells import text_cell
-from batchcls.trained import TrainedFile
 
 CONTACT_SHEET = "contact_sheet.jpg"
 TABLE = "explained.csv"

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from batchcls.errors import CheckpointError
-from batchcls.networks import PixelClassifier, fused
+from batchcls.networks.architectures import PixelClassifier, fused
 from batchcls.records import Preprocess
 
 _LARGEST_HALF = 65504.0

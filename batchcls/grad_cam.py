@@ -13,7 +13,7 @@ from matplotlib import colormaps
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
-from batchcls.networks import CAM_LAYERS
+from batchcls.networks.architectures import CAM_LAYERS
 from batchcls.records import Logits, Pixels, Preprocess
 
 HeatMap = npt.NDArray[np.float32]
@@ -37,7 +37,7 @@ class GradCam:
     Args:
         network: (N, 3, H, W) normalised to (N, classes), float32, in eval mode. Its in-place steps are undone, for
             they would write over what the gradients are of.
-        architecture: One of `batchcls.networks.ARCHITECTURES`.
+        architecture: One of `batchcls.networks.architectures.ARCHITECTURES`.
     """
 
     def __init__(self, network: nn.Module, architecture: str, preprocess: Preprocess) -> None:

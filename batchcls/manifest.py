@@ -10,8 +10,8 @@ from typing import Any, Self
 
 from batchcls.checks import Check, Platform
 from batchcls.errors import EngineError, RecipeError
+from batchcls.networks.recipe import Recipe
 from batchcls.probes import CANDIDATES, WHOLE, Mixture
-from batchcls.recipe import Recipe
 from batchcls.records import EngineInfo, Preprocess
 from batchcls.storage.atomic import write_whole
 from batchcls.storage.regular_file import read_json

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from batchcls.image_file import opened_image
+from batchcls.networks.transforms import input_transform
 from batchcls.records import Logits, NormalisedImages, Pixels, Preprocess
-from batchcls.transforms import input_transform
 
 Answer = Callable[[NormalisedImages], Logits]
 

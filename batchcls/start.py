@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from batchcls import machine
-from batchcls.checkpoint import pretrained_tensors, starting_tensors
 from batchcls.errors import RecipeError, TrainingError
 from batchcls.learner import Arithmetic
-from batchcls.networks import ARCHITECTURES, TRANSFORMING, trainable_network
-from batchcls.recipe import Recipe
-from batchcls.recorded import Recorded
+from batchcls.networks.architectures import ARCHITECTURES, TRANSFORMING, trainable_network
+from batchcls.networks.checkpoint import pretrained_tensors, starting_tensors
+from batchcls.networks.metadata import Recorded
+from batchcls.networks.recipe import Recipe
 
 IMAGENET = "imagenet"
 _LEARNING_RATE = 1e-3

@@ -15,14 +15,14 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from batchcls import machine
-from batchcls.checkpoint import load_network
 from batchcls.curves import draw_curves
 from batchcls.dataset import Dataset, Parting
 from batchcls.epochs import DONE, LAST, best_epoch
 from batchcls.history import EPOCHS, Teller, history_of
 from batchcls.interrupts import Stop
 from batchcls.learner import Course
-from batchcls.recipe import Recipe
+from batchcls.networks.checkpoint import load_network
+from batchcls.networks.recipe import Recipe
 from batchcls.records import METADATA_KEY
 from batchcls.start import arithmetic, begin, fresh_network, ordered_labels, starting_recipe, suited_rate
 from batchcls.storage.resumable import Partial

@@ -26,8 +26,8 @@ from batchcls.errors import InterruptedRunError
 from batchcls.examples import Examples, augmented_transform, batches, shuffled_batches
 from batchcls.interrupts import Stop
 from batchcls.learner import Course, Learner
+from batchcls.networks.transforms import Transform, input_transform
 from batchcls.records import Preprocess
-from batchcls.transforms import Transform, input_transform
 
 _AVERAGED_EPOCHS = 2
 """The weights that are judged and kept are a running mean over about so many."""

@@ -23,10 +23,10 @@ from batchcls.backends import open_engine
 from batchcls.build import build
 from batchcls.cli import main
 from batchcls.manifest import Manifest, sha256
-from batchcls.networks import SmallCnn
+from batchcls.networks.architectures import SmallCnn
+from batchcls.networks.metadata import Recorded
+from batchcls.networks.tensors import read_trained
 from batchcls.postprocess import predictions
-from batchcls.recorded import Recorded
-from batchcls.tensors import read_trained
 from tests.conftest import ROOT, draw
 
 LABELS = "Benign,Early,Pre,Pro"

@@ -14,9 +14,9 @@ from rich.console import Console
 
 from batchcls.build import build
 from batchcls.manifest import Manifest
-from batchcls.networks import SmallCnn
+from batchcls.networks.architectures import SmallCnn
+from batchcls.networks.transforms import input_transform
 from batchcls.records import Preprocess
-from batchcls.transforms import input_transform
 from tests.commandline import invoked
 from tests.conftest import draw
 

@@ -10,9 +10,9 @@ import torchvision
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from batchcls.checkpoint import load_network
 from batchcls.errors import CheckpointError
-from batchcls.networks import ARCHITECTURES, empty_network
+from batchcls.networks.architectures import ARCHITECTURES, empty_network
+from batchcls.networks.checkpoint import load_network
 
 State = dict[str, Tensor]
 

@@ -200,7 +200,7 @@ def test_where_no_temporary_file_can_be_written_one_line_says_what_mends_it(
     import torch
     from safetensors.torch import save_file
 
-    from batchcls.networks import trainable_network
+    from batchcls.networks.architectures import trainable_network
 
     shell("", *run(slides, tmp_path / "o.parquet", tiny_engine))
     torch.manual_seed(0)

@@ -20,11 +20,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from batchcls.build import build
-from batchcls.checkpoint import load_network
 from batchcls.cli import main
 from batchcls.grad_cam import GradCam, overlay, stands_out
 from batchcls.manifest import Manifest, sha256
-from batchcls.networks import ARCHITECTURES, CAM_LAYERS, SmallCnn, empty_network
+from batchcls.networks.architectures import ARCHITECTURES, CAM_LAYERS, SmallCnn, empty_network
+from batchcls.networks.checkpoint import load_network
 from batchcls.records import Preprocess
 from tests.commandline import invoked
 from tests.test_architecture import HEAVY, loaded_by
@@ -206,7 +206,7 @@ def test_the_plain_picture_stands_on_the_left(checkpoint: Path, recipe: Path, tm
 
 
 def random_network(architecture: str) -> nn.Module:
-    """As `batchcls.checkpoint` makes it, but with random weights."""
+    """As `batchcls.networks.checkpoint` makes it, but with random weights."""
     network = empty_network(architecture, 3).to_empty(device="cpu").requires_grad_(False)
     generator = torch.Generator().manual_seed(5)
     for name, value in network.state_dict().items():

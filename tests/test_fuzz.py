@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchcls.errors import CheckpointError, LabelsError
-from batchcls.harmless import ElementType
 from batchcls.image_formats import RefusedError, examine
 from batchcls.jpeg_markers import jpeg_header
 from batchcls.labelled import Labelled
+from batchcls.networks.stand_ins import ElementType
 from batchcls.onnx_classifier import load_classifier
 from batchcls.predicted import Predicted
 from batchcls.provenance import NOT_RECORDED, throughput

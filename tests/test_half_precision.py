@@ -8,10 +8,10 @@ import pytest
 from click.testing import CliRunner
 
 from batchcls.backends import open_engine
-from batchcls.checkpoint import load_network
 from batchcls.cli import main
 from batchcls.decoders import open_decoder
 from batchcls.manifest import Manifest
+from batchcls.networks.checkpoint import load_network
 from batchcls.postprocess import predictions
 from batchcls.records import Slide
 from batchcls.reference import Reference, torch_answer

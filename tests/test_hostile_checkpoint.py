@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from batchcls.checkpoint import load_network
 from batchcls.errors import CheckpointError
-from batchcls.tensors import read_tensors
+from batchcls.networks.checkpoint import load_network
+from batchcls.networks.tensors import read_tensors
 
 
 class Malice:

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from batchcls.cli import main
 from batchcls.manifest import Manifest
-from batchcls.networks import trainable_network
-from batchcls.trained import trained_file
+from batchcls.networks.architectures import trainable_network
+from batchcls.networks.trained import trained_file
 
 LABELS = ("Pro", "Benign", "Early pre-B")
 CLASS_TO_IDX = {"Benign": 1, "Early pre-B": 2, "Pro": 0}

@@ -148,7 +148,7 @@ def test_the_tables_for_people_hold_no_formula(browser: "Browser", tmp_path: Pat
 def test_the_table_of_an_explanation_holds_no_formula(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
-    from batchcls.networks import trainable_network
+    from batchcls.networks.architectures import trainable_network
 
     save_file(trainable_network("cnn", 2).state_dict(), tmp_path / "cnn.safetensors")
     draw(tmp_path / "=1+1" / "@a.png")

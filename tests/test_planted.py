@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from batchcls.cli import main
-from batchcls.networks import SmallCnn
+from batchcls.networks.architectures import SmallCnn
 from tests.conftest import draw
 from tests.test_evaluate import labelled, predictions
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchcls.errors import RecipeError
-from batchcls.recipe import Recipe, labels_of
+from batchcls.networks.recipe import Recipe, labels_of
 from batchcls.records import Preprocess
 from tests.conftest import ROOT
 

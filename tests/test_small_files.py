@@ -10,9 +10,9 @@ from click.testing import CliRunner
 
 from batchcls.cli import main
 from batchcls.errors import BatchclsError
-from batchcls.label_files import read_labels
 from batchcls.manifest import MANIFEST, Manifest
-from batchcls.recipe import Recipe
+from batchcls.networks.label_files import read_labels
+from batchcls.networks.recipe import Recipe
 from batchcls.sidecar import Sidecar
 from batchcls.storage.regular_file import read_json, read_text
 from tests.conftest import draw

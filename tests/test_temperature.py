@@ -14,7 +14,7 @@ from batchcls.backends import open_engine
 from batchcls.build import build
 from batchcls.errors import RecipeError
 from batchcls.manifest import Manifest
-from batchcls.networks import SmallCnn
+from batchcls.networks.architectures import SmallCnn
 from batchcls.probes import probe_pixels
 from tests.commandline import invoked
 from tests.conftest import draw

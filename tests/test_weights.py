@@ -19,12 +19,12 @@ from click.testing import CliRunner
 from lightning.fabric.utilities.data import AttributeDict
 from torch import Tensor, nn
 
-from batchcls.checkpoint import load_network
 from batchcls.cli import main
 from batchcls.errors import CheckpointError
 from batchcls.manifest import Manifest
-from batchcls.networks import trainable_network
-from batchcls.trained import trained_file, trained_file_of_engine
+from batchcls.networks.architectures import trainable_network
+from batchcls.networks.checkpoint import load_network
+from batchcls.networks.trained import trained_file, trained_file_of_engine
 
 State = dict[str, Tensor]
 

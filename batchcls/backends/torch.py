@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from batchcls.errors import EngineError
 from batchcls.manifest import Manifest
-from batchcls.networks import ARCHITECTURES, PixelClassifier, empty_network, fused
+from batchcls.networks.architectures import ARCHITECTURES, PixelClassifier, empty_network, fused
 from batchcls.records import DevicePixels, EngineInfo, Logits, Pixels
 
 _PREFIX = "network."

@@ -98,7 +98,7 @@ def _check_usage(source: Path, out: Path | None, device: str, target: str | None
 
 
 def _build_folder(source: Path, out: Path, given: dict[str, Any], console: "Console") -> None:
-    from batchcls.recipe import labels_of
+    from batchcls.networks.recipe import labels_of
 
     with extra("build", "building a trained file"):
         from batchcls.build import build as build_engine

@@ -42,7 +42,7 @@ from batchcls.cli.terminal import echo
 @click.option("--overwrite", is_flag=True, help="Replace an earlier evaluation in --out; other files there stay.")
 def evaluate(predictions: Path, truth: Path, out: Path, overwrite: bool, labels: str | None, **options: Any) -> None:
     """Compare what `batchcls run` wrote with the truth: figures with intervals, calibration, a threshold, a report."""
-    from batchcls.recipe import labels_of  # after parsing: --help stays light
+    from batchcls.networks.recipe import labels_of  # after parsing: --help stays light
 
     with extra("report", "an evaluation"):
         from batchcls.evaluate import Asked, evaluate

@@ -72,12 +72,12 @@ def explain(
     given = {key: value for key, value in given.items() if value is not None}
     _check_model(model, checkpoint, [*(["recipe"] if recipe else []), *given])
     _check_images(slides, asked)
-    from batchcls.recipe import labels_of  # after parsing: --help stays light
+    from batchcls.networks.recipe import labels_of  # after parsing: --help stays light
 
     with extra("explain", "an explanation"):
         from batchcls.chosen import Asked
         from batchcls.explain import explain as explain_images
-        from batchcls.trained import trained_file, trained_file_of_engine
+        from batchcls.networks.trained import trained_file, trained_file_of_engine
 
     if "labels" in given:
         given["labels"] = labels_of(given["labels"])

@@ -33,7 +33,7 @@ from batchcls.cli.terminal import echo
 @click.option("--overwrite", is_flag=True, help="Replace an existing file, once the new one is whole.")
 def report(predictions: Path, out: Path, labels: str | None, **options: Any) -> None:
     """Show what `batchcls run` wrote to PREDICTIONS as one page, which needs no network and no other file."""
-    from batchcls.recipe import labels_of  # after parsing: --help stays light
+    from batchcls.networks.recipe import labels_of  # after parsing: --help stays light
 
     with extra("report", "a report"):
         from batchcls.report import report as make_report

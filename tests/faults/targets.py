@@ -27,22 +27,22 @@ from batchcls.evaluate import Asked, evaluate
 from batchcls.history import EPOCHS
 from batchcls.image_formats import RefusedError, decode, examine
 from batchcls.jpeg_markers import jpeg_header
-from batchcls.known_labels import settled_labels
-from batchcls.label_files import read_labels
 from batchcls.labelled import Labelled
 from batchcls.manifest import MANIFEST, Manifest
+from batchcls.networks.known_labels import settled_labels
+from batchcls.networks.label_files import read_labels
+from batchcls.networks.metadata import Recorded
+from batchcls.networks.recipe import Recipe
+from batchcls.networks.tensors import read_trained
 from batchcls.onnx_classifier import _image_input, _read
 from batchcls.predicted import Predicted
 from batchcls.prediction_rows import schema
 from batchcls.provenance import provenance, rewriting, throughput
-from batchcls.recipe import Recipe
-from batchcls.recorded import Recorded
 from batchcls.records import METADATA_KEY
 from batchcls.report import report
 from batchcls.sidecar import Sidecar
 from batchcls.sidecar import Target as Plan
 from batchcls.storage.resumable import Partial
-from batchcls.tensors import read_trained
 from benchmarks.workload import draw_field
 from tests.conftest import ALL4
 from tests.faults.mutations import Mutator, changed, mutated_bytes, mutated_json, mutated_words

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from batchcls.checkpoint import Network, load_network
 from batchcls.errors import CheckpointError, EngineError
-from batchcls.known_labels import settled_labels
 from batchcls.manifest import Manifest, sha256
-from batchcls.networks import ARCHITECTURES
-from batchcls.recipe import Recipe
-from batchcls.recorded import Recorded
+from batchcls.networks.architectures import ARCHITECTURES
+from batchcls.networks.checkpoint import Network, load_network
+from batchcls.networks.known_labels import settled_labels
+from batchcls.networks.metadata import Recorded
+from batchcls.networks.recipe import Recipe
+from batchcls.networks.variants import variant_warnings
 from batchcls.storage.file_names import original
-from batchcls.variants import variant_warnings
 
 
 @dataclass(frozen=True, slots=True)

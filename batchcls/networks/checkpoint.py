@@ -10,8 +10,8 @@ import torchvision
 from torch import Tensor, nn
 
 from batchcls.errors import CheckpointError
-from batchcls.networks import ARCHITECTURES, LAST_LAYERS, TRANSFORMING, empty_network
-from batchcls.tensors import read_tensors, read_trained
+from batchcls.networks.architectures import ARCHITECTURES, LAST_LAYERS, TRANSFORMING, empty_network
+from batchcls.networks.tensors import read_tensors, read_trained
 
 _SHOWN = 4
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from batchcls.errors import RecipeError
-from batchcls.label_files import read_labels
+from batchcls.networks.label_files import read_labels
 from batchcls.records import Preprocess
 from batchcls.storage.regular_file import read_text
 

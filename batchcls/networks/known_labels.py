@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from batchcls.errors import RecipeError
-from batchcls.harmless import Array, named_values
-from batchcls.label_files import KEYS, UnclearLabelsError, labels_from, labels_in_text, read_labels
+from batchcls.networks.label_files import KEYS, UnclearLabelsError, labels_from, labels_in_text, read_labels
+from batchcls.networks.stand_ins import Array, named_values
 
 BESIDE = (
     "class_to_idx.json",

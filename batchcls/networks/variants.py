@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, fx, nn
 
-from batchcls.harmless import named_values
+from batchcls.networks.stand_ins import named_values
 
 _SAYING = ("arch", "architecture", "model_name", "model", "backbone", "encoder", "encoder_name", "base_model", "net")
 """Keys, in lower case, under which a file says what network it is of."""
