@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 
-from batchcls.discover import Listing
 from batchcls.errors import LabelsError, SlidesError
-from batchcls.labelled import Labelled
+from batchcls.images.labels.labeled import Labelled
+from batchcls.images.sources.folder import Listing
 from batchcls.manifest import sha256
 from batchcls.matched import label_codes, matched
 from batchcls.predicted import Predicted

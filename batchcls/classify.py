@@ -12,9 +12,9 @@ from typing import TextIO, cast
 from rich.console import Console
 
 from batchcls import machine, memory
-from batchcls.discover import Listing
 from batchcls.errors import InterruptedRunError, SlidesError
 from batchcls.hints import faster, unchecked
+from batchcls.images.sources.folder import Listing
 from batchcls.interrupts import GRACE_S, Stop
 from batchcls.output import ParquetOutput, open_output
 from batchcls.prefetch import ticking

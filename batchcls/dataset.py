@@ -20,7 +20,7 @@ from batchcls import machine
 from batchcls.errors import LabelsError
 from batchcls.examples import Examples
 from batchcls.fingerprint import fingerprint
-from batchcls.labelled import Labelled
+from batchcls.images.labels.labeled import Labelled
 from batchcls.splits import PARTS, Shares, Way, check_parts, duplicates, parted
 from batchcls.storage.file_client import READ_TIMEOUT_S
 from batchcls.storage.file_names import file_below, printable

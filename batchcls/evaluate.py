@@ -16,11 +16,11 @@ import pyarrow.csv
 from batchcls import __version__
 from batchcls.advice import advice, notes, temperature_gains, temperature_to_give
 from batchcls.calibration import calibration, risk_coverage
-from batchcls.contact_sheet import contact_sheet, data_uri, jpeg, thumbnail
 from batchcls.errors import LabelsError
 from batchcls.evaluation_folder import check_out, evaluation_folder
 from batchcls.findings import for_page, markdown
-from batchcls.labelled import Labelled
+from batchcls.images.labels.labeled import Labelled
+from batchcls.images.thumbnails import contact_sheet, data_uri, jpeg, thumbnail
 from batchcls.matched import Match, label_codes, matched, shown, two_files
 from batchcls.page import page
 from batchcls.plots import calibration_plot, confusion_plot, risk_coverage_plot

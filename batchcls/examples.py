@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 from torchvision import transforms
 
 from batchcls.errors import TrainingError
-from batchcls.image_file import opened_image
+from batchcls.images.image_file import opened_image
 from batchcls.networks.transforms import Transform, input_transform
 from batchcls.records import Preprocess
 

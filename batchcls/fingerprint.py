@@ -2,7 +2,7 @@
 
 import hashlib
 
-from batchcls.image_file import image_pixels
+from batchcls.images.image_file import image_pixels
 
 
 def fingerprint(file: str) -> bytes:

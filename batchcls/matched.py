@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchcls.errors import LabelsError
-from batchcls.image_file import answered
+from batchcls.images.image_file import answered
 from batchcls.storage.file_names import file_below, original, printable
 
 _SHOWN = 3

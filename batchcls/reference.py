@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from batchcls.image_file import opened_image
+from batchcls.images.image_file import opened_image
 from batchcls.networks.transforms import input_transform
 from batchcls.records import Logits, NormalisedImages, Pixels, Preprocess
 

@@ -14,10 +14,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchcls.contact_sheet import ANSWER_TIMEOUT_S, data_uri, jpeg, thumbnail
 from batchcls.embedded_rows import embedded_rows
 from batchcls.errors import OutputError
-from batchcls.image_file import is_there
+from batchcls.images.image_file import is_there
+from batchcls.images.thumbnails import ANSWER_TIMEOUT_S, data_uri, jpeg, thumbnail
 from batchcls.page import page, write_page
 from batchcls.predicted import Predicted
 from batchcls.provenance import provenance, rewriting, throughput

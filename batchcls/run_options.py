@@ -6,8 +6,8 @@ from pathlib import Path
 
 from batchcls import machine, memory, tensorrt_api
 from batchcls.backends import BackendName
-from batchcls.decoders import DEFAULT, DecoderName
 from batchcls.errors import EngineError
+from batchcls.images.decoders import DEFAULT, DecoderName
 from batchcls.scoring import Share
 from batchcls.storage.file_client import READ_TIMEOUT_S
 

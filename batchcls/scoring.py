@@ -9,8 +9,8 @@ from time import perf_counter
 from typing import Protocol
 
 from batchcls.backends import BackendName, open_engine
-from batchcls.decoders import DecoderName, open_decoder
 from batchcls.errors import MemoryShortageError
+from batchcls.images.decoders import DecoderName, open_decoder
 from batchcls.manifest import ONNX, Manifest
 from batchcls.memory import available_bytes, resident_bytes, text_of
 from batchcls.postprocess import predictions

@@ -11,8 +11,8 @@ from rich.console import Console
 
 from batchcls.checks import Check
 from batchcls.contracts import Decoder, Engine
-from batchcls.discover import Listing
 from batchcls.errors import EngineError, SlidesError, VerificationError
+from batchcls.images.sources.folder import Listing
 from batchcls.manifest import Manifest, Verification
 from batchcls.memory import shortage
 from batchcls.postprocess import predictions

@@ -19,9 +19,9 @@ from rich.console import Console
 
 from batchcls.backends import open_engine
 from batchcls.classify import classify
-from batchcls.decoders import DecoderName, open_decoder
-from batchcls.decoders.reader import Encoded, ReadAhead, ReadOptions
-from batchcls.discover import Listing
+from batchcls.images.decoders import DecoderName, open_decoder
+from batchcls.images.decoders.read_ahead import Encoded, ReadAhead, ReadOptions
+from batchcls.images.sources.folder import Listing
 from batchcls.machine import cores
 from batchcls.manifest import Manifest
 from batchcls.output import ParquetOutput, open_output

@@ -10,10 +10,10 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchcls.class_folders import folder_labels
 from batchcls.cli import main
 from batchcls.errors import LabelsError
-from batchcls.labelled import Labelled
+from batchcls.images.labels.class_folders import folder_labels
+from batchcls.images.labels.labeled import Labelled
 
 CLASSES = ("Benign", "Early", "Pre", "Pro")
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from batchcls.image_formats import RefusedError, decode, examine
+from batchcls.images.formats.inspection import RefusedError, decode, examine
 
 PATIENCE_S = 60.0
 SIDE = 14_000

@@ -11,9 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 from batchcls.cli import main
-from batchcls.contact_sheet import thumbnail
-from batchcls.discover import Listing
-from batchcls.image_file import is_there
+from batchcls.images.image_file import is_there
+from batchcls.images.sources.folder import Listing
+from batchcls.images.thumbnails import thumbnail
 from batchcls.storage import deep_paths
 from tests.conftest import draw
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchcls.discover import Listing
+from batchcls.images.sources.folder import Listing
 
 ENDINGS = (".jpg", ".JPEG", ".Png", ".bmp", ".TIFF", ".webp", ".jp2", ".gif", ".heic")
 OTHERS = ("", ".txt", ".json", ".jpg.part", ".")
@@ -172,7 +172,7 @@ def test_a_folder_that_may_not_be_opened_is_told(tmp_path: Path) -> None:
     script = """if True:
         import os, sys
         from pathlib import Path
-        from batchcls.discover import Listing
+        from batchcls.images.sources.folder import Listing
         if os.geteuid() == 0:
             os.setuid(65534)
         listing = Listing([Path(sys.argv[1])])

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchcls.errors import CheckpointError, LabelsError
-from batchcls.image_formats import RefusedError, examine
-from batchcls.jpeg_markers import jpeg_header
-from batchcls.labelled import Labelled
+from batchcls.images.formats.inspection import RefusedError, examine
+from batchcls.images.formats.jpeg_markers import jpeg_header
+from batchcls.images.labels.labeled import Labelled
 from batchcls.networks.stand_ins import ElementType
 from batchcls.onnx_classifier import load_classifier
 from batchcls.predicted import Predicted

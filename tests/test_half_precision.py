@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from batchcls.backends import open_engine
 from batchcls.cli import main
-from batchcls.decoders import open_decoder
+from batchcls.images.decoders import open_decoder
 from batchcls.manifest import Manifest
 from batchcls.networks.checkpoint import load_network
 from batchcls.postprocess import predictions

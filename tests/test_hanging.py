@@ -16,7 +16,7 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
 
-from batchcls.decoders.reader import ReadAhead, ReadOptions
+from batchcls.images.decoders.read_ahead import ReadAhead, ReadOptions
 from batchcls.records import Slide
 from batchcls.storage.file_client import FileProcess
 from tests.commandline import PATIENCE_S, command, finished, partial

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from batchcls import image_extent
-from batchcls.decoders import open_decoder
-from batchcls.image_extent import LARGE_BYTES, image_end
-from batchcls.image_formats import Header, RefusedError, decode, examine
+from batchcls.images.decoders import open_decoder
+from batchcls.images.formats import extent
+from batchcls.images.formats.extent import LARGE_BYTES, image_end
+from batchcls.images.formats.inspection import Header, RefusedError, decode, examine
 from batchcls.records import Failure, Preprocess, Slide
 from benchmarks.workload import draw_field
 

@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from batchcls.contact_sheet import thumbnail
 from batchcls.dataset import Dataset, Parting
 from batchcls.examples import opened
-from batchcls.image_file import answered, image_pixels, open_checked
-from batchcls.image_formats import RefusedError
+from batchcls.images.formats.inspection import RefusedError
+from batchcls.images.image_file import answered, image_pixels, open_checked
+from batchcls.images.thumbnails import thumbnail
 from batchcls.storage.file_names import printable
 from batchcls.storage.regular_file import read_fully
 from tests.commandline import PATIENCE_S

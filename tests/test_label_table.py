@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchcls.errors import LabelsError
-from batchcls.label_table import read_label_table
-from batchcls.labelled import Labelled
+from batchcls.images.labels.labeled import Labelled
+from batchcls.images.labels.table import read_label_table
 
 UNICODE = (
     "utf-8",

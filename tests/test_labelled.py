@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchcls.errors import LabelsError
-from batchcls.labelled import Labelled
+from batchcls.images.labels.labeled import Labelled
 from tests.conftest import draw
 
 

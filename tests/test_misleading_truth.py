@@ -14,7 +14,7 @@ from rich.console import Console
 from sklearn.metrics import f1_score
 
 from batchcls.dataset import Dataset, Parting
-from batchcls.labelled import Labelled
+from batchcls.images.labels.labeled import Labelled
 from batchcls.scores import confusion, without_images
 from batchcls.splits import Shares
 from tests.commandline import invoked

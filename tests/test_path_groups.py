@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchcls.errors import LabelsError
-from batchcls.path_groups import path_groups
+from batchcls.images.labels.path_groups import path_groups
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.filterwarnings("ignore:Possible nested set:FutureWarning")]
 

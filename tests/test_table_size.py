@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from batchcls.cli import main
 from batchcls.errors import LabelsError
-from batchcls.label_table import read_label_table
+from batchcls.images.labels.table import read_label_table
 from batchcls.predicted import Predicted
 from batchcls.prediction_rows import schema
 from batchcls.records import METADATA_KEY

@@ -438,7 +438,7 @@ CLASSIFY = """if True:
     import os, signal, sys
     from contextlib import closing
     from pathlib import Path
-    from batchcls.discover import Listing
+    from batchcls.images.sources.folder import Listing
     from batchcls.output import open_output
     from batchcls.scoring import Share
     from batchcls.workers import Workers

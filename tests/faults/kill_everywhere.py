@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 import batchcls.backends.null
 import batchcls.classify
-import batchcls.decoders.pillow  # noqa: F401  # before the first fork, so that each run is quick
+import batchcls.images.decoders.pillow  # noqa: F401  # before the first fork, so that each run is quick
 from batchcls.cli import main
 
 EVENTS = frozenset(("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.link", "os.symlink"))

@@ -25,9 +25,9 @@ from batchcls.cli.info import described
 from batchcls.errors import BatchclsError
 from batchcls.evaluate import Asked, evaluate
 from batchcls.history import EPOCHS
-from batchcls.image_formats import RefusedError, decode, examine
-from batchcls.jpeg_markers import jpeg_header
-from batchcls.labelled import Labelled
+from batchcls.images.formats.inspection import RefusedError, decode, examine
+from batchcls.images.formats.jpeg_markers import jpeg_header
+from batchcls.images.labels.labeled import Labelled
 from batchcls.manifest import MANIFEST, Manifest
 from batchcls.networks.known_labels import settled_labels
 from batchcls.networks.label_files import read_labels

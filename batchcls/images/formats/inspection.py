@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image, ImageFile
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
-from batchcls import decode_work, image_costs
-from batchcls.jpeg_markers import JpegHeader, jpeg_header
+from batchcls.images.formats import decode_limits, memory_costs
+from batchcls.images.formats.jpeg_markers import JpegHeader, jpeg_header
 from batchcls.records import FailureKind, Pixels
 
 _LARGEST_PIXEL_BYTES = 8
@@ -103,7 +103,7 @@ def examine(name: str, data: bytes, max_pixels: int) -> Header:
         RefusedError: If it is no image that Pillow decodes to 8 bits a channel without rounding off more.
     """
     format_ = format_of(name, data)
-    if reason := decode_work.before_opening(format_, data):
+    if reason := decode_limits.before_opening(format_, data):
         raise RefusedError("corrupt", reason)
     jpeg = jpeg_header(data) if format_ == "JPEG" else None
     size = (jpeg.width, jpeg.height) if jpeg and jpeg.ordinary and jpeg.plain else _size_of_others(format_, data)
@@ -199,10 +199,10 @@ def _size_of_others(format_: str, data: bytes) -> tuple[int, int] | None:
 
 def _usual_cost(format_: str, width: int, height: int, jpeg: JpegHeader | None) -> int:
     if format_ == "WEBP":
-        return image_costs.of_webp(width, height)
+        return memory_costs.of_webp(width, height)
     if jpeg:
-        return image_costs.of_jpeg(width, height, jpeg.components, jpeg.coefficients)
-    return image_costs.of_rgb(width, height)
+        return memory_costs.of_jpeg(width, height, jpeg.components, jpeg.coefficients)
+    return memory_costs.of_rgb(width, height)
 
 
 def _by_pillow(format_: str, data: bytes, jpeg: JpegHeader | None) -> tuple[tuple[int, int], str, int]:
@@ -225,11 +225,11 @@ def _cost(image: ImageFile.ImageFile, data: bytes, jpeg: JpegHeader | None) -> i
     if jpeg:
         channels = len(image.getbands())
         unknown = float(channels)  # its frame is not where it should be
-        return image_costs.of_jpeg(*image.size, channels, jpeg.coefficients if jpeg.components else unknown)
+        return memory_costs.of_jpeg(*image.size, channels, jpeg.coefficients if jpeg.components else unknown)
     if image.format == "JPEG2000":
         size = _j2k_size(data)
-        return image_costs.of_jpeg2000(image, len(size.depths), size.tile_pixels)
-    return image_costs.of_others(image)
+        return memory_costs.of_jpeg2000(image, len(size.depths), size.tile_pixels)
+    return memory_costs.of_others(image)
 
 
 def _unsupported(image: ImageFile.ImageFile, data: bytes) -> str:
@@ -255,7 +255,7 @@ def _unsupported(image: ImageFile.ImageFile, data: bytes) -> str:
         return _TOO_DEEP
     if image.mode not in _MODES:
         return f"{image.format} of mode {image.mode} is not decoded; convert it to 8-bit RGB"
-    return decode_work.of_opened(image, data)
+    return decode_limits.of_opened(image, data)
 
 
 def _is_whole_slide(tags: ImageFileDirectory_v2) -> bool:

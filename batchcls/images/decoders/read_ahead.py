@@ -10,8 +10,8 @@ from time import monotonic
 from typing import Any
 
 from batchcls.errors import DecoderError
-from batchcls.image_extent import image_end
-from batchcls.image_formats import Header, RefusedError, examine, format_of, largest_bytes
+from batchcls.images.formats.extent import image_end
+from batchcls.images.formats.inspection import Header, RefusedError, examine, format_of, largest_bytes
 from batchcls.memory import needed_to_read
 from batchcls.records import NO_ANSWER, Failure, Postponed, Slide
 from batchcls.storage.file_client import READ_TIMEOUT_S, FileLane, FileProcess, OpenFile

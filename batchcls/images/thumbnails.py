@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from batchcls.image_file import opened_image
+from batchcls.images.image_file import opened_image
 
 ANSWER_TIMEOUT_S = 10.0
 """After which a page does without a picture."""

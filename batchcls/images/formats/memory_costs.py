@@ -4,7 +4,7 @@ from PIL import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 _RGB = 3
-"""Bytes a pixel of what `batchcls.image_formats.decode` returns."""
+"""Bytes a pixel of what `batchcls.images.formats.inspection.decode` returns."""
 _WIDE = 4
 """Bytes a pixel of Pillow's images of two channels and more; of one channel it stores a byte."""
 _ONE_CHANNEL = ("1", "L", "P")

@@ -6,10 +6,10 @@ from itertools import repeat
 
 import numpy as np
 
-from batchcls import image_formats
-from batchcls.decoders.batching import CPU_GROUP_PIXELS, BatchingDecoder
-from batchcls.decoders.reader import Encoded, ReadOptions
-from batchcls.decoders.resample import Resample, cost_bytes, exactly
+from batchcls.images.decoders.batching import CPU_GROUP_PIXELS, BatchingDecoder
+from batchcls.images.decoders.read_ahead import Encoded, ReadOptions
+from batchcls.images.decoders.resample import Resample, cost_bytes, exactly
+from batchcls.images.formats import inspection
 from batchcls.memory import Memory
 from batchcls.records import Pixels, Preprocess
 
@@ -17,7 +17,7 @@ from batchcls.records import Pixels, Preprocess
 def open(
     preprocess: Preprocess, *, batch_size: int, threads: int, read: ReadOptions, decode_bytes: int, device: str
 ) -> BatchingDecoder:
-    """The decoder of `batchcls.decoders.open_decoder`."""
+    """The decoder of `batchcls.images.decoders.open_decoder`."""
     group = PillowGroup(preprocess, threads=threads)
     return BatchingDecoder(group, preprocess.size_px, batch_size=batch_size, read=read, decode_bytes=decode_bytes)
 
@@ -61,4 +61,4 @@ def total_cost_bytes(item: Encoded, preprocess: Preprocess) -> int:
 
 def decoded(item: Encoded, preprocess: Preprocess, resample: Resample) -> Pixels:
     """A file's pixels, as Pillow decodes them, in the engine's size."""
-    return resample(image_formats.decode(item.data, item.header), preprocess)
+    return resample(inspection.decode(item.data, item.header), preprocess)

@@ -12,7 +12,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from batchcls.errors import LabelsError
-from batchcls.json_lines import read_json_lines
+from batchcls.images.labels.json_lines import read_json_lines
 from batchcls.storage.regular_file import open_regular
 from batchcls.storage.table_size import check_memory, check_unfolded
 

@@ -10,11 +10,11 @@ import numpy.typing as npt
 from nvidia.dali import Pipeline, fn, types
 
 from batchcls import machine
-from batchcls.decoders.batching import CPU_GROUP_PIXELS, BatchingDecoder
-from batchcls.decoders.pillow import PillowGroup, total_cost_bytes
-from batchcls.decoders.reader import Encoded, ReadOptions
-from batchcls.decoders.resample import exactly
 from batchcls.errors import DecoderError
+from batchcls.images.decoders.batching import CPU_GROUP_PIXELS, BatchingDecoder
+from batchcls.images.decoders.pillow import PillowGroup, total_cost_bytes
+from batchcls.images.decoders.read_ahead import Encoded, ReadOptions
+from batchcls.images.decoders.resample import exactly
 from batchcls.memory import Memory
 from batchcls.records import DevicePixels, Pixels, Preprocess
 
@@ -41,7 +41,7 @@ _FILTERS = {
 def open(
     preprocess: Preprocess, *, batch_size: int, threads: int, read: ReadOptions, decode_bytes: int, device: str
 ) -> BatchingDecoder:
-    """The decoder of `batchcls.decoders.open_decoder`."""
+    """The decoder of `batchcls.images.decoders.open_decoder`."""
     # Where two pixels are equally near, DALI takes the other one.
     if device == "cpu" or preprocess.interpolation == "nearest":
         group: DaliGroup | GraphGroup = DaliGroup(preprocess, threads=threads)

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from PIL import Image
 
-from batchcls.image_formats import Header, RefusedError, decode, examine, largest_bytes
+from batchcls.images.formats.inspection import Header, RefusedError, decode, examine, largest_bytes
 from batchcls.records import NO_ANSWER, Pixels
 from batchcls.storage import deep_paths
 from batchcls.storage.file_client import READ_TIMEOUT_S

@@ -4,8 +4,8 @@ from importlib import import_module
 from typing import Literal, cast
 
 from batchcls.contracts import Decoder
-from batchcls.decoders.reader import ReadOptions
 from batchcls.errors import DecoderError
+from batchcls.images.decoders.read_ahead import ReadOptions
 from batchcls.memory import READ_PART, available_bytes
 from batchcls.records import Preprocess
 from batchcls.storage.file_client import READ_TIMEOUT_S
@@ -41,7 +41,7 @@ def open_decoder(
         DecoderError: If what it needs is not installed.
     """
     try:
-        module = import_module(f"batchcls.decoders.{name}")
+        module = import_module(f"batchcls.images.decoders.{name}")
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("batchcls"):
             raise  # a bug

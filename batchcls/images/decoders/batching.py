@@ -9,8 +9,8 @@ from typing import Protocol
 
 import numpy as np
 
-from batchcls.decoders.reader import Encoded, ReadAhead, ReadOptions
 from batchcls.errors import BatchclsError
+from batchcls.images.decoders.read_ahead import Encoded, ReadAhead, ReadOptions
 from batchcls.memory import Memory, Pool, can_be_taken, needed_to_decode, speaks_of_memory
 from batchcls.prefetch import ahead, overlapped
 from batchcls.records import Batch, DevicePixels, Failure, Pixels, Postponed, Slide

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from batchcls.decode_work import MOST_CHUNKS, Pread, first_directory
+from batchcls.images.formats.decode_limits import MOST_CHUNKS, Pread, first_directory
 
 LARGE_BYTES = 8 << 20
 """Smaller files are read whole: that takes less than looking."""

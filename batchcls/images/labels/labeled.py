@@ -8,12 +8,12 @@ from typing import Self
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchcls.class_folders import folder_labels
-from batchcls.discover import Listing
 from batchcls.errors import LabelsError
-from batchcls.folder_names import PARTS_CALLED
-from batchcls.label_table import COLUMNS, read_label_table
-from batchcls.path_groups import path_groups
+from batchcls.images.labels.class_folders import folder_labels
+from batchcls.images.labels.folder_names import PARTS_CALLED
+from batchcls.images.labels.path_groups import path_groups
+from batchcls.images.labels.table import COLUMNS, read_label_table
+from batchcls.images.sources.folder import Listing
 from batchcls.storage.file_names import printable
 
 _SHOWN = 3

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from batchcls.errors import LabelsError
-from batchcls.folder_names import (
+from batchcls.images.labels.folder_names import (
     PARTS_CALLED,
     is_litter,
     is_one_of_many,
