@@ -14,9 +14,9 @@ from batchcls.errors import LabelsError, SlidesError
 from batchcls.images.labels.labeled import Labelled
 from batchcls.images.sources.folder import Listing
 from batchcls.manifest import sha256
-from batchcls.matched import label_codes, matched
-from batchcls.predicted import Predicted
-from batchcls.provenance import rewriting
+from batchcls.predictions.matching import label_codes, matched
+from batchcls.predictions.provenance import rewriting
+from batchcls.predictions.reader import Predicted
 from batchcls.records import Slide
 from batchcls.storage.file_names import original, printable
 

@@ -16,14 +16,14 @@ from batchcls.errors import InterruptedRunError, SlidesError
 from batchcls.hints import faster, unchecked
 from batchcls.images.sources.folder import Listing
 from batchcls.interrupts import GRACE_S, Stop
-from batchcls.output import ParquetOutput, open_output
+from batchcls.predictions.existing import Standing
+from batchcls.predictions.writer import ParquetOutput, open_output
 from batchcls.prefetch import ticking
 from batchcls.progress import RunProgress
 from batchcls.records import Postponed, Scored, is_transient
 from batchcls.run_metadata import identity, metadata
 from batchcls.run_options import RunOptions, shares_of
 from batchcls.scoring import DeviceScorer, Scorer, Share
-from batchcls.standing import Standing
 from batchcls.tally import RecentReads, Tally
 from batchcls.workers import Workers
 

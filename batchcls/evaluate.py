@@ -21,11 +21,11 @@ from batchcls.evaluation_folder import check_out, evaluation_folder
 from batchcls.findings import for_page, markdown
 from batchcls.images.labels.labeled import Labelled
 from batchcls.images.thumbnails import contact_sheet, data_uri, jpeg, thumbnail
-from batchcls.matched import Match, label_codes, matched, shown, two_files
 from batchcls.page import page
 from batchcls.plots import calibration_plot, confusion_plot, risk_coverage_plot
-from batchcls.predicted import Predicted
-from batchcls.provenance import rewriting
+from batchcls.predictions.matching import Match, label_codes, matched, shown, two_files
+from batchcls.predictions.provenance import rewriting
+from batchcls.predictions.reader import Predicted
 from batchcls.scores import RESAMPLES, blocks, confusion, estimates, without_images
 from batchcls.storage.file_names import file_below, printable
 from batchcls.storage.spreadsheet_cells import text_cell

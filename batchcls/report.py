@@ -19,8 +19,8 @@ from batchcls.errors import OutputError
 from batchcls.images.image_file import is_there
 from batchcls.images.thumbnails import ANSWER_TIMEOUT_S, data_uri, jpeg, thumbnail
 from batchcls.page import page, write_page
-from batchcls.predicted import Predicted
-from batchcls.provenance import provenance, rewriting, throughput
+from batchcls.predictions.provenance import provenance, rewriting, throughput
+from batchcls.predictions.reader import Predicted
 from batchcls.storage.atomic import check_replaceable_file
 from batchcls.storage.file_names import original, printable
 

@@ -24,8 +24,8 @@ from batchcls.images.decoders.read_ahead import Encoded, ReadAhead, ReadOptions
 from batchcls.images.sources.folder import Listing
 from batchcls.machine import cores
 from batchcls.manifest import Manifest
-from batchcls.output import ParquetOutput, open_output
 from batchcls.postprocess import predictions
+from batchcls.predictions.writer import ParquetOutput, open_output
 from batchcls.prefetch import overlapped
 from batchcls.records import DevicePixels, Pixels, Scored, Slide
 from batchcls.run_options import RunOptions, backend_for

@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchcls.output import ParquetOutput, open_output
 from batchcls.postprocess import predictions
+from batchcls.predictions.existing import Standing
+from batchcls.predictions.writer import ParquetOutput, open_output
 from batchcls.records import Failure, Scored, Slide
-from batchcls.standing import Standing
 from tests.conftest import ROOT
 from tests.test_output import IDENTITY, LABELS, slides, write
 

@@ -17,8 +17,8 @@ from batchcls.images.formats.jpeg_markers import jpeg_header
 from batchcls.images.labels.labeled import Labelled
 from batchcls.networks.stand_ins import ElementType
 from batchcls.onnx_classifier import load_classifier
-from batchcls.predicted import Predicted
-from batchcls.provenance import NOT_RECORDED, throughput
+from batchcls.predictions.provenance import NOT_RECORDED, throughput
+from batchcls.predictions.reader import Predicted
 from tests.commandline import PATIENCE_S
 from tests.conftest import ROOT
 from tests.faults.targets import _networks

@@ -23,8 +23,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchcls.errors import OutputError
-from batchcls.output import ParquetOutput, open_output
 from batchcls.postprocess import predictions
+from batchcls.predictions.writer import ParquetOutput, open_output
 from batchcls.records import Failure, Scored, Slide
 
 LABELS = ("a", "b", "c")

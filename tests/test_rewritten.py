@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 from batchcls.cli import main
 from batchcls.errors import LabelsError
-from batchcls.predicted import Predicted
+from batchcls.predictions.reader import Predicted
+from batchcls.predictions.rewritten import label_order
 from batchcls.records import METADATA_KEY
-from batchcls.rewritten import label_order
 from tests.test_evaluate import LABELS, Row, labelled, many, metrics_of, predictions, refused
 
 Rewrite = Callable[[Path, Path], object]

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from batchcls.cli import main
 from batchcls.errors import LabelsError
 from batchcls.images.labels.table import read_label_table
-from batchcls.predicted import Predicted
-from batchcls.prediction_rows import schema
+from batchcls.predictions.reader import Predicted
+from batchcls.predictions.rows import schema
 from batchcls.records import METADATA_KEY
 from batchcls.storage.table_size import check_unfolded
 from tests.conftest import ROOT, draw

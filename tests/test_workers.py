@@ -439,7 +439,7 @@ CLASSIFY = """if True:
     from contextlib import closing
     from pathlib import Path
     from batchcls.images.sources.folder import Listing
-    from batchcls.output import open_output
+    from batchcls.predictions.writer import open_output
     from batchcls.scoring import Share
     from batchcls.workers import Workers
 

@@ -35,9 +35,9 @@ from batchcls.networks.metadata import Recorded
 from batchcls.networks.recipe import Recipe
 from batchcls.networks.tensors import read_trained
 from batchcls.onnx_classifier import _image_input, _read
-from batchcls.predicted import Predicted
-from batchcls.prediction_rows import schema
-from batchcls.provenance import provenance, rewriting, throughput
+from batchcls.predictions.provenance import provenance, rewriting, throughput
+from batchcls.predictions.reader import Predicted
+from batchcls.predictions.rows import schema
 from batchcls.records import METADATA_KEY
 from batchcls.report import report
 from batchcls.sidecar import Sidecar

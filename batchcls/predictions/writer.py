@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from batchcls.done_slides import DoneSlides, in_order
-from batchcls.prediction_rows import PredictionRows, part_schema, schema
+from batchcls.predictions.done_slides import DoneSlides, in_order
+from batchcls.predictions.existing import Standing, worth_again
+from batchcls.predictions.rows import PredictionRows, part_schema, schema
 from batchcls.records import METADATA_KEY, Scored, Slide
-from batchcls.standing import Standing, worth_again
 from batchcls.storage.file_names import original
 from batchcls.storage.partial_folder import clear_left_over
 from batchcls.storage.resumable import Partial

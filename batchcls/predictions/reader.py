@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batchcls.errors import LabelsError
+from batchcls.predictions.rewritten import fixed_lists, label_order
 from batchcls.records import METADATA_KEY
-from batchcls.rewritten import fixed_lists, label_order
 from batchcls.storage.regular_file import check_regular
 from batchcls.storage.table_size import check_unfolded
 
@@ -47,7 +47,7 @@ class Predicted:
 
     path: Path
     table: pa.Table
-    """The columns of `batchcls.prediction_rows.schema` that figures are made of; root and label as dictionaries."""
+    """The columns of `batchcls.predictions.rows.schema` that figures are made of; root and label as dictionaries."""
     labels: tuple[str, ...]
     """The engine's, in the order of its probabilities."""
     metadata: dict[str, Any]
