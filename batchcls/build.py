@@ -14,12 +14,12 @@ from rich.console import Console
 from torch import nn
 
 from batchcls import machine
+from batchcls.engine.manifest import ONNX, Manifest, Verification, sha256
 from batchcls.engine_folder import check_replaceable, whole_folder
 from batchcls.errors import CheckpointError, RecipeError, SlidesError, VerificationError, temporary_files
 from batchcls.export import export, export_network
 from batchcls.images.decoders import DEFAULT, open_decoder
 from batchcls.images.sources.folder import Listing
-from batchcls.manifest import ONNX, Manifest, Verification, sha256
 from batchcls.networks.known_labels import settled_labels
 from batchcls.networks.recipe import Recipe
 from batchcls.networks.trained import trained_file

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 
+from batchcls.engine.manifest import sha256
 from batchcls.errors import LabelsError, SlidesError
 from batchcls.images.labels.labeled import Labelled
 from batchcls.images.sources.folder import Listing
-from batchcls.manifest import sha256
 from batchcls.predictions.matching import label_codes, matched
 from batchcls.predictions.provenance import rewriting
 from batchcls.predictions.reader import Predicted

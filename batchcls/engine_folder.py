@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from batchcls.engine.manifest import MANIFEST, ONNX
+from batchcls.engine.sidecar import PLANS, is_of_a_plan
 from batchcls.errors import EngineError
-from batchcls.manifest import MANIFEST, ONNX
-from batchcls.sidecar import PLANS, is_of_a_plan
 from batchcls.storage.atomic import folder_handle, kind_of, writing
 from batchcls.storage.own_folder import OwnFolder
 from batchcls.storage.scratch import scratch_folder

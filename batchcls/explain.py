@@ -16,13 +16,13 @@ from rich.console import Console
 
 from batchcls import machine
 from batchcls.chosen import Asked, Chosen, listed_images, predicted_images
+from batchcls.engine.postprocess import predictions
 from batchcls.errors import OutputError, RecipeError
 from batchcls.grad_cam import SIDE_PX, GradCam, HeatMap, overlay, side_by_side, stands_out
 from batchcls.images.decoders import DEFAULT, open_decoder
 from batchcls.images.thumbnails import contact_sheet, jpeg, thumbnail
 from batchcls.memory import shortage
 from batchcls.networks.trained import TrainedFile
-from batchcls.postprocess import predictions
 from batchcls.records import Batch, Failure, Pixels, Preprocess, Slide
 from batchcls.storage.atomic import kind_of, writing
 from batchcls.storage.file_names import printable

@@ -10,15 +10,15 @@ from pathlib import Path
 from rich.console import Console
 
 from batchcls import machine
-from batchcls.backends import open_engine
+from batchcls.engine.backends import open_engine
+from batchcls.engine.backends.tensorrt_api import here, module_for
+from batchcls.engine.manifest import MANIFEST, ONNX, Manifest, checked_onnx
+from batchcls.engine.sidecar import PLANS, Sidecar, Target
 from batchcls.errors import EngineError, OutputError
-from batchcls.manifest import MANIFEST, ONNX, Manifest, checked_onnx
 from batchcls.plan import PlanOptions, build_plan, targets_without_gpu
-from batchcls.sidecar import PLANS, Sidecar, Target
 from batchcls.storage.atomic import kind_of
 from batchcls.storage.own_folder import OwnFolder
 from batchcls.storage.scratch import scratch_folder
-from batchcls.tensorrt_api import here, module_for
 from batchcls.verify import check, no_reference
 
 
@@ -38,7 +38,7 @@ def fit_gpu(folder: Path, device: str, options: PlanOptions, console: Console) -
     gpu = machine.gpu(device)
     module = module_for(gpu.sm)
     try:
-        from batchcls import cuda  # cuda-python is installed where there are GPUs only
+        from batchcls.engine.backends import cuda  # cuda-python is installed where there are GPUs only
     except ImportError as error:
         raise EngineError(f"{error.name} is not installed; run: pip install 'cuda-bindings>=13'") from error
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from batchcls.manifest import Manifest
+from batchcls.engine.manifest import Manifest
 from batchcls.records import EngineInfo
 
 

@@ -10,10 +10,10 @@ import numpy as np
 import onnx
 import openvino as ov
 
+from batchcls.engine.probes import probe_pixels
 from batchcls.errors import CheckpointError
 from batchcls.memory import capacity_bytes
 from batchcls.onnx_session import ANSWER_TIMEOUT_S, as_fed, runner
-from batchcls.probes import probe_pixels
 
 _IMAGES = 3
 _MEMORY_SHARE = 0.75

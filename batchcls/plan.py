@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from batchcls.engine.backends.tensorrt_api import api, errors_of, log, rtx_capabilities
+from batchcls.engine.sidecar import Sidecar, Target
 from batchcls.errors import EngineError
-from batchcls.sidecar import Sidecar, Target
 from batchcls.storage.atomic import write_whole
-from batchcls.tensorrt_api import api, errors_of, log, rtx_capabilities
 
 if TYPE_CHECKING:
     import tensorrt

@@ -6,8 +6,8 @@ from itertools import islice
 
 import numpy as np
 
-from batchcls.postprocess import predictions
-from batchcls.probes import CANDIDATES, COUNT, WHOLE, Mixture, candidate_pixels, probe_pixels
+from batchcls.engine.postprocess import predictions
+from batchcls.engine.probes import CANDIDATES, COUNT, WHOLE, Mixture, candidate_pixels, probe_pixels
 from batchcls.records import Logits, Pixels
 
 _CONFIDENCE = 0.65

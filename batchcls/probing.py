@@ -10,14 +10,14 @@ import onnx
 from rich.console import Console
 
 from batchcls import machine
-from batchcls.backends import open_engine
-from batchcls.checks import Platform
-from batchcls.contracts import Engine
+from batchcls.engine.backends import open_engine
+from batchcls.engine.base import Engine
+from batchcls.engine.manifest import ONNX, Manifest
+from batchcls.engine.postprocess import predictions
+from batchcls.engine.probe_check import Platform
+from batchcls.engine.probes import Mixture, probe_pixels
 from batchcls.errors import VerificationError
-from batchcls.manifest import ONNX, Manifest
-from batchcls.postprocess import predictions
 from batchcls.probe_selection import undecided_mixtures
-from batchcls.probes import Mixture, probe_pixels
 from batchcls.quantise import exact_logits
 from batchcls.records import Logits, Pixels
 from batchcls.verify import check, check_export, compared

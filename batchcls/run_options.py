@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from batchcls import machine, memory, tensorrt_api
-from batchcls.backends import BackendName
+from batchcls import machine, memory
+from batchcls.engine.backends import BackendName, tensorrt_api
 from batchcls.errors import EngineError
 from batchcls.images.decoders import DEFAULT, DecoderName
 from batchcls.scoring import Share

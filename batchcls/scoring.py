@@ -8,12 +8,12 @@ from pathlib import Path
 from time import perf_counter
 from typing import Protocol
 
-from batchcls.backends import BackendName, open_engine
+from batchcls.engine.backends import BackendName, open_engine
+from batchcls.engine.manifest import ONNX, Manifest
+from batchcls.engine.postprocess import predictions
 from batchcls.errors import MemoryShortageError
 from batchcls.images.decoders import DecoderName, open_decoder
-from batchcls.manifest import ONNX, Manifest
 from batchcls.memory import available_bytes, resident_bytes, text_of
-from batchcls.postprocess import predictions
 from batchcls.prefetch import overlapped
 from batchcls.records import Batch, EngineInfo, Failure, Predictions, Scored, Slide
 from batchcls.storage.file_client import READ_TIMEOUT_S

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.console import Console
 
-from batchcls.checks import Check
-from batchcls.contracts import Decoder, Engine
+from batchcls.engine.base import Decoder, Engine
+from batchcls.engine.manifest import Manifest, Verification
+from batchcls.engine.postprocess import predictions
+from batchcls.engine.probe_check import Check
+from batchcls.engine.probes import COUNT, probe_pixels
 from batchcls.errors import EngineError, SlidesError, VerificationError
 from batchcls.images.sources.folder import Listing
-from batchcls.manifest import Manifest, Verification
 from batchcls.memory import shortage
-from batchcls.postprocess import predictions
-from batchcls.probes import COUNT, probe_pixels
 from batchcls.progress import RunProgress
 from batchcls.records import EngineInfo, Predictions
 from batchcls.storage.file_names import printable

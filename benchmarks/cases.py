@@ -17,14 +17,14 @@ import numpy as np
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from batchcls.backends import open_engine
 from batchcls.classify import classify
+from batchcls.engine.backends import open_engine
+from batchcls.engine.manifest import Manifest
+from batchcls.engine.postprocess import predictions
 from batchcls.images.decoders import DecoderName, open_decoder
 from batchcls.images.decoders.read_ahead import Encoded, ReadAhead, ReadOptions
 from batchcls.images.sources.folder import Listing
 from batchcls.machine import cores
-from batchcls.manifest import Manifest
-from batchcls.postprocess import predictions
 from batchcls.predictions.writer import ParquetOutput, open_output
 from batchcls.prefetch import overlapped
 from batchcls.records import DevicePixels, Pixels, Scored, Slide
@@ -117,7 +117,7 @@ def resident(pixels: Pixels, device: str) -> Iterator[Pixels | DevicePixels]:
     if device == "cpu":
         yield pixels
         return
-    from batchcls import cuda
+    from batchcls.engine.backends import cuda
 
     cuda.use(int(device.removeprefix("cuda:")))
     with ExitStack() as stack:

@@ -20,8 +20,8 @@ from torch import nn
 from torchvision.models import get_model, googlenet
 
 from batchcls.build import build
+from batchcls.engine.manifest import MANIFEST, ONNX, Manifest
 from batchcls.export import export_network
-from batchcls.manifest import MANIFEST, ONNX, Manifest
 from batchcls.records import Preprocess
 from benchmarks import peers
 from benchmarks.peers.environment import python_for

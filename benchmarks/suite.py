@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from batchcls.classify import classify
-from batchcls.manifest import Manifest
+from batchcls.engine.manifest import Manifest
 from batchcls.run_options import RunOptions
 from benchmarks import networks, peers, slow_disk
 from benchmarks.cases import CASES

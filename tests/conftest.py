@@ -74,7 +74,7 @@ def quiet() -> Console:
 @pytest.fixture(scope="session")
 def gpu_engine(tmp_path_factory: pytest.TempPathFactory, quiet: Console) -> Path:
     """The committed engine with a plan for the first GPU, made just now."""
-    from batchcls import tensorrt_api
+    from batchcls.engine.backends import tensorrt_api
     from batchcls.errors import EngineError
     from batchcls.fit import fit_gpu
     from batchcls.plan import PlanOptions

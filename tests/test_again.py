@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchcls.postprocess import predictions
+from batchcls.engine.postprocess import predictions
 from batchcls.predictions.existing import Standing
 from batchcls.predictions.writer import ParquetOutput, open_output
 from batchcls.records import Failure, Scored, Slide

@@ -19,14 +19,14 @@ from rich.console import Console
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from batchcls.backends import open_engine
 from batchcls.build import build
 from batchcls.cli import main
-from batchcls.manifest import Manifest, sha256
+from batchcls.engine.backends import open_engine
+from batchcls.engine.manifest import Manifest, sha256
+from batchcls.engine.postprocess import predictions
 from batchcls.networks.architectures import SmallCnn
 from batchcls.networks.metadata import Recorded
 from batchcls.networks.tensors import read_trained
-from batchcls.postprocess import predictions
 from tests.conftest import ROOT, draw
 
 LABELS = "Benign,Early,Pre,Pro"

@@ -13,7 +13,7 @@ from PIL import Image
 from rich.console import Console
 
 from batchcls.build import build
-from batchcls.manifest import Manifest
+from batchcls.engine.manifest import Manifest
 from batchcls.networks.architectures import SmallCnn
 from batchcls.networks.transforms import input_transform
 from batchcls.records import Preprocess

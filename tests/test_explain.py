@@ -21,8 +21,8 @@ from torch import nn
 
 from batchcls.build import build
 from batchcls.cli import main
+from batchcls.engine.manifest import Manifest, sha256
 from batchcls.grad_cam import GradCam, overlay, stands_out
-from batchcls.manifest import Manifest, sha256
 from batchcls.networks.architectures import ARCHITECTURES, CAM_LAYERS, SmallCnn, empty_network
 from batchcls.networks.checkpoint import load_network
 from batchcls.records import Preprocess

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from batchcls.backends import open_engine
 from batchcls.cli import main
+from batchcls.engine.backends import open_engine
+from batchcls.engine.manifest import Manifest
+from batchcls.engine.postprocess import predictions
 from batchcls.images.decoders import open_decoder
-from batchcls.manifest import Manifest
 from batchcls.networks.checkpoint import load_network
-from batchcls.postprocess import predictions
 from batchcls.records import Slide
 from batchcls.reference import Reference, torch_answer
 from tests.conftest import DATA

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from batchcls.cli import main
-from batchcls.manifest import Manifest
+from batchcls.engine.manifest import Manifest
 from batchcls.networks.architectures import trainable_network
 from batchcls.networks.trained import trained_file
 

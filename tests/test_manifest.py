@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchcls.backends import open_engine
+from batchcls.engine.backends import open_engine
+from batchcls.engine.manifest import Manifest
 from batchcls.errors import EngineError
-from batchcls.manifest import Manifest
 from tests.conftest import ALL4
 
 GOOD = json.loads((ALL4 / "engine.json").read_text())

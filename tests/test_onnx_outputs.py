@@ -14,12 +14,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 
-from batchcls.backends import open_engine
 from batchcls.build import build
+from batchcls.engine.backends import open_engine
+from batchcls.engine.manifest import Manifest
+from batchcls.engine.postprocess import predictions
 from batchcls.errors import CheckpointError, RecipeError
 from batchcls.machine import has_bfloat16
-from batchcls.manifest import Manifest
-from batchcls.postprocess import predictions
 from batchcls.verify import check
 
 HEIGHT, WIDTH = 12, 9

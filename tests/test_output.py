@@ -22,8 +22,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batchcls.engine.postprocess import predictions
 from batchcls.errors import OutputError
-from batchcls.postprocess import predictions
 from batchcls.predictions.writer import ParquetOutput, open_output
 from batchcls.records import Failure, Scored, Slide
 

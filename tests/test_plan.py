@@ -27,10 +27,10 @@ from rich.console import Console
 
 from batchcls.build import build
 from batchcls.cli import main
+from batchcls.engine.manifest import Manifest, sha256
+from batchcls.engine.sidecar import Sidecar, Target
 from batchcls.fit import fit_targets
-from batchcls.manifest import Manifest, sha256
 from batchcls.plan import PlanOptions, build_plan, targets_without_gpu
-from batchcls.sidecar import Sidecar, Target
 from tests.commandline import PATIENCE_S
 from tests.conftest import ALL4
 

@@ -3,7 +3,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from batchcls.postprocess import predictions
+from batchcls.engine.postprocess import predictions
 from batchcls.records import Logits
 
 SHAPES = st.tuples(st.integers(0, 6), st.integers(1, 6))

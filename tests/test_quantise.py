@@ -25,18 +25,18 @@ from PIL import Image
 from rich.console import Console
 from torch import nn
 
-from batchcls.backends import open_engine
 from batchcls.cli import main
+from batchcls.engine.backends import open_engine
+from batchcls.engine.manifest import Manifest, sha256
+from batchcls.engine.postprocess import predictions
+from batchcls.engine.probes import probe_pixels
+from batchcls.engine.sidecar import Sidecar
 from batchcls.errors import EngineError
 from batchcls.fit import fit_gpu, fit_targets
-from batchcls.manifest import Manifest, sha256
 from batchcls.onnx_classifier import load_classifier
 from batchcls.plan import PlanOptions
-from batchcls.postprocess import predictions
-from batchcls.probes import probe_pixels
 from batchcls.quantise import quantised
 from batchcls.records import Logits, Pixels
-from batchcls.sidecar import Sidecar
 from batchcls.signed import signed_activations
 from batchcls.verify import check
 from tests.commandline import PATIENCE_S, invoked

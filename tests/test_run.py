@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from batchcls.manifest import Manifest
+from batchcls.engine.manifest import Manifest
 from tests.commandline import finished, invoked
 from tests.conftest import draw
 

@@ -15,10 +15,10 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchcls.checks import Check
 from batchcls.cli import main
+from batchcls.engine.probe_check import Check
+from batchcls.engine.sidecar import Sidecar, Target, fitting_plan, sidecars
 from batchcls.errors import EngineError
-from batchcls.sidecar import Sidecar, Target, fitting_plan, sidecars
 from tests.conftest import draw
 
 HERE = Target("tensorrt", "11.4.0.106", "sm86", "NVIDIA GeForce RTX 3060", "580.95", "13.0")

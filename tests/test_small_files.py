@@ -9,11 +9,11 @@ import pytest
 from click.testing import CliRunner
 
 from batchcls.cli import main
+from batchcls.engine.manifest import MANIFEST, Manifest
+from batchcls.engine.sidecar import Sidecar
 from batchcls.errors import BatchclsError
-from batchcls.manifest import MANIFEST, Manifest
 from batchcls.networks.label_files import read_labels
 from batchcls.networks.recipe import Recipe
-from batchcls.sidecar import Sidecar
 from batchcls.storage.regular_file import read_json, read_text
 from tests.conftest import draw
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from rich.console import Console
 
-from batchcls.backends import open_engine
 from batchcls.build import build
+from batchcls.engine.backends import open_engine
+from batchcls.engine.manifest import Manifest
+from batchcls.engine.probes import probe_pixels
 from batchcls.errors import RecipeError
-from batchcls.manifest import Manifest
 from batchcls.networks.architectures import SmallCnn
-from batchcls.probes import probe_pixels
 from tests.commandline import invoked
 from tests.conftest import draw
 

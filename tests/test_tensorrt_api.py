@@ -19,11 +19,11 @@ import pytest
 from rich.console import Console
 
 from batchcls import machine
-from batchcls.backends import open_engine
+from batchcls.engine.backends import open_engine
+from batchcls.engine.backends.tensorrt_api import errors_of, log
 from batchcls.errors import EngineError
 from batchcls.fit import fit_targets
 from batchcls.plan import PlanOptions
-from batchcls.tensorrt_api import errors_of, log
 from tests.commandline import PATIENCE_S
 from tests.conftest import ROOT, draw
 
@@ -302,7 +302,7 @@ def test_a_call_that_cuda_does_not_know_would_be_seen(right: str, wrong: str) ->
 @needs_no_gpu
 def test_without_a_gpu_cuda_says_why_it_cannot_work() -> None:
     pytest.importorskip("cuda.bindings")
-    from batchcls import cuda
+    from batchcls.engine.backends import cuda
 
     with pytest.raises(EngineError, match=r"^CUDA failed: .* \(cudaError\w+\); run: batchcls info$"):
         cuda.use(0)

@@ -20,8 +20,8 @@ from lightning.fabric.utilities.data import AttributeDict
 from torch import Tensor, nn
 
 from batchcls.cli import main
+from batchcls.engine.manifest import Manifest
 from batchcls.errors import CheckpointError
-from batchcls.manifest import Manifest
 from batchcls.networks.architectures import trainable_network
 from batchcls.networks.checkpoint import load_network
 from batchcls.networks.trained import trained_file, trained_file_of_engine

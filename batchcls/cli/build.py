@@ -14,9 +14,9 @@ from batchcls.errors import EngineError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from batchcls.manifest import Manifest
+    from batchcls.engine.manifest import Manifest
+    from batchcls.engine.sidecar import Sidecar
     from batchcls.plan import PlanOptions
-    from batchcls.sidecar import Sidecar
 
 
 @click.command()
@@ -125,7 +125,8 @@ def _fit(
     folder: Path, device: str, target: str | None, options: "PlanOptions", console: "Console", *, asked: bool
 ) -> None:
     """Make plans: for ``target``, or for ``device``, or for what is here if that was not asked for."""
-    from batchcls import machine, tensorrt_api
+    from batchcls import machine
+    from batchcls.engine.backends import tensorrt_api
     from batchcls.fit import fit_gpu, fit_targets
 
     if target is not None:

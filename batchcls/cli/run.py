@@ -107,7 +107,7 @@ def run(slides: tuple[Path, ...], out: Path, engine: Path | None, strict: bool, 
 
 def only_engine() -> Path:
     """The engine folder below ./engines, if there is just one."""
-    from batchcls.manifest import engines_below
+    from batchcls.engine.manifest import engines_below
 
     found = engines_below(Path("engines"))
     if len(found) != 1:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from batchcls.engine.manifest import Manifest, sha256
 from batchcls.errors import CheckpointError, EngineError
-from batchcls.manifest import Manifest, sha256
 from batchcls.networks.architectures import ARCHITECTURES
 from batchcls.networks.checkpoint import Network, load_network
 from batchcls.networks.known_labels import settled_labels

@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 from batchcls import machine
-from batchcls.contracts import Decoder
+from batchcls.engine.base import Decoder
 from batchcls.images.decoders import open_decoder
 from batchcls.records import Batch, DevicePixels, Failure, Pixels, Preprocess, Slide
 from benchmarks.workload import draw_field

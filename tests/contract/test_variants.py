@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from batchcls.contracts import Decoder
+from batchcls.engine.base import Decoder
 from batchcls.fingerprint import fingerprint
 from batchcls.images.decoders import open_decoder
 from batchcls.images.decoders.batching import BatchingDecoder

@@ -15,8 +15,8 @@ import click
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-import batchcls.backends.null
 import batchcls.classify
+import batchcls.engine.backends.null
 import batchcls.images.decoders.pillow  # noqa: F401  # before the first fork, so that each run is quick
 from batchcls.cli import main
 

@@ -22,13 +22,15 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from batchcls.cli.info import described
+from batchcls.engine.manifest import MANIFEST, Manifest
+from batchcls.engine.sidecar import Sidecar
+from batchcls.engine.sidecar import Target as Plan
 from batchcls.errors import BatchclsError
 from batchcls.evaluate import Asked, evaluate
 from batchcls.history import EPOCHS
 from batchcls.images.formats.inspection import RefusedError, decode, examine
 from batchcls.images.formats.jpeg_markers import jpeg_header
 from batchcls.images.labels.labeled import Labelled
-from batchcls.manifest import MANIFEST, Manifest
 from batchcls.networks.known_labels import settled_labels
 from batchcls.networks.label_files import read_labels
 from batchcls.networks.metadata import Recorded
@@ -40,8 +42,6 @@ from batchcls.predictions.reader import Predicted
 from batchcls.predictions.rows import schema
 from batchcls.records import METADATA_KEY
 from batchcls.report import report
-from batchcls.sidecar import Sidecar
-from batchcls.sidecar import Target as Plan
 from batchcls.storage.resumable import Partial
 from benchmarks.workload import draw_field
 from tests.conftest import ALL4

@@ -23,8 +23,9 @@ from tests.gpu.conftest import Measured
 pytest.importorskip("nvidia.dali", reason="DALI is not installed")
 pytest.importorskip("torch", reason="PyTorch is not installed")
 
-from batchcls import machine, tensorrt_api
+from batchcls import machine
 from batchcls.classify import classify
+from batchcls.engine.backends import tensorrt_api
 from batchcls.run_options import RunOptions
 from batchcls.tally import Tally
 

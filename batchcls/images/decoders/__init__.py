@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import Literal, cast
 
-from batchcls.contracts import Decoder
+from batchcls.engine.base import Decoder
 from batchcls.errors import DecoderError
 from batchcls.images.decoders.read_ahead import ReadOptions
 from batchcls.memory import READ_PART, available_bytes

@@ -77,7 +77,7 @@ class _Group:
 
 
 class BatchingDecoder:
-    """A `batchcls.contracts.Decoder` around whatever decodes a group."""
+    """A `batchcls.engine.base.Decoder` around whatever decodes a group."""
 
     def __init__(
         self,

@@ -9,8 +9,8 @@ from importlib.util import find_spec
 from typing import Any
 
 from batchcls import machine
+from batchcls.engine.sidecar import Target
 from batchcls.errors import EngineError
-from batchcls.sidecar import Target
 
 MODULES = ("tensorrt", "tensorrt_rtx")
 """In order of preference. `tensorrt`, 10.12 or later, knows every GPU and tunes its plans on it; `tensorrt_rtx`

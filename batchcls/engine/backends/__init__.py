@@ -4,9 +4,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Literal, cast
 
-from batchcls.contracts import Engine
+from batchcls.engine.base import Engine
+from batchcls.engine.manifest import Manifest, checked_onnx
 from batchcls.errors import EngineError
-from batchcls.manifest import Manifest, checked_onnx
 
 BackendName = Literal["openvino", "tensorrt", "torch", "null"]
 
@@ -28,7 +28,7 @@ def open_engine(
     manifest = Manifest.read(folder)
     onnx = checked_onnx(folder, manifest)
     try:
-        module = import_module(f"batchcls.backends.{backend}")
+        module = import_module(f"batchcls.engine.backends.{backend}")
     except ImportError as error:
         package = "'cuda-bindings>=13'" if backend == "tensorrt" else "'batchcls[build]'"
         raise EngineError(

@@ -11,8 +11,8 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
+from batchcls.engine.manifest import Manifest
 from batchcls.errors import EngineError
-from batchcls.manifest import Manifest
 from batchcls.networks.architectures import ARCHITECTURES, PixelClassifier, empty_network, fused
 from batchcls.records import DevicePixels, EngineInfo, Logits, Pixels
 
@@ -24,7 +24,7 @@ _DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 
 
 def open(manifest: Manifest, onnx: Path, *, device: str, threads: int, precision: str | None = None) -> "TorchEngine":
-    """The engine of `batchcls.backends.open_engine`: float32 on a CPU, half precision on a GPU.
+    """The engine of `batchcls.engine.backends.open_engine`: float32 on a CPU, half precision on a GPU.
 
     Args:
         precision: ``f32``, ``bf16`` or ``f16`` instead.

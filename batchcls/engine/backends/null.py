@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
-from batchcls.manifest import Manifest
+from batchcls.engine.manifest import Manifest
 from batchcls.records import DevicePixels, EngineInfo, Logits, Pixels
 
 
 def open(manifest: Manifest, onnx: Path, *, device: str, threads: int, precision: str | None = None) -> "NullEngine":
-    """The engine of `batchcls.backends.open_engine`; it never reads the network."""
+    """The engine of `batchcls.engine.backends.open_engine`; it never reads the network."""
     return NullEngine(manifest.info(backend="null", device=device, precision="none"))
 
 

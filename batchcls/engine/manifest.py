@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from batchcls.checks import Check, Platform
+from batchcls.engine.probe_check import Check, Platform
+from batchcls.engine.probes import CANDIDATES, WHOLE, Mixture
 from batchcls.errors import EngineError, RecipeError
 from batchcls.networks.recipe import Recipe
-from batchcls.probes import CANDIDATES, WHOLE, Mixture
 from batchcls.records import EngineInfo, Preprocess
 from batchcls.storage.atomic import write_whole
 from batchcls.storage.regular_file import read_json
@@ -67,7 +67,7 @@ class Manifest:
     """Where in the trained file the weights stand, if it holds several."""
     versions: Mapping[str, str] = field(default_factory=dict)
     probes: tuple[Mixture, ...] = ()
-    """Mixtures of `batchcls.probes`; empty in folders of older versions, whose probes are drawn as they are."""
+    """Mixtures of `batchcls.engine.probes`; empty in folders of older versions, whose probes are drawn as they are."""
     reference: tuple[tuple[float, ...], ...] = ()
     """Float32 logits of the training framework, by probe; empty in folders from before there were probes."""
     answers: tuple[tuple[float, ...], ...] = ()
@@ -165,7 +165,7 @@ def _logits(values: Mapping[str, Any], name: str, classes: int) -> tuple[tuple[f
 
 
 def _probes(values: Any, reference: tuple[tuple[float, ...], ...]) -> tuple[Mixture, ...]:
-    """Mixtures whose numbers are those of images that `batchcls.probes` draws.
+    """Mixtures whose numbers are those of images that `batchcls.engine.probes` draws.
 
     Raises:
         ValueError: If they are others, or are not as many as there are answers.

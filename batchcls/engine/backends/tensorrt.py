@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from batchcls import cuda, machine
+from batchcls import machine
+from batchcls.engine.backends import cuda
+from batchcls.engine.backends.tensorrt_api import api, errors_of, here, installed, log, module_for
+from batchcls.engine.manifest import Manifest
+from batchcls.engine.sidecar import Sidecar, fitting_plan
 from batchcls.errors import DeviceMemoryError, EngineError
-from batchcls.manifest import Manifest
 from batchcls.records import DevicePixels, EngineInfo, Logits, Pixels
-from batchcls.sidecar import Sidecar, fitting_plan
-from batchcls.tensorrt_api import api, errors_of, here, installed, log, module_for
 
 if TYPE_CHECKING:
     import tensorrt
@@ -29,7 +30,7 @@ _GRAPH_MAY_TAKE = 1.05
 def open(
     manifest: Manifest, onnx: Path, *, device: str, threads: int, precision: str | None = None
 ) -> "TensorRtEngine":
-    """The engine of `batchcls.backends.open_engine`, from the plan in its folder that fits this GPU."""
+    """The engine of `batchcls.engine.backends.open_engine`, from the plan in its folder that fits this GPU."""
     if device == "cpu":
         raise EngineError("backend 'tensorrt' runs on a GPU, not on the CPU; run: batchcls run --device cuda")
     gpu = machine.gpu(device)
