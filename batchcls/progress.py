@@ -7,8 +7,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from batchcls.inference.stats import Tally
 from batchcls.storage.file_names import printable
-from batchcls.tally import Tally
 
 _LINE_SECONDS = 5.0
 _LATE_SECONDS = 5.0

@@ -16,11 +16,11 @@ from batchcls.engine.probe_check import Check
 from batchcls.engine.probes import COUNT, probe_pixels
 from batchcls.errors import EngineError, SlidesError, VerificationError
 from batchcls.images.sources.folder import Listing
+from batchcls.inference.stats import Tally
 from batchcls.memory import shortage
 from batchcls.progress import RunProgress
 from batchcls.records import EngineInfo, Predictions
 from batchcls.storage.file_names import printable
-from batchcls.tally import Tally
 
 if TYPE_CHECKING:
     from batchcls.reference import Reference  # PyTorch is not needed to check a plan

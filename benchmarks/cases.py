@@ -17,18 +17,18 @@ import numpy as np
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from batchcls.classify import classify
 from batchcls.engine.backends import open_engine
 from batchcls.engine.manifest import Manifest
 from batchcls.engine.postprocess import predictions
 from batchcls.images.decoders import DecoderName, open_decoder
 from batchcls.images.decoders.read_ahead import Encoded, ReadAhead, ReadOptions
 from batchcls.images.sources.folder import Listing
+from batchcls.inference.options import RunOptions, backend_for
+from batchcls.inference.run import classify
 from batchcls.machine import cores
 from batchcls.predictions.writer import ParquetOutput, open_output
 from batchcls.prefetch import overlapped
 from batchcls.records import DevicePixels, Pixels, Scored, Slide
-from batchcls.run_options import RunOptions, backend_for
 from batchcls.storage.file_client import FileProcess
 from benchmarks.sample import Sample, Task
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from batchcls.classify import classify
 from batchcls.cli.run import library_noise_hidden, summary
-from batchcls.run_options import RunOptions
+from batchcls.inference.options import RunOptions
+from batchcls.inference.run import classify
 from benchmarks.workload import FIELDS
 
 _IMAGES = 256

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from batchcls.classify import classify
 from batchcls.engine.manifest import Manifest
-from batchcls.run_options import RunOptions
+from batchcls.inference.options import RunOptions
+from batchcls.inference.run import classify
 from benchmarks import networks, peers, slow_disk
 from benchmarks.cases import CASES
 from benchmarks.peers import PEERS, Peer

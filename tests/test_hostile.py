@@ -18,8 +18,8 @@ RUN = """if True:
     import json, sys
     from pathlib import Path
     from rich.console import Console
-    from batchcls.classify import classify
-    from batchcls.run_options import RunOptions
+    from batchcls.inference.run import classify
+    from batchcls.inference.options import RunOptions
 
     slides, engine, out, decoder = sys.argv[1:]
     tally = classify([Path(slides)], Path(engine), Path(out), RunOptions(decoder=decoder), Console(quiet=True))

@@ -25,9 +25,9 @@ from rich.console import Console
 
 from batchcls.build import build
 from batchcls.errors import EngineError
+from batchcls.inference.local import DeviceScorer, Scorer, Share
+from batchcls.inference.processes import Workers
 from batchcls.records import Scored, Slide
-from batchcls.scoring import DeviceScorer, Scorer, Share
-from batchcls.workers import Workers
 from tests.commandline import PATIENCE_S, finished, partial
 from tests.conftest import ROOT, draw
 
@@ -337,8 +337,8 @@ SCRIPT = """if True:
     from pathlib import Path
     from threading import Event
     from batchcls.records import Slide
-    from batchcls.scoring import Share
-    from batchcls.workers import Workers
+    from batchcls.inference.local import Share
+    from batchcls.inference.processes import Workers
 
     folder, engine, moment = sys.argv[1:]
     share = Share(Path(engine), "null", "cpu", "pillow", batch_size=8, threads=1, max_pixels=10**7, memory_bytes=2**32)
@@ -440,8 +440,8 @@ CLASSIFY = """if True:
     from pathlib import Path
     from batchcls.images.sources.folder import Listing
     from batchcls.predictions.writer import open_output
-    from batchcls.scoring import Share
-    from batchcls.workers import Workers
+    from batchcls.inference.local import Share
+    from batchcls.inference.processes import Workers
 
     folder, engine, out, until = sys.argv[1:]
     share = Share(Path(engine), "null", "cpu", "pillow", batch_size=8, threads=1, max_pixels=10**7, memory_bytes=2**32)

@@ -20,7 +20,7 @@ from batchcls.errors import EngineError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from batchcls.tally import Tally
+    from batchcls.inference.stats import Tally
 
 
 @click.command()
@@ -90,8 +90,8 @@ def run(slides: tuple[Path, ...], out: Path, engine: Path | None, strict: bool, 
     from batchcls.memory import use_sparingly  # after parsing: --help stays light
 
     use_sparingly()
-    from batchcls.classify import classify
-    from batchcls.run_options import RunOptions
+    from batchcls.inference.options import RunOptions
+    from batchcls.inference.run import classify
 
     engine = engine or only_engine()
     with library_noise_hidden() as console:

@@ -24,10 +24,10 @@ pytest.importorskip("nvidia.dali", reason="DALI is not installed")
 pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from batchcls import machine
-from batchcls.classify import classify
 from batchcls.engine.backends import tensorrt_api
-from batchcls.run_options import RunOptions
-from batchcls.tally import Tally
+from batchcls.inference.options import RunOptions
+from batchcls.inference.run import classify
+from batchcls.inference.stats import Tally
 
 pytestmark = pytest.mark.gpu
 DEVICE = "cuda:0"

@@ -13,19 +13,19 @@ from rich.console import Console
 
 from batchcls import machine, memory
 from batchcls.errors import InterruptedRunError, SlidesError
-from batchcls.hints import faster, unchecked
 from batchcls.images.sources.folder import Listing
+from batchcls.inference.hints import faster, unchecked
+from batchcls.inference.local import DeviceScorer, Scorer, Share
+from batchcls.inference.metadata import identity, metadata
+from batchcls.inference.options import RunOptions, shares_of
+from batchcls.inference.processes import Workers
+from batchcls.inference.stats import RecentReads, Tally
 from batchcls.interrupts import GRACE_S, Stop
 from batchcls.predictions.existing import Standing
 from batchcls.predictions.writer import ParquetOutput, open_output
 from batchcls.prefetch import ticking
 from batchcls.progress import RunProgress
 from batchcls.records import Postponed, Scored, is_transient
-from batchcls.run_metadata import identity, metadata
-from batchcls.run_options import RunOptions, shares_of
-from batchcls.scoring import DeviceScorer, Scorer, Share
-from batchcls.tally import RecentReads, Tally
-from batchcls.workers import Workers
 
 _TICK_S = 0.25
 """How long a signal, the clock and the progress wait for rows."""

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from batchcls import machine
+from batchcls.inference.stats import Tally
 from batchcls.records import EngineInfo
 from batchcls.storage.file_names import printable
-from batchcls.tally import Tally
 
 
 def identity(roots: Sequence[str], info: EngineInfo, decoder: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from batchcls import machine, memory
 from batchcls.engine.backends import BackendName, tensorrt_api
 from batchcls.errors import EngineError
 from batchcls.images.decoders import DEFAULT, DecoderName
-from batchcls.scoring import Share
+from batchcls.inference.local import Share
 from batchcls.storage.file_client import READ_TIMEOUT_S
 
 _WORDS = {"fp32": "f32", "bf16": "bf16"}

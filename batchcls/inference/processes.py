@@ -14,10 +14,10 @@ from typing import Any
 
 from batchcls import machine
 from batchcls.errors import BatchclsError, EngineError
+from batchcls.inference.local import DeviceScorer, Share
 from batchcls.memory import resident_bytes, use_sparingly
 from batchcls.prefetch import ticking
 from batchcls.records import EngineInfo, Postponed, Scored, Slide
-from batchcls.scoring import DeviceScorer, Share
 
 _SLIDES_AT_A_TIME = 64
 """Few enough that all devices end at about the same time."""
@@ -38,7 +38,7 @@ class _Worker:
 
 
 class Workers:
-    """A `batchcls.scoring.Scorer` on several devices.
+    """A `batchcls.inference.local.Scorer` on several devices.
 
     Raises:
         EngineError: If a device cannot be used, or they would compute in different ways.
