@@ -19,9 +19,9 @@ from rich.console import Console
 from torch import nn
 from torchvision.models import get_model, googlenet
 
-from batchcls.build import build
+from batchcls.building.build import build
+from batchcls.building.export import export_network
 from batchcls.engine.manifest import MANIFEST, ONNX, Manifest
-from batchcls.export import export_network
 from batchcls.records import Preprocess
 from benchmarks import peers
 from benchmarks.peers.environment import python_for

@@ -74,10 +74,10 @@ def quiet() -> Console:
 @pytest.fixture(scope="session")
 def gpu_engine(tmp_path_factory: pytest.TempPathFactory, quiet: Console) -> Path:
     """The committed engine with a plan for the first GPU, made just now."""
+    from batchcls.building.plans import fit_gpu
+    from batchcls.building.tensorrt_plan import PlanOptions
     from batchcls.engine.backends import tensorrt_api
     from batchcls.errors import EngineError
-    from batchcls.fit import fit_gpu
-    from batchcls.plan import PlanOptions
 
     try:
         tensorrt_api.module_for(machine.gpu("cuda:0").sm)
@@ -115,7 +115,7 @@ def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_engine(tiny_onnx: Path, tmp_path_factory: pytest.TempPathFactory, quiet: Console) -> Path:
     """An engine folder with the labels a, b and c, built from `tiny_onnx`."""
-    from batchcls.build import build  # not on machines that only run engines
+    from batchcls.building.build import build  # not on machines that only run engines
 
     folder = tmp_path_factory.mktemp("engines") / "tiny"
     build(tiny_onnx, folder, recipe=None, values={"labels": ("a", "b", "c")}, images=None, console=quiet)

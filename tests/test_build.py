@@ -19,7 +19,7 @@ from rich.console import Console
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from batchcls.build import build
+from batchcls.building.build import build
 from batchcls.cli import main
 from batchcls.engine.backends import open_engine
 from batchcls.engine.manifest import Manifest, sha256

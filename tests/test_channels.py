@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from rich.console import Console
 
-from batchcls.build import build
+from batchcls.building.build import build
 from batchcls.engine.manifest import Manifest
 from batchcls.networks.architectures import SmallCnn
 from batchcls.networks.transforms import input_transform

@@ -19,7 +19,7 @@ from rich.console import Console
 from safetensors.torch import save_file
 from torch import nn
 
-from batchcls.build import build
+from batchcls.building.build import build
 from batchcls.cli import main
 from batchcls.engine.manifest import Manifest, sha256
 from batchcls.grad_cam import GradCam, overlay, stands_out

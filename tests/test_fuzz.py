@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from batchcls.building.onnx.classifier import load_classifier
 from batchcls.errors import CheckpointError, LabelsError
 from batchcls.images.formats.inspection import RefusedError, examine
 from batchcls.images.formats.jpeg_markers import jpeg_header
 from batchcls.images.labels.labeled import Labelled
 from batchcls.networks.stand_ins import ElementType
-from batchcls.onnx_classifier import load_classifier
 from batchcls.predictions.provenance import NOT_RECORDED, throughput
 from batchcls.predictions.reader import Predicted
 from tests.commandline import PATIENCE_S

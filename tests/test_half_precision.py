@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from batchcls.building.reference import Reference, torch_answer
 from batchcls.cli import main
 from batchcls.engine.backends import open_engine
 from batchcls.engine.manifest import Manifest
@@ -14,7 +15,6 @@ from batchcls.engine.postprocess import predictions
 from batchcls.images.decoders import open_decoder
 from batchcls.networks.checkpoint import load_network
 from batchcls.records import Slide
-from batchcls.reference import Reference, torch_answer
 from tests.conftest import DATA
 
 CHECKPOINT = DATA.parent / "models" / "googlenet_all4.pth"

@@ -9,10 +9,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from batchcls.building.onnx.classifier import load_classifier
+from batchcls.building.onnx.session import runner
+from batchcls.building.onnx.trial import try_out
 from batchcls.errors import CheckpointError
-from batchcls.onnx_classifier import load_classifier
-from batchcls.onnx_session import runner
-from batchcls.onnx_trial import try_out
 
 pytestmark = pytest.mark.timeout(300)
 FLOAT = TensorProto.FLOAT

@@ -16,12 +16,12 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from rich.console import Console
 
-from batchcls.build import build
+from batchcls.building.build import build
+from batchcls.building.onnx.classifier import load_classifier
 from batchcls.engine.backends import open_engine
 from batchcls.engine.manifest import Manifest
 from batchcls.engine.postprocess import predictions
 from batchcls.errors import BatchclsError, CheckpointError, RecipeError
-from batchcls.onnx_classifier import load_classifier
 
 HEIGHT, WIDTH = 10, 7
 MEAN, STD = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)

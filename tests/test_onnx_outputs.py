@@ -14,13 +14,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 
-from batchcls.build import build
+from batchcls.building.build import build
+from batchcls.building.verification import check
 from batchcls.engine.backends import open_engine
 from batchcls.engine.manifest import Manifest
 from batchcls.engine.postprocess import predictions
 from batchcls.errors import CheckpointError, RecipeError
 from batchcls.machine import has_bfloat16
-from batchcls.verify import check
 
 HEIGHT, WIDTH = 12, 9
 MEAN, STD = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)

@@ -25,12 +25,12 @@ from click.testing import CliRunner, Result
 from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 
-from batchcls.build import build
+from batchcls.building.build import build
+from batchcls.building.plans import fit_targets
+from batchcls.building.tensorrt_plan import PlanOptions, build_plan, targets_without_gpu
 from batchcls.cli import main
 from batchcls.engine.manifest import Manifest, sha256
 from batchcls.engine.sidecar import Sidecar, Target
-from batchcls.fit import fit_targets
-from batchcls.plan import PlanOptions, build_plan, targets_without_gpu
 from tests.commandline import PATIENCE_S
 from tests.conftest import ALL4
 

@@ -15,15 +15,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchcls.building.probe_selection import undecided_mixtures
+from batchcls.building.verification import check
 from batchcls.engine.backends import open_engine
 from batchcls.engine.manifest import Manifest
 from batchcls.engine.postprocess import predictions
 from batchcls.engine.probe_check import Check
 from batchcls.engine.probes import CANDIDATES, COUNT, WHOLE, candidate_pixels, probe_pixels
 from batchcls.errors import EngineError, VerificationError
-from batchcls.probe_selection import undecided_mixtures
 from batchcls.records import EngineInfo, Logits, Pixels
-from batchcls.verify import check
 from tests.commandline import invoked
 from tests.conftest import ALL4, draw
 

@@ -25,6 +25,12 @@ from PIL import Image
 from rich.console import Console
 from torch import nn
 
+from batchcls.building.onnx.classifier import load_classifier
+from batchcls.building.onnx.signed import signed_activations
+from batchcls.building.plans import fit_gpu, fit_targets
+from batchcls.building.quantization import quantised
+from batchcls.building.tensorrt_plan import PlanOptions
+from batchcls.building.verification import check
 from batchcls.cli import main
 from batchcls.engine.backends import open_engine
 from batchcls.engine.manifest import Manifest, sha256
@@ -32,13 +38,7 @@ from batchcls.engine.postprocess import predictions
 from batchcls.engine.probes import probe_pixels
 from batchcls.engine.sidecar import Sidecar
 from batchcls.errors import EngineError
-from batchcls.fit import fit_gpu, fit_targets
-from batchcls.onnx_classifier import load_classifier
-from batchcls.plan import PlanOptions
-from batchcls.quantise import quantised
 from batchcls.records import Logits, Pixels
-from batchcls.signed import signed_activations
-from batchcls.verify import check
 from tests.commandline import PATIENCE_S, invoked
 from tests.conftest import ROOT, draw
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from batchcls.build import build
+from batchcls.building.build import build
 from batchcls.engine.backends import open_engine
 from batchcls.engine.manifest import Manifest
 from batchcls.engine.probes import probe_pixels

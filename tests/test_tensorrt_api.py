@@ -19,11 +19,11 @@ import pytest
 from rich.console import Console
 
 from batchcls import machine
+from batchcls.building.plans import fit_targets
+from batchcls.building.tensorrt_plan import PlanOptions
 from batchcls.engine.backends import open_engine
 from batchcls.engine.backends.tensorrt_api import errors_of, log
 from batchcls.errors import EngineError
-from batchcls.fit import fit_targets
-from batchcls.plan import PlanOptions
 from tests.commandline import PATIENCE_S
 from tests.conftest import ROOT, draw
 

@@ -23,7 +23,7 @@ from onnx import helper, numpy_helper
 from PIL import Image
 from rich.console import Console
 
-from batchcls.build import build
+from batchcls.building.build import build
 from batchcls.errors import EngineError
 from batchcls.inference.local import DeviceScorer, Scorer, Share
 from batchcls.inference.processes import Workers

@@ -14,9 +14,9 @@ from batchcls.errors import EngineError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from batchcls.building.tensorrt_plan import PlanOptions
     from batchcls.engine.manifest import Manifest
     from batchcls.engine.sidecar import Sidecar
-    from batchcls.plan import PlanOptions
 
 
 @click.command()
@@ -69,8 +69,8 @@ def build(
     SOURCE is a PyTorch or safetensors state_dict, or an ONNX classifier: nothing in it is ever run as code. Or it is
     an engine folder, which is given a TensorRT plan; that needs no PyTorch.
     """
+    from batchcls.building.tensorrt_plan import PlanOptions, targets_without_gpu
     from batchcls.cli.console import console as new_console  # after parsing: --help stays light
-    from batchcls.plan import PlanOptions, targets_without_gpu
 
     console = new_console()
     options = PlanOptions(batch_size, optimization_level, workspace and workspace << 20)
@@ -101,7 +101,7 @@ def _build_folder(source: Path, out: Path, given: dict[str, Any], console: "Cons
     from batchcls.networks.recipe import labels_of
 
     with extra("build", "building a trained file"):
-        from batchcls.build import build as build_engine
+        from batchcls.building.build import build as build_engine
 
     if "labels" in given:
         given["labels"] = labels_of(given["labels"])
@@ -126,8 +126,8 @@ def _fit(
 ) -> None:
     """Make plans: for ``target``, or for ``device``, or for what is here if that was not asked for."""
     from batchcls import machine
+    from batchcls.building.plans import fit_gpu, fit_targets
     from batchcls.engine.backends import tensorrt_api
-    from batchcls.fit import fit_gpu, fit_targets
 
     if target is not None:
         made = fit_targets(folder, _names(target), options, console)

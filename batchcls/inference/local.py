@@ -8,6 +8,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Protocol
 
+from batchcls.building.verification import check
 from batchcls.engine.backends import BackendName, open_engine
 from batchcls.engine.manifest import ONNX, Manifest
 from batchcls.engine.postprocess import predictions
@@ -17,7 +18,6 @@ from batchcls.memory import available_bytes, resident_bytes, text_of
 from batchcls.prefetch import overlapped
 from batchcls.records import Batch, EngineInfo, Failure, Predictions, Scored, Slide
 from batchcls.storage.file_client import READ_TIMEOUT_S
-from batchcls.verify import check
 
 _LEAST_BYTES = 64 << 20
 """Less is not enough to decode a few small images at a time."""

@@ -21,6 +21,7 @@ import safetensors.torch
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from batchcls.building.onnx.classifier import _image_input, _read
 from batchcls.cli.info import described
 from batchcls.engine.manifest import MANIFEST, Manifest
 from batchcls.engine.sidecar import Sidecar
@@ -36,7 +37,6 @@ from batchcls.networks.label_files import read_labels
 from batchcls.networks.metadata import Recorded
 from batchcls.networks.recipe import Recipe
 from batchcls.networks.tensors import read_trained
-from batchcls.onnx_classifier import _image_input, _read
 from batchcls.predictions.provenance import provenance, rewriting, throughput
 from batchcls.predictions.reader import Predicted
 from batchcls.predictions.rows import schema

@@ -12,13 +12,13 @@ import onnx.compose
 from google.protobuf.message import DecodeError
 from onnx import TensorProto, helper, numpy_helper
 
+from batchcls.building.onnx.answers import Answers, typical_images
+from batchcls.building.onnx.graphs import check_external_data, check_loops
+from batchcls.building.onnx.normalization import input_warning
+from batchcls.building.onnx.outputs import Judgement
+from batchcls.building.onnx.session import Outputs
+from batchcls.building.onnx.trial import try_out
 from batchcls.errors import CheckpointError
-from batchcls.onnx_answers import Answers, typical_images
-from batchcls.onnx_graphs import check_external_data, check_loops
-from batchcls.onnx_input import input_warning
-from batchcls.onnx_outputs import Judgement
-from batchcls.onnx_session import Outputs
-from batchcls.onnx_trial import try_out
 from batchcls.records import LARGEST_SIDE_PX, Logits, NormalisedImages, Preprocess
 from batchcls.storage.regular_file import check_regular
 

@@ -7,9 +7,9 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from batchcls.building.onnx.outputs import softmax
+from batchcls.building.onnx.session import normalised
 from batchcls.engine.probes import probe_pixels
-from batchcls.onnx_outputs import softmax
-from batchcls.onnx_session import normalised
 from batchcls.records import Logits, NormalisedImages, Preprocess
 
 _HARDLY = 0.02

@@ -23,7 +23,7 @@ from batchcls.records import EngineInfo, Predictions
 from batchcls.storage.file_names import printable
 
 if TYPE_CHECKING:
-    from batchcls.reference import Reference  # PyTorch is not needed to check a plan
+    from batchcls.building.reference import Reference  # PyTorch is not needed to check a plan
 
 
 @dataclass(frozen=True, slots=True)

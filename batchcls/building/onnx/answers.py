@@ -9,10 +9,17 @@ import numpy as np
 import onnx
 import openvino as ov
 
+from batchcls.building.onnx.outputs import (
+    Judgement,
+    UnclearOutputsError,
+    answering_logits,
+    closing_operators,
+    judged,
+    softmax,
+)
+from batchcls.building.onnx.session import Outputs, as_fed, normalised, runner
 from batchcls.engine.probes import probe_pixels
 from batchcls.errors import CheckpointError
-from batchcls.onnx_outputs import Judgement, UnclearOutputsError, answering_logits, closing_operators, judged, softmax
-from batchcls.onnx_session import Outputs, as_fed, normalised, runner
 from batchcls.records import Logits, NormalisedImages, Preprocess
 
 _LARGEST_DIFFERENCE = {"fp32": 1e-4, "fp16": 0.01}

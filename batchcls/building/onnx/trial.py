@@ -10,10 +10,10 @@ import numpy as np
 import onnx
 import openvino as ov
 
+from batchcls.building.onnx.session import ANSWER_TIMEOUT_S, as_fed, runner
 from batchcls.engine.probes import probe_pixels
 from batchcls.errors import CheckpointError
 from batchcls.memory import capacity_bytes
-from batchcls.onnx_session import ANSWER_TIMEOUT_S, as_fed, runner
 
 _IMAGES = 3
 _MEMORY_SHARE = 0.75
@@ -32,7 +32,7 @@ def try_out(
         CheckpointError: If that takes longer than ``timeout_s`` seconds, or more memory than there is, or ends the
             process.
     """
-    arguments = [sys.executable, "-P", "-m", "batchcls.onnx_trial", layout, *map(str, size_px)]
+    arguments = [sys.executable, "-P", "-m", "batchcls.building.onnx.trial", layout, *map(str, size_px)]
     try:
         done = subprocess.run(  # noqa: S603  # it is ourselves
             arguments, input=model.SerializeToString(), capture_output=True, timeout=timeout_s, check=False

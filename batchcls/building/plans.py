@@ -10,16 +10,16 @@ from pathlib import Path
 from rich.console import Console
 
 from batchcls import machine
+from batchcls.building.tensorrt_plan import PlanOptions, build_plan, targets_without_gpu
+from batchcls.building.verification import check, no_reference
 from batchcls.engine.backends import open_engine
 from batchcls.engine.backends.tensorrt_api import here, module_for
 from batchcls.engine.manifest import MANIFEST, ONNX, Manifest, checked_onnx
 from batchcls.engine.sidecar import PLANS, Sidecar, Target
 from batchcls.errors import EngineError, OutputError
-from batchcls.plan import PlanOptions, build_plan, targets_without_gpu
 from batchcls.storage.atomic import kind_of
 from batchcls.storage.own_folder import OwnFolder
 from batchcls.storage.scratch import scratch_folder
-from batchcls.verify import check, no_reference
 
 
 def fit_gpu(folder: Path, device: str, options: PlanOptions, console: Console) -> Sidecar:
@@ -72,7 +72,7 @@ def _read(folder: Path) -> tuple[Manifest, bytes]:
     manifest = Manifest.read(folder)
     onnx = checked_onnx(folder, manifest).read_bytes()
     if manifest.precision == "int8":
-        from batchcls.signed import signed_activations  # onnx is needed for these alone
+        from batchcls.building.onnx.signed import signed_activations  # onnx is needed for these alone
 
         onnx = signed_activations(onnx)
     return manifest, onnx

@@ -14,23 +14,29 @@ from rich.console import Console
 from torch import nn
 
 from batchcls import machine
+from batchcls.building.engine_folder import check_replaceable, whole_folder
+from batchcls.building.export import export, export_network
+from batchcls.building.onnx.classifier import (
+    OnnxClassifier,
+    load_classifier,
+    onnx_notes,
+    own_answer,
+    with_preprocessing,
+)
+from batchcls.building.onnx.temperature import temper, tempered
+from batchcls.building.probing import chosen_probes, open_on_cpu, probed
+from batchcls.building.quantization import IMAGES, Quantised, quantised
+from batchcls.building.reference import Reference, torch_answer
+from batchcls.building.verification import verify
 from batchcls.engine.manifest import ONNX, Manifest, Verification, sha256
-from batchcls.engine_folder import check_replaceable, whole_folder
 from batchcls.errors import CheckpointError, RecipeError, SlidesError, VerificationError, temporary_files
-from batchcls.export import export, export_network
 from batchcls.images.decoders import DEFAULT, open_decoder
 from batchcls.images.sources.folder import Listing
 from batchcls.networks.known_labels import settled_labels
 from batchcls.networks.recipe import Recipe
 from batchcls.networks.trained import trained_file
-from batchcls.onnx_classifier import OnnxClassifier, load_classifier, onnx_notes, own_answer, with_preprocessing
-from batchcls.probing import chosen_probes, open_on_cpu, probed
-from batchcls.quantise import IMAGES, Quantised, quantised
 from batchcls.records import Preprocess
-from batchcls.reference import Reference, torch_answer
 from batchcls.storage.file_names import printable
-from batchcls.temperature import temper, tempered
-from batchcls.verify import verify
 
 LEAST_AGREEMENT = 0.995
 """Share of images; an engine that agrees less with its own training is not worth having."""
