@@ -13,13 +13,13 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from batchcls.dataset import Dataset, Parting
-from batchcls.examples import opened
 from batchcls.images.formats.inspection import RefusedError
 from batchcls.images.image_file import answered, image_pixels, open_checked
 from batchcls.images.thumbnails import thumbnail
 from batchcls.storage.file_names import printable
 from batchcls.storage.regular_file import read_fully
+from batchcls.training.dataset import Dataset, Parting
+from batchcls.training.loading import opened
 from tests.commandline import PATIENCE_S
 from tests.conftest import draw
 
@@ -84,7 +84,7 @@ def test_a_training_leaves_all_of_it_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["fifo", "bomb", "dangling link"])
 def test_a_training_whose_image_turns_into_it_names_the_file(tmp_path: Path, kind: str) -> None:
     path = hostile(tmp_path / "image.png", kind)
-    code = f"from batchcls.examples import opened\nwith opened({str(path)!r}) as image: image.load()"
+    code = f"from batchcls.training.loading import opened\nwith opened({str(path)!r}) as image: image.load()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.stderr.splitlines()[-1].count("image.png' could be read before the training, and now it cannot")
 

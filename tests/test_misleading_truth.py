@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 from sklearn.metrics import f1_score
 
-from batchcls.dataset import Dataset, Parting
 from batchcls.images.labels.labeled import Labelled
 from batchcls.scores import confusion, without_images
-from batchcls.splits import Shares
+from batchcls.training.dataset import Dataset, Parting
+from batchcls.training.splits import Shares
 from tests.commandline import invoked
 from tests.conftest import ALL4, DATA, ROOT, draw
 from tests.test_evaluate import evaluated, labelled, many, metrics_of, predictions, refused

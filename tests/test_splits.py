@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchcls.errors import LabelsError
-from batchcls.splits import Shares, Way, check_parts, duplicates, natural, parted
+from batchcls.training.splits import Shares, Way, check_parts, duplicates, natural, parted
 
 
 @st.composite

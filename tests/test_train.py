@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from batchcls.cli import main
 from batchcls.networks.architectures import ARCHITECTURES, trainable_network
-from batchcls.start import suited_rate
+from batchcls.training.setup import suited_rate
 from tests.commandline import PATIENCE_S, invoked, wait_for
 from tests.conftest import draw
 

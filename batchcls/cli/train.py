@@ -15,7 +15,7 @@ from batchcls.cli.out_path import OutPath
 from batchcls.cli.terminal import echo
 
 if TYPE_CHECKING:
-    from batchcls.train import Trained
+    from batchcls.training.train import Trained
 
 
 @click.command()
@@ -86,11 +86,11 @@ def train(data: Path, out: Path, **options: Any) -> None:
     from batchcls.cli.console import common_console  # after parsing: --help stays light
 
     with extra("train", "training"):
-        from batchcls.dataset import Parting
-        from batchcls.learner import Course
-        from batchcls.splits import Shares
-        from batchcls.train import TrainOptions
-        from batchcls.train import train as train_network
+        from batchcls.training.dataset import Parting
+        from batchcls.training.module import Course
+        from batchcls.training.splits import Shares
+        from batchcls.training.train import TrainOptions
+        from batchcls.training.train import train as train_network
 
     parting = Parting(
         options.pop("way"),

@@ -21,12 +21,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from batchcls.engine.base import Decoder
-from batchcls.fingerprint import fingerprint
 from batchcls.images.decoders import open_decoder
 from batchcls.images.decoders.batching import BatchingDecoder
 from batchcls.images.decoders.read_ahead import ReadOptions
 from batchcls.images.formats.inspection import RefusedError, examine
 from batchcls.records import Failure, Pixels, Preprocess, Slide
+from batchcls.training.duplicates import fingerprint
 from tests.image_variants import HEIGHT, WIDTH, bmp, damaged, tiff, variants
 
 INPUT = Preprocess(size_px=(40, 48))
@@ -127,7 +127,7 @@ def test_training_uses_the_files_that_a_run_uses(tmp_path: Path) -> None:
     for name, found in judged(written(sound | damaged(sound), tmp_path)).items():
         try:
             fingerprint(str(tmp_path / name))
-        except Exception:  # noqa: BLE001  # as `batchcls.dataset` does
+        except Exception:  # noqa: BLE001  # as `batchcls.training.dataset` does
             assert found == "refused", name
         else:
             assert found == "labelled", name

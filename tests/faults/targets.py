@@ -28,7 +28,6 @@ from batchcls.engine.sidecar import Sidecar
 from batchcls.engine.sidecar import Target as Plan
 from batchcls.errors import BatchclsError
 from batchcls.evaluate import Asked, evaluate
-from batchcls.history import EPOCHS
 from batchcls.images.formats.inspection import RefusedError, decode, examine
 from batchcls.images.formats.jpeg_markers import jpeg_header
 from batchcls.images.labels.labeled import Labelled
@@ -43,6 +42,7 @@ from batchcls.predictions.rows import schema
 from batchcls.records import METADATA_KEY
 from batchcls.report import report
 from batchcls.storage.resumable import Partial
+from batchcls.training.history import EPOCHS
 from benchmarks.workload import draw_field
 from tests.conftest import ALL4
 from tests.faults.mutations import Mutator, changed, mutated_bytes, mutated_json, mutated_words

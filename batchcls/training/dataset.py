@@ -18,12 +18,12 @@ from rich.progress import track
 
 from batchcls import machine
 from batchcls.errors import LabelsError
-from batchcls.examples import Examples
-from batchcls.fingerprint import fingerprint
 from batchcls.images.labels.labeled import Labelled
-from batchcls.splits import PARTS, Shares, Way, check_parts, duplicates, parted
 from batchcls.storage.file_client import READ_TIMEOUT_S
 from batchcls.storage.file_names import file_below, printable
+from batchcls.training.duplicates import fingerprint
+from batchcls.training.loading import Examples
+from batchcls.training.splits import PARTS, Shares, Way, check_parts, duplicates, parted
 
 _SHOWN = 3
 _MOST_UNANSWERED = 8

@@ -21,13 +21,13 @@ from lightning.pytorch.callbacks import (
 from rich.console import Console
 from torch import Tensor, nn
 
-from batchcls.epochs import LAST, BestEpoch, WholeFiles
 from batchcls.errors import InterruptedRunError
-from batchcls.examples import Examples, augmented_transform, batches, shuffled_batches
 from batchcls.interrupts import Stop
-from batchcls.learner import Course, Learner
 from batchcls.networks.transforms import Transform, input_transform
 from batchcls.records import Preprocess
+from batchcls.training.checkpoints import LAST, BestEpoch, WholeFiles
+from batchcls.training.loading import Examples, augmented_transform, batches, shuffled_batches
+from batchcls.training.module import Course, Learner
 
 _AVERAGED_EPOCHS = 2
 """The weights that are judged and kept are a running mean over about so many."""

@@ -15,20 +15,20 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from batchcls import machine
-from batchcls.curves import draw_curves
-from batchcls.dataset import Dataset, Parting
-from batchcls.epochs import DONE, LAST, best_epoch
-from batchcls.history import EPOCHS, Teller, history_of
 from batchcls.interrupts import Stop
-from batchcls.learner import Course
 from batchcls.networks.checkpoint import load_network
 from batchcls.networks.recipe import Recipe
 from batchcls.records import METADATA_KEY
-from batchcls.start import arithmetic, begin, fresh_network, ordered_labels, starting_recipe, suited_rate
 from batchcls.storage.resumable import Partial
-from batchcls.trainer import fit, interruptions, seed_everything
-from batchcls.training_files import ENDINGS, beside, check_out, done_before, others_of
-from batchcls.trial import trial
+from batchcls.training.checkpoints import DONE, LAST, best_epoch
+from batchcls.training.curves import draw_curves
+from batchcls.training.dataset import Dataset, Parting
+from batchcls.training.held_out import trial
+from batchcls.training.history import EPOCHS, Teller, history_of
+from batchcls.training.module import Course
+from batchcls.training.output_files import ENDINGS, beside, check_out, done_before, others_of
+from batchcls.training.setup import arithmetic, begin, fresh_network, ordered_labels, starting_recipe, suited_rate
+from batchcls.training.trainer import fit, interruptions, seed_everything
 
 
 @dataclass(frozen=True, slots=True)

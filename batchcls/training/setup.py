@@ -10,11 +10,11 @@ from torch import nn
 
 from batchcls import machine
 from batchcls.errors import RecipeError, TrainingError
-from batchcls.learner import Arithmetic
 from batchcls.networks.architectures import ARCHITECTURES, TRANSFORMING, trainable_network
 from batchcls.networks.checkpoint import pretrained_tensors, starting_tensors
 from batchcls.networks.metadata import Recorded
 from batchcls.networks.recipe import Recipe
+from batchcls.training.module import Arithmetic
 
 IMAGENET = "imagenet"
 _LEARNING_RATE = 1e-3

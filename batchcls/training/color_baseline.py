@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.neighbors import KNeighborsClassifier
 
-from batchcls.examples import opened
 from batchcls.interrupts import Stop
+from batchcls.training.loading import opened
 
 _BITS = 3
 """Of each of R, G and B: 512 colours."""

@@ -12,12 +12,12 @@ from sklearn.metrics import confusion_matrix, f1_score
 from torch import nn
 from torchvision.transforms import functional
 
-from batchcls.colour_baseline import nearest_neighbour
-from batchcls.examples import Examples
 from batchcls.interrupts import Stop
 from batchcls.networks.transforms import input_transform
 from batchcls.records import Preprocess
-from batchcls.trainer import probabilities
+from batchcls.training.color_baseline import nearest_neighbour
+from batchcls.training.loading import Examples
+from batchcls.training.trainer import probabilities
 
 _MOST_IMAGES, _MOST_KNOWN = 2000, 20_000
 """What takes long is measured on so many, evenly taken."""

@@ -9,12 +9,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchcls.epochs import BEST, DONE, LAST
 from batchcls.errors import OutputError
 from batchcls.records import METADATA_KEY
 from batchcls.storage.atomic import check_replaceable_file, writing
 from batchcls.storage.partial_folder import clear_left_over, partial_folder
 from batchcls.storage.resumable import differing
+from batchcls.training.checkpoints import BEST, DONE, LAST
 
 ENDINGS = ("split.csv", "curves.png", "metrics.json", "history.parquet")
 """Of what stands beside a checkpoint."""
