@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 from sklearn.metrics import f1_score
 
+from batchcls.evaluation.metrics import confusion, without_images
 from batchcls.images.labels.labeled import Labelled
-from batchcls.scores import confusion, without_images
 from batchcls.training.dataset import Dataset, Parting
 from batchcls.training.splits import Shares
 from tests.commandline import invoked

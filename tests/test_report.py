@@ -310,7 +310,7 @@ def test_a_page_takes_the_place_of_another_only_when_asked_and_never_of_its_pred
 
 def test_without_jinja2_a_report_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jinja2", None)
-    for name in ("batchcls.page", "batchcls.report"):
+    for name in ("batchcls.evaluation.html", "batchcls.evaluation.report"):
         monkeypatch.delitem(sys.modules, name, raising=False)
 
     result = report(drawn_at_random(tmp_path / "o.parquet", 5), "--out", tmp_path / "o.html")

@@ -21,8 +21,8 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from batchcls.calibration import calibration, fitted_temperature, reliability, risk_coverage
-from batchcls.scores import areas, blocks, confusion, estimates, levels, rates, resampled
+from batchcls.evaluation.calibration import calibration, fitted_temperature, reliability, risk_coverage
+from batchcls.evaluation.metrics import areas, blocks, confusion, estimates, levels, rates, resampled
 
 Answers = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]
 

@@ -45,8 +45,8 @@ def evaluate(predictions: Path, truth: Path, out: Path, overwrite: bool, labels:
     from batchcls.networks.recipe import labels_of  # after parsing: --help stays light
 
     with extra("report", "an evaluation"):
-        from batchcls.evaluate import Asked, evaluate
-        from batchcls.findings import summary
+        from batchcls.evaluation.evaluate import Asked, evaluate
+        from batchcls.evaluation.rendering import summary
 
     options["labels"] = labels_of(labels) if labels else ()
     metrics = evaluate(Asked(predictions, truth, **options), out, overwrite=overwrite)

@@ -36,7 +36,7 @@ def report(predictions: Path, out: Path, labels: str | None, **options: Any) -> 
     from batchcls.networks.recipe import labels_of  # after parsing: --help stays light
 
     with extra("report", "a report"):
-        from batchcls.report import report as make_report
+        from batchcls.evaluation.report import report as make_report
 
     order = labels_of(labels) if labels else ()
     with library_noise_hidden():

@@ -27,7 +27,8 @@ from batchcls.engine.manifest import MANIFEST, Manifest
 from batchcls.engine.sidecar import Sidecar
 from batchcls.engine.sidecar import Target as Plan
 from batchcls.errors import BatchclsError
-from batchcls.evaluate import Asked, evaluate
+from batchcls.evaluation.evaluate import Asked, evaluate
+from batchcls.evaluation.report import report
 from batchcls.images.formats.inspection import RefusedError, decode, examine
 from batchcls.images.formats.jpeg_markers import jpeg_header
 from batchcls.images.labels.labeled import Labelled
@@ -40,7 +41,6 @@ from batchcls.predictions.provenance import provenance, rewriting, throughput
 from batchcls.predictions.reader import Predicted
 from batchcls.predictions.rows import schema
 from batchcls.records import METADATA_KEY
-from batchcls.report import report
 from batchcls.storage.resumable import Partial
 from batchcls.training.history import EPOCHS
 from benchmarks.workload import draw_field

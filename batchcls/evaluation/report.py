@@ -14,11 +14,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchcls.embedded_rows import embedded_rows
 from batchcls.errors import OutputError
+from batchcls.evaluation.embedded_rows import embedded_rows
+from batchcls.evaluation.html import page, write_page
 from batchcls.images.image_file import is_there
 from batchcls.images.thumbnails import ANSWER_TIMEOUT_S, data_uri, jpeg, thumbnail
-from batchcls.page import page, write_page
 from batchcls.predictions.provenance import provenance, rewriting, throughput
 from batchcls.predictions.reader import Predicted
 from batchcls.storage.atomic import check_replaceable_file

@@ -12,12 +12,12 @@ from batchcls.storage.atomic import write_whole, writing
 
 
 def page(name: str, **values: Any) -> str:
-    """The page ``name`` of ``batchcls/pages``, with every value escaped that is not marked as safe.
+    """The page ``name`` of ``batchcls/evaluation/templates``, with every value escaped that is not marked as safe.
 
     Its policy lets no style or script count that does not carry its nonce.
     """
     environment = Environment(
-        loader=PackageLoader("batchcls", "pages"),
+        loader=PackageLoader("batchcls", "evaluation/templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -14,19 +14,19 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from batchcls import __version__
-from batchcls.advice import advice, notes, temperature_gains, temperature_to_give
-from batchcls.calibration import calibration, risk_coverage
 from batchcls.errors import LabelsError
-from batchcls.evaluation_folder import check_out, evaluation_folder
-from batchcls.findings import for_page, markdown
+from batchcls.evaluation.advice import advice, notes, temperature_gains, temperature_to_give
+from batchcls.evaluation.calibration import calibration, risk_coverage
+from batchcls.evaluation.html import page
+from batchcls.evaluation.metrics import RESAMPLES, blocks, confusion, estimates, without_images
+from batchcls.evaluation.output_folder import check_out, evaluation_folder
+from batchcls.evaluation.plots import calibration_plot, confusion_plot, risk_coverage_plot
+from batchcls.evaluation.rendering import for_page, markdown
 from batchcls.images.labels.labeled import Labelled
 from batchcls.images.thumbnails import contact_sheet, data_uri, jpeg, thumbnail
-from batchcls.page import page
-from batchcls.plots import calibration_plot, confusion_plot, risk_coverage_plot
 from batchcls.predictions.matching import Match, label_codes, matched, shown, two_files
 from batchcls.predictions.provenance import rewriting
 from batchcls.predictions.reader import Predicted
-from batchcls.scores import RESAMPLES, blocks, confusion, estimates, without_images
 from batchcls.storage.file_names import file_below, printable
 from batchcls.storage.spreadsheet_cells import text_cell
 
