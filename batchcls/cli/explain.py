@@ -12,7 +12,7 @@ from batchcls.cli.run import library_noise_hidden
 from batchcls.cli.terminal import echo
 
 if TYPE_CHECKING:
-    from batchcls.explain import Explained
+    from batchcls.explanation.explain import Explained
 
 
 @click.command()
@@ -75,8 +75,8 @@ def explain(
     from batchcls.networks.recipe import labels_of  # after parsing: --help stays light
 
     with extra("explain", "an explanation"):
-        from batchcls.chosen import Asked
-        from batchcls.explain import explain as explain_images
+        from batchcls.explanation.explain import explain as explain_images
+        from batchcls.explanation.selection import Asked
         from batchcls.networks.trained import trained_file, trained_file_of_engine
 
     if "labels" in given:

@@ -15,10 +15,10 @@ from PIL import Image
 from rich.console import Console
 
 from batchcls import machine
-from batchcls.chosen import Asked, Chosen, listed_images, predicted_images
 from batchcls.engine.postprocess import predictions
 from batchcls.errors import OutputError, RecipeError
-from batchcls.grad_cam import SIDE_PX, GradCam, HeatMap, overlay, side_by_side, stands_out
+from batchcls.explanation.grad_cam import SIDE_PX, GradCam, HeatMap, overlay, side_by_side, stands_out
+from batchcls.explanation.selection import Asked, Chosen, listed_images, predicted_images
 from batchcls.images.decoders import DEFAULT, open_decoder
 from batchcls.images.thumbnails import contact_sheet, jpeg, thumbnail
 from batchcls.memory import shortage
