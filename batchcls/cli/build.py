@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchcls.cli.devices import known_device
-from batchcls.cli.extras import extra
+from batchcls.cli.environment import extra
+from batchcls.cli.options import known_device
 from batchcls.cli.out_path import OutPath
 from batchcls.cli.terminal import echo
 from batchcls.errors import EngineError

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from batchcls.cli.extras import extra
+from batchcls.cli.environment import extra
 from batchcls.cli.finite import FiniteRange
 from batchcls.cli.labelled_folders import LABELS_OF_PREDICTIONS, SPLIT_FOLDERS
 from batchcls.cli.out_path import OutPath

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchcls.cli.extras import extra
+from batchcls.cli.environment import extra
 from batchcls.cli.labelled_folders import SPLIT_FOLDERS
 from batchcls.cli.out_path import OutPath
 from batchcls.cli.run import library_noise_hidden

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from batchcls.cli.extras import extra
+from batchcls.cli.environment import extra
 from batchcls.cli.labelled_folders import LABELS_OF_PREDICTIONS
 from batchcls.cli.out_path import OutPath
 from batchcls.cli.run import library_noise_hidden

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchcls.cli.devices import known_device
 from batchcls.cli.finite import FiniteRange
 from batchcls.cli.memory_size import MemorySize
+from batchcls.cli.options import known_device
 from batchcls.cli.out_path import OutPath
 from batchcls.cli.streams import Guarded
 from batchcls.cli.terminal import echo

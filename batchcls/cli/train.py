@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchcls.cli.devices import known_device
-from batchcls.cli.extras import extra
+from batchcls.cli.environment import extra
 from batchcls.cli.finite import FiniteRange
 from batchcls.cli.labelled_folders import SPLIT_FOLDERS
+from batchcls.cli.options import known_device
 from batchcls.cli.out_path import OutPath
 from batchcls.cli.terminal import echo
 
