@@ -98,7 +98,7 @@ def test_a_damaged_file_has_the_same_row_with_and_without_what_is_not_read(
             damaged[position] = value
     data = bytes(damaged) + TAILS[tail](20_000)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(image_extent, "LARGE_BYTES", 0)
+        patch.setattr(extent, "LARGE_BYTES", 0)
         end = end_of(data)
     assert outcome(data[:end]) == outcome(data)
 

@@ -48,7 +48,7 @@ class FileProcess:
         """The most that the process has had resident; known once it is closed."""
         self._control, theirs = socket.socketpair()
         self._process: subprocess.Popen[bytes] | None = None
-        package = str(Path(__file__).parent.parent)
+        package = str(Path(__file__).parents[2])
         try:
             self._process = subprocess.Popen(  # noqa: S603  # our own program
                 # Neither the user's nor the site's packages: it starts sooner, and nothing there can hang it.
