@@ -14,10 +14,11 @@ from PIL import Image
 from rich.console import Console
 
 from batchcls.images.formats.inspection import RefusedError
-from batchcls.images.image_file import answered, image_pixels, open_checked
+from batchcls.images.image_file import image_pixels, open_checked
 from batchcls.images.thumbnails import thumbnail
 from batchcls.storage.file_names import printable
 from batchcls.storage.regular_file import read_fully
+from batchcls.storage.timeouts import answered
 from batchcls.training.dataset import Dataset, Parting
 from batchcls.training.loading import opened
 from tests.commandline import PATIENCE_S

@@ -15,8 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 
 from batchcls.building.build import build
-from batchcls.building.verification import check
 from batchcls.engine.backends import open_engine
+from batchcls.engine.check import check
 from batchcls.engine.manifest import Manifest
 from batchcls.engine.postprocess import predictions
 from batchcls.errors import CheckpointError, RecipeError

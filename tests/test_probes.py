@@ -16,11 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchcls.building.probe_selection import undecided_mixtures
-from batchcls.building.verification import check
 from batchcls.engine.backends import open_engine
+from batchcls.engine.check import check
+from batchcls.engine.check_result import Check
 from batchcls.engine.manifest import Manifest
 from batchcls.engine.postprocess import predictions
-from batchcls.engine.probe_check import Check
 from batchcls.engine.probes import CANDIDATES, COUNT, WHOLE, candidate_pixels, probe_pixels
 from batchcls.errors import EngineError, VerificationError
 from batchcls.records import EngineInfo, Logits, Pixels

@@ -30,9 +30,9 @@ from batchcls.building.onnx.signed import signed_activations
 from batchcls.building.plans import fit_gpu, fit_targets
 from batchcls.building.quantization import quantised
 from batchcls.building.tensorrt_plan import PlanOptions
-from batchcls.building.verification import check
 from batchcls.cli import main
 from batchcls.engine.backends import open_engine
+from batchcls.engine.check import check
 from batchcls.engine.manifest import Manifest, sha256
 from batchcls.engine.postprocess import predictions
 from batchcls.engine.probes import probe_pixels

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchcls.cli import main
-from batchcls.engine.probe_check import Check
+from batchcls.engine.check_result import Check
 from batchcls.engine.sidecar import Sidecar, Target, fitting_plan, sidecars
 from batchcls.errors import EngineError
 from tests.conftest import draw

@@ -22,9 +22,10 @@ from torch import Tensor, nn
 from batchcls.cli import main
 from batchcls.engine.manifest import Manifest
 from batchcls.errors import CheckpointError
+from batchcls.explanation.model import trained_file_of_engine
 from batchcls.networks.architectures import trainable_network
 from batchcls.networks.checkpoint import load_network
-from batchcls.networks.trained import trained_file, trained_file_of_engine
+from batchcls.networks.trained import trained_file
 
 State = dict[str, Tensor]
 

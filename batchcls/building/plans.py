@@ -11,9 +11,9 @@ from rich.console import Console
 
 from batchcls import machine
 from batchcls.building.tensorrt_plan import PlanOptions, build_plan, targets_without_gpu
-from batchcls.building.verification import check, no_reference
 from batchcls.engine.backends import open_engine
 from batchcls.engine.backends.tensorrt_api import here, module_for
+from batchcls.engine.check import check, no_reference
 from batchcls.engine.manifest import MANIFEST, ONNX, Manifest, checked_onnx
 from batchcls.engine.sidecar import PLANS, Sidecar, Target
 from batchcls.errors import EngineError, OutputError

@@ -12,12 +12,12 @@ from rich.console import Console
 from batchcls import machine
 from batchcls.building.probe_selection import undecided_mixtures
 from batchcls.building.quantization import exact_logits
-from batchcls.building.verification import check, check_export, compared
 from batchcls.engine.backends import open_engine
 from batchcls.engine.base import Engine
+from batchcls.engine.check import check, check_export, compared
+from batchcls.engine.check_result import Platform
 from batchcls.engine.manifest import ONNX, Manifest
 from batchcls.engine.postprocess import predictions
-from batchcls.engine.probe_check import Platform
 from batchcls.engine.probes import Mixture, probe_pixels
 from batchcls.errors import VerificationError
 from batchcls.records import Logits, Pixels

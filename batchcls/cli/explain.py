@@ -76,8 +76,9 @@ def explain(
 
     with extra("explain", "an explanation"):
         from batchcls.explanation.explain import explain as explain_images
+        from batchcls.explanation.model import trained_file_of_engine
         from batchcls.explanation.selection import Asked
-        from batchcls.networks.trained import trained_file, trained_file_of_engine
+        from batchcls.networks.trained import trained_file
 
     if "labels" in given:
         given["labels"] = labels_of(given["labels"])

@@ -1,33 +1,8 @@
-"""What every decoder and every engine promises."""
+"""What every engine promises."""
 
-from collections.abc import Generator, Iterable
 from typing import Protocol
 
-from batchcls.records import Batch, DevicePixels, EngineInfo, Logits, Pixels, Slide
-
-
-class Decoder(Protocol):
-    """Turns image files into batches of pixels, reading ahead by itself."""
-
-    def decode(self, slides: Iterable[Slide]) -> Generator[Batch]:
-        """Decode every slide once, in whatever order their bytes arrive.
-
-        A file that cannot be decoded becomes a `Failure` of its batch and costs no other file its place. The
-        pixels of a batch belong to the caller. Closing the iterator stops the reading ahead.
-        """
-
-    @property
-    def peak_memory_bytes(self) -> int:
-        """The most that other processes have had resident for it, all together; known when all is decoded."""
-
-    def waiting(self) -> tuple[str, float] | None:
-        """The file that the file system's answer has been awaited for longest, and seconds; from any thread."""
-
-    def stop(self) -> None:
-        """Read nothing more, and wait for no file: `decode` ends with what has been read; from any thread."""
-
-    def close(self) -> None:
-        """Release threads and buffers; calling it twice is harmless."""
+from batchcls.records import DevicePixels, EngineInfo, Logits, Pixels
 
 
 class Engine(Protocol):

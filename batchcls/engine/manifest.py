@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from batchcls.engine.probe_check import Check, Platform
+from batchcls.engine.check_result import Check, Platform
 from batchcls.engine.probes import CANDIDATES, WHOLE, Mixture
 from batchcls.errors import EngineError, RecipeError
 from batchcls.networks.recipe import Recipe

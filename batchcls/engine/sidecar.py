@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Self, get_args, get_type_hints
 
-from batchcls.engine.probe_check import Check
+from batchcls.engine.check_result import Check
 from batchcls.errors import EngineError
 from batchcls.storage.atomic import write_whole
 from batchcls.storage.regular_file import read_json

@@ -44,7 +44,7 @@ def confusion_plot(counts: npt.NDArray[np.int64], labels: Sequence[str]) -> byte
 
 
 def calibration_plot(found: Mapping[str, Any]) -> bytes:
-    """What `batchcls.evaluation.calibration.calibration` found: accuracy by top probability, above the number of images;
+    """What `calibration.calibration` found: accuracy by top probability, above the number of images;
     hollow where those are few."""
     figure = Figure(figsize=(6, 6), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -71,7 +71,7 @@ def calibration_plot(found: Mapping[str, Any]) -> bytes:
 
 
 def risk_coverage_plot(found: Mapping[str, Any]) -> bytes:
-    """What `batchcls.evaluation.calibration.risk_coverage` found: errors among the surest images, by their share of all."""
+    """What `calibration.risk_coverage` found: errors among the surest images, by their share of all."""
     figure = Figure(figsize=(6, 4.6), layout="constrained")
     axes = figure.add_subplot()
     coverage, errors = [0.0, *found["coverage"]], [found["error_rate"][0], *found["error_rate"]]

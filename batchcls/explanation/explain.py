@@ -20,8 +20,8 @@ from batchcls.errors import OutputError, RecipeError
 from batchcls.explanation.grad_cam import SIDE_PX, GradCam, HeatMap, overlay, side_by_side, stands_out
 from batchcls.explanation.selection import Asked, Chosen, listed_images, predicted_images
 from batchcls.images.decoders import DEFAULT, open_decoder
+from batchcls.images.decoders.base import shortage
 from batchcls.images.thumbnails import contact_sheet, jpeg, thumbnail
-from batchcls.memory import shortage
 from batchcls.networks.trained import TrainedFile
 from batchcls.records import Batch, Failure, Pixels, Preprocess, Slide
 from batchcls.storage.atomic import kind_of, writing

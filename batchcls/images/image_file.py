@@ -1,27 +1,22 @@
 """Image files, read with care: regular files alone, within a size, and never waited for without an end."""
 
-import errno
 import io
 import os
 import stat
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Thread
-from typing import TypeVar
 
 from PIL import Image
 
 from batchcls.images.formats.inspection import Header, RefusedError, decode, examine, largest_bytes
-from batchcls.records import NO_ANSWER, Pixels
+from batchcls.records import Pixels
 from batchcls.storage import deep_paths
 from batchcls.storage.file_client import READ_TIMEOUT_S
 from batchcls.storage.regular_file import IrregularError, open_regular, read_fully
+from batchcls.storage.timeouts import answered
 
 LARGEST_PIXELS = 200_000_000
 """Of an image that is read where nobody can say another limit."""
-
-_T = TypeVar("_T")
 
 
 def open_checked(file: str, limit_bytes: int) -> tuple[io.FileIO, os.stat_result]:
@@ -41,28 +36,6 @@ def open_checked(file: str, limit_bytes: int) -> tuple[io.FileIO, os.stat_result
     if status.st_size == 0:
         raise RefusedError("empty", "it has no bytes")
     raise RefusedError("too large", f"it has {status.st_size:,} bytes; --max-pixels allows for {limit_bytes:,}")
-
-
-def answered(read: Callable[[], _T], timeout_s: float = READ_TIMEOUT_S) -> _T:
-    """What ``read`` returns or raises; it has a thread of its own, which is left behind where the disk is dead.
-
-    Raises:
-        TimeoutError: If that takes longer than ``timeout_s`` seconds.
-    """
-    outcome: Future[_T] = Future()
-
-    def work() -> None:
-        try:
-            outcome.set_result(read())
-        except BaseException as error:  # noqa: BLE001  # whoever waits raises it
-            outcome.set_exception(error)
-
-    thread = Thread(target=work, name="image file", daemon=True)
-    thread.start()
-    thread.join(timeout_s)
-    if not outcome.done():
-        raise TimeoutError(errno.ETIMEDOUT, f"{NO_ANSWER} {timeout_s:g} s")
-    return outcome.result()
 
 
 def read_image(file: str, max_pixels: int = LARGEST_PIXELS, timeout_s: float = READ_TIMEOUT_S) -> tuple[bytes, Header]:

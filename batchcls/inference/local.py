@@ -8,8 +8,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Protocol
 
-from batchcls.building.verification import check
 from batchcls.engine.backends import BackendName, open_engine
+from batchcls.engine.check import check
 from batchcls.engine.manifest import ONNX, Manifest
 from batchcls.engine.postprocess import predictions
 from batchcls.errors import MemoryShortageError

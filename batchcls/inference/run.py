@@ -13,6 +13,7 @@ from rich.console import Console
 
 from batchcls import machine, memory
 from batchcls.errors import InterruptedRunError, SlidesError
+from batchcls.images.decoders.base import shortage
 from batchcls.images.sources.folder import Listing
 from batchcls.inference.hints import faster, unchecked
 from batchcls.inference.local import DeviceScorer, Scorer, Share
@@ -127,7 +128,8 @@ def _classify_all(run: _Run, out: Path) -> None:
                     postponed += some.postponed
                 run.output.flush_if_due()
                 progress.show(
-                    tally,
+                    tally.rows,
+                    tally.unreadable,
                     run.listing.found if run.listing.complete else None,
                     run.scorer.waiting() or run.listing.waiting(),
                 )
@@ -142,7 +144,7 @@ def _classify_all(run: _Run, out: Path) -> None:
         run.output.flush()
     if postponed:
         needed = max(file.needed_bytes for file in postponed)
-        raise memory.shortage(
+        raise shortage(
             postponed,
             f"all others are done, {tally.rows:,} rows are in {out}.partial; run the same command with --memory "
             f"{memory.text_of(needed)}, where the machine and its limits (ulimit -v, cgroup) leave so much",

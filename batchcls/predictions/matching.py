@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchcls.errors import LabelsError
-from batchcls.images.image_file import answered
 from batchcls.storage.file_names import file_below, original, printable
+from batchcls.storage.timeouts import answered
 
 _SHOWN = 3
 _MOST_PARTS = 16

@@ -21,8 +21,8 @@ import pytest
 from PIL import Image
 
 from batchcls import machine
-from batchcls.engine.base import Decoder
 from batchcls.images.decoders import open_decoder
+from batchcls.images.decoders.base import Decoder
 from batchcls.records import Batch, DevicePixels, Failure, Pixels, Preprocess, Slide
 from benchmarks.workload import draw_field
 from tests.commandline import PATIENCE_S

@@ -20,8 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from batchcls.engine.base import Decoder
 from batchcls.images.decoders import open_decoder
+from batchcls.images.decoders.base import Decoder
 from batchcls.images.decoders.batching import BatchingDecoder
 from batchcls.images.decoders.read_ahead import ReadOptions
 from batchcls.images.formats.inspection import RefusedError, examine

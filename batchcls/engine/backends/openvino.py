@@ -19,7 +19,7 @@ many others came with it."""
 def open(
     manifest: Manifest, onnx: Path, *, device: str, threads: int, precision: str | None = None
 ) -> "OpenVinoEngine":
-    """The engine of `batchcls.engine.backends.open_engine`; by itself in bfloat16 where the CPU computes it in hardware, and
+    """The engine of `open_engine`; by itself in bfloat16 where the CPU computes it in hardware, and
     the engine's manifest does not ask for float32.
 
     What an int8 engine has left in float is computed in float32: so it answers alike on every CPU, within 0.0015 of

@@ -3,8 +3,8 @@
 from importlib import import_module
 from typing import Literal, cast
 
-from batchcls.engine.base import Decoder
 from batchcls.errors import DecoderError
+from batchcls.images.decoders.base import Decoder
 from batchcls.images.decoders.read_ahead import ReadOptions
 from batchcls.memory import READ_PART, available_bytes
 from batchcls.records import Preprocess

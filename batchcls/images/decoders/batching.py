@@ -77,7 +77,7 @@ class _Group:
 
 
 class BatchingDecoder:
-    """A `batchcls.engine.base.Decoder` around whatever decodes a group."""
+    """A `batchcls.images.decoders.base.Decoder` around whatever decodes a group."""
 
     def __init__(
         self,
