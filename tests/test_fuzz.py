@@ -21,8 +21,8 @@ from batchcls.predictions.provenance import NOT_RECORDED, throughput
 from batchcls.predictions.reader import Predicted
 from tests.commandline import PATIENCE_S
 from tests.conftest import ROOT
+from tests.evaluation.test_report import write
 from tests.faults.targets import _networks
-from tests.test_report import write
 
 CASES = 20
 

@@ -19,7 +19,7 @@ from batchcls.training.dataset import Dataset, Parting
 from batchcls.training.splits import Shares
 from tests.commandline import invoked
 from tests.conftest import ALL4, DATA, ROOT, draw
-from tests.test_evaluate import evaluated, labelled, many, metrics_of, predictions, refused
+from tests.evaluation.test_evaluate import evaluated, labelled, many, metrics_of, predictions, refused
 
 CASES = DATA.parent / "cases" / "truth" / "slides"
 

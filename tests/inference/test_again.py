@@ -20,7 +20,7 @@ from batchcls.predictions.existing import Standing
 from batchcls.predictions.writer import ParquetOutput, open_output
 from batchcls.records import Failure, Scored, Slide
 from tests.conftest import ROOT
-from tests.test_output import IDENTITY, LABELS, slides, write
+from tests.predictions.test_writer import IDENTITY, LABELS, slides, write
 
 ALL = slides(12)
 
@@ -142,7 +142,7 @@ def test_a_run_that_ends_while_it_is_waited_for_leaves_nothing_to_do(tmp_path: P
         import sys, time
         from contextlib import closing
         from pathlib import Path
-        from tests.test_again import ALL, classified, finish, opened
+        from tests.inference.test_again import ALL, classified, finish, opened
         with closing(opened(Path(sys.argv[1]))) as output:
             print(flush=True)
             time.sleep(1)

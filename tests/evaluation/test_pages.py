@@ -16,7 +16,7 @@ from batchcls.images.labels.labeled import Labelled
 from batchcls.storage.spreadsheet_cells import text_cell
 from tests.browser import shown
 from tests.conftest import draw
-from tests.test_report import write
+from tests.evaluation.test_report import write
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

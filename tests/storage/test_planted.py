@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from batchcls.cli import main
 from batchcls.networks.architectures import SmallCnn
 from tests.conftest import draw
-from tests.test_evaluate import labelled, predictions
+from tests.evaluation.test_evaluate import labelled, predictions
 
 Plant = Callable[[Path, Path], object]
 """Makes something at a path; the other path is a folder of somebody else."""

@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchcls import machine
+from tests.building.test_quantization import fields, int8, resnet, resnet_int8, small  # noqa: F401  # its engines, as fixtures
 from tests.commandline import invoked, run_arguments
 from tests.conftest import DATA, ROOT, draw
-from tests.test_quantise import fields, int8, resnet, resnet_int8, small  # noqa: F401  # its engines, as fixtures
 
 CASE = DATA.parent / "cases" / "int8-engine"
 """An int8 engine that is right where a CPU has VNNI, and overflows on AVX2 alone."""

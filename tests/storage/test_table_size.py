@@ -26,7 +26,7 @@ from batchcls.predictions.rows import schema
 from batchcls.records import METADATA_KEY
 from batchcls.storage.table_size import check_unfolded
 from tests.conftest import ROOT, draw
-from tests.test_report import drawn_at_random
+from tests.evaluation.test_report import drawn_at_random
 
 LABELS = ["a", "b", "c"]
 PEAK = """

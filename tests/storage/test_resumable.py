@@ -11,14 +11,14 @@ import pytest
 from batchcls.errors import OutputError
 from tests.commandline import PATIENCE_S
 from tests.conftest import ROOT
-from tests.test_output import IDENTITY, opened, slides, write, written
+from tests.predictions.test_writer import IDENTITY, opened, slides, write, written
 
 ANOTHER = {**IDENTITY, "onnx_sha256": "of another engine"}
 KILLED_AT_EACH_STEP = """
 import os, signal, sys
 from contextlib import closing
 from pathlib import Path
-from tests.test_output import opened, slides, write
+from tests.predictions.test_writer import opened, slides, write
 
 STEPS = {"open", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "shutil.rmtree"}
 left = 0
@@ -122,7 +122,7 @@ def test_what_a_kill_has_left_is_waited_for(tmp_path: Path) -> None:
     dying = """if True:
         import sys, time
         from pathlib import Path
-        from tests.test_output import opened, slides, write
+        from tests.predictions.test_writer import opened, slides, write
         output = opened(Path(sys.argv[1]))
         write(output, slides(3))
         output.flush()

@@ -22,7 +22,7 @@ from batchcls.errors import LabelsError
 from batchcls.predictions.reader import Predicted
 from batchcls.predictions.rewritten import label_order
 from batchcls.records import METADATA_KEY
-from tests.test_evaluate import LABELS, Row, labelled, many, metrics_of, predictions, refused
+from tests.evaluation.test_evaluate import LABELS, Row, labelled, many, metrics_of, predictions, refused
 
 Rewrite = Callable[[Path, Path], object]
 
