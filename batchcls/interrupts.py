@@ -33,7 +33,7 @@ class StoppedError(KeyboardInterrupt):
         self.signal = number
 
 
-class Stop:
+class Interrupt:
     """Remembers the first SIGINT, SIGTERM or SIGHUP; a second one ends the process as if nobody listened.
 
     Args:

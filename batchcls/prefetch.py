@@ -11,7 +11,7 @@ Item = TypeVar("Item")
 Made = TypeVar("Made")
 
 
-def ahead(source: Iterator[Item], depth: int) -> Generator[Item]:
+def prefetch(source: Iterator[Item], depth: int) -> Generator[Item]:
     """The items of ``source``, which is at most ``depth`` of them ahead; its exceptions come where their item would.
 
     Closing this returns when the item that is being made is done.
@@ -27,7 +27,7 @@ def ahead(source: Iterator[Item], depth: int) -> Generator[Item]:
         pool.shutdown(cancel_futures=True)
 
 
-def overlapped(
+def parallel_map(
     make: Callable[[Item], Made], source: Iterable[Item], lanes: int, stop: Callable[[], None] = lambda: None
 ) -> Generator[Made]:
     """``make`` of each item, in order, by ``lanes`` threads, while another one waits for the next item.

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchcls.prefetch import ahead, overlapped
+from batchcls.prefetch import parallel_map, prefetch
 from tests.commandline import PATIENCE_S
 
 SHORT_S = 0.05
@@ -23,7 +23,7 @@ RunsAhead = Callable[[Iterator[int]], Generator[int]]
 
 EITHER = pytest.mark.parametrize(
     "runs_ahead",
-    [lambda source: ahead(source, 2), lambda source: overlapped(abs, source, 2)],
+    [lambda source: prefetch(source, 2), lambda source: parallel_map(abs, source, 2)],
     ids=["ahead", "overlapped"],
 )
 
@@ -53,7 +53,7 @@ def until(is_so: Callable[[], bool]) -> None:
 
 @given(ITEMS, FEW)
 def test_running_ahead_gives_every_item_once_in_its_order(items: list[int], depth: int) -> None:
-    assert list(ahead(iter(items), depth)) == items
+    assert list(prefetch(iter(items), depth)) == items
 
 
 @given(ITEMS, FEW)
@@ -62,7 +62,7 @@ def test_what_is_made_in_several_lanes_comes_once_in_its_order(items: list[int],
         time.sleep(0.001 * (item % 3))  # so that a later one is often done first
         return str(item)
 
-    assert list(overlapped(make, items, lanes)) == [str(item) for item in items]
+    assert list(parallel_map(make, items, lanes)) == [str(item) for item in items]
 
 
 def test_a_later_item_that_is_done_first_waits_for_its_turn() -> None:
@@ -75,13 +75,13 @@ def test_a_later_item_that_is_done_first_waits_for_its_turn() -> None:
             second_is_done.set()
         return item
 
-    assert list(overlapped(make, range(2), 2)) == [0, 1]
+    assert list(parallel_map(make, range(2), 2)) == [0, 1]
 
 
 @given(ITEMS, FEW)
 def test_an_exception_of_what_is_run_ahead_of_comes_where_its_item_would(items: list[int], depth: int) -> None:
     before = threading.enumerate()
-    coming = ahead(failing_after(items), depth)
+    coming = prefetch(failing_after(items), depth)
 
     found, error = drained(coming)
 
@@ -93,7 +93,7 @@ def test_an_exception_of_what_is_run_ahead_of_comes_where_its_item_would(items: 
 @given(ITEMS, FEW)
 def test_an_exception_in_finding_items_ends_what_is_made_of_them(items: list[int], lanes: int) -> None:
     before = threading.enumerate()
-    coming = overlapped(abs, failing_after(items), lanes)
+    coming = parallel_map(abs, failing_after(items), lanes)
 
     found, error = drained(coming)
 
@@ -112,7 +112,7 @@ def test_an_exception_in_making_comes_where_its_item_would_and_ends_it(sound: li
             raise LookupError(f"number {number}")
         return number
 
-    coming = overlapped(make, range(len(sound)), lanes)
+    coming = parallel_map(make, range(len(sound)), lanes)
     found, error = drained(coming)
 
     first_bad = [*sound, False].index(False)
@@ -167,7 +167,7 @@ def test_items_are_found_one_at_a_time_however_far_ahead() -> None:
             time.sleep(0.002)  # a generator does not bear a second thread meanwhile
             yield item
 
-    assert list(ahead(slow(), 4)) == list(range(10))
+    assert list(prefetch(slow(), 4)) == list(range(10))
 
 
 @pytest.mark.parametrize("depth", [1, 3])
@@ -179,7 +179,7 @@ def test_it_runs_so_far_ahead_and_no_further(depth: int) -> None:
             asked.append(item)
             yield item
 
-    with closing(ahead(endless(), depth)) as coming:
+    with closing(prefetch(endless(), depth)) as coming:
         for taken in (1, 2, 3):
             next(coming)
             until(lambda: len(asked) >= taken + depth)  # noqa: B023  # it is called at once
@@ -210,7 +210,7 @@ def test_so_many_are_made_at_one_time_and_one_more_is_on_its_way(lanes: int) -> 
             working -= 1
         return item
 
-    for _ in overlapped(make, source(), lanes):
+    for _ in parallel_map(make, source(), lanes):
         taken += 1
 
     assert taken == lanes * 6
@@ -230,7 +230,7 @@ def test_an_item_is_made_while_the_next_is_waited_for() -> None:
         made.set()
         return item
 
-    assert list(overlapped(make, slow(), 1)) == [0, 1]
+    assert list(parallel_map(make, slow(), 1)) == [0, 1]
 
 
 @EITHER
@@ -273,7 +273,7 @@ def test_closing_waits_for_the_item_that_is_being_found() -> None:
         yield 1
         done.append(2)
 
-    coming = ahead(source(), 3)
+    coming = prefetch(source(), 3)
     assert next(coming) == 0
     early = close_while(coming, busy, go_on)
 
@@ -294,7 +294,7 @@ def test_closing_waits_for_what_is_being_made_and_makes_no_more() -> None:
         made.append(item)
         return item
 
-    coming = overlapped(make, count(), 1)
+    coming = parallel_map(make, count(), 1)
     assert next(coming) == 0
     early = close_while(coming, busy, go_on)
 

@@ -25,13 +25,13 @@ from batchcls.building.onnx.classifier import (
 )
 from batchcls.building.onnx.temperature import temper, tempered
 from batchcls.building.probing import chosen_probes, open_on_cpu, probed
-from batchcls.building.quantization import IMAGES, Quantised, quantised
+from batchcls.building.quantization import IMAGES, QuantizedNetwork, quantize
 from batchcls.building.reference import Reference, torch_answer
 from batchcls.building.verification import verify
 from batchcls.engine.manifest import ONNX, Manifest, Verification, sha256
 from batchcls.errors import CheckpointError, RecipeError, SlidesError, VerificationError, temporary_files
 from batchcls.images.decoders import DEFAULT, open_decoder
-from batchcls.images.sources.folder import Listing
+from batchcls.images.sources.folder import FolderSource
 from batchcls.networks.known_labels import settled_labels
 from batchcls.networks.recipe import Recipe
 from batchcls.networks.trained import trained_file
@@ -61,7 +61,7 @@ class _Source:
     """Key of the chosen weights in a file that holds several; else empty."""
 
 
-def build(
+def build_engine(
     checkpoint: Path,
     out: Path,
     *,
@@ -173,7 +173,7 @@ def _write_int8(source: _Source, calibrate: Path | None, path: Path, console: Co
     """Quantise the network, and then put its preprocessing in front: else that would be quantised too."""
     if calibrate is None:
         raise RecipeError("int8 needs typical images to take its ranges from; name a folder: --calibrate DIR")
-    listing = Listing([calibrate])
+    listing = FolderSource([calibrate])
     files = [slide.file for slide in listing]
     images = source.reference.normalised(files[:: -(-len(files) // IMAGES) or 1])
     if not images:
@@ -182,13 +182,13 @@ def _write_int8(source: _Source, calibrate: Path | None, path: Path, console: Co
     axes = (0, 1, 2, 3) if classifier.layout == "NCHW" else (0, 2, 3, 1)
     images = [np.ascontiguousarray(image.transpose(axes)) for image in images]
     with temporary_files():  # of NNCF
-        found = quantised(classifier.model, images, LEAST_AGREEMENT)
+        found = quantize(classifier.model, images, LEAST_AGREEMENT)
     if found.float_layers or not found.enough:
         console.print(_left_in_float(found, len(images)), highlight=False)
     onnx.save(with_preprocessing(replace(classifier, model=found.model), source.recipe.preprocess), path)
 
 
-def _left_in_float(found: Quantised, images: int) -> str:
+def _left_in_float(found: QuantizedNetwork, images: int) -> str:
     names = [name.removeprefix("network/") for name in found.float_layers]
     few = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else "")
     layers = f"{len(names)} layer{'s' if len(names) != 1 else ''} left in float32{': ' if names else ''}{few}"

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from batchcls import machine
-from batchcls.building.tensorrt_plan import PlanOptions, build_plan, targets_without_gpu
+from batchcls.building.tensorrt_plan import PlanOptions, compile_plan, targets_without_gpu
 from batchcls.engine.backends import open_engine
 from batchcls.engine.backends.tensorrt_api import here, module_for
 from batchcls.engine.check import check, no_reference
@@ -22,7 +22,7 @@ from batchcls.storage.own_folder import OwnFolder
 from batchcls.storage.scratch import scratch_folder
 
 
-def fit_gpu(folder: Path, device: str, options: PlanOptions, console: Console) -> Sidecar:
+def build_plan_here(folder: Path, device: str, options: PlanOptions, console: Console) -> Sidecar:
     """Give an engine folder a plan for a GPU of this machine, once it has answered the probes as in training.
 
     Args:
@@ -51,7 +51,7 @@ def fit_gpu(folder: Path, device: str, options: PlanOptions, console: Console) -
     return checked
 
 
-def fit_targets(folder: Path, names: Sequence[str], options: PlanOptions, console: Console) -> list[Sidecar]:
+def build_plans_for(folder: Path, names: Sequence[str], options: PlanOptions, console: Console) -> list[Sidecar]:
     """Give an engine folder plans for cards that are not here, by compute capability (``sm86``).
 
     They are checked by nobody before they run.
@@ -83,7 +83,7 @@ def _made(
 ) -> Sidecar:
     """A plan and its sidecar, written to ``scratch``."""
     cache = scratch / PLANS / f"{target.stem}.cache"
-    plan, sidecar = build_plan(onnx, manifest.precision, target, options, cache, console)
+    plan, sidecar = compile_plan(onnx, manifest.precision, target, options, cache, console)
     sidecar = replace(sidecar, onnx_sha256=manifest.onnx_sha256)
     (scratch / PLANS / f"{target.stem}.plan").write_bytes(plan)
     sidecar.write(scratch / PLANS / f"{target.stem}.json")

@@ -31,7 +31,7 @@ Probabilities = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Quantised:
+class QuantizedNetwork:
     """A network in eight bits, and what it cost."""
 
     model: onnx.ModelProto
@@ -44,7 +44,7 @@ class Quantised:
     """Whether it is what was asked for, as far as so few images can tell."""
 
 
-def quantised(model: onnx.ModelProto, images: Sequence[NormalisedImages], least_agreement: float) -> Quantised:
+def quantize(model: onnx.ModelProto, images: Sequence[NormalisedImages], least_agreement: float) -> QuantizedNetwork:
     """``model`` in int8, with as many layers left in float32 as ``least_agreement`` over the images takes.
 
     The result answers alike on every CPU. One without VNNI adds pairs of products of 8 bits in 16 bits, which overflow
@@ -102,7 +102,7 @@ def quantised(model: onnx.ModelProto, images: Sequence[NormalisedImages], least_
         )
     agreement = _agreement(_probabilities(result, images), exact)
     put_back = tuple(name for name in _float_layers(result) if name not in kept)
-    return Quantised(result, put_back, agreement, _enough(agreement, len(images), least_agreement))
+    return QuantizedNetwork(result, put_back, agreement, _enough(agreement, len(images), least_agreement))
 
 
 def _products(graph: onnx.GraphProto, weights: set[str]) -> list[str]:

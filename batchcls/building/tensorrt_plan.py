@@ -52,7 +52,7 @@ def targets_without_gpu(names: Sequence[str]) -> list[Target]:
     return [Target("tensorrt_rtx", version, name) for name in names]
 
 
-def build_plan(
+def compile_plan(
     onnx: bytes, precision: str, target: Target, options: PlanOptions, cache: Path, console: Console
 ) -> tuple[bytes, Sidecar]:
     """The plan of an engine folder's network, and what is to stand beside it.

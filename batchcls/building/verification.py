@@ -11,8 +11,8 @@ from batchcls.engine.base import Engine
 from batchcls.engine.manifest import Verification
 from batchcls.engine.postprocess import predictions
 from batchcls.errors import SlidesError
-from batchcls.images.decoders.base import Decoder, shortage
-from batchcls.images.sources.folder import Listing
+from batchcls.images.decoders.base import Decoder, postponed_error
+from batchcls.images.sources.folder import FolderSource
 from batchcls.progress import RunProgress
 from batchcls.storage.file_names import printable
 
@@ -31,14 +31,14 @@ def verify(
     Raises:
         SlidesError: If there is no image that both can read.
     """
-    listing = Listing([folder])
+    listing = FolderSource([folder])
     differences: list[np.ndarray] = []
     disagreements: list[str] = []
     done = unreadable = 0
     with RunProgress(console, "verifying") as progress, closing(decoder.decode(listing)) as batches:
         for batch in batches:
             if batch.postponed:
-                raise shortage(batch.postponed, "free some, or leave them out")
+                raise postponed_error(batch.postponed, "free some, or leave them out")
             rows, expected = reference.logits([slide.file for slide in batch.slides])
             if rows:
                 ours, theirs = predictions(engine.infer(batch.pixels)[rows]), predictions(expected)

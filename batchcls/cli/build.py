@@ -101,7 +101,7 @@ def _build_folder(source: Path, out: Path, given: dict[str, Any], console: "Cons
     from batchcls.networks.recipe import labels_of
 
     with extra("build", "building a trained file"):
-        from batchcls.building.build import build as build_engine
+        from batchcls.building.build import build_engine
 
     if "labels" in given:
         given["labels"] = labels_of(given["labels"])
@@ -126,11 +126,11 @@ def _fit(
 ) -> None:
     """Make plans: for ``target``, or for ``device``, or for what is here if that was not asked for."""
     from batchcls import machine
-    from batchcls.building.plans import fit_gpu, fit_targets
+    from batchcls.building.plans import build_plan_here, build_plans_for
     from batchcls.engine.backends import tensorrt_api
 
     if target is not None:
-        made = fit_targets(folder, _names(target), options, console)
+        made = build_plans_for(folder, _names(target), options, console)
     else:
         asked = asked or device != "auto"
         (chosen,) = machine.chosen_devices(
@@ -144,7 +144,7 @@ def _fit(
             except EngineError as error:
                 console.print(f"no plan for the GPU was made: {error}", highlight=False)
                 return
-        made = [fit_gpu(folder, chosen, options, console)]
+        made = [build_plan_here(folder, chosen, options, console)]
     for sidecar in made:
         echo(plan(sidecar))
 

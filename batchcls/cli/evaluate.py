@@ -45,9 +45,9 @@ def evaluate(predictions: Path, truth: Path, out: Path, overwrite: bool, labels:
     from batchcls.networks.recipe import labels_of  # after parsing: --help stays light
 
     with extra("report", "an evaluation"):
-        from batchcls.evaluation.evaluate import Asked, evaluate
+        from batchcls.evaluation.evaluate import EvaluationOptions, evaluate_predictions
         from batchcls.evaluation.rendering import summary
 
     options["labels"] = labels_of(labels) if labels else ()
-    metrics = evaluate(Asked(predictions, truth, **options), out, overwrite=overwrite)
+    metrics = evaluate_predictions(EvaluationOptions(predictions, truth, **options), out, overwrite=overwrite)
     echo(*summary(metrics, out))

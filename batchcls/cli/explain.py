@@ -75,9 +75,9 @@ def explain(
     from batchcls.networks.recipe import labels_of  # after parsing: --help stays light
 
     with extra("explain", "an explanation"):
-        from batchcls.explanation.explain import explain as explain_images
+        from batchcls.explanation.explain import explain_images
         from batchcls.explanation.model import trained_file_of_engine
-        from batchcls.explanation.selection import Asked
+        from batchcls.explanation.selection import ImageSelection
         from batchcls.networks.trained import trained_file
 
     if "labels" in given:
@@ -86,7 +86,7 @@ def explain(
         loaded = trained_file_of_engine(model, checkpoint) if model.is_dir() else trained_file(model, recipe, given)
         for note in loaded.notes:
             console.print(note, markup=False, highlight=False)
-        explained = explain_images(loaded, out, Asked(slides, **asked), overwrite=overwrite, console=console)
+        explained = explain_images(loaded, out, ImageSelection(slides, **asked), overwrite=overwrite, console=console)
     echo(*summary(explained, out))
 
 

@@ -36,11 +36,11 @@ def report(predictions: Path, out: Path, labels: str | None, **options: Any) -> 
     from batchcls.networks.recipe import labels_of  # after parsing: --help stays light
 
     with extra("report", "a report"):
-        from batchcls.evaluation.report import report as make_report
+        from batchcls.evaluation.report import write_report
 
     order = labels_of(labels) if labels else ()
     with library_noise_hidden():
-        made = make_report(predictions, out, labels=order, **options)
+        made = write_report(predictions, out, labels=order, **options)
     echo(f"{made.rows:,} rows, {made.unreadable:,} unreadable -> {out}")
     for note in made.notes:
         echo(f"note: {note}")

@@ -20,8 +20,6 @@ from batchcls.errors import EngineError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from batchcls.inference.stats import Tally
-
 
 @click.command()
 @click.argument("slides", type=click.Path(exists=True, path_type=Path), nargs=-1, required=True)
@@ -91,12 +89,12 @@ def run(slides: tuple[Path, ...], out: Path, engine: Path | None, strict: bool, 
 
     use_sparingly()
     from batchcls.inference.options import RunOptions
-    from batchcls.inference.run import classify
+    from batchcls.inference.run import classify_images
 
     engine = engine or only_engine()
     with library_noise_hidden() as console:
         console.quiet = quiet
-        tally = classify(slides, engine, out, RunOptions(**options), console)
+        tally = classify_images(slides, engine, out, RunOptions(**options), console)
     for warning in tally.warnings:
         echo(f"warning: {warning}", err=True)
     if not quiet:
@@ -142,7 +140,7 @@ def library_noise_hidden() -> Iterator["Console"]:
         os.close(terminal)
 
 
-def summary(tally: "Tally", out: Path) -> list[str]:
+def summary(tally: "RunStats", out: Path) -> list[str]:
     """The lines that a finished run prints: rows, engine, labels, errors, speed, memory."""
     info = tally.info
     why = f", because {tally.why}" if tally.why else ""

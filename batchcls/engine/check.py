@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from batchcls.engine.base import Engine
-from batchcls.engine.check_result import Check
+from batchcls.engine.check_result import ProbeCheck
 from batchcls.engine.manifest import Manifest
 from batchcls.engine.postprocess import predictions
 from batchcls.engine.probes import COUNT, probe_pixels
@@ -16,7 +16,7 @@ from batchcls.records import EngineInfo, Predictions
 
 @dataclass(frozen=True, slots=True)
 class _Bounds:
-    """The most that a precision explains, between an engine's answers to the probes and float32's; see `Check`."""
+    """The most that a precision explains, between an engine's answers to the probes and float32's; see `ProbeCheck`."""
 
     largest: float
     mean: float
@@ -38,7 +38,7 @@ _LEAST_PROBABILITY = 1e-4
 """From which on logarithms are compared: below it they are large, and mean nothing."""
 
 
-def check(engine: Engine, manifest: Manifest) -> Check:
+def check(engine: Engine, manifest: Manifest) -> ProbeCheck:
     """How an engine answers the probes, against what its network answers by exact arithmetic.
 
     Against the float32 logits that were recorded in training's framework where a folder of an older version has no
@@ -55,7 +55,7 @@ def check(engine: Engine, manifest: Manifest) -> Check:
     return _within(engine, manifest, manifest.reference, engine.info.precision, manifest.precision)
 
 
-def check_export(engine: Engine, manifest: Manifest) -> Check:
+def check_export(engine: Engine, manifest: Manifest) -> ProbeCheck:
     """How an engine answers the probes, against the float32 logits of training's framework.
 
     Of int8, the probes say nothing here: it was calibrated on images that look otherwise.
@@ -67,7 +67,7 @@ def check_export(engine: Engine, manifest: Manifest) -> Check:
     return _within(engine, manifest, manifest.reference, "fp32" if manifest.precision == "fp32" else "bf16")
 
 
-def _within(engine: Engine, manifest: Manifest, expected: Sequence[Sequence[float]], *precisions: str) -> Check:
+def _within(engine: Engine, manifest: Manifest, expected: Sequence[Sequence[float]], *precisions: str) -> ProbeCheck:
     info = engine.info
     found = compared(
         predictions(engine.infer(probe_pixels(info.preprocess.size_px, manifest.probes))),
@@ -89,14 +89,14 @@ def _within(engine: Engine, manifest: Manifest, expected: Sequence[Sequence[floa
     return found
 
 
-def compared(ours: Predictions, theirs: Predictions) -> Check:
+def compared(ours: Predictions, theirs: Predictions) -> ProbeCheck:
     """How far answers to the same images are apart; one that is not a number is as far off as can be."""
     probabilities = np.where(ours.finite[:, None], ours.probabilities, np.nan).astype(np.float64)
     difference = np.nan_to_num(np.abs(probabilities - theirs.probabilities), nan=1.0)
     logs = (
         np.log(np.maximum(np.nan_to_num(side), _LEAST_PROBABILITY)) for side in (probabilities, theirs.probabilities)
     )
-    return Check(
+    return ProbeCheck(
         probes=len(difference),
         top1_agreement=float((ours.finite & (ours.labels == theirs.labels)).mean()),
         largest_difference=float(difference.max()),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class ProbeCheck:
     """How far an engine and the training framework agree, on the probes that the engine folder has answers for."""
 
     probes: int

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from batchcls.engine.check_result import Check, Platform
+from batchcls.engine.check_result import Platform, ProbeCheck
 from batchcls.engine.probes import CANDIDATES, WHOLE, Mixture
 from batchcls.errors import EngineError, RecipeError
 from batchcls.networks.recipe import Recipe
@@ -73,7 +73,7 @@ class Manifest:
     answers: tuple[tuple[float, ...], ...] = ()
     """Logits of ``model.onnx`` itself by exact arithmetic, by probe, which every run is held to; empty in folders of
     older versions, which are held to ``reference``."""
-    check: Check | None = None
+    check: ProbeCheck | None = None
     """How far the engine was from ``reference`` when it was built; None in folders of older versions."""
     checked_on: Platform | None = None
     """What computed those answers."""
@@ -127,7 +127,7 @@ class Manifest:
             probes=_probes(values.get("probes", ()), reference),
             reference=reference,
             answers=answers,
-            check=check and Check(**check),
+            check=check and ProbeCheck(**check),
             checked_on=checked_on and Platform(**checked_on),
             verification=verification and Verification(**verification),
             **{key: str(values[key]) for key in texts},

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Self, get_args, get_type_hints
 
-from batchcls.engine.check_result import Check
+from batchcls.engine.check_result import ProbeCheck
 from batchcls.errors import EngineError
 from batchcls.storage.atomic import write_whole
 from batchcls.storage.regular_file import read_json
@@ -63,7 +63,7 @@ class Sidecar:
     optimization_level: int | None
     built: str
     """UTC, ISO 8601."""
-    check: Check | None = None
+    check: ProbeCheck | None = None
     """None: made without a GPU to run it on."""
 
     @classmethod
@@ -78,7 +78,7 @@ class Sidecar:
             if values.pop("format") != _FORMAT:
                 raise ValueError("it is of another format")
             target, check = Target(**values.pop("target")), values.pop("check")
-            sidecar = cls(target=target, check=None if check is None else Check(**check), **values)
+            sidecar = cls(target=target, check=None if check is None else ProbeCheck(**check), **values)
             _check_types(sidecar)
             return sidecar
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -162,14 +162,14 @@ def _content(path: Path, sidecar: Sidecar, folder: Path) -> bytes:
     return content
 
 
-def _check_types(values: Sidecar | Target | Check) -> None:
+def _check_types(values: Sidecar | Target | ProbeCheck) -> None:
     """Refuse what JSON allows and a build does not write."""
     for name, hint in get_type_hints(type(values)).items():
         found = getattr(values, name)
         wanted = get_args(hint) or (hint,)
         if type(found) not in wanted and not (float in wanted and type(found) is int):
             raise TypeError(f"{name} is {found!r}")
-        if isinstance(found, Target | Check):
+        if isinstance(found, Target | ProbeCheck):
             _check_types(found)
         elif isinstance(found, int | float) and not 0 <= found < math.inf:
             raise ValueError(f"{name} is {found!r}")

@@ -22,11 +22,11 @@ from batchcls.evaluation.metrics import RESAMPLES, blocks, confusion, estimates,
 from batchcls.evaluation.output_folder import check_out, evaluation_folder
 from batchcls.evaluation.plots import calibration_plot, confusion_plot, risk_coverage_plot
 from batchcls.evaluation.rendering import for_page, markdown
-from batchcls.images.labels.labeled import Labelled
+from batchcls.images.labels.labeled import LabeledImages
 from batchcls.images.thumbnails import contact_sheet, data_uri, jpeg, thumbnail
-from batchcls.predictions.matching import Match, label_codes, matched, shown, two_files
+from batchcls.predictions.matching import LabelMatch, label_codes, match_labels, shown, two_files
 from batchcls.predictions.provenance import rewriting
-from batchcls.predictions.reader import Predicted
+from batchcls.predictions.reader import PredictionsFile
 from batchcls.storage.file_names import file_below, printable
 from batchcls.storage.spreadsheet_cells import text_cell
 
@@ -38,7 +38,7 @@ _MOST = 1.001  # a probability, rounded
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class EvaluationOptions:
     """What is evaluated, and how."""
 
     predictions: Path
@@ -49,7 +49,7 @@ class Asked:
     error_rate: float = 0.01
     seed: int = 0
     split_folders: str = ""
-    """See `Labelled.read`."""
+    """See `LabeledImages.read`."""
     labels: tuple[str, ...] = ()
     """In the order of the probabilities, where the predictions do not say."""
 
@@ -61,11 +61,11 @@ class _Judged:
     images: pa.Table
     """Of the truth: ``path``, ``label``, ``group`` if it is known; and ``file``, where it was classified."""
     truth: npt.NDArray[np.int32]
-    predicted: Predicted
+    predicted: PredictionsFile
     groups: npt.NDArray[np.int64]
 
 
-def evaluate(asked: Asked, out: Path, *, overwrite: bool = False) -> dict[str, Any]:
+def evaluate_predictions(asked: EvaluationOptions, out: Path, *, overwrite: bool = False) -> dict[str, Any]:
     """Write an evaluation below the folder ``out``, and return what metrics.json holds.
 
     Args:
@@ -82,13 +82,13 @@ def evaluate(asked: Asked, out: Path, *, overwrite: bool = False) -> dict[str, A
     return metrics
 
 
-def _evaluated(asked: Asked) -> tuple[dict[str, Any], dict[str, bytes | None]]:
+def _evaluated(asked: EvaluationOptions) -> tuple[dict[str, Any], dict[str, bytes | None]]:
     """What metrics.json holds, and every file by name."""
     if asked.truth.samefile(asked.predictions):
         raise LabelsError(f"--truth {str(asked.truth)!r} is the predictions file itself; name what people say")
-    predicted = Predicted.read(asked.predictions, asked.labels)
+    predicted = PredictionsFile.read(asked.predictions, asked.labels)
     predicted.check_labels(asked.labels)
-    labelled = Labelled.read(asked.truth, asked.group_by, asked.split_folders, predicted.labels)
+    labelled = LabeledImages.read(asked.truth, asked.group_by, asked.split_folders, predicted.labels)
     metrics, judged = _judged(asked, predicted, labelled)
     answers, codes = judged.predicted.probabilities, judged.predicted.codes
     if not np.isfinite(answers).all() or answers.min() < 0 or answers.max() > _MOST:
@@ -122,7 +122,9 @@ def _evaluated(asked: Asked) -> tuple[dict[str, Any], dict[str, bytes | None]]:
     return metrics, _files(metrics, pictures, _csv(judged, wrong))
 
 
-def _judged(asked: Asked, predicted: Predicted, labelled: Labelled) -> tuple[dict[str, Any], _Judged]:
+def _judged(
+    asked: EvaluationOptions, predicted: PredictionsFile, labelled: LabeledImages
+) -> tuple[dict[str, Any], _Judged]:
     """The images that can be judged, and what became of all others."""
     table = labelled.of_split(asked.split, asked.truth)
     codes = label_codes(table["label"], predicted.labels)
@@ -133,7 +135,7 @@ def _judged(asked: Asked, predicted: Predicted, labelled: Labelled) -> tuple[dic
             f"{shown(strange)}; it has {', '.join(map(repr, predicted.labels))}: name them as the engine does"
         )
     roots = predicted.table["root"].cast(pa.string())
-    match = matched(table["path"], str(labelled.root), predicted.table["path"], roots)
+    match = match_labels(table["path"], str(labelled.root), predicted.table["path"], roots)
     there = match.rows >= 0
     found = replace(predicted, table=predicted.table.unify_dictionaries().take(pa.array(match.rows[there])))
     readable = found.readable
@@ -153,7 +155,9 @@ def _judged(asked: Asked, predicted: Predicted, labelled: Labelled) -> tuple[dic
     return about, _Judged(images, truth, answers, groups)
 
 
-def _provenance(asked: Asked, predicted: Predicted, labelled: Labelled, table: pa.Table) -> dict[str, Any]:
+def _provenance(
+    asked: EvaluationOptions, predicted: PredictionsFile, labelled: LabeledImages, table: pa.Table
+) -> dict[str, Any]:
     with asked.predictions.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     finite = json.loads(json.dumps(predicted.metadata), parse_constant=lambda _: None)
@@ -183,7 +187,7 @@ def _provenance(asked: Asked, predicted: Predicted, labelled: Labelled, table: p
     }
 
 
-def _counted(match: Match, table: pa.Table, predicted: Predicted, found: Predicted) -> dict[str, Any]:
+def _counted(match: LabelMatch, table: pa.Table, predicted: PredictionsFile, found: PredictionsFile) -> dict[str, Any]:
     unused = np.ones(len(predicted.table), bool)
     unused[match.rows[match.rows >= 0]] = False
     lacking = {"truth_without_prediction": (table["path"], match.rows < 0)}

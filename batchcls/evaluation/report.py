@@ -20,7 +20,7 @@ from batchcls.evaluation.html import page, write_page
 from batchcls.images.image_file import is_there
 from batchcls.images.thumbnails import ANSWER_TIMEOUT_S, data_uri, jpeg, thumbnail
 from batchcls.predictions.provenance import provenance, rewriting, throughput
-from batchcls.predictions.reader import Predicted
+from batchcls.predictions.reader import PredictionsFile
 from batchcls.storage.atomic import check_replaceable_file
 from batchcls.storage.file_names import original, printable
 
@@ -94,7 +94,7 @@ class _Least:
         return held.take(pa.array(np.argsort(held["key"].to_numpy(), kind="stable")[: self._limit]))
 
 
-def report(
+def write_report(
     source: Path,
     out: Path,
     *,
@@ -120,7 +120,7 @@ def report(
         raise OutputError(f"--out {str(out)!r} is the predictions file itself; choose another")
     if os.path.exists(out) and not overwrite:
         raise OutputError(f"{str(out)!r} exists; choose another --out, or replace it with --overwrite")
-    parts = Predicted.parts(source, labels)
+    parts = PredictionsFile.parts(source, labels)
     head = next(parts)
     head.check_labels(labels)
     seen, listed, least = Seen(head.labels), _Least(rows), _Least(images)
@@ -136,7 +136,7 @@ def report(
     return seen
 
 
-def _rows(part: Predicted) -> tuple[pa.Table, npt.NDArray[np.float32]]:
+def _rows(part: PredictionsFile) -> tuple[pa.Table, npt.NDArray[np.float32]]:
     """What a page may show of each row, with labels as their positions (-1: none), and how certain each is."""
     codes, others = part.codes, part.probabilities.copy()
     probability = np.array(pc.fill_null(part.table["probability"], math.nan).to_numpy(), np.float32)
@@ -180,7 +180,7 @@ def _case(row: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _page(source: Path, head: Predicted, seen: Seen, cases: Sequence[Mapping[str, Any]], listed: pa.Table) -> str:
+def _page(source: Path, head: PredictionsFile, seen: Seen, cases: Sequence[Mapping[str, Any]], listed: pa.Table) -> str:
     unreadable = int((listed["label"].to_numpy() < 0).sum())
     ranked = sorted(range(len(head.labels)), key=lambda code: (-seen.labelled[code], head.labels[code]))
     met = [code for code in ranked if seen.labelled[code]]

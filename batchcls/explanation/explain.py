@@ -18,9 +18,9 @@ from batchcls import machine
 from batchcls.engine.postprocess import predictions
 from batchcls.errors import OutputError, RecipeError
 from batchcls.explanation.grad_cam import SIDE_PX, GradCam, HeatMap, overlay, side_by_side, stands_out
-from batchcls.explanation.selection import Asked, Chosen, listed_images, predicted_images
+from batchcls.explanation.selection import ImageSelection, SelectedImages, listed_images, predicted_images
 from batchcls.images.decoders import DEFAULT, open_decoder
-from batchcls.images.decoders.base import shortage
+from batchcls.images.decoders.base import postponed_error
 from batchcls.images.thumbnails import contact_sheet, jpeg, thumbnail
 from batchcls.networks.trained import TrainedFile
 from batchcls.records import Batch, Failure, Pixels, Preprocess, Slide
@@ -80,7 +80,9 @@ class _Found:
     """The class that ``heat`` is of."""
 
 
-def explain(model: TrainedFile, out: Path, asked: Asked, *, overwrite: bool, console: Console) -> Explained:
+def explain_images(
+    model: TrainedFile, out: Path, asked: ImageSelection, *, overwrite: bool, console: Console
+) -> Explained:
     """Write overlays, `CONTACT_SHEET` and `TABLE` into the folder ``out``.
 
     Args:
@@ -108,13 +110,15 @@ def explain(model: TrainedFile, out: Path, asked: Asked, *, overwrite: bool, con
     return Explained(images, flat, len(rows) - images, chosen.left_out)
 
 
-def _chosen(model: TrainedFile, asked: Asked, out: Path, console: Console) -> Chosen:
+def _chosen(model: TrainedFile, asked: ImageSelection, out: Path, console: Console) -> SelectedImages:
     if asked.predictions:
         return predicted_images(asked, model.checkpoint, model.recipe.labels, console)
     return listed_images(asked, lambda path: _is_ours(path, out), console)
 
 
-def _rows(model: TrainedFile, asked: Asked, truths: Mapping[Slide, str], folder: Path, console: Console) -> list[_Row]:
+def _rows(
+    model: TrainedFile, asked: ImageSelection, truths: Mapping[Slide, str], folder: Path, console: Console
+) -> list[_Row]:
     """A row for each slide, in their order; the overlays are written into ``folder`` as images are decoded."""
     preprocess = model.recipe.preprocess
     grad_cam = GradCam(model.network.module, model.network.architecture, preprocess)
@@ -126,7 +130,7 @@ def _rows(model: TrainedFile, asked: Asked, truths: Mapping[Slide, str], folder:
     with closing(decoder), closing(decoder.decode(truths)) as batches:
         for batch in batches:
             if batch.postponed:
-                raise shortage(batch.postponed, "free some, or leave them out")
+                raise postponed_error(batch.postponed, "free some, or leave them out")
             for item in _looked_into(model, asked.label, grad_cam, batch):
                 slide, truth = item.slide, truths[item.slide]
                 if isinstance(item, Failure):

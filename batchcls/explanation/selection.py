@@ -12,11 +12,11 @@ from rich.console import Console
 
 from batchcls.engine.manifest import sha256
 from batchcls.errors import LabelsError, SlidesError
-from batchcls.images.labels.labeled import Labelled
-from batchcls.images.sources.folder import Listing
-from batchcls.predictions.matching import label_codes, matched
+from batchcls.images.labels.labeled import LabeledImages
+from batchcls.images.sources.folder import FolderSource
+from batchcls.predictions.matching import label_codes, match_labels
 from batchcls.predictions.provenance import rewriting
-from batchcls.predictions.reader import Predicted
+from batchcls.predictions.reader import PredictionsFile
 from batchcls.records import Slide
 from batchcls.storage.file_names import original, printable
 
@@ -24,7 +24,7 @@ _SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ImageSelection:
     """Which images to explain, and for which class."""
 
     slides: tuple[Path, ...] = ()
@@ -35,7 +35,7 @@ class Asked:
     uncertain: int | None = None
     truth: Path | None = None
     split_folders: str = ""
-    """Of ``truth``; see `Labelled.read`."""
+    """Of ``truth``; see `LabeledImages.read`."""
     label: str | None = None
     """None: of each image, the predicted one."""
     limit: int = 100
@@ -43,28 +43,30 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class SelectedImages:
     truths: Mapping[Slide, str]
     """In the order of the output; empty where the truth is not known."""
     left_out: int = 0
 
 
-def listed_images(asked: Asked, is_ours: Callable[[Path], bool], console: Console) -> Chosen:
+def listed_images(asked: ImageSelection, is_ours: Callable[[Path], bool], console: Console) -> SelectedImages:
     """Images of SLIDES, evenly taken where there are more than the limit: folders are often sorted by class."""
-    listing = Listing(asked.slides)
+    listing = FolderSource(asked.slides)
     found = [slide for slide in listing if not is_ours(Path(slide.file))]
     for unlisted in listing.unlisted:
         _say(console, f"warning: not listed: {printable(unlisted)}")
     if not found:
         raise SlidesError(f"no image was found in {', '.join(repr(str(path)) for path in asked.slides)}")
     count = min(len(found), asked.limit)
-    return Chosen({found[place * len(found) // count]: "" for place in range(count)}, len(found) - count)
+    return SelectedImages({found[place * len(found) // count]: "" for place in range(count)}, len(found) - count)
 
 
-def predicted_images(asked: Asked, checkpoint: Path, labels: Sequence[str], console: Console) -> Chosen:
+def predicted_images(
+    asked: ImageSelection, checkpoint: Path, labels: Sequence[str], console: Console
+) -> SelectedImages:
     """Images of a predictions file, the most confident wrong ones or the least certain ones first."""
     assert asked.predictions is not None  # noqa: S101  # for mypy: the caller looked
-    predicted = Predicted.read(asked.predictions, labels)
+    predicted = PredictionsFile.read(asked.predictions, labels)
     for note in rewriting(predicted.metadata, predicted.labels, len(predicted.table)):
         _say(console, f"warning: {note}")
     _check_same_model(predicted, checkpoint, labels)
@@ -84,10 +86,10 @@ def predicted_images(asked: Asked, checkpoint: Path, labels: Sequence[str], cons
         )
     places = predicted.table.select(["root", "path"]).take(pa.array(rows)).to_pylist()
     slides = (Slide(original(place["root"]), original(place["path"])) for place in places)
-    return Chosen(dict(zip(slides, truths[rows].tolist(), strict=True)))
+    return SelectedImages(dict(zip(slides, truths[rows].tolist(), strict=True)))
 
 
-def _check_same_model(predicted: Predicted, checkpoint: Path, labels: Sequence[str]) -> None:
+def _check_same_model(predicted: PredictionsFile, checkpoint: Path, labels: Sequence[str]) -> None:
     engine = predicted.metadata.get("engine")
     recorded = engine.get("checkpoint_sha256") if isinstance(engine, dict) else None
     if predicted.metadata and recorded != (found := sha256(checkpoint)):
@@ -102,9 +104,9 @@ def _check_same_model(predicted: Predicted, checkpoint: Path, labels: Sequence[s
         )
 
 
-def _truths(predicted: Predicted, truth: Path, split_folders: str, console: Console) -> npt.NDArray[np.object_]:
+def _truths(predicted: PredictionsFile, truth: Path, split_folders: str, console: Console) -> npt.NDArray[np.object_]:
     """(rows,) what each is, by the same rules of matching as `batchcls evaluate`; empty where that is not known."""
-    labelled = Labelled.read(truth, split_folders=split_folders, known=predicted.labels)
+    labelled = LabeledImages.read(truth, split_folders=split_folders, known=predicted.labels)
     table = labelled.of_split(None, truth)
     codes = label_codes(table["label"], predicted.labels)
     if codes.null_count:
@@ -113,7 +115,7 @@ def _truths(predicted: Predicted, truth: Path, split_folders: str, console: Cons
             f"{str(truth)!r} has labels {strange[:_SHOWN]} that the model has not; it has {list(predicted.labels)}"
         )
     roots = predicted.table["root"].cast(pa.string())
-    match = matched(table["path"], str(labelled.root), predicted.table["path"], roots)
+    match = match_labels(table["path"], str(labelled.root), predicted.table["path"], roots)
     if match.by in ("file name", "end of path"):
         _say(console, f"warning: --truth was matched by {match.by} alone, for no path is the same")
     for note in labelled.notes:

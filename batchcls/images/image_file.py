@@ -13,7 +13,7 @@ from batchcls.records import Pixels
 from batchcls.storage import deep_paths
 from batchcls.storage.file_client import READ_TIMEOUT_S
 from batchcls.storage.regular_file import IrregularError, open_regular, read_fully
-from batchcls.storage.timeouts import answered
+from batchcls.storage.timeouts import with_timeout
 
 LARGEST_PIXELS = 200_000_000
 """Of an image that is read where nobody can say another limit."""
@@ -51,7 +51,7 @@ def read_image(file: str, max_pixels: int = LARGEST_PIXELS, timeout_s: float = R
         with stream:
             return read_fully(stream, status.st_size)
 
-    data = answered(read, timeout_s)
+    data = with_timeout(read, timeout_s)
     return data, examine(file, data, max_pixels)
 
 
@@ -68,7 +68,7 @@ def image_pixels(file: str) -> Pixels:
 def is_there(file: str, timeout_s: float = READ_TIMEOUT_S) -> bool:
     """Whether ``file`` is a file, or may well be one: on a disk that does not answer."""
     try:
-        return stat.S_ISREG(answered(lambda: deep_paths.status(file), timeout_s).st_mode)
+        return stat.S_ISREG(with_timeout(lambda: deep_paths.status(file), timeout_s).st_mode)
     except TimeoutError:
         return True
     except (OSError, ValueError):

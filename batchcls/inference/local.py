@@ -15,8 +15,8 @@ from batchcls.engine.postprocess import predictions
 from batchcls.errors import MemoryShortageError
 from batchcls.images.decoders import DecoderName, open_decoder
 from batchcls.memory import available_bytes, resident_bytes, text_of
-from batchcls.prefetch import overlapped
-from batchcls.records import Batch, EngineInfo, Failure, Predictions, Scored, Slide
+from batchcls.prefetch import parallel_map
+from batchcls.records import Batch, BatchResult, EngineInfo, Failure, Predictions, Slide
 from batchcls.storage.file_client import READ_TIMEOUT_S
 
 _LEAST_BYTES = 64 << 20
@@ -29,7 +29,7 @@ _BATCHES = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class DeviceConfig:
     """What a device's part of a run is opened from."""
 
     engine: Path
@@ -47,7 +47,7 @@ class Share:
     """What to compute in, in the backend's words; None: the fastest that the device has."""
 
 
-class Scorer(Protocol):
+class Executor(Protocol):
     """What classifies slides, on however many devices."""
 
     @property
@@ -58,7 +58,7 @@ class Scorer(Protocol):
     def peak_memory_bytes(self) -> int:
         """The most that other processes have had resident for it, all together; known when all is scored."""
 
-    def score(self, slides: Iterable[Slide]) -> Generator[Scored]:
+    def score(self, slides: Iterable[Slide]) -> Generator[BatchResult]:
         """A prediction or a failure for each slide, in batches, in any order; call it once."""
 
     def waiting(self) -> tuple[str, float] | None:
@@ -71,7 +71,7 @@ class Scorer(Protocol):
         """Release every device; calling it twice is harmless."""
 
 
-def _check_room(share: Share) -> None:
+def _check_room(share: DeviceConfig) -> None:
     """Refuse to open an engine where libraries would end the process for want of memory."""
     model = share.engine / ONNX
     needed = _LEAST_START_BYTES + _TIMES_THE_MODEL * (model.stat().st_size if model.exists() else 0)
@@ -82,15 +82,15 @@ def _check_room(share: Share) -> None:
         )
 
 
-class DeviceScorer:
-    """A `Scorer` on one device, in this process.
+class LocalExecutor:
+    """A `Executor` on one device, in this process.
 
     Raises:
         EngineError: If the engine or its device cannot be used.
         VerificationError: If it answers the probes otherwise than the trained network.
     """
 
-    def __init__(self, share: Share) -> None:
+    def __init__(self, share: DeviceConfig) -> None:
         _check_room(share)
         with ExitStack() as stack:
             self._engine = open_engine(
@@ -145,11 +145,11 @@ class DeviceScorer:
             )
         return left
 
-    def score(self, slides: Iterable[Slide]) -> Generator[Scored]:
+    def score(self, slides: Iterable[Slide]) -> Generator[BatchResult]:
         # The consumer of batches is closed before their producer.
         with (
             closing(self._decoder.decode(slides)) as batches,
-            closing(overlapped(self._scored, batches, self._engine.lanes, self._decoder.stop)) as scored,
+            closing(parallel_map(self._scored, batches, self._engine.lanes, self._decoder.stop)) as scored,
         ):
             yield from scored
 
@@ -167,19 +167,19 @@ class DeviceScorer:
         self._decoder.close()
         self._engine.close()
 
-    def _scored(self, batch: Batch) -> Scored:
+    def _scored(self, batch: Batch) -> BatchResult:
         since = perf_counter()
         answers = predictions(self._engine.infer(batch.pixels))
         seconds = {"read": batch.read_s, "decode": batch.decode_s, "infer": perf_counter() - since}
         postponed = [replace(file, needed_bytes=file.needed_bytes + self._taken_bytes) for file in batch.postponed]
         if answers.finite.all():
-            return Scored(batch.slides, batch.sizes, answers, batch.failures, postponed, seconds)
+            return BatchResult(batch.slides, batch.sizes, answers, batch.failures, postponed, seconds)
         kept = answers.finite.nonzero()[0].tolist()
         silent = [
             Failure(batch.slides[row], "no answer", "the network's output is not a number", *batch.sizes[row])
             for row in (~answers.finite).nonzero()[0].tolist()
         ]
-        return Scored(
+        return BatchResult(
             slides=[batch.slides[row] for row in kept],
             sizes=[batch.sizes[row] for row in kept],
             predictions=Predictions(answers.labels[kept], answers.probabilities[kept], answers.finite[kept]),

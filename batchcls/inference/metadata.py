@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from batchcls import machine
-from batchcls.inference.stats import Tally
+from batchcls.inference.stats import RunStats
 from batchcls.records import EngineInfo
 from batchcls.storage.file_names import printable
 
@@ -22,7 +22,7 @@ def identity(roots: Sequence[str], info: EngineInfo, decoder: str) -> dict[str, 
 
 
 def metadata(
-    info: EngineInfo, decoder: str, arguments: Mapping[str, Any], tally: Tally, started: str
+    info: EngineInfo, decoder: str, arguments: Mapping[str, Any], tally: RunStats, started: str
 ) -> dict[str, Any]:
     """How the rows of a whole file were made; JSON values.
 

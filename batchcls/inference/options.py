@@ -8,7 +8,7 @@ from batchcls import machine, memory
 from batchcls.engine.backends import BackendName, tensorrt_api
 from batchcls.errors import EngineError
 from batchcls.images.decoders import DEFAULT, DecoderName
-from batchcls.inference.local import Share
+from batchcls.inference.local import DeviceConfig
 from batchcls.storage.file_client import READ_TIMEOUT_S
 
 _WORDS = {"fp32": "f32", "bf16": "bf16"}
@@ -39,7 +39,7 @@ class RunOptions:
     overwrite: bool = False
 
 
-def shares_of(engine: Path, options: RunOptions) -> tuple[list[Share], str]:
+def device_configs(engine: Path, options: RunOptions) -> tuple[list[DeviceConfig], str]:
     """What each device has to open, and why the run takes these devices or this backend, where nobody chose them.
 
     Raises:
@@ -57,7 +57,7 @@ def shares_of(engine: Path, options: RunOptions) -> tuple[list[Share], str]:
         why = "there is no GPU"
     threads = options.threads or machine.cores()
     shares = [
-        Share(
+        DeviceConfig(
             engine=engine,
             backend=backend,
             device=device,

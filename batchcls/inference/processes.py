@@ -14,10 +14,10 @@ from typing import Any
 
 from batchcls import machine
 from batchcls.errors import BatchclsError, EngineError
-from batchcls.inference.local import DeviceScorer, Share
+from batchcls.inference.local import DeviceConfig, LocalExecutor
 from batchcls.memory import resident_bytes, use_sparingly
 from batchcls.prefetch import ticking
-from batchcls.records import EngineInfo, Postponed, Scored, Slide
+from batchcls.records import BatchResult, EngineInfo, Postponed, Slide
 
 _SLIDES_AT_A_TIME = 64
 """Few enough that all devices end at about the same time."""
@@ -33,18 +33,18 @@ class _Worker:
     requests: Connection
     """It sends nothing but the wish for slides, and is sent some; none are the end."""
     results: Connection
-    """It sends its `EngineInfo`, then each `Scored`, or what it waits for if none comes; last its peak memory, or an
+    """It sends its `EngineInfo`, then each `BatchResult`, or what it waits for if none comes; last its peak memory, or an
     exception."""
 
 
-class Workers:
+class ProcessExecutor:
     """A `batchcls.inference.local.Scorer` on several devices.
 
     Raises:
         EngineError: If a device cannot be used, or they would compute in different ways.
     """
 
-    def __init__(self, shares: Sequence[Share]) -> None:
+    def __init__(self, shares: Sequence[DeviceConfig]) -> None:
         self.peak_memory_bytes = 0
         self._waiting: dict[str, tuple[str, float] | None] = {}
         """By device, the file that it waits for, as it last told."""
@@ -59,7 +59,7 @@ class Workers:
             self.close()
             raise
 
-    def score(self, slides: Iterable[Slide]) -> Generator[Scored]:
+    def score(self, slides: Iterable[Slide]) -> Generator[BatchResult]:
         coming = iter(slides)
         asking = {worker.requests for worker in self._workers}
         working = {worker.results: worker for worker in self._workers}
@@ -72,8 +72,8 @@ class Workers:
                     continue
                 message = self._received(working[ready])
                 if not isinstance(message, int):
-                    self._waiting[working[ready].device] = None if isinstance(message, Scored) else message
-                if isinstance(message, Scored):
+                    self._waiting[working[ready].device] = None if isinstance(message, BatchResult) else message
+                if isinstance(message, BatchResult):
                     yield replace(message, postponed=[self._of_all(file) for file in message.postponed])
                 elif isinstance(message, int):
                     self.peak_memory_bytes += message
@@ -115,7 +115,7 @@ class Workers:
         return message
 
 
-def _started(share: Share) -> _Worker:
+def _started(share: DeviceConfig) -> _Worker:
     spawn = multiprocessing.get_context("spawn")  # a fork would share CUDA's state
     requests, theirs = spawn.Pipe()
     results, their_results = spawn.Pipe(duplex=False)
@@ -156,13 +156,13 @@ def _one(infos: Sequence[EngineInfo]) -> EngineInfo:
     return replace(first, device=",".join(info.device for info in infos))
 
 
-def _work(share: Share, requests: Connection, results: Connection) -> None:
+def _work(share: DeviceConfig, requests: Connection, results: Connection) -> None:
     """A worker's whole life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     use_sparingly()
     with suppress(BrokenPipeError):
         try:
-            with closing(DeviceScorer(share)) as scorer:
+            with closing(LocalExecutor(share)) as scorer:
                 results.send(scorer.info)
                 with (
                     closing(scorer.score(_asked_for(requests))) as scored,

@@ -13,20 +13,20 @@ from rich.console import Console
 
 from batchcls import machine, memory
 from batchcls.errors import InterruptedRunError, SlidesError
-from batchcls.images.decoders.base import shortage
-from batchcls.images.sources.folder import Listing
+from batchcls.images.decoders.base import postponed_error
+from batchcls.images.sources.folder import FolderSource
 from batchcls.inference.hints import faster, unchecked
-from batchcls.inference.local import DeviceScorer, Scorer, Share
+from batchcls.inference.local import DeviceConfig, Executor, LocalExecutor
 from batchcls.inference.metadata import identity, metadata
-from batchcls.inference.options import RunOptions, shares_of
-from batchcls.inference.processes import Workers
-from batchcls.inference.stats import RecentReads, Tally
-from batchcls.interrupts import GRACE_S, Stop
-from batchcls.predictions.existing import Standing
-from batchcls.predictions.writer import ParquetOutput, open_output
+from batchcls.inference.options import RunOptions, device_configs
+from batchcls.inference.processes import ProcessExecutor
+from batchcls.inference.stats import RecentReads, RunStats
+from batchcls.interrupts import GRACE_S, Interrupt
+from batchcls.predictions.existing import ExistingOutput
+from batchcls.predictions.writer import PredictionsWriter, open_writer
 from batchcls.prefetch import ticking
 from batchcls.progress import RunProgress
-from batchcls.records import Postponed, Scored, is_transient
+from batchcls.records import BatchResult, Postponed, is_transient
 
 _TICK_S = 0.25
 """How long a signal, the clock and the progress wait for rows."""
@@ -38,18 +38,18 @@ _SUSPICIOUS_FILES = 20
 class _Run:
     """What a run is made of, once everything has opened."""
 
-    listing: Listing
-    share: Share
+    listing: FolderSource
+    share: DeviceConfig
     """What each device opens; the ``device`` in it is the first one's."""
-    scorer: Scorer
-    output: ParquetOutput
-    tally: Tally
+    scorer: Executor
+    output: PredictionsWriter
+    tally: RunStats
     console: Console
-    stop: Stop
+    stop: Interrupt
     reads: RecentReads = field(default_factory=RecentReads)
 
 
-def classify(slides: Sequence[Path], engine: Path, out: Path, options: RunOptions, console: Console) -> Tally:
+def classify_images(slides: Sequence[Path], engine: Path, out: Path, options: RunOptions, console: Console) -> RunStats:
     """Classify every image below ``slides`` into one Parquet file.
 
     Args:
@@ -68,12 +68,14 @@ def classify(slides: Sequence[Path], engine: Path, out: Path, options: RunOption
         InterruptedRunError: After SIGINT or SIGTERM, with every row so far on disk.
     """
     started = perf_counter()
-    shares, why = shares_of(engine, options)
+    shares, why = device_configs(engine, options)
     # What stands there already is probably this run's file, and then there is nothing to list.
-    listing = Listing(slides, at_once=options.overwrite or not os.path.lexists(out), timeout_s=options.read_timeout_s)
-    stop = Stop(cast(TextIO, console.file), GRACE_S)
+    listing = FolderSource(
+        slides, at_once=options.overwrite or not os.path.lexists(out), timeout_s=options.read_timeout_s
+    )
+    stop = Interrupt(cast(TextIO, console.file), GRACE_S)
     with stop.listening(), closing(listing), closing(_scorer(shares)) as scorer:
-        output = open_output(
+        output = open_writer(
             out,
             roots=listing.roots,
             labels=scorer.info.labels,
@@ -81,11 +83,11 @@ def classify(slides: Sequence[Path], engine: Path, out: Path, options: RunOption
             limits={"max_pixels": options.max_pixels},
             overwrite=options.overwrite,
         )
-        if isinstance(output, Standing):
+        if isinstance(output, ExistingOutput):
             console.print(f"{out} is whole already: every row is done", markup=False, highlight=False)
-            return _done_before(output, Tally(scorer.info, why), started)
+            return _done_before(output, RunStats(scorer.info, why), started)
         with closing(output):
-            tally = Tally(scorer.info, why, rows=output.resumed_rows, resumed_rows=output.resumed_rows)
+            tally = RunStats(scorer.info, why, rows=output.resumed_rows, resumed_rows=output.resumed_rows)
             tally.warnings += unchecked(engine, scorer.info)
             tally.hint = faster(engine, scorer.info, options.precision)
             run = _Run(listing, shares[0], scorer, output, tally, console, stop)
@@ -95,7 +97,7 @@ def classify(slides: Sequence[Path], engine: Path, out: Path, options: RunOption
     return tally
 
 
-def _done_before(standing: Standing, tally: Tally, started: float) -> Tally:
+def _done_before(standing: ExistingOutput, tally: RunStats, started: float) -> RunStats:
     """``tally``, of a run that had nothing to do."""
     counts = standing.metadata["counts"]
     tally.rows = tally.resumed_rows = counts["rows"]
@@ -107,8 +109,8 @@ def _done_before(standing: Standing, tally: Tally, started: float) -> Tally:
     return tally
 
 
-def _scorer(shares: Sequence[Share]) -> Scorer:
-    return DeviceScorer(shares[0]) if len(shares) == 1 else Workers(shares)
+def _scorer(shares: Sequence[DeviceConfig]) -> Executor:
+    return LocalExecutor(shares[0]) if len(shares) == 1 else ProcessExecutor(shares)
 
 
 def _classify_all(run: _Run, out: Path) -> None:
@@ -144,7 +146,7 @@ def _classify_all(run: _Run, out: Path) -> None:
         run.output.flush()
     if postponed:
         needed = max(file.needed_bytes for file in postponed)
-        raise shortage(
+        raise postponed_error(
             postponed,
             f"all others are done, {tally.rows:,} rows are in {out}.partial; run the same command with --memory "
             f"{memory.text_of(needed)}, where the machine and its limits (ulimit -v, cgroup) leave so much",
@@ -163,7 +165,7 @@ def _to_go_on(run: _Run, out: Path) -> str:
     return f"{run.tally.rows:,} rows are in {out}.partial; to go on, run the same command again"
 
 
-def _write(run: _Run, scored: Scored) -> None:
+def _write(run: _Run, scored: BatchResult) -> None:
     tally = run.tally
     since = perf_counter()
     run.output.write(scored)

@@ -4,13 +4,13 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from batchcls.records import EngineInfo, Scored, is_transient
+from batchcls.records import BatchResult, EngineInfo, is_transient
 
 _RECENT_FILES = 100
 
 
 @dataclass(slots=True)
-class Tally:
+class RunStats:
     """What a run has done so far, and of the whole file once it is done."""
 
     info: EngineInfo
@@ -58,7 +58,7 @@ class RecentReads:
         self._failed: deque[str] = deque(maxlen=_RECENT_FILES)
         """Of each of the newest files what was wrong, empty if it was read."""
 
-    def add(self, scored: Scored) -> None:
+    def add(self, scored: BatchResult) -> None:
         """Count the files of one more batch."""
         self._failed.extend("" for _ in scored.slides)
         for failure in scored.failures:

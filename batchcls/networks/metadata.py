@@ -14,13 +14,13 @@ from batchcls.storage.regular_file import IrregularError, readable_name
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class CheckpointMetadata:
     """All empty of a file that something else wrote."""
 
     recipe: Mapping[str, Any] = field(default_factory=dict)
     """By the keys of a recipe."""
     images: str = ""
-    """SHA-256 of the images that it was trained on, and of how they were parted, if it says; see `Dataset.digest`."""
+    """SHA-256 of the images that it was trained on, and of how they were parted, if it says; see `SplitDataset.digest`."""
 
     @classmethod
     def read(cls, path: Path) -> Self:

@@ -8,7 +8,7 @@ from typing import Any
 from batchcls.errors import CheckpointError
 from batchcls.networks.checkpoint import Network, load_network
 from batchcls.networks.known_labels import settled_labels
-from batchcls.networks.metadata import Recorded
+from batchcls.networks.metadata import CheckpointMetadata
 from batchcls.networks.recipe import Recipe
 from batchcls.networks.variants import variant_warnings
 
@@ -41,7 +41,7 @@ def trained_file(checkpoint: Path, recipe: Path | None, values: Mapping[str, Any
         )
     values = dict(values)
     weights = values.pop("weights", "")
-    found = Recorded.read(checkpoint).recipe
+    found = CheckpointMetadata.read(checkpoint).recipe
     first = Recipe.compose(recipe, values, found)
     transform_input = first.preprocess.transform_input
     network = load_network(checkpoint, first.architecture, transform_input=transform_input, weights=weights)

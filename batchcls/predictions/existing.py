@@ -21,7 +21,7 @@ _UNREADABLE = (pa.ArrowException, OSError, ValueError, LookupError, TypeError, A
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ExistingOutput:
     """What a run of this identity has written whole."""
 
     path: Path

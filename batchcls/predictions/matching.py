@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from batchcls.errors import LabelsError
 from batchcls.storage.file_names import file_below, original, printable
-from batchcls.storage.timeouts import answered
+from batchcls.storage.timeouts import with_timeout
 
 _SHOWN = 3
 _MOST_PARTS = 16
@@ -26,7 +26,7 @@ _COMPARE_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Match:
+class LabelMatch:
     """Where each labelled image stands in a predictions file."""
 
     by: Literal["path", "absolute path", "end of path", "file name"]
@@ -36,7 +36,9 @@ class Match:
     """(labelled images,) whether it could be one row or another, or shares one."""
 
 
-def matched(paths: pa.ChunkedArray, root: str, predicted_paths: pa.ChunkedArray, roots: pa.ChunkedArray) -> Match:
+def match_labels(
+    paths: pa.ChunkedArray, root: str, predicted_paths: pa.ChunkedArray, roots: pa.ChunkedArray
+) -> LabelMatch:
     """Match by path as written, or by absolute path where that finds more; by the end of the path if neither finds any.
 
     Where that leaves images over, the same again with ``/`` for Windows' backslashes, without blanks around a path, and
@@ -93,12 +95,14 @@ def two_files(root: Path, images: pa.Table) -> list[str] | None:
     for image in images.slice(0, _COMPARED).to_pylist():
         one, other = file_below(root, image["path"]), original(image["file"])
         with suppress(OSError, ValueError):  # one of them is not here, or nowhere: nothing to compare
-            if not answered(partial(filecmp.cmp, one, other, shallow=False), _COMPARE_TIMEOUT_S):
+            if not with_timeout(partial(filecmp.cmp, one, other, shallow=False), _COMPARE_TIMEOUT_S):
                 return [printable(one), printable(other)]
     return None
 
 
-def _whole_paths(paths: pa.ChunkedArray, root: str, predicted_paths: pa.ChunkedArray, roots: pa.ChunkedArray) -> Match:
+def _whole_paths(
+    paths: pa.ChunkedArray, root: str, predicted_paths: pa.ChunkedArray, roots: pa.ChunkedArray
+) -> LabelMatch:
     match = _match("path", paths, predicted_paths)
     if not (match.rows < 0).any():
         return match
@@ -106,7 +110,7 @@ def _whole_paths(paths: pa.ChunkedArray, root: str, predicted_paths: pa.ChunkedA
     return max(match, _match("absolute path", *named), key=_count)
 
 
-def _ends(paths: pa.ChunkedArray, files: pa.ChunkedArray) -> Match:
+def _ends(paths: pa.ChunkedArray, files: pa.ChunkedArray) -> LabelMatch:
     """By as much of the end of each path as finds the most, and of that the longest."""
     best = _match("file name", _names(paths), _names(files))
     for parts in range(2, _MOST_PARTS):
@@ -118,16 +122,16 @@ def _ends(paths: pa.ChunkedArray, files: pa.ChunkedArray) -> Match:
     return best
 
 
-def _count(match: Match) -> int:
+def _count(match: LabelMatch) -> int:
     return int((match.rows >= 0).sum())
 
 
-def _match(by: Any, keys: pa.ChunkedArray, predicted_keys: pa.ChunkedArray) -> Match:
+def _match(by: Any, keys: pa.ChunkedArray, predicted_keys: pa.ChunkedArray) -> LabelMatch:
     rows, back = _positions(keys, predicted_keys), _positions(predicted_keys, keys)
     claimed = np.bincount(back[back >= 0], minlength=len(rows))
     shared = np.bincount(rows[rows >= 0], minlength=len(back))[rows] > 1 if len(back) else np.zeros(len(rows), bool)
     ambiguous = (rows >= 0) & ((claimed > 1) | shared)
-    return Match(by, np.where(ambiguous, -1, rows), ambiguous)
+    return LabelMatch(by, np.where(ambiguous, -1, rows), ambiguous)
 
 
 def _positions(values: pa.ChunkedArray, among: pa.ChunkedArray) -> npt.NDArray[np.int64]:

@@ -42,7 +42,7 @@ _UNREADABLE = (pa.ArrowException, OSError, ValueError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
-class Predicted:
+class PredictionsFile:
     """The rows of one `batchcls run`, or some of them."""
 
     path: Path

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchcls.records import Scored
+from batchcls.records import BatchResult
 from batchcls.storage.file_names import printable
 
 
@@ -49,7 +49,7 @@ class PredictionRows:
         self._classes = len(labels)
         self._words = {"root": [printable(root) for root in roots], "label": list(labels)}
 
-    def of(self, scored: Scored) -> pa.RecordBatch:
+    def of(self, scored: BatchResult) -> pa.RecordBatch:
         """A row of a part for each file of ``scored``."""
         predictions = scored.predictions
         decoded, failed = len(scored.slides), len(scored.failures)

@@ -14,12 +14,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batchcls.predictions.done_slides import DoneSlides, in_order
-from batchcls.predictions.existing import Standing, worth_again
+from batchcls.predictions.existing import ExistingOutput, worth_again
 from batchcls.predictions.rows import PredictionRows, part_schema, schema
-from batchcls.records import METADATA_KEY, Scored, Slide
+from batchcls.records import METADATA_KEY, BatchResult, Slide
 from batchcls.storage.file_names import original
 from batchcls.storage.partial_folder import clear_left_over
-from batchcls.storage.resumable import Partial
+from batchcls.storage.resumable import ResumableOutput
 
 _PART_ROWS = 16_384
 _PART_SECONDS = 10.0
@@ -37,7 +37,7 @@ class Counts:
     """By kind: what stands before the colon."""
 
 
-def open_output(
+def open_writer(
     path: Path,
     *,
     roots: Sequence[str],
@@ -45,7 +45,7 @@ def open_output(
     identity: Mapping[str, Any],
     limits: Mapping[str, Any] | None = None,
     overwrite: bool = False,
-) -> "ParquetOutput | Standing":
+) -> "PredictionsWriter | ExistingOutput":
     """Where a run's rows go; or the whole file, where such a run has nothing to do any more.
 
     A whole file with rows that are worth doing again stays until the new one is whole, which has its other rows.
@@ -61,26 +61,26 @@ def open_output(
         OutputError: If ``path`` exists, another run is writing it, or what an earlier run left is of another identity.
     """
     limits, as_json = dict(limits or {}), json.loads(json.dumps(identity))
-    standing = None if overwrite else Standing.of(path, schema(len(labels)), as_json)
+    standing = None if overwrite else ExistingOutput.of(path, schema(len(labels)), as_json)
     if standing and standing.is_settled(limits):
         clear_left_over(path)
         return standing
-    partial = Partial(path, part_schema(len(labels)), identity, limits=limits)
+    partial = ResumableOutput(path, part_schema(len(labels)), identity, limits=limits)
     try:
         if not overwrite:  # another run may have finished while this one waited for it
-            standing = Standing.of(path, schema(len(labels)), as_json)
+            standing = ExistingOutput.of(path, schema(len(labels)), as_json)
         if standing and standing.is_settled(limits) and not partial.begun:
             partial.discard()
             partial.close()
             return standing
-        return ParquetOutput(partial, roots, labels, limits, standing)
+        return PredictionsWriter(partial, roots, labels, limits, standing)
     except BaseException:
         partial.close()
         raise
 
 
-class ParquetOutput:
-    """One run's rows on their way to a file; everything that is done stands in `Partial` until it is whole.
+class PredictionsWriter:
+    """One run's rows on their way to a file; everything that is done stands in `ResumableOutput` until it is whole.
 
     Rows may come in any order; the file has them in the order of ``roots`` and then of path.
 
@@ -95,11 +95,11 @@ class ParquetOutput:
 
     def __init__(
         self,
-        partial: Partial,
+        partial: ResumableOutput,
         roots: Sequence[str],
         labels: Sequence[str],
         limits: Mapping[str, Any],
-        standing: Standing | None = None,
+        standing: ExistingOutput | None = None,
     ) -> None:
         self._partial = partial
         self._roots = {root: position for position, root in enumerate(roots)}
@@ -127,7 +127,7 @@ class ParquetOutput:
         """Those of ``slides`` that have no row yet, after those that are to be done again."""
         return chain(self._again, self._known.missing(slides))
 
-    def write(self, scored: Scored) -> None:
+    def write(self, scored: BatchResult) -> None:
         """Add one row for each file of ``scored``.
 
         Raises:
@@ -179,7 +179,7 @@ class ParquetOutput:
         """Let another run have the output; what is done stays."""
         self._partial.close()
 
-    def _taken_over(self, standing: Standing) -> pa.Table:
+    def _taken_over(self, standing: ExistingOutput) -> pa.Table:
         """Make the good rows of ``standing`` the first part; root and path of those that may have to be done again."""
         changed = standing.other_limits(self._limits)
         if not self._partial.begun:

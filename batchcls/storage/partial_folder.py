@@ -30,7 +30,7 @@ def clear_left_over(path: Path, others: Iterable[str] = ()) -> None:
     """Remove what a run left that was killed once ``path`` was in its place; what another run has begun stays.
 
     Args:
-        others: As of `Partial`.
+        others: As of `ResumableOutput`.
 
     Raises:
         OutputError: If a run is writing ``path``, or something there is not ours.

@@ -31,7 +31,7 @@ from batchcls.storage.partial_folder import (
 _LARGEST_NOTE_BYTES = 64 << 20
 
 
-class Partial:
+class ResumableOutput:
     """``path``.partial, held by this process alone from construction until `close`.
 
     Attributes:

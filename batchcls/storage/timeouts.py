@@ -12,7 +12,7 @@ from batchcls.storage.file_client import READ_TIMEOUT_S
 _T = TypeVar("_T")
 
 
-def answered(read: Callable[[], _T], timeout_s: float = READ_TIMEOUT_S) -> _T:
+def with_timeout(read: Callable[[], _T], timeout_s: float = READ_TIMEOUT_S) -> _T:
     """What ``read`` returns or raises; it has a thread of its own, which is left behind where the disk is dead.
 
     Raises:

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.neighbors import KNeighborsClassifier
 
-from batchcls.interrupts import Stop
+from batchcls.interrupts import Interrupt
 from batchcls.training.loading import opened
 
 _BITS = 3
@@ -16,7 +16,7 @@ _SIDE_PX = 256
 
 
 def nearest_neighbour(
-    train: tuple[Sequence[str], Sequence[int]], files: Sequence[str], stop: Stop
+    train: tuple[Sequence[str], Sequence[int]], files: Sequence[str], stop: Interrupt
 ) -> npt.NDArray[np.int64]:
     """(files,) the class of the image of ``train`` whose colours are most alike, by the sum of absolute differences.
 

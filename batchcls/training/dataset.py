@@ -18,12 +18,12 @@ from rich.progress import track
 
 from batchcls import machine
 from batchcls.errors import LabelsError
-from batchcls.images.labels.labeled import Labelled
+from batchcls.images.labels.labeled import LabeledImages
 from batchcls.storage.file_client import READ_TIMEOUT_S
 from batchcls.storage.file_names import file_below, printable
 from batchcls.training.duplicates import fingerprint
 from batchcls.training.loading import Examples
-from batchcls.training.splits import PARTS, Shares, Way, check_parts, duplicates, parted
+from batchcls.training.splits import SPLITS, SplitFractions, SplitStrategy, assign_splits, check_parts, duplicates
 
 _SHOWN = 3
 _MOST_UNANSWERED = 8
@@ -31,16 +31,16 @@ _MOST_UNANSWERED = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Parting:
+class SplitOptions:
     """How images are parted that their table does not part."""
 
-    way: Way = "random"
-    shares: Shares = field(default_factory=Shares)
+    way: SplitStrategy = "random"
+    shares: SplitFractions = field(default_factory=SplitFractions)
     group_by: str = ""
-    """See `Labelled.read`."""
+    """See `LabeledImages.read`."""
     seed: int = 0
     split_folders: str = ""
-    """See `Labelled.read`."""
+    """See `LabeledImages.read`."""
 
 
 @dataclass(slots=True)
@@ -59,7 +59,7 @@ class _Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Dataset:
+class SplitDataset:
     """Labelled images that can be read, once each, in parts."""
 
     labels: tuple[str, ...]
@@ -71,8 +71,8 @@ class Dataset:
     _rows: Sequence[_Row]
 
     @classmethod
-    def read(cls, source: Path, parting: Parting, console: Console) -> Self:
-        """Look at every image of a folder of class folders, or of a table (see `Labelled.read`), and part them.
+    def read(cls, source: Path, parting: SplitOptions, console: Console) -> Self:
+        """Look at every image of a folder of class folders, or of a table (see `LabeledImages.read`), and part them.
 
         What cannot be read, and all but one of those that show the same, is left out, and said.
 
@@ -80,7 +80,7 @@ class Dataset:
             LabelsError: If there are too few classes, or images of one, or the table parts them so that a group
                 stands on two sides.
         """
-        labelled = Labelled.read(source, parting.group_by, parting.split_folders)
+        labelled = LabeledImages.read(source, parting.group_by, parting.split_folders)
         for note in labelled.notes:
             console.print(f"warning: {note}", markup=False, highlight=False)
         rows = _rows_of(labelled)
@@ -100,11 +100,11 @@ class Dataset:
         for row in kept:
             digest.update(f"{row.split}\0{row.label}\0".encode() + row.print)
         _say_parts(kept, labels, console)
-        parts = {part: _examples([row for row in kept if row.split == part], labels) for part in PARTS}
+        parts = {part: _examples([row for row in kept if row.split == part], labels) for part in SPLITS}
         return cls(labels, parts, digest.hexdigest(), rows)
 
     def write_split(self, stream: BinaryIO, folder: Path) -> None:
-        """Write which image is in which part as CSV, which `Labelled.read` reads: path, label, split, left_out, group.
+        """Write which image is in which part as CSV, which `LabeledImages.read` reads: path, label, split, left_out, group.
 
         Args:
             folder: Where the file will stand; paths are relative to it.
@@ -120,7 +120,7 @@ class Dataset:
         pyarrow.csv.write_csv(pa.table(columns), stream)
 
 
-def _rows_of(labelled: Labelled) -> list[_Row]:
+def _rows_of(labelled: LabeledImages) -> list[_Row]:
     table = labelled.table.to_pydict()
     paths = table["path"]
     groups, splits = table.get("group", paths), table.get("split")
@@ -180,25 +180,25 @@ def _say_left_out(rows: Sequence[_Row], unlabelled: int, console: Console) -> No
 
 
 def _say_parts(rows: Sequence[_Row], labels: Sequence[str], console: Console) -> None:
-    for part in PARTS:
+    for part in SPLITS:
         counts = Counter(row.label for row in rows if row.split == part)
         if counts:
             shown = ", ".join(f"{label} {counts[label]:,}" for label in labels)
             console.print(f"{part}: {counts.total():,} images: {shown}", markup=False, highlight=False)
 
 
-def _parts(rows: Sequence[_Row], parting: Parting) -> npt.NDArray[np.str_]:
+def _parts(rows: Sequence[_Row], parting: SplitOptions) -> npt.NDArray[np.str_]:
     paths, labels, groups, parts = (
         np.array([getattr(row, name) for row in rows]) for name in ("path", "label", "group", "split")
     )
     if not all(row.split for row in rows):
-        return parted(paths, labels, groups, parting.way, parting.shares, parting.seed)
+        return assign_splits(paths, labels, groups, parting.way, parting.shares, parting.seed)
     if "train" not in parts:
         raise LabelsError("no image is in the part that trains; name one folder, or split, train")
     if "val" not in parts:
         rest = (parts == "train").nonzero()[0]
-        shares = Shares(parting.shares.val, 0.0)
-        parts[rest] = parted(paths[rest], labels[rest], groups[rest], parting.way, shares, parting.seed)
+        shares = SplitFractions(parting.shares.val, 0.0)
+        parts[rest] = assign_splits(paths[rest], labels[rest], groups[rest], parting.way, shares, parting.seed)
     check_parts(labels, groups, parts, ["train", "val"])
     return parts
 

@@ -12,7 +12,7 @@ from sklearn.metrics import confusion_matrix, f1_score
 from torch import nn
 from torchvision.transforms import functional
 
-from batchcls.interrupts import Stop
+from batchcls.interrupts import Interrupt
 from batchcls.networks.transforms import input_transform
 from batchcls.records import Preprocess
 from batchcls.training.color_baseline import nearest_neighbour
@@ -30,8 +30,8 @@ _STAINS: dict[str, Callable[[Image.Image], Image.Image]] = {
 }
 
 
-def trial(
-    network: nn.Module, known: Examples, unseen: Examples, preprocess: Preprocess, device: str, stop: Stop
+def held_out_metrics(
+    network: nn.Module, known: Examples, unseen: Examples, preprocess: Preprocess, device: str, stop: Interrupt
 ) -> dict[str, Any]:
     """Accuracy with its 95 % interval (Wilson's), macro F1 and confusion matrix over ``unseen``; JSON values.
 

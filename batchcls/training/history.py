@@ -6,7 +6,7 @@ import pyarrow as pa
 from rich.console import Console
 
 from batchcls.errors import TrainingError
-from batchcls.storage.resumable import Partial
+from batchcls.storage.resumable import ResumableOutput
 
 _LOGGED = ("learning_rate", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_f1")
 EPOCHS = pa.schema([(name, pa.float64()) for name in ("epoch", *_LOGGED, "elapsed_s")])
@@ -16,7 +16,7 @@ EPOCHS = pa.schema([(name, pa.float64()) for name in ("epoch", *_LOGGED, "elapse
 class Teller:
     """Keeps each epoch, and says how it went."""
 
-    def __init__(self, kept: Partial, epochs: int, console: Console) -> None:
+    def __init__(self, kept: ResumableOutput, epochs: int, console: Console) -> None:
         self._kept, self._epochs, self._console = kept, epochs, console
         self._since = perf_counter()
 
@@ -33,7 +33,7 @@ class Teller:
         )
 
 
-def history_of(kept: Partial) -> pa.Table:
+def history_of(kept: ResumableOutput) -> pa.Table:
     """An epoch a row; one that a kill undid stands there once, as it was done again.
 
     Raises:

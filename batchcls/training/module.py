@@ -21,7 +21,7 @@ _LOSS_IN_RANK = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class TrainingConfig:
     """How a network is trained; none of it changes what the engine has to do."""
 
     epochs: int = 40
@@ -42,7 +42,7 @@ class Course:
     seed: int = 0
 
 
-class Learner(lightning.LightningModule):
+class ClassifierModule(lightning.LightningModule):
     """Logs the figures of each epoch; ``val_rank`` is higher, the better the epoch.
 
     Args:
@@ -50,7 +50,7 @@ class Learner(lightning.LightningModule):
         class_weights: (classes,) of the loss; None: all alike.
     """
 
-    def __init__(self, network: nn.Module, course: Course, class_weights: Tensor | None, classes: int) -> None:
+    def __init__(self, network: nn.Module, course: TrainingConfig, class_weights: Tensor | None, classes: int) -> None:
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)
         self._course = course

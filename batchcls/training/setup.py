@@ -12,7 +12,7 @@ from batchcls import machine
 from batchcls.errors import RecipeError, TrainingError
 from batchcls.networks.architectures import ARCHITECTURES, TRANSFORMING, trainable_network
 from batchcls.networks.checkpoint import pretrained_tensors, starting_tensors
-from batchcls.networks.metadata import Recorded
+from batchcls.networks.metadata import CheckpointMetadata
 from batchcls.networks.recipe import Recipe
 from batchcls.training.module import Arithmetic
 
@@ -92,12 +92,12 @@ def suited_rate(network: nn.Module) -> float:
     return _LEARNING_RATE if normalised else _LEARNING_RATE / 10
 
 
-def begin(network: nn.Module, recipe: Recipe, weights: str, images: str) -> str:
+def load_initial_weights(network: nn.Module, recipe: Recipe, weights: str, images: str) -> str:
     """Put the weights to begin with into ``network``, and say which.
 
     Args:
         weights: A trained file; ``imagenet``: torchvision's; empty: leave what is there.
-        images: `Dataset.digest` of those that it is to learn from, and be judged by.
+        images: `SplitDataset.digest` of those that it is to learn from, and be judged by.
 
     Raises:
         CheckpointError: If they cannot be read or fetched, or do not fit.
@@ -108,7 +108,7 @@ def begin(network: nn.Module, recipe: Recipe, weights: str, images: str) -> str:
         tensors, classes, before = pretrained_tensors(recipe.architecture), 0, ""
     else:
         tensors, classes = starting_tensors(Path(weights), recipe.architecture)
-        before = Recorded.read(Path(weights)).images
+        before = CheckpointMetadata.read(Path(weights)).images
     own = network.state_dict()
     taken = {name: value for name, value in tensors.items() if name in own and own[name].shape == value.shape}
     network.load_state_dict(taken, strict=False)

@@ -13,8 +13,8 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from batchcls.errors import LabelsError
 
-Way = Literal["random", "blocks"]
-PARTS = ("train", "val", "test")
+SplitStrategy = Literal["random", "blocks"]
+SPLITS = ("train", "val", "test")
 _SHOWN = 3
 _ROUNDING = 1e-9
 _FOLDS = 20
@@ -23,7 +23,7 @@ Words = npt.NDArray[np.str_]
 
 
 @dataclass(frozen=True, slots=True)
-class Shares:
+class SplitFractions:
     """How much of the images is kept back, 0 to 1."""
 
     val: float = 0.1
@@ -37,7 +37,9 @@ class Shares:
             )
 
 
-def parted(paths: Words, labels: Words, groups: Words, way: Way, shares: Shares, seed: int) -> Words:
+def assign_splits(
+    paths: Words, labels: Words, groups: Words, way: SplitStrategy, shares: SplitFractions, seed: int
+) -> Words:
     """A part for each image: train, val or test; images of one group stay together, classes keep their shares.
 
     Args:
@@ -55,7 +57,7 @@ def parted(paths: Words, labels: Words, groups: Words, way: Way, shares: Shares,
     else:
         _check_enough(labels, groups, shares)
         parts = _random(labels, groups, shares, seed)
-    check_parts(labels, groups, parts, [part for part in PARTS if part != "test" or shares.test])
+    check_parts(labels, groups, parts, [part for part in SPLITS if part != "test" or shares.test])
     return parts
 
 
@@ -112,7 +114,7 @@ def _other(paths: Sequence[str], path: str) -> str:
     return next(other for other in paths if other != path)
 
 
-def _blocks(paths: Words, labels: Words, groups: Words, shares: Shares) -> Words:
+def _blocks(paths: Words, labels: Words, groups: Words, shares: SplitFractions) -> Words:
     order = sorted(range(len(paths)), key=lambda row: (labels[row], natural(str(paths[row]))))
     members: dict[tuple[str, str], list[int]] = defaultdict(list)
     label_of: dict[str, str] = {}
@@ -135,17 +137,17 @@ def _blocks(paths: Words, labels: Words, groups: Words, shares: Shares) -> Words
     return parts
 
 
-def _random(labels: Words, groups: Words, shares: Shares, seed: int) -> Words:
+def _random(labels: Words, groups: Words, shares: SplitFractions, seed: int) -> Words:
     folds = _folds(labels, groups, seed)
     count = int(folds.max()) + 1
     test = max(1, round(count * shares.test)) if shares.test else 0
     val = max(1, round(count * shares.val))
     parts = np.array(["test"] * test + ["val"] * val + ["train"] * (count - test - val))[folds]
     for label in np.unique(labels):  # a rare class is not in every fold
-        for part in PARTS[: 3 if shares.test else 2]:
+        for part in SPLITS[: 3 if shares.test else 2]:
             own = labels == label
             if not (own & (parts == part)).any():
-                most = max(PARTS, key=lambda other: len(np.unique(groups[own & (parts == other)])))
+                most = max(SPLITS, key=lambda other: len(np.unique(groups[own & (parts == other)])))
                 parts[groups == groups[own & (parts == most)][0]] = part
     return parts
 
@@ -163,7 +165,7 @@ def _folds(labels: Words, groups: Words, seed: int) -> npt.NDArray[np.intp]:
     return np.unique(folds, return_inverse=True)[1]  # of few groups some folds may be empty
 
 
-def _check_enough(labels: Words, groups: Words, shares: Shares) -> None:
+def _check_enough(labels: Words, groups: Words, shares: SplitFractions) -> None:
     needed = 3 if shares.test else 2
     for label in np.unique(labels):
         held = len(np.unique(groups[labels == label]))

@@ -15,20 +15,27 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from batchcls import machine
-from batchcls.interrupts import Stop
+from batchcls.interrupts import Interrupt
 from batchcls.networks.checkpoint import load_network
 from batchcls.networks.recipe import Recipe
 from batchcls.records import METADATA_KEY
-from batchcls.storage.resumable import Partial
+from batchcls.storage.resumable import ResumableOutput
 from batchcls.training.checkpoints import DONE, LAST, best_epoch
 from batchcls.training.curves import draw_curves
-from batchcls.training.dataset import Dataset, Parting
-from batchcls.training.held_out import trial
+from batchcls.training.dataset import SplitDataset, SplitOptions
+from batchcls.training.held_out import held_out_metrics
 from batchcls.training.history import EPOCHS, Teller, history_of
-from batchcls.training.module import Course
+from batchcls.training.module import TrainingConfig
 from batchcls.training.output_files import ENDINGS, beside, check_out, done_before, others_of
-from batchcls.training.setup import arithmetic, begin, fresh_network, ordered_labels, starting_recipe, suited_rate
-from batchcls.training.trainer import fit, interruptions, seed_everything
+from batchcls.training.setup import (
+    arithmetic,
+    fresh_network,
+    load_initial_weights,
+    ordered_labels,
+    starting_recipe,
+    suited_rate,
+)
+from batchcls.training.trainer import interruptions, seed_everything, train_epochs
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +47,10 @@ class TrainOptions:
     recipe: Path | None = None
     values: Mapping[str, Any] = field(default_factory=dict)
     """Of the recipe; they win over the file. Without an architecture in either, it is GoogLeNet."""
-    parting: Parting = field(default_factory=Parting)
+    parting: SplitOptions = field(default_factory=SplitOptions)
     device: str = "auto"
     overwrite: bool = False
-    course: Course = field(default_factory=Course)
+    course: TrainingConfig = field(default_factory=TrainingConfig)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +62,14 @@ class Trained:
     """As in the file beside the checkpoint."""
 
 
-def train(data: Path, out: Path, options: TrainOptions, console: Console) -> Trained:
+def train_network(data: Path, out: Path, options: TrainOptions, console: Console) -> Trained:
     """Train a network and write it to ``out``, with its history, curves, metrics and split beside it.
 
     Until it is whole, a folder beside ``out`` holds the last epoch, and another call with the same arguments goes on
     from there.
 
     Args:
-        data: A folder of class folders, or a table; see `Labelled.read`.
+        data: A folder of class folders, or a table; see `LabeledImages.read`.
         out: A .safetensors file.
 
     Raises:
@@ -76,12 +83,12 @@ def train(data: Path, out: Path, options: TrainOptions, console: Console) -> Tra
     recipe = starting_recipe(options.recipe, options.values, options.weights)
     (device,) = machine.chosen_devices(options.device, instead="train on --device cpu")
     course = replace(options.course, precision=arithmetic(options.course.precision, device))
-    images = Dataset.read(data, options.parting, console)
+    images = SplitDataset.read(data, options.parting, console)
     recipe = recipe.with_values({"labels": ordered_labels(recipe.labels, images.labels)})
     seed_everything(options.course.seed)
     network = fresh_network(recipe)
     course = replace(course, learning_rate=course.learning_rate or suited_rate(network))
-    begun = begin(network, recipe, options.weights, images.digest)
+    begun = load_initial_weights(network, recipe, options.weights, images.digest)
     identity = {
         "images": images.digest,
         "parting": asdict(options.parting),
@@ -92,7 +99,7 @@ def train(data: Path, out: Path, options: TrainOptions, console: Console) -> Tra
     if not options.overwrite and (metrics := done_before(out, identity)) is not None:
         console.print(f"{out} is whole already: every epoch is done", markup=False, highlight=False)
         return Trained(out, metrics)
-    kept = Partial(beside(out, "history.parquet"), EPOCHS, identity, others=others_of(out))
+    kept = ResumableOutput(beside(out, "history.parquet"), EPOCHS, identity, others=others_of(out))
     with closing(kept):
         going_on = (kept.folder / LAST).exists()
         console.print(f"going on with {kept.folder}" if going_on else begun, markup=False, highlight=False)
@@ -109,10 +116,10 @@ def train(data: Path, out: Path, options: TrainOptions, console: Console) -> Tra
 class _Training:
     """What one is made of, once everything has been checked."""
 
-    images: Dataset
+    images: SplitDataset
     recipe: Recipe
     options: TrainOptions
-    kept: Partial
+    kept: ResumableOutput
     device: str
     console: Console
 
@@ -127,7 +134,7 @@ def _trained(training: _Training, network: nn.Module, out: Path) -> Trained:
         weights, epoch = best_epoch(kept.folder)
         network.load_state_dict(weights)
         training.console.print(f"answering the {part} images, as they are and in other colours", highlight=False)
-        found = trial(network, known, unseen, recipe.preprocess, training.device, stop)
+        found = held_out_metrics(network, known, unseen, recipe.preprocess, training.device, stop)
     metrics = {
         "parts": {name: len(examples.files) for name, examples in images.parts.items()},
         "epochs": len(history),
@@ -143,7 +150,7 @@ def _trained(training: _Training, network: nn.Module, out: Path) -> Trained:
     return Trained(out, metrics)
 
 
-def _fit(training: _Training, network: nn.Module, stop: Stop) -> None:
+def _fit(training: _Training, network: nn.Module, stop: Interrupt) -> None:
     """All epochs, unless they are done already."""
     images, options, folder = training.images, training.options, training.kept.folder
     if (folder / DONE).exists():
@@ -151,7 +158,7 @@ def _fit(training: _Training, network: nn.Module, stop: Stop) -> None:
     # Going on, another order and other augmentations than those of the first epochs.
     seed_everything((options.course.seed + training.kept.table().num_rows) % 2**32)
     with training.kept.refusals():
-        fit(
+        train_epochs(
             network,
             (images.parts["train"], images.parts["val"]),
             training.recipe.preprocess,

@@ -22,12 +22,12 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from batchcls.errors import InterruptedRunError
-from batchcls.interrupts import Stop
+from batchcls.interrupts import Interrupt
 from batchcls.networks.transforms import Transform, input_transform
 from batchcls.records import Preprocess
 from batchcls.training.checkpoints import LAST, BestEpoch, WholeFiles
 from batchcls.training.loading import Examples, augmented_transform, batches, shuffled_batches
-from batchcls.training.module import Course, Learner
+from batchcls.training.module import ClassifierModule, TrainingConfig
 
 _AVERAGED_EPOCHS = 2
 """The weights that are judged and kept are a running mean over about so many."""
@@ -41,13 +41,13 @@ def seed_everything(seed: int) -> None:
     lightning.seed_everything(seed, workers=True, verbose=False)
 
 
-def fit(
+def train_epochs(
     network: nn.Module,
     parts: tuple[Examples, Examples],
     preprocess: Preprocess,
-    course: Course,
+    course: TrainingConfig,
     folder: Path,
-    stop: Stop,
+    stop: Interrupt,
     *,
     device: str,
     console: Console,
@@ -65,7 +65,7 @@ def fit(
         SystemExit: After ``stop`` was asked for.
     """
     train, val = parts
-    learner = Learner(network, course, train.weights if course.balance == "weights" else None, train.classes)
+    learner = ClassifierModule(network, course, train.weights if course.balance == "weights" else None, train.classes)
     augmented = augmented_transform(preprocess, flips=course.flips, turns=course.turns, stain=course.stain)
     last = folder / LAST
     callbacks = [
@@ -85,7 +85,7 @@ def fit(
 
 
 def probabilities(
-    network: nn.Module, examples: Examples, transform: Transform, device: str, stop: Stop
+    network: nn.Module, examples: Examples, transform: Transform, device: str, stop: Interrupt
 ) -> npt.NDArray[np.float32]:
     """(N, classes), of the network in eval mode and full precision."""
     network = network.eval().to(device).to(memory_format=torch.channels_last)
@@ -98,7 +98,7 @@ def probabilities(
 
 
 def _trainer(
-    course: Course, folder: Path, callbacks: list[Callback], device: str, console: Console
+    course: TrainingConfig, folder: Path, callbacks: list[Callback], device: str, console: Console
 ) -> lightning.Trainer:
     if console.is_terminal:
         callbacks = [*callbacks, _Bar()]
@@ -117,7 +117,7 @@ def _trainer(
     )
 
 
-def _callbacks(course: Course, folder: Path, steps: int) -> list[Callback]:
+def _callbacks(course: TrainingConfig, folder: Path, steps: int) -> list[Callback]:
     """What is kept of epochs of so many ``steps``, and when the last one was."""
     return [
         WeightAveraging(multi_avg_fn=_running_mean(_AVERAGED_EPOCHS * steps)),
@@ -157,7 +157,7 @@ class _Telling(Callback):
 class _Stopping(Callback):
     """Ends the training between two batches: an interrupt that is raised anywhere may be lost in some destructor."""
 
-    def __init__(self, stop: Stop) -> None:
+    def __init__(self, stop: Interrupt) -> None:
         self._stop = stop
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *of_the_batch: Any) -> None:
@@ -168,7 +168,7 @@ class _Stopping(Callback):
 
 
 @contextmanager
-def interruptions(folder: Path, console: Console) -> Iterator[Stop]:
+def interruptions(folder: Path, console: Console) -> Iterator[Interrupt]:
     """Has SIGINT, SIGTERM and SIGHUP noted, for Lightning would end the whole program, and says how to go on.
 
     Args:
@@ -178,7 +178,7 @@ def interruptions(folder: Path, console: Console) -> Iterator[Stop]:
     Raises:
         InterruptedRunError: Where something was raised inside after such a signal.
     """
-    stop = Stop(cast(TextIO, console.file), _GRACE_S)
+    stop = Interrupt(cast(TextIO, console.file), _GRACE_S)
     try:
         with stop.listening():
             yield stop

@@ -19,13 +19,13 @@ from rich.console import Console
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from batchcls.building.build import build
+from batchcls.building.build import build_engine
 from batchcls.cli import main
 from batchcls.engine.backends import open_engine
 from batchcls.engine.manifest import Manifest, sha256
 from batchcls.engine.postprocess import predictions
 from batchcls.networks.architectures import SmallCnn
-from batchcls.networks.metadata import Recorded
+from batchcls.networks.metadata import CheckpointMetadata
 from batchcls.networks.tensors import read_trained
 from tests.conftest import ROOT, draw
 
@@ -254,7 +254,7 @@ def test_a_trained_file_may_have_a_name_that_is_not_utf8(ending: str, tmp_path: 
     trained = read_trained(path)
 
     assert trained.tensors.keys() == tensors.keys()
-    assert Recorded.read(path) == Recorded()
+    assert CheckpointMetadata.read(path) == CheckpointMetadata()
 
 
 @pytest.mark.parametrize(("out", "images"), [(b"\xff", b"images"), (b"engine", b"\xff")])
@@ -262,7 +262,7 @@ def test_folders_may_have_names_that_are_not_utf8(out: bytes, images: bytes, tin
     folder, verified = (tmp_path / os.fsdecode(name) for name in (out, images))
     draw(verified / os.fsdecode(b"\xfe.jpg"))
 
-    build(
+    build_engine(
         tiny_onnx,
         folder,
         recipe=None,

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from rich.console import Console
 
-from batchcls.building.build import build
+from batchcls.building.build import build_engine
 from batchcls.building.onnx.classifier import load_classifier
 from batchcls.engine.backends import open_engine
 from batchcls.engine.manifest import Manifest
@@ -89,7 +89,7 @@ def probabilities_by_hand(
 def built(model: onnx.ModelProto, folder: Path, **values: Any) -> Manifest:
     onnx.save(model, folder / "own.onnx")
     values = {"labels": ("a", "b", "c"), **values}
-    return build(
+    return build_engine(
         folder / "own.onnx", folder / "engine", recipe=None, values=values, images=None, console=Console(quiet=True)
     )
 

@@ -14,7 +14,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 
-from batchcls.building.build import build
+from batchcls.building.build import build_engine
 from batchcls.engine.backends import open_engine
 from batchcls.engine.check import check
 from batchcls.engine.manifest import Manifest
@@ -215,7 +215,7 @@ def built(model: onnx.ModelProto, folder: Path, labels: tuple[str, ...] = LABELS
     """Build an engine, and return what was said meanwhile."""
     onnx.save(model, folder / "own.onnx")
     said = StringIO()
-    build(
+    build_engine(
         folder / "own.onnx",
         folder / "engine",
         recipe=None,

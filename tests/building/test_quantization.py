@@ -27,8 +27,8 @@ from torch import nn
 
 from batchcls.building.onnx.classifier import load_classifier
 from batchcls.building.onnx.signed import signed_activations
-from batchcls.building.plans import fit_gpu, fit_targets
-from batchcls.building.quantization import quantised
+from batchcls.building.plans import build_plan_here, build_plans_for
+from batchcls.building.quantization import quantize
 from batchcls.building.tensorrt_plan import PlanOptions
 from batchcls.cli import main
 from batchcls.engine.backends import open_engine
@@ -251,7 +251,7 @@ def test_what_int8_would_spoil_is_spoilt_without_that(unequal: Path, fields: Pat
     images = [image[None] for image in normalised(shown(fields, SIDE))]
     model = load_classifier(unequal).model
 
-    plain, mended = quantised(model, images, 0), quantised(model, images, 0.995)
+    plain, mended = quantize(model, images, 0), quantize(model, images, 0.995)
 
     assert (plain.float_layers, mended.float_layers) == ((), ("network/c",))
     assert plain.agreement < 0.995 <= mended.agreement
@@ -302,7 +302,7 @@ def test_tensorrt_makes_plans_in_each_precision(
     made = request.getfixturevalue(name)
     engine = Path(shutil.copytree(made[1] if name == "partly_int8" else made, tmp_path / "e"))
 
-    fit_targets(engine, ["sm86", "sm89", "sm120"], PlanOptions(8), Console(quiet=True))
+    build_plans_for(engine, ["sm86", "sm89", "sm120"], PlanOptions(8), Console(quiet=True))
 
     warnings = [record.getMessage() for record in caplog.records if record.name == "batchcls.tensorrt"]
     assert warnings == []  # as there are when it takes unsigned bytes for signed ones
@@ -689,5 +689,5 @@ def test_a_folder_from_before_there_were_probes_runs_with_a_warning_and_can_have
         "warning: engine 'fp32' is from before engines had probes, so nobody knows whether it answers" in result.stderr
     )
     with pytest.raises(EngineError, match=r"answers to 0 probes of 16, .* checked; run: batchcls build CHECK"):
-        fit_gpu(folder, "cuda:0", PlanOptions(), Console(quiet=True))
+        build_plan_here(folder, "cuda:0", PlanOptions(), Console(quiet=True))
     assert sorted(path.name for path in folder.iterdir()) == ["engine.json", "model.onnx"]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from batchcls.building.build import build
+from batchcls.building.build import build_engine
 from batchcls.engine.backends import open_engine
 from batchcls.engine.manifest import Manifest
 from batchcls.engine.probes import probe_pixels
@@ -46,7 +46,7 @@ def test_logits_are_divided_by_it(source: str, request: pytest.FixtureRequest, t
     values = VALUES if source == "weights" else {"labels": VALUES["labels"]}
 
     for name, more in (("plain", {}), ("cool", {"temperature": 2.5})):
-        build(path, tmp_path / name, recipe=None, values={**values, **more}, images=None, console=quiet)
+        build_engine(path, tmp_path / name, recipe=None, values={**values, **more}, images=None, console=quiet)
 
     plain, cool = (answers(tmp_path / name, size) for name in ("plain", "cool"))
     np.testing.assert_allclose(cool, plain / 2.5, rtol=1e-4, atol=1e-5)
@@ -58,7 +58,7 @@ def test_logits_are_divided_by_it(source: str, request: pytest.FixtureRequest, t
 def test_predictions_say_what_it_was(tiny_onnx: Path, tmp_path: Path, quiet: Console) -> None:
     engine, out = tmp_path / "engine", tmp_path / "o.parquet"
     values = {"labels": ("a", "b", "c"), "temperature": 1.5}
-    build(tiny_onnx, engine, recipe=None, values=values, images=None, console=quiet)
+    build_engine(tiny_onnx, engine, recipe=None, values=values, images=None, console=quiet)
 
     assert invoked(draw(tmp_path / "0.jpg"), "--out", out, "--engine", engine).exit_code == 0
 
@@ -72,4 +72,4 @@ def test_a_temperature_that_is_none_is_refused(
 ) -> None:
     values = {"labels": ("a", "b", "c"), "temperature": temperature}
     with pytest.raises(RecipeError, match="temperature"):
-        build(tiny_onnx, tmp_path / "engine", recipe=None, values=values, images=None, console=quiet)
+        build_engine(tiny_onnx, tmp_path / "engine", recipe=None, values=values, images=None, console=quiet)

@@ -25,9 +25,9 @@ from click.testing import CliRunner, Result
 from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 
-from batchcls.building.build import build
-from batchcls.building.plans import fit_targets
-from batchcls.building.tensorrt_plan import PlanOptions, build_plan, targets_without_gpu
+from batchcls.building.build import build_engine
+from batchcls.building.plans import build_plans_for
+from batchcls.building.tensorrt_plan import PlanOptions, compile_plan, targets_without_gpu
 from batchcls.cli import main
 from batchcls.engine.manifest import Manifest, sha256
 from batchcls.engine.sidecar import Sidecar, Target
@@ -77,7 +77,7 @@ def trained(architecture: str, folder: Path) -> Path:
         network = getattr(torchvision.models, architecture)(num_classes=4)
     torch.save(network.state_dict(), folder / "a.pth")
     quiet = Console(quiet=True)
-    build(folder / "a.pth", folder / "e", recipe=None, values={"labels": LABELS}, images=None, console=quiet)
+    build_engine(folder / "a.pth", folder / "e", recipe=None, values={"labels": LABELS}, images=None, console=quiet)
     return folder / "e"
 
 
@@ -258,7 +258,7 @@ def test_a_rebuilt_folder_has_no_plans_of_the_old_network(tiny: Path, tiny_onnx:
 def test_a_terminal_shows_how_far_a_plan_is(tiny: Path) -> None:
     shown = io.StringIO()
 
-    fit_targets(tiny, ["sm86"], PlanOptions(), Console(force_terminal=True, file=shown, width=100))
+    build_plans_for(tiny, ["sm86"], PlanOptions(), Console(force_terminal=True, file=shown, width=100))
 
     assert "Building engine" in shown.getvalue()
 
@@ -278,7 +278,9 @@ def odd_classifier(folder: Path, *steps: onnx.NodeProto, **constants: Any) -> Pa
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), folder / "odd.onnx")
     values = {"labels": ("a", "b", "c")}
-    build(folder / "odd.onnx", folder / "e", recipe=None, values=values, images=None, console=Console(quiet=True))
+    build_engine(
+        folder / "odd.onnx", folder / "e", recipe=None, values=values, images=None, console=Console(quiet=True)
+    )
     return folder / "e"
 
 
@@ -497,7 +499,7 @@ def test_what_stands_beside_a_plan_says_which_network_it_was_made_of(tiny: Path)
     network = (tiny / "model.onnx").read_bytes()
     (target,) = targets_without_gpu(["sm89"])
 
-    plan, said = build_plan(network, "fp32", target, PlanOptions(3), tiny / "none.cache", Console(quiet=True))
+    plan, said = compile_plan(network, "fp32", target, PlanOptions(3), tiny / "none.cache", Console(quiet=True))
 
     assert said.onnx_sha256 == hashlib.sha256(network).hexdigest()
     assert (said.plan_sha256, said.plan_bytes) == (hashlib.sha256(plan).hexdigest(), len(plan))

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from batchcls.building.probe_selection import undecided_mixtures
 from batchcls.engine.backends import open_engine
 from batchcls.engine.check import check
-from batchcls.engine.check_result import Check
+from batchcls.engine.check_result import ProbeCheck
 from batchcls.engine.manifest import Manifest
 from batchcls.engine.postprocess import predictions
 from batchcls.engine.probes import CANDIDATES, COUNT, WHOLE, candidate_pixels, probe_pixels
@@ -147,7 +147,7 @@ class Answering:
         """Nothing is open."""
 
 
-def checked(precision: str, answers: Any, expected: Any) -> Check:
+def checked(precision: str, answers: Any, expected: Any) -> ProbeCheck:
     """The check of a GPU's engine that computes in ``precision``, for four classes."""
     expected = tuple(map(tuple, expected))
     manifest = replace(Manifest.read(ALL4), precision=precision, reference=expected, answers=expected)

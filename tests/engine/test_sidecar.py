@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchcls.cli import main
-from batchcls.engine.check_result import Check
+from batchcls.engine.check_result import ProbeCheck
 from batchcls.engine.sidecar import Sidecar, Target, fitting_plan, sidecars
 from batchcls.errors import EngineError
 from tests.conftest import draw
@@ -41,7 +41,7 @@ def placed(
         precision="fp16",
         optimization_level=None,
         built="2026-11-21T09:30:00+00:00",
-        check=Check(16, 1.0, 0.003),
+        check=ProbeCheck(16, 1.0, 0.003),
     )
     sidecar = replace(sidecar, **changed)
     (folder / "plans").mkdir(exist_ok=True)
@@ -305,7 +305,7 @@ written = st.builds(
     precision=st.sampled_from(["fp16", "bf16", "fp32", "int8"]),
     optimization_level=st.none() | st.integers(0, 5),
     built=names,
-    check=st.none() | st.builds(Check, st.integers(1, 99), shares, shares),
+    check=st.none() | st.builds(ProbeCheck, st.integers(1, 99), shares, shares),
 )
 
 

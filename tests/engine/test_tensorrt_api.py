@@ -19,7 +19,7 @@ import pytest
 from rich.console import Console
 
 from batchcls import machine
-from batchcls.building.plans import fit_targets
+from batchcls.building.plans import build_plans_for
 from batchcls.building.tensorrt_plan import PlanOptions
 from batchcls.engine.backends import open_engine
 from batchcls.engine.backends.tensorrt_api import errors_of, log
@@ -568,7 +568,7 @@ def test_a_gpu_without_a_plan_for_it_is_an_error_before_any_plan_is_opened(
     elsewhere: Elsewhere, tiny_engine: Path, tmp_path: Path
 ) -> None:
     engine = shutil.copytree(tiny_engine, tmp_path / "e")
-    fit_targets(engine, ["sm120"], PlanOptions(), Console(quiet=True))
+    build_plans_for(engine, ["sm120"], PlanOptions(), Console(quiet=True))
     slide = draw(tmp_path / "0.jpg")
 
     process = elsewhere("run", slide, "--engine", engine, "--out", tmp_path / "o.parquet")
@@ -585,7 +585,7 @@ def test_a_plan_that_fits_is_taken_as_far_as_the_driver_carries_it(
     elsewhere: Elsewhere, tiny_engine: Path, tmp_path: Path
 ) -> None:
     engine = shutil.copytree(tiny_engine, tmp_path / "e")
-    fit_targets(engine, ["sm86"], PlanOptions(), Console(quiet=True))
+    build_plans_for(engine, ["sm86"], PlanOptions(), Console(quiet=True))
     slide = draw(tmp_path / "0.jpg")
 
     process = elsewhere("run", slide, "--engine", engine, "--out", tmp_path / "o.parquet")

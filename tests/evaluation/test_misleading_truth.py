@@ -14,9 +14,9 @@ from rich.console import Console
 from sklearn.metrics import f1_score
 
 from batchcls.evaluation.metrics import confusion, without_images
-from batchcls.images.labels.labeled import Labelled
-from batchcls.training.dataset import Dataset, Parting
-from batchcls.training.splits import Shares
+from batchcls.images.labels.labeled import LabeledImages
+from batchcls.training.dataset import SplitDataset, SplitOptions
+from batchcls.training.splits import SplitFractions
 from tests.commandline import invoked
 from tests.conftest import ALL4, DATA, ROOT, draw
 from tests.evaluation.test_evaluate import evaluated, labelled, many, metrics_of, predictions, refused
@@ -208,15 +208,15 @@ def test_the_readmes_pattern_finds_the_patients_of_c_nmc(tmp_path: Path) -> None
         (tmp_path / name).touch()
     assert pattern
 
-    table = Labelled.read(tmp_path, pattern[1]).table
+    table = LabeledImages.read(tmp_path, pattern[1]).table
 
     assert dict(zip(table["path"].to_pylist(), table["group"].to_pylist(), strict=True)) == dict(
         zip(names, ["11", "11", "H14", "H4"], strict=True)
     )
 
 
-def dataset(source: Path, quiet: Console, **parting: str) -> Dataset:
-    return Dataset.read(source, Parting(shares=Shares(0.25, 0.25), **parting), quiet)
+def dataset(source: Path, quiet: Console, **parting: str) -> SplitDataset:
+    return SplitDataset.read(source, SplitOptions(shares=SplitFractions(0.25, 0.25), **parting), quiet)
 
 
 @pytest.mark.parametrize("spelling", ["windows", "decomposed", "blanks"])

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from batchcls.cli import main
-from batchcls.images.labels.labeled import Labelled
+from batchcls.images.labels.labeled import LabeledImages
 from batchcls.storage.spreadsheet_cells import text_cell
 from tests.browser import shown
 from tests.conftest import draw
@@ -176,15 +176,15 @@ def test_the_table_of_an_explanation_holds_no_formula(tmp_path: Path) -> None:
 
 
 def test_the_tables_that_we_read_back_have_names_as_they_are(tmp_path: Path, quiet: Console) -> None:
-    from batchcls.training.dataset import Dataset, Parting
+    from batchcls.training.dataset import SplitDataset, SplitOptions
 
     for number in range(24):
         draw(tmp_path / "s" / ("=a", "-b")[number % 2] / f"@{number}.png", number)
 
-    Dataset.read(tmp_path / "s", Parting(), quiet).write_split(tmp_path / "s" / "m.split.csv", tmp_path / "s")
+    SplitDataset.read(tmp_path / "s", SplitOptions(), quiet).write_split(tmp_path / "s" / "m.split.csv", tmp_path / "s")
     with (tmp_path / "s" / "m.split.csv").open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream, strict=True))
-    table = Labelled.read(tmp_path / "s" / "m.split.csv").table
+    table = LabeledImages.read(tmp_path / "s" / "m.split.csv").table
 
     assert {row["label"] for row in rows} == {"=a", "-b"}
     assert {row["path"][:4] for row in rows} == {"=a/@", "-b/@"}

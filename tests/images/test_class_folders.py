@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from batchcls.cli import main
 from batchcls.errors import LabelsError
 from batchcls.images.labels.class_folders import folder_labels
-from batchcls.images.labels.labeled import Labelled
+from batchcls.images.labels.labeled import LabeledImages
 
 CLASSES = ("Benign", "Early", "Pre", "Pro")
 
@@ -35,11 +35,11 @@ def flat(*folders: str) -> list[str]:
 
 
 def labels(root: Path, split_folders: str = "", known: Iterable[str] = ()) -> set[str]:
-    return set(Labelled.read(root, split_folders=split_folders, known=list(known)).table["label"].to_pylist())
+    return set(LabeledImages.read(root, split_folders=split_folders, known=list(known)).table["label"].to_pylist())
 
 
 def splits(root: Path, split_folders: str = "") -> dict[str, str]:
-    table = Labelled.read(root, split_folders=split_folders).table
+    table = LabeledImages.read(root, split_folders=split_folders).table
     tops = (path.split("/")[0] for path in table["path"].to_pylist())
     return dict(zip(tops, table["split"].to_pylist(), strict=True))
 
@@ -99,7 +99,7 @@ def test_folders_that_are_no_classes_are_refused_with_what_to_do(
     root = images(tmp_path / "DATA", paths)
 
     with pytest.raises(LabelsError, match=promised) as refusal:
-        Labelled.read(root)
+        LabeledImages.read(root)
     assert "\n" not in str(refusal.value)
 
 
@@ -134,7 +134,7 @@ def test_class_folders_are_classes_whatever_is_in_them(tmp_path: Path, paths: li
 def test_litter_has_no_label_even_in_a_class_folder(tmp_path: Path) -> None:
     root = images(tmp_path, [*flat("a", "b"), "a/@eaDir/1.jpg/thumb.jpg", "__MACOSX/a/1.jpg"])
 
-    assert len(Labelled.read(root).table) == 4
+    assert len(LabeledImages.read(root).table) == 4
 
 
 def test_split_folders_say_which_folder_is_which_part(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_split_folders_say_which_folder_is_which_part(tmp_path: Path) -> None:
     assert splits(root, "train=Train,val=TestB,test=TestA") == {"Train": "train", "TestB": "val", "TestA": "test"}
     assert splits(root, "train=Train,train=./TestB/") == {"Train": "train", "TestB": "train"}
     assert labels(root, "train=Train,test=TestA") == set(CLASSES)
-    assert Labelled.read(root, split_folders="train=Train").unlabelled == 24
+    assert LabeledImages.read(root, split_folders="train=Train").unlabelled == 24
 
 
 def test_split_folders_may_be_deeper_and_hold_a_comma(tmp_path: Path) -> None:
@@ -175,21 +175,21 @@ def test_folders_called_like_the_engines_labels_are_its_classes(tmp_path: Path) 
 )
 def test_split_folders_that_do_not_fit_are_refused(tmp_path: Path, split_folders: str, promised: str) -> None:
     with pytest.raises(LabelsError, match=promised):
-        Labelled.read(images(tmp_path, inside("Train", "TestA")), split_folders=split_folders)
+        LabeledImages.read(images(tmp_path, inside("Train", "TestA")), split_folders=split_folders)
 
 
 def test_folds_inside_a_part_are_no_classes_either(tmp_path: Path) -> None:
     root = images(tmp_path, inside("data/fold_0", "data/fold_1"))
 
     with pytest.raises(LabelsError, match="'fold_0', 'fold_1', called like parts"):
-        Labelled.read(root, split_folders="train=data")
+        LabeledImages.read(root, split_folders="train=data")
 
 
 def test_split_folders_are_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("path,label\n1.jpg,a\n")
 
     with pytest.raises(LabelsError, match="say in its column split which part each image is in"):
-        Labelled.read(tmp_path / "labels.csv", split_folders="train=a")
+        LabeledImages.read(tmp_path / "labels.csv", split_folders="train=a")
 
 
 def trained(data: Path, out: Path, *more: str) -> Result:

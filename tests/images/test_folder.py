@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchcls.images.sources.folder import Listing
+from batchcls.images.sources.folder import FolderSource
 
 ENDINGS = (".jpg", ".JPEG", ".Png", ".bmp", ".TIFF", ".webp", ".jp2", ".gif", ".heic")
 OTHERS = ("", ".txt", ".json", ".jpg.part", ".")
@@ -22,7 +22,7 @@ TREES = st.lists(st.tuples(FOLDERS, NAMES), max_size=12)
 
 
 def listed(*slides: Path) -> list[tuple[str, str]]:
-    return [(slide.root, slide.path) for slide in Listing(slides)]
+    return [(slide.root, slide.path) for slide in FolderSource(slides)]
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -70,7 +70,7 @@ def test_every_image_is_listed_once_however_its_folder_is_reached(
                 os.symlink(os.path.join(root, *target), os.path.join(root, *source, b"link%d" % number))
         expected = images_below(root)
 
-        listing = Listing([Path(os.fsdecode(os.path.join(root, name))) for name in reversed(folders)])
+        listing = FolderSource([Path(os.fsdecode(os.path.join(root, name))) for name in reversed(folders)])
         found = Counter(os.path.realpath(os.fsencode(slide.file)) for slide in listing)
 
         assert found == expected
@@ -83,12 +83,14 @@ def test_hidden_folders_and_files_are_passed_over(tree: list[tuple[tuple[bytes, 
     with tempfile.TemporaryDirectory() as folder:
         root = os.fsencode(os.path.realpath(folder))
         grow(root, tree)
-        assert Counter(os.fsencode(slide.file) for slide in Listing([Path(folder).resolve()])) == images_below(root)
+        assert Counter(os.fsencode(slide.file) for slide in FolderSource([Path(folder).resolve()])) == images_below(
+            root
+        )
 
 
 def test_what_is_passed_over_is_counted_by_reason(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg", "notes.txt", "table.csv", ".DS_Store", ".cache/b.jpg", "no ending", "c/.d.png")
-    listing = Listing([tmp_path, tmp_path])
+    listing = FolderSource([tmp_path, tmp_path])
     assert [slide.path for slide in listing] == ["a.jpg"]
     assert listing.skipped == {"hidden": 3, "not an image": 3}
 
@@ -104,7 +106,7 @@ def test_names_of_any_bytes_reach_their_file(tmp_path: Path) -> None:
     for name in names:
         with open(os.path.join(os.fsencode(tmp_path), name), "wb") as stream:
             stream.write(name)
-    assert sorted(Path(slide.file).read_bytes() for slide in Listing([tmp_path])) == sorted(names)
+    assert sorted(Path(slide.file).read_bytes() for slide in FolderSource([tmp_path])) == sorted(names)
 
 
 def test_a_folder_is_listed_once_whatever_it_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +153,7 @@ def test_a_named_file_counts_once_and_needs_no_ending(tmp_path: Path) -> None:
     expected = [str(folder / name) for name in (".hidden.jpg", "a.jpg", "b.jpg", "slide.dat")] + [str(files[3])]
 
     for order in permutations([folder, *files]):
-        listing = Listing([*order, files[0]])
+        listing = FolderSource([*order, files[0]])
         assert sorted(slide.file for slide in listing) == sorted(expected)
         assert listing.skipped.total() == 0, "what has a row was not passed over"
 
@@ -193,7 +195,7 @@ def test_the_first_slides_come_before_a_big_folder_is_listed() -> None:
         for number in range(90_000):
             os.mknod(f"{folder}/{number}.jpg")
         for _ in range(3):  # the listing has its own thread, which may win a race, but not three
-            listing = Listing([Path(folder)])
+            listing = FolderSource([Path(folder)])
             next(iter(listing))
             early.append(not listing.complete)
             listing.close()

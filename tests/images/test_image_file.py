@@ -18,8 +18,8 @@ from batchcls.images.image_file import image_pixels, open_checked
 from batchcls.images.thumbnails import thumbnail
 from batchcls.storage.file_names import printable
 from batchcls.storage.regular_file import read_fully
-from batchcls.storage.timeouts import answered
-from batchcls.training.dataset import Dataset, Parting
+from batchcls.storage.timeouts import with_timeout
+from batchcls.training.dataset import SplitDataset, SplitOptions
 from batchcls.training.loading import opened
 from tests.commandline import PATIENCE_S
 from tests.conftest import draw
@@ -77,7 +77,7 @@ def test_a_training_leaves_all_of_it_out(tmp_path: Path) -> None:
     for number, kind in enumerate(KINDS[:-1]):
         hostile(tmp_path / "a" / f"hostile{number}.png", kind)
     said = io.StringIO()
-    dataset = Dataset.read(tmp_path, Parting(), Console(file=said, width=1000))
+    dataset = SplitDataset.read(tmp_path, SplitOptions(), Console(file=said, width=1000))
     assert sum(len(part.files) for part in dataset.parts.values()) == 20
     assert "cannot be read: not an image: it is no regular file" in said.getvalue()
 
@@ -116,7 +116,7 @@ def test_what_never_answers_is_given_up() -> None:
     source, sink = os.pipe()
     try:
         with pytest.raises(TimeoutError, match=r"no answer in 0\.2 s"):
-            answered(lambda: os.read(source, 1), 0.2)
+            with_timeout(lambda: os.read(source, 1), 0.2)
     finally:
         os.close(sink)  # ends the read
         os.close(source)
@@ -124,8 +124,8 @@ def test_what_never_answers_is_given_up() -> None:
 
 def test_what_a_read_raises_is_raised() -> None:
     with pytest.raises(FileNotFoundError):
-        answered(lambda: os.stat("/nowhere"))
-    assert answered(lambda: 5) == 5
+        with_timeout(lambda: os.stat("/nowhere"))
+    assert with_timeout(lambda: 5) == 5
 
 
 def test_a_file_beyond_the_limit_is_not_read(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchcls.errors import LabelsError
-from batchcls.images.labels.labeled import Labelled
+from batchcls.images.labels.labeled import LabeledImages
 from batchcls.images.labels.table import read_label_table
 
 UNICODE = (
@@ -152,7 +152,7 @@ def spreadsheet() -> bytes:
 )
 def test_what_is_no_table_of_text_is_refused_in_a_line(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
     with pytest.raises(LabelsError, match=reason) as refusal:
-        Labelled.read(written(tmp_path / name, content))
+        LabeledImages.read(written(tmp_path / name, content))
     assert "\n" not in str(refusal.value)
 
 

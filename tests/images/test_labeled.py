@@ -7,11 +7,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchcls.errors import LabelsError
-from batchcls.images.labels.labeled import Labelled
+from batchcls.images.labels.labeled import LabeledImages
 from tests.conftest import draw
 
 
-def rows(labelled: Labelled) -> dict[str, list[str]]:
+def rows(labelled: LabeledImages) -> dict[str, list[str]]:
     table = labelled.table.sort_by("path")
     return {name: table[name].to_pylist() for name in table.column_names}
 
@@ -20,7 +20,7 @@ def test_folders_are_classes_to_any_depth(tmp_path: Path) -> None:
     for path in ("ALL/1.jpg", "ALL/patient 7/2.png", "normal/1.jpg", "beside.jpg"):
         draw(tmp_path / path)
 
-    labelled = Labelled.read(tmp_path)
+    labelled = LabeledImages.read(tmp_path)
 
     paths = ["ALL/1.jpg", "ALL/patient 7/2.png", "normal/1.jpg"]
     assert rows(labelled) == {"path": paths, "label": ["ALL", "ALL", "normal"]}
@@ -31,7 +31,7 @@ def test_folders_called_like_parts_hold_the_classes(tmp_path: Path) -> None:
     for path in ("train/a/1.jpg", "train/b/1.jpg", "Validation/a/1.jpg", "test/b/1.jpg"):
         draw(tmp_path / path)
 
-    assert rows(Labelled.read(tmp_path)) == {
+    assert rows(LabeledImages.read(tmp_path)) == {
         "path": ["Validation/a/1.jpg", "test/b/1.jpg", "train/a/1.jpg", "train/b/1.jpg"],
         "label": ["a", "b", "a", "b"],
         "split": ["val", "test", "train", "train"],
@@ -42,7 +42,7 @@ def test_a_class_may_be_called_test(tmp_path: Path) -> None:
     for path in ("test/1.jpg", "control/1.jpg"):
         draw(tmp_path / path)
 
-    assert rows(Labelled.read(tmp_path))["label"] == ["control", "test"]
+    assert rows(LabeledImages.read(tmp_path))["label"] == ["control", "test"]
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_a_class_may_be_called_test(tmp_path: Path) -> None:
 def test_a_csv_file_is_read_however_it_was_written(tmp_path: Path, text: str) -> None:
     (tmp_path / "labels.csv").write_text(text)
 
-    assert rows(Labelled.read(tmp_path / "labels.csv")) == {
+    assert rows(LabeledImages.read(tmp_path / "labels.csv")) == {
         "path": ["1.jpg", "2.jpg"],
         "label": ["01", "1"],
         "group": ["007", "7"],
@@ -82,7 +82,7 @@ def test_a_table_may_say_more_than_it_must(tmp_path: Path, ending: str) -> None:
     else:
         pq.write_table(table, path)
 
-    labelled = Labelled.read(path, "patient")
+    labelled = LabeledImages.read(path, "patient")
 
     assert rows(labelled) == {
         "path": ["1.jpg", "2.jpg", "3.jpg"],
@@ -97,7 +97,7 @@ def test_a_pattern_finds_groups_in_paths(tmp_path: Path) -> None:
     for path in ("a/UID_12_1.jpg", "a/UID_12_2.jpg", "b/UID_7_1.jpg"):
         draw(tmp_path / path)
 
-    assert rows(Labelled.read(tmp_path, r"UID_(\d+)_"))["group"] == ["12", "12", "7"]
+    assert rows(LabeledImages.read(tmp_path, r"UID_(\d+)_"))["group"] == ["12", "12", "7"]
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_a_table_that_is_not_understood_is_refused(tmp_path: Path, content: str,
     path.write_text(content)
 
     with pytest.raises(LabelsError, match=reason):
-        Labelled.read(path)
+        LabeledImages.read(path)
 
 
 def test_a_pattern_must_fit_every_path(tmp_path: Path) -> None:
@@ -125,11 +125,11 @@ def test_a_pattern_must_fit_every_path(tmp_path: Path) -> None:
         draw(tmp_path / path)
 
     with pytest.raises(LabelsError, match=r"finds nothing in 1 of 3 paths: 'a/other\.jpg'"):
-        Labelled.read(tmp_path, r"p\d")
+        LabeledImages.read(tmp_path, r"p\d")
     with pytest.raises(LabelsError, match="neither a column nor a regular expression"):
-        Labelled.read(tmp_path, "(")
+        LabeledImages.read(tmp_path, "(")
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LabelsError, match="a folder of images for each class"):
-        Labelled.read(tmp_path)
+        LabeledImages.read(tmp_path)

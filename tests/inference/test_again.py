@@ -16,21 +16,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchcls.engine.postprocess import predictions
-from batchcls.predictions.existing import Standing
-from batchcls.predictions.writer import ParquetOutput, open_output
-from batchcls.records import Failure, Scored, Slide
+from batchcls.predictions.existing import ExistingOutput
+from batchcls.predictions.writer import PredictionsWriter, open_writer
+from batchcls.records import BatchResult, Failure, Slide
 from tests.conftest import ROOT
 from tests.predictions.test_writer import IDENTITY, LABELS, slides, write
 
 ALL = slides(12)
 
 
-def opened(path: Path, max_pixels: int = 100, **changed: Any) -> ParquetOutput | Standing:
+def opened(path: Path, max_pixels: int = 100, **changed: Any) -> PredictionsWriter | ExistingOutput:
     options = {"roots": ["slides"], "labels": LABELS, "identity": IDENTITY, "limits": {"max_pixels": max_pixels}}
-    return open_output(path, **{**options, **changed})
+    return open_writer(path, **{**options, **changed})
 
 
-def classified(output: ParquetOutput, chosen: Sequence[Slide], dead: Collection[int], max_pixels: int) -> None:
+def classified(output: PredictionsWriter, chosen: Sequence[Slide], dead: Collection[int], max_pixels: int) -> None:
     """Rows of ``chosen``; the Nth slide has N pixels, and cannot be read if N is among ``dead``."""
     for slide in chosen:
         number = int(slide.path[:5])
@@ -42,11 +42,11 @@ def classified(output: ParquetOutput, chosen: Sequence[Slide], dead: Collection[
             write(output, [slide])
 
 
-def write_failure(output: ParquetOutput, failure: Failure) -> None:
-    output.write(Scored([], [], predictions(np.zeros((0, 3), np.float32)), [failure]))
+def write_failure(output: PredictionsWriter, failure: Failure) -> None:
+    output.write(BatchResult([], [], predictions(np.zeros((0, 3), np.float32)), [failure]))
 
 
-def finish(output: ParquetOutput) -> None:
+def finish(output: PredictionsWriter) -> None:
     counts = output.counts()
     said = {"rows": counts.rows, "labels": counts.labels, "errors": counts.errors, "skipped": {}}
     output.finish({"counts": said, "unlisted_folders": []})
@@ -55,7 +55,7 @@ def finish(output: ParquetOutput) -> None:
 def whole(path: Path, max_pixels: int = 100, dead: Collection[int] = (), listed: Sequence[Slide] = ALL) -> bool:
     """Whether a run had anything to do."""
     output = opened(path, max_pixels)
-    if isinstance(output, Standing):
+    if isinstance(output, ExistingOutput):
         return False
     with closing(output):
         classified(output, list(output.missing(listed)), dead, max_pixels)
@@ -72,13 +72,13 @@ def errors(path: Path) -> dict[str, str]:
 def test_a_resumed_run_reads_again_what_a_dead_disk_has_cost(tmp_path: Path) -> None:
     path = tmp_path / "o.parquet"
     first = opened(path)
-    assert isinstance(first, ParquetOutput)
+    assert isinstance(first, PredictionsWriter)
     with closing(first):
         classified(first, ALL[:6], {2, 4}, 100)
         first.flush()
 
     second = opened(path)
-    assert isinstance(second, ParquetOutput)
+    assert isinstance(second, PredictionsWriter)
     with closing(second):
         assert second.resumed_rows == 4
         assert [slide.path for slide in second.missing(ALL[:6])] == ["00002.png", "00004.png"]
@@ -90,7 +90,7 @@ def test_the_same_command_reads_again_what_a_dead_disk_has_cost_and_keeps_the_fi
     before = path.read_bytes()
 
     again = opened(path)
-    assert isinstance(again, ParquetOutput)
+    assert isinstance(again, PredictionsWriter)
     with closing(again):
         assert again.resumed_rows == len(ALL) - 2
         assert {slide.path for slide in again.missing(ALL)} == {"00002.png", "00004.png"}
@@ -131,7 +131,7 @@ def test_with_overwrite_everything_is_done_again(tmp_path: Path) -> None:
 
     output = opened(path, overwrite=True)
 
-    assert isinstance(output, ParquetOutput)
+    assert isinstance(output, PredictionsWriter)
     with closing(output):
         assert len(list(output.missing(ALL))) == len(ALL)
 
@@ -153,7 +153,7 @@ def test_a_run_that_ends_while_it_is_waited_for_leaves_nothing_to_do(tmp_path: P
         assert process.stdout is not None
         process.stdout.readline()
 
-        assert isinstance(opened(path), Standing)
+        assert isinstance(opened(path), ExistingOutput)
 
     assert process.returncode == 0
     assert list(tmp_path.iterdir()) == [path]
@@ -179,7 +179,7 @@ def test_however_often_a_run_was_cut_and_its_limits_changed_it_ends_in_the_file_
                 assert errors(path).keys() <= {slide.path for slide in ALL}
                 continue
             output = opened(path, max_pixels)
-            if isinstance(output, Standing):
+            if isinstance(output, ExistingOutput):
                 continue
             with closing(output):
                 missing = list(output.missing(ALL))

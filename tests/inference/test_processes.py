@@ -23,11 +23,11 @@ from onnx import helper, numpy_helper
 from PIL import Image
 from rich.console import Console
 
-from batchcls.building.build import build
+from batchcls.building.build import build_engine
 from batchcls.errors import EngineError
-from batchcls.inference.local import DeviceScorer, Scorer, Share
-from batchcls.inference.processes import Workers
-from batchcls.records import Scored, Slide
+from batchcls.inference.local import DeviceConfig, Executor, LocalExecutor
+from batchcls.inference.processes import ProcessExecutor
+from batchcls.records import BatchResult, Slide
 from tests.commandline import PATIENCE_S, finished, partial
 from tests.conftest import ROOT, draw
 
@@ -58,9 +58,11 @@ def slides(folder: Path) -> list[Slide]:
 
 
 @pytest.fixture
-def share(tiny_engine: Path) -> Share:
+def share(tiny_engine: Path) -> DeviceConfig:
     """What opens soonest."""
-    return Share(tiny_engine, "null", "cpu", "pillow", batch_size=8, threads=1, max_pixels=10**7, memory_bytes=2**32)
+    return DeviceConfig(
+        tiny_engine, "null", "cpu", "pillow", batch_size=8, threads=1, max_pixels=10**7, memory_bytes=2**32
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +71,7 @@ def _no_process_is_left() -> Iterator[None]:
     assert active_children() == []
 
 
-def answers(scored: list[Scored]) -> dict[str, Any]:
+def answers(scored: list[BatchResult]) -> dict[str, Any]:
     """What became of each slide, which is scored once."""
     found: list[tuple[str, Any]] = []
     for some in scored:
@@ -80,7 +82,7 @@ def answers(scored: list[Scored]) -> dict[str, Any]:
     return dict(found)
 
 
-def all_scored(scorer: Scorer, slides: list[Slide]) -> list[Scored]:
+def all_scored(scorer: Executor, slides: list[Slide]) -> list[BatchResult]:
     with closing(scorer), closing(scorer.score(slides)) as scored:
         return list(scored)
 
@@ -95,12 +97,12 @@ def until(is_so: Callable[[], bool]) -> None:
 
 @pytest.mark.parametrize(("backend", "decoder"), [("null", "pillow"), ("openvino", "turbo")])
 def test_every_slide_is_scored_once_and_as_on_one_device(
-    share: Share, slides: list[Slide], backend: Any, decoder: Any
+    share: DeviceConfig, slides: list[Slide], backend: Any, decoder: Any
 ) -> None:
     share = replace(share, backend=backend, decoder=decoder)
-    alone = answers(all_scored(DeviceScorer(share), slides))
+    alone = answers(all_scored(LocalExecutor(share), slides))
 
-    workers = Workers([share, share])
+    workers = ProcessExecutor([share, share])
     together = answers(all_scored(workers, slides))
 
     assert sorted(together) == [slide.path for slide in slides]
@@ -110,7 +112,7 @@ def test_every_slide_is_scored_once_and_as_on_one_device(
 
 
 def test_a_slide_that_the_network_has_no_answer_for_keeps_its_row(
-    tiny_onnx: Path, share: Share, slides: list[Slide], tmp_path: Path, quiet: Console
+    tiny_onnx: Path, share: DeviceConfig, slides: list[Slide], tmp_path: Path, quiet: Console
 ) -> None:
     model = onnx.load(tiny_onnx)
     _, flat, scores = model.graph.node
@@ -130,11 +132,11 @@ def test_a_slide_that_the_network_has_no_answer_for_keeps_its_row(
     )
     onnx.save(model, tmp_path / "model.onnx")
     values = {"labels": ("a", "b", "c")}
-    build(tmp_path / "model.onnx", tmp_path / "engine", recipe=None, values=values, images=None, console=quiet)
+    build_engine(tmp_path / "model.onnx", tmp_path / "engine", recipe=None, values=values, images=None, console=quiet)
     Image.new("RGB", (64, 48), "magenta").save(tmp_path / "magenta.png")
     magenta = Slide(str(tmp_path), "magenta.png")
 
-    scorer = DeviceScorer(replace(share, engine=tmp_path / "engine", backend="openvino"))
+    scorer = LocalExecutor(replace(share, engine=tmp_path / "engine", backend="openvino"))
     found = answers(all_scored(scorer, [*slides[:3], magenta, *slides[4:7]]))
 
     assert found.pop("magenta.png") == ["no answer: the network's output is not a number", 64, 48]
@@ -142,17 +144,17 @@ def test_a_slide_that_the_network_has_no_answer_for_keeps_its_row(
     assert sorted(found) == [slide.path for slide in (*slides[:3], *slides[4:7])]
 
 
-def test_several_devices_are_told_of_as_one(share: Share, slides: list[Slide]) -> None:
-    with closing(DeviceScorer(share)) as alone:
+def test_several_devices_are_told_of_as_one(share: DeviceConfig, slides: list[Slide]) -> None:
+    with closing(LocalExecutor(share)) as alone:
         info = alone.info
-    workers = Workers([share, replace(share, device="cuda:1")])
+    workers = ProcessExecutor([share, replace(share, device="cuda:1")])
     all_scored(workers, slides[:100])
 
     assert workers.info == replace(info, device="cpu,cuda:1")
 
 
-def test_the_memory_of_several_devices_is_that_of_all_of_them(share: Share, slides: list[Slide]) -> None:
-    one, three = (Workers([share] * count) for count in (1, 3))
+def test_the_memory_of_several_devices_is_that_of_all_of_them(share: DeviceConfig, slides: list[Slide]) -> None:
+    one, three = (ProcessExecutor([share] * count) for count in (1, 3))
     for workers in (one, three):
         assert workers.peak_memory_bytes == 0
         all_scored(workers, slides[:100])
@@ -162,13 +164,13 @@ def test_the_memory_of_several_devices_is_that_of_all_of_them(share: Share, slid
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
-def test_more_devices_than_slides_do_no_harm(share: Share, slides: list[Slide], count: int) -> None:
-    scored = all_scored(Workers([share] * 3), slides[:count])
+def test_more_devices_than_slides_do_no_harm(share: DeviceConfig, slides: list[Slide], count: int) -> None:
+    scored = all_scored(ProcessExecutor([share] * 3), slides[:count])
 
     assert sorted(answers(scored)) == ["0000.bmp", "0001.bmp"][:count]
 
 
-def test_a_device_that_stalls_holds_up_no_more_than_it_has_taken(share: Share, slides: list[Slide]) -> None:
+def test_a_device_that_stalls_holds_up_no_more_than_it_has_taken(share: DeviceConfig, slides: list[Slide]) -> None:
     shares = [replace(share, device=f"cuda:{number}", max_pixels=1 + number) for number in range(2)]
     sound = [slide for number, slide in enumerate(slides[:-10]) if number % 8 != 3]
     early, late = sound * 4, sound
@@ -186,7 +188,7 @@ def test_a_device_that_stalls_holds_up_no_more_than_it_has_taken(share: Share, s
             os.kill(stopped, signal.SIGCONT)
 
     try:
-        with closing(Workers(shares)) as workers, closing(workers.score(stalling())) as scored:
+        with closing(ProcessExecutor(shares)) as workers, closing(workers.score(stalling())) as scored:
             failures = [failure for some in scored for failure in some.failures]
     finally:
         for pid in stalled:
@@ -207,11 +209,13 @@ class TestKilled:
     """A device's process that is killed, as the kernel does when memory runs out."""
 
     @staticmethod
-    def shares(share: Share) -> list[Share]:
+    def shares(share: DeviceConfig) -> list[DeviceConfig]:
         return [share, replace(share, device="cuda:1")]
 
     @pytest.mark.parametrize("state", ["working", "stalled"])
-    def test_in_the_middle_ends_the_run_with_how_to_go_on(self, share: Share, slides: list[Slide], state: str) -> None:
+    def test_in_the_middle_ends_the_run_with_how_to_go_on(
+        self, share: DeviceConfig, slides: list[Slide], state: str
+    ) -> None:
         processes = {}
 
         def dying() -> Iterator[Slide]:
@@ -223,14 +227,14 @@ class TestKilled:
             victim.join()
             yield from cycle(slides)
 
-        with closing(Workers(self.shares(share))) as workers:
+        with closing(ProcessExecutor(self.shares(share))) as workers:
             processes.update({child.name: child for child in active_children()})
             with pytest.raises(EngineError, match=TOLD), closing(workers.score(dying())) as scored:
                 list(scored)
 
         assert {name: process.exitcode for name, process in processes.items()} == {"cpu": 0, "cuda:1": -9}
 
-    def test_while_it_opens_is_told_alike(self, share: Share) -> None:
+    def test_while_it_opens_is_told_alike(self, share: DeviceConfig) -> None:
         def kill() -> None:
             until(lambda: len(active_children()) == 2)
             for child in active_children():
@@ -240,12 +244,12 @@ class TestKilled:
         killer = Thread(target=kill)
         killer.start()
         with pytest.raises(EngineError, match=TOLD):
-            Workers(self.shares(share))
+            ProcessExecutor(self.shares(share))
         killer.join()
 
 
-def test_closing_early_ends_every_process_soon(share: Share, slides: list[Slide]) -> None:
-    with closing(Workers([share, share])) as workers:
+def test_closing_early_ends_every_process_soon(share: DeviceConfig, slides: list[Slide]) -> None:
+    with closing(ProcessExecutor([share, share])) as workers:
         processes = active_children()
         scored = workers.score(cycle(slides))
         next(scored)
@@ -255,10 +259,10 @@ def test_closing_early_ends_every_process_soon(share: Share, slides: list[Slide]
     workers.close()
 
 
-def test_closing_ends_processes_that_have_much_left_to_say(share: Share) -> None:
+def test_closing_ends_processes_that_have_much_left_to_say(share: DeviceConfig) -> None:
     """So much that they wait until somebody listens."""
     lengthy = [Slide("/nowhere", f"{'a/' * 2000}{number}.jpg") for number in range(64)]
-    with closing(Workers([replace(share, batch_size=1)] * 2)) as workers:
+    with closing(ProcessExecutor([replace(share, batch_size=1)] * 2)) as workers:
         processes = active_children()
         scored = workers.score(cycle(lengthy))
         next(scored)
@@ -268,8 +272,8 @@ def test_closing_ends_processes_that_have_much_left_to_say(share: Share) -> None
     assert [process.exitcode for process in processes] == [0, 0], "it was killed"
 
 
-def test_closing_before_anything_is_scored_ends_every_process_soon(share: Share) -> None:
-    workers = Workers([share, share])
+def test_closing_before_anything_is_scored_ends_every_process_soon(share: DeviceConfig) -> None:
+    workers = ProcessExecutor([share, share])
     processes = active_children()
     workers.close()
 
@@ -281,49 +285,49 @@ def test_closing_before_anything_is_scored_ends_every_process_soon(share: Share)
     [{"backend": "openvino", "device": "cuda:1"}, {"engine": Path("nowhere")}],
     ids=["device", "folder"],
 )
-def test_an_engine_that_cannot_be_opened_says_so_as_on_one_device(share: Share, changes: dict[str, Any]) -> None:
+def test_an_engine_that_cannot_be_opened_says_so_as_on_one_device(share: DeviceConfig, changes: dict[str, Any]) -> None:
     wrong = replace(share, **changes)
     with pytest.raises(EngineError) as alone:
-        DeviceScorer(wrong)
+        LocalExecutor(wrong)
 
     with pytest.raises(EngineError) as together:
-        Workers([share, wrong])
+        ProcessExecutor([share, wrong])
 
     assert type(together.value) is type(alone.value)
     assert str(together.value) == str(alone.value)
 
 
-def test_a_bug_while_a_device_opens_keeps_its_traceback(share: Share) -> None:
+def test_a_bug_while_a_device_opens_keeps_its_traceback(share: DeviceConfig) -> None:
     with pytest.raises(RuntimeError, match=r"in the process for cpu:\nTraceback (?s:.*)No module named .*nonesuch"):
-        Workers([share, replace(share, decoder="nonesuch")])  # type: ignore[arg-type]
+        ProcessExecutor([share, replace(share, decoder="nonesuch")])  # type: ignore[arg-type]
 
 
-def test_a_bug_while_a_device_scores_keeps_its_traceback(share: Share, slides: list[Slide]) -> None:
+def test_a_bug_while_a_device_scores_keeps_its_traceback(share: DeviceConfig, slides: list[Slide]) -> None:
     no_slide: Any = "0000.bmp"
 
     with (
-        closing(Workers([share, share])) as workers,
+        closing(ProcessExecutor([share, share])) as workers,
         pytest.raises(RuntimeError, match=r"in the process for cpu:\nTraceback (?s:.*)AttributeError: 'str' object"),
         closing(workers.score([*slides, no_slide, *slides])) as scored,
     ):
         list(scored)
 
 
-def test_devices_that_would_compute_in_different_ways_are_refused(share: Share) -> None:
+def test_devices_that_would_compute_in_different_ways_are_refused(share: DeviceConfig) -> None:
     with pytest.raises(EngineError, match=r"^cpu would compute with null none, .* openvino (bf16|f32); .*--backend$"):
-        Workers([share, replace(share, backend="openvino")])
+        ProcessExecutor([share, replace(share, backend="openvino")])
 
 
 @pytest.mark.parametrize("kind", [LookupError, OSError, EOFError])
 def test_what_goes_wrong_in_finding_slides_comes_through(
-    share: Share, slides: list[Slide], kind: type[Exception]
+    share: DeviceConfig, slides: list[Slide], kind: type[Exception]
 ) -> None:
     def failing() -> Iterator[Slide]:
         yield from slides
         raise kind("the disk is gone")
 
     with (
-        closing(Workers([share, share])) as workers,
+        closing(ProcessExecutor([share, share])) as workers,
         pytest.raises(kind, match="the disk is gone"),
         closing(workers.score(failing())) as scored,
     ):

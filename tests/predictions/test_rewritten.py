@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from batchcls.cli import main
 from batchcls.errors import LabelsError
-from batchcls.predictions.reader import Predicted
+from batchcls.predictions.reader import PredictionsFile
 from batchcls.predictions.rewritten import label_order
 from batchcls.records import METADATA_KEY
 from tests.evaluation.test_evaluate import LABELS, Row, labelled, many, metrics_of, predictions, refused
@@ -279,11 +279,11 @@ def test_a_tie_tells_nothing(tmp_path: Path) -> None:
     by_pandas(predictions(tmp_path / "p.parquet", rows, labels=("a", "b")), tmp_path / "q.parquet")
 
     with pytest.raises(LabelsError, match=r"probabilities, \?,b;"):
-        Predicted.read(tmp_path / "q.parquet")
+        PredictionsFile.read(tmp_path / "q.parquet")
 
 
 def test_a_folder_called_like_a_column_changes_nothing(tmp_path: Path) -> None:
     folder: Any = tmp_path / "label=x"
     folder.mkdir()
 
-    assert Predicted.read(predictions(folder / "p.parquet", many()[0])).labels == LABELS
+    assert PredictionsFile.read(predictions(folder / "p.parquet", many()[0])).labels == LABELS

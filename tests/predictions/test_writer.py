@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 
 from batchcls.engine.postprocess import predictions
 from batchcls.errors import OutputError
-from batchcls.predictions.writer import ParquetOutput, open_output
-from batchcls.records import Failure, Scored, Slide
+from batchcls.predictions.writer import PredictionsWriter, open_writer
+from batchcls.records import BatchResult, Failure, Slide
 
 LABELS = ("a", "b", "c")
 IDENTITY = {"onnx_sha256": "12ab", "decoder": "dali"}
@@ -33,9 +33,9 @@ ODD_NAMES = ("a.png", "A.png", "a b.png", "line\nbreak.png", "Zelle-µ.png", "a/
 NOT_UTF8 = tuple(os.fsdecode(name) for name in (b"\xff.png", b"\xfe.png", b"a\xff.png", b"a\\\xff.png"))
 
 
-def opened(path: Path, roots: Sequence[str] = ("slides",), **changed: Any) -> ParquetOutput:
-    output = open_output(path, **{"roots": roots, "labels": LABELS, "identity": IDENTITY, **changed})
-    assert isinstance(output, ParquetOutput)
+def opened(path: Path, roots: Sequence[str] = ("slides",), **changed: Any) -> PredictionsWriter:
+    output = open_writer(path, **{"roots": roots, "labels": LABELS, "identity": IDENTITY, **changed})
+    assert isinstance(output, PredictionsWriter)
     return output
 
 
@@ -43,7 +43,7 @@ def slides(count: int, root: str = "slides") -> list[Slide]:
     return [Slide(root, f"{number:05d}.png") for number in range(count)]
 
 
-def write(output: ParquetOutput, chosen: Sequence[Slide]) -> None:
+def write(output: PredictionsWriter, chosen: Sequence[Slide]) -> None:
     """One row each: what it says follows from its name, and about every fourth is a failure."""
     seeds = {slide: sum(map(ord, slide.file)) for slide in chosen}
     decoded = [slide for slide in chosen if seeds[slide] % 4]
@@ -56,7 +56,7 @@ def write(output: ParquetOutput, chosen: Sequence[Slide]) -> None:
         if slide not in decoded
     ]
     sizes = [(seeds[slide], 48) for slide in decoded]
-    output.write(Scored(decoded, sizes, predictions(np.array(logits, np.float32).reshape(-1, 3)), failures))
+    output.write(BatchResult(decoded, sizes, predictions(np.array(logits, np.float32).reshape(-1, 3)), failures))
 
 
 def written(path: Path, chosen: Sequence[Slide], roots: Sequence[str] = ("slides",), **metadata: Any) -> pa.Table:
@@ -119,7 +119,7 @@ def test_a_slide_has_its_size_and_time_where_they_are_known(tmp_path: Path) -> N
     unknown = Failure(Slide("slides", "c.png"), "missing", "it is gone")
     answers = predictions(np.zeros((1, 3), np.float32))
     with closing(opened(tmp_path / "o.parquet")) as output:
-        output.write(Scored([known], [(64, 48)], answers, [failed, unknown]))
+        output.write(BatchResult([known], [(64, 48)], answers, [failed, unknown]))
         output.finish({})
 
     rows = pq.read_table(tmp_path / "o.parquet").select(["path", "size_bytes", "modified"]).to_pylist()

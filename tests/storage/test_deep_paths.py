@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from batchcls.cli import main
 from batchcls.images.image_file import is_there
-from batchcls.images.sources.folder import Listing
+from batchcls.images.sources.folder import FolderSource
 from batchcls.images.thumbnails import thumbnail
 from batchcls.storage import deep_paths
 from tests.conftest import draw
@@ -89,12 +89,12 @@ def test_a_path_about_as_long_as_one_call_takes_is_found(tmp_path: Path, length:
     assert len(path) == length
 
     assert deep_paths.status(path).st_size == 0
-    assert [slide.file for slide in Listing([tmp_path])] == [path]
+    assert [slide.file for slide in FolderSource([tmp_path])] == [path]
     shutil.rmtree(tmp_path)
 
 
 def test_images_below_a_path_of_any_length_are_listed(deep: str, tmp_path: Path) -> None:
-    listing = Listing([tmp_path])
+    listing = FolderSource([tmp_path])
 
     found = [slide.file for slide in listing]
 

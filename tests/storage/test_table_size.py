@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from batchcls.cli import main
 from batchcls.errors import LabelsError
 from batchcls.images.labels.table import read_label_table
-from batchcls.predictions.reader import Predicted
+from batchcls.predictions.reader import PredictionsFile
 from batchcls.predictions.rows import schema
 from batchcls.records import METADATA_KEY
 from batchcls.storage.table_size import check_unfolded
@@ -154,7 +154,7 @@ def test_it_is_refused_however_it_is_written(tmp_path: Path, compression: str, v
     bomb = one_long_name(tmp_path / "o.parquet", compression=compression, data_page_version=version)
 
     with pytest.raises(LabelsError, match="no sound file"):
-        list(Predicted.parts(bomb))
+        list(PredictionsFile.parts(bomb))
 
 
 def test_a_sound_file_of_a_million_rows_passes(tmp_path: Path) -> None:
@@ -164,8 +164,8 @@ def test_a_sound_file_of_a_million_rows_passes(tmp_path: Path) -> None:
     sure = pa.array(np.ones(rows, np.float32))
     source = written(tmp_path / "o.parquet", rows, path=names, probabilities=answers, probability=sure)
 
-    assert len(Predicted.read(source).table) == rows
-    assert sum(len(part.table) for part in Predicted.parts(source)) == rows
+    assert len(PredictionsFile.read(source).table) == rows
+    assert sum(len(part.table) for part in PredictionsFile.parts(source)) == rows
 
 
 @given(
@@ -210,7 +210,7 @@ def test_a_damaged_file_is_read_whole_or_refused(
     (base / "damaged.parquet").write_bytes(content)
 
     with suppress(LabelsError):
-        assert len(Predicted.read(base / "damaged.parquet").table) == 200
+        assert len(PredictionsFile.read(base / "damaged.parquet").table) == 200
 
 
 def test_a_footer_that_is_most_of_a_file_is_refused(tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_a_footer_that_is_most_of_a_file_is_refused(tmp_path: Path) -> None:
         stream.write((199 << 20).to_bytes(4, "little") + b"PAR1")
 
     with pytest.raises(LabelsError, match="footer of 208,666,624 bytes"):
-        Predicted.read(path)
+        PredictionsFile.read(path)
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.txt"])

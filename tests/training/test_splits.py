@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchcls.errors import LabelsError
-from batchcls.training.splits import Shares, Way, check_parts, duplicates, natural, parted
+from batchcls.training.splits import SplitFractions, SplitStrategy, assign_splits, check_parts, duplicates, natural
 
 
 @st.composite
@@ -25,11 +25,11 @@ def grouped_images(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 
 @given(images=grouped_images(), way=st.sampled_from(["random", "blocks"]), seed=st.integers(0, 9))
 def test_no_group_is_torn_and_every_part_has_every_class(
-    images: tuple[np.ndarray, np.ndarray, np.ndarray], way: Way, seed: int
+    images: tuple[np.ndarray, np.ndarray, np.ndarray], way: SplitStrategy, seed: int
 ) -> None:
     paths, labels, groups = images
 
-    parts = parted(paths, labels, groups, way, Shares(0.15, 0.2), seed)
+    parts = assign_splits(paths, labels, groups, way, SplitFractions(0.15, 0.2), seed)
 
     for group in np.unique(groups):
         assert len(set(parts[groups == group])) == 1
@@ -39,11 +39,11 @@ def test_no_group_is_torn_and_every_part_has_every_class(
 
 @given(images=grouped_images(), way=st.sampled_from(["random", "blocks"]), share=st.sampled_from([0.1, 0.2, 0.4]))
 def test_parts_are_about_as_large_as_asked(
-    images: tuple[np.ndarray, np.ndarray, np.ndarray], way: Way, share: float
+    images: tuple[np.ndarray, np.ndarray, np.ndarray], way: SplitStrategy, share: float
 ) -> None:
     paths, labels, groups = images
 
-    parts = parted(paths, labels, groups, way, Shares(share, share), 0)
+    parts = assign_splits(paths, labels, groups, way, SplitFractions(share, share), 0)
 
     for part in ("val", "test"):
         assert abs((parts == part).mean() - share) <= 0.12
@@ -54,7 +54,7 @@ def test_a_rare_class_does_not_change_how_the_others_are_parted(share: float) ->
     paths = np.array([f"{number}.jpg" for number in range(1003)])
     labels = np.array(["a"] * 500 + ["b"] * 500 + ["rare"] * 3)
 
-    parts = parted(paths, labels, paths, "random", Shares(share, share), 0)
+    parts = assign_splits(paths, labels, paths, "random", SplitFractions(share, share), 0)
 
     assert abs((parts == "test").mean() - share) < 0.02
     assert abs((parts == "val").mean() - share) < 0.02
@@ -65,7 +65,7 @@ def test_blocks_follow_the_numbers_in_the_names() -> None:
     paths = np.array([f"{label}/cell-{number}.jpg" for label in "ab" for number in range(1, 21)])
     labels = np.array([path[0] for path in paths])
 
-    parts = parted(paths, labels, paths, "blocks", Shares(0.1, 0.2), 0)
+    parts = assign_splits(paths, labels, paths, "blocks", SplitFractions(0.1, 0.2), 0)
 
     wanted = ["val"] * 2 + ["train"] * 14 + ["test"] * 4
     assert parts.tolist() == wanted * 2
@@ -75,19 +75,19 @@ def test_a_seed_decides_a_random_split() -> None:
     paths = np.array([f"{number}.jpg" for number in range(100)])
     labels = np.array(["a", "b"] * 50)
 
-    first, again, other = (parted(paths, labels, paths, "random", Shares(), seed) for seed in (1, 1, 2))
+    first, again, other = (assign_splits(paths, labels, paths, "random", SplitFractions(), seed) for seed in (1, 1, 2))
 
     assert first.tolist() == again.tolist()
     assert first.tolist() != other.tolist()
 
 
 @pytest.mark.parametrize("way", ["random", "blocks"])
-def test_a_class_of_one_image_is_refused_by_name(way: Way) -> None:
+def test_a_class_of_one_image_is_refused_by_name(way: SplitStrategy) -> None:
     paths = np.array([f"{number}.jpg" for number in range(21)])
     labels = np.array(["common"] * 20 + ["rare"])
 
     with pytest.raises(LabelsError, match=r"'rare'.*leave the class out"):
-        parted(paths, labels, paths, way, Shares(), 0)
+        assign_splits(paths, labels, paths, way, SplitFractions(), 0)
 
 
 def test_a_group_on_both_sides_is_refused_by_name() -> None:

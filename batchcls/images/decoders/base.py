@@ -35,7 +35,7 @@ class Decoder(Protocol):
         """Release threads and buffers; calling it twice is harmless."""
 
 
-def shortage(postponed: Sequence[Postponed], remedy: str) -> MemoryShortageError:
+def postponed_error(postponed: Sequence[Postponed], remedy: str) -> MemoryShortageError:
     """The error that ends what cannot go on without these files; names some of them."""
     names = ", ".join(f"{printable(file.slide.file)!r} ({text_of(file.needed_bytes)})" for file in postponed[:_SHOWN])
     more = f" and {len(postponed) - _SHOWN:,} more" if len(postponed) > _SHOWN else ""

@@ -12,7 +12,7 @@ import numpy as np
 from batchcls.errors import BatchclsError
 from batchcls.images.decoders.read_ahead import Encoded, ReadAhead, ReadOptions
 from batchcls.memory import Memory, Pool, can_be_taken, needed_to_decode, speaks_of_memory
-from batchcls.prefetch import ahead, overlapped
+from batchcls.prefetch import parallel_map, prefetch
 from batchcls.records import Batch, DevicePixels, Failure, Pixels, Postponed, Slide
 from batchcls.storage.file_client import FileProcess
 
@@ -109,8 +109,8 @@ class BatchingDecoder:
             finally:
                 files.release(group.encoded)
 
-        groups = overlapped(decoded, self._groups(files), self._decode_group.lanes, files.close)
-        batches = ahead((batch for group in groups for batch in group), _BATCHES_AHEAD)
+        groups = parallel_map(decoded, self._groups(files), self._decode_group.lanes, files.close)
+        batches = prefetch((batch for group in groups for batch in group), _BATCHES_AHEAD)
         try:
             for batch in batches:  # noqa: UP028  # `yield from` would close the batches before the files they wait for
                 yield batch

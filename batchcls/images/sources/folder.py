@@ -29,7 +29,7 @@ _Identity = tuple[int, int] | str
 """What tells a folder from every other, whatever it is called: device and inode, or its path if it has none."""
 
 
-class Listing:
+class FolderSource:
     """The image files below SLIDES, listed by a process of its own; iterate over it once.
 
     Args:
