@@ -20,6 +20,8 @@ from batchcls.errors import EngineError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from batchcls.inference.stats import RunStats
+
 
 @click.command()
 @click.argument("slides", type=click.Path(exists=True, path_type=Path), nargs=-1, required=True)

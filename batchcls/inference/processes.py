@@ -33,8 +33,8 @@ class _Worker:
     requests: Connection
     """It sends nothing but the wish for slides, and is sent some; none are the end."""
     results: Connection
-    """It sends its `EngineInfo`, then each `BatchResult`, or what it waits for if none comes; last its peak memory, or an
-    exception."""
+    """Receives the process's `EngineInfo`, then each `BatchResult`, or the file that is waited for if none comes; last
+    its peak memory, or an exception."""
 
 
 class ProcessExecutor:

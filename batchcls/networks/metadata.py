@@ -20,7 +20,7 @@ class CheckpointMetadata:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     """By the keys of a recipe."""
     images: str = ""
-    """SHA-256 of the images that it was trained on, and of how they were parted, if it says; see `SplitDataset.digest`."""
+    """SHA-256 of the training images and of their split; empty if not recorded; see `SplitDataset.digest`."""
 
     @classmethod
     def read(cls, path: Path) -> Self:

@@ -104,7 +104,7 @@ class SplitDataset:
         return cls(labels, parts, digest.hexdigest(), rows)
 
     def write_split(self, stream: BinaryIO, folder: Path) -> None:
-        """Write which image is in which part as CSV, which `LabeledImages.read` reads: path, label, split, left_out, group.
+        """Write the split as CSV, which `LabeledImages.read` reads: path, label, split, left_out, group.
 
         Args:
             folder: Where the file will stand; paths are relative to it.
