@@ -42,7 +42,7 @@ from batchcls.predictions.reader import PredictionsFile
 from batchcls.predictions.rows import schema
 from batchcls.records import METADATA_KEY
 from batchcls.storage.resumable import ResumableOutput
-from batchcls.training.history import EPOCHS
+from batchcls.training.history import HISTORY_SCHEMA
 from benchmarks.workload import draw_field
 from tests.conftest import ALL4
 from tests.faults.mutations import Mutator, changed, mutated_bytes, mutated_json, mutated_words
@@ -394,7 +394,7 @@ _RUN = json.dumps({"started": "2026-11-26T00:00:00.000+00:00", "identity": _IDEN
 def _try_run(data: bytes, folder: Path) -> None:
     (folder / "rows.parquet.partial").mkdir()
     (folder / "rows.parquet.partial" / "run.json").write_bytes(data)
-    ResumableOutput(folder / "rows.parquet", EPOCHS, _IDENTITY).close()
+    ResumableOutput(folder / "rows.parquet", HISTORY_SCHEMA, _IDENTITY).close()
 
 
 def _networks(folder: Path) -> list[bytes]:
