@@ -32,9 +32,9 @@ from batchcls.engine.manifest import ONNX, Manifest, Verification, sha256
 from batchcls.errors import CheckpointError, RecipeError, SlidesError, VerificationError, temporary_files
 from batchcls.images.decoders import DEFAULT, open_decoder
 from batchcls.images.sources.folder import FolderSource
-from batchcls.networks.known_labels import settled_labels
+from batchcls.networks.known_labels import resolve_labels
 from batchcls.networks.recipe import Recipe
-from batchcls.networks.trained import trained_file
+from batchcls.networks.trained import load_trained_file
 from batchcls.records import Preprocess
 from batchcls.storage.file_names import printable
 
@@ -112,7 +112,7 @@ def build_engine(
 
 
 def _read_weights(checkpoint: Path, recipe: Path | None, values: Mapping[str, Any]) -> _Source:
-    trained = trained_file(checkpoint, recipe, values)
+    trained = load_trained_file(checkpoint, recipe, values)
     network, full = trained.network, trained.recipe
     full = replace(full, precision="fp16" if full.precision == "auto" else full.precision)
     return _Source(
@@ -150,7 +150,7 @@ def _read_onnx(checkpoint: Path, recipe: Path | None, values: Mapping[str, Any])
         )
     precision = classifier.precision if full.precision == "auto" else full.precision
     told = {item.key: item.value for item in classifier.model.metadata_props}
-    labels, notes = settled_labels(checkpoint, classifier.classes, full.labels, told)
+    labels, notes = resolve_labels(checkpoint, classifier.classes, full.labels, told)
     return _Source(
         recipe=full.with_values({"precision": precision, "layout": classifier.layout, "labels": labels}),
         classes=classifier.classes,

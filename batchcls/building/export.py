@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from batchcls.errors import CheckpointError
-from batchcls.networks.architectures import PixelClassifier, fused
+from batchcls.networks.architectures import PixelClassifier, fuse_batch_norm
 from batchcls.records import Preprocess
 
 _LARGEST_HALF = 65504.0
@@ -32,7 +32,7 @@ def export(network: nn.Module, preprocess: Preprocess, precision: str, path: Pat
     Raises:
         CheckpointError: If a weight does not fit the precision.
     """
-    folded = fused(network)
+    folded = fuse_batch_norm(network)
     largest = max((float(weight.abs().max()) for weight in folded.state_dict().values() if weight.numel()), default=0.0)
     if precision == "fp16" and not largest <= _LARGEST_HALF:
         raise CheckpointError(f"a weight of {largest:.3g} does not fit half precision; run with --precision fp32")
@@ -42,7 +42,7 @@ def export(network: nn.Module, preprocess: Preprocess, precision: str, path: Pat
 
 def export_network(network: nn.Module, preprocess: Preprocess, path: Path) -> None:
     """Write ``network`` alone to ``path``, float32: it takes normalised images, (N, 3, H, W)."""
-    _write(fused(network), torch.zeros((2, 3, *preprocess.size_px)), path, 20)
+    _write(fuse_batch_norm(network), torch.zeros((2, 3, *preprocess.size_px)), path, 20)
 
 
 def _write(module: nn.Module, example: torch.Tensor, path: Path, opset: int) -> None:

@@ -98,13 +98,13 @@ def _check_usage(source: Path, out: Path | None, device: str, target: str | None
 
 
 def _build_folder(source: Path, out: Path, given: dict[str, Any], console: "Console") -> None:
-    from batchcls.networks.recipe import labels_of
+    from batchcls.networks.recipe import labels_from_argument
 
     with extra("build", "building a trained file"):
         from batchcls.building.build import build_engine
 
     if "labels" in given:
-        given["labels"] = labels_of(given["labels"])
+        given["labels"] = labels_from_argument(given["labels"])
     files = {key: given.pop(key, None) for key in ("recipe", "calibrate", "verify")}
     manifest = build_engine(
         source,

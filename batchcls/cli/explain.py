@@ -72,18 +72,18 @@ def explain(
     given = {key: value for key, value in given.items() if value is not None}
     _check_model(model, checkpoint, [*(["recipe"] if recipe else []), *given])
     _check_images(slides, asked)
-    from batchcls.networks.recipe import labels_of  # after parsing: --help stays light
+    from batchcls.networks.recipe import labels_from_argument  # after parsing: --help stays light
 
     with extra("explain", "an explanation"):
         from batchcls.explanation.explain import explain_images
         from batchcls.explanation.model import trained_file_of_engine
         from batchcls.explanation.selection import ImageSelection
-        from batchcls.networks.trained import trained_file
+        from batchcls.networks.trained import load_trained_file
 
     if "labels" in given:
-        given["labels"] = labels_of(given["labels"])
+        given["labels"] = labels_from_argument(given["labels"])
     with library_noise_hidden() as console:
-        loaded = trained_file_of_engine(model, checkpoint) if model.is_dir() else trained_file(model, recipe, given)
+        loaded = trained_file_of_engine(model, checkpoint) if model.is_dir() else load_trained_file(model, recipe, given)
         for note in loaded.notes:
             console.print(note, markup=False, highlight=False)
         explained = explain_images(loaded, out, ImageSelection(slides, **asked), overwrite=overwrite, console=console)

@@ -33,12 +33,12 @@ from batchcls.cli.terminal import echo
 @click.option("--overwrite", is_flag=True, help="Replace an existing file, once the new one is whole.")
 def report(predictions: Path, out: Path, labels: str | None, **options: Any) -> None:
     """Show what `batchcls run` wrote to PREDICTIONS as one page, which needs no network and no other file."""
-    from batchcls.networks.recipe import labels_of  # after parsing: --help stays light
+    from batchcls.networks.recipe import labels_from_argument  # after parsing: --help stays light
 
     with extra("report", "a report"):
         from batchcls.evaluation.report import write_report
 
-    order = labels_of(labels) if labels else ()
+    order = labels_from_argument(labels) if labels else ()
     with library_noise_hidden():
         made = write_report(predictions, out, labels=order, **options)
     echo(f"{made.rows:,} rows, {made.unreadable:,} unreadable -> {out}")

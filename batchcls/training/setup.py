@@ -11,7 +11,7 @@ from torch import nn
 
 from batchcls import machine
 from batchcls.errors import RecipeError, TrainingError
-from batchcls.networks.architectures import ARCHITECTURES, TRANSFORMING, trainable_network
+from batchcls.networks.architectures import ARCHITECTURES, TRANSFORM_INPUT_ARCHITECTURES, trainable_network
 from batchcls.networks.checkpoint import pretrained_tensors, starting_tensors
 from batchcls.networks.metadata import CheckpointMetadata
 from batchcls.networks.recipe import Recipe
@@ -39,9 +39,9 @@ def starting_recipe(path: Path | None, values: Mapping[str, Any], initial_weight
     if architecture not in ARCHITECTURES:
         raise RecipeError(f"architecture {architecture!r} is not known; known are {', '.join(ARCHITECTURES)}")
     # torchvision's own weights of these two architectures expect it, see `Preprocess.transform_input`.
-    defaults = {"transform_input": initial_weights == IMAGENET and architecture in TRANSFORMING}
+    defaults = {"transform_input": initial_weights == IMAGENET and architecture in TRANSFORM_INPUT_ARCHITECTURES}
     recipe = Recipe.compose(path, {**values, "architecture": architecture}, defaults)
-    if recipe.preprocess.transform_input and architecture not in TRANSFORMING:
+    if recipe.preprocess.transform_input and architecture not in TRANSFORM_INPUT_ARCHITECTURES:
         raise RecipeError(f"transform_input is true, but {architecture} has no such step; leave it out")
     return recipe
 

@@ -32,11 +32,11 @@ from batchcls.evaluation.report import write_report
 from batchcls.images.formats.inspection import RefusedError, decode, examine
 from batchcls.images.formats.jpeg_markers import jpeg_header
 from batchcls.images.labels.labeled import LabeledImages
-from batchcls.networks.known_labels import settled_labels
+from batchcls.networks.known_labels import resolve_labels
 from batchcls.networks.label_files import read_labels
 from batchcls.networks.metadata import CheckpointMetadata
 from batchcls.networks.recipe import Recipe
-from batchcls.networks.tensors import read_trained
+from batchcls.networks.tensors import read_trained_tensors
 from batchcls.predictions.provenance import provenance, rewriting, throughput
 from batchcls.predictions.reader import PredictionsFile
 from batchcls.predictions.rows import schema
@@ -178,8 +178,8 @@ def _try_weights(name: str) -> Callable[[bytes, Path], None]:
         path = folder / name
         path.write_bytes(data)
         Recipe.compose(None, {}, CheckpointMetadata.read(path).recipe)
-        trained = read_trained(path)
-        settled_labels(path, 3, ("a", "b", "c"), trained.about)
+        trained = read_trained_tensors(path)
+        resolve_labels(path, 3, ("a", "b", "c"), trained.about)
 
     return tried
 
