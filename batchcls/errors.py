@@ -28,7 +28,7 @@ class MemoryShortageError(BatchclsError):
     """A run for which there is less memory than it needs."""
 
 
-def shortage(error: BaseException) -> tuple[str, str] | None:
+def describe_shortage(error: BaseException) -> tuple[str, str] | None:
     """What there was too little of, and what limits it, where an error that nobody has expected is of that kind.
 
     Python, its loader and the operating system each have words of their own for it.

@@ -76,15 +76,15 @@ class Interrupt:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Raise SystemExit if somebody asked."""
         if self.signal is not None:
             raise SystemExit
 
-    def between(self, items: Iterable[T]) -> Iterator[T]:
-        """All of ``items``, with a `look` before each."""
+    def checked(self, items: Iterable[T]) -> Iterator[T]:
+        """All of ``items``, with a `check` before each."""
         for item in items:
-            self.look()
+            self.check()
             yield item
 
     def _note(self, number: int, frame: FrameType | None) -> None:

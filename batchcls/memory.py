@@ -28,7 +28,7 @@ _SIGNS = re.compile(r"memory|alloc|decoder error -9", re.IGNORECASE)
 """How libraries say in a text that there was not enough; -9 is Pillow's code for it."""
 
 
-def text_of(size_bytes: int) -> str:
+def format_bytes(size_bytes: int) -> str:
     """Such as ``--memory`` takes it; rounded up."""
     unit, letter = (1 << 30, "G") if size_bytes >= 10 << 30 else (1 << 20, "M")
     return f"{-(-size_bytes // unit)}{letter}"
@@ -41,11 +41,11 @@ class Memory(Protocol):
     def size_bytes(self) -> int:
         """All that it has."""
 
-    def lent(self, size_bytes: int) -> AbstractContextManager[None]:
+    def lease(self, size_bytes: int) -> AbstractContextManager[None]:
         """Inside, so much is the caller's; entering waits until there is."""
 
 
-class Pool:
+class MemoryPool:
     """A `Memory` of ``size_bytes``, lent first come first served; who has some must not ask for more."""
 
     def __init__(self, size_bytes: int) -> None:
@@ -55,8 +55,8 @@ class Pool:
         self._changed = threading.Condition()
 
     @contextmanager
-    def lent(self, size_bytes: int) -> Iterator[None]:
-        """As `Memory.lent`; more than there is at all is lent when everything is there."""
+    def lease(self, size_bytes: int) -> Iterator[None]:
+        """As `Memory.lease`; more than there is at all is lent when everything is there."""
         size_bytes = min(size_bytes, self.size_bytes)
         ticket = object()
         with self._changed:
@@ -75,23 +75,23 @@ class Pool:
                 self._changed.notify_all()
 
     @contextmanager
-    def alone(self) -> Iterator["Granted"]:
+    def lease_all(self) -> Iterator["Granted"]:
         """Inside, nobody else has any of it."""
-        with self.lent(self.size_bytes):
-            yield Granted(self.size_bytes)
+        with self.lease(self.size_bytes):
+            yield GrantedMemory(self.size_bytes)
 
 
-class Granted:
+class GrantedMemory:
     """The `Memory` of someone who has all of it already."""
 
     def __init__(self, size_bytes: int) -> None:
         self.size_bytes = size_bytes
 
-    def lent(self, size_bytes: int) -> AbstractContextManager[None]:
+    def lease(self, size_bytes: int) -> AbstractContextManager[None]:
         return nullcontext()
 
 
-def speaks_of_memory(error: BaseException) -> bool:
+def is_memory_error(error: BaseException) -> bool:
     """Whether a library failed for want of memory, as far as it says so."""
     return isinstance(error, MemoryError) or _SIGNS.search(str(error)) is not None
 
@@ -137,7 +137,7 @@ def resident_bytes() -> int:
     return sum(_of_proc("/proc/self/status", "VmRSS"))
 
 
-def use_sparingly() -> None:
+def limit_memory_use() -> None:
     """Have what large images took given back at once, and take little address space for threads where it is limited.
 
     Call this before threads start and Arrow is loaded. A thread's stack takes 8 MiB of address space, each of glibc's

@@ -66,7 +66,7 @@ def parallel_map(
         pool.shutdown(cancel_futures=True)
 
 
-def ticking(source: Generator[Item], seconds: float) -> Generator[Item | None]:
+def poll(source: Generator[Item], seconds: float) -> Generator[Item | None]:
     """The items of ``source``, and None whenever the next one has not come for so many ``seconds``.
 
     Closing this returns when the item that is being waited for is there.

@@ -87,9 +87,9 @@ def run(slides: tuple[Path, ...], out: Path, engine: Path | None, strict: bool, 
     SLIDES are folders, searched to any depth, and files. Each file has one row, whatever is wrong with it. Stop the
     run whenever you like: the same command goes on where it was.
     """
-    from batchcls.memory import use_sparingly  # after parsing: --help stays light
+    from batchcls.memory import limit_memory_use  # after parsing: --help stays light
 
-    use_sparingly()
+    limit_memory_use()
     from batchcls.inference.options import RunOptions
     from batchcls.inference.run import classify_images
 

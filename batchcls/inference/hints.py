@@ -6,7 +6,7 @@ from batchcls.engine.manifest import Manifest
 from batchcls.records import EngineInfo
 
 
-def unchecked(engine: Path, info: EngineInfo) -> list[str]:
+def no_probes_warnings(engine: Path, info: EngineInfo) -> list[str]:
     """A warning of an engine that has no probes to answer, if it is one."""
     if info.backend == "null" or Manifest.read(engine).reference:
         return []
@@ -16,7 +16,7 @@ def unchecked(engine: Path, info: EngineInfo) -> list[str]:
     ]
 
 
-def faster(engine: Path, info: EngineInfo, precision: str | None) -> str:
+def speed_hint(engine: Path, info: EngineInfo, precision: str | None) -> str:
     """What would be faster where a CPU computes in float32 for want of bfloat16.
 
     Args:

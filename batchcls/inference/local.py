@@ -14,7 +14,7 @@ from batchcls.engine.manifest import ONNX, Manifest
 from batchcls.engine.postprocess import predictions
 from batchcls.errors import MemoryShortageError
 from batchcls.images.decoders import DecoderName, open_decoder
-from batchcls.memory import available_bytes, resident_bytes, text_of
+from batchcls.memory import available_bytes, format_bytes, resident_bytes
 from batchcls.prefetch import parallel_map
 from batchcls.records import Batch, BatchResult, EngineInfo, Failure, Predictions, Slide
 from batchcls.storage.file_client import READ_TIMEOUT_S
@@ -77,7 +77,7 @@ def _check_room(share: DeviceConfig) -> None:
     needed = _LEAST_START_BYTES + _TIMES_THE_MODEL * (model.stat().st_size if model.exists() else 0)
     if share.backend != "null" and (left := available_bytes()) < needed:
         raise MemoryShortageError(
-            f"{text_of(left)} of memory are left for this process, and its engine may need {text_of(needed)}; free "
+            f"{format_bytes(left)} of memory are left for this process, and its engine may need {format_bytes(needed)}; free "
             "some, or raise its limits (ulimit -v, cgroup)"
         )
 
@@ -139,8 +139,8 @@ class LocalExecutor:
         left = min(memory_bytes - self._taken_bytes, available_bytes())
         if left < _LEAST_BYTES:
             raise MemoryShortageError(
-                f"the run may take {text_of(memory_bytes)} of memory, and {text_of(max(0, left))} are left of it with "
-                f"the engine loaded; it needs --memory {text_of(self._taken_bytes + _LEAST_BYTES)} at least, on a "
+                f"the run may take {format_bytes(memory_bytes)} of memory, and {format_bytes(max(0, left))} are left of it with "
+                f"the engine loaded; it needs --memory {format_bytes(self._taken_bytes + _LEAST_BYTES)} at least, on a "
                 "machine that has so much, or a smaller --batch-size"
             )
         return left

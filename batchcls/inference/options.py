@@ -45,7 +45,7 @@ def device_configs(engine: Path, options: RunOptions) -> tuple[list[DeviceConfig
     Raises:
         EngineError: If a device or its backend is not there, or does not take the options.
     """
-    devices = machine.chosen_devices(options.device)
+    devices = machine.resolve_devices(options.device)
     if options.precision and devices != ("cpu",):
         raise EngineError(
             f"--precision {options.precision} was asked for; on {devices[0]} the engine's plan decides: build another "

@@ -15,8 +15,8 @@ from typing import Any
 from batchcls import machine
 from batchcls.errors import BatchclsError, EngineError
 from batchcls.inference.local import DeviceConfig, LocalExecutor
-from batchcls.memory import resident_bytes, use_sparingly
-from batchcls.prefetch import ticking
+from batchcls.memory import limit_memory_use, resident_bytes
+from batchcls.prefetch import poll
 from batchcls.records import BatchResult, EngineInfo, Postponed, Slide
 
 _SLIDES_AT_A_TIME = 64
@@ -159,14 +159,14 @@ def _one(infos: Sequence[EngineInfo]) -> EngineInfo:
 def _work(share: DeviceConfig, requests: Connection, results: Connection) -> None:
     """A worker's whole life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    use_sparingly()
+    limit_memory_use()
     with suppress(BrokenPipeError):
         try:
             with closing(LocalExecutor(share)) as scorer:
                 results.send(scorer.info)
                 with (
                     closing(scorer.score(_asked_for(requests))) as scored,
-                    closing(ticking(scored, _TICK_S)) as ticks,
+                    closing(poll(scored, _TICK_S)) as ticks,
                 ):
                     for some in ticks:
                         results.send(scorer.waiting() if some is None else some)

@@ -15,7 +15,7 @@ from batchcls import machine, memory
 from batchcls.errors import InterruptedRunError, SlidesError
 from batchcls.images.decoders.base import postponed_error
 from batchcls.images.sources.folder import FolderSource
-from batchcls.inference.hints import faster, unchecked
+from batchcls.inference.hints import no_probes_warnings, speed_hint
 from batchcls.inference.local import DeviceConfig, Executor, LocalExecutor
 from batchcls.inference.metadata import identity, metadata
 from batchcls.inference.options import RunOptions, device_configs
@@ -24,7 +24,7 @@ from batchcls.inference.stats import RecentReads, RunStats
 from batchcls.interrupts import GRACE_S, Interrupt
 from batchcls.predictions.existing import ExistingOutput
 from batchcls.predictions.writer import PredictionsWriter, open_writer
-from batchcls.prefetch import ticking
+from batchcls.prefetch import poll
 from batchcls.progress import RunProgress
 from batchcls.records import BatchResult, Postponed, is_transient
 
@@ -88,8 +88,8 @@ def classify_images(slides: Sequence[Path], engine: Path, out: Path, options: Ru
             return _done_before(output, RunStats(scorer.info, why), started)
         with closing(output):
             tally = RunStats(scorer.info, why, rows=output.resumed_rows, resumed_rows=output.resumed_rows)
-            tally.warnings += unchecked(engine, scorer.info)
-            tally.hint = faster(engine, scorer.info, options.precision)
+            tally.warnings += no_probes_warnings(engine, scorer.info)
+            tally.hint = speed_hint(engine, scorer.info, options.precision)
             run = _Run(listing, shares[0], scorer, output, tally, console, stop)
             tally.spend({"start": perf_counter() - started})
             _classify_all(run, out)
@@ -121,7 +121,7 @@ def _classify_all(run: _Run, out: Path) -> None:
     with (
         RunProgress(run.console, "classifying", tally.rows) as progress,
         closing(run.scorer.score(run.output.missing(run.listing))) as scored,
-        closing(ticking(scored, _TICK_S)) as ticks,
+        closing(poll(scored, _TICK_S)) as ticks,
     ):
         try:
             for some in ticks:
@@ -149,7 +149,7 @@ def _classify_all(run: _Run, out: Path) -> None:
         raise postponed_error(
             postponed,
             f"all others are done, {tally.rows:,} rows are in {out}.partial; run the same command with --memory "
-            f"{memory.text_of(needed)}, where the machine and its limits (ulimit -v, cgroup) leave so much",
+            f"{memory.format_bytes(needed)}, where the machine and its limits (ulimit -v, cgroup) leave so much",
         )
 
 
