@@ -137,7 +137,7 @@ def _look_at(rows: Sequence[_Row], console: Console) -> None:
     """Take each image's fingerprint, or note why it cannot be read."""
     unanswered: list[str] = []
 
-    def check(row: _Row) -> None:
+    def look(row: _Row) -> None:
         if len(unanswered) >= _MOST_UNANSWERED:
             raise LabelsError(
                 f"{len(unanswered)} images could not be read in {READ_TIMEOUT_S:g} s each, such as {unanswered[0]!r}; "
