@@ -94,11 +94,11 @@ class LocalExecutor:
         """
         left = min(memory_bytes - self._taken_bytes, available_bytes())
         if left < _LEAST_BYTES:
+            needed = self._taken_bytes + _LEAST_BYTES
             raise MemoryShortageError(
-                f"the run may take {format_bytes(memory_bytes)} of memory, and {format_bytes(max(0, left))} are left of "
-                "it with the engine loaded; it needs --memory "
-                f"{format_bytes(self._taken_bytes + _LEAST_BYTES)} at least, on a machine that has so much, or a smaller "
-                "--batch-size"
+                f"the run may take {format_bytes(memory_bytes)} of memory, and {format_bytes(max(0, left))} are left "
+                f"of it with the engine loaded; it needs --memory {format_bytes(needed)} at least, on a machine that "
+                "has so much, or a smaller --batch-size"
             )
         return left
 
