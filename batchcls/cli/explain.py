@@ -5,10 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchcls.cli.environment import extra
-from batchcls.cli.labelled_folders import SPLIT_FOLDERS
-from batchcls.cli.out_path import OutPath
-from batchcls.cli.run import library_noise_hidden
+from batchcls.cli.environment import extra, library_noise_hidden
+from batchcls.cli.options import SPLIT_FOLDERS, OutPath
 from batchcls.cli.terminal import echo
 
 if TYPE_CHECKING:
@@ -83,7 +81,9 @@ def explain(
     if "labels" in given:
         given["labels"] = labels_from_argument(given["labels"])
     with library_noise_hidden() as console:
-        loaded = trained_file_of_engine(model, checkpoint) if model.is_dir() else load_trained_file(model, recipe, given)
+        loaded = (
+            trained_file_of_engine(model, checkpoint) if model.is_dir() else load_trained_file(model, recipe, given)
+        )
         for note in loaded.notes:
             console.print(note, markup=False, highlight=False)
         explained = explain_images(loaded, out, ImageSelection(slides, **asked), overwrite=overwrite, console=console)

@@ -79,9 +79,9 @@ def _evenly_sampled(examples: Examples, most: int) -> Examples:
 def _nearest_by_color(train: Examples, held_out: Examples, interrupt: Interrupt) -> npt.NDArray[np.int64]:
     """(held-out images,) the class of the training image with the most similar color histogram, by L1 distance."""
     model = KNeighborsClassifier(1, metric="manhattan")
-    histograms = np.stack([_color_histogram(file) for file in interrupt.between(train.files)])
+    histograms = np.stack([_color_histogram(file) for file in interrupt.checked(train.files)])
     model.fit(histograms, np.asarray(train.targets))
-    return np.asarray(model.predict(np.stack([_color_histogram(file) for file in interrupt.between(held_out.files)])))
+    return np.asarray(model.predict(np.stack([_color_histogram(file) for file in interrupt.checked(held_out.files)])))
 
 
 def _color_histogram(file: str) -> npt.NDArray[np.float32]:

@@ -105,7 +105,7 @@ def probabilities(
     network = network.eval().to(device).to(memory_format=torch.channels_last)
     answers = []
     with torch.inference_mode():
-        for images, _ in interrupt.between(ordered_batches(examples, transform)):
+        for images, _ in interrupt.checked(ordered_batches(examples, transform)):
             images = images.to(device, memory_format=torch.channels_last)
             answers.append(network(images).float().softmax(1).cpu().numpy())
     return np.concatenate(answers)
@@ -176,10 +176,10 @@ class _InterruptCheck(Callback):
         self._interrupt = interrupt
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *of_the_batch: Any) -> None:
-        self._interrupt.look()
+        self._interrupt.check()
 
     def on_validation_batch_end(self, trainer: lightning.Trainer, *of_the_batch: Any) -> None:
-        self._interrupt.look()
+        self._interrupt.check()
 
 
 @contextmanager

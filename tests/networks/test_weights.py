@@ -182,7 +182,8 @@ def test_of_several_weights_the_plain_ones_are_taken_and_the_others_named_and_ca
     assert any("left out" in note and f"--weights {plain.network.others[0]} takes" in note for note in plain.notes)
     assert is_of(chosen.network.module, state(2))
     assert is_of(
-        load_trained_file(tmp_path / "m.pth", None, {**labels, "weights": plain.network.others[0]}).network.module, state(2)
+        load_trained_file(tmp_path / "m.pth", None, {**labels, "weights": plain.network.others[0]}).network.module,
+        state(2),
     )
 
 
