@@ -123,7 +123,7 @@ def _read_weights(checkpoint: Path, recipe: Path | None, values: Mapping[str, An
         notes=trained.notes,
         write=lambda path: export(network.module, full.preprocess, full.precision, path),
         network=lambda: _exported(network.module, full.preprocess),
-        weights=network.weights if network.others else "",
+        weights=network.weights_key if network.other_weights_keys else "",
     )
 
 
