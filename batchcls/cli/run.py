@@ -107,9 +107,9 @@ def run(slides: tuple[Path, ...], out: Path, engine: Path | None, strict: bool, 
 
 def only_engine() -> Path:
     """The engine folder below ./engines, if there is just one."""
-    from batchcls.engine.manifest import engines_below
+    from batchcls.engine.manifest import engine_folders_below
 
-    found = engines_below(Path("engines"))
+    found = engine_folders_below(Path("engines"))
     if len(found) != 1:
         listed = ", ".join(map(str, found)) or "none"
         raise EngineError(

@@ -15,7 +15,7 @@ from PIL import Image
 from rich.console import Console
 
 from batchcls import machine
-from batchcls.engine.postprocess import predictions
+from batchcls.engine.postprocess import to_predictions
 from batchcls.errors import OutputError, RecipeError
 from batchcls.explanation.grad_cam import SIDE_PX, GradCam, HeatMap, overlay, side_by_side, stands_out
 from batchcls.explanation.selection import ImageSelection, SelectedImages, listed_images, predicted_images
@@ -146,7 +146,7 @@ def _looked_into(model: TrainedFile, label: str | None, grad_cam: GradCam, batch
     if not batch.slides:
         return
     pixels, labels = cast(Pixels, batch.pixels), model.recipe.labels
-    answers = predictions(grad_cam.logits(pixels) / np.float32(model.recipe.temperature))
+    answers = to_predictions(grad_cam.logits(pixels) / np.float32(model.recipe.temperature))
     classes = answers.labels.tolist() if label is None else [labels.index(label)] * len(pixels)
     for row, heat in enumerate(grad_cam.maps(pixels, classes)):
         slide, said = batch.slides[row], answers.labels[row]

@@ -1,14 +1,12 @@
 """What a user should know of an engine on this machine, before they trust its answers or wait for them."""
 
-from pathlib import Path
-
 from batchcls.engine.manifest import Manifest
 from batchcls.records import EngineInfo
 
 
-def unchecked(engine: Path, info: EngineInfo) -> list[str]:
+def unchecked(manifest: Manifest, info: EngineInfo) -> list[str]:
     """A warning of an engine that has no probes to answer, if it is one."""
-    if info.backend == "null" or Manifest.read(engine).reference:
+    if info.backend == "null" or manifest.reference:
         return []
     return [
         f"engine {info.name!r} is from before engines had probes, so nobody knows whether it answers here as it did "
@@ -16,13 +14,13 @@ def unchecked(engine: Path, info: EngineInfo) -> list[str]:
     ]
 
 
-def faster(engine: Path, info: EngineInfo, precision: str | None) -> str:
+def faster(manifest: Manifest, info: EngineInfo, precision: str | None) -> str:
     """What would be faster where a CPU computes in float32 for want of bfloat16.
 
     Args:
         precision: That the user asked for, if any.
     """
-    by_itself = precision is None and not Manifest.read(engine).exact
+    by_itself = precision is None and not manifest.exact
     if info.backend != "openvino" or info.precision != "f32" or not by_itself:
         return ""
     return (

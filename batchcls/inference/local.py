@@ -9,9 +9,9 @@ from time import perf_counter
 from typing import Protocol
 
 from batchcls.engine.backends import BackendName, open_engine
-from batchcls.engine.check import check
+from batchcls.engine.check import check_answers
 from batchcls.engine.manifest import ONNX, Manifest
-from batchcls.engine.postprocess import predictions
+from batchcls.engine.postprocess import to_predictions
 from batchcls.errors import MemoryShortageError
 from batchcls.images.decoders import DecoderName, open_decoder
 from batchcls.memory import available_bytes, resident_bytes, text_of
@@ -33,6 +33,9 @@ class DeviceConfig:
     """What a device's part of a run is opened from."""
 
     engine: Path
+    """The engine folder."""
+    manifest: Manifest
+    """Manifest of the engine folder, read once for all devices."""
     backend: BackendName
     device: str
     decoder: DecoderName
@@ -95,13 +98,14 @@ class LocalExecutor:
         with ExitStack() as stack:
             self._engine = open_engine(
                 share.engine,
+                share.manifest,
                 backend=share.backend,
                 device=share.device,
                 threads=share.threads,
                 precision=share.precision,
             )
             stack.callback(self._engine.close)
-            self._check(Manifest.read(share.engine))
+            self._check(share.manifest)
             preprocess = self._engine.info.preprocess
             batch_size = share.batch_size or self._engine.batch_size
             self._taken_bytes = resident_bytes() + _BATCHES * batch_size * 3 * math.prod(preprocess.size_px)
@@ -128,7 +132,7 @@ class LocalExecutor:
         """
         info = self._engine.info
         if info.backend != "null" and (manifest.reference or info.device != "cpu"):
-            check(self._engine, manifest)
+            check_answers(self._engine, manifest)
 
     def _left_bytes(self, memory_bytes: int) -> int:
         """What is left for files and images once the engine has answered its probes.
@@ -169,7 +173,7 @@ class LocalExecutor:
 
     def _scored(self, batch: Batch) -> BatchResult:
         since = perf_counter()
-        answers = predictions(self._engine.infer(batch.pixels))
+        answers = to_predictions(self._engine.infer(batch.pixels))
         seconds = {"read": batch.read_s, "decode": batch.decode_s, "infer": perf_counter() - since}
         postponed = [replace(file, needed_bytes=file.needed_bytes + self._taken_bytes) for file in batch.postponed]
         if answers.finite.all():

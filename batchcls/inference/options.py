@@ -6,6 +6,7 @@ from pathlib import Path
 
 from batchcls import machine, memory
 from batchcls.engine.backends import BackendName, tensorrt_api
+from batchcls.engine.manifest import Manifest
 from batchcls.errors import EngineError
 from batchcls.images.decoders import DEFAULT, DecoderName
 from batchcls.inference.local import DeviceConfig
@@ -43,7 +44,7 @@ def device_configs(engine: Path, options: RunOptions) -> tuple[list[DeviceConfig
     """What each device has to open, and why the run takes these devices or this backend, where nobody chose them.
 
     Raises:
-        EngineError: If a device or its backend is not there, or does not take the options.
+        EngineError: If a device or its backend is not there or does not take the options, or ``engine`` is no engine.
     """
     devices = machine.chosen_devices(options.device)
     if options.precision and devices != ("cpu",):
@@ -56,9 +57,11 @@ def device_configs(engine: Path, options: RunOptions) -> tuple[list[DeviceConfig
     if on_cpu and options.device == "auto":
         why = "there is no GPU"
     threads = options.threads or machine.cores()
+    manifest = Manifest.read(engine)
     shares = [
         DeviceConfig(
             engine=engine,
+            manifest=manifest,
             backend=backend,
             device=device,
             precision=_WORDS.get(options.precision or ""),

@@ -88,8 +88,8 @@ def classify_images(slides: Sequence[Path], engine: Path, out: Path, options: Ru
             return _done_before(output, RunStats(scorer.info, why), started)
         with closing(output):
             tally = RunStats(scorer.info, why, rows=output.resumed_rows, resumed_rows=output.resumed_rows)
-            tally.warnings += unchecked(engine, scorer.info)
-            tally.hint = faster(engine, scorer.info, options.precision)
+            tally.warnings += unchecked(shares[0].manifest, scorer.info)
+            tally.hint = faster(shares[0].manifest, scorer.info, options.precision)
             run = _Run(listing, shares[0], scorer, output, tally, console, stop)
             tally.spend({"start": perf_counter() - started})
             _classify_all(run, out)

@@ -21,11 +21,11 @@ from rich.console import Console
 from batchcls import machine
 from batchcls.building.plans import build_plans_for
 from batchcls.building.tensorrt_plan import PlanOptions
-from batchcls.engine.backends import open_engine
-from batchcls.engine.backends.tensorrt_api import errors_of, log
+from batchcls.engine.backends.tensorrt_api import logged_errors, module_logger
 from batchcls.errors import EngineError
 from tests.commandline import PATIENCE_S
 from tests.conftest import ROOT, draw
+from tests.engines import opened_engine
 
 COMPILER = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 HAS_RTX = find_spec("tensorrt_rtx") is not None
@@ -305,7 +305,7 @@ def test_without_a_gpu_cuda_says_why_it_cannot_work() -> None:
     from batchcls.engine.backends import cuda
 
     with pytest.raises(EngineError, match=r"^CUDA failed: .* \(cudaError\w+\); run: batchcls info$"):
-        cuda.use(0)
+        cuda.use_gpu(0)
 
 
 # What TensorRT says goes to Python's logging, and its errors to who asks.
@@ -315,9 +315,9 @@ def test_without_a_gpu_cuda_says_why_it_cannot_work() -> None:
 def test_what_tensorrt_refuses_is_logged_and_collected(caplog: pytest.LogCaptureFixture) -> None:
     import tensorrt_rtx as trt
 
-    with errors_of("tensorrt_rtx") as errors:
-        network = trt.Builder(log("tensorrt_rtx")).create_network(0)
-        assert not trt.OnnxParser(network, log("tensorrt_rtx")).parse(b"no network")
+    with logged_errors("tensorrt_rtx") as errors:
+        network = trt.Builder(module_logger("tensorrt_rtx")).create_network(0)
+        assert not trt.OnnxParser(network, module_logger("tensorrt_rtx")).parse(b"no network")
         collected = list(errors)
 
     logged = [record for record in caplog.records if record.name == "batchcls.tensorrt"]
@@ -328,12 +328,12 @@ def test_what_tensorrt_refuses_is_logged_and_collected(caplog: pytest.LogCapture
 
 @needs_rtx
 def test_earlier_errors_are_nobody_elses() -> None:
-    module_log = log("tensorrt_rtx")
-    with errors_of("tensorrt_rtx") as errors:
+    module_log = module_logger("tensorrt_rtx")
+    with logged_errors("tensorrt_rtx") as errors:
         module_log.log(module_log.Severity.ERROR, "of the first")
         assert errors == ["of the first"]
 
-    with errors_of("tensorrt_rtx") as errors:
+    with logged_errors("tensorrt_rtx") as errors:
         assert errors == []
         module_log.log(module_log.Severity.INTERNAL_ERROR, "of the\n  second")
         assert errors == ["of the second"]
@@ -354,9 +354,9 @@ def test_tensorrts_severities_are_pythons_levels(
     severity: str, level: int, is_error: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "batchcls.tensorrt")
-    module_log = log("tensorrt_rtx")
+    module_log = module_logger("tensorrt_rtx")
 
-    with errors_of("tensorrt_rtx") as errors:
+    with logged_errors("tensorrt_rtx") as errors:
         module_log.log(getattr(module_log.Severity, severity), "100 % of it")
 
         assert errors == (["100 % of it"] if is_error else [])
@@ -365,13 +365,13 @@ def test_tensorrts_severities_are_pythons_levels(
 
 def test_the_backend_refuses_the_cpu(tiny_engine: Path) -> None:
     with pytest.raises(EngineError, match="runs on a GPU, not on the CPU; run: batchcls run --device cuda"):
-        open_engine(tiny_engine, backend="tensorrt", device="cpu", threads=1)
+        opened_engine(tiny_engine, backend="tensorrt", threads=1)
 
 
 @needs_no_gpu
 def test_the_backend_refuses_a_gpu_that_is_not_there(tiny_engine: Path) -> None:
     with pytest.raises(EngineError, match=r"device 'cuda:0' was asked for, .*; run: batchcls info"):
-        open_engine(tiny_engine, backend="tensorrt", device="cuda:0", threads=1)
+        opened_engine(tiny_engine, backend="tensorrt", device="cuda:0", threads=1)
 
 
 def test_without_cuda_bindings_the_command_that_brings_them_is_named(tiny_engine: Path) -> None:
