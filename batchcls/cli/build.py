@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchcls.cli.environment import extra
-from batchcls.cli.options import known_device
-from batchcls.cli.out_path import OutPath
+from batchcls.cli.options import OutPath, check_device
 from batchcls.cli.terminal import echo
 from batchcls.errors import EngineError
 
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 @click.option(
     "--recipe",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="TOML file of settings: preprocessing, labels, and the options below.",
+    help="TOML file of settings, such as preprocessing, labels and precision.",
 )
 @click.option(
     "--architecture", help="Network architecture, such as googlenet.  [default: the one that the weights fit]"
@@ -61,7 +60,7 @@ if TYPE_CHECKING:
     default="auto",
     show_default=True,
     metavar="auto|cpu|cuda[:N]",
-    callback=lambda context, option, device: known_device(device),
+    callback=lambda context, option, device: check_device(device),
     help="GPU to make a TensorRT plan for; auto: the first GPU, if there is one; cpu: no plan.",
 )
 @click.option(
@@ -155,7 +154,7 @@ def _build_plan_here(folder: Path, device: str, options: "PlanOptions", console:
     from batchcls.building.plans import build_plan_here
     from batchcls.engine.backends import tensorrt_api
 
-    (plan_device,) = machine.chosen_devices(
+    (plan_device,) = machine.resolve_devices(
         "cuda" if required and device == "auto" else device, instead="make plans for cards elsewhere with --target"
     )
     if plan_device == "cpu":

@@ -24,7 +24,7 @@ from batchcls.evaluation.plots import calibration_plot, confusion_plot, risk_cov
 from batchcls.evaluation.rendering import for_page, markdown
 from batchcls.images.labels.labeled import LabeledImages
 from batchcls.images.thumbnails import contact_sheet, data_uri, jpeg, thumbnail
-from batchcls.predictions.matching import LabelMatch, label_codes, match_labels, shown, two_files
+from batchcls.predictions.matching import LabelMatch, excerpt, label_codes, match_labels, two_files
 from batchcls.predictions.provenance import rewriting
 from batchcls.predictions.reader import PredictionsFile
 from batchcls.storage.file_names import file_below, printable
@@ -132,10 +132,9 @@ def _judged(
         strange = pc.unique(table["label"].filter(pc.is_null(codes)))
         raise LabelsError(
             f"{str(asked.truth)!r} has {len(strange):,} labels that the engine of {str(asked.predictions)!r} does not: "
-            f"{shown(strange)}; it has {', '.join(map(repr, predicted.labels))}: name them as the engine does"
+            f"{excerpt(strange)}; it has {', '.join(map(repr, predicted.labels))}: name them as the engine does"
         )
-    roots = predicted.table["root"].cast(pa.string())
-    match = match_labels(table["path"], str(labelled.root), predicted.table["path"], roots)
+    match = match_labels(table["path"], str(labelled.root), predicted)
     there = match.rows >= 0
     found = replace(predicted, table=predicted.table.unify_dictionaries().take(pa.array(match.rows[there])))
     readable = found.readable

@@ -1,5 +1,9 @@
+"""Engine manifests: what is read, what is refused, and how often a run reads one."""
+
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +13,8 @@ from hypothesis import strategies as st
 
 from batchcls.engine.manifest import Manifest
 from batchcls.errors import EngineError
-from tests.conftest import ALL4
+from tests.commandline import run_arguments
+from tests.conftest import ALL4, ROOT, draw
 from tests.engines import opened_engine
 
 GOOD = json.loads((ALL4 / "engine.json").read_text())
@@ -149,3 +154,30 @@ def test_an_image_size_that_is_not_the_networks_is_refused(engine: Path) -> None
     change(engine, preprocess=PREPROCESS | {"size_px": [64, 64]})
     with pytest.raises(EngineError, match="64"):
         opened_engine(engine, threads=1)
+
+
+COUNT_READS = """
+import sys
+reads = 0
+def count(event, arguments):
+    global reads
+    reads += event == "open" and str(arguments[0]).endswith("engine.json")
+sys.addaudithook(count)
+from batchcls.cli import main
+main(sys.argv[1:], standalone_mode=False)
+print(reads)
+"""
+
+
+@pytest.mark.parametrize("backend", ["openvino", "null"])
+def test_a_run_reads_the_manifest_once(backend: str, tiny_engine: Path, tmp_path: Path) -> None:
+    draw(tmp_path / "slides" / "a.jpg")
+    arguments = run_arguments(
+        tmp_path / "slides", "--engine", tiny_engine, "--out", tmp_path / "o.parquet", "--backend", backend
+    )
+
+    process = subprocess.run(
+        [sys.executable, "-c", COUNT_READS, *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+
+    assert process.stdout.splitlines()[-1] == "1"
