@@ -46,8 +46,8 @@ def evaluate(predictions: Path, truth: Path, out: Path, overwrite: bool, labels:
 
     with extra("report", "an evaluation"):
         from batchcls.evaluation.evaluate import EvaluationOptions, evaluate_predictions
-        from batchcls.evaluation.rendering import summary
+        from batchcls.evaluation.rendering import summary_lines
 
     options["labels"] = labels_of(labels) if labels else ()
-    metrics = evaluate_predictions(EvaluationOptions(predictions, truth, **options), out, overwrite=overwrite)
-    echo(*summary(metrics, out))
+    evaluation = evaluate_predictions(EvaluationOptions(predictions, truth, **options), out, overwrite=overwrite)
+    echo(*summary_lines(evaluation, out))

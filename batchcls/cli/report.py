@@ -31,16 +31,16 @@ from batchcls.cli.terminal import echo
 )
 @LABELS_OF_PREDICTIONS
 @click.option("--overwrite", is_flag=True, help="Replace an existing file, once the new one is whole.")
-def report(predictions: Path, out: Path, labels: str | None, **options: Any) -> None:
+def report(predictions: Path, out: Path, labels: str | None, overwrite: bool, **options: Any) -> None:
     """Show what `batchcls run` wrote to PREDICTIONS as one page, which needs no network and no other file."""
     from batchcls.networks.recipe import labels_of  # after parsing: --help stays light
 
     with extra("report", "a report"):
-        from batchcls.evaluation.report import write_report
+        from batchcls.evaluation.report import ReportOptions, write_report
 
-    order = labels_of(labels) if labels else ()
+    options["labels"] = labels_of(labels) if labels else ()
     with library_noise_hidden():
-        made = write_report(predictions, out, labels=order, **options)
-    echo(f"{made.rows:,} rows, {made.unreadable:,} unreadable -> {out}")
-    for note in made.notes:
+        summary = write_report(predictions, out, ReportOptions(**options), overwrite=overwrite)
+    echo(f"{summary.rows:,} rows, {summary.unreadable:,} unreadable -> {out}")
+    for note in summary.notes:
         echo(f"note: {note}")

@@ -14,8 +14,8 @@ from batchcls.engine.manifest import sha256
 from batchcls.errors import LabelsError, SlidesError
 from batchcls.images.labels.labeled import LabeledImages
 from batchcls.images.sources.folder import FolderSource
+from batchcls.predictions.integrity import rewrite_notes
 from batchcls.predictions.matching import label_codes, match_labels
-from batchcls.predictions.provenance import rewriting
 from batchcls.predictions.reader import PredictionsFile
 from batchcls.records import Slide
 from batchcls.storage.file_names import original, printable
@@ -67,7 +67,7 @@ def predicted_images(
     """Images of a predictions file, the most confident wrong ones or the least certain ones first."""
     assert asked.predictions is not None  # noqa: S101  # for mypy: the caller looked
     predicted = PredictionsFile.read(asked.predictions, labels)
-    for note in rewriting(predicted.metadata, predicted.labels, len(predicted.table)):
+    for note in rewrite_notes(predicted.metadata, predicted.labels, len(predicted.table)):
         _say(console, f"warning: {note}")
     _check_same_model(predicted, checkpoint, labels)
     truths: npt.NDArray[np.object_] = np.full(len(predicted.table), "", object)
