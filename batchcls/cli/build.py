@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchcls.cli.environment import extra
-from batchcls.cli.options import known_device
-from batchcls.cli.out_path import OutPath
+from batchcls.cli.options import OutPath, check_device
 from batchcls.cli.terminal import echo
 from batchcls.errors import EngineError
 
@@ -47,7 +46,7 @@ if TYPE_CHECKING:
     default="auto",
     show_default=True,
     metavar="auto|cpu|cuda[:N]",
-    callback=lambda context, option, device: known_device(device),
+    callback=lambda context, option, device: check_device(device),
     help="The GPU to make a plan for; auto: the first, if there is one; cpu: none.",
 )
 @click.option("--target", metavar="smNN,...", help="Make plans for cards that are not here, with TensorRT for RTX.")
@@ -133,7 +132,7 @@ def _fit(
         made = build_plans_for(folder, _names(target), options, console)
     else:
         asked = asked or device != "auto"
-        (chosen,) = machine.chosen_devices(
+        (chosen,) = machine.resolve_devices(
             "cuda" if asked and device == "auto" else device, instead="make plans for cards elsewhere with --target"
         )
         if chosen == "cpu":

@@ -6,9 +6,7 @@ from typing import Any
 import click
 
 from batchcls.cli.environment import extra
-from batchcls.cli.finite import FiniteRange
-from batchcls.cli.labelled_folders import LABELS_OF_PREDICTIONS, SPLIT_FOLDERS
-from batchcls.cli.out_path import OutPath
+from batchcls.cli.options import LABELS_OF_PREDICTIONS, SPLIT_FOLDERS, FiniteRange, OutPath
 from batchcls.cli.terminal import echo
 
 

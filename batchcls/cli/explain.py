@@ -5,10 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchcls.cli.environment import extra
-from batchcls.cli.labelled_folders import SPLIT_FOLDERS
-from batchcls.cli.out_path import OutPath
-from batchcls.cli.run import library_noise_hidden
+from batchcls.cli.environment import extra, library_noise_hidden
+from batchcls.cli.options import SPLIT_FOLDERS, OutPath
 from batchcls.cli.terminal import echo
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchcls.cli.terminal import answer
+from batchcls.cli.terminal import print_and_exit
 from batchcls.errors import EngineError
 from batchcls.storage.terminal_text import escaped_json
 
@@ -32,8 +32,8 @@ def info(engine: Path | None, as_json: bool) -> None:
         checked_onnx(engine, manifest)
         found["engine"] = described(engine, manifest)
     if as_json:
-        answer(*escaped_json(json.dumps(found, indent=2, ensure_ascii=False)).split("\n"))
-    answer(*_lines("", found))
+        print_and_exit(*escaped_json(json.dumps(found, indent=2, ensure_ascii=False)).split("\n"))
+    print_and_exit(*_lines("", found))
 
 
 def described(engine: Path, manifest: "Manifest") -> dict[str, Any]:

@@ -5,10 +5,8 @@ from typing import Any
 
 import click
 
-from batchcls.cli.environment import extra
-from batchcls.cli.labelled_folders import LABELS_OF_PREDICTIONS
-from batchcls.cli.out_path import OutPath
-from batchcls.cli.run import library_noise_hidden
+from batchcls.cli.environment import extra, library_noise_hidden
+from batchcls.cli.options import LABELS_OF_PREDICTIONS, OutPath
 from batchcls.cli.terminal import echo
 
 

@@ -8,10 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchcls.cli.environment import extra
-from batchcls.cli.finite import FiniteRange
-from batchcls.cli.labelled_folders import SPLIT_FOLDERS
-from batchcls.cli.options import known_device
-from batchcls.cli.out_path import OutPath
+from batchcls.cli.options import SPLIT_FOLDERS, FiniteRange, OutPath, check_device
 from batchcls.cli.terminal import echo
 
 if TYPE_CHECKING:
@@ -73,7 +70,7 @@ if TYPE_CHECKING:
     default="auto",
     show_default=True,
     metavar="auto|cpu|cuda[:N]",
-    callback=lambda context, option, device: known_device(device),
+    callback=lambda context, option, device: check_device(device),
     help="Where to train.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an existing checkpoint, once the new one is whole.")

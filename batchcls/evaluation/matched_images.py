@@ -13,7 +13,7 @@ from batchcls.errors import LabelsError
 from batchcls.evaluation.bootstrap import image_blocks
 from batchcls.evaluation.labeled_predictions import LabeledPredictions
 from batchcls.evaluation.results import MatchCounts, Unmatched
-from batchcls.predictions.matching import LabelMatch, label_codes, match_labels, shown, two_files
+from batchcls.predictions.matching import LabelMatch, excerpt, label_codes, match_labels, two_files
 from batchcls.predictions.reader import PredictionsFile
 
 _EXAMPLES = 3
@@ -52,9 +52,7 @@ def match_images(predictions: PredictionsFile, truth: Path, table: pa.Table, roo
             or if probabilities are none.
     """
     codes = _label_codes(table, truth, predictions)
-    match = match_labels(
-        table["path"], str(root), predictions.table["path"], predictions.table["root"].cast(pa.string())
-    )
+    match = match_labels(table["path"], str(root), predictions)
     has_row = match.rows >= 0
     taken = predictions.table.unify_dictionaries().take(pa.array(match.rows[has_row]))
     matched = replace(predictions, table=taken)
@@ -81,7 +79,7 @@ def _label_codes(table: pa.Table, truth: Path, predictions: PredictionsFile) -> 
         unknown = pc.unique(table["label"].filter(pc.is_null(codes)))
         raise LabelsError(
             f"{str(truth)!r} has {len(unknown):,} labels that the engine of {str(predictions.path)!r} does not: "
-            f"{shown(unknown)}; it has {', '.join(map(repr, predictions.labels))}: name them as the engine does"
+            f"{excerpt(unknown)}; it has {', '.join(map(repr, predictions.labels))}: name them as the engine does"
         )
     return codes
 

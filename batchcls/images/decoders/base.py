@@ -4,7 +4,7 @@ from collections.abc import Generator, Iterable, Sequence
 from typing import Protocol
 
 from batchcls.errors import MemoryShortageError
-from batchcls.memory import text_of
+from batchcls.memory import format_bytes
 from batchcls.records import Batch, Postponed, Slide
 from batchcls.storage.file_names import printable
 
@@ -37,7 +37,9 @@ class Decoder(Protocol):
 
 def postponed_error(postponed: Sequence[Postponed], remedy: str) -> MemoryShortageError:
     """The error that ends what cannot go on without these files; names some of them."""
-    names = ", ".join(f"{printable(file.slide.file)!r} ({text_of(file.needed_bytes)})" for file in postponed[:_SHOWN])
+    names = ", ".join(
+        f"{printable(file.slide.file)!r} ({format_bytes(file.needed_bytes)})" for file in postponed[:_SHOWN]
+    )
     more = f" and {len(postponed) - _SHOWN:,} more" if len(postponed) > _SHOWN else ""
     return MemoryShortageError(
         f"{len(postponed):,} file{'s need' if len(postponed) > 1 else ' needs'} more memory than there is: "
