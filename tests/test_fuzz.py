@@ -13,11 +13,11 @@ import pytest
 
 from batchcls.building.onnx.classifier import load_classifier
 from batchcls.errors import CheckpointError, LabelsError
+from batchcls.evaluation.provenance import NOT_RECORDED, throughput
 from batchcls.images.formats.inspection import RefusedError, examine
 from batchcls.images.formats.jpeg_markers import jpeg_header
 from batchcls.images.labels.labeled import LabeledImages
 from batchcls.networks.stand_ins import ElementType
-from batchcls.predictions.provenance import NOT_RECORDED, throughput
 from batchcls.predictions.reader import PredictionsFile
 from tests.commandline import PATIENCE_S
 from tests.conftest import ROOT
@@ -110,8 +110,8 @@ def test_an_onnx_file_whose_nodes_or_types_are_incomplete_is_refused(tmp_path: P
 
 @pytest.mark.parametrize("figure", [10**400, -(2**70), 1e308])
 def test_figures_beyond_all_runs_are_not_shown(figure: float) -> None:
-    shown = throughput({"throughput": {"files": 3, "peak_memory_bytes": figure, "seconds": {"read": figure}}})
-    assert (shown["files"], shown["memory"], shown["stages"]) == ("3", NOT_RECORDED, [])
+    words = throughput({"throughput": {"files": 3, "peak_memory_bytes": figure, "seconds": {"read": figure}}})
+    assert (words.files, words.memory, words.stages) == ("3", NOT_RECORDED, ())
 
 
 def test_halves_of_characters_in_the_metadata_are_shown_as_question_marks(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from sklearn.metrics import f1_score
 
-from batchcls.evaluation.metrics import confusion, without_images
+from batchcls.evaluation.metrics import absent_classes, confusion_matrix
 from batchcls.images.labels.labeled import LabeledImages
 from batchcls.training.dataset import SplitDataset, SplitOptions
 from batchcls.training.splits import SplitFractions
@@ -192,12 +192,12 @@ def test_nothing_is_said_of_classes_where_each_has_images(tmp_path: Path) -> Non
 def test_macro_f1_of_all_classes_is_that_of_scikit_learn(images: list[tuple[int, int]]) -> None:
     truth, said = np.array(images).T
 
-    found = without_images(confusion(truth, said, 4), "abcd")
+    absent = absent_classes(confusion_matrix(truth, said, 4), "abcd")
 
-    assert found["macro_f1_of_all"] == pytest.approx(
+    assert absent.macro_f1_of_all == pytest.approx(
         f1_score(truth, said, average="macro", labels=range(4), zero_division=0)
     )
-    assert found["labels"] == [label for code, label in enumerate("abcd") if code not in truth]
+    assert list(absent.labels) == [label for code, label in enumerate("abcd") if code not in truth]
 
 
 def test_the_readmes_pattern_finds_the_patients_of_c_nmc(tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ from torch import nn
 from batchcls.building.build import BuildOptions, build_engine
 from batchcls.cli import main
 from batchcls.engine.manifest import Manifest, sha256
-from batchcls.explanation.grad_cam import GradCam, overlay, stands_out
+from batchcls.explanation.grad_cam import GradCam, stands_out
+from batchcls.explanation.overlays import overlay
 from batchcls.networks.architectures import ARCHITECTURES, CAM_LAYERS, SmallCnn, empty_network
 from batchcls.networks.checkpoint import load_network
 from batchcls.records import Preprocess

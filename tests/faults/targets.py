@@ -28,7 +28,8 @@ from batchcls.engine.sidecar import Sidecar
 from batchcls.engine.sidecar import Target as Plan
 from batchcls.errors import BatchclsError
 from batchcls.evaluation.evaluate import EvaluationOptions, evaluate_predictions
-from batchcls.evaluation.report import write_report
+from batchcls.evaluation.provenance import describe_provenance, throughput
+from batchcls.evaluation.report import ReportOptions, write_report
 from batchcls.images.formats.inspection import RefusedError, decode, examine
 from batchcls.images.formats.jpeg_markers import jpeg_header
 from batchcls.images.labels.labeled import LabeledImages
@@ -37,7 +38,7 @@ from batchcls.networks.label_files import read_labels
 from batchcls.networks.metadata import CheckpointMetadata
 from batchcls.networks.recipe import Recipe
 from batchcls.networks.tensors import read_trained
-from batchcls.predictions.provenance import provenance, rewriting, throughput
+from batchcls.predictions.integrity import rewrite_notes
 from batchcls.predictions.reader import PredictionsFile
 from batchcls.predictions.schema import schema
 from batchcls.records import METADATA_KEY
@@ -370,14 +371,15 @@ def _look_at(predicted: PredictionsFile) -> None:
     shapes = predicted.readable.shape, predicted.codes.shape, predicted.probabilities.shape, len(predicted.files)
     if shapes != ((rows,), (rows,), (rows, len(predicted.labels)), rows):
         raise AssertionError(f"{shapes} of {rows} rows")
-    json.dumps([provenance(predicted.metadata), throughput(predicted.metadata), list(predicted.errors)])
-    rewriting(predicted.metadata, predicted.labels, rows)
+    json.dumps([describe_provenance(predicted.metadata), list(predicted.errors)])
+    throughput(predicted.metadata)
+    rewrite_notes(predicted.metadata, predicted.labels, rows)
 
 
 def _try_report(data: bytes, folder: Path) -> None:
     path = folder / "rows.parquet"
     path.write_bytes(data)
-    write_report(path, folder / "page.html", images=1)
+    write_report(path, folder / "page.html", ReportOptions(images=1))
 
 
 def _try_evaluation(data: bytes, folder: Path) -> None:
