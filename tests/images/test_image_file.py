@@ -19,8 +19,9 @@ from batchcls.images.thumbnails import thumbnail
 from batchcls.storage.file_names import printable
 from batchcls.storage.regular_file import read_fully
 from batchcls.storage.timeouts import with_timeout
-from batchcls.training.dataset import SplitDataset, SplitOptions
-from batchcls.training.loading import opened
+from batchcls.training.dataset import SplitDataset
+from batchcls.training.loading import open_example
+from batchcls.training.options import SplitOptions
 from tests.commandline import PATIENCE_S
 from tests.conftest import draw
 
@@ -78,14 +79,16 @@ def test_a_training_leaves_all_of_it_out(tmp_path: Path) -> None:
         hostile(tmp_path / "a" / f"hostile{number}.png", kind)
     said = io.StringIO()
     dataset = SplitDataset.read(tmp_path, SplitOptions(), Console(file=said, width=1000))
-    assert sum(len(part.files) for part in dataset.parts.values()) == 20
+    assert sum(len(split.files) for split in dataset.splits.values()) == 20
     assert "cannot be read: not an image: it is no regular file" in said.getvalue()
 
 
 @pytest.mark.parametrize("kind", ["fifo", "bomb", "dangling link"])
 def test_a_training_whose_image_turns_into_it_names_the_file(tmp_path: Path, kind: str) -> None:
     path = hostile(tmp_path / "image.png", kind)
-    code = f"from batchcls.training.loading import opened\nwith opened({str(path)!r}) as image: image.load()"
+    code = (
+        f"from batchcls.training.loading import open_example\nwith open_example({str(path)!r}) as image: image.load()"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.stderr.splitlines()[-1].count("image.png' could be read before the training, and now it cannot")
 
@@ -107,7 +110,7 @@ def test_training_sees_pillows_pixels(tmp_path: Path, ending: str) -> None:
     path = draw(tmp_path / f"image.{ending}")
     with Image.open(path) as image:
         expected = np.asarray(image.convert("RGB"))
-    with opened(str(path)) as image:
+    with open_example(str(path)) as image:
         assert np.array_equal(np.asarray(image.convert("RGB")), expected)
     assert np.array_equal(image_pixels(str(path)), expected)
 
