@@ -31,7 +31,8 @@ from batchcls.building.verification import verify
 from batchcls.engine.manifest import ONNX, Manifest, Verification, sha256
 from batchcls.errors import CheckpointError, RecipeError, SlidesError, VerificationError, temporary_files
 from batchcls.images.decoders import DEFAULT, open_decoder
-from batchcls.images.sources.folder import FolderSource
+from batchcls.images.decoders.base import DecoderOptions
+from batchcls.images.sources import open_source
 from batchcls.networks.known_labels import settled_labels
 from batchcls.networks.recipe import Recipe
 from batchcls.networks.trained import trained_file
@@ -173,9 +174,9 @@ def _write_int8(source: _Source, calibrate: Path | None, path: Path, console: Co
     """Quantise the network, and then put its preprocessing in front: else that would be quantised too."""
     if calibrate is None:
         raise RecipeError("int8 needs typical images to take its ranges from; name a folder: --calibrate DIR")
-    listing = FolderSource([calibrate])
-    files = [slide.file for slide in listing]
-    images = source.reference.normalised(files[:: -(-len(files) // IMAGES) or 1])
+    listing = open_source([calibrate])
+    slides = list(listing)
+    images = source.reference.normalised(slides[:: -(-len(slides) // IMAGES) or 1])
     if not images:
         raise SlidesError(f"no image that can be read was found in {str(calibrate)!r} to calibrate with")
     classifier = source.network()
@@ -220,9 +221,7 @@ def _manifest(checkpoint: Path, name: str, source: _Source, folder: Path) -> Man
 def _verified(folder: Path, source: _Source, images: Path, console: Console) -> Verification:
     """Compare the engine in ``folder`` with its source on ``images``."""
     threads = machine.cores()
-    decoder = open_decoder(
-        DEFAULT, source.recipe.preprocess, batch_size=32, threads=threads, max_pixels=_LARGEST_IMAGE_PIXELS
-    )
+    decoder = open_decoder(DEFAULT, source.recipe.preprocess, DecoderOptions(32, threads, _LARGEST_IMAGE_PIXELS))
     with closing(open_on_cpu(folder)) as engine, closing(decoder):
         shipped = f"{DEFAULT}, {engine.info.backend} {engine.info.precision} on {engine.info.device}"
         names = shipped, source.reference_name

@@ -11,8 +11,8 @@ from batchcls.engine.base import Engine
 from batchcls.engine.manifest import Verification
 from batchcls.engine.postprocess import predictions
 from batchcls.errors import SlidesError
-from batchcls.images.decoders.base import Decoder, postponed_error
-from batchcls.images.sources.folder import FolderSource
+from batchcls.images.decoders.base import Decoder, shortage_error
+from batchcls.images.sources import open_source
 from batchcls.progress import RunProgress
 from batchcls.storage.file_names import printable
 
@@ -31,15 +31,15 @@ def verify(
     Raises:
         SlidesError: If there is no image that both can read.
     """
-    listing = FolderSource([folder])
+    listing = open_source([folder])
     differences: list[np.ndarray] = []
     disagreements: list[str] = []
     done = unreadable = 0
     with RunProgress(console, "verifying") as progress, closing(decoder.decode(listing)) as batches:
         for batch in batches:
             if batch.postponed:
-                raise postponed_error(batch.postponed, "free some, or leave them out")
-            rows, expected = reference.logits([slide.file for slide in batch.slides])
+                raise shortage_error(batch.postponed, "free some, or leave them out")
+            rows, expected = reference.logits(batch.slides)
             if rows:
                 ours, theirs = predictions(engine.infer(batch.pixels)[rows]), predictions(expected)
                 differences.append(np.abs(ours.probabilities - theirs.probabilities))

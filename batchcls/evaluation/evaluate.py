@@ -23,11 +23,13 @@ from batchcls.evaluation.output_folder import check_out, evaluation_folder
 from batchcls.evaluation.plots import calibration_plot, confusion_plot, risk_coverage_plot
 from batchcls.evaluation.rendering import for_page, markdown
 from batchcls.images.labels.labeled import LabeledImages
+from batchcls.images.sources import slide_below
 from batchcls.images.thumbnails import contact_sheet, data_uri, jpeg, thumbnail
 from batchcls.predictions.matching import LabelMatch, label_codes, match_labels, shown, two_files
 from batchcls.predictions.provenance import rewriting
 from batchcls.predictions.reader import PredictionsFile
-from batchcls.storage.file_names import file_below, printable
+from batchcls.records import Slide
+from batchcls.storage.file_names import original, printable
 from batchcls.storage.spreadsheet_cells import text_cell
 
 _EXAMPLES = 3
@@ -207,13 +209,15 @@ def _counted(match: LabelMatch, table: pa.Table, predicted: PredictionsFile, fou
 def _sheet(judged: _Judged, rows: npt.NDArray[np.int64], root: Path) -> bytes | None:
     """A contact sheet of these rows; None if there are none, or no file of theirs is an image here."""
     answers, probabilities = judged.predicted.table.take(rows), judged.predicted.probabilities[rows].max(axis=1)
-    images = zip(judged.images.take(rows).to_pylist(), answers["label"].to_pylist(), probabilities, strict=True)
+    places = zip(answers["root"].to_pylist(), answers["path"].to_pylist(), strict=True)
+    slides = (Slide(original(root), original(path)) for root, path in places)
+    images = zip(slides, judged.images.take(rows).to_pylist(), answers["label"].to_pylist(), probabilities, strict=True)
     cells = [
         (
-            thumbnail(image["file"], _SHEET_SIDE_PX) or thumbnail(file_below(root, image["path"]), _SHEET_SIDE_PX),
+            thumbnail(slide, _SHEET_SIDE_PX) or thumbnail(slide_below(root, image["path"]), _SHEET_SIDE_PX),
             f"{image['path']}\n{image['label']} -> {label} {probability:.4f}",
         )
-        for image, label, probability in images
+        for slide, image, label, probability in images
     ]
     if all(picture is None for picture, _ in cells):
         return None

@@ -17,10 +17,11 @@ import pyarrow.compute as pc
 from batchcls.errors import OutputError
 from batchcls.evaluation.embedded_rows import embedded_rows
 from batchcls.evaluation.html import page, write_page
-from batchcls.images.image_file import is_there
+from batchcls.images.sources import slide_exists
 from batchcls.images.thumbnails import ANSWER_TIMEOUT_S, data_uri, jpeg, thumbnail
 from batchcls.predictions.provenance import provenance, rewriting, throughput
 from batchcls.predictions.reader import PredictionsFile
+from batchcls.records import Slide
 from batchcls.storage.atomic import check_replaceable_file
 from batchcls.storage.file_names import original, printable
 
@@ -165,9 +166,9 @@ def _rows(part: PredictionsFile) -> tuple[pa.Table, npt.NDArray[np.float32]]:
 
 def _case(row: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
     """A row with its picture, or why there is none."""
-    file = os.path.join(original(row["root"]), original(row["path"]))
-    image = thumbnail(file, _THUMBNAIL_PX)
-    here = image is not None or is_there(file, ANSWER_TIMEOUT_S)
+    slide = Slide(original(row["root"]), original(row["path"]))
+    image = thumbnail(slide, _THUMBNAIL_PX)
+    here = image is not None or slide_exists(slide, ANSWER_TIMEOUT_S)
     return {
         "file": f"{row['root']}/{row['path']}",
         "path": row["path"],

@@ -20,7 +20,7 @@ from batchcls.errors import OutputError, RecipeError
 from batchcls.explanation.grad_cam import SIDE_PX, GradCam, HeatMap, overlay, side_by_side, stands_out
 from batchcls.explanation.selection import ImageSelection, SelectedImages, listed_images, predicted_images
 from batchcls.images.decoders import DEFAULT, open_decoder
-from batchcls.images.decoders.base import postponed_error
+from batchcls.images.decoders.base import DecoderOptions, shortage_error
 from batchcls.images.thumbnails import contact_sheet, jpeg, thumbnail
 from batchcls.networks.trained import TrainedFile
 from batchcls.records import Batch, Failure, Pixels, Preprocess, Slide
@@ -124,13 +124,11 @@ def _rows(
     grad_cam = GradCam(model.network.module, model.network.architecture, preprocess)
     numbers = {slide: number for number, slide in enumerate(truths, 1)}
     rows: dict[Slide, _Row] = {}
-    decoder = open_decoder(
-        DEFAULT, preprocess, batch_size=_BATCH, threads=machine.cores(), max_pixels=_LARGEST_IMAGE_PIXELS
-    )
+    decoder = open_decoder(DEFAULT, preprocess, DecoderOptions(_BATCH, machine.cores(), _LARGEST_IMAGE_PIXELS))
     with closing(decoder), closing(decoder.decode(truths)) as batches:
         for batch in batches:
             if batch.postponed:
-                raise postponed_error(batch.postponed, "free some, or leave them out")
+                raise shortage_error(batch.postponed, "free some, or leave them out")
             for item in _looked_into(model, asked.label, grad_cam, batch):
                 slide, truth = item.slide, truths[item.slide]
                 if isinstance(item, Failure):
@@ -181,7 +179,7 @@ def _seen(found: _Found, preprocess: Preprocess) -> Image.Image:
     zoom = SIDE_PX / max(right - left, bottom - top)
     sides = (width, height) if preprocess.resize == "stretch" else preprocess.size_px[::-1]
     size = max(1, round(SIDE_PX * sides[0] / max(sides))), max(1, round(SIDE_PX * sides[1] / max(sides)))
-    whole = thumbnail(found.slide.file, round(max(width, height) * min(1, zoom)))
+    whole = thumbnail(found.slide, round(max(width, height) * min(1, zoom)))
     if whole is None:
         return Image.fromarray(found.pixels).resize(size, Image.Resampling.BICUBIC)
     across, down = whole.width / width, whole.height / height

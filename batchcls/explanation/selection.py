@@ -13,7 +13,7 @@ from rich.console import Console
 from batchcls.engine.manifest import sha256
 from batchcls.errors import LabelsError, SlidesError
 from batchcls.images.labels.labeled import LabeledImages
-from batchcls.images.sources.folder import FolderSource
+from batchcls.images.sources import open_source
 from batchcls.predictions.matching import label_codes, match_labels
 from batchcls.predictions.provenance import rewriting
 from batchcls.predictions.reader import PredictionsFile
@@ -51,7 +51,7 @@ class SelectedImages:
 
 def listed_images(asked: ImageSelection, is_ours: Callable[[Path], bool], console: Console) -> SelectedImages:
     """Images of SLIDES, evenly taken where there are more than the limit: folders are often sorted by class."""
-    listing = FolderSource(asked.slides)
+    listing = open_source(asked.slides)
     found = [slide for slide in listing if not is_ours(Path(slide.file))]
     for unlisted in listing.unlisted:
         _say(console, f"warning: not listed: {printable(unlisted)}")

@@ -14,10 +14,11 @@ from batchcls.engine.manifest import ONNX, Manifest
 from batchcls.engine.postprocess import predictions
 from batchcls.errors import MemoryShortageError
 from batchcls.images.decoders import DecoderName, open_decoder
+from batchcls.images.decoders.base import DecoderOptions
 from batchcls.memory import available_bytes, resident_bytes, text_of
 from batchcls.prefetch import parallel_map
 from batchcls.records import Batch, BatchResult, EngineInfo, Failure, Predictions, Slide
-from batchcls.storage.file_client import READ_TIMEOUT_S
+from batchcls.storage.timeouts import READ_TIMEOUT_S
 
 _LEAST_BYTES = 64 << 20
 """Less is not enough to decode a few small images at a time."""
@@ -108,12 +109,14 @@ class LocalExecutor:
             self._decoder = open_decoder(
                 share.decoder,
                 preprocess,
-                batch_size=batch_size,
-                threads=share.threads,
-                max_pixels=share.max_pixels,
-                memory_bytes=self._left_bytes(share.memory_bytes),
-                read_timeout_s=share.read_timeout_s,
-                device=share.device,
+                DecoderOptions(
+                    batch_size,
+                    share.threads,
+                    share.max_pixels,
+                    self._left_bytes(share.memory_bytes),
+                    share.read_timeout_s,
+                    share.device,
+                ),
             )
             stack.pop_all()
 

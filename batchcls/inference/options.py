@@ -9,7 +9,7 @@ from batchcls.engine.backends import BackendName, tensorrt_api
 from batchcls.errors import EngineError
 from batchcls.images.decoders import DEFAULT, DecoderName
 from batchcls.inference.local import DeviceConfig
-from batchcls.storage.file_client import READ_TIMEOUT_S
+from batchcls.storage.timeouts import READ_TIMEOUT_S
 
 _WORDS = {"fp32": "f32", "bf16": "bf16"}
 """What OpenVINO calls precisions."""

@@ -13,8 +13,9 @@ from rich.console import Console
 
 from batchcls import machine, memory
 from batchcls.errors import InterruptedRunError, SlidesError
-from batchcls.images.decoders.base import postponed_error
-from batchcls.images.sources.folder import FolderSource
+from batchcls.images.decoders.base import shortage_error
+from batchcls.images.sources import open_source
+from batchcls.images.sources.base import Source
 from batchcls.inference.hints import faster, unchecked
 from batchcls.inference.local import DeviceConfig, Executor, LocalExecutor
 from batchcls.inference.metadata import identity, metadata
@@ -38,7 +39,7 @@ _SUSPICIOUS_FILES = 20
 class _Run:
     """What a run is made of, once everything has opened."""
 
-    listing: FolderSource
+    listing: Source
     share: DeviceConfig
     """What each device opens; the ``device`` in it is the first one's."""
     scorer: Executor
@@ -70,7 +71,7 @@ def classify_images(slides: Sequence[Path], engine: Path, out: Path, options: Ru
     started = perf_counter()
     shares, why = device_configs(engine, options)
     # What stands there already is probably this run's file, and then there is nothing to list.
-    listing = FolderSource(
+    listing = open_source(
         slides, at_once=options.overwrite or not os.path.lexists(out), timeout_s=options.read_timeout_s
     )
     stop = Interrupt(cast(TextIO, console.file), GRACE_S)
@@ -146,7 +147,7 @@ def _classify_all(run: _Run, out: Path) -> None:
         run.output.flush()
     if postponed:
         needed = max(file.needed_bytes for file in postponed)
-        raise postponed_error(
+        raise shortage_error(
             postponed,
             f"all others are done, {tally.rows:,} rows are in {out}.partial; run the same command with --memory "
             f"{memory.text_of(needed)}, where the machine and its limits (ulimit -v, cgroup) leave so much",

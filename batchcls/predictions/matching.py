@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from batchcls.errors import LabelsError
 from batchcls.storage.file_names import file_below, original, printable
-from batchcls.storage.timeouts import with_timeout
+from batchcls.storage.timeouts import call_with_timeout
 
 _SHOWN = 3
 _MOST_PARTS = 16
@@ -95,7 +95,7 @@ def two_files(root: Path, images: pa.Table) -> list[str] | None:
     for image in images.slice(0, _COMPARED).to_pylist():
         one, other = file_below(root, image["path"]), original(image["file"])
         with suppress(OSError, ValueError):  # one of them is not here, or nowhere: nothing to compare
-            if not with_timeout(partial(filecmp.cmp, one, other, shallow=False), _COMPARE_TIMEOUT_S):
+            if not call_with_timeout(partial(filecmp.cmp, one, other, shallow=False), _COMPARE_TIMEOUT_S):
                 return [printable(one), printable(other)]
     return None
 

@@ -7,6 +7,7 @@ import numpy.typing as npt
 from sklearn.neighbors import KNeighborsClassifier
 
 from batchcls.interrupts import Interrupt
+from batchcls.records import Slide
 from batchcls.training.loading import opened
 
 _BITS = 3
@@ -16,7 +17,7 @@ _SIDE_PX = 256
 
 
 def nearest_neighbour(
-    train: tuple[Sequence[str], Sequence[int]], files: Sequence[str], stop: Interrupt
+    train: tuple[Sequence[Slide], Sequence[int]], files: Sequence[Slide], stop: Interrupt
 ) -> npt.NDArray[np.int64]:
     """(files,) the class of the image of ``train`` whose colours are most alike, by the sum of absolute differences.
 
@@ -28,7 +29,7 @@ def nearest_neighbour(
     return np.asarray(model.predict(np.stack([_histogram(file) for file in stop.between(files)])))
 
 
-def _histogram(file: str) -> npt.NDArray[np.float32]:
+def _histogram(file: Slide) -> npt.NDArray[np.float32]:
     with opened(file) as image:
         image.draft("RGB", (_SIDE_PX, _SIDE_PX))
         small = image.convert("RGB")

@@ -19,8 +19,10 @@ from rich.progress import track
 from batchcls import machine
 from batchcls.errors import LabelsError
 from batchcls.images.labels.labeled import LabeledImages
-from batchcls.storage.file_client import READ_TIMEOUT_S
-from batchcls.storage.file_names import file_below, printable
+from batchcls.images.sources import slide_below
+from batchcls.records import Slide
+from batchcls.storage.file_names import printable
+from batchcls.storage.timeouts import READ_TIMEOUT_S
 from batchcls.training.duplicates import fingerprint
 from batchcls.training.loading import Examples
 from batchcls.training.splits import SPLITS, SplitFractions, SplitStrategy, assign_splits, check_parts, duplicates
@@ -48,7 +50,7 @@ class _Row:
     """One labelled image on its way into a part."""
 
     path: str
-    file: str
+    slide: Slide
     label: str
     group: str
     split: str
@@ -110,7 +112,7 @@ class SplitDataset:
             folder: Where the file will stand; paths are relative to it.
         """
         columns = {
-            "path": [printable(os.path.relpath(row.file, folder)) for row in self._rows],
+            "path": [printable(os.path.relpath(row.slide.file, folder)) for row in self._rows],
             "label": [row.label for row in self._rows],
             "split": ["" if row.why else row.split for row in self._rows],
             "left_out": [row.why for row in self._rows],
@@ -125,7 +127,7 @@ def _rows_of(labelled: LabeledImages) -> list[_Row]:
     paths = table["path"]
     groups, splits = table.get("group", paths), table.get("split")
     rows = [
-        _Row(path, file_below(labelled.root, path), label, group, "")
+        _Row(path, slide_below(labelled.root, path), label, group, "")
         for path, label, group in zip(paths, table["label"], groups, strict=True)
     ]
     for row, split in zip(rows, splits or [], strict=False):
@@ -144,7 +146,7 @@ def _look_at(rows: Sequence[_Row], console: Console) -> None:
                 "see whether their disk still answers, and run the same command again"
             )
         try:
-            row.print = fingerprint(row.file)
+            row.print = fingerprint(row.slide)
         except MemoryError:  # no fault of the file
             raise
         except Exception as error:  # noqa: BLE001  # of one file: whatever its bytes do to Pillow, the others are used
@@ -204,4 +206,4 @@ def _parts(rows: Sequence[_Row], parting: SplitOptions) -> npt.NDArray[np.str_]:
 
 
 def _examples(rows: Sequence[_Row], labels: Sequence[str]) -> Examples:
-    return Examples([row.file for row in rows], [labels.index(row.label) for row in rows], len(labels))
+    return Examples([row.slide for row in rows], [labels.index(row.label) for row in rows], len(labels))

@@ -18,7 +18,7 @@ from torchvision import transforms
 from batchcls.errors import TrainingError
 from batchcls.images.image_file import opened_image
 from batchcls.networks.transforms import Transform, input_transform
-from batchcls.records import Preprocess
+from batchcls.records import Preprocess, Slide
 
 _STAIN = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.25, "hue": 0.04}
 """ColorJitter at strength 1; hue in turns, so up to 14 degrees either way."""
@@ -35,7 +35,7 @@ Batches = DataLoader[tuple[Tensor, int]]
 class Examples:
     """Image files and what they are."""
 
-    files: Sequence[str]
+    files: Sequence[Slide]
     targets: Sequence[int]
     """From 0 to below `classes`."""
     classes: int
@@ -64,18 +64,18 @@ class Images(Dataset[tuple[Tensor, int]]):
 
 
 @contextmanager
-def opened(file: str) -> Iterator[Image.Image]:
+def opened(slide: Slide) -> Iterator[Image.Image]:
     """An image that could be read when the training began.
 
     Raises:
         TrainingError: If it cannot any more.
     """
     try:
-        with opened_image(file) as image:
+        with opened_image(slide) as image:
             yield image
     except (OSError, ValueError, SyntaxError) as error:
         raise _ImageGoneError(
-            f"{file!r} could be read before the training, and now it cannot: "
+            f"{slide.file!r} could be read before the training, and now it cannot: "
             f"{getattr(error, 'strerror', None) or error}; put it back, and run the same command again"
         ) from error
 

@@ -174,10 +174,10 @@ def test_a_folder_that_may_not_be_opened_is_told(tmp_path: Path) -> None:
     script = """if True:
         import os, sys
         from pathlib import Path
-        from batchcls.images.sources.folder import Listing
+        from batchcls.images.sources.folder import FolderSource
         if os.geteuid() == 0:
             os.setuid(65534)
-        listing = Listing([Path(sys.argv[1])])
+        listing = FolderSource([Path(sys.argv[1])])
         print([slide.path for slide in listing], listing.unlisted)
     """
     with tempfile.TemporaryDirectory() as name:
