@@ -1,4 +1,4 @@
-"""What a user can cause or meet; anything else is a bug and keeps its traceback."""
+"""The errors that a user can cause or meet; any other exception is a bug and keeps its traceback."""
 
 import errno
 import tempfile
@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 
 
 class BatchclsError(Exception):
-    """One line for the user: what was asked, what was found, and the command that mends it."""
+    """Base of all errors, with one line for the user: the request, the finding, and the command that mends it."""
 
     exit_code = 1
 
@@ -28,10 +28,10 @@ class MemoryShortageError(BatchclsError):
     """A run for which there is less memory than it needs."""
 
 
-def shortage(error: BaseException) -> tuple[str, str] | None:
-    """What there was too little of, and what limits it, where an error that nobody has expected is of that kind.
+def describe_shortage(error: BaseException) -> tuple[str, str] | None:
+    """The scarce resource and the limits that apply to it, where an unexpected error means a shortage; else None.
 
-    Python, its loader and the operating system each have words of their own for it.
+    Python, its loader and the operating system each report a shortage in other words.
     """
     text = str(error)
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
@@ -44,7 +44,7 @@ def shortage(error: BaseException) -> tuple[str, str] | None:
 
 
 class DeviceMemoryError(EngineError):
-    """A GPU that has not the memory that was asked for."""
+    """A GPU with less memory than was asked for."""
 
 
 class VerificationError(BatchclsError):
@@ -52,28 +52,28 @@ class VerificationError(BatchclsError):
 
 
 class DecoderError(BatchclsError):
-    """A decoder that fails, whatever the file."""
+    """A decoder that fails for a reason other than its files."""
 
 
 class SlidesError(BatchclsError):
-    """Nothing to classify was found where slides were said to be."""
+    """A folder or file of slides with nothing to classify."""
 
 
 class LabelsError(BatchclsError):
-    """Labelled images, or a predictions file, that cannot be used as they are."""
+    """Labeled images, or a predictions file, that cannot be used as they are."""
 
 
 class TrainingError(BatchclsError):
-    """A training that cannot begin, or that went nowhere."""
+    """A training that cannot begin, or whose loss is no number."""
 
 
 class OutputError(BatchclsError):
-    """An output that may not be written, or that the disk refused."""
+    """An output that may not be written, or that the disk refuses."""
 
 
 @contextmanager
 def temporary_files() -> Iterator[None]:
-    """Turns what the operating system refuses into an `OutputError` that names the folder for temporary files."""
+    """Turn an `OSError` into an `OutputError` that names the folder for temporary files."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The wish that a long piece of work end, heard where it can end well, and in time whatever else goes on."""
+"""Signals that ask a command to end: noticed where the work can end well, and obeyed in time if it does not."""
 
 import os
 import select
@@ -15,18 +15,19 @@ from batchcls.storage.terminal_text import escaped
 T = TypeVar("T")
 
 GRACE_S = 1.7
-"""For those whose work is safe on disk at any time."""
-_SAME_S = 0.5
-"""A second signal so soon is the first one, sent to the process and to its group."""
+"""Seconds from the first signal to the end of a process whose work is safe on disk at any time."""
+_SAME_SIGNAL_S = 0.5
+"""Seconds within which a second signal counts as the first one, sent to the process and again to its group."""
 _LAST_WORD_S = 0.2
+"""Seconds that writing the last message may take."""
 _NO_SIGNAL = b"\0"
-"""Tells the watcher, which reads the numbers of signals, that nobody listens any more."""
-_AFTER_A_BAR = b"\x1b[?25h\n"
-"""On a terminal, where a progress bar may have hidden the cursor and stands in the line."""
+"""Byte that ends the watcher, which otherwise reads the numbers of signals."""
+_RESTORE_TERMINAL = b"\x1b[?25h\n"
+"""Shows the cursor, which a progress bar may have hidden, and leaves the bar's line."""
 
 
 class StoppedError(KeyboardInterrupt):
-    """Raised in the main thread, where a command has no better place to end: no handler of errors takes it for one."""
+    """Raised in the main thread of a command that has no better place to end; no `except Exception` catches it."""
 
     def __init__(self, number: signal.Signals) -> None:
         super().__init__()
@@ -34,57 +35,57 @@ class StoppedError(KeyboardInterrupt):
 
 
 class Interrupt:
-    """Remembers the first SIGINT, SIGTERM or SIGHUP; a second one ends the process as if nobody listened.
+    """Remembers the first SIGINT, SIGTERM or SIGHUP; a second signal ends the process at once.
 
     Args:
-        errors: Where the last word goes, if the process has to be ended.
-        grace_s: So long after the first signal the process ends, whatever its threads wait for.
-        raises: Whether the first signal raises `StoppedError` as well.
+        errors: Stream for the last message, if the process has to be ended.
+        grace_s: Seconds from the first signal to the end of the process, whatever its threads wait for.
+        raises: Whether the first signal also raises `StoppedError` in the main thread.
     """
 
     def __init__(self, errors: TextIO, grace_s: float, *, raises: bool = False) -> None:
         self.signal: signal.Signals | None = None
-        """None as long as nobody asked."""
+        """The first signal; None before it."""
         self.last_word = "run the same command again to go on"
-        """What is on disk, and how to go on."""
+        """The last message: what is on disk, and how to go on."""
         self._errors = errors
         self._grace_s = grace_s
         self._raises = raises
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Inside, no such signal ends the process at once; in the main thread only."""
+        """Within this context the first signal is remembered; for the main thread only."""
         numbers = [signal.SIGINT, signal.SIGTERM]
         if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup
             numbers.append(signal.SIGHUP)
         before = {number: signal.signal(number, self._note) for number in numbers}
-        heard, told = os.pipe()
-        os.set_blocking(told, False)
-        watched = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
-        os.register_at_fork(after_in_child=_keep_signals_to_itself)
-        # The main thread hears of signals between two steps of Python, and one of its steps may never end.
-        watcher = Thread(target=self._watch, args=(heard, set(numbers)), name="stop", daemon=True)
+        read_end, write_end = os.pipe()
+        os.set_blocking(write_end, False)
+        wakeup_before = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+        os.register_at_fork(after_in_child=_forget_wakeup)
+        # Python runs signal handlers between two steps of the main thread, and one of its steps may never end.
+        watcher = Thread(target=self._watch, args=(read_end, set(numbers)), name="interrupt", daemon=True)
         watcher.start()
         try:
             yield
         finally:
-            signal.set_wakeup_fd(watched)
-            os.write(told, _NO_SIGNAL)  # that it is closed nobody hears as long as a forked child holds it open
+            signal.set_wakeup_fd(wakeup_before)
+            os.write(write_end, _NO_SIGNAL)  # closing the pipe is not enough: a forked child may hold it open
             watcher.join()
-            os.close(told)
-            os.close(heard)
+            os.close(write_end)
+            os.close(read_end)
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def look(self) -> None:
-        """Raise SystemExit if somebody asked."""
+    def check(self) -> None:
+        """Raise SystemExit after a signal."""
         if self.signal is not None:
             raise SystemExit
 
-    def between(self, items: Iterable[T]) -> Iterator[T]:
-        """All of ``items``, with a `look` before each."""
+    def checked(self, items: Iterable[T]) -> Iterator[T]:
+        """The items of ``items``, each after a `check`."""
         for item in items:
-            self.look()
+            self.check()
             yield item
 
     def _note(self, number: int, frame: FrameType | None) -> None:
@@ -93,14 +94,14 @@ class Interrupt:
             if self._raises:
                 raise StoppedError(self.signal)
 
-    def _watch(self, heard: int, numbers: set[int]) -> None:
-        """End the process some time after the first signal, or with the second, unless the listening ends before."""
+    def _watch(self, read_end: int, numbers: set[int]) -> None:
+        """End the process ``grace_s`` after the first signal, or at the second, unless `listening` ends before."""
         first, until = 0, float("inf")
         while True:
             left = None if not first else max(0.0, until - monotonic())
-            if not select.select([heard], [], [], left)[0]:
+            if not select.select([read_end], [], [], left)[0]:
                 self._end(first)
-            byte = os.read(heard, 1)
+            byte = os.read(read_end, 1)
             if byte == _NO_SIGNAL:
                 return
             (number,) = byte
@@ -109,21 +110,21 @@ class Interrupt:
             if not first:
                 first, since = number, monotonic()
                 until = since + self._grace_s
-            elif monotonic() - since > _SAME_S:
+            elif monotonic() - since > _SAME_SIGNAL_S:
                 self._end(number)
 
     def _end(self, number: int) -> None:
-        """End the process with the last word, unless nobody takes it."""
+        """End the process; write the last message, if the stream takes it in time."""
         line = f"batchcls: stopped by {signal.Signals(number).name}; {self.last_word}"
-        word = escaped(line).encode(errors="backslashreplace") + b"\n"
+        message = escaped(line).encode(errors="backslashreplace") + b"\n"
         if self._errors.isatty():
-            word = _AFTER_A_BAR + word
-        speaker = Thread(target=os.write, args=(self._errors.fileno(), word), daemon=True)
-        speaker.start()
-        speaker.join(_LAST_WORD_S)
+            message = _RESTORE_TERMINAL + message
+        writer = Thread(target=os.write, args=(self._errors.fileno(), message), daemon=True)
+        writer.start()
+        writer.join(_LAST_WORD_S)
         os._exit(128 + number)
 
 
-def _keep_signals_to_itself() -> None:
-    """A child that is told to end, a loader of images say, must not be taken for its parent."""
+def _forget_wakeup() -> None:
+    """Keep signals of a forked child, such as a loader of images, out of the pipe that it inherited."""
     signal.set_wakeup_fd(-1)

@@ -81,7 +81,7 @@ def _gpu(cuda: ctypes.CDLL, number: int) -> Gpu:
     return Gpu(number, name.value.decode(errors="replace"), f"sm{major.value}{minor.value}", memory.value)
 
 
-def chosen_devices(asked: str, instead: str = "choose --device cpu") -> tuple[str, ...]:
+def resolve_devices(asked: str, instead: str = "choose --device cpu") -> tuple[str, ...]:
     """``("cpu",)`` or some ``cuda:N``; ``auto`` is the first GPU where there is one, ``all`` is every GPU.
 
     Args:
@@ -108,7 +108,7 @@ def chosen_devices(asked: str, instead: str = "choose --device cpu") -> tuple[st
 
 
 def gpu(device: str) -> Gpu:
-    """The GPU called ``cuda:N``, which `chosen_devices` has seen.
+    """The GPU called ``cuda:N``, which `resolve_devices` has seen.
 
     Raises:
         EngineError: If it is not there.

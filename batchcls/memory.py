@@ -1,4 +1,4 @@
-"""How much memory may be taken, and who has it: what a run reads and decodes stays within one budget."""
+"""How much memory this process may use, and a budget that the parts of a run share."""
 
 import ctypes
 import mmap
@@ -13,40 +13,42 @@ from pathlib import Path
 from typing import Protocol
 
 READ_PART = 4
-"""One part of so many is for files that wait to be decoded, the others are for what they become."""
+"""Divisor of a decoder's memory: one part of four holds files that wait to be decoded, the rest is for decoding."""
 _SHARE = 0.5
-"""Of what is available, what a run takes that was not told how much it may."""
+"""Fraction of the available memory that a run takes by default."""
 _V2 = ("memory.max", "memory.current", "inactive_file")
 _V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-"""Files of a control group: its limit, and what it has taken; and in memory.stat, the cache that it gives back."""
+"""Names in a control group: the files of its limit and its usage, and the key of reclaimable cache in memory.stat."""
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 """Options of mallopt(3)."""
 _LARGE_BYTES = 12 << 20
+"""Size from which malloc maps a piece by itself, and so gives it back when it is freed."""
 _ARENAS = 2
+"""Heaps that glibc makes for threads, where address space is limited."""
 _STACK_BYTES = 1 << 20
-_SIGNS = re.compile(r"memory|alloc|decoder error -9", re.IGNORECASE)
-"""How libraries say in a text that there was not enough; -9 is Pillow's code for it."""
+_SHORTAGE_WORDS = re.compile(r"memory|alloc|decoder error -9", re.IGNORECASE)
+"""Words of libraries' messages about a shortage of memory; -9 is Pillow's code for it."""
 
 
-def text_of(size_bytes: int) -> str:
-    """Such as ``--memory`` takes it; rounded up."""
+def format_bytes(size_bytes: int) -> str:
+    """A size as ``--memory`` takes it, such as ``1500M``; rounded up."""
     unit, letter = (1 << 30, "G") if size_bytes >= 10 << 30 else (1 << 20, "M")
     return f"{-(-size_bytes // unit)}{letter}"
 
 
 class Memory(Protocol):
-    """Lends memory for a while."""
+    """A budget of memory, parts of which are lent for a while."""
 
     @property
     def size_bytes(self) -> int:
-        """All that it has."""
+        """The whole budget."""
 
-    def lent(self, size_bytes: int) -> AbstractContextManager[None]:
-        """Inside, so much is the caller's; entering waits until there is."""
+    def lease(self, size_bytes: int) -> AbstractContextManager[None]:
+        """Within this context ``size_bytes`` belong to the caller; entering waits until they are free."""
 
 
-class Pool:
-    """A `Memory` of ``size_bytes``, lent first come first served; who has some must not ask for more."""
+class MemoryPool:
+    """A `Memory` of ``size_bytes``, lent in the order of requests; whoever holds a lease must not ask for another."""
 
     def __init__(self, size_bytes: int) -> None:
         self.size_bytes = size_bytes
@@ -55,8 +57,8 @@ class Pool:
         self._changed = threading.Condition()
 
     @contextmanager
-    def lent(self, size_bytes: int) -> Iterator[None]:
-        """As `Memory.lent`; more than there is at all is lent when everything is there."""
+    def lease(self, size_bytes: int) -> Iterator[None]:
+        """As `Memory.lease`; a request for more than the whole budget is granted the whole budget."""
         size_bytes = min(size_bytes, self.size_bytes)
         ticket = object()
         with self._changed:
@@ -75,29 +77,29 @@ class Pool:
                 self._changed.notify_all()
 
     @contextmanager
-    def alone(self) -> Iterator["Granted"]:
-        """Inside, nobody else has any of it."""
-        with self.lent(self.size_bytes):
-            yield Granted(self.size_bytes)
+    def lease_all(self) -> Iterator["GrantedMemory"]:
+        """Within this context the caller has the whole budget."""
+        with self.lease(self.size_bytes):
+            yield GrantedMemory(self.size_bytes)
 
 
-class Granted:
-    """The `Memory` of someone who has all of it already."""
+class GrantedMemory:
+    """A `Memory` whose only user holds the whole budget already, so that leases never wait."""
 
     def __init__(self, size_bytes: int) -> None:
         self.size_bytes = size_bytes
 
-    def lent(self, size_bytes: int) -> AbstractContextManager[None]:
+    def lease(self, size_bytes: int) -> AbstractContextManager[None]:
         return nullcontext()
 
 
-def speaks_of_memory(error: BaseException) -> bool:
-    """Whether a library failed for want of memory, as far as it says so."""
-    return isinstance(error, MemoryError) or _SIGNS.search(str(error)) is not None
+def is_memory_error(error: BaseException) -> bool:
+    """Whether a library's error says that there was too little memory."""
+    return isinstance(error, MemoryError) or _SHORTAGE_WORDS.search(str(error)) is not None
 
 
 def can_be_taken(size_bytes: int) -> bool:
-    """Whether there is so much at this moment: in the address space, and of what processes may have resident."""
+    """Whether ``size_bytes`` are free at this moment, both of address space and of resident memory."""
     try:
         mmap.mmap(-1, max(1, size_bytes)).close()
     except (OSError, MemoryError, OverflowError):
@@ -106,43 +108,43 @@ def can_be_taken(size_bytes: int) -> bool:
 
 
 def needed_to_read(size_bytes: int) -> int:
-    """What a decoder's memory has to be, for a file of so many bytes."""
+    """The decoder's budget that reading a file of ``size_bytes`` needs."""
     return size_bytes * READ_PART
 
 
 def needed_to_decode(cost_bytes: int) -> int:
-    """What a decoder's memory has to be, for an image of such a cost."""
+    """The decoder's budget that decoding an image with a cost of ``cost_bytes`` needs."""
     return -(-cost_bytes * READ_PART // (READ_PART - 1))
 
 
 def default_bytes() -> int:
-    """What a run may have in all that was not told: what it has, and half of what is available."""
+    """The default budget of a run: what the process has resident, and half of what is available."""
     return resident_bytes() + int(_SHARE * available_bytes())
 
 
 def available_bytes() -> int:
-    """What this process may still take: the least that the machine, its control groups and its limits leave."""
+    """Bytes that this process may still take: the least of what the machine, control groups and limits leave."""
     (machine,) = _of_proc("/proc/meminfo", "MemAvailable") or [1 << 62]
     return max(0, min(machine, *_left_in_groups(), *_left_of_limits()))
 
 
 def capacity_bytes() -> int:
-    """What this process could take if nothing were taken: the least that machine, control groups and limits allow."""
+    """Bytes that this process could take in all: the least of what the machine, control groups and limits allow."""
     (machine,) = _of_proc("/proc/meminfo", "MemTotal") or [1 << 62]
     return min(machine, *(limit for _, limit, _ in _limited_groups()), *_limits().values())
 
 
 def resident_bytes() -> int:
-    """What this process has resident."""
+    """Bytes that this process has resident."""
     return sum(_of_proc("/proc/self/status", "VmRSS"))
 
 
-def use_sparingly() -> None:
-    """Have what large images took given back at once, and take little address space for threads where it is limited.
+def limit_memory_use() -> None:
+    """Make malloc return the memory of large images at once, and threads take little of a limited address space.
 
-    Call this before threads start and Arrow is loaded. A thread's stack takes 8 MiB of address space, each of glibc's
-    heaps for threads 64 MiB, and Arrow's own allocator 1 GiB, used or not; and by itself glibc keeps in its heaps what
-    pieces of up to 32 MiB took, Pillow's are of 16.
+    Call this before threads start and Arrow is loaded. By default a thread's stack takes 8 MiB of address space, each
+    of glibc's heaps for threads 64 MiB, and Arrow's own allocator 1 GiB, used or not; and glibc keeps freed pieces of
+    up to 32 MiB in its heaps. Pillow's pieces are of 16 MiB.
     """
     limited = resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
     if limited:
@@ -157,7 +159,7 @@ def use_sparingly() -> None:
 
 
 def _limits() -> dict[str, int]:
-    """This process's own limits, by the line of its status that says what it has of each."""
+    """This process's resource limits in bytes, by the line of /proc/self/status that tells the usage."""
     kinds = {"VmSize": resource.RLIMIT_AS, "VmData": resource.RLIMIT_DATA}
     limits = {name: resource.getrlimit(kind)[0] for name, kind in kinds.items()}
     return {name: limit for name, limit in limits.items() if limit != resource.RLIM_INFINITY}
@@ -174,7 +176,7 @@ def _left_in_groups() -> Iterator[int]:
 
 
 def _limited_groups() -> Iterator[tuple[Path, int, tuple[str, str, str]]]:
-    """The control groups that this process is in, up to the outermost one that can be seen, and their limits."""
+    """This process's control groups with a limit of memory, innermost first: folder, bytes, names of their files."""
     for folder, mount, files in _groups():
         while folder.is_relative_to(mount):
             if (limit := _number(folder / files[0])) is not None:
@@ -183,10 +185,10 @@ def _limited_groups() -> Iterator[tuple[Path, int, tuple[str, str, str]]]:
 
 
 def _groups() -> Iterator[tuple[Path, Path, tuple[str, str, str]]]:
-    """This process's control groups of memory: folder, where their file system is mounted, and what files are called.
+    """This process's control groups of memory: folder, mount point of their file system, and names of their files.
 
-    Source: cgroups(7), proc_pid_mountinfo(5). In a container the folder may lie outside of what is mounted: then its
-    own limits are those of the mount's root.
+    Source: cgroups(7), proc_pid_mountinfo(5). In a container the folder may lie outside the mounted part: then the
+    mount's root holds the limits.
     """
     paths = {}
     for line in _lines("/proc/self/cgroup"):
@@ -212,7 +214,7 @@ def _lines(path: str) -> list[str]:
 
 
 def _number(path: Path) -> int | None:
-    """What a file says; None where it is not there, or sets no limit."""
+    """The number in a file; None if there is no file, or no limit in it."""
     try:
         text = path.read_text().strip()
     except OSError:
@@ -225,5 +227,5 @@ def _of_statistics(folder: Path, key: str) -> int:
 
 
 def _of_proc(path: str, key: str) -> list[int]:
-    """Bytes, of a line such as ``VmRSS: 12 kB``; empty where there is none."""
+    """Bytes in lines such as ``VmRSS: 12 kB`` with this key; empty if there is no such line."""
     return [int(line.split()[1]) << 10 for line in _lines(path) if line.startswith(key + ":")]

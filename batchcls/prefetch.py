@@ -1,4 +1,4 @@
-"""Iterators that run ahead in threads of their own."""
+"""Iterators whose next items are made by other threads, ahead of their consumer."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -8,78 +8,80 @@ from threading import Event, Semaphore
 from typing import TypeVar
 
 Item = TypeVar("Item")
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 
 def prefetch(source: Iterator[Item], depth: int) -> Generator[Item]:
-    """The items of ``source``, which is at most ``depth`` of them ahead; its exceptions come where their item would.
+    """The items of ``source``, of which up to ``depth`` are made ahead by one thread.
 
-    Closing this returns when the item that is being made is done.
+    An exception of ``source`` is raised where its item would have come. Closing the generator returns when the item
+    that is being made is done.
     """
     end = object()
-    pool = ThreadPoolExecutor(1, thread_name_prefix="ahead")
+    pool = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
     try:
-        coming = deque(pool.submit(next, source, end) for _ in range(depth))
-        while (item := coming.popleft().result()) is not end:
-            coming.append(pool.submit(next, source, end))
-            yield item  # type: ignore[misc]  # the sentinel is sorted out above
+        pending = deque(pool.submit(next, source, end) for _ in range(depth))
+        while (item := pending.popleft().result()) is not end:
+            pending.append(pool.submit(next, source, end))
+            yield item  # type: ignore[misc]  # the loop has ended for the sentinel
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def parallel_map(
-    make: Callable[[Item], Made], source: Iterable[Item], lanes: int, stop: Callable[[], None] = lambda: None
-) -> Generator[Made]:
-    """``make`` of each item, in order, by ``lanes`` threads, while another one waits for the next item.
+    function: Callable[[Item], Result], source: Iterable[Item], lanes: int, stop: Callable[[], None] = lambda: None
+) -> Generator[Result]:
+    """``function`` of each item, in order, by ``lanes`` threads, while one more thread waits for the next item.
 
-    At most ``lanes`` + 1 items are on their way. Closing this, or an exception, calls ``stop``, which may end
-    ``source``, and returns when the item that is being waited for, and what is being made, is done.
+    At most ``lanes`` + 1 items are in progress. Closing the generator, or an exception, calls ``stop``, and returns
+    when every item that is in progress is done.
+
+    Args:
+        stop: Ends ``source`` early, so that its next item is not waited for.
     """
-    filler, pool = (
-        ThreadPoolExecutor(1, thread_name_prefix="filler"),
-        ThreadPoolExecutor(lanes, thread_name_prefix="lane"),
-    )
-    coming: SimpleQueue[Future[Made] | None] = SimpleQueue()
+    feeder = ThreadPoolExecutor(1, thread_name_prefix="feeder")
+    pool = ThreadPoolExecutor(lanes, thread_name_prefix="lane")
+    pending: SimpleQueue[Future[Result] | None] = SimpleQueue()
     room, closed = Semaphore(lanes + 1), Event()
 
-    def fill() -> None:
+    def feed() -> None:
         try:
             items = iter(source)
             while room.acquire() and not closed.is_set():
-                coming.put(pool.submit(make, next(items)))
+                pending.put(pool.submit(function, next(items)))
         except StopIteration:
             pass
         finally:
-            coming.put(None)
+            pending.put(None)
 
     try:
-        filled = filler.submit(fill)
-        while (made := coming.get()) is not None:
-            yield made.result()
+        fed = feeder.submit(feed)
+        while (result := pending.get()) is not None:
+            yield result.result()
             room.release()
-        filled.result()
+        fed.result()
     finally:
         closed.set()
         stop()
         room.release()
-        filler.shutdown()
+        feeder.shutdown()
         pool.shutdown(cancel_futures=True)
 
 
-def ticking(source: Generator[Item], seconds: float) -> Generator[Item | None]:
-    """The items of ``source``, and None whenever the next one has not come for so many ``seconds``.
+def poll(source: Generator[Item], seconds: float) -> Generator[Item | None]:
+    """The items of ``source``, and None each time that the next item has not come within ``seconds``.
 
-    Closing this returns when the item that is being waited for is there.
+    Closing the generator returns when the item that is being waited for has come.
     """
     end = object()
-    pool = ThreadPoolExecutor(1, thread_name_prefix="ticking")
+    pool = ThreadPoolExecutor(1, thread_name_prefix="poll")
     try:
         while True:
-            coming = pool.submit(next, source, end)
-            while not wait([coming], seconds).done:
+            pending = pool.submit(next, source, end)
+            while not wait([pending], seconds).done:
                 yield None
-            if (item := coming.result()) is end:
+            if (item := pending.result()) is end:
                 return
-            yield item  # type: ignore[misc]  # the sentinel is sorted out above
+            yield item  # type: ignore[misc]  # the loop has ended for the sentinel
     finally:
         pool.shutdown()

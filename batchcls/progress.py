@@ -1,4 +1,4 @@
-"""How far a run is: a bar on a terminal, a line every few seconds in a log."""
+"""The progress of a run: a bar on a terminal, a line every few seconds in a log."""
 
 from time import monotonic
 from types import TracebackType
@@ -18,8 +18,8 @@ class RunProgress:
 
     Args:
         console: Standard error; a quiet one shows nothing.
-        title: What is being done.
-        done: Rows that were there before the run started.
+        title: Name of the work.
+        done: Files that had a row before the run started.
     """
 
     def __init__(self, console: Console, title: str, done: int = 0) -> None:
@@ -53,8 +53,8 @@ class RunProgress:
         Args:
             done: Files that have a row, those of earlier runs included.
             unreadable: Files among them that are no image, or none that can be read.
-            total: Files that are to be done; None while that is not known.
-            waiting: A file that the file system gives no answer of, and for how many seconds.
+            total: Files in all; None while that is not known.
+            waiting: A file that the file system does not answer for, and the seconds since it was asked.
         """
         now = monotonic()
         speed = (done - self._done_before) / max(now - self._started, 1e-9)

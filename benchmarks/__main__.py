@@ -190,7 +190,7 @@ def _check_names(cases: Sequence[str], peers: Sequence[str]) -> None:
 
 def _device(asked: str) -> tuple[str, ...]:
     try:
-        return machine.chosen_devices(asked)
+        return machine.resolve_devices(asked)
     except EngineError as error:
         raise click.ClickException(str(error)) from error
 

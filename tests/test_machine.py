@@ -32,12 +32,12 @@ def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_cpu_is_always_there() -> None:
-    assert machine.chosen_devices("cpu") == ("cpu",)
+    assert machine.resolve_devices("cpu") == ("cpu",)
 
 
 @NO_GPU
 def test_without_a_gpu_auto_is_the_cpu() -> None:
-    assert machine.chosen_devices("auto") == ("cpu",)
+    assert machine.resolve_devices("auto") == ("cpu",)
 
 
 @NO_GPU
@@ -45,7 +45,7 @@ def test_without_a_gpu_auto_is_the_cpu() -> None:
 def test_without_a_gpu_none_can_be_asked_for(asked: str) -> None:
     told = rf"device '{asked}' was asked for, {NONE_FOUND}; run: batchcls info, or choose --device cpu"
     with pytest.raises(EngineError) as refusal:
-        machine.chosen_devices(asked)
+        machine.resolve_devices(asked)
     assert re.fullmatch(told, str(refusal.value))
 
 
@@ -141,7 +141,7 @@ ASK = """if True:
 
     def answer(device):
         try:
-            return machine.chosen_devices(device)
+            return machine.resolve_devices(device)
         except EngineError as error:
             return str(error)
 

@@ -98,14 +98,14 @@ def test_a_size_that_is_none_is_a_usage_error(tmp_path: Path, size: str) -> None
 
 
 def test_a_pool_is_lent_in_turn_and_never_beyond_its_size() -> None:
-    pool = memory.Pool(100)
+    pool = memory.MemoryPool(100)
     taken, most, order = 0, 0, []
     lock = threading.Lock()
 
     def borrow(number: int) -> None:
         nonlocal taken, most
         size = 10 + number % 7 * 15
-        with pool.lent(size):
+        with pool.lease(size):
             with lock:
                 taken += size
                 most = max(most, taken)
@@ -116,8 +116,8 @@ def test_a_pool_is_lent_in_turn_and_never_beyond_its_size() -> None:
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(borrow, range(200)))
     assert most <= 100
-    with pool.alone() as granted, granted.lent(60), granted.lent(60):
-        later = threading.Thread(target=lambda: (pool.lent(1).__enter__(), order.append("later")))
+    with pool.lease_all() as granted, granted.lease(60), granted.lease(60):
+        later = threading.Thread(target=lambda: (pool.lease(1).__enter__(), order.append("later")))
         later.start()
         later.join(0.05)
         order.append("alone")
@@ -177,7 +177,7 @@ COSTS = """if True:
     import sys
     from pathlib import Path
     from batchcls import machine, memory
-    memory.use_sparingly()
+    memory.limit_memory_use()
     from batchcls.images.formats.inspection import decode, examine
 
     small, large = (Path(path).read_bytes() for path in sys.argv[1:])

@@ -10,7 +10,7 @@ import click
 
 from batchcls import __version__
 from batchcls.cli.terminal import echo, exit_code
-from batchcls.errors import BatchclsError, shortage
+from batchcls.errors import BatchclsError, describe_shortage
 from batchcls.interrupts import Interrupt, StoppedError
 
 _GRACE_S = 30.0
@@ -50,7 +50,7 @@ class Group(click.Group):
         except click.exceptions.Exit:  # a RuntimeError, by which --help ends
             raise
         except (MemoryError, ImportError, OSError, RuntimeError) as error:
-            if (scarce := shortage(error)) is None:
+            if (scarce := describe_shortage(error)) is None:
                 raise
             echo(
                 f"batchcls: there was not enough {scarce[0]}, and what is finished is kept; free some, or raise the "

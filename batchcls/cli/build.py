@@ -133,7 +133,7 @@ def _fit(
         made = build_plans_for(folder, _names(target), options, console)
     else:
         asked = asked or device != "auto"
-        (chosen,) = machine.chosen_devices(
+        (chosen,) = machine.resolve_devices(
             "cuda" if asked and device == "auto" else device, instead="make plans for cards elsewhere with --target"
         )
         if chosen == "cpu":

@@ -87,21 +87,21 @@ def run(slides: tuple[Path, ...], out: Path, engine: Path | None, strict: bool, 
     SLIDES are folders, searched to any depth, and files. Each file has one row, whatever is wrong with it. Stop the
     run whenever you like: the same command goes on where it was.
     """
-    from batchcls.memory import use_sparingly  # after parsing: --help stays light
+    from batchcls.memory import limit_memory_use  # after parsing: --help stays light
 
-    use_sparingly()
+    limit_memory_use()
     from batchcls.inference.options import RunOptions
     from batchcls.inference.run import classify_images
 
     engine = engine or only_engine()
     with library_noise_hidden() as console:
         console.quiet = quiet
-        tally = classify_images(slides, engine, out, RunOptions(**options), console)
-    for warning in tally.warnings:
+        stats = classify_images(slides, engine, out, RunOptions(**options), console)
+    for warning in stats.warnings:
         echo(f"warning: {warning}", err=True)
     if not quiet:
-        echo(*summary(tally, out))
-    if strict and (tally.unreadable or tally.unlisted):
+        echo(*summary(stats, out))
+    if strict and (stats.unreadable or stats.unlisted):
         sys.exit(3)
 
 
@@ -142,29 +142,31 @@ def library_noise_hidden() -> Iterator["Console"]:
         os.close(terminal)
 
 
-def summary(tally: "RunStats", out: Path) -> list[str]:
+def summary(stats: "RunStats", out: Path) -> list[str]:
     """The lines that a finished run prints: rows, engine, labels, errors, speed, memory."""
-    info = tally.info
-    why = f", because {tally.why}" if tally.why else ""
-    stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in tally.seconds.items())
+    info = stats.info
+    why = f", because {stats.why}" if stats.why else ""
+    stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in stats.seconds.items())
     lines = [
-        f"{tally.rows:,} rows, {tally.unreadable:,} unreadable -> {out}",
+        f"{stats.rows:,} rows, {stats.unreadable:,} unreadable -> {out}",
         f"engine    {info.name}, {info.backend} {info.precision} on {info.device}{why}",
-        f"labels    {listed(tally.labels)}",
-        f"speed     {tally.images_per_s:,.1f} images/s; {tally.elapsed_s:,.1f} s in all",
-        f"memory    {tally.peak_memory_bytes / 2**20:,.0f} MiB at most",
+        f"labels    {listed(stats.labels)}",
+        f"speed     {stats.images_per_s:,.1f} images/s; {stats.elapsed_s:,.1f} s in all",
+        f"memory    {stats.peak_memory_bytes / 2**20:,.0f} MiB at most",
         f"seconds   {stages} (stages overlap)",
     ]
-    if tally.unanswered:
-        lines.append(f"again     {tally.unanswered:,} files were not handed out; the same command reads them again")
-    if tally.errors:
-        lines.insert(3, f"errors    {listed(tally.errors)}")
-    if tally.skipped:
-        lines.insert(3, f"passed by {listed(tally.skipped)}")
-    if tally.resumed_rows:
-        lines.insert(1, f"resumed   {tally.resumed_rows:,} of the rows were done before")
-    if tally.hint:
-        lines.append(f"hint      {tally.hint}")
+    if stats.transient_errors:
+        lines.append(
+            f"again     {stats.transient_errors:,} files were not handed out; the same command reads them again"
+        )
+    if stats.errors:
+        lines.insert(3, f"errors    {listed(stats.errors)}")
+    if stats.skipped:
+        lines.insert(3, f"passed by {listed(stats.skipped)}")
+    if stats.resumed_rows:
+        lines.insert(1, f"resumed   {stats.resumed_rows:,} of the rows were done before")
+    if stats.hint:
+        lines.append(f"hint      {stats.hint}")
     return lines
 
 

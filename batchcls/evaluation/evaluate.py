@@ -25,7 +25,7 @@ from batchcls.evaluation.rendering import for_page, markdown
 from batchcls.images.labels.labeled import LabeledImages
 from batchcls.images.sources import slide_below
 from batchcls.images.thumbnails import contact_sheet, data_uri, jpeg, thumbnail
-from batchcls.predictions.matching import LabelMatch, label_codes, match_labels, shown, two_files
+from batchcls.predictions.matching import LabelMatch, excerpt, label_codes, match_labels, two_files
 from batchcls.predictions.provenance import rewriting
 from batchcls.predictions.reader import PredictionsFile
 from batchcls.records import Slide
@@ -134,10 +134,9 @@ def _judged(
         strange = pc.unique(table["label"].filter(pc.is_null(codes)))
         raise LabelsError(
             f"{str(asked.truth)!r} has {len(strange):,} labels that the engine of {str(asked.predictions)!r} does not: "
-            f"{shown(strange)}; it has {', '.join(map(repr, predicted.labels))}: name them as the engine does"
+            f"{excerpt(strange)}; it has {', '.join(map(repr, predicted.labels))}: name them as the engine does"
         )
-    roots = predicted.table["root"].cast(pa.string())
-    match = match_labels(table["path"], str(labelled.root), predicted.table["path"], roots)
+    match = match_labels(table["path"], str(labelled.root), predicted)
     there = match.rows >= 0
     found = replace(predicted, table=predicted.table.unify_dictionaries().take(pa.array(match.rows[there])))
     readable = found.readable

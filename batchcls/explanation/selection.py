@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 
@@ -18,7 +17,7 @@ from batchcls.predictions.matching import label_codes, match_labels
 from batchcls.predictions.provenance import rewriting
 from batchcls.predictions.reader import PredictionsFile
 from batchcls.records import Slide
-from batchcls.storage.file_names import original, printable
+from batchcls.storage.file_names import printable
 
 _SHOWN = 3
 
@@ -84,9 +83,7 @@ def predicted_images(
         raise SlidesError(
             f"{str(asked.predictions)!r} holds no {'wrong' if asked.wrong else 'readable'} row to explain"
         )
-    places = predicted.table.select(["root", "path"]).take(pa.array(rows)).to_pylist()
-    slides = (Slide(original(place["root"]), original(place["path"])) for place in places)
-    return SelectedImages(dict(zip(slides, truths[rows].tolist(), strict=True)))
+    return SelectedImages(dict(zip(predicted.slides(rows), truths[rows].tolist(), strict=True)))
 
 
 def _check_same_model(predicted: PredictionsFile, checkpoint: Path, labels: Sequence[str]) -> None:
@@ -114,8 +111,7 @@ def _truths(predicted: PredictionsFile, truth: Path, split_folders: str, console
         raise LabelsError(
             f"{str(truth)!r} has labels {strange[:_SHOWN]} that the model has not; it has {list(predicted.labels)}"
         )
-    roots = predicted.table["root"].cast(pa.string())
-    match = match_labels(table["path"], str(labelled.root), predicted.table["path"], roots)
+    match = match_labels(table["path"], str(labelled.root), predicted)
     if match.by in ("file name", "end of path"):
         _say(console, f"warning: --truth was matched by {match.by} alone, for no path is the same")
     for note in labelled.notes:

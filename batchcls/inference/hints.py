@@ -1,4 +1,4 @@
-"""What a user should know of an engine on this machine, before they trust its answers or wait for them."""
+"""Notes for the user about an engine on this machine: whether it was checked, and what would be faster."""
 
 from pathlib import Path
 
@@ -6,8 +6,8 @@ from batchcls.engine.manifest import Manifest
 from batchcls.records import EngineInfo
 
 
-def unchecked(engine: Path, info: EngineInfo) -> list[str]:
-    """A warning of an engine that has no probes to answer, if it is one."""
+def no_probes_warnings(engine: Path, info: EngineInfo) -> list[str]:
+    """A warning if the engine has no probes, so that its answers cannot be checked; else nothing."""
     if info.backend == "null" or Manifest.read(engine).reference:
         return []
     return [
@@ -16,14 +16,14 @@ def unchecked(engine: Path, info: EngineInfo) -> list[str]:
     ]
 
 
-def faster(engine: Path, info: EngineInfo, precision: str | None) -> str:
-    """What would be faster where a CPU computes in float32 for want of bfloat16.
+def speed_hint(engine: Path, info: EngineInfo, precision: str | None) -> str:
+    """Advice for a CPU that computes in float32 because it has no bfloat16; else empty.
 
     Args:
-        precision: That the user asked for, if any.
+        precision: The precision that the user chose, if any.
     """
-    by_itself = precision is None and not Manifest.read(engine).exact
-    if info.backend != "openvino" or info.precision != "f32" or not by_itself:
+    is_default = precision is None and not Manifest.read(engine).exact
+    if info.backend != "openvino" or info.precision != "f32" or not is_default:
         return ""
     return (
         "this CPU has no bfloat16, so it computed in float32; an int8 engine would be about twice as fast: "

@@ -1,4 +1,4 @@
-"""What a predictions file says of its own making, and what two runs must share to write one."""
+"""What a predictions file records of its run, and what two runs must share to write one file."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -11,24 +11,24 @@ from batchcls.records import EngineInfo
 from batchcls.storage.file_names import printable
 
 
-def identity(roots: Sequence[str], info: EngineInfo, decoder: str) -> dict[str, Any]:
-    """What two runs must share for their rows to stand in one file; JSON values."""
+def run_identity(roots: Sequence[str], info: EngineInfo, decoder: str) -> dict[str, Any]:
+    """What two runs must share to write one predictions file; JSON values."""
     return {
         "slides": [printable(root) for root in roots],
         **asdict(info),
-        "device": info.device.partition(":")[0],  # which GPU it is makes no difference
+        "device": info.device.partition(":")[0],  # rows do not depend on which GPU it is
         "decoder": decoder,
     }
 
 
-def metadata(
-    info: EngineInfo, decoder: str, arguments: Mapping[str, Any], tally: RunStats, started: str
+def run_metadata(
+    info: EngineInfo, decoder: str, arguments: Mapping[str, Any], stats: RunStats, started: str
 ) -> dict[str, Any]:
-    """How the rows of a whole file were made; JSON values.
+    """The record of a run, for its predictions file; JSON values.
 
     Args:
-        arguments: What the run was asked for.
-        tally: Of the whole file, but for the time that writing it is going to take.
+        arguments: The run's slides and options.
+        stats: Counts of the whole file, and times up to now.
         started: When the first of the runs that share the file started; UTC, ISO 8601.
     """
     engine = asdict(info)
@@ -39,20 +39,20 @@ def metadata(
         "decoder": decoder,
         "arguments": arguments,
         "counts": {
-            "rows": tally.rows,
-            "resumed_rows": tally.resumed_rows,
-            "labels": tally.labels,
-            "errors": tally.errors,
-            "skipped": tally.skipped,
+            "rows": stats.rows,
+            "resumed_rows": stats.resumed_rows,
+            "labels": stats.labels,
+            "errors": stats.errors,
+            "skipped": stats.skipped,
         },
         "throughput": {
-            "files": tally.rows - tally.resumed_rows,
-            "elapsed_s": tally.elapsed_s,
-            "images_per_s": tally.images_per_s,
-            "seconds": tally.seconds,
-            "peak_memory_bytes": tally.peak_memory_bytes,
+            "files": stats.rows - stats.resumed_rows,
+            "elapsed_s": stats.elapsed_s,
+            "images_per_s": stats.images_per_s,
+            "seconds": stats.seconds,
+            "peak_memory_bytes": stats.peak_memory_bytes,
         },
-        "unlisted_folders": tally.unlisted,
+        "unlisted_folders": stats.unlisted,
         "started": started,
         "ended": datetime.now(UTC).isoformat(timespec="milliseconds"),
     }

@@ -1,4 +1,4 @@
-"""How a run is done, and what each of its devices has to open for that."""
+"""The options of a run, and what each of its devices opens for them."""
 
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -8,44 +8,47 @@ from batchcls import machine, memory
 from batchcls.engine.backends import BackendName, tensorrt_api
 from batchcls.errors import EngineError
 from batchcls.images.decoders import DEFAULT, DecoderName
-from batchcls.inference.local import DeviceConfig
+from batchcls.inference.executor import DeviceConfig
 from batchcls.storage.timeouts import READ_TIMEOUT_S
 
-_WORDS = {"fp32": "f32", "bf16": "bf16"}
-"""What OpenVINO calls precisions."""
+_OPENVINO_NAMES = {"fp32": "f32", "bf16": "bf16"}
+"""OpenVINO's names of precisions."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """How a run is done; none of it changes which files get a row."""
+    """The options of a run; none of them changes which files get a row."""
 
     device: str = "auto"
+    """``auto``, ``cpu``, ``cuda``, ``cuda:N``, or ``all`` for every GPU."""
     backend: BackendName | None = None
-    """None: the one that is made for the device."""
+    """None for the fastest backend that is installed for the device."""
     precision: str | None = None
-    """fp32 or bf16, which a CPU computes in; None: the fastest that it has in hardware."""
+    """``fp32`` or ``bf16`` on a CPU; None for the fastest precision that the CPU has in hardware."""
     decoder: DecoderName | None = None
-    """None: the one that is fastest on the device."""
+    """None for the fastest decoder on the device."""
     batch_size: int | None = None
-    """None: the one that the engine is fastest with."""
+    """Images in a batch; None for the size that the engine is fastest with."""
     threads: int | None = None
-    """CPU threads that decode, and as many that infer; None: one a core that this process may use."""
+    """CPU threads that decode, and as many that infer; None for one a core that this process may use."""
     max_pixels: int = 200_000_000
+    """Pixels of the largest image that is decoded."""
     read_timeout_s: float = READ_TIMEOUT_S
-    """How long the file system may take for one answer."""
+    """Seconds that the file system may take for one answer."""
     memory: int | None = None
-    """Bytes that the run may take, with all its processes; None: what it has when it begins, and half of what is
-    available then."""
+    """Bytes that all processes of the run may take together; None for the memory that is resident when the run begins,
+    and half of what is available then."""
     overwrite: bool = False
+    """Whether an existing predictions file is replaced."""
 
 
 def device_configs(engine: Path, options: RunOptions) -> tuple[list[DeviceConfig], str]:
-    """What each device has to open, and why the run takes these devices or this backend, where nobody chose them.
+    """The configuration of each device, and why the run chose the devices or the backend, if the user did not.
 
     Raises:
-        EngineError: If a device or its backend is not there, or does not take the options.
+        EngineError: If a device or its backend is missing, or does not take the options.
     """
-    devices = machine.chosen_devices(options.device)
+    devices = machine.resolve_devices(options.device)
     if options.precision and devices != ("cpu",):
         raise EngineError(
             f"--precision {options.precision} was asked for; on {devices[0]} the engine's plan decides: build another "
@@ -56,12 +59,12 @@ def device_configs(engine: Path, options: RunOptions) -> tuple[list[DeviceConfig
     if on_cpu and options.device == "auto":
         why = "there is no GPU"
     threads = options.threads or machine.cores()
-    shares = [
+    configs = [
         DeviceConfig(
             engine=engine,
             backend=backend,
             device=device,
-            precision=_WORDS.get(options.precision or ""),
+            precision=_OPENVINO_NAMES.get(options.precision or ""),
             decoder=options.decoder or (DEFAULT if on_cpu else "dali"),
             batch_size=options.batch_size,
             threads=max(1, threads // len(devices)),
@@ -71,14 +74,14 @@ def device_configs(engine: Path, options: RunOptions) -> tuple[list[DeviceConfig
         )
         for device in devices
     ]
-    return shares, why
+    return configs, why
 
 
 def backend_for(device: str) -> tuple[BackendName, str]:
-    """The fastest backend that is installed for a device, and why it is not a faster one.
+    """The fastest backend that is installed for a device, and why a faster one cannot be used, if so.
 
     Raises:
-        EngineError: If there is none.
+        EngineError: If no backend is installed for the device.
     """
     if device == "cpu":
         return "openvino", ""

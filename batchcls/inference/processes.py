@@ -1,4 +1,4 @@
-"""Several devices share a run: one process each, which asks for more slides whenever it has none left."""
+"""Classify slides in several processes, one a device, each of which requests more slides when it has none left."""
 
 import multiprocessing
 import signal
@@ -14,16 +14,18 @@ from typing import Any
 
 from batchcls import machine
 from batchcls.errors import BatchclsError, EngineError
-from batchcls.inference.local import DeviceConfig, LocalExecutor
-from batchcls.memory import resident_bytes, use_sparingly
-from batchcls.prefetch import ticking
+from batchcls.inference.executor import DeviceConfig
+from batchcls.inference.local import LocalExecutor
+from batchcls.memory import limit_memory_use, resident_bytes
+from batchcls.prefetch import poll
 from batchcls.records import BatchResult, EngineInfo, Postponed, Slide
 
-_SLIDES_AT_A_TIME = 64
-"""Few enough that all devices end at about the same time."""
-_PATIENCE_S = 30.0
-_TICK_S = 1.0
-"""After so long without a row, a process tells what it waits for."""
+_SLIDES_PER_REQUEST = 64
+"""Slides sent at a time: few enough that all devices end at about the same time."""
+_EXIT_TIMEOUT_S = 30.0
+"""Seconds that a process may take to end by itself."""
+_POLL_S = 1.0
+"""Seconds without a result after which a process reports the file that it waits for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,56 +33,58 @@ class _Worker:
     device: str
     process: BaseProcess
     requests: Connection
-    """It sends nothing but the wish for slides, and is sent some; none are the end."""
+    """Receives None as a request for slides, and is answered with a list of them; an empty list ends the process."""
     results: Connection
-    """Receives the process's `EngineInfo`, then each `BatchResult`, or the file that is waited for if none comes; last
-    its peak memory, or an exception."""
+    """Receives the `EngineInfo`; then each `BatchResult`, and what `Executor.waiting` says while there is none; last
+    the peak memory in bytes, or an exception."""
 
 
 class ProcessExecutor:
-    """A `batchcls.inference.local.Scorer` on several devices.
+    """An `Executor` of one process a device.
+
+    Args:
+        configs: One for each process.
 
     Raises:
-        EngineError: If a device cannot be used, or they would compute in different ways.
+        EngineError: If a device cannot be used, or devices would compute in different ways.
     """
 
-    def __init__(self, shares: Sequence[DeviceConfig]) -> None:
+    def __init__(self, configs: Sequence[DeviceConfig]) -> None:
         self.peak_memory_bytes = 0
         self._waiting: dict[str, tuple[str, float] | None] = {}
-        """By device, the file that it waits for, as it last told."""
+        """What `Executor.waiting` last said, by device."""
         self._workers: list[_Worker] = []
         try:
-            for share in shares:
-                part = (share.memory_bytes - resident_bytes()) // len(shares)
-                self._workers.append(_started(replace(share, memory_bytes=part)))
-            infos = [self._received(worker) for worker in self._workers]
-            self.info = _one(infos)
+            for config in configs:
+                memory_bytes = (config.memory_bytes - resident_bytes()) // len(configs)
+                self._workers.append(_start(replace(config, memory_bytes=memory_bytes)))
+            self.info = _common_info([self._receive(worker) for worker in self._workers])
         except BaseException:
             self.close()
             raise
 
-    def score(self, slides: Iterable[Slide]) -> Generator[BatchResult]:
-        coming = iter(slides)
-        asking = {worker.requests for worker in self._workers}
+    def execute(self, slides: Iterable[Slide]) -> Generator[BatchResult]:
+        remaining = iter(slides)
+        requesting = {worker.requests for worker in self._workers}
         working = {worker.results: worker for worker in self._workers}
         while working:
-            for ready in wait([*asking, *working]):
+            for ready in wait([*requesting, *working]):
                 assert isinstance(ready, Connection)  # noqa: S101  # for mypy: nothing else was waited for
-                if ready in asking:
-                    if not _answered(ready, coming):
-                        asking.remove(ready)
+                if ready in requesting:
+                    if not _send_slides(ready, remaining):
+                        requesting.remove(ready)
                     continue
-                message = self._received(working[ready])
+                message = self._receive(working[ready])
                 if not isinstance(message, int):
                     self._waiting[working[ready].device] = None if isinstance(message, BatchResult) else message
                 if isinstance(message, BatchResult):
-                    yield replace(message, postponed=[self._of_all(file) for file in message.postponed])
+                    yield replace(message, postponed=[self._for_whole_run(file) for file in message.postponed])
                 elif isinstance(message, int):
                     self.peak_memory_bytes += message
                     del working[ready]
 
-    def _of_all(self, file: Postponed) -> Postponed:
-        """What the whole run needs for what one of its processes needs."""
+    def _for_whole_run(self, file: Postponed) -> Postponed:
+        """The postponed file with the budget that the whole run needs for it, rather than one process."""
         return replace(file, needed_bytes=len(self._workers) * file.needed_bytes + resident_bytes())
 
     def waiting(self) -> tuple[str, float] | None:
@@ -95,17 +99,17 @@ class ProcessExecutor:
             worker.requests.close()
             worker.results.close()
         for worker in self._workers:
-            worker.process.join(_PATIENCE_S)
+            worker.process.join(_EXIT_TIMEOUT_S)
             worker.process.kill()
             worker.process.join()
         self._workers = []
 
-    def _received(self, worker: _Worker) -> Any:
-        """What a worker sends; its errors are raised here."""
+    def _receive(self, worker: _Worker) -> Any:
+        """The next message of a worker; raises the worker's exceptions."""
         try:
             message = worker.results.recv()
         except (EOFError, OSError):
-            worker.process.join(_PATIENCE_S)
+            worker.process.join(_EXIT_TIMEOUT_S)
             raise EngineError(
                 f"the process for {worker.device} ended with {worker.process.exitcode}; every finished part is kept: "
                 "run the same command again, and if it comes back, with a smaller --batch-size"
@@ -115,37 +119,43 @@ class ProcessExecutor:
         return message
 
 
-def _started(share: DeviceConfig) -> _Worker:
+def _start(config: DeviceConfig) -> _Worker:
     spawn = multiprocessing.get_context("spawn")  # a fork would share CUDA's state
-    requests, theirs = spawn.Pipe()
-    results, their_results = spawn.Pipe(duplex=False)
-    process = spawn.Process(target=_work, args=(share, theirs, their_results), name=share.device, daemon=True)
-    # Until it ignores it itself: a terminal interrupts all processes, and the first one decides.
-    resource_tracker.ensure_running()  # which would let signals through when it starts
+    requests, worker_requests = spawn.Pipe()
+    results, worker_results = spawn.Pipe(duplex=False)
+    process = spawn.Process(
+        target=_work, args=(config, worker_requests, worker_results), name=config.device, daemon=True
+    )
+    # A terminal interrupts all processes, and the parent decides: SIGINT is blocked until the worker ignores it.
+    resource_tracker.ensure_running()  # it unblocks signals when it starts
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         process.start()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    theirs.close()
-    their_results.close()
-    return _Worker(share.device, process, requests, results)
+    worker_requests.close()
+    worker_results.close()
+    return _Worker(config.device, process, requests, results)
 
 
-def _answered(request: Connection, coming: Iterator[Slide]) -> bool:
-    """Whether there were slides for a worker that asked."""
+def _send_slides(requests: Connection, remaining: Iterator[Slide]) -> bool:
+    """Answer a worker's request; False if there were no slides left, or the worker has ended."""
     try:
-        request.recv()
-    except (EOFError, OSError):  # it has ended: its results say how
+        requests.recv()
+    except (EOFError, OSError):  # the worker has ended, and its results say how
         return False
-    some = list(islice(coming, _SLIDES_AT_A_TIME))
+    slides = list(islice(remaining, _SLIDES_PER_REQUEST))
     with suppress(OSError):
-        request.send(some)
-    return bool(some)
+        requests.send(slides)
+    return bool(slides)
 
 
-def _one(infos: Sequence[EngineInfo]) -> EngineInfo:
-    """What several engines are together; rows of one file must not differ by where they were computed."""
+def _common_info(infos: Sequence[EngineInfo]) -> EngineInfo:
+    """The info of several engines, with all their devices.
+
+    Raises:
+        EngineError: If they would compute in different ways, so that rows depended on the device.
+    """
     first = infos[0]
     for info in infos[1:]:
         if replace(info, device="") != replace(first, device=""):
@@ -156,33 +166,33 @@ def _one(infos: Sequence[EngineInfo]) -> EngineInfo:
     return replace(first, device=",".join(info.device for info in infos))
 
 
-def _work(share: DeviceConfig, requests: Connection, results: Connection) -> None:
-    """A worker's whole life."""
+def _work(config: DeviceConfig, requests: Connection, results: Connection) -> None:
+    """Run a worker: the program of each process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    use_sparingly()
+    limit_memory_use()
     with suppress(BrokenPipeError):
         try:
-            with closing(LocalExecutor(share)) as scorer:
-                results.send(scorer.info)
+            with closing(LocalExecutor(config)) as executor:
+                results.send(executor.info)
                 with (
-                    closing(scorer.score(_asked_for(requests))) as scored,
-                    closing(ticking(scored, _TICK_S)) as ticks,
+                    closing(executor.execute(_requested_slides(requests))) as batches,
+                    closing(poll(batches, _POLL_S)) as polled,
                 ):
-                    for some in ticks:
-                        results.send(scorer.waiting() if some is None else some)
-            results.send(machine.peak_memory_bytes() + scorer.peak_memory_bytes)
-        except (EOFError, ConnectionError):  # nobody is there any more
+                    for result in polled:
+                        results.send(executor.waiting() if result is None else result)
+            results.send(machine.peak_memory_bytes() + executor.peak_memory_bytes)
+        except (EOFError, ConnectionError):  # the parent has ended
             return
         except BatchclsError as error:
             results.send(error)
-        except Exception:  # noqa: BLE001  # a bug keeps its traceback, in the process that somebody looks at
-            results.send(RuntimeError(f"in the process for {share.device}:\n{traceback.format_exc()}"))
+        except Exception:  # noqa: BLE001  # a bug: its traceback is shown by the parent
+            results.send(RuntimeError(f"in the process for {config.device}:\n{traceback.format_exc()}"))
 
 
-def _asked_for(requests: Connection) -> Iterator[Slide]:
+def _requested_slides(requests: Connection) -> Iterator[Slide]:
     while True:
         requests.send(None)
-        some = requests.recv()
-        if not some:
+        slides = requests.recv()
+        if not slides:
             return
-        yield from some
+        yield from slides

@@ -1,4 +1,4 @@
-"""What a run has done so far."""
+"""Counts, times and notes of a run."""
 
 from collections import Counter, deque
 from collections.abc import Mapping
@@ -11,62 +11,68 @@ _RECENT_FILES = 100
 
 @dataclass(slots=True)
 class RunStats:
-    """What a run has done so far, and of the whole file once it is done."""
+    """Counts, times and notes of a run so far; of the whole predictions file once the run is done."""
 
     info: EngineInfo
     why: str = ""
-    """What made the choice of device and backend, where nobody asked for them."""
+    """Why the run chose its device and backend; empty if the user chose them."""
     hint: str = ""
-    """What would make such a run faster on this machine."""
+    """What would make the run faster on this machine; empty if nothing is known."""
     rows: int = 0
+    """Rows, those of earlier runs included."""
     resumed_rows: int = 0
     """Rows that an earlier, interrupted run of the same command had left."""
     labels: Counter[str] = field(default_factory=Counter)
+    """Rows by label."""
     errors: Counter[str] = field(default_factory=Counter)
-    """By kind."""
-    unanswered: int = 0
-    """Files that a disk or a network did not hand out, and may another time."""
+    """Rows by kind of error."""
+    transient_errors: int = 0
+    """Rows of this run whose file a disk or a network did not give, and may give another time."""
     skipped: Counter[str] = field(default_factory=Counter)
+    """Files that were passed over, by reason."""
     warnings: list[str] = field(default_factory=list)
+    """Lines for the user."""
     unlisted: tuple[str, ...] = ()
-    """Folders that could not be opened: what is in them has no row."""
+    """Folders that could not be listed: files in them have no row."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """By stage; stages overlap, so they do not add up to ``elapsed_s``."""
+    """Seconds by stage; stages overlap, so that their sum is not ``elapsed_s``."""
     elapsed_s: float = 0.0
+    """Seconds from the start of the run to its end."""
     peak_memory_bytes: int = 0
-    """Of all the run's processes."""
+    """Most resident memory of all processes of the run together."""
 
     def spend(self, seconds: Mapping[str, float]) -> None:
-        """Add to ``seconds``."""
+        """Add seconds by stage."""
         for stage, spent in seconds.items():
             self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
 
     @property
     def unreadable(self) -> int:
+        """Rows without a label."""
         return self.errors.total()
 
     @property
     def images_per_s(self) -> float:
-        """Of this run, once everything was loaded."""
+        """Rows of this run a second, from the end of loading on."""
         return (self.rows - self.resumed_rows) / (self.elapsed_s - self.seconds["start"])
 
 
 class RecentReads:
-    """How the newest files of a run were read: one that fails says little, most of many that the disk is gone."""
+    """Whether the newest files of a run could be read: if most could not, the disk or the network is gone."""
 
     def __init__(self) -> None:
         self._failed: deque[str] = deque(maxlen=_RECENT_FILES)
-        """Of each of the newest files what was wrong, empty if it was read."""
+        """The transient error of each of the newest files; empty for a file that was read."""
 
-    def add(self, scored: BatchResult) -> None:
+    def add(self, result: BatchResult) -> None:
         """Count the files of one more batch."""
-        self._failed.extend("" for _ in scored.slides)
-        for failure in scored.failures:
+        self._failed.extend("" for _ in result.slides)
+        for failure in result.failures:
             self._failed.append(f"{failure.slide.file!r}: {failure.text}" if is_transient(failure.text) else "")
 
     @property
     def failing(self) -> str:
-        """What is wrong, if most of the newest files could not be read; empty otherwise."""
+        """A message if most of the newest files could not be read; else empty."""
         failed = [text for text in self._failed if text]
         if 2 * len(failed) <= _RECENT_FILES:
             return ""

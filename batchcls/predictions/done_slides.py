@@ -1,55 +1,43 @@
-"""Which slides have a row, and in which order rows stand: what takes memory by the million of files."""
+"""Which slides have a row already: what takes memory by the million of files."""
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from batchcls.predictions.row_key import DIGEST_BYTES, row_digests, slide_digests
 from batchcls.records import Slide
-from batchcls.storage.file_names import printable
 
 _LOOKUP_SLIDES = 1024
+_SORTED = f"S{DIGEST_BYTES}"
+"""Byte strings, which NumPy sorts and searches. It compares them without trailing zeros, so equality is asked of raw
+bytes."""
 
 
 class DoneSlides:
-    """Slides that have a row, each kept as 16 bytes.
+    """The slides that have a row, each kept as 16 bytes.
 
     Args:
-        rows: With the columns root, as a position in ``roots``, and path.
+        rows: With the key columns of a part's rows.
         roots: Position of each `Slide.root`.
     """
 
     def __init__(self, rows: pa.Table, roots: Mapping[str, int]) -> None:
         self._roots = roots
-        columns = ((batch["root"].to_pylist(), batch["path"].to_pylist()) for batch in rows.to_batches())
-        keys = (_digest(*row) for root_and_path in columns for row in zip(*root_and_path, strict=True))
-        self._keys = np.sort(np.fromiter(keys, "S16", count=len(rows))).view("V16")
+        digests = row_digests(rows)
+        self._digests = np.sort(digests.view(_SORTED)).view(digests.dtype)
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self._digests)
 
     def missing(self, slides: Iterable[Slide]) -> Iterator[Slide]:
-        """Those of ``slides`` that have no row."""
+        """The slides among ``slides`` that have no row."""
         slides = iter(slides)
-        if not len(self._keys):
+        if not len(self._digests):
             yield from slides
         while chunk := list(islice(slides, _LOOKUP_SLIDES)):
-            wanted = np.array([_digest(self._roots[slide.root], printable(slide.path)) for slide in chunk], "V16")
-            places = np.searchsorted(self._keys.view("S16"), wanted.view("S16")).clip(max=len(self._keys) - 1)
-            known = self._keys[places] == wanted
-            yield from (slide for slide, is_known in zip(chunk, known, strict=True) if not is_known)
-
-
-def in_order(table: pa.Table, rows: int) -> Iterator[pa.Table]:
-    """All rows by root and then by path, so many at a time."""
-    order = pc.sort_indices(table, [("root", "ascending"), ("path", "ascending")])
-    for start in range(0, len(table), rows):
-        yield table.take(order[start : start + rows])
-
-
-def _digest(root: int, path: str) -> bytes:
-    """16 bytes that no other root and path have."""
-    return hashlib.blake2b(f"{root}\0{path}".encode(), digest_size=16).digest()
+            wanted = slide_digests(chunk, self._roots)
+            places = np.searchsorted(self._digests.view(_SORTED), wanted.view(_SORTED))
+            is_done = self._digests[places.clip(max=len(self._digests) - 1)] == wanted
+            yield from (slide for slide, done in zip(chunk, is_done, strict=True) if not done)

@@ -1,4 +1,4 @@
-"""A predictions file that stands whole in its place: whose it is, and which of its rows are worth doing again."""
+"""A predictions file that is whole already: which run it belongs to, and which of its rows are worth doing again."""
 
 import json
 import os
@@ -22,21 +22,22 @@ _UNREADABLE = (pa.ArrowException, OSError, ValueError, LookupError, TypeError, A
 
 @dataclass(frozen=True, slots=True)
 class ExistingOutput:
-    """What a run of this identity has written whole."""
+    """The whole predictions file that a run of the same identity wrote."""
 
     path: Path
     metadata: Mapping[str, Any]
+    """The JSON document under the file's key ``batchcls``."""
 
     @classmethod
     def of(cls, path: Path, columns: pa.Schema, identity: Mapping[str, Any]) -> Self | None:
         """The file at ``path``; None if there is none.
 
         Args:
-            columns: That it must have.
-            identity: As it stands in JSON.
+            columns: The schema that the file must have.
+            identity: What the run and the file must share, as read back from JSON.
 
         Raises:
-            OutputError: If it is of another identity, or says nothing of it.
+            OutputError: If the file is of another identity, or does not record one.
         """
         check_replaceable_file(path)
         if kind_of(path) is None:
@@ -46,14 +47,14 @@ class ExistingOutput:
                 metadata = json.loads((file.schema_arrow.metadata or {}).get(METADATA_KEY, b"{}"))
                 rows = file.metadata.num_rows
                 complete = file.schema_arrow.equals(columns) and _counted_rows(metadata) == rows
-                theirs = dict(metadata["identity"]) if complete else {}
+                recorded = dict(metadata["identity"]) if complete else {}
         except _UNREADABLE:
-            theirs = {}
-        if theirs == identity:
+            recorded = {}
+        if recorded == identity:
             return cls(path, metadata)
-        other = f", made with {differing(theirs, identity)}; this run has {differing(identity, theirs)}"
+        differs = f", made with {differing(recorded, identity)}; this run has {differing(identity, recorded)}"
         raise OutputError(
-            f"{str(path)!r} exists{other if theirs else ''}; choose another --out, or replace it with --overwrite"
+            f"{str(path)!r} exists{differs if recorded else ''}; choose another --out, or replace it with --overwrite"
         )
 
     def is_settled(self, limits: Mapping[str, Any]) -> bool:
@@ -66,15 +67,15 @@ class ExistingOutput:
         return not any(pc.any(worth_again(batch["error"], other_limits)).as_py() for batch in self.batches(["error"]))
 
     def other_limits(self, limits: Mapping[str, Any]) -> frozenset[str]:
-        """Which of ``limits`` were others when it was made."""
-        theirs = self.metadata.get("limits", {})
-        return frozenset(key for key, value in limits.items() if theirs.get(key) != value)
+        """The names of those ``limits`` that had another value when the file was written."""
+        recorded = self.metadata.get("limits", {})
+        return frozenset(key for key, value in limits.items() if recorded.get(key) != value)
 
     def batches(self, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """Its rows, some at a time.
+        """The file's rows, a batch at a time; ``columns`` are their names, None for all.
 
         Raises:
-            OutputError: If they cannot be read.
+            OutputError: If the file cannot be read.
         """
         try:
             with _parquet(self.path) as file:
@@ -87,20 +88,24 @@ class ExistingOutput:
 
 
 def worth_again(errors: pa.Array, changed_limits: Set[str]) -> pa.BooleanArray:
-    """(rows,) whether a row is worth doing again, by its error; where there is none it is not.
+    """(rows,) whether each row is worth doing again, by its error; False for rows without an error.
 
     Args:
-        changed_limits: What is otherwise now.
+        changed_limits: The names of limits that have another value now.
     """
-    values = [text for text in pc.unique(errors).to_pylist() if text is not None]
-    again = [text for text in values if is_transient(text)]
+    texts = [text for text in pc.unique(errors).to_pylist() if text is not None]
+    repeated = [text for text in texts if is_transient(text)]
     if "max_pixels" in changed_limits:
-        again += [text for text in values if text.startswith("too large:")]
-    return pc.fill_null(pc.is_in(errors, pa.array(again, pa.string())), False)
+        repeated += [text for text in texts if text.startswith("too large:")]
+    return pc.fill_null(pc.is_in(errors, pa.array(repeated, pa.string())), False)
 
 
 def _counted_rows(metadata: Mapping[str, Any]) -> int:
-    """How many rows the run wrote, where it counted all that it should have."""
+    """How many rows the run wrote.
+
+    Raises:
+        LookupError, TypeError, ValueError: If the counts are incomplete, or of other types.
+    """
     counts = metadata["counts"]
     if not all(isinstance(counts[key], dict) for key in ("labels", "errors", "skipped")):
         raise TypeError("counts are by name")

@@ -1,4 +1,4 @@
-"""A predictions file, read back: what an engine said of each image, and what the file says of its own making."""
+"""Read a predictions file back: each image's prediction, and what the run recorded of itself."""
 
 import json
 from collections import Counter
@@ -16,76 +16,70 @@ import pyarrow.parquet as pq
 
 from batchcls.errors import LabelsError
 from batchcls.predictions.rewritten import fixed_lists, label_order
-from batchcls.records import METADATA_KEY
+from batchcls.predictions.row_key import files_of, slides_of
+from batchcls.predictions.schema import REQUIRED, WORDS
+from batchcls.records import METADATA_KEY, Slide
 from batchcls.storage.regular_file import check_regular
 from batchcls.storage.table_size import check_unfolded
 
-_WORDS = pa.dictionary(pa.int32(), pa.string())
-_COLUMNS = {
-    "root": _WORDS,
-    "path": pa.string(),
-    "label": _WORDS,
-    "probability": pa.float32(),
-    "probabilities": None,
-    "width": pa.int32(),
-    "height": pa.int32(),
-    "error": pa.string(),
-}
-"""Each with its type, but for the list of probabilities: how long that is, the metadata says."""
 _ANSWERS = ("label", "probability", "probabilities")
 _PART_VALUES = 2**21
 _PART_ROWS = 32_768
-"""A part has at most so many rows, and so many probabilities."""
-_TELLING_ROWS = 4096
-"""So many rows at a time are asked for the order of the labels."""
+"""Most rows, and most probabilities, of a part."""
+_LABEL_ROWS = 4096
+"""Rows at a time that are searched for the order of the labels."""
 _UNREADABLE = (pa.ArrowException, OSError, ValueError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
 class PredictionsFile:
-    """The rows of one `batchcls run`, or some of them."""
+    """The rows of one `batchcls run`, all of them or a part."""
 
     path: Path
     table: pa.Table
-    """The columns of `batchcls.predictions.rows.schema` that figures are made of; root and label as dictionaries."""
+    """The required columns of `batchcls.predictions.schema`."""
     labels: tuple[str, ...]
-    """The engine's, in the order of its probabilities."""
+    """The engine's labels, in the order of the probabilities."""
     metadata: dict[str, Any]
-    """As the run wrote it; empty where another program wrote the file again and left it out."""
+    """What the run recorded of itself; empty where another program wrote the file again and dropped the metadata."""
 
     @classmethod
     def read(cls, path: Path, labels: Sequence[str] = ()) -> Self:
-        """Read what `batchcls run` wrote, or what another program made of it.
+        """Read a file that `batchcls run` wrote, or that another program wrote again.
 
         Args:
-            labels: In the order of the probabilities, for a file that does not say.
+            labels: The labels in the order of the probabilities, for a file that does not record them.
 
         Raises:
             LabelsError: If the file cannot be read, or nothing but its name is that of a predictions file.
         """
         with _refusals(path):
-            check_unfolded(path, list(_COLUMNS), whole=True)
+            check_unfolded(path, list(REQUIRED), whole=True)
             metadata = _metadata(pq.read_schema(path))
-            table = pq.read_table(path, columns=list(_COLUMNS), partitioning=None)
-            table = table.select(list(_COLUMNS))
+            table = pq.read_table(path, columns=list(REQUIRED), partitioning=None)
+            table = table.select(list(REQUIRED))
             order = _recorded_labels(metadata) or label_order(_tables(table), labels)
             return cls._checked(path, table, order, metadata)
 
     @classmethod
     def parts(cls, path: Path, labels: Sequence[str] = ()) -> Iterator[Self]:
-        """The same, some rows at a time, in memory that does not grow with the file; the first part has no rows.
+        """Read the file a part at a time, in memory that does not grow with the file; the first part has no rows.
+
+        Args:
+            labels: As for `read`.
+
 
         Raises:
             LabelsError: As by `read`.
         """
         with _refusals(path):
-            check_unfolded(path, list(_COLUMNS), whole=False)
+            check_unfolded(path, list(REQUIRED), whole=False)
         with _refusals(path), pq.ParquetFile(path) as file:
             metadata = _metadata(file.schema_arrow)
-            order = _recorded_labels(metadata) or label_order(_batches(file, _TELLING_ROWS, _ANSWERS), labels)
-            head = cls._checked(path, file.schema_arrow.empty_table().select(list(_COLUMNS)), order, metadata)
+            order = _recorded_labels(metadata) or label_order(_batches(file, _LABEL_ROWS, _ANSWERS), labels)
+            head = cls._checked(path, file.schema_arrow.empty_table().select(list(REQUIRED)), order, metadata)
             yield head
-            for table in _batches(file, max(1, min(_PART_ROWS, _PART_VALUES // len(order))), list(_COLUMNS)):
+            for table in _batches(file, max(1, min(_PART_ROWS, _PART_VALUES // len(order))), list(REQUIRED)):
                 yield cls._checked(path, table, order, metadata)
 
     @classmethod
@@ -100,10 +94,10 @@ class PredictionsFile:
         return cls(path, table, labels, metadata)
 
     def check_labels(self, labels: Sequence[str]) -> None:
-        """Refuse labels that are not those of the file.
+        """Refuse labels that differ from the file's; no labels are never refused.
 
         Raises:
-            LabelsError: Naming both.
+            LabelsError: If ``labels`` differ, naming both.
         """
         if labels and tuple(labels) != self.labels:
             raise LabelsError(
@@ -117,13 +111,13 @@ class PredictionsFile:
 
     @property
     def codes(self) -> npt.NDArray[np.int32]:
-        """(rows,) position of each row's label in `labels`; -1 where it has none."""
-        found = pc.index_in(self.table["label"].cast(pa.string()), pa.array(self.labels))
-        return np.asarray(pc.fill_null(found, -1).to_numpy(zero_copy_only=False)).astype(np.int32)
+        """(rows,) position of each row's label in `labels`; -1 for a row without one."""
+        positions = pc.index_in(self.table["label"].cast(pa.string()), pa.array(self.labels))
+        return np.asarray(pc.fill_null(positions, -1).to_numpy(zero_copy_only=False)).astype(np.int32)
 
     @property
     def probabilities(self) -> npt.NDArray[np.float32]:
-        """(rows, classes), 0 to 1; what stands in rows that are not `readable` means nothing."""
+        """(rows, classes), 0 to 1; rows that are not `readable` hold values without a meaning."""
         values = self.table["probabilities"].combine_chunks()
         filled = pc.fill_null(values.values if isinstance(values, pa.FixedSizeListArray) else values, 0.0)
         start = values.offset * len(self.labels)
@@ -132,21 +126,25 @@ class PredictionsFile:
 
     @property
     def files(self) -> pa.ChunkedArray:
-        """(rows,) where each image stood when it was classified."""
-        return pc.binary_join_element_wise(self.table["root"].cast(pa.string()), self.table["path"], "/")
+        """(rows,) the path of each file when it was classified, as text."""
+        return files_of(self.table)
+
+    def slides(self, rows: npt.NDArray[np.int64]) -> list[Slide]:
+        """The slides of the rows at these positions."""
+        return list(slides_of(self.table.take(pa.array(rows))))
 
     @property
     def errors(self) -> Counter[str]:
-        """How many rows have no label, by kind."""
+        """The number of rows without a label, by kind of error."""
         kinds = pc.list_element(pc.split_pattern(self.table["error"].drop_null(), ":", max_splits=1), 0)
         return Counter({item["values"]: item["counts"] for item in pc.value_counts(kinds).to_pylist()})
 
 
 def _metadata(schema: pa.Schema) -> dict[str, Any]:
-    """What the run wrote of itself; empty where another program left it out."""
-    if missing := [name for name in _COLUMNS if name not in schema.names]:
+    """What the run recorded of itself; empty where another program dropped it."""
+    if missing := [name for name in REQUIRED if name not in schema.names]:
         raise ValueError(f"it has no column {', '.join(map(repr, missing))}")
-    if twice := [name for name in _COLUMNS if schema.names.count(name) > 1]:
+    if twice := [name for name in REQUIRED if schema.names.count(name) > 1]:
         raise ValueError(f"it has more than one column {', '.join(map(repr, twice))}")
     metadata = json.loads((schema.metadata or {}).get(METADATA_KEY, b"{}"))
     # Halves of characters, which JSON can spell and no page or column can hold, are shown as question marks.
@@ -168,16 +166,16 @@ def _batches(file: pq.ParquetFile, rows: int, columns: Sequence[str]) -> Iterato
 
 
 def _tables(table: pa.Table) -> Iterator[pa.Table]:
-    return (pa.Table.from_batches([batch]) for batch in table.to_batches(_TELLING_ROWS))
+    return (pa.Table.from_batches([batch]) for batch in table.to_batches(_LABEL_ROWS))
 
 
 def _typed(table: pa.Table, classes: int) -> pa.Table:
-    """``table`` with the columns of `_COLUMNS` in their types, and every string valid."""
+    """``table`` with every column in its type, and every string valid UTF-8."""
     for position, name in enumerate(table.column_names):
-        wanted, column = _COLUMNS[name], table[name]
-        if wanted == _WORDS and not pa.types.is_dictionary(column.type):
+        type_, column = REQUIRED[name], table[name]
+        if type_ == WORDS and not pa.types.is_dictionary(column.type):
             column = column.cast(pa.string()).dictionary_encode()
-        column = fixed_lists(column, classes) if wanted is None else column.cast(wanted)
+        column = fixed_lists(column, classes) if type_ is None else column.cast(type_)
         table = table.set_column(position, name, column)
     table.validate(full=True)
     return table
@@ -185,7 +183,7 @@ def _typed(table: pa.Table, classes: int) -> pa.Table:
 
 @contextmanager
 def _refusals(path: Path) -> Iterator[None]:
-    """Turns whatever makes a file unreadable into a `LabelsError` that names it."""
+    """Turn whatever makes the file unreadable into a `LabelsError` that names the file."""
     try:
         check_regular(path)
         yield

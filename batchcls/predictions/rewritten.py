@@ -1,4 +1,4 @@
-"""A predictions file that another program wrote again: its types, and the order of its labels where that is gone."""
+"""Predictions files that another program wrote again: their types, and the order of labels they no longer record."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -9,14 +9,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 _CLOSE = 1e-5
-"""How far a probability, written as text or in another precision, may be from the largest of all."""
+"""Largest difference between a row's probability, written as text or in another precision, and its largest one."""
 
 
 def fixed_lists(column: pa.ChunkedArray, length: int) -> pa.ChunkedArray:
-    """Lists of any kind as lists of ``length`` float32; null where there is none.
+    """Lists of any Arrow type as lists of ``length`` float32; a null stays null.
 
     Raises:
-        ValueError: If any is of another length.
+        ValueError: If a list has another length.
     """
     if pa.types.is_fixed_size_list(column.type):
         if column.type.list_size != length:
@@ -34,14 +34,15 @@ def fixed_lists(column: pa.ChunkedArray, length: int) -> pa.ChunkedArray:
 
 
 def label_order(tables: Iterable[pa.Table], labels: Sequence[str] = ()) -> tuple[str, ...]:
-    """The labels in the order of the probabilities, as rows tell it: each row's label is the most probable one.
+    """The labels in the order of the probabilities, inferred from rows: each row's label is its most probable one.
 
     Args:
-        tables: With the columns label, probability and probabilities; some rows each.
-        labels: In the order that is said to be theirs; empty: nobody says.
+        tables: Parts of the file, with the columns label, probability and probabilities.
+        labels: The labels in the order that the user names; empty if the user names none.
 
     Raises:
-        ValueError: If rows contradict one another or ``labels``, or do not tell all, and nobody says.
+        ValueError: If rows contradict one another or ``labels``; or if no row has a certain label as its most probable
+            one, and the user names none.
     """
     order: dict[int, str] = {}
     length = len(labels)
@@ -58,23 +59,23 @@ def label_order(tables: Iterable[pa.Table], labels: Sequence[str] = ()) -> tuple
                 raise ValueError(f"its label is not always the most probable one: {order[position]!r} and {label!r}")
     twice = len(set(order.values())) < len(order)
     if twice or any(labels[position] != label for position, label in order.items() if labels):
-        told = ", ".join(f"{order[position]!r} is number {position + 1}" for position in sorted(order))
-        raise ValueError(f"its labels are not in one order, or not in that of --labels: by its rows {told}")
+        inferred = ", ".join(f"{order[position]!r} is number {position + 1}" for position in sorted(order))
+        raise ValueError(f"its labels are not in one order, or not in that of --labels: by its rows {inferred}")
     if len(order) < length and not labels:
-        told = ",".join(order.get(position, "?") for position in range(length))
+        inferred = ",".join(order.get(position, "?") for position in range(length))
         raise ValueError(
             "another program wrote it again and left out what its labels are, and no row tells those that stand as ? "
-            f"in the order of its probabilities, {told}; name them all: --labels A,B,..., or take the file that "
+            f"in the order of its probabilities, {inferred}; name them all: --labels A,B,..., or take the file that "
             "batchcls run wrote"
         )
     return tuple(labels) or tuple(order[position] for position in range(length))
 
 
 def _pairs(rows: pa.Table, answers: npt.NDArray[np.float32]) -> set[tuple[int, str]]:
-    """Which label stands in a row whose largest probability has which position; of rows with one largest alone."""
+    """Position of the largest probability and label of each row, of rows where only one probability is the largest."""
     top = answers.max(axis=1)
-    said = np.asarray(rows["probability"].cast(pa.float32()).to_numpy(), np.float32)
-    if (np.abs(said - top) > _CLOSE).any():
+    recorded = np.asarray(rows["probability"].cast(pa.float32()).to_numpy(), np.float32)
+    if (np.abs(recorded - top) > _CLOSE).any():
         raise ValueError("its column probability is not the largest of its probabilities")
     clear = (answers == top[:, None]).sum(axis=1) == 1
     words = _one(rows["label"].cast(pa.string())).dictionary_encode()
@@ -83,10 +84,10 @@ def _pairs(rows: pa.Table, answers: npt.NDArray[np.float32]) -> set[tuple[int, s
 
 
 def _matrix(column: pa.ChunkedArray) -> npt.NDArray[np.float32]:
-    """(rows, length) of lists that are all of one length, none of them null.
+    """(rows, length) float32 of lists that all have one length and no null.
 
     Raises:
-        ValueError: If they are not.
+        ValueError: If lengths differ, or are 0.
     """
     lengths = pc.unique(pc.list_value_length(column)).to_pylist()
     if len(lengths) != 1 or not lengths[0]:

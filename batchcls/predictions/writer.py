@@ -1,4 +1,4 @@
-"""Predictions become Parquet: parts while running, one file when whole, resume in between."""
+"""Predictions become one Parquet file; until it is whole, parts on disk hold what is done."""
 
 import json
 from collections import Counter
@@ -13,28 +13,33 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from batchcls.predictions.done_slides import DoneSlides, in_order
+from batchcls.predictions.done_slides import DoneSlides
 from batchcls.predictions.existing import ExistingOutput, worth_again
-from batchcls.predictions.rows import PredictionRows, part_schema, schema
+from batchcls.predictions.row_key import COLUMNS as KEY_COLUMNS
+from batchcls.predictions.row_key import in_order, key_schema, slides_of
+from batchcls.predictions.rows import PredictionRows
+from batchcls.predictions.schema import part_schema, schema
 from batchcls.records import METADATA_KEY, BatchResult, Slide
-from batchcls.storage.file_names import original
 from batchcls.storage.partial_folder import clear_left_over
 from batchcls.storage.resumable import ResumableOutput
 
 _PART_ROWS = 16_384
+"""Most rows that a kill can cost."""
 _PART_SECONDS = 10.0
-"""A kill costs the part that is open: at most so many rows, or what so many seconds decoded."""
+"""Seconds after which rows are brought to disk, however few they are."""
 _GROUP_ROWS = 32_768
+"""Rows in a row group of the whole file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What a whole predictions file holds."""
+    """How many rows a whole predictions file holds."""
 
     rows: int
     labels: Mapping[str, int]
+    """Rows by label."""
     errors: Mapping[str, int]
-    """By kind: what stands before the colon."""
+    """Rows by kind of error: the text before the colon."""
 
 
 def open_writer(
@@ -46,51 +51,55 @@ def open_writer(
     limits: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> "PredictionsWriter | ExistingOutput":
-    """Where a run's rows go; or the whole file, where such a run has nothing to do any more.
+    """The writer of a run's rows; or the whole file, where a run of this identity has nothing left to do.
 
-    A whole file with rows that are worth doing again stays until the new one is whole, which has its other rows.
+    A whole file with rows that are worth doing again stays in its place until the new file, which takes over its other
+    rows, is whole.
 
     Args:
-        roots: Every `Slide.root` that may come.
-        labels: The engine's, by position.
-        identity: What must be the same for two runs to share one file; JSON values.
-        limits: What may be otherwise in another run of the same identity, which then does again what it had refused.
-        overwrite: Whether an existing ``path`` may be replaced, which happens when the new one is whole.
+        path: The predictions file.
+        roots: Every `Slide.root` of the run.
+        labels: The engine's labels, by position.
+        identity: What two runs must share to write one file; JSON values.
+        limits: What may differ between runs of one identity: a run with other limits does again what these had refused.
+        overwrite: Whether an existing ``path`` is replaced, which happens when the new file is whole.
 
     Raises:
-        OutputError: If ``path`` exists, another run is writing it, or what an earlier run left is of another identity.
+        OutputError: If ``path`` exists, another run is writing it, or an earlier run of another identity began it.
     """
-    limits, as_json = dict(limits or {}), json.loads(json.dumps(identity))
-    standing = None if overwrite else ExistingOutput.of(path, schema(len(labels)), as_json)
-    if standing and standing.is_settled(limits):
+    limits, identity_json = dict(limits or {}), json.loads(json.dumps(identity))
+    existing = None if overwrite else ExistingOutput.of(path, schema(len(labels)), identity_json)
+    if existing and existing.is_settled(limits):
         clear_left_over(path)
-        return standing
+        return existing
     partial = ResumableOutput(path, part_schema(len(labels)), identity, limits=limits)
     try:
         if not overwrite:  # another run may have finished while this one waited for it
-            standing = ExistingOutput.of(path, schema(len(labels)), as_json)
-        if standing and standing.is_settled(limits) and not partial.begun:
+            existing = ExistingOutput.of(path, schema(len(labels)), identity_json)
+        if existing and existing.is_settled(limits) and not partial.begun:
             partial.discard()
             partial.close()
-            return standing
-        return PredictionsWriter(partial, roots, labels, limits, standing)
+            return existing
+        return PredictionsWriter(partial, roots, labels, limits, existing)
     except BaseException:
         partial.close()
         raise
 
 
 class PredictionsWriter:
-    """One run's rows on their way to a file; everything that is done stands in `ResumableOutput` until it is whole.
+    """Brings one run's rows to a predictions file; until the file is whole, `ResumableOutput` holds the rows.
 
-    Rows may come in any order; the file has them in the order of ``roots`` and then of path.
+    Rows may come in any order; the whole file has them in the order of ``roots``, and by path within a root.
 
     Args:
-        partial: Given back by `close`.
-        roots: As of `open_output`, like ``labels`` and ``limits``.
-        standing: The whole file whose other rows are taken over.
+        partial: Where rows are kept until the file is whole; closed by `close`.
+        roots: Every `Slide.root` of the run.
+        labels: The engine's labels, by position.
+        limits: The run's limits, as `open_writer` takes them.
+        existing: A whole file whose rows are taken over, but for those worth doing again.
 
     Raises:
-        OutputError: If what is there cannot be read, or the disk refuses.
+        OutputError: If what earlier runs left cannot be read, or the disk refuses.
     """
 
     def __init__(
@@ -99,22 +108,22 @@ class PredictionsWriter:
         roots: Sequence[str],
         labels: Sequence[str],
         limits: Mapping[str, Any],
-        standing: ExistingOutput | None = None,
+        existing: ExistingOutput | None = None,
     ) -> None:
         self._partial = partial
-        self._roots = {root: position for position, root in enumerate(roots)}
+        positions = {root: position for position, root in enumerate(roots)}
         self._labels = tuple(labels)
         self._limits = limits
         self._rows = PredictionRows(roots, labels)
-        changed = partial.changed_limits
-        partial.drop(lambda rows: worth_again(rows["error"], changed))
-        again = self._taken_over(standing) if standing else self._rows.keys.empty_table()
-        rows = partial.table().select(self._rows.keys.names)
+        self._keys = key_schema(self._rows.schema)
+        partial.drop(lambda rows: worth_again(rows["error"], partial.changed_limits))
+        repeated = self._take_over(existing) if existing else self._keys.empty_table()
+        rows = partial.table().select(self._keys.names)
         self.resumed_rows = len(rows)
         """Rows that an earlier run left."""
-        # Done again whether they are listed or not, so that no row is lost.
-        self._again = list(DoneSlides(rows, self._roots).missing(self._slides(again))) if len(again) else []
-        self._known = DoneSlides(pa.concat_tables([rows, again]), self._roots)
+        # Repeated slides are classified whether they are listed or not, so that no row is lost.
+        self._repeated = list(DoneSlides(rows, positions).missing(slides_of(repeated, roots))) if len(repeated) else []
+        self._known = DoneSlides(pa.concat_tables([rows, repeated]), positions)
         self._open_rows: list[pa.RecordBatch] = []
         self._opened = monotonic()
 
@@ -124,21 +133,21 @@ class PredictionsWriter:
         return self._partial.started
 
     def missing(self, slides: Iterable[Slide]) -> Iterator[Slide]:
-        """Those of ``slides`` that have no row yet, after those that are to be done again."""
-        return chain(self._again, self._known.missing(slides))
+        """The slides to classify: those whose rows are worth doing again, then those of ``slides`` without a row."""
+        return chain(self._repeated, self._known.missing(slides))
 
-    def write(self, scored: BatchResult) -> None:
-        """Add one row for each file of ``scored``.
+    def write(self, result: BatchResult) -> None:
+        """Add one row for each file of ``result``.
 
         Raises:
             OutputError: If the disk refuses; every part written before stays.
         """
-        self._open_rows.append(self._rows.of(scored))
-        if sum(len(part) for part in self._open_rows) >= _PART_ROWS:
+        self._open_rows.append(self._rows.of(result))
+        if sum(len(rows) for rows in self._open_rows) >= _PART_ROWS:
             self.flush()
 
     def flush_if_due(self) -> None:
-        """Bring the rows to the disk that have waited for some seconds; to be called from time to time."""
+        """Bring rows to the disk that have waited for ten seconds; to be called several times a second."""
         if monotonic() - self._opened >= _PART_SECONDS:
             self.flush()
 
@@ -150,7 +159,7 @@ class PredictionsWriter:
         self._opened = monotonic()
 
     def counts(self) -> Counts:
-        """Of all rows, those of earlier runs among them; flushes."""
+        """The counts over all rows, those of earlier runs included; every row is on disk afterwards."""
         self.flush()
         table = self._partial.table()
         kinds = pc.list_element(pc.split_pattern(table["error"].drop_null(), ":", max_splits=1), 0)
@@ -164,37 +173,34 @@ class PredictionsWriter:
             OutputError: If the disk refuses; the parts stay.
         """
         self.flush()
-        said = {**metadata, "identity": self._partial.identity, "limits": self._limits}
-        final = schema(len(self._labels)).with_metadata({METADATA_KEY: json.dumps(said)})
-        with self._partial.whole() as whole, pq.ParquetWriter(whole, final, compression="zstd") as writer:
+        document = {**metadata, "identity": self._partial.identity, "limits": self._limits}
+        final = schema(len(self._labels)).with_metadata({METADATA_KEY: json.dumps(document)})
+        with self._partial.whole() as stream, pq.ParquetWriter(stream, final, compression="zstd") as writer:
             for rows in in_order(self._partial.table(), _GROUP_ROWS):
                 writer.write_table(self._rows.with_words(rows).cast(final), row_group_size=_GROUP_ROWS)
         self._partial.finish()
 
     def discard(self) -> None:
-        """Forget everything that is not in its place yet."""
+        """Drop every part, and write no file."""
         self._partial.discard()
 
     def close(self) -> None:
-        """Let another run have the output; what is done stays."""
+        """Let another run write to the output; the parts stay."""
         self._partial.close()
 
-    def _taken_over(self, standing: ExistingOutput) -> pa.Table:
-        """Make the good rows of ``standing`` the first part; root and path of those that may have to be done again."""
-        changed = standing.other_limits(self._limits)
-        if not self._partial.begun:
-            batches = map(self._rows.of_whole, standing.batches())
-            self._partial.append(batch.filter(pc.invert(worth_again(batch["error"], changed))) for batch in batches)
-        batches = map(self._rows.of_whole, standing.batches(["root", "path", "error"]))
-        again = [batch.filter(worth_again(batch["error"], self._limits.keys())) for batch in batches]
-        return pa.concat_tables(
-            [self._rows.keys.empty_table(), pa.Table.from_batches(again).select(self._rows.keys.names)]
-        )
+    def _take_over(self, existing: ExistingOutput) -> pa.Table:
+        """Make the good rows of ``existing`` the first part.
 
-    def _slides(self, rows: pa.Table) -> Iterator[Slide]:
-        roots = list(self._roots)
-        for row in rows.to_pylist():
-            yield Slide(roots[row["root"]], original(row["path"]))
+        Returns:
+            The keys of the rows that are worth doing again, under this run's limits or others.
+        """
+        changed = existing.other_limits(self._limits)
+        if not self._partial.begun:
+            batches = map(self._rows.of_whole, existing.batches())
+            self._partial.append(batch.filter(pc.invert(worth_again(batch["error"], changed))) for batch in batches)
+        batches = map(self._rows.of_whole, existing.batches([*KEY_COLUMNS, "error"]))
+        repeated = [batch.filter(worth_again(batch["error"], self._limits.keys())) for batch in batches]
+        return pa.concat_tables([self._keys.empty_table(), pa.Table.from_batches(repeated).select(self._keys.names)])
 
 
 def _counted(values: pa.ChunkedArray) -> dict[Any, int]:

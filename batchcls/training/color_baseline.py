@@ -25,8 +25,8 @@ def nearest_neighbour(
         train: Image files, and a class each.
     """
     model = KNeighborsClassifier(1, metric="manhattan")
-    model.fit(np.stack([_histogram(file) for file in stop.between(train[0])]), np.asarray(train[1]))
-    return np.asarray(model.predict(np.stack([_histogram(file) for file in stop.between(files)])))
+    model.fit(np.stack([_histogram(file) for file in stop.checked(train[0])]), np.asarray(train[1]))
+    return np.asarray(model.predict(np.stack([_histogram(file) for file in stop.checked(files)])))
 
 
 def _histogram(file: Slide) -> npt.NDArray[np.float32]:

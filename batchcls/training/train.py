@@ -81,7 +81,7 @@ def train_network(data: Path, out: Path, options: TrainOptions, console: Console
     """
     check_out(out, data, options.overwrite)
     recipe = starting_recipe(options.recipe, options.values, options.weights)
-    (device,) = machine.chosen_devices(options.device, instead="train on --device cpu")
+    (device,) = machine.resolve_devices(options.device, instead="train on --device cpu")
     course = replace(options.course, precision=arithmetic(options.course.precision, device))
     images = SplitDataset.read(data, options.parting, console)
     recipe = recipe.with_values({"labels": ordered_labels(recipe.labels, images.labels)})

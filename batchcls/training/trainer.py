@@ -91,7 +91,7 @@ def probabilities(
     network = network.eval().to(device).to(memory_format=torch.channels_last)
     answers = []
     with torch.inference_mode():
-        for images, _ in stop.between(batches(examples, transform)):
+        for images, _ in stop.checked(batches(examples, transform)):
             images = images.to(device, memory_format=torch.channels_last)
             answers.append(network(images).float().softmax(1).cpu().numpy())
     return np.concatenate(answers)
@@ -161,10 +161,10 @@ class _Stopping(Callback):
         self._stop = stop
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *of_the_batch: Any) -> None:
-        self._stop.look()
+        self._stop.check()
 
     def on_validation_batch_end(self, trainer: lightning.Trainer, *of_the_batch: Any) -> None:
-        self._stop.look()
+        self._stop.check()
 
 
 @contextmanager

@@ -263,8 +263,8 @@ def test_where_too_few_files_may_be_open_a_line_names_the_limit(
 
 def test_a_command_that_has_to_be_ended_leaves_a_terminal_with_a_cursor_and_a_line_of_its_own() -> None:
     program = (
-        "import os, signal, sys, time; from batchcls.interrupts import Stop\n"
-        "with Stop(sys.stderr, 0.1).listening():\n"
+        "import os, signal, sys, time; from batchcls.interrupts import Interrupt\n"
+        "with Interrupt(sys.stderr, 0.1).listening():\n"
         "    sys.stderr.write('\\x1b[?25l a bar'); sys.stderr.flush()\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
         "    time.sleep(600)\n"

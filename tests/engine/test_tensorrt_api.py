@@ -450,7 +450,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Elsewhere:
     return run
 
 
-ASKED = "import sys; from batchcls.machine import chosen_devices; print(*chosen_devices('{}')); sys.exit()"
+ASKED = "import sys; from batchcls.machine import resolve_devices; print(*resolve_devices('{}')); sys.exit()"
 
 
 @pytest.mark.parametrize(

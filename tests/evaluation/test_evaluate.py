@@ -22,7 +22,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from batchcls.cli import main
-from batchcls.predictions.rows import schema
+from batchcls.predictions.schema import schema
 from tests.commandline import PATIENCE_S, invoked
 from tests.conftest import draw
 

@@ -21,7 +21,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from batchcls.cli import main
-from batchcls.predictions.rows import schema
+from batchcls.predictions.schema import schema
 from batchcls.records import METADATA_KEY
 from batchcls.storage.file_names import original, printable
 from tests.browser import shown

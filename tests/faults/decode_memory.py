@@ -47,7 +47,7 @@ DECODED = """if True:
     import sys, time
     from pathlib import Path
     from batchcls import machine, memory
-    memory.use_sparingly()
+    memory.limit_memory_use()
     from batchcls.images.decoders import open_decoder
 from batchcls.images.decoders.base import DecoderOptions
     from batchcls.images.decoders.read_ahead import Encoded

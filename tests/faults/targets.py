@@ -40,7 +40,7 @@ from batchcls.networks.recipe import Recipe
 from batchcls.networks.tensors import read_trained
 from batchcls.predictions.provenance import provenance, rewriting, throughput
 from batchcls.predictions.reader import PredictionsFile
-from batchcls.predictions.rows import schema
+from batchcls.predictions.schema import schema
 from batchcls.records import METADATA_KEY
 from batchcls.storage.resumable import ResumableOutput
 from batchcls.training.history import EPOCHS

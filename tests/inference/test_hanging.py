@@ -180,9 +180,9 @@ def test_a_file_that_has_its_row_is_not_waited_for(tmp_path: Path) -> None:
 
 SCRIPT = """if True:
     import ctypes, sys
-    from batchcls.interrupts import Stop
+    from batchcls.interrupts import Interrupt
 
-    stop = Stop(sys.stderr, grace_s=float(sys.argv[1]))
+    stop = Interrupt(sys.stderr, grace_s=float(sys.argv[1]))
     stop.last_word = "the epoch is safe"
     libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)
     libc.pthread_mutex_lock(mutex)
@@ -210,9 +210,9 @@ def test_a_process_whose_main_thread_hangs_ends_in_time_or_with_the_second_signa
 
 FORKING = """if True:
     import os, sys, time
-    from batchcls.interrupts import Stop
+    from batchcls.interrupts import Interrupt
 
-    with Stop(sys.stderr, 1.0).listening():
+    with Interrupt(sys.stderr, 1.0).listening():
         child = os.fork()
         if not child:
             time.sleep(1000)  # as a loader of images may, which has every file of its parent open

@@ -18,11 +18,11 @@ RUN = """if True:
     import json, sys
     from pathlib import Path
     from rich.console import Console
-    from batchcls.inference.run import classify
+    from batchcls.inference.run import classify_images
     from batchcls.inference.options import RunOptions
 
     slides, engine, out, decoder = sys.argv[1:]
-    tally = classify([Path(slides)], Path(engine), Path(out), RunOptions(decoder=decoder), Console(quiet=True))
+    tally = classify_images([Path(slides)], Path(engine), Path(out), RunOptions(decoder=decoder), Console(quiet=True))
     peak_gib = tally.peak_memory_bytes / 2**30
     print(json.dumps({"rows": tally.rows, "unreadable": tally.unreadable, "peak_gib": peak_gib}))
 """

@@ -25,7 +25,8 @@ from rich.console import Console
 
 from batchcls.building.build import build_engine
 from batchcls.errors import EngineError
-from batchcls.inference.local import DeviceConfig, Executor, LocalExecutor
+from batchcls.inference.executor import DeviceConfig, Executor
+from batchcls.inference.local import LocalExecutor
 from batchcls.inference.processes import ProcessExecutor
 from batchcls.records import BatchResult, Slide
 from tests.commandline import PATIENCE_S, finished, partial
@@ -83,7 +84,7 @@ def answers(scored: list[BatchResult]) -> dict[str, Any]:
 
 
 def all_scored(scorer: Executor, slides: list[Slide]) -> list[BatchResult]:
-    with closing(scorer), closing(scorer.score(slides)) as scored:
+    with closing(scorer), closing(scorer.execute(slides)) as scored:
         return list(scored)
 
 
@@ -188,7 +189,7 @@ def test_a_device_that_stalls_holds_up_no_more_than_it_has_taken(share: DeviceCo
             os.kill(stopped, signal.SIGCONT)
 
     try:
-        with closing(ProcessExecutor(shares)) as workers, closing(workers.score(stalling())) as scored:
+        with closing(ProcessExecutor(shares)) as workers, closing(workers.execute(stalling())) as scored:
             failures = [failure for some in scored for failure in some.failures]
     finally:
         for pid in stalled:
@@ -229,7 +230,7 @@ class TestKilled:
 
         with closing(ProcessExecutor(self.shares(share))) as workers:
             processes.update({child.name: child for child in active_children()})
-            with pytest.raises(EngineError, match=TOLD), closing(workers.score(dying())) as scored:
+            with pytest.raises(EngineError, match=TOLD), closing(workers.execute(dying())) as scored:
                 list(scored)
 
         assert {name: process.exitcode for name, process in processes.items()} == {"cpu": 0, "cuda:1": -9}
@@ -251,7 +252,7 @@ class TestKilled:
 def test_closing_early_ends_every_process_soon(share: DeviceConfig, slides: list[Slide]) -> None:
     with closing(ProcessExecutor([share, share])) as workers:
         processes = active_children()
-        scored = workers.score(cycle(slides))
+        scored = workers.execute(cycle(slides))
         next(scored)
         scored.close()
 
@@ -264,7 +265,7 @@ def test_closing_ends_processes_that_have_much_left_to_say(share: DeviceConfig) 
     lengthy = [Slide("/nowhere", f"{'a/' * 2000}{number}.jpg") for number in range(64)]
     with closing(ProcessExecutor([replace(share, batch_size=1)] * 2)) as workers:
         processes = active_children()
-        scored = workers.score(cycle(lengthy))
+        scored = workers.execute(cycle(lengthy))
         next(scored)
         time.sleep(0.3)
         scored.close()
@@ -308,7 +309,7 @@ def test_a_bug_while_a_device_scores_keeps_its_traceback(share: DeviceConfig, sl
     with (
         closing(ProcessExecutor([share, share])) as workers,
         pytest.raises(RuntimeError, match=r"in the process for cpu:\nTraceback (?s:.*)AttributeError: 'str' object"),
-        closing(workers.score([*slides, no_slide, *slides])) as scored,
+        closing(workers.execute([*slides, no_slide, *slides])) as scored,
     ):
         list(scored)
 
@@ -329,7 +330,7 @@ def test_what_goes_wrong_in_finding_slides_comes_through(
     with (
         closing(ProcessExecutor([share, share])) as workers,
         pytest.raises(kind, match="the disk is gone"),
-        closing(workers.score(failing())) as scored,
+        closing(workers.execute(failing())) as scored,
     ):
         list(scored)
 
@@ -341,11 +342,13 @@ SCRIPT = """if True:
     from pathlib import Path
     from threading import Event
     from batchcls.records import Slide
-    from batchcls.inference.local import Share
-    from batchcls.inference.processes import Workers
+    from batchcls.inference.executor import DeviceConfig
+    from batchcls.inference.processes import ProcessExecutor
 
     folder, engine, moment = sys.argv[1:]
-    share = Share(Path(engine), "null", "cpu", "pillow", batch_size=8, threads=1, max_pixels=10**7, memory_bytes=2**32)
+    share = DeviceConfig(
+        Path(engine), "null", "cpu", "pillow", batch_size=8, threads=1, max_pixels=10**7, memory_bytes=2**32
+    )
     slides = [Slide(folder, name) for name in sorted(os.listdir(folder))]
     asked_to_stop = Event()
     signal.signal(signal.SIGINT, lambda number, frame: asked_to_stop.set())
@@ -361,7 +364,7 @@ SCRIPT = """if True:
 
     if moment == "opening":
         print("reached", flush=True)
-    with closing(Workers([share, share])) as workers, closing(workers.score(coming())) as scored:
+    with closing(ProcessExecutor([share, share])) as workers, closing(workers.execute(coming())) as scored:
         done = 0
         for some in scored:
             if not done and moment == "busy":
@@ -442,19 +445,21 @@ CLASSIFY = """if True:
     import os, signal, sys
     from contextlib import closing
     from pathlib import Path
-    from batchcls.images.sources.folder import Listing
-    from batchcls.predictions.writer import open_output
-    from batchcls.inference.local import Share
-    from batchcls.inference.processes import Workers
+    from batchcls.images.sources.folder import FolderSource
+    from batchcls.predictions.writer import open_writer
+    from batchcls.inference.executor import DeviceConfig
+    from batchcls.inference.processes import ProcessExecutor
 
     folder, engine, out, until = sys.argv[1:]
-    share = Share(Path(engine), "null", "cpu", "pillow", batch_size=8, threads=1, max_pixels=10**7, memory_bytes=2**32)
-    with closing(Listing([Path(folder)])) as listing, closing(Workers([share, share])) as workers:
+    share = DeviceConfig(
+        Path(engine), "null", "cpu", "pillow", batch_size=8, threads=1, max_pixels=10**7, memory_bytes=2**32
+    )
+    with closing(FolderSource([Path(folder)])) as listing, closing(ProcessExecutor([share, share])) as workers:
         labels = workers.info.labels
-        with closing(open_output(Path(out), roots=listing.roots, labels=labels, identity={})) as output:
+        with closing(open_writer(Path(out), roots=listing.roots, labels=labels, identity={})) as output:
             print(output.resumed_rows)
             done = 0
-            with closing(workers.score(output.missing(listing))) as scored:
+            with closing(workers.execute(output.missing(listing))) as scored:
                 for some in scored:
                     output.write(some)
                     done += some.files

@@ -22,7 +22,7 @@ from batchcls.cli import main
 from batchcls.errors import LabelsError
 from batchcls.images.labels.table import read_label_table
 from batchcls.predictions.reader import PredictionsFile
-from batchcls.predictions.rows import schema
+from batchcls.predictions.schema import schema
 from batchcls.records import METADATA_KEY
 from batchcls.storage.table_size import check_unfolded
 from tests.conftest import ROOT, draw

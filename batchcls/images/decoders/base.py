@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from batchcls.errors import MemoryShortageError
-from batchcls.memory import text_of
+from batchcls.memory import format_bytes
 from batchcls.records import Batch, Postponed, Slide
 from batchcls.storage.file_names import printable
 from batchcls.storage.timeouts import READ_TIMEOUT_S
@@ -57,7 +57,7 @@ class Decoder(Protocol):
 
 def shortage_error(postponed: Sequence[Postponed], remedy: str) -> MemoryShortageError:
     """The error that ends a command which cannot go on without files that need more memory; names some of them."""
-    files = [f"{printable(file.slide.file)!r} ({text_of(file.needed_bytes)})" for file in postponed[:_MOST_NAMES]]
+    files = [f"{printable(file.slide.file)!r} ({format_bytes(file.needed_bytes)})" for file in postponed[:_MOST_NAMES]]
     more = f" and {len(postponed) - _MOST_NAMES:,} more" if len(postponed) > _MOST_NAMES else ""
     return MemoryShortageError(
         f"{len(postponed):,} file{'s need' if len(postponed) > 1 else ' needs'} more memory than there is: "

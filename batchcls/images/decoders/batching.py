@@ -13,7 +13,15 @@ from batchcls.errors import BatchclsError
 from batchcls.images.decoders.base import DecoderOptions
 from batchcls.images.decoders.read_ahead import Encoded, ReadAhead, ReadOptions
 from batchcls.images.sources import open_readers
-from batchcls.memory import READ_PART, Memory, Pool, available_bytes, can_be_taken, needed_to_decode, speaks_of_memory
+from batchcls.memory import (
+    READ_PART,
+    Memory,
+    MemoryPool,
+    available_bytes,
+    can_be_taken,
+    is_memory_error,
+    needed_to_decode,
+)
 from batchcls.prefetch import parallel_map, prefetch
 from batchcls.records import Batch, DevicePixels, Failure, Pixels, Postponed, Slide
 
@@ -91,7 +99,7 @@ class BatchingDecoder:
         self._batch_size = options.batch_size
         memory_bytes = options.memory_bytes or available_bytes() // 2
         reading = memory_bytes // READ_PART
-        self._memory = Pool(memory_bytes - reading)
+        self._memory = MemoryPool(memory_bytes - reading)
         self._read = ReadOptions(options.max_pixels, options.read_timeout_s, reading)
         self._files: ReadAhead | None = None
         self.peak_memory_bytes = 0
@@ -166,7 +174,7 @@ class BatchingDecoder:
         except BatchclsError:  # which says nothing of the files
             raise
         except Exception as error:  # noqa: BLE001  # of one file: this is where it becomes that file's row
-            short = speaks_of_memory(error)
+            short = is_memory_error(error)
         else:
             yield batch
             return
@@ -200,7 +208,7 @@ class BatchingDecoder:
         plenty = _SMALL_COST_BYTES if cost < _SMALL_COST_BYTES else self._memory.size_bytes
         if not short and can_be_taken(plenty):
             return self._without_pixels([_failure(item)])
-        with self._memory.alone() as memory:
+        with self._memory.lease_all() as memory:
             if not can_be_taken(cost):
                 return self._without_pixels(postponed=[Postponed(item.slide, needed_to_decode(cost))])
             try:
@@ -208,7 +216,7 @@ class BatchingDecoder:
             except BatchclsError:
                 raise
             except Exception as again:  # noqa: BLE001  # as above
-                short = speaks_of_memory(again)
+                short = is_memory_error(again)
             most = _SURPRISE * cost + _SMALL_COST_BYTES
             if short and not can_be_taken(most):
                 return self._without_pixels(postponed=[Postponed(item.slide, needed_to_decode(most))])

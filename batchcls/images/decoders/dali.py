@@ -88,7 +88,7 @@ class DaliGroup:
         pixels = np.empty((len(group), *self._preprocess.size_px, 3), np.uint8)
         start = 0
         for part, cost in self._parts(group, memory.size_bytes):
-            with memory.lent(cost):
+            with memory.lease(cost):
                 (images,) = _run(self._pipeline, encoded=_bytes(part))
                 decoded = [images.at(row) for row in range(len(images))]  # borrowed: the next run overwrites it
                 pixels[start : start + len(part)] = list(self._pool.map(self._resampled, decoded))
@@ -145,7 +145,7 @@ class GraphGroup:
             return self._pillow(group, memory)
         pipeline = self._free.get()
         try:
-            with memory.lent(self._on_the_host(group)):
+            with memory.lease(self._on_the_host(group)):
                 pixels = self._run(pipeline, group)
         except (*_REFUSALS, MemoryError) as error:
             if len(group) > 1:

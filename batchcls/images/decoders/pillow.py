@@ -49,7 +49,7 @@ class PillowGroup:
         self._pool.shutdown()
 
     def _decode_into(self, row: Pixels, item: Encoded, memory: Memory) -> None:
-        with memory.lent(self.cost_bytes(item)):
+        with memory.lease(self.cost_bytes(item)):
             row[:] = decoded(item, self._preprocess, exactly)
 
 

@@ -52,7 +52,7 @@ class _TurboGroup:
         self._pool.shutdown()
 
     def _decode_into(self, row: Pixels, item: Encoded, memory: Memory) -> None:
-        with memory.lent(self.cost_bytes(item)):
+        with memory.lease(self.cost_bytes(item)):
             row[:] = self._decoded(item)
 
     def _decoded(self, item: Encoded) -> Pixels:

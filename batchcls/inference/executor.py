@@ -1,0 +1,59 @@
+"""What classifies slides: one device in this process, or several processes."""
+
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from batchcls.engine.backends import BackendName
+from batchcls.images.decoders import DecoderName
+from batchcls.records import BatchResult, EngineInfo, Slide
+from batchcls.storage.timeouts import READ_TIMEOUT_S
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceConfig:
+    """What one device opens for its part of a run."""
+
+    engine: Path
+    """The engine folder."""
+    backend: BackendName
+    device: str
+    """``cpu`` or ``cuda:N``."""
+    decoder: DecoderName
+    batch_size: int | None
+    """Images in a decoded batch; None for the engine's own batch size."""
+    threads: int
+    """CPU threads that decode, and as many that infer."""
+    max_pixels: int
+    """Pixels of the largest image that is decoded."""
+    memory_bytes: int
+    """Most memory that all processes of the run may take together."""
+    read_timeout_s: float = READ_TIMEOUT_S
+    """Seconds that the file system may take for one answer."""
+    precision: str | None = None
+    """Precision to compute in, by the backend's name for it; None for the fastest that the device has in hardware."""
+
+
+class Executor(Protocol):
+    """Classifies slides on one device or several."""
+
+    @property
+    def info(self) -> EngineInfo:
+        """What the engine takes and answers, and where it runs."""
+
+    @property
+    def peak_memory_bytes(self) -> int:
+        """Most resident memory of all other processes of the executor together; known once `execute` has ended."""
+
+    def execute(self, slides: Iterable[Slide]) -> Generator[BatchResult]:
+        """A prediction or a failure for each slide, in batches, in any order; to be called once."""
+
+    def waiting(self) -> tuple[str, float] | None:
+        """The file that the file system has not answered for longest, and the seconds; from any thread."""
+
+    def stop(self) -> None:
+        """Read nothing more: `execute` ends with the files that have been read; from any thread."""
+
+    def close(self) -> None:
+        """Release every device; calling it twice is harmless."""
