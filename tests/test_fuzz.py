@@ -14,8 +14,9 @@ import pytest
 from batchcls.building.onnx.classifier import load_classifier
 from batchcls.errors import CheckpointError, LabelsError
 from batchcls.evaluation.provenance import NOT_RECORDED, throughput
-from batchcls.images.formats.inspection import RefusedError, examine
+from batchcls.images.formats.inspection import examine
 from batchcls.images.formats.jpeg_markers import jpeg_header
+from batchcls.images.formats.refusal import RefusedError
 from batchcls.images.labels.labeled import LabeledImages
 from batchcls.networks.stand_ins import DtypeStandIn
 from batchcls.predictions.reader import PredictionsFile
