@@ -58,7 +58,8 @@ def run(
     out: Path | None,
 ) -> None:
     """Measure every case and peer in turns, REPEATS times, each time in a process of its own."""
-    from benchmarks.report import newest, table
+    from benchmarks.report import table
+    from benchmarks.runs import newest
     from benchmarks.suite import Course, run_suite
     from benchmarks.suite import cases as case_entrants
     from benchmarks.suite import rivals as peer_entrants
@@ -90,7 +91,7 @@ def run(
 def growth(repeats: int) -> None:
     """Measure how speed and memory change with files, batch, threads and damaged files, on the CPU."""
     from benchmarks.growth import steps
-    from benchmarks.report import GROWTH
+    from benchmarks.runs import GROWTH
     from benchmarks.suite import Course, run_suite
 
     course = Course(GROWTH, CROPS.draw(SCRATCH), ENGINE, SCRATCH, "cpu", Console(stderr=True))
@@ -137,7 +138,7 @@ def check(before: Path | None, after: Path | None) -> None:
     Without them, each workload's last run is compared with the one before it.
     """
     from benchmarks.check import changes
-    from benchmarks.report import by_arithmetic, committed, newest
+    from benchmarks.runs import by_arithmetic, committed, newest
 
     old = by_arithmetic(Record.read_all(before) if before else committed())
     new = by_arithmetic(Record.read_all(after) if after else committed())

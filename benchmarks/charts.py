@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.growth import FILES
 from benchmarks.record import Record
-from benchmarks.report import EXPERT, GROWTH, PLAIN, WHOLE, Run, rival
+from benchmarks.runs import EXPERT, GROWTH, PLAIN, WHOLE, Run, rival
 
 mpl.use("svg")
 _STYLE: dict[Any, Any] = {

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
 
-from benchmarks.report import Run, ratios
+from benchmarks.runs import Run, ratios
 
 _LEAST_CHANGE = 0.03
 """Smaller ones are not worth a word, however sure."""

@@ -22,7 +22,8 @@ from benchmarks.charts import draw
 from benchmarks.check import changes
 from benchmarks.networks import unfused_googlenet
 from benchmarks.record import RESULTS, Record
-from benchmarks.report import EXPERT, GROWTH, PLAIN, chosen, committed, newest, pairs, ratios, shares, summary, table
+from benchmarks.report import summary, table
+from benchmarks.runs import EXPERT, GROWTH, PLAIN, chosen, committed, newest, pairs, ratios, shares
 from benchmarks.suite import Course, cases, compared, run_suite
 from benchmarks.workload import CROPS, Workload, draw_field, linked
 from tests.conftest import ALL4

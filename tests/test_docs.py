@@ -9,7 +9,8 @@ import pytest
 
 from batchcls.cli.run import run
 from batchcls.prediction_rows import schema
-from benchmarks.report import BEGIN, END, WHOLE_REPORT, chosen, committed, summary, whole
+from benchmarks.report import BEGIN, END, WHOLE_REPORT, summary, whole
+from benchmarks.runs import chosen, committed
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
