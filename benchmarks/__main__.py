@@ -103,8 +103,8 @@ def growth(repeats: int) -> None:
 @click.option("--peer", "peers", multiple=True, help="Default: all that run on this machine.")
 def install(peers: tuple[str, ...]) -> None:
     """Install peers, each in an environment of its own below .venv; 12 GB in all."""
-    from benchmarks.peers import PEERS
-    from benchmarks.peers import install as install_peer
+    from benchmarks.peers.registry import PEERS
+    from benchmarks.peers.registry import install as install_peer
 
     _check_names((), peers)
     for name in peers or PEERS:
@@ -171,7 +171,7 @@ def _default_cases(workload: str) -> Sequence[str]:
 
 
 def _default_peers(workload: str, device: str) -> list[str]:
-    from benchmarks.peers import PEERS, installed
+    from benchmarks.peers.registry import PEERS, installed
 
     if workload in WORKLOADS and WORKLOADS[workload].corrupt:
         return []  # a DataLoader's run ends at its first corrupt file
@@ -181,7 +181,7 @@ def _default_peers(workload: str, device: str) -> list[str]:
 
 def _check_names(cases: Sequence[str], peers: Sequence[str]) -> None:
     from benchmarks.cases import CASES
-    from benchmarks.peers import PEERS
+    from benchmarks.peers.registry import PEERS
 
     for given, known in ((cases, CASES), (peers, PEERS)):
         for name in given:

@@ -23,7 +23,7 @@ from batchcls.build import build
 from batchcls.export import export_network
 from batchcls.manifest import MANIFEST, ONNX, Manifest
 from batchcls.records import Preprocess
-from benchmarks import peers
+from benchmarks.peers import registry as peers
 from benchmarks.peers.environment import python_for
 from benchmarks.workload import Workload
 

@@ -14,9 +14,10 @@ from rich.console import Console
 from batchcls.classify import classify
 from batchcls.manifest import Manifest
 from batchcls.run_options import RunOptions
-from benchmarks import networks, peers, slow_disk
+from benchmarks import networks, slow_disk
 from benchmarks.cases import CASES
-from benchmarks.peers import PEERS, Peer
+from benchmarks.peers import registry as peers
+from benchmarks.peers.registry import PEERS, Peer
 from benchmarks.record import Record, commit, now
 from benchmarks.sample import Sample, Task, take
 

@@ -17,8 +17,8 @@ from batchcls.manifest import Manifest
 from batchcls.onnx_classifier import load_classifier, own_answer
 from batchcls.postprocess import predictions
 from batchcls.reference import Reference, torch_answer
-from benchmarks import peers
 from benchmarks.networks import Network, prepared, unfused_googlenet
+from benchmarks.peers import registry as peers
 from benchmarks.peers.environment import dependencies, install, python_for
 from benchmarks.peers.memory import Watch
 from benchmarks.workload import CROPS

@@ -43,7 +43,7 @@ class Peer:
     name: str
     """As tables show it."""
     script: str
-    """The stem of a file in this folder."""
+    """The stem of a file below `scripts`."""
     environment: str = ""
     """Its own, by default; scripts of one environment share what is installed."""
     network: str = "googlenet"
@@ -134,12 +134,12 @@ def take(peer: Peer, folder: Path, files: Sequence[Path], network: "Network", de
 
 
 def script_path(name: str) -> Path:
-    """The file of a script in this folder."""
-    return Path(__file__).parent / f"{name}.py"
+    """The file of a script below `scripts`."""
+    return Path(__file__).parent / "scripts" / f"{name}.py"
 
 
 def run_script(python: Path, script: str, job: Mapping[str, Any]) -> tuple[Any, int]:
-    """What a script of this folder answers to ``job``, and the peak memory of its processes in bytes."""
+    """What a script below `scripts` answers to ``job``, and the peak memory of its processes in bytes."""
     environment = os.environ | {"PYTHONWARNINGS": "ignore"}
     # where it may leave what it likes; the path is short, for Ray's sockets are below it
     with TemporaryDirectory(prefix="peer") as scratch, TemporaryFile() as errors:
