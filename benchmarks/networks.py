@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,30 +23,21 @@ from batchcls.build import build
 from batchcls.export import export_network
 from batchcls.manifest import MANIFEST, ONNX, Manifest
 from batchcls.records import Preprocess
-from benchmarks.peers import registry as peers
 from benchmarks.peers.environment import python_for
+from benchmarks.peers.process import run_script, script_path
+from benchmarks.peers.registry import Network
 from benchmarks.workload import Workload
 
 ENGINE = Path(__file__).parents[1] / "engines" / "all4-googlenet"
 NAMES = ("googlenet", "resnet50", "yolo11n-cls")
 _WEIGHTS = "weights.pt"
 _SEEDED = "seeded_network"
+_ULTRALYTICS = "ultralytics_predict"
+"""Name of the environment that holds Ultralytics."""
 _LABELS = ("A", "B", "C", "D")
 _FOR_THE_LAST_LAYER = Workload("seeded", 224, 224, images=64, seed=1_000_003)
 _FOR_INT8 = Workload("calibration", 224, 224, images=300, seed=1_000_033)
 """Seeds that no measured workload has."""
-
-
-@dataclass(frozen=True, slots=True)
-class Network:
-    """One network in the three forms that batchcls and its peers take."""
-
-    engine: Path
-    """A batchcls engine folder."""
-    weights: Path
-    """A PyTorch state_dict, float32, under the names that the network's own library uses."""
-    onnx: Path
-    """Float32; normalised (N, 3, H, W) in, (N, classes) out: logits, or what Ultralytics exports, probabilities."""
 
 
 def prepared(name: str, scratch: Path, engine: Path = ENGINE) -> Network:
@@ -59,7 +50,7 @@ def prepared(name: str, scratch: Path, engine: Path = ENGINE) -> Network:
         RuntimeError: If the peer that it takes to make it is not installed.
     """
     make = {"googlenet": _googlenet, "resnet50": _resnet50, "yolo11n-cls": _yolo}[name]
-    digest = hashlib.sha256(Path(__file__).read_bytes() + peers.script_path(_SEEDED).read_bytes())
+    digest = hashlib.sha256(Path(__file__).read_bytes() + script_path(_SEEDED).read_bytes())
     if name == "googlenet":
         digest.update((engine / MANIFEST).read_bytes())
     folder = scratch / "networks" / f"{name}-{digest.hexdigest()[:12]}"
@@ -120,7 +111,7 @@ def _resnet50(folder: Path, _: Path) -> None:
 
 def _yolo(folder: Path, _: Path) -> None:
     preprocess = Preprocess(resize="shorter", shorter_px=224, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    python = python_for(peers.script_path(_SEEDED), peers.PEERS["ultralytics"].script)
+    python = python_for(script_path(_SEEDED), _ULTRALYTICS)
     if python is None:
         raise RuntimeError("yolo11n-cls is made in the environment of the peer 'ultralytics', which is not installed")
     _seeded(folder, "yolo11n-cls", preprocess, python)
@@ -132,7 +123,7 @@ def _seeded(folder: Path, network: str, preprocess: Preprocess, python: Path) ->
         images = sorted(_FOR_THE_LAST_LAYER.draw(Path(drawn)).iterdir())
         job = {"network": network, "classes": len(_LABELS), "images": [str(image) for image in images]}
         job |= {"mean": preprocess.mean, "std": preprocess.std, "out": str(folder.absolute())}
-        peers.run_script(python, _SEEDED, job)
+        run_script(python, _SEEDED, job)
 
 
 def _build(source: Path, out: Path, values: dict[str, Any], calibrate: Path | None = None) -> None:

@@ -16,10 +16,11 @@ from batchcls.manifest import Manifest
 from batchcls.run_options import RunOptions
 from benchmarks import networks, slow_disk
 from benchmarks.cases import CASES
+from benchmarks.measure import take
 from benchmarks.peers import registry as peers
 from benchmarks.peers.registry import PEERS, Peer
 from benchmarks.record import Record, commit, now
-from benchmarks.sample import Sample, Task, take
+from benchmarks.sample import Sample, Task
 
 _SOME_IMAGES = 128
 """What is enough where not all of a folder is needed: peers are slow, and as fast on few files as on many."""

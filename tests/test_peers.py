@@ -17,10 +17,12 @@ from batchcls.manifest import Manifest
 from batchcls.onnx_classifier import load_classifier, own_answer
 from batchcls.postprocess import predictions
 from batchcls.reference import Reference, torch_answer
-from benchmarks.networks import Network, prepared, unfused_googlenet
+from benchmarks.networks import prepared, unfused_googlenet
 from benchmarks.peers import registry as peers
 from benchmarks.peers.environment import dependencies, install, python_for
 from benchmarks.peers.memory import Watch
+from benchmarks.peers.process import run_script, script_path
+from benchmarks.peers.registry import Network
 from benchmarks.workload import CROPS
 from tests.conftest import ALL4
 
@@ -56,7 +58,7 @@ def expected(network: Network, files: list[Path]) -> npt.NDArray[np.float32]:
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_script_stands_alone_and_names_what_it_imports(script: str) -> None:
-    path = peers.script_path(script)
+    path = script_path(script)
     nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
     imported = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     imported |= {node.module or "." for node in nodes if isinstance(node, ast.ImportFrom)}
@@ -102,7 +104,7 @@ def test_what_a_peer_starts_counts_for_its_memory() -> None:
 
 def test_a_failing_peer_is_heard() -> None:
     with pytest.raises(RuntimeError, match=r"torchvision_loop failed with exit code 1: [\s\S]*KeyError: 'settings'"):
-        peers.run_script(Path(sys.executable), "torchvision_loop", {})
+        run_script(Path(sys.executable), "torchvision_loop", {})
 
 
 def test_googlenets_three_forms_are_one_network(files: list[Path], prepare: Prepare) -> None:

@@ -1,39 +1,29 @@
-"""What people use instead of batchcls, each run as its own users would, in an environment of its own.
+"""The peers: which there are, whether they are installed, and one measurement of each."""
 
-A peer is a script beside this file that imports nothing of batchcls and names what it needs in its inline metadata
-(PEP 723). It is given one JSON object on stdin, and its last line on stdout is another:
-
-- in: ``folder``, ``files`` (relative to it), ``network`` (its name), ``engine``, ``weights``, ``onnx``, ``labels``,
-  ``preprocess``, ``device``, ``settings``
-- out: ``elapsed_s``, ``images``, ``answers`` (the probabilities by relative path), ``details``
-
-The clock starts once the network is loaded and has answered a first batch: starting up is not charged to a peer.
-"""
-
-import json
-import os
 import shutil
-import signal
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory, TemporaryFile
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from batchcls.manifest import Manifest
 from benchmarks.peers.environment import install as install_environment
 from benchmarks.peers.environment import python_for
-from benchmarks.peers.memory import Watch
+from benchmarks.peers.process import run_script, script_path
 from benchmarks.sample import Sample
 
-if TYPE_CHECKING:
-    from benchmarks.networks import Network
 
-_LONGEST_S = 3600.0
-_SHOWN_ERROR = 2000
+@dataclass(frozen=True, slots=True)
+class Network:
+    """One network in the three forms that batchcls and its peers take."""
+
+    engine: Path
+    """A batchcls engine folder."""
+    weights: Path
+    """A PyTorch state_dict, float32, under the names that the network's own library uses."""
+    onnx: Path
+    """Float32; normalised (N, 3, H, W) in, (N, classes) out: logits, or what Ultralytics exports, probabilities."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +92,7 @@ def install(peer: Peer) -> None:
     install_environment(environment, map(script_path, sharing))
 
 
-def take(peer: Peer, folder: Path, files: Sequence[Path], network: "Network", device: str) -> Sample:
+def take(peer: Peer, folder: Path, files: Sequence[Path], network: Network, device: str) -> Sample:
     """Run ``peer`` once in a process of its own.
 
     Args:
@@ -131,41 +121,6 @@ def take(peer: Peer, folder: Path, files: Sequence[Path], network: "Network", de
     own = python != Path(sys.executable)
     details = {"environment": "its own" if own else "batchcls's", **answer["details"]}
     return Sample(answer["elapsed_s"], answer["images"], answer["answers"], peak_memory_bytes, details)
-
-
-def script_path(name: str) -> Path:
-    """The file of a script below `scripts`."""
-    return Path(__file__).parent / "scripts" / f"{name}.py"
-
-
-def run_script(python: Path, script: str, job: Mapping[str, Any]) -> tuple[Any, int]:
-    """What a script below `scripts` answers to ``job``, and the peak memory of its processes in bytes."""
-    environment = os.environ | {"PYTHONWARNINGS": "ignore"}
-    # where it may leave what it likes; the path is short, for Ray's sockets are below it
-    with TemporaryDirectory(prefix="peer") as scratch, TemporaryFile() as errors:
-        command = [python, script_path(script)]
-        with subprocess.Popen(
-            command,
-            cwd=scratch,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            start_new_session=True,
-        ) as process:
-            try:
-                with Watch(process.pid) as watch:
-                    out, _ = process.communicate(json.dumps(job).encode(), _LONGEST_S)
-            except subprocess.TimeoutExpired as error:
-                raise RuntimeError(f"{script} took longer than {_LONGEST_S:.0f} s") from error
-            finally:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)  # what it has started may be there still
-        if process.returncode or not out.strip():
-            errors.seek(0)
-            said = errors.read().decode(errors="replace")[-_SHOWN_ERROR:]
-            raise RuntimeError(f"{script} failed with exit code {process.returncode}: {said}")
-        return json.loads(out.splitlines()[-1]), watch.peak_bytes
 
 
 def _environment(peer: Peer) -> str:
