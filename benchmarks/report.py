@@ -5,7 +5,17 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.record import RESULTS, Record
-from benchmarks.runs import EXPERT, GROWTH, PLAIN, Run, chosen, committed, pairs, rival, shares
+from benchmarks.runs import (
+    BF16_LOOP,
+    FP32_LOOP,
+    GROWTH,
+    Run,
+    committed_records,
+    find_record,
+    limit_fractions,
+    reported_runs,
+    speedups,
+)
 
 README = Path(__file__).parent.parent / "README.md"
 WHOLE_REPORT = RESULTS / "README.md"
@@ -47,7 +57,7 @@ def write_readme() -> None:
     """Put the summary between the README's markers, and the whole table and the charts beside the records."""
     from benchmarks.charts import draw
 
-    runs = chosen(committed())
+    runs = reported_runs(committed_records())
     text = README.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
@@ -58,7 +68,7 @@ def write_readme() -> None:
 
 
 def _row(record: Record, run: Run) -> str:
-    plain, expert = rival(run, PLAIN), rival(run, EXPERT)
+    plain, expert = find_record(run, FP32_LOOP), find_record(run, BF16_LOOP)
     comparable = record.settings.get("network") == "googlenet" and record.top1_agreement is not None
     agreement = ""
     if record.top1_agreement is not None:
@@ -67,9 +77,9 @@ def _row(record: Record, run: Run) -> str:
         f"{record.workload}, {record.images:,}",
         record.case + (" (A)" if record is plain else " (B)" if record is expert else ""),
         f"{_shown(record.images_per_s)} ({_shown(min(record.speeds))} to {_shown(max(record.speeds))})",
-        f"{median(pairs(record, plain)):.2f}x" if plain and comparable else "",
-        f"{median(pairs(record, expert)):.2f}x" if expert and comparable else "",
-        f"{median(found):.2f}" if (found := shares(record, run)) else "",
+        f"{median(speedups(record, plain)):.2f}x" if plain and comparable else "",
+        f"{median(speedups(record, expert)):.2f}x" if expert and comparable else "",
+        f"{median(found):.2f}" if (found := limit_fractions(record, run)) else "",
         agreement,
         f"{record.peak_memory_bytes / 2**20:,.0f} MiB",
     ]

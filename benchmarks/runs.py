@@ -1,67 +1,84 @@
-"""The records of each run of the suite: which there are, and how they compare."""
+"""Runs of the suite, read from records, and the ratios that compare them."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from benchmarks.record import LEAST_SAMPLES, RESULTS, Record
+from benchmarks.record import MIN_SAMPLES, RESULTS, Record
 
-PLAIN, EXPERT = "torchvision DataLoader, eager FP32", "torchvision DataLoader, channels_last BF16 autocast"
+FP32_LOOP = "torchvision DataLoader, eager FP32"
+BF16_LOOP = "torchvision DataLoader, channels_last BF16 autocast"
+"""Beginnings of the names of the two PyTorch loops; the number of workers follows."""
 GROWTH = "growth"
-WHOLE = ("end-to-end", "end-to-end int8")
+"""Workload name of ``python -m benchmarks growth``."""
+END_TO_END = ("end-to-end", "end-to-end int8")
+"""Cases that classify a folder from the first file to the finished Parquet, with the engine under test."""
+_LOOPS = {"PyTorch FP32 loop": FP32_LOOP, "PyTorch BF16 loop": BF16_LOOP}
 
 Run = Sequence[Record]
 """The records of one run of the suite on one workload."""
 
 
-def newest(
-    records: Iterable[Record], *, skipped: int = 0, least_samples: int = LEAST_SAMPLES
+def newest_runs(
+    records: Iterable[Record], *, skipped: int = 0, min_samples: int = MIN_SAMPLES
 ) -> dict[str, list[Record]]:
-    """By workload, the records of its last run that has enough samples; of the last but ``skipped``."""
+    """The newest run of each workload, by the workload's name.
+
+    Args:
+        skipped: How many of the newest runs to pass over; 1 gives the run before the newest.
+        min_samples: Records with fewer samples are ignored.
+    """
     runs: dict[str, dict[str, list[Record]]] = {}
     for record in records:
-        if len(record.samples_s) >= least_samples:
+        if len(record.samples_s) >= min_samples:
             runs.setdefault(record.workload, {}).setdefault(record.run, []).append(record)
-    return {workload: of_it[sorted(of_it)[-1 - skipped]] for workload, of_it in runs.items() if len(of_it) > skipped}
+    return {
+        workload: by_start[sorted(by_start)[-1 - skipped]]
+        for workload, by_start in runs.items()
+        if len(by_start) > skipped
+    }
 
 
 def by_arithmetic(records: Iterable[Record]) -> dict[str, list[Record]]:
-    """Records apart by what computed them: figures of one kind of CPU say nothing of another's."""
-    found: dict[str, list[Record]] = {}
+    """Records grouped by `Record.arithmetic`, because speeds on different hardware are never compared."""
+    groups: dict[str, list[Record]] = {}
     for record in records:
-        found.setdefault(record.arithmetic, []).append(record)
-    return dict(sorted(found.items()))
+        groups.setdefault(record.arithmetic, []).append(record)
+    return dict(sorted(groups.items()))
 
 
-def committed() -> Iterator[Record]:
-    """Every record that has come along."""
+def committed_records() -> Iterator[Record]:
+    """Every record in `RESULTS`, oldest file first."""
     for path in sorted(RESULTS.glob("*.jsonl")):
         yield from Record.read_all(path)
 
 
-def chosen(records: Iterable[Record]) -> dict[str, dict[str, list[Record]]]:
-    """What the README shows, by arithmetic and workload.
+def reported_runs(records: Iterable[Record]) -> dict[str, dict[str, list[Record]]]:
+    """The runs that the documents report, by arithmetic and workload.
 
-    The `newest`, and the newest growth, whose steps are so many that a few turns must do.
+    These are the newest runs with enough samples, and the newest growth run with any number of samples, because its
+    many steps are repeated only a few times.
     """
     return {
-        arithmetic: newest(of_it) | newest((record for record in of_it if record.workload == GROWTH), least_samples=1)
-        for arithmetic, of_it in by_arithmetic(records).items()
+        arithmetic: newest_runs(group)
+        | newest_runs((record for record in group if record.workload == GROWTH), min_samples=1)
+        for arithmetic, group in by_arithmetic(records).items()
     }
 
 
-def rival(run: Run, kind: str) -> Record | None:
-    """What A or B was in this run."""
-    return next((record for record in run if record.case.startswith(kind)), None)
+def find_record(run: Run, case_prefix: str) -> Record | None:
+    """The first record of ``run`` whose case begins with ``case_prefix``, such as `FP32_LOOP`."""
+    return next((record for record in run if record.case.startswith(case_prefix)), None)
 
 
-def pairs(record: Record, other: Record) -> list[float]:
-    """How many times as fast ``record`` is, turn by turn."""
-    return [ours / theirs for ours, theirs in zip(record.speeds, other.speeds, strict=True)]
+def speedups(record: Record, baseline: Record) -> list[float]:
+    """Speed of ``record`` divided by that of ``baseline``, turn by turn."""
+    return [speed / reference for speed, reference in zip(record.speeds, baseline.speeds, strict=True)]
 
 
-def shares(record: Record, run: Run) -> list[float]:
-    """How much of what its stages allow a whole run has reached, turn by turn; empty where that is not known.
+def limit_fractions(record: Record, run: Run) -> list[float]:
+    """Fraction of the hardware's limit that an end-to-end case reached, turn by turn; empty where not measured.
 
-    Where decoder and engine share the cores, the roof is 1 / (1/decode + 1/engine); on a GPU the slower of the two.
+    The limit follows from the decoder and the engine, each measured alone in ``run``. On a CPU both share the cores,
+    so the limit is 1 / (1/decode + 1/engine); on a GPU it is the slower of the two.
     """
     on_gpu = record.settings.get("device", "cpu") != "cpu"
     stages: list[Record] = [
@@ -70,22 +87,22 @@ def shares(record: Record, run: Run) -> list[float]:
         if stage.case == f"decode-only {'dali' if on_gpu else 'turbo'}"
         or stage.case == record.case.replace("end-to-end", "engine-only")
     ]
-    if record.case not in WHOLE or len(stages) < 2:
+    if record.case not in END_TO_END or len(stages) < 2:
         return []
-    roof: Callable[[float, float], float] = min if on_gpu else lambda one, other: 1 / (1 / one + 1 / other)
+    limit: Callable[[float, float], float] = min if on_gpu else lambda one, other: 1 / (1 / one + 1 / other)
     return [
-        speed / roof(one, other)
+        speed / limit(one, other)
         for speed, one, other in zip(record.speeds, stages[0].speeds, stages[1].speeds, strict=True)
     ]
 
 
-def ratios(run: Run) -> dict[str, list[float]]:
-    """Everything about a run that another machine's run can be compared with, turn by turn."""
-    found = {}
+def run_ratios(run: Run) -> dict[str, list[float]]:
+    """Every ratio within ``run`` that can be compared with the same ratio on another machine, turn by turn."""
+    ratios = {}
     for record in run:
-        if record.case in WHOLE:
-            found[f"{record.case}, share of the roof"] = shares(record, run)
-            for name, kind in (("A", PLAIN), ("B", EXPERT)):
-                if other := rival(run, kind):
-                    found[f"{record.case} against {name}"] = pairs(record, other)
-    return {name: turns for name, turns in found.items() if turns}
+        if record.case in END_TO_END:
+            ratios[f"{record.case}, fraction of the hardware's limit"] = limit_fractions(record, run)
+            for name, case_prefix in _LOOPS.items():
+                if loop := find_record(run, case_prefix):
+                    ratios[f"{record.case} vs. {name}"] = speedups(record, loop)
+    return {name: turns for name, turns in ratios.items() if turns}

@@ -8,27 +8,31 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """How long a case took, and what it answered."""
+    """How long one measurement took, and which answers it gave."""
 
     elapsed_s: float
-    """From everything loaded and warm to the last answer, or the last row on disk."""
+    """Wall time from the moment everything is loaded and warm to the last answer, or the last row on disk."""
     images: int
+    """Number of images that were processed in that time."""
     answers: Mapping[str, Sequence[float] | None] = field(default_factory=dict)
-    """The probabilities of each file, by its path; None of one that cannot be read; empty where nothing answers."""
+    """Probabilities by file path; None for an unreadable file; empty where nothing is classified."""
     peak_memory_bytes: int = 0
+    """Largest resident memory."""
     details: Mapping[str, Any] = field(default_factory=dict)
-    """What else is worth keeping in a record; JSON values."""
+    """JSON values for the record's ``details``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a case is measured on."""
+    """Inputs of one measurement of a case."""
 
     folder: Path
+    """Folder of images."""
     engine: Path
+    """Engine folder."""
     images: int
-    """How many to use, where the case need not use all of the folder's."""
+    """Number of images for cases that measure the engine alone; all other cases use the whole folder."""
     device: str = "cpu"
     """``cpu`` or ``cuda:N``."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Of `batchcls.run_options.RunOptions`, where they are not the default."""
+    """Fields of `batchcls.run_options.RunOptions` that differ from their defaults."""

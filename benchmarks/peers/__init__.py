@@ -1,11 +1,11 @@
-"""What people use instead of batchcls, each run as its own users would, in an environment of its own.
+"""Peers: other programs that people classify images with, each run as its own users would run it.
 
-A peer is a script beside this file that imports nothing of batchcls and names what it needs in its inline metadata
-(PEP 723). It is given one JSON object on stdin, and its last line on stdout is another:
+A peer is a script below ``scripts`` that imports nothing of batchcls and lists its dependencies in inline metadata
+(PEP 723). The script reads one JSON object from stdin and writes another as its last line on stdout:
 
-- in: ``folder``, ``files`` (relative to it), ``network`` (its name), ``engine``, ``weights``, ``onnx``, ``labels``,
-  ``preprocess``, ``device``, ``settings``
-- out: ``elapsed_s``, ``images``, ``answers`` (the probabilities by relative path), ``details``
+- in: ``folder``, ``files`` (relative to ``folder``), ``network`` (its name), ``engine``, ``weights``, ``onnx``,
+  ``labels``, ``preprocess``, ``device``, ``settings``
+- out: ``elapsed_s``, ``images``, ``answers`` (probabilities by relative path), ``details``
 
-The clock starts once the network is loaded and has answered a first batch: starting up is not charged to a peer.
+A script starts its clock once the network is loaded and has answered a first batch, so that start-up is not measured.
 """

@@ -1,4 +1,4 @@
-"""One script of a peer, run as a process of its own."""
+"""Run the script of a peer in a process of its own."""
 
 import json
 import os
@@ -10,21 +10,31 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
-from benchmarks.peers.memory import Watch
+from benchmarks.peers.memory import MemoryWatch
 
-_LONGEST_S = 3600.0
-_SHOWN_ERROR = 2000
+_TIMEOUT_S = 3600.0
+_ERROR_EXCERPT = 2000
+"""Characters of a failed script's stderr that the error message quotes."""
 
 
 def script_path(name: str) -> Path:
-    """The file of a script below `scripts`."""
+    """The file of a script, by its name without ``.py``."""
     return Path(__file__).parent / "scripts" / f"{name}.py"
 
 
 def run_script(python: Path, script: str, job: Mapping[str, Any]) -> tuple[Any, int]:
-    """What a script below `scripts` answers to ``job``, and the peak memory of its processes in bytes."""
+    """Run a script, and return its answer and the peak memory of all its processes in bytes.
+
+    Args:
+        python: Interpreter of the script's environment.
+        script: Name of the script, without ``.py``.
+        job: The JSON object that the script reads.
+
+    Raises:
+        RuntimeError: If the script fails or takes longer than an hour.
+    """
     environment = os.environ | {"PYTHONWARNINGS": "ignore"}
-    # where it may leave what it likes; the path is short, for Ray's sockets are below it
+    # The script may write to its working directory. The path is short, because Ray creates sockets below it.
     with TemporaryDirectory(prefix="peer") as scratch, TemporaryFile() as errors:
         command = [python, script_path(script)]
         with subprocess.Popen(
@@ -37,15 +47,15 @@ def run_script(python: Path, script: str, job: Mapping[str, Any]) -> tuple[Any, 
             start_new_session=True,
         ) as process:
             try:
-                with Watch(process.pid) as watch:
-                    out, _ = process.communicate(json.dumps(job).encode(), _LONGEST_S)
+                with MemoryWatch(process.pid) as watch:
+                    out, _ = process.communicate(json.dumps(job).encode(), _TIMEOUT_S)
             except subprocess.TimeoutExpired as error:
-                raise RuntimeError(f"{script} took longer than {_LONGEST_S:.0f} s") from error
+                raise RuntimeError(f"{script} took longer than {_TIMEOUT_S:.0f} s") from error
             finally:
                 with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)  # what it has started may be there still
+                    os.killpg(process.pid, signal.SIGKILL)  # the script's own children may still be running
         if process.returncode or not out.strip():
             errors.seek(0)
-            said = errors.read().decode(errors="replace")[-_SHOWN_ERROR:]
-            raise RuntimeError(f"{script} failed with exit code {process.returncode}: {said}")
+            excerpt = errors.read().decode(errors="replace")[-_ERROR_EXCERPT:]
+            raise RuntimeError(f"{script} failed with exit code {process.returncode}: {excerpt}")
         return json.loads(out.splitlines()[-1]), watch.peak_bytes

@@ -1,4 +1,4 @@
-"""The peers: which there are, whether they are installed, and one measurement of each."""
+"""The registry of peers, and how one is installed and measured."""
 
 import shutil
 import sys
@@ -8,45 +8,46 @@ from pathlib import Path
 from typing import Any, Literal
 
 from batchcls.manifest import Manifest
-from benchmarks.peers.environment import install as install_environment
-from benchmarks.peers.environment import python_for
+from benchmarks.peers.environment import install_environment, python_for
 from benchmarks.peers.process import run_script, script_path
 from benchmarks.sample import Sample
 
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """One network in the three forms that batchcls and its peers take."""
+    """A network in the three forms that batchcls and its peers take."""
 
     engine: Path
-    """A batchcls engine folder."""
+    """Engine folder of batchcls."""
     weights: Path
-    """A PyTorch state_dict, float32, under the names that the network's own library uses."""
+    """PyTorch state_dict in float32, with the parameter names of the network's own library."""
     onnx: Path
-    """Float32; normalised (N, 3, H, W) in, (N, classes) out: logits, or what Ultralytics exports, probabilities."""
+    """ONNX file in float32, from normalized (N, 3, H, W) images to (N, classes) logits; Ultralytics: probabilities."""
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """One way to classify a folder, or to run a network, without batchcls."""
+    """A way to classify a folder, or to run a network, without batchcls."""
 
     name: str
-    """As tables show it."""
+    """Name in records and tables."""
     script: str
-    """The stem of a file below `scripts`."""
+    """Name of a file below ``scripts``, without ``.py``."""
     environment: str = ""
-    """Its own, by default; scripts of one environment share what is installed."""
+    """Name of the virtual environment, which scripts may share; empty for one that is named after the script."""
     network: str = "googlenet"
     """One of `benchmarks.networks.NAMES`."""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    """JSON values that the script reads."""
     kind: Literal["end-to-end", "engine-only"] = "end-to-end"
+    """Whether the peer classifies files, or runs the network on no images at all."""
     devices: tuple[str, ...] = ("cpu", "cuda")
-    """Kinds of device that it is for."""
+    """Kinds of device that the peer runs on."""
     program: str = ""
-    """What else it needs on the PATH, for no package index has it."""
+    """Program that must be on the PATH, because no package index has it; empty for none."""
 
 
-_TORCHVISION = {"eager": "eager FP32", "compile": "torch.compile FP32", "bf16": "channels_last BF16 autocast"}
+_TORCHVISION_MODES = {"eager": "eager FP32", "compile": "torch.compile FP32", "bf16": "channels_last BF16 autocast"}
 
 PEERS: dict[str, Peer] = {
     **{
@@ -57,7 +58,7 @@ PEERS: dict[str, Peer] = {
             settings={"mode": mode, "workers": workers},
             program="c++" if mode == "compile" else "",
         )
-        for mode, name in _TORCHVISION.items()
+        for mode, name in _TORCHVISION_MODES.items()
         for workers in (0, 1, 2)
     },
     "timm": Peer("timm inference script, 2 workers", "timm_inference", environment="torch", network="resnet50"),
@@ -73,34 +74,38 @@ PEERS: dict[str, Peer] = {
     ),
     "trtexec": Peer("TensorRT trtexec", "trtexec", kind="engine-only", devices=("cuda",), program="trtexec"),
 }
-"""By a short name, for command lines."""
+"""All peers, by the short name that the command line uses."""
 
 
-def installed(peer: Peer) -> bool:
-    """Whether `take` can run it: in its own environment, or in ours where that happens to hold all that it needs."""
+def is_installed(peer: Peer) -> bool:
+    """Whether `measure_peer` can run ``peer``, in its own environment or in the running one."""
     return _python(peer) is not None
 
 
-def install(peer: Peer) -> None:
-    """Make the peer's own environment, if there is none or its script has come to need something else.
+def install_peer(peer: Peer) -> None:
+    """Create the environment of ``peer``, unless it exists with the present requirements of its scripts.
 
     Raises:
-        subprocess.CalledProcessError: If pip fails; there is no environment then.
+        subprocess.CalledProcessError: If pip fails; the environment is incomplete then, and not used.
     """
     environment = _environment(peer)
-    sharing = {other.script for other in PEERS.values() if _environment(other) == environment}
-    install_environment(environment, map(script_path, sharing))
+    scripts = {other.script for other in PEERS.values() if _environment(other) == environment}
+    install_environment(environment, map(script_path, scripts))
 
 
-def take(peer: Peer, folder: Path, files: Sequence[Path], network: Network, device: str) -> Sample:
+def measure_peer(peer: Peer, folder: Path, files: Sequence[Path], network: Network, device: str) -> Sample:
     """Run ``peer`` once in a process of its own.
 
     Args:
-        files: Below ``folder``.
+        peer: An installed peer.
+        folder: Folder of images.
+        files: Files below ``folder`` to classify.
+        network: The network named by ``peer.network``.
         device: ``cpu`` or ``cuda:N``.
 
     Raises:
-        RuntimeError: If it is not installed, takes longer than an hour, or fails; with the end of what it said.
+        RuntimeError: If the peer is not installed, fails, or takes longer than an hour; the end of its stderr is
+            quoted.
     """
     manifest = Manifest.read(network.engine)
     folder = folder.absolute()
@@ -108,7 +113,7 @@ def take(peer: Peer, folder: Path, files: Sequence[Path], network: Network, devi
         "folder": str(folder),
         "files": [str(file.absolute().relative_to(folder)) for file in files],
         "network": peer.network,
-        **{item: str(getattr(network, item).absolute()) for item in ("engine", "weights", "onnx")},
+        **{form: str(getattr(network, form).absolute()) for form in ("engine", "weights", "onnx")},
         "labels": manifest.labels,
         "preprocess": asdict(manifest.preprocess),
         "device": device,
@@ -116,10 +121,11 @@ def take(peer: Peer, folder: Path, files: Sequence[Path], network: Network, devi
     }
     python = _python(peer)
     if python is None:
-        raise RuntimeError(f"{peer.name} is not installed")
+        program = f", with {peer.program!r} on the PATH" if peer.program else ""
+        raise RuntimeError(f"the peer {peer.name!r} is not installed; run: python -m benchmarks install{program}")
     answer, peak_memory_bytes = run_script(python, peer.script, job)
-    own = python != Path(sys.executable)
-    details = {"environment": "its own" if own else "batchcls's", **answer["details"]}
+    has_own_environment = python != Path(sys.executable)
+    details = {"environment": "its own" if has_own_environment else "batchcls's", **answer["details"]}
     return Sample(answer["elapsed_s"], answer["images"], answer["answers"], peak_memory_bytes, details)
 
 
