@@ -136,7 +136,7 @@ def record(case: str, seconds: Sequence[float], run: str = "2026-01-01", workloa
 
 
 def a_run(run: str, seconds: float) -> list[Record]:
-    """Of one workload, where a whole run takes ``seconds``."""
+    """The records of a run on one workload whose end-to-end case takes about ``seconds``."""
     turns = [1.0, 1.01, 0.99, 1.02, 0.98]
     return [
         record("end-to-end", [seconds * turn for turn in turns], run),
@@ -219,11 +219,11 @@ def test_figures_of_two_kinds_of_cpu_stand_apart_and_are_never_compared(tmp_path
         for item in records:
             item.append(tmp_path / f"{name}.jsonl")
 
-    shown = summary(reported_runs([*zen_3, *zen_4]))
+    report = summary(reported_runs([*zen_3, *zen_4]))
     command = [sys.executable, "-m", "benchmarks", "check", tmp_path / "zen4.jsonl", tmp_path / "zen3.jsonl"]
     compared = subprocess.run(command, capture_output=True, text=True, check=False)
 
-    wide, narrow = shown.split("AVX2:")
+    wide, narrow = report.split("AVX2:")
     assert wide.startswith("AVX-512, BF16, VNNI:")
     assert ("80 (" in wide, "40 (" in wide) == (True, False)
     assert ("40 (" in narrow, "80 (" in narrow) == (True, False)
