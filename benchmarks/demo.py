@@ -6,7 +6,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from batchcls.cli.run import library_noise_hidden, summary
+from batchcls.cli.environment import library_noise_hidden
+from batchcls.cli.run import summary
 from batchcls.inference.options import RunOptions
 from batchcls.inference.run import classify_images
 from benchmarks.workload import FIELDS

@@ -1,4 +1,4 @@
-"""The command line: parse, delegate, echo; the one place where errors become exit codes."""
+"""The command line: parses, delegates and prints; the one place where errors become exit codes."""
 
 import importlib
 import os
@@ -14,14 +14,14 @@ from batchcls.errors import BatchclsError, describe_shortage
 from batchcls.interrupts import Interrupt, StoppedError
 
 _GRACE_S = 30.0
-"""For a command to clean up after itself, when it is to stop; a second signal ends it at once."""
+"""Seconds that a command may take to clean up after a signal; a second signal ends it at once."""
 _NO_TELEMETRY = ("ORT_DISABLE_TELEMETRY", "NNCF_CI")
-"""What ONNX Runtime and NNCF must find in their environment so as not to tell their makers who uses them for what."""
+"""Environment variables that keep ONNX Runtime and NNCF from sending reports of their use."""
 _COMMANDS = ("build", "evaluate", "explain", "info", "report", "run", "train")
 
 
 class Group(click.Group):
-    """Loads a command when it is asked for, and ends with one line where a `BatchclsError` comes out of it."""
+    """Loads only the command that is run, and turns its errors into one line and an exit code."""
 
     def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
         os.environ.update(dict.fromkeys(_NO_TELEMETRY, "1"))
@@ -50,11 +50,12 @@ class Group(click.Group):
         except click.exceptions.Exit:  # a RuntimeError, by which --help ends
             raise
         except (MemoryError, ImportError, OSError, RuntimeError) as error:
-            if (scarce := describe_shortage(error)) is None:
+            if (shortage := describe_shortage(error)) is None:
                 raise
+            resource, limits = shortage
             echo(
-                f"batchcls: there was not enough {scarce[0]}, and what is finished is kept; free some, or raise the "
-                f"limits ({scarce[1]}), then run the same command again ({' '.join(str(error).split())[:200]})",
+                f"batchcls: there was not enough {resource}, and what is finished is kept; free some, or raise the "
+                f"limits ({limits}), then run the same command again ({' '.join(str(error).split())[:200]})",
                 err=True,
             )
             ctx.exit(1)

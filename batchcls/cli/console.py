@@ -1,4 +1,4 @@
-"""Where progress and notes are shown: text stands as it is, escaped, and the stream never raises."""
+"""Consoles for progress and notes, on which any text is safe and no write raises."""
 
 from collections.abc import Iterable
 from typing import IO, Any, cast
@@ -7,22 +7,22 @@ from rich import get_console, reconfigure
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from batchcls.cli.streams import Guarded
+from batchcls.cli.streams import GuardedStream
 from batchcls.storage.terminal_text import escaped, escaped_lines
 
 _PLAIN = {"markup": False, "highlight": False, "emoji": False}
 
 
-class HarmlessConsole(Console):
-    """A console for text that anybody may have written: no bracket of it is markup, and no control character a command.
+class SafeConsole(Console):
+    """A console for text of strangers: brackets in it are no markup, and control characters are escaped.
 
-    It writes the control sequences of its own bars itself, so its stream is taken as it is.
+    The console writes the control sequences of its own bars, so it writes to the unescaped stream.
     """
 
     @property
     def file(self) -> IO[str]:
         file: object = super().file
-        return cast(IO[str], file.unescaped if isinstance(file, Guarded) else file)
+        return cast(IO[str], file.unescaped if isinstance(file, GuardedStream) else file)
 
     @file.setter
     def file(self, file: IO[str]) -> None:
@@ -36,14 +36,14 @@ class HarmlessConsole(Console):
             yield segment if segment.control else segment._replace(text=escaped_lines(segment.text))
 
 
-def console(file: Guarded | None = None) -> Console:
-    """One that writes to ``file``, else to standard error."""
-    return HarmlessConsole(file=cast(IO[str] | None, file), stderr=True, soft_wrap=True)
+def console(file: GuardedStream | None = None) -> Console:
+    """A console that writes to ``file``, or else to standard error."""
+    return SafeConsole(file=cast(IO[str] | None, file), stderr=True, soft_wrap=True)
 
 
 def common_console() -> Console:
-    """The one that libraries draw their bars on, made as harmless."""
+    """The console that libraries draw their bars on, made safe as well."""
     reconfigure(stderr=True, soft_wrap=True)
     common = get_console()
-    common.__class__ = HarmlessConsole  # what rich reconfigures later keeps its class
+    common.__class__ = SafeConsole  # rich keeps the class when it reconfigures the console
     return common

@@ -1,17 +1,27 @@
-"""What not every installation has."""
+"""What a command finds around it: packages that not every installation has, and libraries that print."""
 
+import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
+from batchcls.cli.streams import GuardedStream
 from batchcls.errors import BatchclsError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 @contextmanager
 def extra(name: str, task: str) -> Iterator[None]:
-    """Around the imports that ``task`` needs the extra ``name`` for.
+    """Translate import errors of packages that the extra ``name`` installs; to be put around their imports.
+
+    Args:
+        task: What needs the packages, for the message.
 
     Raises:
-        BatchclsError: If something of it is not installed, or has no folder for its temporary files.
+        BatchclsError: If a package is not installed, or finds no folder for its temporary files.
     """
     try:
         yield
@@ -21,3 +31,31 @@ def extra(name: str, task: str) -> Iterator[None]:
         ) from error
     except OSError as error:  # matplotlib finds no folder that it may write to, and says which variable names one
         raise BatchclsError(f"{task} cannot begin: {' '.join(str(error).split())}; or: export TMPDIR=DIR") from error
+
+
+@contextmanager
+def library_noise_hidden() -> Iterator["Console"]:
+    """Hide what C libraries such as libjpeg print about broken files; the errors of Python still show.
+
+    Yields:
+        The console for progress and notes.
+    """
+    import faulthandler
+
+    from batchcls.cli.console import console
+
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 2)
+    os.close(silence)
+    stream = os.fdopen(os.dup(terminal), "w", buffering=1, errors="backslashreplace")
+    try:
+        faulthandler.enable(stream)
+        yield console(GuardedStream(stream))
+    finally:
+        faulthandler.disable()
+        with suppress(OSError):
+            stream.close()
+        os.dup2(terminal, 2)
+        os.close(terminal)

@@ -1,73 +1,72 @@
 """``batchcls run``."""
 
-import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchcls.cli.finite import FiniteRange
-from batchcls.cli.memory_size import MemorySize
-from batchcls.cli.options import known_device
-from batchcls.cli.out_path import OutPath
-from batchcls.cli.streams import Guarded
+from batchcls.cli.environment import library_noise_hidden
+from batchcls.cli.options import FiniteRange, MemorySize, OutPath, check_device
 from batchcls.cli.terminal import echo
 from batchcls.errors import EngineError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from batchcls.inference.stats import RunStats
 
 
 @click.command()
 @click.argument("slides", type=click.Path(exists=True, path_type=Path), nargs=-1, required=True)
-@click.option("--out", type=OutPath(dir_okay=False, path_type=Path), required=True, help="The Parquet file.")
+@click.option("--out", type=OutPath(dir_okay=False, path_type=Path), required=True, help="Parquet file to write.")
 @click.option(
     "--engine",
     type=click.Path(path_type=Path),
     envvar="BATCHCLS_ENGINE",
-    help="An engine folder; else $BATCHCLS_ENGINE, else the only one below ./engines.",
+    help="Engine folder.  [default: $BATCHCLS_ENGINE, or else the only engine below ./engines]",
 )
 @click.option(
     "--device",
     default="auto",
     show_default=True,
     metavar="auto|cpu|cuda[:N]|all",
-    callback=lambda context, option, device: known_device(device, several=True),
-    help="Where to infer; all: every GPU.",
+    callback=lambda context, option, device: check_device(device, several=True),
+    help="Device to classify on; auto: the first GPU if there is one, or else the CPU; all: every GPU.",
 )
 @click.option(
-    "--backend", type=click.Choice(["openvino", "tensorrt", "torch", "null"]), help="Default: the device's own."
+    "--backend",
+    type=click.Choice(["openvino", "tensorrt", "torch", "null"]),
+    help="Runtime of the engine; null answers without computing, to time the rest.  [default: the fastest installed "
+    "one for the device]",
 )
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "bf16"]),
-    help="What a CPU computes in.  [default: bf16 where the CPU has it in hardware]",
+    help="Arithmetic on a CPU.  [default: bf16 if the CPU has it in hardware, or else fp32]",
 )
 @click.option(
     "--decoder",
     type=click.Choice(["turbo", "dali", "pillow"]),
-    help="turbo: the CPU's fast way, the default there; dali: JPEGs on the GPU, the default there; pillow: the very "
-    "pixels of training, slowly.",
+    help="Image decoder. turbo: fast, on the CPU; dali: JPEGs on the GPU; pillow: exactly the pixels of training, but "
+    "slow.  [default: dali on a GPU, or else turbo]",
 )
-@click.option("--batch-size", type=click.IntRange(1, 4096), help="Images at a time.  [default: the engine's own]")
-@click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads.  [default: one a core]")
+@click.option("--batch-size", type=click.IntRange(1, 4096), help="Images in a batch.  [default: the engine's own]")
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 1024),
+    help="CPU threads that decode, and as many that classify.  [default: one a core]",
+)
 @click.option(
     "--max-pixels",
     type=click.IntRange(1, 10**11),
     default=200_000_000,
     show_default=True,
-    help="Larger images are refused from their header.",
+    help="Largest image to decode; the row of a larger one says so.",
 )
 @click.option(
     "--memory",
     type=MemorySize(),
     metavar="SIZE",
-    help="What the run may take in all, such as 4G or 1500M.  [default: half of what is free]",
+    help="Most memory for all processes of the run together, such as 4G or 1500M.  [default: half of the free memory]",
 )
 @click.option(
     "--read-timeout",
@@ -76,16 +75,17 @@ if TYPE_CHECKING:
     default=300.0,
     show_default=True,
     metavar="SECONDS",
-    help="A file whose disk gives no answer for so long has a row that says so; a later run reads it again.",
+    help="Time that the file system may take for one answer; a file without an answer has a row that says so, and the "
+    "next run reads it again.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace an existing file, once the new one is whole.")
-@click.option("--strict", is_flag=True, help="Exit with 3 if any file or folder could not be read.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing file when the new one is whole.")
+@click.option("--strict", is_flag=True, help="Exit with code 3 if any file or folder could not be read.")
 @click.option("--quiet", is_flag=True, help="Show errors and warnings only.")
 def run(slides: tuple[Path, ...], out: Path, engine: Path | None, strict: bool, quiet: bool, **options: Any) -> None:
     """Classify every image below SLIDES into one Parquet file.
 
-    SLIDES are folders, searched to any depth, and files. Each file has one row, whatever is wrong with it. Stop the
-    run whenever you like: the same command goes on where it was.
+    SLIDES are folders, which are searched to any depth, and files. Each file has one row, whatever is wrong with it. A
+    run can be stopped at any time: the same command goes on where it was.
     """
     from batchcls.memory import limit_memory_use  # after parsing: --help stays light
 
@@ -106,51 +106,31 @@ def run(slides: tuple[Path, ...], out: Path, engine: Path | None, strict: bool, 
 
 
 def only_engine() -> Path:
-    """The engine folder below ./engines, if there is just one."""
-    from batchcls.engine.manifest import engines_below
+    """The only engine folder below ./engines.
 
-    found = engines_below(Path("engines"))
-    if len(found) != 1:
-        listed = ", ".join(map(str, found)) or "none"
+    Raises:
+        EngineError: If there is none, or more than one.
+    """
+    from batchcls.engine.manifest import engine_folders_below
+
+    engines = engine_folders_below(Path("engines"))
+    if len(engines) != 1:
+        names = ", ".join(map(str, engines)) or "none"
         raise EngineError(
-            f"no --engine was named, and ./engines holds {len(found)} ({listed}); run: batchcls run --engine DIR"
+            f"no --engine was named, and ./engines holds {len(engines)} ({names}); run: batchcls run --engine DIR"
         )
-    return found[0]
-
-
-@contextmanager
-def library_noise_hidden() -> Iterator["Console"]:
-    """Hide what libjpeg and its like print about each broken file; the row says it. Python's own errors still show."""
-    import faulthandler
-
-    from batchcls.cli.console import console
-
-    sys.stderr.flush()
-    terminal = os.dup(2)
-    silence = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silence, 2)
-    os.close(silence)
-    stream = os.fdopen(os.dup(terminal), "w", buffering=1, errors="backslashreplace")
-    try:
-        faulthandler.enable(stream)
-        yield console(Guarded(stream))
-    finally:
-        faulthandler.disable()
-        with suppress(OSError):
-            stream.close()
-        os.dup2(terminal, 2)
-        os.close(terminal)
+    return engines[0]
 
 
 def summary(stats: "RunStats", out: Path) -> list[str]:
-    """The lines that a finished run prints: rows, engine, labels, errors, speed, memory."""
+    """The lines that a finished run prints."""
     info = stats.info
     why = f", because {stats.why}" if stats.why else ""
     stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in stats.seconds.items())
     lines = [
         f"{stats.rows:,} rows, {stats.unreadable:,} unreadable -> {out}",
         f"engine    {info.name}, {info.backend} {info.precision} on {info.device}{why}",
-        f"labels    {listed(stats.labels)}",
+        f"labels    {_counts_text(stats.labels)}",
         f"speed     {stats.images_per_s:,.1f} images/s; {stats.elapsed_s:,.1f} s in all",
         f"memory    {stats.peak_memory_bytes / 2**20:,.0f} MiB at most",
         f"seconds   {stages} (stages overlap)",
@@ -160,9 +140,9 @@ def summary(stats: "RunStats", out: Path) -> list[str]:
             f"again     {stats.transient_errors:,} files were not handed out; the same command reads them again"
         )
     if stats.errors:
-        lines.insert(3, f"errors    {listed(stats.errors)}")
+        lines.insert(3, f"errors    {_counts_text(stats.errors)}")
     if stats.skipped:
-        lines.insert(3, f"passed by {listed(stats.skipped)}")
+        lines.insert(3, f"passed by {_counts_text(stats.skipped)}")
     if stats.resumed_rows:
         lines.insert(1, f"resumed   {stats.resumed_rows:,} of the rows were done before")
     if stats.hint:
@@ -170,6 +150,6 @@ def summary(stats: "RunStats", out: Path) -> list[str]:
     return lines
 
 
-def listed(counts: dict[str, int]) -> str:
-    """Counts in words, the largest first."""
+def _counts_text(counts: dict[str, int]) -> str:
+    """Names with their counts, the largest first."""
     return ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items(), key=lambda item: -item[1])) or "none"

@@ -1,4 +1,4 @@
-"""Standard output and error as a command may find them: closed, full, or left by whoever read them."""
+"""Standard output and error, which may be closed, full, or without a reader."""
 
 import errno
 import io
@@ -14,23 +14,23 @@ _STREAMS = {"stdout": 1, "stderr": 2}
 _WORDS = {"stdout": "standard output", "stderr": "standard error"}
 
 
-class Guarded(io.TextIOBase):
-    """A text stream on which nothing harmful is shown, and that notes what it cannot write instead of raising it.
+class GuardedStream(io.TextIOBase):
+    """A text stream that escapes what could harm a terminal, and records failed writes instead of raising.
 
     Args:
-        stream: Where the text goes; it is never closed from here.
-        keep: Whether to remember what did not arrive.
+        stream: The stream that is written to, and never closed.
+        keep: Whether to keep the text that could not be written.
     """
 
     def __init__(self, stream: TextIO, *, keep: bool = True) -> None:
         self._stream, self._keep = stream, keep
         self._unflushed = ""
         self.lost = ""
-        """What did not arrive, as far as it is kept."""
+        """The text that could not be written, as far as it is kept."""
         self.failure: str | None = None
-        """Why something did not arrive."""
-        self.left = False
-        """Whether the failure is that nobody reads any more."""
+        """Why text could not be written; None if all was."""
+        self.has_no_reader = False
+        """Whether the failure is that the reader has gone."""
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
@@ -41,8 +41,8 @@ class Guarded(io.TextIOBase):
         return "backslashreplace"
 
     @property
-    def unescaped(self) -> "Guarded":
-        """The same stream for a program that writes control sequences of its own, and escapes the rest itself."""
+    def unescaped(self) -> "GuardedStream":
+        """The same stream for a program that escapes text itself, and writes control sequences of its own."""
         return _Unescaped(self._stream, keep=False)
 
     def writable(self) -> bool:
@@ -55,11 +55,11 @@ class Guarded(io.TextIOBase):
         return self._stream.fileno()
 
     def write(self, text: str) -> int:
-        shown = self._shown(text).encode(self.encoding, "backslashreplace").decode(self.encoding)
+        safe = self._escaped(text).encode(self.encoding, "backslashreplace").decode(self.encoding)
         if self._keep:
-            self._unflushed = (self._unflushed + shown)[-_KEPT_CHARACTERS:]
+            self._unflushed = (self._unflushed + safe)[-_KEPT_CHARACTERS:]
         try:
-            self._stream.write(shown)
+            self._stream.write(safe)
         except (OSError, ValueError) as error:
             self._note(error)
         return len(text)
@@ -71,61 +71,61 @@ class Guarded(io.TextIOBase):
         except (OSError, ValueError) as error:
             self._note(error)
 
-    def _shown(self, text: str) -> str:
+    def _escaped(self, text: str) -> str:
         return escaped_lines(text)
 
     def _note(self, error: OSError | ValueError) -> None:
         self.lost = (self.lost + self._unflushed)[-_KEPT_CHARACTERS:]
         self._unflushed = ""
         number = error.errno if isinstance(error, OSError) else errno.EBADF  # a ValueError: it is closed
-        self.left = number == errno.EPIPE
+        self.has_no_reader = number == errno.EPIPE
         self.failure = "it is closed" if number == errno.EBADF else os.strerror(number or errno.EIO)
 
 
-class _Unescaped(Guarded):
-    def _shown(self, text: str) -> str:
+class _Unescaped(GuardedStream):
+    def _escaped(self, text: str) -> str:
         return text
 
 
 def guard() -> None:
-    """Make the standard streams `Guarded`, and the terminal's size one that can be."""
+    """Make the standard streams `GuardedStream`, and ignore a terminal size that cannot be."""
     for name in ("COLUMNS", "LINES"):
         if not re.fullmatch(r"[1-9][0-9]{0,3}", os.environ.get(name, "80")):
             del os.environ[name]
     _fill_closed()
     for name, descriptor in _STREAMS.items():
         stream = getattr(sys, name)
-        if not isinstance(stream, Guarded):
+        if not isinstance(stream, GuardedStream):
             stream = open(descriptor, "w", closefd=False) if stream is None else stream  # noqa: SIM115
-            setattr(sys, name, Guarded(cast(TextIO, stream)))
+            setattr(sys, name, GuardedStream(cast(TextIO, stream)))
 
 
-def settle() -> None:
-    """Say on either stream what did not arrive on the other."""
+def report_lost_output() -> None:
+    """Write on either stream what could not be written on the other."""
     streams = _guarded()
     for stream in streams.values():
         stream.flush()
     for name, stream in streams.items():
         others = [other for other in streams.values() if other is not stream and not other.failure]
-        if stream.failure and not stream.left and others:
+        if stream.failure and not stream.has_no_reader and others:
             others[0].write(f"batchcls: {_WORDS[name]} cannot be written: {stream.failure}\n{stream.lost}")
             others[0].flush()
 
 
 def output_failure() -> str | None:
-    """Why standard output did not take everything; None if it did, or if its reader had enough of it."""
+    """Why standard output was not written whole; None if it was, or if its reader had gone."""
     output = _guarded().get("stdout")
-    return output.failure if output and not output.left else None
+    return output.failure if output and not output.has_no_reader else None
 
 
-def _guarded() -> dict[str, Guarded]:
-    return {name: stream for name in _STREAMS if isinstance(stream := getattr(sys, name), Guarded)}
+def _guarded() -> dict[str, GuardedStream]:
+    return {name: stream for name in _STREAMS if isinstance(stream := getattr(sys, name), GuardedStream)}
 
 
 def _fill_closed() -> None:
-    """Let no file that is opened later be taken for a standard stream, and written to by whoever prints."""
+    """Open the null device for each closed standard stream, so that no later file gets the number of one."""
     for descriptor in (0, *_STREAMS.values()):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDONLY)  # the lowest that is free; writing to it fails as if it were closed
+            os.open(os.devnull, os.O_RDONLY)  # gets the lowest free number; writing to it fails as to a closed stream

@@ -17,14 +17,18 @@ def echo(*lines: str, err: bool = False) -> None:
     stream.flush()
 
 
-def answer(*lines: str) -> NoReturn:
-    """The same on standard output, and the end of a command that makes nothing else: 1 if they do not arrive."""
+def print_and_exit(*lines: str) -> NoReturn:
+    """Print lines on standard output, and end a command that does nothing else: with 1 if they cannot be written."""
     echo(*lines)
     click.get_current_context().exit()
 
 
 def exit_code(command: Callable[[], Any]) -> int:
-    """Run a click command that returns the code of an early end; say what went wrong, and give the exit code."""
+    """Run a click command, print what went wrong, and return the exit code.
+
+    Args:
+        command: Returns the exit code of a command that ended early, or what it printed; None after its work.
+    """
     streams.guard()
     try:
         printed = command()
@@ -40,6 +44,6 @@ def exit_code(command: Callable[[], Any]) -> int:
         echo("batchcls: interrupted", err=True)
     except SystemExit as end:
         printed, code = None, end.code if isinstance(end.code, int) else int(end.code is not None)
-    streams.settle()
-    only_printed = printed is not None  # a help text, say, or an answer: a command that made something returns nothing
+    streams.report_lost_output()
+    only_printed = printed is not None  # a help text, for example: a command that did its work returns None
     return code or int(only_printed and streams.output_failure() is not None)

@@ -7,9 +7,9 @@ from dataclasses import replace
 from time import perf_counter
 
 from batchcls.engine.backends import open_engine
-from batchcls.engine.check import check
+from batchcls.engine.check import check_answers
 from batchcls.engine.manifest import ONNX, Manifest
-from batchcls.engine.postprocess import predictions
+from batchcls.engine.postprocess import to_predictions
 from batchcls.errors import MemoryShortageError
 from batchcls.images.decoders import open_decoder
 from batchcls.images.decoders.base import DecoderOptions
@@ -52,13 +52,14 @@ class LocalExecutor:
         with ExitStack() as stack:
             self._engine = open_engine(
                 config.engine,
+                config.manifest,
                 backend=config.backend,
                 device=config.device,
                 threads=config.threads,
                 precision=config.precision,
             )
             stack.callback(self._engine.close)
-            self._check(Manifest.read(config.engine))
+            self._check(config.manifest)
             preprocess = self._engine.info.preprocess
             batch_size = config.batch_size or self._engine.batch_size
             self._taken_bytes = resident_bytes() + _BATCHES * batch_size * 3 * math.prod(preprocess.size_px)
@@ -87,7 +88,7 @@ class LocalExecutor:
         """
         info = self._engine.info
         if info.backend != "null" and (manifest.reference or info.device != "cpu"):
-            check(self._engine, manifest)
+            check_answers(self._engine, manifest)
 
     def _left_bytes(self, memory_bytes: int) -> int:
         """Memory left for files and images once the engine has answered its probes.
@@ -97,11 +98,11 @@ class LocalExecutor:
         """
         left = min(memory_bytes - self._taken_bytes, available_bytes())
         if left < _LEAST_BYTES:
+            needed = self._taken_bytes + _LEAST_BYTES
             raise MemoryShortageError(
-                f"the run may take {format_bytes(memory_bytes)} of memory, and {format_bytes(max(0, left))} are left of "
-                "it with the engine loaded; it needs --memory "
-                f"{format_bytes(self._taken_bytes + _LEAST_BYTES)} at least, on a machine that has so much, or a smaller "
-                "--batch-size"
+                f"the run may take {format_bytes(memory_bytes)} of memory, and {format_bytes(max(0, left))} are left "
+                f"of it with the engine loaded; it needs --memory {format_bytes(needed)} at least, on a machine that "
+                "has so much, or a smaller --batch-size"
             )
         return left
 
@@ -129,7 +130,7 @@ class LocalExecutor:
 
     def _classified(self, batch: Batch) -> BatchResult:
         since = perf_counter()
-        answers = predictions(self._engine.infer(batch.pixels))
+        answers = to_predictions(self._engine.infer(batch.pixels))
         seconds = {"read": batch.read_s, "decode": batch.decode_s, "infer": perf_counter() - since}
         postponed = [replace(file, needed_bytes=file.needed_bytes + self._taken_bytes) for file in batch.postponed]
         if answers.finite.all():

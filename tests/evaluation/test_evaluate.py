@@ -229,6 +229,77 @@ def test_the_file_says_what_it_is_of(plain: tuple[Path, Path], tmp_path: Path) -
     assert found["seed"] == 7
 
 
+def keys_of(value: Any) -> Any:
+    """The keys of JSON, in order; of a list, those of its first item."""
+    if isinstance(value, dict):
+        return {key: keys_of(item) for key, item in value.items()}
+    return [keys_of(value[0])] if isinstance(value, list) and value and isinstance(value[0], dict) else ...
+
+
+def test_the_keys_of_metrics_json_stay_what_other_programs_read(plain: tuple[Path, Path], tmp_path: Path) -> None:
+    estimate = dict.fromkeys(("value", "low", "high", "why"), ...)
+    unmatched = {"count": ..., "examples": ...}
+    bins = [dict.fromkeys(("from", "to", "images", "probability", "accuracy"), ...)]
+    macro = [f"macro_{name}" for name in ("precision", "recall", "f1", "roc_auc", "pr_auc")]
+
+    keys = keys_of(metrics_of(*plain, tmp_path / "report", "--error-rate", "0.5"))
+
+    expected = {
+        "batchcls": ...,
+        "predictions": {
+            **dict.fromkeys(("path", "sha256", "rows"), ...),
+            "metadata": {"labels": ..., "engine": {"name": ...}},
+            "notes": ...,
+        },
+        "truth": dict.fromkeys(
+            ("path", "rows", "group_by", "split", "has_splits", "left_out", "unlabelled", "split_folders", "notes"), ...
+        ),
+        "seed": ...,
+        "resamples": ...,
+        "matched": {
+            **dict.fromkeys(("by", "images", "readable"), ...),
+            "unreadable": {},
+            "truth_without_prediction": unmatched,
+            "prediction_without_truth": unmatched,
+            "two_files": ...,
+        },
+        "groups": ...,
+        "accuracy_with_unreadable_as_wrong": ...,
+        "overall": dict.fromkeys(("accuracy", "kappa", *macro, "balanced_accuracy"), estimate),
+        "classes": [
+            {
+                **dict.fromkeys(("label", "images", "predicted"), ...),
+                **dict.fromkeys(("precision", "recall", "f1", "roc_auc", "pr_auc"), estimate),
+            }
+        ],
+        "classes_without_images": {"labels": ..., "macro_f1_of_all": ...},
+        "confusion": {"labels": ..., "counts": ...},
+        "calibration": {
+            "bins": bins,
+            **dict.fromkeys(("ece", "brier", "nll"), ...),
+            "temperature": {
+                **dict.fromkeys(("fitted", "ece", "nll"), ...),
+                "bins": bins,
+                **dict.fromkeys(("why", "gains", "give"), ...),
+            },
+        },
+        "risk_coverage": {
+            **dict.fromkeys(("aurc", "coverage", "error_rate", "probability", "wanted_error_rate"), ...),
+            "threshold": dict.fromkeys(
+                (
+                    *("probability", "accepted", "coverage", "to_a_human"),
+                    *("errors", "error_rate", "error_rate_at_most"),
+                ),
+                ...,
+            ),
+        },
+        "advice": {"temperature": ..., "threshold": ...},
+        "notes": ...,
+    }
+    assert keys == expected
+    assert repr(keys) == repr(expected)  # in this order
+
+
 @pytest.mark.parametrize(
     ("written", "root", "by"),
     [

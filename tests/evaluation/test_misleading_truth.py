@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 from sklearn.metrics import f1_score
 
-from batchcls.evaluation.metrics import confusion, without_images
+from batchcls.evaluation.metrics import absent_classes, confusion_matrix
 from batchcls.images.labels.labeled import LabeledImages
-from batchcls.training.dataset import SplitDataset, SplitOptions
-from batchcls.training.splits import SplitFractions
+from batchcls.training.dataset import SplitDataset
+from batchcls.training.options import SplitFractions, SplitOptions
 from tests.commandline import invoked
 from tests.conftest import ALL4, DATA, ROOT, draw
 from tests.evaluation.test_evaluate import evaluated, labelled, many, metrics_of, predictions, refused
@@ -192,12 +192,12 @@ def test_nothing_is_said_of_classes_where_each_has_images(tmp_path: Path) -> Non
 def test_macro_f1_of_all_classes_is_that_of_scikit_learn(images: list[tuple[int, int]]) -> None:
     truth, said = np.array(images).T
 
-    found = without_images(confusion(truth, said, 4), "abcd")
+    absent = absent_classes(confusion_matrix(truth, said, 4), "abcd")
 
-    assert found["macro_f1_of_all"] == pytest.approx(
+    assert absent.macro_f1_of_all == pytest.approx(
         f1_score(truth, said, average="macro", labels=range(4), zero_division=0)
     )
-    assert found["labels"] == [label for code, label in enumerate("abcd") if code not in truth]
+    assert list(absent.labels) == [label for code, label in enumerate("abcd") if code not in truth]
 
 
 def test_the_readmes_pattern_finds_the_patients_of_c_nmc(tmp_path: Path) -> None:
@@ -215,8 +215,8 @@ def test_the_readmes_pattern_finds_the_patients_of_c_nmc(tmp_path: Path) -> None
     )
 
 
-def dataset(source: Path, quiet: Console, **parting: str) -> SplitDataset:
-    return SplitDataset.read(source, SplitOptions(shares=SplitFractions(0.25, 0.25), **parting), quiet)
+def dataset(source: Path, quiet: Console, **options: str) -> SplitDataset:
+    return SplitDataset.read(source, SplitOptions(fractions=SplitFractions(0.25, 0.25), **options), quiet)
 
 
 @pytest.mark.parametrize("spelling", ["windows", "decomposed", "blanks"])
@@ -233,7 +233,7 @@ def test_images_are_found_to_train_on_whatever_system_named_them(tmp_path: Path,
 
     images = dataset(labelled(tmp_path / "t.csv", pairs), quiet)
 
-    files = {file for part in images.parts.values() for file in part.files}
+    files = {file for split in images.splits.values() for file in split.files}
     assert files == {str(tmp_path / name) for name, _ in rows}
 
 
@@ -267,7 +267,7 @@ def test_the_split_of_a_training_is_a_truth_from_anywhere(
             tmp_path / "p.parquet", tmp_path / "models" / "n.split.csv", tmp_path / folder.name, "--overwrite"
         ).stdout
         assert "note        The truth has splits and no --split was given" in said
-        assert test["matched"]["images"] == len(images.parts["test"].files)
+        assert test["matched"]["images"] == len(images.splits["test"].files)
         assert (whole["matched"]["images"], whole["truth"]["left_out"]) == (24, 2)
         assert any("may have been trained on" in note for note in whole["notes"])
         assert not any("may have been trained on" in note for note in test["notes"])

@@ -19,10 +19,11 @@ from rich.console import Console
 from safetensors.torch import save_file
 from torch import nn
 
-from batchcls.building.build import build_engine
+from batchcls.building.build import BuildOptions, build_engine
 from batchcls.cli import main
 from batchcls.engine.manifest import Manifest, sha256
-from batchcls.explanation.grad_cam import GradCam, overlay, stands_out
+from batchcls.explanation.grad_cam import GradCam, stands_out
+from batchcls.explanation.overlays import overlay
 from batchcls.networks.architectures import ARCHITECTURES, CAM_LAYERS, SmallCnn, empty_network
 from batchcls.networks.checkpoint import load_network
 from batchcls.records import Preprocess
@@ -101,7 +102,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def engine(checkpoint: Path, recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("engines") / "detector"
-    build_engine(checkpoint, folder, recipe=recipe, values={}, images=None, console=Console(quiet=True))
+    build_engine(checkpoint, folder, BuildOptions(recipe), Console(quiet=True))
     return folder
 
 

@@ -19,8 +19,9 @@ from batchcls.images.sources import read_slide
 from batchcls.images.thumbnails import thumbnail
 from batchcls.storage.file_names import printable
 from batchcls.storage.timeouts import call_with_timeout
-from batchcls.training.dataset import SplitDataset, SplitOptions
-from batchcls.training.loading import opened
+from batchcls.training.dataset import SplitDataset
+from batchcls.training.loading import open_example
+from batchcls.training.options import SplitOptions
 from tests.commandline import PATIENCE_S
 from tests.conftest import draw, slide_of
 
@@ -78,7 +79,7 @@ def test_a_training_leaves_all_of_it_out(tmp_path: Path) -> None:
         hostile(tmp_path / "a" / f"hostile{number}.png", kind)
     said = io.StringIO()
     dataset = SplitDataset.read(tmp_path, SplitOptions(), Console(file=said, width=1000))
-    assert sum(len(part.files) for part in dataset.parts.values()) == 20
+    assert sum(len(split.files) for split in dataset.splits.values()) == 20
     assert "cannot be read: not an image: it is no regular file" in said.getvalue()
 
 
@@ -86,8 +87,8 @@ def test_a_training_leaves_all_of_it_out(tmp_path: Path) -> None:
 def test_a_training_whose_image_turns_into_it_names_the_file(tmp_path: Path, kind: str) -> None:
     hostile(tmp_path / "image.png", kind)
     code = (
-        "from batchcls.records import Slide\nfrom batchcls.training.loading import opened\n"
-        f"with opened(Slide({str(tmp_path)!r}, 'image.png')) as image: image.load()"
+        "from batchcls.records import Slide\nfrom batchcls.training.loading import open_example\n"
+        f"with open_example(Slide({str(tmp_path)!r}, 'image.png')) as image: image.load()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.stderr.splitlines()[-1].count("image.png' could be read before the training, and now it cannot")
@@ -110,7 +111,7 @@ def test_training_sees_pillows_pixels(tmp_path: Path, ending: str) -> None:
     path = draw(tmp_path / f"image.{ending}")
     with Image.open(path) as image:
         expected = np.asarray(image.convert("RGB"))
-    with opened(slide_of(path)) as image:
+    with open_example(slide_of(path)) as image:
         assert np.array_equal(np.asarray(image.convert("RGB")), expected)
     assert np.array_equal(image_pixels(slide_of(path)), expected)
 
