@@ -47,8 +47,11 @@ def verify_engine(
         SlidesError: If there is no image that both can read.
         VerificationError: If the two agree on too few images.
     """
-    options = DecoderOptions(_BATCH_SIZE, machine.cores(), _LARGEST_IMAGE_PIXELS)
-    decoder = open_decoder(DEFAULT, source.recipe.preprocess, options)
+    decoder = open_decoder(
+        DEFAULT,
+        source.recipe.preprocess,
+        DecoderOptions(_BATCH_SIZE, machine.cores(), _LARGEST_IMAGE_PIXELS),
+    )
     with closing(open_on_cpu(folder, manifest)) as engine, closing(decoder):
         shipped = f"{DEFAULT}, {engine.info.backend} {engine.info.precision} on {engine.info.device}"
         names = shipped, source.reference_name

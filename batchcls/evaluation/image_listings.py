@@ -8,8 +8,7 @@ import pyarrow.csv
 from batchcls.evaluation.matched_images import MatchedImages
 from batchcls.images.sources import slide_below
 from batchcls.images.thumbnails import contact_sheet, jpeg, thumbnail
-from batchcls.records import Slide
-from batchcls.storage.file_names import original
+from batchcls.predictions.row_key import slides_of
 from batchcls.storage.spreadsheet_cells import text_cell
 
 _COLUMNS, _SIDE_PX = 6, 160
@@ -25,12 +24,9 @@ def image_sheet(matched: MatchedImages, rows: npt.NDArray[np.int64]) -> bytes | 
     Returns:
         None if there are no rows, or none of their files is an image that can be opened now.
     """
-    predicted = matched.rows.take(rows)
-    places = zip(predicted["root"].to_pylist(), predicted["path"].to_pylist(), strict=True)
-    slides = (Slide(original(root), original(path)) for root, path in places)
-    labels = predicted["label"].to_pylist()
+    labels = matched.rows["label"].take(rows).to_pylist()
     top = matched.predictions.probabilities[rows].max(axis=1)
-    images = zip(slides, matched.images.take(rows).to_pylist(), labels, top, strict=True)
+    images = zip(slides_of(matched.rows.take(rows)), matched.images.take(rows).to_pylist(), labels, top, strict=True)
     cells = [
         (
             thumbnail(slide, _SIDE_PX) or thumbnail(slide_below(matched.root, image["path"]), _SIDE_PX),

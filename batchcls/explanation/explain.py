@@ -107,8 +107,7 @@ def _explain(
     grad_cam = GradCam(model.network.module, model.network.architecture, preprocess)
     numbers = {slide: number for number, slide in enumerate(truths, 1)}
     images: dict[Slide, _ListedImage] = {}
-    options = DecoderOptions(_BATCH_SIZE, machine.cores(), _MAX_IMAGE_PIXELS)
-    decoder = open_decoder(DEFAULT, preprocess, options)
+    decoder = open_decoder(DEFAULT, preprocess, DecoderOptions(_BATCH_SIZE, machine.cores(), _MAX_IMAGE_PIXELS))
     with closing(decoder), closing(decoder.decode(truths)) as batches:
         for batch in batches:
             if batch.postponed:

@@ -29,17 +29,17 @@ Batches = DataLoader[tuple[Tensor, int]]
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Image files and the class of each."""
+    """Slides and the class of each."""
 
-    files: Sequence[Slide]
+    slides: Sequence[Slide]
     targets: Sequence[int]
-    """Class of each file, 0 to ``classes - 1``."""
+    """Class of each slide, 0 to ``classes - 1``."""
     classes: int
     """Number of classes."""
 
     @property
     def class_weights(self) -> Tensor:
-        """(classes,) float32, inverse to the number of files of each class, 1 on average over the files."""
+        """(classes,) float32, inverse to the number of slides of each class, 1 on average over the slides."""
         counts = np.bincount(self.targets, minlength=self.classes)
         return torch.tensor(len(self.targets) / (self.classes * counts), dtype=torch.float32)
 
@@ -52,10 +52,11 @@ class ExampleDataset(Dataset[tuple[Tensor, int]]):
         self._transform = transform
 
     def __len__(self) -> int:
-        return len(self._examples.files)
+        return len(self._examples.slides)
 
     def __getitem__(self, position: int) -> tuple[Tensor, int]:
-        with open_example(self._examples.files[position]) as image:
+        slide = self._examples.slides[position]
+        with open_example(slide) as image:
             return self._transform(image.convert("RGB")), self._examples.targets[position]
 
 
@@ -96,7 +97,7 @@ def shuffled_batches(examples: Examples, transform: Transform, batch_size: int, 
     if balanced:
         weights = examples.class_weights[list(examples.targets)]
         sampler = WeightedRandomSampler(weights.tolist(), len(weights))
-    images = len(examples.files)
+    images = len(examples.slides)
     return DataLoader(
         ExampleDataset(examples, transform),
         batch_size,

@@ -233,7 +233,7 @@ def test_images_are_found_to_train_on_whatever_system_named_them(tmp_path: Path,
 
     images = dataset(labelled(tmp_path / "t.csv", pairs), quiet)
 
-    files = {file for split in images.splits.values() for file in split.files}
+    files = {slide.file for split in images.splits.values() for slide in split.slides}
     assert files == {str(tmp_path / name) for name, _ in rows}
 
 
@@ -267,7 +267,7 @@ def test_the_split_of_a_training_is_a_truth_from_anywhere(
             tmp_path / "p.parquet", tmp_path / "models" / "n.split.csv", tmp_path / folder.name, "--overwrite"
         ).stdout
         assert "note        The truth has splits and no --split was given" in said
-        assert test["matched"]["images"] == len(images.splits["test"].files)
+        assert test["matched"]["images"] == len(images.splits["test"].slides)
         assert (whole["matched"]["images"], whole["truth"]["left_out"]) == (24, 2)
         assert any("may have been trained on" in note for note in whole["notes"])
         assert not any("may have been trained on" in note for note in test["notes"])

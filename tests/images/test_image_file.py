@@ -79,7 +79,7 @@ def test_a_training_leaves_all_of_it_out(tmp_path: Path) -> None:
         hostile(tmp_path / "a" / f"hostile{number}.png", kind)
     said = io.StringIO()
     dataset = SplitDataset.read(tmp_path, SplitOptions(), Console(file=said, width=1000))
-    assert sum(len(split.files) for split in dataset.splits.values()) == 20
+    assert sum(len(split.slides) for split in dataset.splits.values()) == 20
     assert "cannot be read: not an image: it is no regular file" in said.getvalue()
 
 

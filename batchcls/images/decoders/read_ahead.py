@@ -16,8 +16,9 @@ from batchcls.images.formats.refusal import RefusedError, check_file, largest_by
 from batchcls.images.formats.signatures import format_of
 from batchcls.images.sources.base import SlideReader, SlideReaders
 from batchcls.memory import needed_to_read
-from batchcls.records import NO_ANSWER, Failure, Postponed, Slide
+from batchcls.records import Failure, Postponed, Slide
 from batchcls.storage.timeouts import READ_TIMEOUT_S
+from batchcls.storage.transient import NO_ANSWER
 
 _LEAST_COST_BYTES = 64 << 10
 """What a small file or a failure counts for, so that their number is bounded too."""
