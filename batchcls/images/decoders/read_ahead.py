@@ -11,8 +11,9 @@ from typing import Any
 
 from batchcls.errors import DecoderError
 from batchcls.images.formats.extent import image_end
-from batchcls.images.formats.inspection import Header, examine, format_of
+from batchcls.images.formats.inspection import Header, examine
 from batchcls.images.formats.refusal import RefusedError, check_file, largest_bytes
+from batchcls.images.formats.signatures import format_of
 from batchcls.images.sources.base import SlideReader, SlideReaders
 from batchcls.memory import needed_to_read
 from batchcls.records import Failure, Postponed, Slide
