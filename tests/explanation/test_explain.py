@@ -38,7 +38,7 @@ CELL = 64
 """Pixels of a picture of 448 for each of the network's 7 cells."""
 
 
-def explained(*arguments: str | Path) -> Result:
+def explain(*arguments: str | Path) -> Result:
     return CliRunner().invoke(main, ["explain", *map(str, arguments)])
 
 
@@ -47,12 +47,12 @@ def table(out: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def names(folder: Path) -> set[str]:
+def file_names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def field(path: Path, *squares: tuple[int, int], size: tuple[int, int] = (224, 224), side: int = SIDE) -> Path:
-    """A grey field with bright squares at places given by left and top."""
+def draw_squares(path: Path, *squares: tuple[int, int], size: tuple[int, int] = (224, 224), side: int = SIDE) -> Path:
+    """A gray field with bright squares at places given by left and top."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.new("RGB", size, (70, 70, 70))
     for left, top in squares:
@@ -107,32 +107,32 @@ def engine(checkpoint: Path, recipe: Path, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="module")
-def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def labeled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two squares that are found, two that are too dim, one field that is rightly empty, one that is broken."""
-    folder = tmp_path_factory.mktemp("labelled")
-    field(folder / "square" / "one.png", (30, 50))
-    field(folder / "square" / "two.png", (30, 50), (130, 130))
-    field(folder / "square" / "dim.png")
+    folder = tmp_path_factory.mktemp("labeled")
+    draw_squares(folder / "square" / "one.png", (30, 50))
+    draw_squares(folder / "square" / "two.png", (30, 50), (130, 130))
+    draw_squares(folder / "square" / "dim.png")
     shutil.copy(folder / "square" / "dim.png", folder / "square" / "dim.jpg")
-    field(folder / "nothing" / "empty.png")
+    draw_squares(folder / "nothing" / "empty.png")
     (folder / "nothing" / "broken.png").write_bytes((folder / "square" / "one.png").read_bytes()[:200])
     return folder
 
 
 @pytest.fixture(scope="module")
-def predicted(engine: Path, labelled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def predicted(engine: Path, labeled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("predicted") / "predictions.parquet"
-    result = invoked(labelled, "--out", path, "--engine", engine, "--backend", "openvino")
+    result = invoked(labeled, "--out", path, "--engine", engine, "--backend", "openvino")
     assert result.exit_code == 0, result.output
     return path
 
 
 def heat_of(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """What is coloured in the picture on the right: how much, and which pixels the most, of images that were grey."""
+    """What is colored in the picture on the right: how much, and which pixels the most, of images that were gray."""
     whole = np.asarray(Image.open(path).convert("RGB"), np.int16)
     picture = whole[:-LINE, (whole.shape[1] + GAP) // 2 :]
-    colour = picture.max(axis=2) - picture.min(axis=2)
-    return colour, np.argwhere(colour >= 0.95 * colour.max())
+    color = picture.max(axis=2) - picture.min(axis=2)
+    return color, np.argwhere(color >= 0.95 * color.max())
 
 
 @pytest.mark.parametrize(
@@ -148,22 +148,22 @@ def heat_of(path: Path) -> tuple[np.ndarray, np.ndarray]:
 def test_the_map_is_hottest_where_the_square_is(
     place: tuple[int, int], suffix: str, recipe: Path, tmp_path: Path
 ) -> None:
-    slide, model, out = field(tmp_path / "s.png", place), tmp_path / f"m{suffix}", tmp_path / "out"
+    slide, model, out = draw_squares(tmp_path / "s.png", place), tmp_path / f"m{suffix}", tmp_path / "out"
     (torch.save if suffix == ".pth" else save_file)(detector().state_dict(), model)
 
-    result = explained(model, slide, "--recipe", recipe, "--out", out)
+    result = explain(model, slide, "--recipe", recipe, "--out", out)
 
     assert result.exit_code == 0, result.output
     assert result.stdout == f"1 explained, 0 unreadable -> {out}\n"
-    colour, hottest = heat_of(out / "0001_s.cam.png")
-    assert colour.shape == (448, 448)
+    color, hottest = heat_of(out / "0001_s.cam.png")
+    assert color.shape == (448, 448)
     left, top = (2 * value for value in place)
     row, column = hottest.mean(axis=0)
     assert top <= row < top + 2 * SIDE
     assert left <= column < left + 2 * SIDE
     assert (hottest >= (top - CELL, left - CELL)).all()
     assert (hottest < (top + 2 * SIDE + CELL, left + 2 * SIDE + CELL)).all()
-    assert colour[-1 if row < 224 else 0, -1 if column < 224 else 0] <= 2  # the far corner stays grey
+    assert color[-1 if row < 224 else 0, -1 if column < 224 else 0] <= 2  # the far corner stays gray
 
 
 @pytest.mark.parametrize(
@@ -181,14 +181,14 @@ def test_the_map_lies_on_the_part_that_the_network_sees(
     checkpoint: Path,
     tmp_path: Path,
 ) -> None:
-    slide = field(tmp_path / "s.png", place, size=(640, 480), side=96)
+    slide = draw_squares(tmp_path / "s.png", place, size=(640, 480), side=96)
     (tmp_path / "recipe.toml").write_text(RECIPE + more)
 
-    result = explained(checkpoint, slide, "--recipe", tmp_path / "recipe.toml", "--out", tmp_path / "out")
+    result = explain(checkpoint, slide, "--recipe", tmp_path / "recipe.toml", "--out", tmp_path / "out")
 
     assert result.exit_code == 0, result.output
-    colour, hottest = heat_of(tmp_path / "out" / "0001_s.cam.png")
-    assert colour.shape == shape
+    color, hottest = heat_of(tmp_path / "out" / "0001_s.cam.png")
+    assert color.shape == shape
     column, row = expected
     assert np.abs(hottest.mean(axis=0) - (row, column)).max() < CELL / 2
     with Image.open(tmp_path / "out" / "0001_s.cam.png") as both:
@@ -197,9 +197,9 @@ def test_the_map_lies_on_the_part_that_the_network_sees(
 
 
 def test_the_plain_picture_stands_on_the_left(checkpoint: Path, recipe: Path, tmp_path: Path) -> None:
-    slide = field(tmp_path / "s.png", (100, 40))
+    slide = draw_squares(tmp_path / "s.png", (100, 40))
 
-    explained(checkpoint, slide, "--recipe", recipe, "--out", tmp_path / "out")
+    explain(checkpoint, slide, "--recipe", recipe, "--out", tmp_path / "out")
 
     with Image.open(tmp_path / "out" / "0001_s.cam.png") as both, Image.open(slide) as given:
         left = np.asarray(both.crop((0, 0, 448, 448)).resize((224, 224), Image.Resampling.BOX), int)
@@ -267,9 +267,9 @@ def test_where_nothing_stands_out_the_picture_is_left_as_it_is() -> None:
 def test_a_map_of_nothing_says_so(
     squares: list[tuple[int, int]], label: str, checkpoint: Path, recipe: Path, tmp_path: Path
 ) -> None:
-    slide = field(tmp_path / "s.png", *squares)
+    slide = draw_squares(tmp_path / "s.png", *squares)
 
-    result = explained(checkpoint, slide, "--recipe", recipe, "--class", label, "--out", tmp_path / "out")
+    result = explain(checkpoint, slide, "--recipe", recipe, "--class", label, "--out", tmp_path / "out")
 
     assert result.stdout == f"1 explained, in 1 of which nothing stands out, 0 unreadable -> {tmp_path / 'out'}\n"
     (row,) = table(tmp_path / "out")
@@ -283,8 +283,8 @@ def test_weights_that_are_not_numbers_are_refused(recipe: Path, tmp_path: Path) 
     network.get_parameter("fc.bias").data.fill_(float("nan"))
     torch.save(network.state_dict(), tmp_path / "m.pth")
 
-    result = explained(
-        tmp_path / "m.pth", field(tmp_path / "s.png", (9, 9)), "--recipe", recipe, "--out", tmp_path / "out"
+    result = explain(
+        tmp_path / "m.pth", draw_squares(tmp_path / "s.png", (9, 9)), "--recipe", recipe, "--out", tmp_path / "out"
     )
 
     assert result.exit_code == 1
@@ -294,20 +294,20 @@ def test_weights_that_are_not_numbers_are_refused(recipe: Path, tmp_path: Path) 
 
 
 def test_every_file_has_a_row_whatever_is_wrong_with_it(
-    checkpoint: Path, recipe: Path, labelled: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    checkpoint: Path, recipe: Path, labeled: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
 
-    result = explained(checkpoint, labelled, "--recipe", recipe, "--out", out)
+    result = explain(checkpoint, labeled, "--recipe", recipe, "--out", out)
 
     assert result.exit_code == 0, result.output
     assert result.stdout == f"5 explained, in 3 of which nothing stands out, 1 unreadable -> {out}\n"
-    assert f"unreadable: {labelled}/nothing/broken.png: corrupt" in capfd.readouterr().err
+    assert f"unreadable: {labeled}/nothing/broken.png: corrupt" in capfd.readouterr().err
     rows = table(out)
-    assert [row["file"] for row in rows] == sorted(map(str, labelled.rglob("*.*")))
+    assert [row["file"] for row in rows] == sorted(map(str, labeled.rglob("*.*")))
     (broken,) = [row for row in rows if row["note"].startswith("corrupt")]
-    assert (broken["file"], broken["overlay"]) == (f"{labelled}/nothing/broken.png", "")
-    assert names(out) == {row["overlay"] for row in rows} - {""} | {"contact_sheet.jpg", "explained.csv"}
+    assert (broken["file"], broken["overlay"]) == (f"{labeled}/nothing/broken.png", "")
+    assert file_names(out) == {row["overlay"] for row in rows} - {""} | {"contact_sheet.jpg", "explained.csv"}
     with Image.open(out / "contact_sheet.jpg") as sheet:
         assert sheet.format == "JPEG"
         assert sheet.width > 6 * 200
@@ -316,7 +316,7 @@ def test_every_file_has_a_row_whatever_is_wrong_with_it(
 def test_hostile_names_become_safe_ones_and_equal_names_stay_apart(
     checkpoint: Path, recipe: Path, tmp_path: Path
 ) -> None:
-    plain = field(tmp_path / "plain.png", (40, 40))
+    plain = draw_squares(tmp_path / "plain.png", (40, 40))
     wild = [
         "....png",
         "a\nb.png",
@@ -333,12 +333,12 @@ def test_hostile_names_become_safe_ones_and_equal_names_stay_apart(
     shutil.copy(plain, os.fsencode(tmp_path / "s") + b"/\xff\xfe.png")
     slides = [tmp_path / "s", tmp_path / "s" / "....png"]
 
-    result = explained(checkpoint, *slides, "--recipe", recipe, "--out", tmp_path / "out")
+    result = explain(checkpoint, *slides, "--recipe", recipe, "--out", tmp_path / "out")
 
     assert result.exit_code == 0, result.output
     overlays = [row["overlay"] for row in table(tmp_path / "out")]
     assert len(set(overlays)) == len(overlays) == len(wild) + 2
-    assert names(tmp_path / "out") == {*overlays, "contact_sheet.jpg", "explained.csv"}
+    assert file_names(tmp_path / "out") == {*overlays, "contact_sheet.jpg", "explained.csv"}
     for name in overlays:
         assert name.replace("_", "").replace("-", "").removesuffix(".cam.png").isalnum()
         assert len(os.fsencode(name)) < 200
@@ -346,9 +346,9 @@ def test_hostile_names_become_safe_ones_and_equal_names_stay_apart(
 
 def test_of_more_images_than_the_limit_so_many_are_taken_evenly(checkpoint: Path, recipe: Path, tmp_path: Path) -> None:
     for number in range(10):
-        field(tmp_path / "s" / f"{number}.png", (40, 40))
+        draw_squares(tmp_path / "s" / f"{number}.png", (40, 40))
 
-    result = explained(checkpoint, tmp_path / "s", "--recipe", recipe, "--limit", "3", "--out", tmp_path / "out")
+    result = explain(checkpoint, tmp_path / "s", "--recipe", recipe, "--limit", "3", "--out", tmp_path / "out")
 
     assert "3 explained" in result.stdout
     assert "7 images were left out" in result.stdout
@@ -358,17 +358,17 @@ def test_of_more_images_than_the_limit_so_many_are_taken_evenly(checkpoint: Path
 def test_an_engine_is_explained_by_the_checkpoint_it_was_built_from(
     engine: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
-    slide = field(tmp_path / "s.png", (100, 100))
+    slide = draw_squares(tmp_path / "s.png", (100, 100))
     copy = shutil.copytree(engine, tmp_path / "engines" / "e")
 
-    named = explained(copy, slide, "--checkpoint", checkpoint, "--out", tmp_path / "named")
-    missing = explained(copy, slide, "--out", tmp_path / "missing")
+    named = explain(copy, slide, "--checkpoint", checkpoint, "--out", tmp_path / "named")
+    missing = explain(copy, slide, "--out", tmp_path / "missing")
     shutil.copy(checkpoint, tmp_path / "engines")
-    found = explained(copy, slide, "--out", tmp_path / "found")
+    beside = explain(copy, slide, "--out", tmp_path / "found")
     (tmp_path / "engines" / checkpoint.name).write_bytes(b"another")
-    another = explained(copy, slide, "--out", tmp_path / "another")
+    another = explain(copy, slide, "--out", tmp_path / "another")
 
-    assert (named.exit_code, found.exit_code) == (0, 0), named.output + found.output
+    assert (named.exit_code, beside.exit_code) == (0, 0), named.output + beside.output
     assert table(tmp_path / "named") == table(tmp_path / "found")
     assert table(tmp_path / "named")[0]["label"] == "square"
     for result in (missing, another):
@@ -384,18 +384,18 @@ def test_the_recipe_in_a_trained_safetensors_file_is_used(tmp_path: Path) -> Non
     )
     save_file(detector().state_dict(), tmp_path / "m.safetensors", {"batchcls": said})
 
-    result = explained(tmp_path / "m.safetensors", field(tmp_path / "s.png", (9, 9)), "--out", tmp_path / "out")
+    result = explain(tmp_path / "m.safetensors", draw_squares(tmp_path / "s.png", (9, 9)), "--out", tmp_path / "out")
 
     assert result.exit_code == 0, result.output
     assert table(tmp_path / "out")[0]["label"] == "yes"
 
 
 def test_the_most_confident_wrong_ones_are_chosen_from_predictions(
-    engine: Path, checkpoint: Path, predicted: Path, labelled: Path, tmp_path: Path
+    engine: Path, checkpoint: Path, predicted: Path, labeled: Path, tmp_path: Path
 ) -> None:
-    ways = ("--from", predicted, "--truth", labelled, "--wrong", "9")
+    ways = ("--from", predicted, "--truth", labeled, "--wrong", "9")
 
-    result = explained(engine, "--checkpoint", checkpoint, *ways, "--out", tmp_path / "out")
+    result = explain(engine, "--checkpoint", checkpoint, *ways, "--out", tmp_path / "out")
 
     assert result.exit_code == 0, result.output
     rows = table(tmp_path / "out")
@@ -407,16 +407,16 @@ def test_predictions_that_another_program_wrote_again_are_explained_with_a_warni
     engine: Path,
     checkpoint: Path,
     predicted: Path,
-    labelled: Path,
+    labeled: Path,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     rows = pd.read_parquet(predicted)
     rows[rows["label"] == "nothing"].to_parquet(tmp_path / "p.parquet")
-    ways = ("--from", tmp_path / "p.parquet", "--truth", labelled, "--wrong", "9")
+    ways = ("--from", tmp_path / "p.parquet", "--truth", labeled, "--wrong", "9")
 
-    result = explained(engine, "--checkpoint", checkpoint, *ways, "--out", tmp_path / "out")
-    other = explained(checkpoint, "--labels", "nothing,square", *ways, "--out", tmp_path / "other")
+    result = explain(engine, "--checkpoint", checkpoint, *ways, "--out", tmp_path / "out")
+    other = explain(checkpoint, "--labels", "nothing,square", *ways, "--out", tmp_path / "other")
 
     assert result.exit_code == 0, result.output
     assert {Path(row["file"]).name for row in table(tmp_path / "out")} == {"dim.jpg", "dim.png"}
@@ -426,14 +426,14 @@ def test_predictions_that_another_program_wrote_again_are_explained_with_a_warni
 
 
 def test_folders_of_the_truth_that_are_no_classes_are_refused_or_named(
-    engine: Path, checkpoint: Path, predicted: Path, labelled: Path, tmp_path: Path
+    engine: Path, checkpoint: Path, predicted: Path, labeled: Path, tmp_path: Path
 ) -> None:
     for view in ("Original", "Segmented"):
-        shutil.copytree(labelled, tmp_path / "data" / view)
+        shutil.copytree(labeled, tmp_path / "data" / view)
     ways = ("--checkpoint", checkpoint, "--from", predicted, "--truth", tmp_path / "data", "--wrong", "9")
 
-    said = explained(engine, *ways, "--out", tmp_path / "out").stderr
-    result = explained(engine, *ways, "--out", tmp_path / "out", "--split-folders", "test=Original")
+    said = explain(engine, *ways, "--out", tmp_path / "out").stderr
+    result = explain(engine, *ways, "--out", tmp_path / "out", "--split-folders", "test=Original")
 
     assert "'Original', 'Segmented', called like parts or views" in said
     assert result.exit_code == 0, result.output
@@ -441,15 +441,15 @@ def test_folders_of_the_truth_that_are_no_classes_are_refused_or_named(
 
 
 def test_wrong_ones_come_by_confidence_and_match_a_table_by_absolute_path(
-    engine: Path, checkpoint: Path, predicted: Path, labelled: Path, tmp_path: Path
+    engine: Path, checkpoint: Path, predicted: Path, labeled: Path, tmp_path: Path
 ) -> None:
-    files = {f"{labelled}/square/one.png": "nothing", f"{labelled}/square/two.png": "nothing"}
+    files = {f"{labeled}/square/one.png": "nothing", f"{labeled}/square/two.png": "nothing"}
     truth = tmp_path / "truth.csv"
     truth.write_text("path,label\n" + "".join(f"{path},{label}\n" for path, label in files.items()))
     ways = ("--from", predicted, "--truth", truth, "--wrong")
 
-    both = explained(engine, "--checkpoint", checkpoint, *ways, "2", "--out", tmp_path / "both")
-    one = explained(engine, "--checkpoint", checkpoint, *ways, "1", "--out", tmp_path / "one")
+    both = explain(engine, "--checkpoint", checkpoint, *ways, "2", "--out", tmp_path / "both")
+    one = explain(engine, "--checkpoint", checkpoint, *ways, "1", "--out", tmp_path / "one")
 
     assert (both.exit_code, one.exit_code) == (0, 0), both.output + one.output
     assert [Path(row["file"]).name for row in table(tmp_path / "both")] == ["two.png", "one.png"]
@@ -457,26 +457,26 @@ def test_wrong_ones_come_by_confidence_and_match_a_table_by_absolute_path(
 
 
 def test_the_least_certain_ones_are_chosen_and_those_that_are_gone_are_reported(
-    engine: Path, checkpoint: Path, labelled: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    engine: Path, checkpoint: Path, labeled: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    folder = shutil.copytree(labelled, tmp_path / "slides")
+    folder = shutil.copytree(labeled, tmp_path / "slides")
     predictions = tmp_path / "p.parquet"
     assert invoked(folder, "--out", predictions, "--engine", engine, "--backend", "openvino").exit_code == 0
     rows = pq.read_table(predictions).to_pylist()
     readable = sorted((row for row in rows if row["label"]), key=lambda row: row["probability"])
     (folder / readable[0]["path"]).unlink()
 
-    result = explained(
+    result = explain(
         engine, "--checkpoint", checkpoint, "--from", predictions, "--uncertain", "4", "--out", tmp_path / "out"
     )
 
     assert result.stdout.startswith("3 explained")
     assert "1 unreadable" in result.stdout
     assert f"{folder}/{readable[0]['path']}: missing" in capfd.readouterr().err
-    found = table(tmp_path / "out")
-    assert [row["file"] for row in found] == [f"{folder}/{row['path']}" for row in readable[:4]]
-    assert found[0]["note"].startswith("missing")
-    for row, expected in zip(found[1:], readable[1:], strict=False):
+    listed = table(tmp_path / "out")
+    assert [row["file"] for row in listed] == [f"{folder}/{row['path']}" for row in readable[:4]]
+    assert listed[0]["note"].startswith("missing")
+    for row, expected in zip(listed[1:], readable[1:], strict=False):
         assert row["label"] == expected["label"]
         assert float(row["probability"]) == pytest.approx(expected["probability"], abs=0.02)
 
@@ -484,14 +484,14 @@ def test_the_least_certain_ones_are_chosen_and_those_that_are_gone_are_reported(
 def test_predictions_of_another_checkpoint_are_refused(predicted: Path, recipe: Path, tmp_path: Path) -> None:
     torch.save(detector(sure=10).state_dict(), tmp_path / "m.pth")
 
-    result = explained(
+    result = explain(
         tmp_path / "m.pth", "--recipe", recipe, "--from", predicted, "--uncertain", "1", "--out", tmp_path / "out"
     )
 
     assert result.exit_code == 1
     assert "was predicted by a trained file with SHA-256" in result.stderr
     assert sha256(tmp_path / "m.pth") in result.stderr
-    assert names(tmp_path) == {"m.pth"}
+    assert file_names(tmp_path) == {"m.pth"}
 
 
 def test_labels_in_another_order_than_the_predictions_are_refused(
@@ -499,7 +499,7 @@ def test_labels_in_another_order_than_the_predictions_are_refused(
 ) -> None:
     ways = ("--from", predicted, "--uncertain", "1")
 
-    result = explained(checkpoint, "--labels", "nothing,square", *ways, "--out", tmp_path / "out")
+    result = explain(checkpoint, "--labels", "nothing,square", *ways, "--out", tmp_path / "out")
 
     assert result.exit_code == 1
     assert "has the labels ['square', 'nothing'], the model has ['nothing', 'square']" in result.stderr
@@ -507,12 +507,12 @@ def test_labels_in_another_order_than_the_predictions_are_refused(
 
 def with_another_checkpoint(engine: Path, tmp_path: Path) -> tuple[str | Path, ...]:
     torch.save(detector(sure=10).state_dict(), tmp_path / "m.pth")
-    return engine, field(tmp_path / "s" / "s.png"), "--checkpoint", tmp_path / "m.pth"
+    return engine, draw_squares(tmp_path / "s" / "s.png"), "--checkpoint", tmp_path / "m.pth"
 
 
 def with_an_unknown_class(engine: Path, tmp_path: Path) -> tuple[str | Path, ...]:
     torch.save(detector().state_dict(), tmp_path / "m.pth")
-    return tmp_path / "m.pth", field(tmp_path / "s" / "s.png"), "--labels", LABELS, "--class", "circle"
+    return tmp_path / "m.pth", draw_squares(tmp_path / "s" / "s.png"), "--labels", LABELS, "--class", "circle"
 
 
 def with_an_empty_folder(engine: Path, tmp_path: Path) -> tuple[str | Path, ...]:
@@ -524,15 +524,15 @@ def with_an_empty_folder(engine: Path, tmp_path: Path) -> tuple[str | Path, ...]
 
 def without_labels(engine: Path, tmp_path: Path) -> tuple[str | Path, ...]:
     torch.save(detector().state_dict(), tmp_path / "m.pth")
-    return tmp_path / "m.pth", field(tmp_path / "s" / "s.png")
+    return tmp_path / "m.pth", draw_squares(tmp_path / "s" / "s.png")
 
 
 def with_an_onnx_file(engine: Path, tmp_path: Path) -> tuple[str | Path, ...]:
-    return engine / "model.onnx", field(tmp_path / "s" / "s.png"), "--labels", LABELS
+    return engine / "model.onnx", draw_squares(tmp_path / "s" / "s.png"), "--labels", LABELS
 
 
 def with_no_engine(engine: Path, tmp_path: Path) -> tuple[str | Path, ...]:
-    return tmp_path, field(tmp_path / "s" / "s.png")
+    return tmp_path, draw_squares(tmp_path / "s" / "s.png")
 
 
 def with_a_table_as_predictions(engine: Path, tmp_path: Path) -> tuple[str | Path, ...]:
@@ -557,20 +557,20 @@ def test_what_cannot_be_explained_is_refused_and_leaves_nothing_behind(
     arrange: Callable[[Path, Path], tuple[str | Path, ...]], message: str, engine: Path, tmp_path: Path
 ) -> None:
     arguments = arrange(engine, tmp_path)
-    before = names(tmp_path)
+    before = file_names(tmp_path)
 
-    result = explained(*arguments, "--out", tmp_path / "out")
+    result = explain(*arguments, "--out", tmp_path / "out")
 
     assert result.exit_code == 1, result.output
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
-    assert names(tmp_path) == before
+    assert file_names(tmp_path) == before
 
 
 def test_a_wrong_checkpoint_is_told_with_both_sums(engine: Path, tmp_path: Path) -> None:
     arguments = with_another_checkpoint(engine, tmp_path)
 
-    result = explained(*arguments, "--out", tmp_path / "out")
+    result = explain(*arguments, "--out", tmp_path / "out")
 
     assert Manifest.read(engine).checkpoint_sha256 in result.stderr
     assert sha256(tmp_path / "m.pth") in result.stderr
@@ -579,7 +579,9 @@ def test_a_wrong_checkpoint_is_told_with_both_sums(engine: Path, tmp_path: Path)
 def test_an_engine_built_from_onnx_has_no_layers_to_look_into(
     tiny_engine: Path, tiny_onnx: Path, tmp_path: Path
 ) -> None:
-    result = explained(tiny_engine, field(tmp_path / "s.png"), "--checkpoint", tiny_onnx, "--out", tmp_path / "out")
+    result = explain(
+        tiny_engine, draw_squares(tmp_path / "s.png"), "--checkpoint", tiny_onnx, "--out", tmp_path / "out"
+    )
 
     assert result.exit_code == 1
     assert "was built from the ONNX file 'tiny.onnx'" in result.stderr
@@ -602,50 +604,50 @@ def test_an_engine_built_from_onnx_has_no_layers_to_look_into(
 def test_a_contradiction_is_a_usage_error(
     options: tuple[str, ...], message: str, engine: Path, predicted: Path, tmp_path: Path
 ) -> None:
-    given = {"SLIDE": str(field(tmp_path / "s.png")), "PREDICTED": str(predicted)}
+    given = {"SLIDE": str(draw_squares(tmp_path / "s.png")), "PREDICTED": str(predicted)}
 
-    result = explained(engine, *(given.get(option, option) for option in options), "--out", tmp_path / "out")
+    result = explain(engine, *(given.get(option, option) for option in options), "--out", tmp_path / "out")
 
     assert result.exit_code == 2
     assert message in result.stderr
-    assert names(tmp_path) == {"s.png"}
+    assert file_names(tmp_path) == {"s.png"}
 
 
 def test_an_output_that_is_there_is_replaced_only_where_it_is_ours_and_only_when_asked(
     checkpoint: Path, recipe: Path, tmp_path: Path
 ) -> None:
     slides, out = tmp_path / "s", tmp_path / "s" / "out"  # below the slides: overlays are no slides
-    field(slides / "a.png", (40, 40))
-    field(slides / "b.png", (40, 40))
+    draw_squares(slides / "a.png", (40, 40))
+    draw_squares(slides / "b.png", (40, 40))
     arguments = (checkpoint, slides, "--recipe", recipe, "--out", out)
-    assert explained(*arguments).exit_code == 0
+    assert explain(*arguments).exit_code == 0
     (out / "thesis.png").write_bytes(b"three years")
     (slides / "a.png").unlink()
     before = {path.name: path.read_bytes() for path in out.iterdir()}
 
-    refused = explained(*arguments)
+    refused = explain(*arguments)
     after_refusal = {path.name: path.read_bytes() for path in out.iterdir()}
-    replaced = explained(*arguments, "--overwrite")
+    replaced = explain(*arguments, "--overwrite")
 
     assert refused.exit_code == 1
     assert "is not empty; choose another --out, or replace what is there with --overwrite" in refused.stderr
     assert after_refusal == before
     assert replaced.exit_code == 0, replaced.output
     assert [Path(row["file"]).name for row in table(out)] == ["b.png", "thesis.png"]
-    assert names(out) == {"0001_b.cam.png", "contact_sheet.jpg", "explained.csv", "thesis.png"}
+    assert file_names(out) == {"0001_b.cam.png", "contact_sheet.jpg", "explained.csv", "thesis.png"}
     assert (out / "thesis.png").read_bytes() == b"three years"
-    assert names(slides) == {"b.png", "out"}
+    assert file_names(slides) == {"b.png", "out"}
 
 
 def test_without_the_extra_the_command_that_brings_it_is_named(checkpoint: Path, tmp_path: Path) -> None:
     code = "import sys; sys.modules['captum'] = None; from batchcls.cli import main; main(sys.argv[1:], 'batchcls')"
-    arguments = ["explain", checkpoint, field(tmp_path / "s.png"), "--out", tmp_path / "out"]
+    arguments = ["explain", checkpoint, draw_squares(tmp_path / "s.png"), "--out", tmp_path / "out"]
 
     process = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
 
     assert (process.returncode, process.stdout) == (1, "")
     assert "not installed; run: pip install 'batchcls[explain]'" in process.stderr
-    assert names(tmp_path) == {"s.png"}
+    assert file_names(tmp_path) == {"s.png"}
 
 
 def test_help_loads_nothing_heavy() -> None:
@@ -658,7 +660,7 @@ def test_a_label_of_the_truth_that_the_model_does_not_know_is_refused(
     (tmp_path / "truth.csv").write_text("path,label\nsquare/one.png,circle\n")
     ways = ("--from", predicted, "--truth", tmp_path / "truth.csv", "--wrong", "1")
 
-    result = explained(engine, "--checkpoint", checkpoint, *ways, "--out", tmp_path / "out")
+    result = explain(engine, "--checkpoint", checkpoint, *ways, "--out", tmp_path / "out")
 
     assert result.exit_code == 1
     assert "has labels ['circle'] that the model has not; it has ['square', 'nothing']" in result.stderr
@@ -669,8 +671,8 @@ def test_an_empty_folder_is_filled_even_below_a_link(checkpoint: Path, recipe: P
     (tmp_path / "scratch").symlink_to("there")
     out = tmp_path / "scratch" / "out"
 
-    result = explained(checkpoint, field(tmp_path / "s.png"), "--recipe", recipe, "--out", out)
+    result = explain(checkpoint, draw_squares(tmp_path / "s.png"), "--recipe", recipe, "--out", out)
 
     assert result.exit_code == 0, result.output
-    assert names(out) == {"0001_s.cam.png", "contact_sheet.jpg", "explained.csv"}
-    assert names(tmp_path) == {"there", "scratch", "s.png"}
+    assert file_names(out) == {"0001_s.cam.png", "contact_sheet.jpg", "explained.csv"}
+    assert file_names(tmp_path) == {"there", "scratch", "s.png"}
