@@ -14,7 +14,7 @@ from batchcls.errors import EngineError, RecipeError
 
 Pixels = npt.NDArray[np.uint8]
 Logits = npt.NDArray[np.float32]
-NormalisedImages = npt.NDArray[np.float32]
+NormalizedImages = npt.NDArray[np.float32]
 """(N, 3, H, W), as a network sees them in training."""
 
 

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from batchcls.engine.backends import open_engine
 from batchcls.engine.manifest import Manifest
-from batchcls.engine.postprocess import predictions
+from batchcls.engine.postprocess import to_predictions
 from batchcls.images.decoders import DecoderName, open_decoder
 from batchcls.images.decoders.read_ahead import Encoded, ReadAhead, ReadOptions
 from batchcls.images.sources.folder import FolderSource
@@ -99,7 +99,9 @@ def decode_only(task: Task, *, decoder: DecoderName) -> Sample:
 def engine_only(task: Task) -> Sample:
     """Inference of a batch that stays where it is, ``images`` images or a little more."""
     backend, _ = backend_for(task.device)
-    with closing(open_engine(task.engine, backend=backend, device=task.device, threads=cores())) as opened:
+    with closing(
+        open_engine(task.engine, Manifest.read(task.engine), backend=backend, device=task.device, threads=cores())
+    ) as opened:
         size = opened.batch_size
         drawn = np.random.default_rng(0).integers(0, 256, (size, *opened.info.preprocess.size_px, 3), np.uint8)
         with resident(drawn, task.device) as pixels:
@@ -119,7 +121,7 @@ def resident(pixels: Pixels, device: str) -> Iterator[Pixels | DevicePixels]:
         return
     from batchcls.engine.backends import cuda
 
-    cuda.use(int(device.removeprefix("cuda:")))
+    cuda.use_gpu(int(device.removeprefix("cuda:")))
     with ExitStack() as stack:
         memory, pinned = cuda.DeviceMemory(pixels.nbytes), cuda.PinnedMemory(pixels.nbytes)
         stream = cuda.Stream()
@@ -192,7 +194,7 @@ def _output(scratch: str, task: Task) -> PredictionsWriter:
 
 def _write_all(output: PredictionsWriter, task: Task) -> None:
     logits = np.random.default_rng(0).normal(size=(_BATCH, len(Manifest.read(task.engine).labels))).astype(np.float32)
-    answers = predictions(logits)
+    answers = to_predictions(logits)
     slides = _slides()
     while some := list(islice(slides, _BATCH)):
         output.write(BatchResult(some, [(1024, 768)] * _BATCH, answers))

@@ -19,7 +19,7 @@ from rich.console import Console
 from torch import nn
 from torchvision.models import get_model, googlenet
 
-from batchcls.building.build import build_engine
+from batchcls.building.build import BuildOptions, build_engine
 from batchcls.building.export import export_network
 from batchcls.engine.manifest import MANIFEST, ONNX, Manifest
 from batchcls.records import Preprocess
@@ -136,7 +136,7 @@ def _seeded(folder: Path, network: str, preprocess: Preprocess, python: Path) ->
 
 
 def _build(source: Path, out: Path, values: dict[str, Any], calibrate: Path | None = None) -> None:
-    build_engine(source, out, recipe=None, values=values, images=None, console=Console(quiet=True), calibrate=calibrate)
+    build_engine(source, out, BuildOptions(values=values, calibration_images=calibrate), Console(quiet=True))
 
 
 @contextmanager

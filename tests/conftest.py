@@ -115,8 +115,8 @@ def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_engine(tiny_onnx: Path, tmp_path_factory: pytest.TempPathFactory, quiet: Console) -> Path:
     """An engine folder with the labels a, b and c, built from `tiny_onnx`."""
-    from batchcls.building.build import build_engine  # not on machines that only run engines
+    from batchcls.building.build import BuildOptions, build_engine  # not on machines that only run engines
 
     folder = tmp_path_factory.mktemp("engines") / "tiny"
-    build_engine(tiny_onnx, folder, recipe=None, values={"labels": ("a", "b", "c")}, images=None, console=quiet)
+    build_engine(tiny_onnx, folder, BuildOptions(values={"labels": ("a", "b", "c")}), quiet)
     return folder

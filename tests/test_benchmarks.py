@@ -15,7 +15,7 @@ from PIL import Image
 from rich.console import Console
 
 from batchcls.engine.backends.torch import TorchEngine
-from batchcls.engine.backends.torch import open as open_torch
+from batchcls.engine.backends.torch import open_engine as open_torch
 from batchcls.engine.manifest import ONNX, Manifest
 from benchmarks.cases import CASES
 from benchmarks.charts import draw

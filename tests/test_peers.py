@@ -13,10 +13,10 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from batchcls.building.onnx.classifier import load_classifier, own_answer
+from batchcls.building.onnx.classifier import load_classifier
 from batchcls.building.reference import Reference, torch_answer
 from batchcls.engine.manifest import Manifest
-from batchcls.engine.postprocess import predictions
+from batchcls.engine.postprocess import to_predictions
 from benchmarks import peers
 from benchmarks.networks import Network, prepared, unfused_googlenet
 from benchmarks.peers.environment import dependencies, install, python_for
@@ -47,11 +47,9 @@ def prepare(tmp_path_factory: pytest.TempPathFactory) -> Prepare:
 
 def expected(network: Network, files: list[Path]) -> npt.NDArray[np.float32]:
     """The probabilities by the float32 ONNX file."""
-    reference = Reference(
-        own_answer(network.onnx, load_classifier(network.onnx)), Manifest.read(network.engine).preprocess
-    )
+    reference = Reference(load_classifier(network.onnx).own_logits, Manifest.read(network.engine).preprocess)
     _, logits = reference.logits([str(file) for file in files])
-    return predictions(logits).probabilities
+    return to_predictions(logits).probabilities
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -112,7 +110,7 @@ def test_googlenets_three_forms_are_one_network(files: list[Path], prepare: Prep
     weights = torch.load(network.weights, weights_only=True)
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
     _, logits = Reference(torch_answer(model), preprocess).logits([str(file) for file in files[:4]])
-    np.testing.assert_allclose(expected(network, files[:4]), predictions(logits).probabilities, atol=1e-4)
+    np.testing.assert_allclose(expected(network, files[:4]), to_predictions(logits).probabilities, atol=1e-4)
     assert network.engine == ALL4
 
 

@@ -1,4 +1,4 @@
-"""What every engine promises."""
+"""The interface of engines, which every backend implements."""
 
 from typing import Protocol
 
@@ -10,29 +10,29 @@ class Engine(Protocol):
 
     @property
     def info(self) -> EngineInfo:
-        """What the engine eats and answers; the decoder is built from it."""
+        """What the engine takes and answers; a decoder is opened by it."""
 
     @property
     def batch_size(self) -> int:
-        """Images at a time that it is fastest with; it takes any number."""
+        """Number of images that the engine is fastest with; it takes any number."""
 
     @property
     def lanes(self) -> int:
-        """How many threads may call `infer` at one time."""
+        """Number of threads that may call `infer` at one time."""
 
     def infer(self, pixels: Pixels | DevicePixels) -> Logits:
-        """Score one batch; an image's logits do not depend on what it is batched with.
+        """Logits of a batch; an image's logits do not depend on the other images.
 
         Args:
             pixels: (N, H, W, 3) uint8 RGB, H and W as in ``info.preprocess.size_px``, N >= 0; on the host, or on the
-                engine's own GPU, where they are read until this returns.
+                engine's own GPU, where the pixels must stay until this method returns.
 
         Returns:
             (N, classes) float32 logits on the host, owned by the caller.
 
         Raises:
-            EngineError: If the shape or the type is another, or the device fails.
+            EngineError: If ``pixels`` have another shape or type, or the device fails.
         """
 
     def close(self) -> None:
-        """Release the device; calling it twice is harmless."""
+        """Release the device; a second call does nothing."""

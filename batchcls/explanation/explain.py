@@ -14,7 +14,7 @@ from PIL import Image
 from rich.console import Console
 
 from batchcls import machine
-from batchcls.engine.postprocess import predictions
+from batchcls.engine.postprocess import to_predictions
 from batchcls.errors import RecipeError
 from batchcls.explanation.grad_cam import GradCam, stands_out
 from batchcls.explanation.output_folder import CONTACT_SHEET, TABLE, check_output, is_output, open_output, overlay_name
@@ -135,7 +135,7 @@ def _explain_batch(
     if not batch.slides:
         return
     pixels, labels = cast(Pixels, batch.pixels), model.recipe.labels
-    answers = predictions(grad_cam.logits(pixels) / np.float32(model.recipe.temperature))
+    answers = to_predictions(grad_cam.logits(pixels) / np.float32(model.recipe.temperature))
     classes = answers.labels.tolist() if label is None else [labels.index(label)] * len(pixels)
     for row, heat in enumerate(grad_cam.maps(pixels, classes)):
         slide, code = batch.slides[row], answers.labels[row]

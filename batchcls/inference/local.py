@@ -7,9 +7,9 @@ from dataclasses import replace
 from time import perf_counter
 
 from batchcls.engine.backends import open_engine
-from batchcls.engine.check import check
+from batchcls.engine.check import check_answers
 from batchcls.engine.manifest import ONNX, Manifest
-from batchcls.engine.postprocess import predictions
+from batchcls.engine.postprocess import to_predictions
 from batchcls.errors import MemoryShortageError
 from batchcls.images.decoders import open_decoder
 from batchcls.inference.executor import DeviceConfig
@@ -51,13 +51,14 @@ class LocalExecutor:
         with ExitStack() as stack:
             self._engine = open_engine(
                 config.engine,
+                config.manifest,
                 backend=config.backend,
                 device=config.device,
                 threads=config.threads,
                 precision=config.precision,
             )
             stack.callback(self._engine.close)
-            self._check(Manifest.read(config.engine))
+            self._check(config.manifest)
             preprocess = self._engine.info.preprocess
             batch_size = config.batch_size or self._engine.batch_size
             self._taken_bytes = resident_bytes() + _BATCHES * batch_size * 3 * math.prod(preprocess.size_px)
@@ -84,7 +85,7 @@ class LocalExecutor:
         """
         info = self._engine.info
         if info.backend != "null" and (manifest.reference or info.device != "cpu"):
-            check(self._engine, manifest)
+            check_answers(self._engine, manifest)
 
     def _left_bytes(self, memory_bytes: int) -> int:
         """Memory left for files and images once the engine has answered its probes.
@@ -126,7 +127,7 @@ class LocalExecutor:
 
     def _classified(self, batch: Batch) -> BatchResult:
         since = perf_counter()
-        answers = predictions(self._engine.infer(batch.pixels))
+        answers = to_predictions(self._engine.infer(batch.pixels))
         seconds = {"read": batch.read_s, "decode": batch.decode_s, "infer": perf_counter() - since}
         postponed = [replace(file, needed_bytes=file.needed_bytes + self._taken_bytes) for file in batch.postponed]
         if answers.finite.all():

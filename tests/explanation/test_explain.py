@@ -19,7 +19,7 @@ from rich.console import Console
 from safetensors.torch import save_file
 from torch import nn
 
-from batchcls.building.build import build_engine
+from batchcls.building.build import BuildOptions, build_engine
 from batchcls.cli import main
 from batchcls.engine.manifest import Manifest, sha256
 from batchcls.explanation.grad_cam import GradCam, stands_out
@@ -102,7 +102,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def engine(checkpoint: Path, recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("engines") / "detector"
-    build_engine(checkpoint, folder, recipe=recipe, values={}, images=None, console=Console(quiet=True))
+    build_engine(checkpoint, folder, BuildOptions(recipe), Console(quiet=True))
     return folder
 
 

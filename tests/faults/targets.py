@@ -22,7 +22,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from batchcls.building.onnx.classifier import _image_input, _read
-from batchcls.cli.info import described
+from batchcls.cli.info import engine_facts
 from batchcls.engine.manifest import MANIFEST, Manifest
 from batchcls.engine.sidecar import Sidecar
 from batchcls.engine.sidecar import Target as Plan
@@ -112,7 +112,7 @@ def _jpegs(folder: Path) -> list[bytes]:
 def _try_manifest(data: bytes, folder: Path) -> None:
     (folder / MANIFEST).write_bytes(data)
     manifest = Manifest.read(folder)
-    json.dumps(described(folder, manifest), ensure_ascii=False).encode()
+    json.dumps(engine_facts(folder, manifest), ensure_ascii=False).encode()
     manifest.info(backend="openvino", device="cpu", precision="f32")
     manifest.write(folder)
     if asdict(Manifest.read(folder)) != asdict(manifest):
