@@ -598,7 +598,7 @@ def test_an_engine_built_from_onnx_has_no_layers_to_look_into(
         (("--from", "PREDICTED", "--wrong", "1"), "--wrong needs to know what is right: --truth"),
         (("SLIDE", "--wrong", "1"), "--wrong needs predictions: --from FILE"),
         (("SLIDE", "--truth", "."), "--truth needs predictions: --from FILE"),
-        (("SLIDE", "--labels", "a,b"), "is an engine folder, so --labels says nothing"),
+        (("SLIDE", "--labels", "a,b"), "is an engine folder, so --labels has no effect"),
     ],
 )
 def test_a_contradiction_is_a_usage_error(
@@ -663,7 +663,7 @@ def test_a_label_of_the_truth_that_the_model_does_not_know_is_refused(
     result = explain(engine, "--checkpoint", checkpoint, *ways, "--out", tmp_path / "out")
 
     assert result.exit_code == 1
-    assert "has labels ['circle'] that the model has not; it has ['square', 'nothing']" in result.stderr
+    assert "has labels ['circle'] that the model does not have; it has ['square', 'nothing']" in result.stderr
 
 
 def test_an_empty_folder_is_filled_even_below_a_link(checkpoint: Path, recipe: Path, tmp_path: Path) -> None:
