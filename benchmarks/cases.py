@@ -21,15 +21,15 @@ from batchcls.engine.backends import open_engine
 from batchcls.engine.manifest import Manifest
 from batchcls.engine.postprocess import to_predictions
 from batchcls.images.decoders import DecoderName, open_decoder
+from batchcls.images.decoders.base import DecoderOptions
 from batchcls.images.decoders.read_ahead import Encoded, ReadAhead, ReadOptions
-from batchcls.images.sources.folder import FolderSource
+from batchcls.images.sources import open_readers, open_source
 from batchcls.inference.options import RunOptions, backend_for
 from batchcls.inference.run import classify_images
 from batchcls.machine import cores
 from batchcls.predictions.writer import PredictionsWriter, open_writer
 from batchcls.prefetch import parallel_map
 from batchcls.records import BatchResult, DevicePixels, Pixels, Slide
-from batchcls.storage.file_client import FileProcess
 from benchmarks.sample import Sample, Task
 
 _BATCH = 64
@@ -67,8 +67,8 @@ def end_to_end(task: Task) -> Sample:
 def read_only(task: Task) -> Sample:
     """Listing the folder and reading all of it, up to what the headers say."""
     since = perf_counter()
-    with closing(FileProcess()) as process:
-        files = ReadAhead(FolderSource([task.folder]), process, ReadOptions(RunOptions().max_pixels))
+    with closing(open_readers()) as readers:
+        files = ReadAhead(open_source([task.folder]), readers, ReadOptions(RunOptions().max_pixels))
         size = []
         with closing(files):
             for item in files:
@@ -84,15 +84,12 @@ def decode_only(task: Task, *, decoder: DecoderName) -> Sample:
     opened = open_decoder(
         decoder,
         Manifest.read(task.engine).preprocess,
-        batch_size=_BATCH,
-        threads=cores(),
-        max_pixels=RunOptions().max_pixels,
-        device=task.device,
+        DecoderOptions(_BATCH, cores(), RunOptions().max_pixels, device=task.device),
     )
     with closing(opened):
-        list(opened.decode(islice(FolderSource([task.folder]), 8)))
+        list(opened.decode(islice(open_source([task.folder]), 8)))
         since, cpu_since = perf_counter(), process_time()
-        decoded = sum(len(batch.slides) + len(batch.failures) for batch in opened.decode(FolderSource([task.folder])))
+        decoded = sum(len(batch.slides) + len(batch.failures) for batch in opened.decode(open_source([task.folder])))
         return Sample(perf_counter() - since, decoded, details={"cpu_s": process_time() - cpu_since})
 
 

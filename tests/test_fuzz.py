@@ -14,10 +14,11 @@ import pytest
 from batchcls.building.onnx.classifier import load_classifier
 from batchcls.errors import CheckpointError, LabelsError
 from batchcls.evaluation.provenance import NOT_RECORDED, throughput
-from batchcls.images.formats.inspection import RefusedError, examine
+from batchcls.images.formats.inspection import examine
 from batchcls.images.formats.jpeg_markers import jpeg_header
+from batchcls.images.formats.refusal import RefusedError
 from batchcls.images.labels.labeled import LabeledImages
-from batchcls.networks.stand_ins import ElementType
+from batchcls.networks.stand_ins import DtypeStandIn
 from batchcls.predictions.reader import PredictionsFile
 from tests.commandline import PATIENCE_S
 from tests.conftest import ROOT
@@ -81,7 +82,7 @@ def test_json_lines_may_lack_a_key_and_begin_with_a_mark(tmp_path: Path) -> None
 
 
 def test_text_of_numpy_beyond_unicode_is_left_out() -> None:
-    kind = ElementType("U1")
+    kind = DtypeStandIn("U1")
     kind.__setstate__((3, "<", None))
     assert kind.values(b"\xff\xff\xff\x7f") == []
 

@@ -22,7 +22,7 @@ from benchmarks.networks import Network, prepared, unfused_googlenet
 from benchmarks.peers.environment import dependencies, install, python_for
 from benchmarks.peers.memory import Watch
 from benchmarks.workload import CROPS
-from tests.conftest import ALL4
+from tests.conftest import ALL4, slide_of
 
 CROPS_64 = replace(CROPS, images=64)
 SCRIPTS = sorted({peer.script for peer in peers.PEERS.values()} | {"seeded_network"})
@@ -48,7 +48,7 @@ def prepare(tmp_path_factory: pytest.TempPathFactory) -> Prepare:
 def expected(network: Network, files: list[Path]) -> npt.NDArray[np.float32]:
     """The probabilities by the float32 ONNX file."""
     reference = Reference(load_classifier(network.onnx).own_logits, Manifest.read(network.engine).preprocess)
-    _, logits = reference.logits([str(file) for file in files])
+    _, logits = reference.logits([slide_of(file) for file in files])
     return to_predictions(logits).probabilities
 
 
@@ -109,7 +109,7 @@ def test_googlenets_three_forms_are_one_network(files: list[Path], prepare: Prep
     model = unfused_googlenet(ALL4, 4)
     weights = torch.load(network.weights, weights_only=True)
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
-    _, logits = Reference(torch_answer(model), preprocess).logits([str(file) for file in files[:4]])
+    _, logits = Reference(torch_answer(model), preprocess).logits([slide_of(file) for file in files[:4]])
     np.testing.assert_allclose(expected(network, files[:4]), to_predictions(logits).probabilities, atol=1e-4)
     assert network.engine == ALL4
 

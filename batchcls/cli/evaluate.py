@@ -56,12 +56,12 @@ def evaluate(predictions: Path, truth: Path, out: Path, overwrite: bool, labels:
     matrix, the calibration of the probabilities, a probability from which on images can be accepted without a human,
     and the misclassified images.
     """
-    from batchcls.networks.recipe import labels_of  # after parsing: --help stays light
+    from batchcls.networks.recipe import labels_from_argument  # after parsing: --help stays light
 
     with extra("report", "an evaluation"):
         from batchcls.evaluation.evaluate import EvaluationOptions, evaluate_predictions
         from batchcls.evaluation.rendering import summary_lines
 
-    options["labels"] = labels_of(labels) if labels else ()
+    options["labels"] = labels_from_argument(labels) if labels else ()
     evaluation = evaluate_predictions(EvaluationOptions(predictions, truth, **options), out, overwrite=overwrite)
     echo(*summary_lines(evaluation, out))

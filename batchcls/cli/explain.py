@@ -97,22 +97,22 @@ def explain(
     of_trained_file = {name: value for name, value in of_trained_file.items() if value is not None}
     _check_model(model, checkpoint, of_trained_file)
     _check_images(slides, options)
-    from batchcls.networks.recipe import labels_of  # after parsing: --help stays light
+    from batchcls.networks.recipe import labels_from_argument  # after parsing: --help stays light
 
     with extra("explain", "an explanation"):
         from batchcls.explanation.explain import explain_images
         from batchcls.explanation.model import trained_file_of_engine
         from batchcls.explanation.selection import ImageSelection
-        from batchcls.networks.trained import trained_file
+        from batchcls.networks.trained import load_trained_file
 
     recipe = of_trained_file.pop("recipe", None)
     if "labels" in of_trained_file:
-        of_trained_file["labels"] = labels_of(of_trained_file["labels"])
+        of_trained_file["labels"] = labels_from_argument(of_trained_file["labels"])
     with library_noise_hidden() as console:
         if model.is_dir():
             trained = trained_file_of_engine(model, checkpoint)
         else:
-            trained = trained_file(model, recipe, of_trained_file)
+            trained = load_trained_file(model, recipe, of_trained_file)
         for note in trained.notes:
             console.print(note, markup=False, highlight=False)
         selection = ImageSelection(slides, **options)

@@ -36,12 +36,12 @@ def report(predictions: Path, out: Path, labels: str | None, overwrite: bool, **
     probabilities, the least certain images, the unreadable files, and a table of rows to filter and to sort; it needs
     no network and no other file.
     """
-    from batchcls.networks.recipe import labels_of  # after parsing: --help stays light
+    from batchcls.networks.recipe import labels_from_argument  # after parsing: --help stays light
 
     with extra("report", "a report"):
         from batchcls.evaluation.report import ReportOptions, write_report
 
-    options["labels"] = labels_of(labels) if labels else ()
+    options["labels"] = labels_from_argument(labels) if labels else ()
     with library_noise_hidden():
         summary = write_report(predictions, out, ReportOptions(**options), overwrite=overwrite)
     echo(f"{summary.rows:,} rows, {summary.unreadable:,} unreadable -> {out}")

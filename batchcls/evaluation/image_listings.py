@@ -6,8 +6,9 @@ import pyarrow as pa
 import pyarrow.csv
 
 from batchcls.evaluation.matched_images import MatchedImages
+from batchcls.images.sources import slide_below
 from batchcls.images.thumbnails import contact_sheet, jpeg, thumbnail
-from batchcls.storage.file_names import file_below
+from batchcls.predictions.row_key import slides_of
 from batchcls.storage.spreadsheet_cells import text_cell
 
 _COLUMNS, _SIDE_PX = 6, 160
@@ -25,13 +26,13 @@ def image_sheet(matched: MatchedImages, rows: npt.NDArray[np.int64]) -> bytes | 
     """
     labels = matched.rows["label"].take(rows).to_pylist()
     top = matched.predictions.probabilities[rows].max(axis=1)
-    images = zip(matched.images.take(rows).to_pylist(), labels, top, strict=True)
+    images = zip(slides_of(matched.rows.take(rows)), matched.images.take(rows).to_pylist(), labels, top, strict=True)
     cells = [
         (
-            thumbnail(image["file"], _SIDE_PX) or thumbnail(file_below(matched.root, image["path"]), _SIDE_PX),
+            thumbnail(slide, _SIDE_PX) or thumbnail(slide_below(matched.root, image["path"]), _SIDE_PX),
             f"{image['path']}\n{image['label']} -> {label} {probability:.4f}",
         )
-        for image, label, probability in images
+        for slide, image, label, probability in images
     ]
     if all(picture is None for picture, _ in cells):
         return None

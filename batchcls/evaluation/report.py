@@ -18,10 +18,11 @@ from batchcls.evaluation.embedded_rows import embed_rows
 from batchcls.evaluation.html import render_page, write_page
 from batchcls.evaluation.provenance import describe_provenance, throughput
 from batchcls.evaluation.report_rows import BINS, UNREADABLE, LowestRanked, RowCounter, report_rows
-from batchcls.images.image_file import is_there
+from batchcls.images.sources import slide_exists
 from batchcls.images.thumbnails import ANSWER_TIMEOUT_S, data_uri, jpeg, thumbnail
 from batchcls.predictions.integrity import rewrite_notes
 from batchcls.predictions.reader import PredictionsFile
+from batchcls.records import Slide
 from batchcls.storage.atomic import check_replaceable_file
 from batchcls.storage.file_names import original, printable
 
@@ -150,9 +151,9 @@ def write_report(
 
 def _case(row: Mapping[str, Any], labels: Sequence[str]) -> _Case:
     """A row of `report_rows` as a case."""
-    file = os.path.join(original(row["root"]), original(row["path"]))
-    image = thumbnail(file, _THUMBNAIL_PX)
-    exists = image is not None or is_there(file, ANSWER_TIMEOUT_S)
+    slide = Slide(original(row["root"]), original(row["path"]))
+    image = thumbnail(slide, _THUMBNAIL_PX)
+    exists = image is not None or slide_exists(slide, ANSWER_TIMEOUT_S)
     return _Case(
         file=f"{row['root']}/{row['path']}",
         path=row["path"],

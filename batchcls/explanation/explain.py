@@ -21,7 +21,7 @@ from batchcls.explanation.output_folder import CONTACT_SHEET, TABLE, check_outpu
 from batchcls.explanation.overlays import ImageExplanation, overlay, region_picture, side_by_side
 from batchcls.explanation.selection import ImageSelection, SelectedImages, listed_images, predicted_images
 from batchcls.images.decoders import DEFAULT, open_decoder
-from batchcls.images.decoders.base import postponed_error
+from batchcls.images.decoders.base import DecoderOptions, shortage_error
 from batchcls.images.thumbnails import contact_sheet, jpeg
 from batchcls.networks.trained import TrainedFile
 from batchcls.records import Batch, Failure, Pixels, Preprocess, Slide
@@ -107,13 +107,11 @@ def _explain(
     grad_cam = GradCam(model.network.module, model.network.architecture, preprocess)
     numbers = {slide: number for number, slide in enumerate(truths, 1)}
     images: dict[Slide, _ListedImage] = {}
-    decoder = open_decoder(
-        DEFAULT, preprocess, batch_size=_BATCH_SIZE, threads=machine.cores(), max_pixels=_MAX_IMAGE_PIXELS
-    )
+    decoder = open_decoder(DEFAULT, preprocess, DecoderOptions(_BATCH_SIZE, machine.cores(), _MAX_IMAGE_PIXELS))
     with closing(decoder), closing(decoder.decode(truths)) as batches:
         for batch in batches:
             if batch.postponed:
-                raise postponed_error(batch.postponed, "free some, or leave them out")
+                raise shortage_error(batch.postponed, "free some, or leave them out")
             for result in _explain_batch(model, label, grad_cam, batch):
                 slide, truth = result.slide, truths[result.slide]
                 if isinstance(result, Failure):

@@ -49,7 +49,7 @@ def region_picture(explanation: ImageExplanation, preprocess: Preprocess) -> Ima
     zoom = _SIDE_PX / max(right - left, bottom - top)
     sides = (width, height) if preprocess.resize == "stretch" else preprocess.size_px[::-1]
     size = max(1, round(_SIDE_PX * sides[0] / max(sides))), max(1, round(_SIDE_PX * sides[1] / max(sides)))
-    whole = thumbnail(explanation.slide.file, round(max(width, height) * min(1, zoom)))
+    whole = thumbnail(explanation.slide, round(max(width, height) * min(1, zoom)))
     if whole is None:
         return Image.fromarray(explanation.pixels).resize(size, Image.Resampling.BICUBIC)
     across, down = whole.width / width, whole.height / height

@@ -12,7 +12,7 @@ from rich.console import Console
 from batchcls.engine.manifest import sha256
 from batchcls.errors import LabelsError, SlidesError
 from batchcls.images.labels.labeled import LabeledImages
-from batchcls.images.sources.folder import FolderSource
+from batchcls.images.sources import open_source
 from batchcls.predictions.integrity import rewrite_notes
 from batchcls.predictions.matching import label_codes, match_labels
 from batchcls.predictions.reader import PredictionsFile
@@ -70,7 +70,7 @@ def listed_images(selection: ImageSelection, is_output: Callable[[Path], bool], 
     Raises:
         SlidesError: If there is no image.
     """
-    source = FolderSource(selection.slides)
+    source = open_source(selection.slides)
     slides = [slide for slide in source if not is_output(Path(slide.file))]
     for unlisted in source.unlisted:
         _warn(console, f"not listed: {printable(unlisted)}")

@@ -9,7 +9,7 @@ from batchcls.engine.backends import BackendName
 from batchcls.engine.manifest import Manifest
 from batchcls.images.decoders import DecoderName
 from batchcls.records import BatchResult, EngineInfo, Slide
-from batchcls.storage.file_client import READ_TIMEOUT_S
+from batchcls.storage.timeouts import READ_TIMEOUT_S
 
 
 @dataclass(frozen=True, slots=True)

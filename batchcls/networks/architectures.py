@@ -41,7 +41,7 @@ CAM_LAYERS = {
 """Where each still knows what stands where in an image, for the last time."""
 
 ARCHITECTURES = tuple(LAST_LAYERS)
-TRANSFORMING = ("googlenet", "inception_v3")
+TRANSFORM_INPUT_ARCHITECTURES = ("googlenet", "inception_v3")
 """Networks with torchvision's ``transform_input``."""
 
 
@@ -71,7 +71,7 @@ def trainable_network(architecture: str, classes: int, *, transform_input: bool 
     # Not torchvision's own initialisation, 0.01 everywhere: with it GoogLeNet's validation accuracy on four classes of
     # smears was 0.59 after an epoch instead of 0.94, and 0.87 at most after eight.
     inception = {"aux_logits": True, "init_weights": False, "transform_input": transform_input}
-    options = inception if architecture in TRANSFORMING else {}
+    options = inception if architecture in TRANSFORM_INPUT_ARCHITECTURES else {}
     module: nn.Module = torchvision.models.get_model(architecture, weights=None, num_classes=classes, **options)
     return module
 
@@ -84,7 +84,7 @@ def empty_network(architecture: str, classes: int, last_layer: str = "", *, tran
         transform_input: Only for the networks that have such a step.
     """
     inception = {"aux_logits": False, "init_weights": False, "transform_input": transform_input}
-    options = inception if architecture in TRANSFORMING else {}
+    options = inception if architecture in TRANSFORM_INPUT_ARCHITECTURES else {}
     with torch.device("meta"):
         if architecture == "cnn":
             return SmallCnn(classes).eval()
@@ -95,7 +95,7 @@ def empty_network(architecture: str, classes: int, last_layer: str = "", *, tran
     return cast(nn.Module, module.eval())
 
 
-def fused(network: nn.Module) -> nn.Module:
+def fuse_batch_norm(network: nn.Module) -> nn.Module:
     """``network`` with each batch normalisation folded into the convolution before it, in its own precision.
 
     Folded in float32, the statistics never have to fit half precision; and what is left keeps the names of the

@@ -10,8 +10,8 @@ import torchvision
 from torch import Tensor, nn
 
 from batchcls.errors import CheckpointError
-from batchcls.networks.architectures import ARCHITECTURES, LAST_LAYERS, TRANSFORMING, empty_network
-from batchcls.networks.tensors import read_tensors, read_trained
+from batchcls.networks.architectures import ARCHITECTURES, LAST_LAYERS, TRANSFORM_INPUT_ARCHITECTURES, empty_network
+from batchcls.networks.tensors import read_tensors, read_trained_tensors
 
 _SHOWN = 4
 
@@ -50,7 +50,7 @@ def load_network(path: Path, architecture: str = "", *, transform_input: bool = 
     """
     if architecture and architecture not in ARCHITECTURES:
         raise CheckpointError(f"architecture {architecture!r} is not known; known are {', '.join(ARCHITECTURES)}")
-    trained = read_trained(path, weights)
+    trained = read_trained_tensors(path, weights)
     tensors = trained.tensors
     fits = [_Fit.of(name, tensors) for name in ARCHITECTURES]
     closest = max(fits, key=lambda fit: fit.score)
@@ -62,7 +62,7 @@ def load_network(path: Path, architecture: str = "", *, transform_input: bool = 
             f"{str(path)!r} holds numbers in {lost!r} that are none, or infinite; its training went astray: "
             "build an earlier checkpoint"
         )
-    if transform_input and fit.architecture not in TRANSFORMING:
+    if transform_input and fit.architecture not in TRANSFORM_INPUT_ARCHITECTURES:
         raise CheckpointError(f"transform_input is true, but {fit.architecture} has no such step; leave it out")
     module = empty_network(fit.architecture, fit.classes, fit.last_layer, transform_input=transform_input)
     module.to_empty(device="cpu").load_state_dict(

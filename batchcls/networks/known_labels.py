@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from batchcls.errors import RecipeError
-from batchcls.networks.label_files import KEYS, UnclearLabelsError, labels_from, labels_in_text, read_labels
-from batchcls.networks.stand_ins import Array, named_values
+from batchcls.networks.label_files import KEYS, UnclearLabelsError, parse_labels, parse_labels_text, read_labels
+from batchcls.networks.stand_ins import ArrayStandIn, find_values
 
-BESIDE = (
+LABEL_FILES = (
     "class_to_idx.json",
     "idx_to_class.json",
     "id2label.json",
@@ -25,7 +25,7 @@ BESIDE = (
 )
 """Files that tell of labels, in the folder of the trained file; with its name before theirs they win over the rest."""
 
-_OF_LABELS_ALONE = BESIDE[:4]
+_OF_LABELS_ALONE = LABEL_FILES[:4]
 _PLACEHOLDER = re.compile(r"LABEL_\d+")
 """What transformers calls a class that nobody named."""
 _SHOWN = 12
@@ -41,7 +41,7 @@ class KnownLabels:
     """What to do where they are wrong."""
 
 
-def settled_labels(
+def resolve_labels(
     checkpoint: Path, classes: int, named: tuple[str, ...], about: Mapping[Any, Any]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The labels of a trained file of so many ``classes``, and a line on where they were found if none were named.
@@ -76,9 +76,9 @@ def _inside(checkpoint: Path, about: Mapping[Any, Any]) -> Iterator[KnownLabels]
     """Labels under the keys that are known to tell of them, wherever in the file."""
     weights = f"save the weights alone: torch.save(model.state_dict(), {checkpoint.name!r})"
     remedy = "take it out of the file's metadata" if checkpoint.suffix == ".onnx" else weights
-    for key, value in named_values(about, KEYS):
+    for key, value in find_values(about, KEYS):
         try:
-            labels = labels_in_text(value, key) if isinstance(value, str) else labels_from(_plain(value), key)
+            labels = parse_labels_text(value, key) if isinstance(value, str) else parse_labels(_plain(value), key)
         except UnclearLabelsError:
             continue  # a number of classes, say
         yield KnownLabels(labels, f"{key!r} in {checkpoint.name!r}", remedy)
@@ -86,13 +86,13 @@ def _inside(checkpoint: Path, about: Mapping[Any, Any]) -> Iterator[KnownLabels]
 
 def _plain(value: Any) -> Any:
     """``value`` with an array as a list."""
-    return value.values() if isinstance(value, Array) else value
+    return value.values() if isinstance(value, ArrayStandIn) else value
 
 
 def _beside(checkpoint: Path, unclear: list[str]) -> Iterator[KnownLabels]:
     """Labels of files beside the trained one; ``unclear`` is given what is wrong with those that hold none."""
-    own = [checkpoint.with_name(f"{checkpoint.stem}.{name}") for name in BESIDE]
-    paths = [path for path in own if path.is_file()] or [checkpoint.with_name(name) for name in BESIDE]
+    own = [checkpoint.with_name(f"{checkpoint.stem}.{name}") for name in LABEL_FILES]
+    paths = [path for path in own if path.is_file()] or [checkpoint.with_name(name) for name in LABEL_FILES]
     for path in paths:
         if path.is_file():
             try:

@@ -55,7 +55,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
         raise RecipeError(f"labels file {text!r} cannot be read: {reason}") from error
 
 
-def labels_in_text(text: str, key: str) -> tuple[str, ...]:
+def parse_labels_text(text: str, key: str) -> tuple[str, ...]:
     """Labels from JSON, YAML, ``a,b,c``, or what Python prints, of a file's metadata; see `labels_from`.
 
     Raises:
@@ -67,12 +67,12 @@ def labels_in_text(text: str, key: str) -> tuple[str, ...]:
         values = _yaml(text)
         if isinstance(values, str):
             values = [label.strip() for label in re.split(r"[,\n]", text)]
-        return labels_from(values, key)
+        return parse_labels(values, key)
     except (ValueError, RecursionError) as error:
         raise UnclearLabelsError(" ".join(str(error).split())) from error
 
 
-def labels_from(values: Any, key: str = "") -> tuple[str, ...]:
+def parse_labels(values: Any, key: str = "") -> tuple[str, ...]:
     """Labels from a list, from positions by label, or from labels by position; also below one of `KEYS`.
 
     Args:
@@ -94,11 +94,11 @@ def labels_from(values: Any, key: str = "") -> tuple[str, ...]:
 
 def _parsed(suffix: str, text: str) -> tuple[str, ...]:
     if suffix in (".yaml", ".yml"):
-        return labels_from(_yaml(text))
+        return parse_labels(_yaml(text))
     if suffix in (".csv", ".tsv"):
         return _of_table(text)
     if suffix == ".json" or text.lstrip().startswith(("[", "{")):
-        return labels_from(json.loads(text, object_pairs_hook=distinct))
+        return parse_labels(json.loads(text, object_pairs_hook=distinct))
     return _of_lines([line.strip() for line in text.split("\n") if line.strip()])
 
 
@@ -127,7 +127,7 @@ def _inner(values: Mapping[Any, Any]) -> dict[str, tuple[str, ...]]:
     """The labels below keys that tell of them; not labels that are called so themselves."""
     known = {str(name).lower(): value for name, value in values.items()}
     return {
-        key: labels_from(known[key], key)
+        key: parse_labels(known[key], key)
         for key in KEYS
         if isinstance(known.get(key), Mapping | list | tuple) and not isinstance(known[key], str)
     }

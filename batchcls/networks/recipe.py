@@ -89,7 +89,7 @@ class Recipe:
         return replace(self, **outer, preprocess=replace(self.preprocess, **preprocess))
 
 
-def labels_of(text: str) -> tuple[str, ...]:
+def labels_from_argument(text: str) -> tuple[str, ...]:
     """Labels from ``a,b,c``, or from a file that `read_labels` reads.
 
     Raises:

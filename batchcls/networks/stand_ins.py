@@ -18,10 +18,10 @@ _MOST_VALUES = 10_000
 """That are looked at in a file."""
 
 
-class Namespace:
+class ObjectStandIn:
     """Any object; what it holds is left where it is, so that a small file cannot claim much memory."""
 
-    def __new__(cls, *arguments: Any, **_: Any) -> "Namespace":
+    def __new__(cls, *arguments: Any, **_: Any) -> "ObjectStandIn":
         made = super().__new__(cls)
         made.__dict__["arguments"] = arguments
         return made
@@ -37,7 +37,7 @@ class Namespace:
         return state if isinstance(state, Mapping) else {}
 
 
-class ElementType(Namespace):
+class DtypeStandIn(ObjectStandIn):
     """A NumPy dtype."""
 
     def values(self, content: Any) -> list[Any]:
@@ -53,18 +53,18 @@ class ElementType(Namespace):
             return []
 
 
-class Array(Namespace):
+class ArrayStandIn(ObjectStandIn):
     """A NumPy array."""
 
     def values(self) -> list[Any]:
         """Its numbers or texts, flat; none if there are many."""
         match self.__dict__.get("state"):
-            case (_, _, ElementType() as kind, _, content):
+            case (_, _, DtypeStandIn() as kind, _, content):
                 return content if isinstance(content, list) else kind.values(content)
         return []
 
 
-def named_values(about: Mapping[Any, Any], keys: Collection[str]) -> Iterator[tuple[str, Any]]:
+def find_values(about: Mapping[Any, Any], keys: Collection[str]) -> Iterator[tuple[str, Any]]:
     """What stands under one of ``keys``, in lower case, wherever in what a file holds; and under which."""
     yield from _named_values(about, keys, [_MOST_VALUES], 0)
 
@@ -76,7 +76,7 @@ def _named_values(
         left[0] -= 1
         if left[0] < 0:
             return
-        inner = value.attributes() if isinstance(value, Namespace) else value
+        inner = value.attributes() if isinstance(value, ObjectStandIn) else value
         if isinstance(name, str) and name.lower() in keys:
             yield name.lower(), value
         if isinstance(name, str) and isinstance(inner, Mapping) and depth < _DEEPEST:
@@ -84,7 +84,7 @@ def _named_values(
 
 
 def _scalar(kind: Any = None, content: Any = None) -> Any:
-    values = kind.values(content) if isinstance(kind, ElementType) else []
+    values = kind.values(content) if isinstance(kind, DtypeStandIn) else []
     return values[0] if values else None
 
 
@@ -141,18 +141,18 @@ _VALUES = (
 
 STAND_INS: tuple[tuple[Callable[..., Any], str], ...] = (
     *((_scalar, f"{module}.multiarray.scalar") for module in _NUMPY),
-    *((Array, f"{module}.multiarray._reconstruct") for module in _NUMPY),
-    (Array, "numpy.ndarray"),
-    (ElementType, "numpy.dtype"),
-    *((Namespace, f"numpy.{kind.__name__}") for kind in sorted(set(np.sctypeDict.values()), key=str)),
-    *((Namespace, f"numpy.dtypes.{name}") for name in dir(np.dtypes) if name.endswith("DType")),
+    *((ArrayStandIn, f"{module}.multiarray._reconstruct") for module in _NUMPY),
+    (ArrayStandIn, "numpy.ndarray"),
+    (DtypeStandIn, "numpy.dtype"),
+    *((ObjectStandIn, f"numpy.{kind.__name__}") for kind in sorted(set(np.sctypeDict.values()), key=str)),
+    *((ObjectStandIn, f"numpy.dtypes.{name}") for name in dir(np.dtypes) if name.endswith("DType")),
     (_mapping, "collections.defaultdict"),
     (_sequence, "collections.deque"),
     (_sequence, "builtins.frozenset"),
     *((OrderedDict, name) for name in _DICTIONARIES),
-    *((Namespace, name) for name in _CONFIGURATIONS),
-    *((Namespace, f"builtins.{name}") for name in _FACTORIES),
-    *((Namespace, name) for name in _VALUES),
+    *((ObjectStandIn, name) for name in _CONFIGURATIONS),
+    *((ObjectStandIn, f"builtins.{name}") for name in _FACTORIES),
+    *((ObjectStandIn, name) for name in _VALUES),
     *((_path, f"{module}.{name}") for module in ("pathlib", "pathlib._local") for name in _PATHS),
 )
 """By the name that a checkpoint gives it: PyTorch's allow-list, for what is no weight."""

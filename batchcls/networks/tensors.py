@@ -65,10 +65,10 @@ class TrainedTensors:
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Every tensor of a checkpoint by name; see `read_trained`."""
-    return dict(read_trained(path).tensors)
+    return dict(read_trained_tensors(path).tensors)
 
 
-def read_trained(path: Path, weights: str = "") -> TrainedTensors:
+def read_trained_tensors(path: Path, weights: str = "") -> TrainedTensors:
     """The weights in a checkpoint, and what stands beside them.
 
     Args:

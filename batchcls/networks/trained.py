@@ -7,7 +7,7 @@ from typing import Any
 
 from batchcls.errors import CheckpointError
 from batchcls.networks.checkpoint import Network, load_network
-from batchcls.networks.known_labels import settled_labels
+from batchcls.networks.known_labels import resolve_labels
 from batchcls.networks.metadata import CheckpointMetadata
 from batchcls.networks.recipe import Recipe
 from batchcls.networks.variants import variant_warnings
@@ -24,7 +24,7 @@ class TrainedFile:
     """What is worth knowing of how it was read, a line each."""
 
 
-def trained_file(checkpoint: Path, recipe: Path | None, values: Mapping[str, Any]) -> TrainedFile:
+def load_trained_file(checkpoint: Path, recipe: Path | None, values: Mapping[str, Any]) -> TrainedFile:
     """A trained file with what the recipe, ``values``, and the file itself tell of it.
 
     Args:
@@ -48,7 +48,7 @@ def trained_file(checkpoint: Path, recipe: Path | None, values: Mapping[str, Any
     full = Recipe.compose(recipe, {**values, "architecture": network.architecture}, found)
     named = Recipe.compose(recipe, values).labels
     about = {**network.about, **({"labels": found["labels"]} if "labels" in found else {})}
-    labels, notes = settled_labels(checkpoint, network.classes, named, about)
+    labels, notes = resolve_labels(checkpoint, network.classes, named, about)
     ignored = tuple(f"left out, as no part of {network.architecture}: {name}" for name in network.ignored)
     doubts = variant_warnings(network.module, network.architecture, full.preprocess.size_px, network.about)
     notes = (*_weights_notes(network), *notes, *ignored, *doubts)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, fx, nn
 
-from batchcls.networks.stand_ins import named_values
+from batchcls.networks.stand_ins import find_values
 
 _SAYING = ("arch", "architecture", "model_name", "model", "backbone", "encoder", "encoder_name", "base_model", "net")
 """Keys, in lower case, under which a file says what network it is of."""
@@ -35,7 +35,7 @@ def variant_warnings(
     )
     warnings = [
         f"warning: the file says {key} {said!r}, and is taken for {architecture} by its tensors' names; {remedy}"
-        for key, said in named_values(about, _SAYING)
+        for key, said in find_values(about, _SAYING)
         if isinstance(said, str) and _is_variant(said, architecture)
     ]
     if not _consistent(module, size_px):

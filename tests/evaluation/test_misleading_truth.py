@@ -15,8 +15,8 @@ from sklearn.metrics import f1_score
 
 from batchcls.evaluation.metrics import absent_classes, confusion_matrix
 from batchcls.images.labels.labeled import LabeledImages
-from batchcls.training.dataset import SplitDataset, SplitOptions
-from batchcls.training.splits import SplitFractions
+from batchcls.training.dataset import SplitDataset
+from batchcls.training.options import SplitFractions, SplitOptions
 from tests.commandline import invoked
 from tests.conftest import ALL4, DATA, ROOT, draw
 from tests.evaluation.test_evaluate import evaluate, metrics_of, predictions_file, refusal, rows_and_truth, truth_csv
@@ -219,8 +219,8 @@ def test_the_readmes_pattern_finds_the_patients_of_c_nmc(tmp_path: Path) -> None
     )
 
 
-def dataset(source: Path, quiet: Console, **parting: str) -> SplitDataset:
-    return SplitDataset.read(source, SplitOptions(shares=SplitFractions(0.25, 0.25), **parting), quiet)
+def dataset(source: Path, quiet: Console, **options: str) -> SplitDataset:
+    return SplitDataset.read(source, SplitOptions(fractions=SplitFractions(0.25, 0.25), **options), quiet)
 
 
 @pytest.mark.parametrize("spelling", ["windows", "decomposed", "blanks"])
@@ -237,7 +237,7 @@ def test_images_are_found_to_train_on_whatever_system_named_them(tmp_path: Path,
 
     images = dataset(truth_csv(tmp_path / "t.csv", pairs), quiet)
 
-    files = {file for part in images.parts.values() for file in part.files}
+    files = {slide.file for split in images.splits.values() for slide in split.slides}
     assert files == {str(tmp_path / name) for name, _ in rows}
 
 
@@ -271,7 +271,7 @@ def test_the_split_of_a_training_is_a_truth_from_anywhere(
             tmp_path / "p.parquet", tmp_path / "models" / "n.split.csv", tmp_path / folder.name, "--overwrite"
         ).stdout
         assert "note        The truth has splits and no --split was given" in said
-        assert test["matched"]["images"] == len(images.parts["test"].files)
+        assert test["matched"]["images"] == len(images.splits["test"].slides)
         assert (whole["matched"]["images"], whole["truth"]["left_out"]) == (24, 2)
         assert any("may have been trained on" in note for note in whole["notes"])
         assert not any("may have been trained on" in note for note in test["notes"])

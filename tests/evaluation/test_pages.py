@@ -176,7 +176,8 @@ def test_the_table_of_an_explanation_holds_no_formula(tmp_path: Path) -> None:
 
 
 def test_the_tables_that_we_read_back_have_names_as_they_are(tmp_path: Path, quiet: Console) -> None:
-    from batchcls.training.dataset import SplitDataset, SplitOptions
+    from batchcls.training.dataset import SplitDataset
+    from batchcls.training.options import SplitOptions
 
     for number in range(24):
         draw(tmp_path / "s" / ("=a", "-b")[number % 2] / f"@{number}.png", number)

@@ -25,7 +25,7 @@ from batchcls.errors import CheckpointError
 from batchcls.explanation.model import trained_file_of_engine
 from batchcls.networks.architectures import trainable_network
 from batchcls.networks.checkpoint import load_network
-from batchcls.networks.trained import trained_file
+from batchcls.networks.trained import load_trained_file
 
 State = dict[str, Tensor]
 
@@ -175,14 +175,15 @@ def test_of_several_weights_the_plain_ones_are_taken_and_the_others_named_and_ca
     torch.save(wrap(state(1), state(2)), tmp_path / "m.pth")
     labels = {"labels": ("a", "b", "c")}
 
-    plain = trained_file(tmp_path / "m.pth", None, labels)
-    chosen = trained_file(tmp_path / "m.pth", None, {**labels, "weights": key})
+    plain = load_trained_file(tmp_path / "m.pth", None, labels)
+    chosen = load_trained_file(tmp_path / "m.pth", None, {**labels, "weights": key})
 
     assert is_of(plain.network.module, state(1))
     assert any("left out" in note and f"--weights {plain.network.others[0]} takes" in note for note in plain.notes)
     assert is_of(chosen.network.module, state(2))
     assert is_of(
-        trained_file(tmp_path / "m.pth", None, {**labels, "weights": plain.network.others[0]}).network.module, state(2)
+        load_trained_file(tmp_path / "m.pth", None, {**labels, "weights": plain.network.others[0]}).network.module,
+        state(2),
     )
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from batchcls.engine.manifest import Manifest
 from batchcls.errors import EngineError
-from batchcls.networks.architectures import ARCHITECTURES, PixelClassifier, empty_network, fused
+from batchcls.networks.architectures import ARCHITECTURES, PixelClassifier, empty_network, fuse_batch_norm
 from batchcls.records import DevicePixels, EngineInfo, Logits, Pixels
 
 _PREFIX = "network."
@@ -141,7 +141,7 @@ def _network(manifest: Manifest, path: Path) -> nn.Module:
         if item.name.startswith(_PREFIX)
     }
     last_layer = "classifier" if "classifier.weight" in weights else ""
-    network = fused(
+    network = fuse_batch_norm(
         empty_network(
             manifest.architecture,
             len(manifest.labels),

@@ -10,12 +10,8 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
 from batchcls.images.formats import decode_limits, memory_costs
 from batchcls.images.formats.jpeg_markers import JpegHeader, jpeg_header
-from batchcls.records import FailureKind, Pixels
-
-_LARGEST_PIXEL_BYTES = 8
-"""Four channels of 16 bits: what an uncompressed file can hold for each pixel."""
-_OVERHEAD_BYTES = 16 << 20
-"""Room for headers, color profiles and thumbnails."""
+from batchcls.images.formats.refusal import RefusedError
+from batchcls.records import Pixels
 
 _FORMATS = {
     b"\xff\xd8": "JPEG",
@@ -66,14 +62,6 @@ _PNM_HEADER_BYTES = 1 << 16
 _END_MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 
 
-class RefusedError(ValueError):
-    """A file that no decoder need try; carries what its `batchcls.records.Failure` says."""
-
-    def __init__(self, kind: FailureKind, reason: str, width: int | None = None, height: int | None = None) -> None:
-        super().__init__(f"{kind}: {reason}")
-        self.details = (kind, reason, width, height)
-
-
 @dataclass(frozen=True, slots=True)
 class Header:
     """What a file says of itself before any pixel is decoded."""
@@ -89,11 +77,6 @@ class Header:
     """A whole JPEG of the usual kinds, of which libjpeg-turbo's own interface gives Pillow's pixels."""
     decode_bytes: int
     """The most that `decode`, or a decoder instead of it, takes in memory; its pixels included, the file not."""
-
-
-def largest_bytes(max_pixels: int) -> int:
-    """The size of the largest file that can hold ``max_pixels``."""
-    return max_pixels * _LARGEST_PIXEL_BYTES + _OVERHEAD_BYTES
 
 
 def examine(name: str, data: bytes, max_pixels: int) -> Header:

@@ -12,7 +12,8 @@ from time import monotonic
 
 from batchcls.errors import DecoderError
 from batchcls.records import NO_ANSWER, Slide
-from batchcls.storage.file_client import READ_TIMEOUT_S, FileProcess
+from batchcls.storage.file_client import FileProcess
+from batchcls.storage.timeouts import READ_TIMEOUT_S
 
 IMAGE_ENDINGS = frozenset(
     # What the decoders read ...
