@@ -22,7 +22,7 @@ from batchcls.networks.stand_ins import DtypeStandIn
 from batchcls.predictions.reader import PredictionsFile
 from tests.commandline import PATIENCE_S
 from tests.conftest import ROOT
-from tests.evaluation.test_report import write
+from tests.evaluation.test_report import write_predictions
 from tests.faults.targets import _networks
 
 CASES = 20
@@ -117,5 +117,5 @@ def test_figures_beyond_all_runs_are_not_shown(figure: float) -> None:
 
 def test_halves_of_characters_in_the_metadata_are_shown_as_question_marks(tmp_path: Path) -> None:
     says = json.loads('{"decoder": "\\ud800"}')
-    path = write(tmp_path / "rows.parquet", ["a.png"], np.zeros((1, 3)), [False], says=says)
+    path = write_predictions(tmp_path / "rows.parquet", ["a.png"], np.zeros((1, 3)), [False], says=says)
     assert PredictionsFile.read(path).metadata["decoder"] == "?"

@@ -77,7 +77,9 @@ def evaluate_predictions(options: EvaluationOptions, out: Path, *, overwrite: bo
 
 def _evaluate(options: EvaluationOptions) -> tuple[Evaluation, MatchedImages]:
     if options.truth.samefile(options.predictions):
-        raise LabelsError(f"--truth {str(options.truth)!r} is the predictions file itself; name what people say")
+        raise LabelsError(
+            f"--truth {str(options.truth)!r} is the predictions file itself; name a folder or a table of true labels"
+        )
     predictions = PredictionsFile.read(options.predictions, options.labels)
     predictions.check_labels(options.labels)
     labeled = LabeledImages.read(options.truth, options.group_by, options.split_folders, predictions.labels)
