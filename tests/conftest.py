@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 
 from batchcls import machine
+from batchcls.records import Slide
 from benchmarks.workload import draw_field
 
 if TYPE_CHECKING:
@@ -44,6 +45,11 @@ def draw(path: Path, seed: int = 0, size: tuple[int, int] = (64, 48), mode: str 
     path.parent.mkdir(parents=True, exist_ok=True)
     draw_field(np.random.default_rng(seed), *size).convert(mode).save(path, **save)
     return path
+
+
+def slide_of(file: str | Path) -> Slide:
+    """The slide that a file is."""
+    return Slide(*os.path.split(file))
 
 
 @pytest.fixture(scope="session")
@@ -115,8 +121,8 @@ def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_engine(tiny_onnx: Path, tmp_path_factory: pytest.TempPathFactory, quiet: Console) -> Path:
     """An engine folder with the labels a, b and c, built from `tiny_onnx`."""
-    from batchcls.building.build import build_engine  # not on machines that only run engines
+    from batchcls.building.build import BuildOptions, build_engine  # not on machines that only run engines
 
     folder = tmp_path_factory.mktemp("engines") / "tiny"
-    build_engine(tiny_onnx, folder, recipe=None, values={"labels": ("a", "b", "c")}, images=None, console=quiet)
+    build_engine(tiny_onnx, folder, BuildOptions(values={"labels": ("a", "b", "c")}), quiet)
     return folder

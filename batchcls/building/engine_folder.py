@@ -1,4 +1,4 @@
-"""An engine folder that takes the place of an older one, whole or not at all."""
+"""Replace an engine folder, whole or not at all."""
 
 import os
 import shutil
@@ -8,22 +8,23 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from batchcls.engine.manifest import MANIFEST, ONNX
-from batchcls.engine.sidecar import PLANS, is_of_a_plan
+from batchcls.engine.sidecar import PLANS, is_plan_file
 from batchcls.errors import EngineError
 from batchcls.storage.atomic import folder_handle, kind_of, writing
 from batchcls.storage.own_folder import OwnFolder
 from batchcls.storage.scratch import scratch_folder
 
 _REPLACED = (MANIFEST, ONNX, PLANS)
-"""Plans are of the network that was there before."""
+"""Names that a build replaces; the plans are of the old network, so none of them is kept."""
 
 
 def check_replaceable(out: Path) -> None:
-    """Refuse to replace what is no engine folder, or not ours.
+    """Refuse to replace anything but an engine folder of this user; a path where nothing stands is fine.
 
     Raises:
         EngineError: If ``out`` is a file, a link, or a folder of something else.
-        OutputError: If it is another user's, cannot be written to, or has a stranger's file among its plans.
+        OutputError: If ``out`` is another user's, cannot be written to, or has files among its plans that are not
+            parts of plans.
     """
     with writing(out):
         kind = kind_of(out)
@@ -40,15 +41,15 @@ def check_replaceable(out: Path) -> None:
             raise EngineError(f"{str(out / name)!r} is no file, and cannot be kept; move it away")
     if PLANS in kinds:
         with writing(out), OwnFolder(out / PLANS) as plans:
-            plans.check_names(is_of_a_plan)
+            plans.check_names(is_plan_file)
 
 
 @contextmanager
-def whole_folder(out: Path) -> Iterator[Path]:
-    """A folder beside ``out`` that takes its place if all goes well, and leaves nothing behind if not.
+def replacing_folder(out: Path) -> Iterator[Path]:
+    """A new folder beside ``out``, which replaces ``out`` at the end; after an error it is gone, and ``out`` as before.
 
     Raises:
-        EngineError: If what came to stand there meanwhile is no engine folder.
+        EngineError: If, meanwhile, something else than an engine folder has appeared at ``out``.
         OutputError: If the disk refuses.
     """
     out = out.absolute()
@@ -65,7 +66,7 @@ def whole_folder(out: Path) -> Iterator[Path]:
 
 
 def _keep_others(out: Path, folder: Path) -> None:
-    """Copy what is not of the network from the folder that is replaced, and who may read it; links stay links."""
+    """Copy the other files of the old folder, and its permissions, to the new one; links stay links."""
     os.chmod(folder, stat.S_IMODE(out.stat().st_mode))
     with OwnFolder(out) as own:
         for name in own.names():
@@ -78,7 +79,7 @@ def _keep_others(out: Path, folder: Path) -> None:
 
 
 def _exchange(scratch: Path, out: Path) -> None:
-    """Put ``scratch``/new in the place of ``out``, and that, if there is one, into ``scratch``/old."""
+    """Move ``scratch``/new to ``out``, after moving an ``out`` that is there to ``scratch``/old."""
     with folder_handle(out.parent) as parent, folder_handle(scratch) as within:
         old = kind_of(out.name, parent) is not None
         if old:

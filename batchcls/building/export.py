@@ -1,4 +1,4 @@
-"""A network becomes ONNX with its preprocessing inside: uint8 pixels in, float32 logits out."""
+"""Export a PyTorch network to ONNX."""
 
 import logging
 import warnings
@@ -15,34 +15,37 @@ from batchcls.networks.architectures import PixelClassifier, fuse_batch_norm
 from batchcls.records import Preprocess
 
 _LARGEST_HALF = 65504.0
-
-
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 _OPSETS = {"bf16": 22}
-"""The first whose convolutions know bfloat16; for the others, 20 asks less of who reads it."""
+"""ONNX operator set by precision: 22 is the first whose convolutions know bfloat16. Others get `_OPSET`."""
+_OPSET = 20
+"""Older than the newest, so that more runtimes can read the file."""
 
 
-def export(network: nn.Module, preprocess: Preprocess, precision: str, path: Path) -> None:
-    """Write ``network`` to ``path`` as ONNX with its preprocessing inside, and a free batch size.
+def export_classifier(network: nn.Module, preprocess: Preprocess, precision: str, path: Path) -> None:
+    """Write ``network`` to ``path`` as ONNX: (N, H, W, 3) uint8 pixels in, (N, classes) float32 logits out, N free.
 
     Args:
-        network: Float32, in eval mode, on the CPU; left as it is.
-        precision: Of weights and arithmetic, but for normalisation and logits: ``fp16``, ``bf16`` or ``fp32``.
+        network: Float32, in eval mode, on the CPU; it is not changed.
+        preprocess: Normalization that goes into the ONNX file.
+        precision: ``fp16``, ``bf16`` or ``fp32``, of weights and arithmetic; normalization and logits are float32.
 
     Raises:
-        CheckpointError: If a weight does not fit the precision.
+        CheckpointError: If a weight is too large for the precision.
     """
     folded = fuse_batch_norm(network)
     largest = max((float(weight.abs().max()) for weight in folded.state_dict().values() if weight.numel()), default=0.0)
     if precision == "fp16" and not largest <= _LARGEST_HALF:
-        raise CheckpointError(f"a weight of {largest:.3g} does not fit half precision; run with --precision fp32")
+        raise CheckpointError(f"a weight of {largest:.3g} does not fit half precision; build with --precision fp32")
     classifier = PixelClassifier(folded, preprocess, _DTYPES[precision]).eval()
-    _write(classifier, torch.zeros((2, *preprocess.size_px, 3), dtype=torch.uint8), path, _OPSETS.get(precision, 20))
+    _write(
+        classifier, torch.zeros((2, *preprocess.size_px, 3), dtype=torch.uint8), path, _OPSETS.get(precision, _OPSET)
+    )
 
 
 def export_network(network: nn.Module, preprocess: Preprocess, path: Path) -> None:
-    """Write ``network`` alone to ``path``, float32: it takes normalised images, (N, 3, H, W)."""
-    _write(fuse_batch_norm(network), torch.zeros((2, 3, *preprocess.size_px)), path, 20)
+    """Write ``network`` to ``path`` as float32 ONNX without preprocessing: normalized images, (N, 3, H, W), N free."""
+    _write(fuse_batch_norm(network), torch.zeros((2, 3, *preprocess.size_px)), path, _OPSET)
 
 
 def _write(module: nn.Module, example: torch.Tensor, path: Path, opset: int) -> None:
@@ -68,7 +71,7 @@ def _write(module: nn.Module, example: torch.Tensor, path: Path, opset: int) -> 
         *model.graph.output,
         *model.graph.value_info,
     ):
-        part.ClearField("metadata_props")  # stack traces of this machine
+        part.ClearField("metadata_props")  # stack traces with paths of this machine
         part.ClearField("doc_string")
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
@@ -76,7 +79,7 @@ def _write(module: nn.Module, example: torch.Tensor, path: Path, opset: int) -> 
 
 @contextmanager
 def _exporter_silenced() -> Iterator[None]:
-    """Without the exporter's chatter; its exceptions still come through."""
+    """Hide the exporter's log lines and warnings; its exceptions are raised as ever."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

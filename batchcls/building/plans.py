@@ -1,4 +1,4 @@
-"""An engine folder is fitted to GPUs: each gets a plan, checked where it can run."""
+"""Add TensorRT plans to an engine folder: for a GPU of this machine, or for cards that are elsewhere."""
 
 import os
 import shutil
@@ -12,9 +12,9 @@ from rich.console import Console
 from batchcls import machine
 from batchcls.building.tensorrt_plan import PlanOptions, compile_plan, targets_without_gpu
 from batchcls.engine.backends import open_engine
-from batchcls.engine.backends.tensorrt_api import here, module_for
-from batchcls.engine.check import check, no_reference
-from batchcls.engine.manifest import MANIFEST, ONNX, Manifest, checked_onnx
+from batchcls.engine.backends.tensorrt_api import local_target, module_for
+from batchcls.engine.check import check_answers, missing_answers_error
+from batchcls.engine.manifest import MANIFEST, ONNX, Manifest, checked_onnx_path
 from batchcls.engine.sidecar import PLANS, Sidecar, Target
 from batchcls.errors import EngineError, OutputError
 from batchcls.storage.atomic import kind_of
@@ -23,18 +23,21 @@ from batchcls.storage.scratch import scratch_folder
 
 
 def build_plan_here(folder: Path, device: str, options: PlanOptions, console: Console) -> Sidecar:
-    """Give an engine folder a plan for a GPU of this machine, once it has answered the probes as in training.
+    """Add a plan for a GPU of this machine to an engine folder, checked by the engine's probes.
 
     Args:
         device: ``cuda:N``.
 
+    Returns:
+        What stands beside the plan, with the result of the check.
+
     Raises:
         EngineError: If the folder, the GPU or TensorRT refuses.
-        VerificationError: If the plan answers otherwise than the recorded reference; none is left behind.
+        VerificationError: If the plan answers the probes otherwise than recorded; the plan is not kept then.
     """
     manifest, onnx = _read(folder)
-    if not manifest.reference:  # before minutes are spent on what could not be checked
-        raise no_reference(manifest)
+    if not manifest.reference:  # before minutes are spent on a plan that could not be checked
+        raise missing_answers_error(manifest)
     gpu = machine.gpu(device)
     module = module_for(gpu.sm)
     try:
@@ -42,46 +45,51 @@ def build_plan_here(folder: Path, device: str, options: PlanOptions, console: Co
     except ImportError as error:
         raise EngineError(f"{error.name} is not installed; run: pip install 'cuda-bindings>=13'") from error
 
-    cuda.use(gpu.number)
+    cuda.use_gpu(gpu.number)
     with _scratch(folder) as scratch:
-        sidecar = _made(scratch, manifest, onnx, here(module, gpu), options, console)
-        with closing(open_engine(scratch, backend="tensorrt", device=device, threads=1)) as engine:
-            checked = replace(sidecar, check=check(engine, manifest))
-        _put(scratch, folder, checked)
+        sidecar = _write_plan(scratch, manifest, onnx, local_target(module, gpu), options, console)
+        with closing(open_engine(scratch, manifest, backend="tensorrt", device=device, threads=1)) as engine:
+            checked = replace(sidecar, check=check_answers(engine, manifest))
+        _move_plan(scratch, folder, checked)
     return checked
 
 
 def build_plans_for(folder: Path, names: Sequence[str], options: PlanOptions, console: Console) -> list[Sidecar]:
-    """Give an engine folder plans for cards that are not here, by compute capability (``sm86``).
+    """Add plans for cards that are elsewhere to an engine folder; a run on such a card is the first to check its plan.
 
-    They are checked by nobody before they run.
+    Args:
+        names: Compute capabilities, such as ``sm86``.
+
+    Returns:
+        What stands beside each plan.
 
     Raises:
-        EngineError: If the folder or TensorRT for RTX refuses.
+        EngineError: If the folder or TensorRT for RTX refuses; no plan is added then.
     """
     targets = targets_without_gpu(names)
     manifest, onnx = _read(folder)
     with _scratch(folder) as scratch:
-        made = [_made(scratch, manifest, onnx, target, options, console) for target in targets]
-        for sidecar in made:
-            _put(scratch, folder, sidecar)
-    return made
+        new_sidecars = [_write_plan(scratch, manifest, onnx, target, options, console) for target in targets]
+        for sidecar in new_sidecars:
+            _move_plan(scratch, folder, sidecar)
+    return new_sidecars
 
 
 def _read(folder: Path) -> tuple[Manifest, bytes]:
+    """An engine's manifest, and its ONNX file as TensorRT can compute it."""
     manifest = Manifest.read(folder)
-    onnx = checked_onnx(folder, manifest).read_bytes()
+    onnx = checked_onnx_path(folder, manifest).read_bytes()
     if manifest.precision == "int8":
-        from batchcls.building.onnx.signed import signed_activations  # onnx is needed for these alone
+        from batchcls.building.onnx.edits import with_signed_activations  # int8 engines alone need the package onnx
 
-        onnx = signed_activations(onnx)
+        onnx = with_signed_activations(onnx)
     return manifest, onnx
 
 
-def _made(
+def _write_plan(
     scratch: Path, manifest: Manifest, onnx: bytes, target: Target, options: PlanOptions, console: Console
 ) -> Sidecar:
-    """A plan and its sidecar, written to ``scratch``."""
+    """Compile a plan, write it and its sidecar to ``scratch``, and return the sidecar."""
     cache = scratch / PLANS / f"{target.stem}.cache"
     plan, sidecar = compile_plan(onnx, manifest.precision, target, options, cache, console)
     sidecar = replace(sidecar, onnx_sha256=manifest.onnx_sha256)
@@ -92,7 +100,7 @@ def _made(
 
 @contextmanager
 def _scratch(folder: Path) -> Iterator[Path]:
-    """An engine folder inside ``folder`` for the time being, with its network, its timings and no plan."""
+    """A temporary engine folder inside ``folder``: the same network and TensorRT timings, and no plans."""
     try:
         with scratch_folder(folder) as scratch:
             (scratch / PLANS).mkdir()
@@ -103,12 +111,13 @@ def _scratch(folder: Path) -> Iterator[Path]:
             yield scratch
     except OSError as error:
         raise OutputError(
-            f"cannot write to engine {str(folder)!r}: {error.strerror or error}; make room there"
+            f"cannot write to engine {str(folder)!r}: {error.strerror or error}; make room there, or copy the folder "
+            "to a place that can be written to"
         ) from error
 
 
 def _copy_caches(plans: Path, to: Path) -> None:
-    """Take over what TensorRT has timed before."""
+    """Copy the timings that TensorRT has taken before."""
     with OwnFolder(plans) as own:
         for name in own.names():
             if name.endswith(".cache"):
@@ -116,13 +125,13 @@ def _copy_caches(plans: Path, to: Path) -> None:
                 shutil.copy(plans / name, to)
 
 
-def _put(scratch: Path, folder: Path, sidecar: Sidecar) -> None:
-    """Move a plan to its place; without its sidecar, which comes last, nobody would take it."""
+def _move_plan(scratch: Path, folder: Path, sidecar: Sidecar) -> None:
+    """Move a plan into the engine folder; its sidecar comes last, because no run takes a plan without one."""
     stem = sidecar.target.stem
     sidecar.write(scratch / PLANS / f"{stem}.json")
     names = [f"{stem}{ending}" for ending in (".cache", ".plan", ".json")]
-    with OwnFolder.made(folder / PLANS) as plans, OwnFolder(scratch / PLANS) as made:
+    with OwnFolder.made(folder / PLANS) as plans, OwnFolder(scratch / PLANS) as new_plans:
         for name in names:
             plans.check_file(name)
-        for name in filter(made.holds, names):
-            made.move(name, plans)
+        for name in filter(new_plans.holds, names):
+            new_plans.move(name, plans)

@@ -1,4 +1,4 @@
-"""A float32 ONNX network becomes one that computes in eight bits, by NNCF, but for the layers that cannot."""
+"""Quantize a float32 ONNX network to int8 by NNCF, and leave the layers in float32 that int8 would spoil."""
 
 import io
 import logging
@@ -6,25 +6,34 @@ import math
 from collections.abc import Iterable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
+from rich.console import Console
 
-from batchcls.records import Logits, NormalisedImages
+from batchcls.building.model_source import ModelSource
+from batchcls.building.onnx.edits import with_preprocessing
+from batchcls.building.verification import LEAST_AGREEMENT
+from batchcls.errors import RecipeError, SlidesError, temporary_files
+from batchcls.images.sources import open_source
+from batchcls.records import Logits, NormalizedImages
 
 logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # which misses a GPU that nobody needs
 import nncf  # noqa: E402
 from nncf.quantization.advanced_parameters import OverflowFix  # noqa: E402
 
-IMAGES = 300
-"""Images that the ranges of activations are taken from."""
-_RANKED_BY = 32
-"""Images: those that plain int8 answers worst tell the layers that it hurts."""
+CALIBRATION_IMAGES = 300
+"""Images that the ranges of activations are measured on, at most."""
+_RANKING_IMAGES = 32
+"""Images by which layers are ranked: the ones that plain int8 answers worst."""
 _MOST_STEPS = 20
-"""After which what agrees too little still is left so; each puts a layer, or several of one input, back to float32."""
+"""Steps of putting layers back to float32, at most; a step puts back one layer, or several with the same input."""
+_MOST_NAMED_LAYERS = 10
+"""Layers that a note names before it only counts the others."""
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 Probabilities = npt.NDArray[np.float64]
@@ -37,53 +46,93 @@ class QuantizedNetwork:
     model: onnx.ModelProto
     """With QuantizeLinear and DequantizeLinear around what will be computed in int8."""
     float_layers: tuple[str, ...]
-    """Layers left in float32 beyond those that always are, by their names in the ONNX file, in its order."""
+    """Names of the layers left in float32 beyond those that always are, in the ONNX file's order."""
     agreement: float
-    """Share of the images whose most probable class is that of float32, 0 to 1."""
-    enough: bool
-    """Whether it is what was asked for, as far as so few images can tell."""
+    """Share of the calibration images whose most probable class is that of float32, 0 to 1."""
+    agrees_enough: bool
+    """Whether ``agreement`` is the least that was asked for, as far as so few images can tell."""
 
 
-def quantize(model: onnx.ModelProto, images: Sequence[NormalisedImages], least_agreement: float) -> QuantizedNetwork:
+def write_int8(source: ModelSource, images: Path | None, path: Path, console: Console) -> None:
+    """Write the engine's ONNX file in int8: the quantized network behind its preprocessing, which stays in float32.
+
+    Args:
+        images: Folder of typical images; None is refused.
+
+    Raises:
+        RecipeError: If no folder of images is named.
+        SlidesError: If no image in the folder can be read.
+    """
+    if images is None:
+        raise RecipeError("int8 needs typical images to take its ranges from; name a folder: --calibrate DIR")
+    slides = list(open_source([images]))
+    inputs = source.reference.normalized(slides[:: -(-len(slides) // CALIBRATION_IMAGES) or 1])
+    if not inputs:
+        raise SlidesError(f"no image that can be read was found in {str(images)!r} to calibrate with")
+    classifier = source.float_network()
+    axes = (0, 1, 2, 3) if classifier.layout == "NCHW" else (0, 2, 3, 1)
+    inputs = [np.ascontiguousarray(image.transpose(axes)) for image in inputs]
+    with temporary_files():  # of NNCF
+        quantized = quantize(classifier.model, inputs, LEAST_AGREEMENT)
+    if quantized.float_layers or not quantized.agrees_enough:
+        remedy = "leave --precision out" if source.recipe.architecture == "onnx" else "build with --precision fp16"
+        console.print(_float_layers_note(quantized, len(inputs), remedy), highlight=False)
+    onnx.save(with_preprocessing(quantized.model, classifier.layout, source.recipe.preprocess), path)
+
+
+def _float_layers_note(quantized: QuantizedNetwork, images: int, remedy: str) -> str:
+    names = [name.removeprefix("network/") for name in quantized.float_layers]
+    more = f" and {len(names) - _MOST_NAMED_LAYERS:,} more" if len(names) > _MOST_NAMED_LAYERS else ""
+    few = ", ".join(names[:_MOST_NAMED_LAYERS]) + more
+    layers = f"{len(names)} layer{'s' if len(names) != 1 else ''} left in float32{': ' if names else ''}{few}"
+    shortfall = "" if quantized.agrees_enough else f", below {LEAST_AGREEMENT}; {remedy}"
+    return (
+        f"int8 with {layers}; top-1 agreement over {images:,} images of --calibrate is "
+        f"{quantized.agreement:.4f}{shortfall}"
+    )
+
+
+def quantize(model: onnx.ModelProto, images: Sequence[NormalizedImages], least_agreement: float) -> QuantizedNetwork:
     """``model`` in int8, with as many layers left in float32 as ``least_agreement`` over the images takes.
 
-    The result answers alike on every CPU. One without VNNI adds pairs of products of 8 bits in 16 bits, which overflow
+    The result answers alike on every CPU. A CPU without VNNI adds pairs of 8-bit products in 16 bits, which overflow
     beyond 32,767: so weights have 7 bits (2 * 255 * 64 = 32,640), and a product of two activations stays in float32.
-    Of GoogLeNet's labels on 2,604 smears 99.69 % are float32's, 8 differ; unprotected 99.73 %, on a CPU with AVX2
-    alone 44 %. The first layer, where most of the overflow was, left in float32 instead: 99.73 %, and a quarter
-    slower.
+    On 2,604 smears, 99.69 % of an int8 GoogLeNet's labels are float32's (8 differ). With 8-bit weights 99.73 % are,
+    but only 44 % on a CPU with AVX2 alone. With 8-bit weights and the first layer in float32, where most of the
+    overflow was, 99.73 % are, at a quarter less speed.
 
-    Zero points are 0: weights are signed, and what follows a ReLU is unsigned. Where that agrees too little, layers
-    are put back one by one, those first without which the answers come closest to float32's; of which there may not
-    be enough in 20 steps. All of it is measured by ONNX Runtime with its optimisations off, operator by operator, so
-    that every machine builds the same engine. NNCF's bias correction is left out: it shifts biases by means over the
+    Zero points are 0: weights are signed, and activations behind a ReLU are unsigned. Where int8 agrees too little,
+    layers are put back to float32, first the layers whose return brings the answers closest to float32's; 20 such
+    steps may not be enough. Agreement is measured by ONNX Runtime without its optimizations, operator by operator, so
+    that every machine builds the same engine. NNCF's bias correction is off: it shifts biases by means over the
     few images, which costs more than it mends (0.021 instead of 0.0045 on 2,048 drawn cells).
 
     Args:
-        model: With one input, of normalised images; its nodes are given names where they have none, and its batch
+        model: A network with one input, of normalized images. In place, its unnamed nodes are named and its batch
             size becomes free.
-        images: Typical ones, each as the model takes it, batch axis and all. They are both calibrated and measured
-            with: ranges do not learn labels, and the share that a few held-out images agree on would be a coarse one.
+        images: Typical images, each in the shape that the model takes, with a batch axis of 1. They serve to calibrate
+            and to measure agreement: ranges do not learn labels, and a few held-out images would measure it coarsely.
+        least_agreement: Share of the images whose label must be that of float32, 0 to 1.
     """
     weights = {item.name for item in model.graph.initializer}
-    (taken,) = [value for value in model.graph.input if value.name not in weights]
-    taken.type.tensor_type.shape.dim[0].dim_param = "batch"
+    (network_input,) = [value for value in model.graph.input if value.name not in weights]
+    network_input.type.tensor_type.shape.dim[0].dim_param = "batch"
     for node in model.graph.node:
-        node.name = node.name or node.output[0]  # NNCF would make its own, of which nobody knows what they name
-    kept = _products(model.graph, weights)
+        node.name = node.name or node.output[0]  # else NNCF would invent names that tell nobody which layer is meant
+    activation_products = _activation_products(model.graph, weights)
     exact = _probabilities(model, images)
 
-    def closeness(candidate: onnx.ModelProto, items: Iterable[tuple[NormalisedImages, Probabilities]]) -> object:
-        shown, theirs = zip(*items, strict=True)
-        ours = theirs if candidate is model else _probabilities(candidate, shown)
-        errors = np.abs(np.subtract(ours, theirs)).max(axis=1)
-        # To rank layers by: how many labels are right says little of one layer.
-        enough = _enough(_agreement(np.array(ours), np.array(theirs)), len(theirs), least_agreement)
+    def closeness(candidate: onnx.ModelProto, items: Iterable[tuple[NormalizedImages, Probabilities]]) -> object:
+        ranking_images, expected = zip(*items, strict=True)
+        ours = expected if candidate is model else _probabilities(candidate, ranking_images)
+        errors = np.abs(np.subtract(ours, expected)).max(axis=1)
+        # Layers are ranked by errors of probabilities: the number of right labels says little about one layer.
+        enough = _agrees_enough(_agreement(np.array(ours), np.array(expected)), len(expected), least_agreement)
         return 1.0 if enough else 1 - errors.mean(), list(1 - errors)
 
-    dataset = nncf.Dataset(list(zip(images, exact, strict=True)), lambda item: {taken.name: item[0]})
+    dataset = nncf.Dataset(list(zip(images, exact, strict=True)), lambda item: {network_input.name: item[0]})
     logging.getLogger("nncf").setLevel(logging.ERROR)
-    with redirect_stdout(io.StringIO()):  # it draws bars there
+    with redirect_stdout(io.StringIO()):  # NNCF draws its progress bars on standard output
         result: onnx.ModelProto = nncf.quantize_with_accuracy_control(
             model,
             dataset,
@@ -91,28 +140,35 @@ def quantize(model: onnx.ModelProto, images: Sequence[NormalisedImages], least_a
             closeness,
             max_drop=0,
             preset=nncf.QuantizationPreset.PERFORMANCE,
-            subset_size=IMAGES,
-            ignored_scope=nncf.IgnoredScope(names=kept),
+            subset_size=CALIBRATION_IMAGES,
+            ignored_scope=nncf.IgnoredScope(names=activation_products),
             advanced_quantization_parameters=nncf.AdvancedQuantizationParameters(
                 overflow_fix=OverflowFix.ENABLE, disable_bias_correction=True
             ),
             advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(
-                max_num_iterations=_MOST_STEPS, ranking_subset_size=_RANKED_BY
+                max_num_iterations=_MOST_STEPS, ranking_subset_size=_RANKING_IMAGES
             ),
         )
     agreement = _agreement(_probabilities(result, images), exact)
-    put_back = tuple(name for name in _float_layers(result) if name not in kept)
-    return QuantizedNetwork(result, put_back, agreement, _enough(agreement, len(images), least_agreement))
+    put_back = tuple(name for name in _float_layers(result) if name not in activation_products)
+    return QuantizedNetwork(result, put_back, agreement, _agrees_enough(agreement, len(images), least_agreement))
 
 
-def _products(graph: onnx.GraphProto, weights: set[str]) -> list[str]:
-    """The layers that multiply one activation by another, by name; neither side has weights to make smaller."""
+def _activation_products(graph: onnx.GraphProto, weights: set[str]) -> list[str]:
+    """Names of the layers that multiply one activation by another, and so have no weights to store in 7 bits."""
     constants = weights | {name for node in graph.node if node.op_type == "Constant" for name in node.output}
     return [node.name for node in graph.node if node.op_type in _LAYERS and constants.isdisjoint(node.input[:2])]
 
 
 def exact_logits(model: onnx.ModelProto, inputs: npt.NDArray[Any]) -> Logits:
-    """(N, classes) of (N, ...), operator by operator as ONNX defines them, whatever the CPU makes of eight bits."""
+    """Logits by ONNX Runtime without optimizations: each operator as ONNX defines it, on every CPU alike.
+
+    Args:
+        inputs: (N, ...) in the model's own layout and type; the model is given one at a time.
+
+    Returns:
+        (N, classes) float32.
+    """
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
@@ -120,29 +176,30 @@ def exact_logits(model: onnx.ModelProto, inputs: npt.NDArray[Any]) -> Logits:
     return np.concatenate([session.run(None, {name: item[None]})[0] for item in inputs])
 
 
-def _probabilities(model: onnx.ModelProto, images: Sequence[NormalisedImages]) -> Probabilities:
-    """(N, classes)"""
+def _probabilities(model: onnx.ModelProto, images: Sequence[NormalizedImages]) -> Probabilities:
+    """(N, classes) float64, 0 to 1, of images of (1, ...) each."""
     logits = exact_logits(model, np.concatenate(images)).astype(np.float64)
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     shares: Probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
     return shares
 
 
-def _agreement(ours: Probabilities, theirs: Probabilities) -> float:
-    return float((ours.argmax(axis=1) == theirs.argmax(axis=1)).mean())
+def _agreement(ours: Probabilities, expected: Probabilities) -> float:
+    """Share of rows with the same most probable class, 0 to 1."""
+    return float((ours.argmax(axis=1) == expected.argmax(axis=1)).mean())
 
 
-def _enough(agreement: float, images: int, least_agreement: float) -> bool:
-    """Whether no more images differ than chance would bring along, two standard deviations of it.
+def _agrees_enough(agreement: float, images: int, least_agreement: float) -> bool:
+    """Whether no more labels differ than ``least_agreement`` allows, and two standard deviations of chance beyond.
 
-    An image or two that float32 itself is undecided on are no reason to put a layer back, of which the labels of a few
-    hundred images know little.
+    One or two images that float32 itself is undecided on are no reason to put a layer back to float32: the labels of a
+    few hundred images know little about one layer.
     """
     expected = images * (1 - least_agreement)
     return images * (1 - agreement) <= expected + 2 * math.sqrt(expected)
 
 
 def _float_layers(model: onnx.ModelProto) -> tuple[str, ...]:
-    """Those whose weights are no bytes."""
+    """Names of the layers whose weights are still float32."""
     floats = {item.name for item in model.graph.initializer if item.data_type == onnx.TensorProto.FLOAT}
     return tuple(node.name for node in model.graph.node if node.op_type in _LAYERS and node.input[1] in floats)

@@ -1,4 +1,4 @@
-"""ONNX becomes a TensorRT plan: for the GPU in this machine, or without one for other cards."""
+"""Compile ONNX to a TensorRT plan: for the GPU in this machine, or without a GPU for other cards."""
 
 import hashlib
 import signal
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from batchcls.engine.backends.tensorrt_api import api, errors_of, log, rtx_capabilities
+from batchcls.engine.backends.tensorrt_api import logged_errors, module_logger, rtx_capabilities, tensorrt_module
 from batchcls.engine.sidecar import Sidecar, Target
 from batchcls.errors import EngineError
 from batchcls.storage.atomic import write_whole
@@ -22,28 +22,32 @@ if TYPE_CHECKING:
     import tensorrt
     import tensorrt_rtx
 
-_SHOWN_ERRORS = 3
+_MOST_REASONS = 3
+"""Reasons of TensorRT that an error repeats."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlanOptions:
-    """How a plan is built."""
+    """How a plan is compiled."""
 
     batch_size: int = 64
-    """Images at a time: the one shape that TensorRT tunes for, and that can be captured as a CUDA graph."""
+    """Images in a batch: the one shape that TensorRT tunes for, and that can be captured as a CUDA graph."""
     optimization_level: int | None = None
-    """0 to 5, the higher the longer; None: TensorRT's own, 3."""
+    """0 to 5; higher levels take longer to compile. None: TensorRT's own, 3."""
     workspace_bytes: int | None = None
-    """GPU memory that a layer may use for scratch; None: all of it."""
+    """GPU memory that a layer may use as scratch space; None: all of it."""
 
 
 def targets_without_gpu(names: Sequence[str]) -> list[Target]:
-    """Targets for TensorRT for RTX, by compute capability (``sm86``).
+    """Targets of TensorRT for RTX for any card of a compute capability.
+
+    Args:
+        names: Compute capabilities, such as ``sm86``.
 
     Raises:
-        EngineError: If it is not installed, or does not know one of them.
+        EngineError: If TensorRT for RTX is not installed, or does not know one of them.
     """
-    known, version = rtx_capabilities(), str(api("tensorrt_rtx").__version__)
+    known, version = rtx_capabilities(), str(tensorrt_module("tensorrt_rtx").__version__)
     if unknown := [name for name in names if name not in known]:
         raise EngineError(
             f"target {', '.join(map(repr, unknown))} was asked for, TensorRT for RTX {version} makes plans for "
@@ -55,35 +59,31 @@ def targets_without_gpu(names: Sequence[str]) -> list[Target]:
 def compile_plan(
     onnx: bytes, precision: str, target: Target, options: PlanOptions, cache: Path, console: Console
 ) -> tuple[bytes, Sidecar]:
-    """The plan of an engine folder's network, and what is to stand beside it.
+    """The plan of an engine folder's network, and the sidecar that belongs beside the plan.
 
     Args:
-        onnx: The content of ``model.onnx``.
-        precision: Of ``onnx``, whose types are taken as they stand.
-        target: With a GPU's name: made and tuned on the current CUDA device. Without: for any card of its ``sm``.
-        cache: Where TensorRT keeps what it has timed; made and renewed for targets with a GPU.
+        onnx: Content of ``model.onnx``.
+        precision: Precision of ``onnx``, for the record; TensorRT takes the types in the file as they are.
+        target: With a GPU's name, the plan is tuned on the current CUDA device; without, it is for any card of the
+            target's compute capability.
+        cache: File of TensorRT's timings, which is written for targets with a GPU.
 
     Raises:
-        EngineError: If TensorRT cannot make it, with what it says.
-        KeyboardInterrupt: If it was stopped by SIGINT.
+        EngineError: If TensorRT cannot compile the plan; the message repeats TensorRT's reasons.
+        KeyboardInterrupt: If SIGINT stopped the compilation.
     """
-    trt = api(target.module)
-    with errors_of(target.module) as errors, _monitored(target.module, console) as monitor:
-        builder = trt.Builder(log(target.module))
+    trt = tensorrt_module(target.module)
+    with logged_errors(target.module) as errors, _monitored(target.module, console) as monitor:
+        builder = trt.Builder(module_logger(target.module))
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-        parser = trt.OnnxParser(network, log(target.module))
+        parser = trt.OnnxParser(network, module_logger(target.module))
         if not parser.parse(onnx):
-            found = [parser.get_error(number) for number in range(parser.num_errors)]
-            reasons = [
-                f"{error.node_operator()} {error.node_name()}: {' '.join(error.desc().split())}" for error in found
-            ]
-            raise _refused(target, "read this network", reasons)
+            raise _refused(target, "read this network", _reasons(parser))
         config = builder.create_builder_config()
         config.progress_monitor = monitor
-        profile = builder.create_optimization_profile()
-        pixels = network.get_input(0)
+        profile, pixels = builder.create_optimization_profile(), network.get_input(0)
         shape = (options.batch_size, *list(pixels.shape)[1:])
-        pixels.shape = shape  # so that the plan says its batch
+        pixels.shape = shape  # so that the plan itself tells its batch size
         profile.set_shape(pixels.name, shape, shape, shape)
         config.add_optimization_profile(profile)
         if options.optimization_level is not None:
@@ -111,9 +111,15 @@ def compile_plan(
     )
 
 
+def _reasons(parser: "tensorrt.OnnxParser") -> list[str]:
+    """Why a parser could not read a network, by operator."""
+    errors = [parser.get_error(number) for number in range(parser.num_errors)]
+    return [f"{error.node_operator()} {error.node_name()}: {' '.join(error.desc().split())}" for error in errors]
+
+
 def _configure_rtx(target: Target, config: "tensorrt_rtx.IBuilderConfig") -> None:
-    """What TensorRT for RTX alone has: leave to be captured, and to build for a card that is not here."""
-    rtx = api("tensorrt_rtx")
+    """Set what TensorRT for RTX alone knows: capture as a CUDA graph, and compiling for a card that is elsewhere."""
+    rtx = tensorrt_module("tensorrt_rtx")
     config.set_flag(rtx.BuilderFlag.REQUIRE_USER_ALLOCATION)
     if target.gpu is not None:
         return
@@ -123,7 +129,7 @@ def _configure_rtx(target: Target, config: "tensorrt_rtx.IBuilderConfig") -> Non
 
 @contextmanager
 def _timed_before(target: Target, config: "tensorrt.IBuilderConfig", cache: Path) -> Iterator[None]:
-    """Spare TensorRT what it has timed before. TensorRT for RTX times nothing: it compiles where it runs."""
+    """Let TensorRT reuse its timings of earlier builds. TensorRT for RTX has none: it tunes where the plan runs."""
     if target.module != "tensorrt":
         yield
         return
@@ -137,19 +143,19 @@ def _timed_before(target: Target, config: "tensorrt.IBuilderConfig", cache: Path
 
 
 def _refused(target: Target, what: str, reasons: list[str]) -> EngineError:
-    shown = "; ".join(dict.fromkeys(reasons[:_SHOWN_ERRORS])) or "it does not say why"
-    return EngineError(f"{target.module} {target.version} cannot {what}: {shown}")
+    listed = "; ".join(dict.fromkeys(reasons[:_MOST_REASONS])) or "it does not say why"
+    return EngineError(f"{target.module} {target.version} cannot {what}: {listed}")
 
 
 @contextmanager
 def _monitored(module: str, console: Console) -> Iterator[Any]:
-    """An IProgressMonitor that draws bars on ``console``, and that SIGINT stops.
+    """An IProgressMonitor that draws bars on ``console``, and that lets SIGINT stop the compilation.
 
-    Python's own KeyboardInterrupt must not come out of it: there is nobody to catch it in TensorRT.
+    SIGINT must not raise KeyboardInterrupt in the monitor: TensorRT, which calls it, cannot catch one.
     """
-    trt = api(module)
+    trt = tensorrt_module(module)
 
-    class Monitor(trt.IProgressMonitor):  # type: ignore[name-defined,misc]  # the module is known when it runs
+    class Monitor(trt.IProgressMonitor):  # type: ignore[name-defined,misc]  # the module is known at run time only
         def __init__(self, bars: Progress) -> None:
             super().__init__()
             self._bars = bars

@@ -1,49 +1,91 @@
-"""How far the shipped path and the training framework agree."""
+"""Verify a new engine: compare its answers to real images with those of the training framework."""
 
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
 
+from batchcls import machine
+from batchcls.building.model_source import ModelSource
+from batchcls.building.reference import Reference
+from batchcls.engine.backends import open_engine
 from batchcls.engine.base import Engine
-from batchcls.engine.manifest import Verification
-from batchcls.engine.postprocess import predictions
-from batchcls.errors import SlidesError
-from batchcls.images.decoders.base import Decoder, postponed_error
-from batchcls.images.sources.folder import FolderSource
+from batchcls.engine.manifest import Manifest, Verification
+from batchcls.engine.postprocess import to_predictions
+from batchcls.errors import SlidesError, VerificationError
+from batchcls.images.decoders import DEFAULT, open_decoder
+from batchcls.images.decoders.base import Decoder, DecoderOptions, shortage_error
+from batchcls.images.sources import open_source
 from batchcls.progress import RunProgress
 from batchcls.storage.file_names import printable
 
-if TYPE_CHECKING:
-    from batchcls.building.reference import Reference  # PyTorch is not needed to check a plan
+LEAST_AGREEMENT = 0.995
+"""Share of images whose label an engine must have in common with its training framework, 0 to 1."""
+_BATCH_SIZE = 32
+_LARGEST_IMAGE_PIXELS = 200_000_000
+_MOST_NAMED_FILES = 10
+"""Files that an error names before it only counts the others."""
 
 
-def verify(
-    folder: Path, decoder: Decoder, engine: Engine, reference: "Reference", console: Console, *, names: tuple[str, str]
-) -> Verification:
-    """Run both paths over every image below ``folder`` and compare their probabilities.
+def open_on_cpu(folder: Path, manifest: Manifest, precision: str | None = None) -> Engine:
+    """The engine in ``folder``, as a run on this machine's CPU opens it.
 
     Args:
-        names: What the shipped path and the reference are made of, for the record.
+        precision: ``f32`` or ``bf16``; None: what a run would compute in.
+    """
+    threads = machine.cores()
+    return open_engine(folder, manifest, backend="openvino", device="cpu", threads=threads, precision=precision)
+
+
+def verify_engine(
+    folder: Path, manifest: Manifest, source: ModelSource, images: Path, console: Console
+) -> Verification:
+    """Compare the engine in ``folder`` with its trained network, on the images below ``images``.
 
     Raises:
         SlidesError: If there is no image that both can read.
+        VerificationError: If the two agree on too few images.
     """
-    listing = FolderSource([folder])
+    decoder = open_decoder(
+        DEFAULT,
+        source.recipe.preprocess,
+        DecoderOptions(_BATCH_SIZE, machine.cores(), _LARGEST_IMAGE_PIXELS),
+    )
+    with closing(open_on_cpu(folder, manifest)) as engine, closing(decoder):
+        shipped = f"{DEFAULT}, {engine.info.backend} {engine.info.precision} on {engine.info.device}"
+        names = shipped, source.reference_name
+        verification = compare_with_reference(images, decoder, engine, source.reference, console, names=names)
+    if verification.top1_agreement < LEAST_AGREEMENT:
+        raise _disagreement_error(verification, manifest)
+    return verification
+
+
+def compare_with_reference(
+    folder: Path, decoder: Decoder, engine: Engine, reference: Reference, console: Console, *, names: tuple[str, str]
+) -> Verification:
+    """Classify every image below ``folder`` by the engine and by the reference, and compare their probabilities.
+
+    Args:
+        names: What computes the engine's answers and the reference's, for the record.
+
+    Raises:
+        SlidesError: If there is no image that both can read.
+        MemoryShortageError: If an image needs more memory than there is.
+    """
+    listing = open_source([folder])
     differences: list[np.ndarray] = []
     disagreements: list[str] = []
     done = unreadable = 0
     with RunProgress(console, "verifying") as progress, closing(decoder.decode(listing)) as batches:
         for batch in batches:
             if batch.postponed:
-                raise postponed_error(batch.postponed, "free some, or leave them out")
-            rows, expected = reference.logits([slide.file for slide in batch.slides])
+                raise shortage_error(batch.postponed, "free some, or leave them out")
+            rows, reference_logits = reference.logits(batch.slides)
             if rows:
-                ours, theirs = predictions(engine.infer(batch.pixels)[rows]), predictions(expected)
-                differences.append(np.abs(ours.probabilities - theirs.probabilities))
-                wrong = ~ours.finite | (ours.labels != theirs.labels)
+                ours, expected = to_predictions(engine.infer(batch.pixels)[rows]), to_predictions(reference_logits)
+                differences.append(np.abs(ours.probabilities - expected.probabilities))
+                wrong = ~ours.finite | (ours.labels != expected.labels)
                 disagreements += [batch.slides[rows[row]].path for row in wrong.nonzero()[0]]
             done += batch.files
             unreadable += batch.files - len(rows)
@@ -62,3 +104,20 @@ def verify(
         shipped=names[0],
         reference=names[1],
     )
+
+
+def _disagreement_error(verification: Verification, manifest: Manifest) -> VerificationError:
+    files = verification.disagreements
+    more = f" and {len(files) - _MOST_NAMED_FILES:,} more" if len(files) > _MOST_NAMED_FILES else ""
+    return VerificationError(
+        f"top-1 agreement over {verification.images:,} images is {verification.top1_agreement:.4f}, "
+        f"below {LEAST_AGREEMENT}; these differ: {', '.join(files[:_MOST_NAMED_FILES])}{more}; "
+        f"compare the recipe with the training{finer_precision(manifest)}"
+    )
+
+
+def finer_precision(manifest: Manifest) -> str:
+    """The end of an error on a build whose rounding may be at fault; empty where no finer precision can be built."""
+    if manifest.architecture == "onnx":
+        return ", or build without --precision" if manifest.precision == "int8" else ""
+    return "" if manifest.precision == "fp32" else ", or build with --precision fp32"

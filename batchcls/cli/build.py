@@ -1,4 +1,4 @@
-"""``batchcls build``."""
+"""The command ``batchcls build``."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,26 +20,40 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("source", type=click.Path(exists=True, path_type=Path))
-@click.option("--out", type=OutPath(path_type=Path), help="The engine folder to make from a trained file.")
-@click.option("--recipe", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A TOML file.")
-@click.option("--architecture", help="Default: the one that the weights fit.")
-@click.option("--labels", metavar="FILE|A,B,...", help="In the order of the network's outputs.")
-@click.option("--weights", metavar="KEY", help="Which of a checkpoint that holds several, such as ema.")
+@click.option("--out", type=OutPath(path_type=Path), help="Engine folder to create; required for a trained file.")
+@click.option(
+    "--recipe",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="TOML file of settings, such as preprocessing, labels and precision.",
+)
+@click.option(
+    "--architecture", help="Network architecture, such as googlenet.  [default: the one that the weights fit]"
+)
+@click.option(
+    "--labels",
+    metavar="FILE|A,B,...",
+    help="Class names, in the order of the network's outputs.  [default: the names in the trained file]",
+)
+@click.option("--weights", metavar="KEY", help="Key of the weights in a checkpoint that holds several, such as ema.")
 @click.option(
     "--precision",
     type=click.Choice(["fp16", "bf16", "fp32", "int8"]),
-    help="Default: fp16; an ONNX file keeps its own.",
+    help="Number format of weights and arithmetic.  [default: fp16; for an ONNX file, its own]",
 )
-@click.option("--temperature", type=float, help="That evaluate found; logits are divided by it.  [default: 1]")
+@click.option(
+    "--temperature",
+    type=float,
+    help="Calibration temperature, as batchcls evaluate measures it: logits are divided by it.  [default: 1]",
+)
 @click.option(
     "--calibrate",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="A folder of typical images, which int8 needs.",
+    help="Folder of typical images on which int8 measures its value ranges; required for int8.",
 )
 @click.option(
     "--verify",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="A folder of images: measure how far the engine agrees with the training framework.",
+    help="Folder of images on which to compare the engine with the training framework.",
 )
 @click.option(
     "--device",
@@ -47,22 +61,28 @@ if TYPE_CHECKING:
     show_default=True,
     metavar="auto|cpu|cuda[:N]",
     callback=lambda context, option, device: check_device(device),
-    help="The GPU to make a plan for; auto: the first, if there is one; cpu: none.",
+    help="GPU to make a TensorRT plan for; auto: the first GPU, if there is one; cpu: no plan.",
 )
-@click.option("--target", metavar="smNN,...", help="Make plans for cards that are not here, with TensorRT for RTX.")
-@click.option("--batch-size", type=click.IntRange(1, 4096), default=64, show_default=True, help="Of the plan.")
-@click.option("--optimization-level", type=click.IntRange(0, 5), help="Of the plan.  [default: TensorRT's own, 3]")
-@click.option("--workspace", type=click.IntRange(1), metavar="MIB", help="Of the plan.  [default: all GPU memory]")
-def build(
-    source: Path,
-    out: Path | None,
-    device: str,
-    target: str | None,
-    batch_size: int,
-    optimization_level: int | None,
-    workspace: int | None,
-    **trained: Any,
-) -> None:
+@click.option(
+    "--target",
+    metavar="smNN,...",
+    help="Compute capabilities of GPUs elsewhere to make plans for, with TensorRT for RTX.",
+)
+@click.option(
+    "--batch-size", type=click.IntRange(1, 4096), default=64, show_default=True, help="Images in a batch of the plan."
+)
+@click.option(
+    "--optimization-level",
+    type=click.IntRange(0, 5),
+    help="TensorRT's effort on the plan; higher levels take longer.  [default: TensorRT's own, 3]",
+)
+@click.option(
+    "--workspace",
+    type=click.IntRange(1),
+    metavar="MIB",
+    help="GPU memory that the plan may use as scratch space.  [default: all of it]",
+)
+def build(source: Path, out: Path | None, device: str, target: str | None, **options: Any) -> None:
     """Build an engine folder from a trained file, or a plan for a GPU in an engine folder.
 
     SOURCE is a PyTorch or safetensors state_dict, or an ONNX classifier: nothing in it is ever run as code. Or it is
@@ -72,21 +92,29 @@ def build(
     from batchcls.cli.console import console as new_console  # after parsing: --help stays light
 
     console = new_console()
-    options = PlanOptions(batch_size, optimization_level, workspace and workspace << 20)
-    given = {key: value for key, value in trained.items() if value is not None}
-    folder = source if source.is_dir() else out
-    _check_usage(source, out, device, target, given)
-    assert folder is not None  # noqa: S101  # for mypy: usage is checked
+    workspace = options.pop("workspace")
+    plan_options = PlanOptions(
+        options.pop("batch_size"), options.pop("optimization_level"), workspace and workspace << 20
+    )
+    training_options = {key: value for key, value in options.items() if value is not None}
+    _check_usage(source, out, device, target, training_options)
     if target is not None:
         targets_without_gpu(_names(target))  # before minutes are spent on the rest
-    if not source.is_dir():
-        _build_folder(source, folder, given, console)
-    _fit(folder, device, target, options, console, asked=source.is_dir())
+    if out is not None:
+        _build_folder(source, out, training_options, console)
+    folder = out or source
+    if target is not None:
+        _build_plans_elsewhere(folder, target, plan_options, console)
+    else:
+        _build_plan_here(folder, device, plan_options, console, required=out is None or device != "auto")
 
 
-def _check_usage(source: Path, out: Path | None, device: str, target: str | None, given: dict[str, Any]) -> None:
-    if source.is_dir() and (given or out):
-        names = ", ".join(f"--{key}" for key in [*given, *(["out"] if out else [])])
+def _check_usage(
+    source: Path, out: Path | None, device: str, target: str | None, training_options: dict[str, Any]
+) -> None:
+    """Refuse options that contradict one another; from here on, ``out`` is None if and only if SOURCE is a folder."""
+    if source.is_dir() and (training_options or out):
+        names = ", ".join(f"--{key}" for key in [*training_options, *(["out"] if out else [])])
         raise click.UsageError(f"{str(source)!r} is a folder, so {names} says nothing; name a trained file")
     if source.is_dir() and device == "cpu" and target is None:
         raise click.UsageError(f"{str(source)!r} needs no plan for --device cpu; run it as it is")
@@ -96,97 +124,91 @@ def _check_usage(source: Path, out: Path | None, device: str, target: str | None
         raise click.UsageError(f"--target is for cards that are not here, --device {device} for one that is; name one")
 
 
-def _build_folder(source: Path, out: Path, given: dict[str, Any], console: "Console") -> None:
+def _build_folder(source: Path, out: Path, training_options: dict[str, Any], console: "Console") -> None:
     from batchcls.networks.recipe import labels_from_argument
 
     with extra("build", "building a trained file"):
-        from batchcls.building.build import build_engine
+        from batchcls.building.build import BuildOptions, build_engine
 
-    if "labels" in given:
-        given["labels"] = labels_from_argument(given["labels"])
-    files = {key: given.pop(key, None) for key in ("recipe", "calibrate", "verify")}
-    manifest = build_engine(
-        source,
-        out,
-        recipe=files["recipe"],
-        values=given,
-        calibrate=files["calibrate"],
-        images=files["verify"],
-        console=console,
-    )
-    if warning := unread(manifest):
+    values = dict(training_options)
+    if "labels" in values:
+        values["labels"] = labels_from_argument(values["labels"])
+    recipe, calibrate, verify = (values.pop(key, None) for key in ("recipe", "calibrate", "verify"))
+    manifest = build_engine(source, out, BuildOptions(recipe, values, calibrate, verify), console)
+    if warning := unreadable_warning(manifest):
         echo(warning)
     echo(f"{manifest.architecture} {manifest.precision} with {len(manifest.labels)} classes -> {out}")
-    echo(agreement(manifest))
+    echo(agreement_summary(manifest))
 
 
-def _fit(
-    folder: Path, device: str, target: str | None, options: "PlanOptions", console: "Console", *, asked: bool
-) -> None:
-    """Make plans: for ``target``, or for ``device``, or for what is here if that was not asked for."""
+def _build_plans_elsewhere(folder: Path, target: str, options: "PlanOptions", console: "Console") -> None:
+    from batchcls.building.plans import build_plans_for
+
+    for sidecar in build_plans_for(folder, _names(target), options, console):
+        echo(plan_summary(sidecar))
+
+
+def _build_plan_here(folder: Path, device: str, options: "PlanOptions", console: "Console", *, required: bool) -> None:
+    """Make a plan for a GPU of this machine; unless that is ``required``, only where there is one with TensorRT."""
     from batchcls import machine
-    from batchcls.building.plans import build_plan_here, build_plans_for
+    from batchcls.building.plans import build_plan_here
     from batchcls.engine.backends import tensorrt_api
 
-    if target is not None:
-        made = build_plans_for(folder, _names(target), options, console)
-    else:
-        asked = asked or device != "auto"
-        (chosen,) = machine.resolve_devices(
-            "cuda" if asked and device == "auto" else device, instead="make plans for cards elsewhere with --target"
-        )
-        if chosen == "cpu":
+    (plan_device,) = machine.resolve_devices(
+        "cuda" if required and device == "auto" else device, instead="make plans for cards elsewhere with --target"
+    )
+    if plan_device == "cpu":
+        return
+    if not required:
+        try:
+            tensorrt_api.module_for(machine.gpu(plan_device).sm)
+        except EngineError as error:
+            console.print(f"no plan for the GPU was made: {error}", highlight=False)
             return
-        if not asked:
-            try:
-                tensorrt_api.module_for(machine.gpu(chosen).sm)
-            except EngineError as error:
-                console.print(f"no plan for the GPU was made: {error}", highlight=False)
-                return
-        made = [build_plan_here(folder, chosen, options, console)]
-    for sidecar in made:
-        echo(plan(sidecar))
+    echo(plan_summary(build_plan_here(folder, plan_device, options, console)))
 
 
 def _names(target: str) -> list[str]:
     return [name.strip() for name in target.split(",")]
 
 
-def plan(sidecar: "Sidecar") -> str:
-    """One line on a plan."""
-    made, found = sidecar.target, sidecar.check
+def plan_summary(sidecar: "Sidecar") -> str:
+    """One line on a plan: its GPU, its precision, and the result of its check."""
+    target, check = sidecar.target, sidecar.check
     checked = (
-        f"on {found.probes} probes top-1 agreement {found.top1_agreement:.4f}, probabilities differ by "
-        f"{found.largest_difference:.4f} at most"
-        if found
+        f"on {check.probes} probes top-1 agreement {check.top1_agreement:.4f}, probabilities differ by "
+        f"{check.largest_difference:.4f} at most"
+        if check
         else "never run: its GPU is not here"
     )
     return (
-        f"plan for {made.gpu or 'any card'} ({made.sm}), {made.module} {made.version}, {sidecar.precision}, "
+        f"plan for {target.gpu or 'any card'} ({target.sm}), {target.module} {target.version}, {sidecar.precision}, "
         f"batches of {sidecar.batch_size}: {checked}"
     )
 
 
-def unread(manifest: "Manifest") -> str:
-    """What is to be known first of a verification that could not read most of its images; empty of any other."""
-    found = manifest.verification
-    if found is None or found.unreadable <= found.images:
+def unreadable_warning(manifest: "Manifest") -> str:
+    """A warning of a verification that could not read most of its images; empty if it could."""
+    verification = manifest.verification
+    if verification is None or verification.unreadable <= verification.images:
         return ""
+    images = verification.images + verification.unreadable
     return (
-        f"{found.unreadable:,} of {found.images + found.unreadable:,} images below {found.folder!r} could not be read, "
+        f"{verification.unreadable:,} of {images:,} images below {verification.folder!r} could not be read, "
         "so the rest says little of them; see why with batchcls run"
     )
 
 
-def agreement(manifest: "Manifest") -> str:
-    """One line on how an engine was verified."""
-    found = manifest.verification
-    if found is None:
+def agreement_summary(manifest: "Manifest") -> str:
+    """One line on how an engine was verified on images."""
+    verification = manifest.verification
+    if verification is None:
         return "never verified on images; build it with --verify FOLDER"
-    differing = f", differing: {', '.join(found.disagreements[:10])}" if found.disagreements else ""
-    unreadable = f", {found.unreadable:,} unreadable" if found.unreadable else ""
+    files = verification.disagreements
+    differing = f", differing: {', '.join(files[:10])}" if files else ""
+    unreadable = f", {verification.unreadable:,} unreadable" if verification.unreadable else ""
     return (
-        f"verified on {found.images:,} images{unreadable}: top-1 agreement {found.top1_agreement:.4%}, "
-        f"probabilities differ by {found.largest_difference:.4f} at most, {found.mean_difference:.6f} on average"
-        f"{differing}"
+        f"verified on {verification.images:,} images{unreadable}: top-1 agreement {verification.top1_agreement:.4%}, "
+        f"probabilities differ by {verification.largest_difference:.4f} at most, "
+        f"{verification.mean_difference:.6f} on average{differing}"
     )

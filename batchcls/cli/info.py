@@ -1,4 +1,4 @@
-"""``batchcls info``."""
+"""The command ``batchcls info``."""
 
 import json
 from dataclasses import asdict
@@ -14,39 +14,41 @@ from batchcls.storage.terminal_text import escaped_json
 if TYPE_CHECKING:
     from batchcls.engine.manifest import Manifest
 
-_LONG = 60
-"""Characters; such items of a list stand on lines of their own."""
+_LONG_ITEM = 60
+"""Characters from which on each item of a list stands on a line of its own."""
 
 
 @click.command()
 @click.argument("engine", type=click.Path(path_type=Path), required=False)
-@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 def info(engine: Path | None, as_json: bool) -> None:
-    """What this machine has and lacks, and what is in ENGINE and where it can run."""
+    """Show what this machine has and lacks, what is in ENGINE, and where ENGINE can run."""
     from batchcls import machine
-    from batchcls.engine.manifest import Manifest, checked_onnx
+    from batchcls.engine.manifest import Manifest, checked_onnx_path
 
-    found: dict[str, Any] = {"machine": machine.description() | {"missing_for_gpus": machine.missing_for_gpus()}}
+    facts: dict[str, Any] = {"machine": machine.description() | {"missing_for_gpus": machine.missing_for_gpus()}}
     if engine is not None:
         manifest = Manifest.read(engine)
-        checked_onnx(engine, manifest)
-        found["engine"] = described(engine, manifest)
+        checked_onnx_path(engine, manifest)
+        facts["engine"] = engine_facts(engine, manifest)
     if as_json:
-        print_and_exit(*escaped_json(json.dumps(found, indent=2, ensure_ascii=False)).split("\n"))
-    print_and_exit(*_lines("", found))
+        print_and_exit(*escaped_json(json.dumps(facts, indent=2, ensure_ascii=False)).split("\n"))
+    print_and_exit(*_lines("", facts))
 
 
-def described(engine: Path, manifest: "Manifest") -> dict[str, Any]:
-    """An engine folder, its plans, and the devices of this machine that it is ready for."""
+def engine_facts(engine: Path, manifest: "Manifest") -> dict[str, Any]:
+    """An engine folder's manifest, its plans, and the devices of this machine that can run it; JSON values."""
     from batchcls import machine
     from batchcls.engine.backends import tensorrt_api
-    from batchcls.engine.sidecar import Sidecar, sidecars
+    from batchcls.engine.sidecar import Sidecar, sidecar_paths
 
     gpus = machine.gpus()
-    here = {gpu: {name: tensorrt_api.here(name, gpu) for name in tensorrt_api.installed()} for gpu in gpus}
+    here = {
+        gpu: {name: tensorrt_api.local_target(name, gpu) for name in tensorrt_api.installed_modules()} for gpu in gpus
+    }
     ready: list[str] = ["cpu"]
     plans: dict[str, Any] = {}
-    for path in sidecars(engine):
+    for path in sidecar_paths(engine):
         try:
             sidecar = Sidecar.read(path)
         except EngineError as error:
@@ -55,42 +57,43 @@ def described(engine: Path, manifest: "Manifest") -> dict[str, Any]:
         fitting = [f"cuda:{gpu.number}" for gpu in gpus if not sidecar.misfits(manifest.onnx_sha256, here[gpu])]
         plans[path.stem] = asdict(sidecar) | {"runs_on": fitting}
         ready += [device for device in fitting if device not in ready]
-    shown = asdict(manifest) | {
+    facts = asdict(manifest) | {
         "probes": len(manifest.reference),
         "check": manifest.check and asdict(manifest.check),
         "checked_on": checked_on(manifest),
     }
-    del shown["reference"], shown["answers"]
-    return shown | {"plans": plans, "ready_for": ready}
+    del facts["reference"], facts["answers"]
+    return facts | {"plans": plans, "ready_for": ready}
 
 
 def checked_on(manifest: "Manifest") -> str:
-    """What an engine was verified on, and whether this machine's CPU is the like."""
+    """The platform that an engine was checked on, and whether this machine's CPU has the same instruction sets."""
     from batchcls import machine
 
-    if (made := manifest.checked_on) is None:
+    if (platform := manifest.checked_on) is None:
         return "not recorded; every run answers the probes first" if manifest.reference else "nothing: it has no probes"
-    if list(made.instructions) == machine.cpu_features():
-        return f"{made}: the like of this CPU"
-    return f"{made}; this CPU differs, so a run shows by the probes whether it holds"
+    if list(platform.instructions) == machine.cpu_features():
+        return f"{platform}: the like of this CPU"
+    return f"{platform}; this CPU differs, so a run shows by the probes whether it holds"
 
 
 def _lines(indent: str, values: dict[str, Any]) -> list[str]:
+    """Nested values as indented lines of text."""
     lines = []
     for name, value in values.items():
         word = name.replace("_", " ")
         if isinstance(value, dict) and value:
             lines += [f"{indent}{word}:", *_lines(indent + "  ", value)]
-        elif isinstance(value, list) and any(len(str(item)) > _LONG for item in value):
-            lines += [f"{indent}{word}:", *(f"{indent}  {_shown(item)}" for item in value)]
+        elif isinstance(value, list) and any(len(str(item)) > _LONG_ITEM for item in value):
+            lines += [f"{indent}{word}:", *(f"{indent}  {_text(item)}" for item in value)]
         elif isinstance(value, list | tuple | dict):
-            lines.append(f"{indent}{word}: {', '.join(map(_shown, value)) or 'none'}")
+            lines.append(f"{indent}{word}: {', '.join(map(_text, value)) or 'none'}")
         else:
             lines.append(f"{indent}{word}: {'none' if value in (None, '') else value}")
     return lines
 
 
-def _shown(value: Any) -> str:
+def _text(value: Any) -> str:
     if isinstance(value, dict):
         return " ".join(f"{key}={item}" for key, item in value.items())
     return str(value)

@@ -111,9 +111,9 @@ def only_engine() -> Path:
     Raises:
         EngineError: If there is none, or more than one.
     """
-    from batchcls.engine.manifest import engines_below
+    from batchcls.engine.manifest import engine_folders_below
 
-    engines = engines_below(Path("engines"))
+    engines = engine_folders_below(Path("engines"))
     if len(engines) != 1:
         names = ", ".join(map(str, engines)) or "none"
         raise EngineError(

@@ -1,26 +1,34 @@
-"""How an engine answers its probes, against the answers that its folder carries."""
+"""Check an engine: compare its answers to its probes with the answers that its folder carries."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from batchcls.engine.base import Engine
+from batchcls.engine.base import Engine, EngineInfo
 from batchcls.engine.check_result import ProbeCheck
 from batchcls.engine.manifest import Manifest
-from batchcls.engine.postprocess import predictions
-from batchcls.engine.probes import COUNT, probe_pixels
+from batchcls.engine.postprocess import to_predictions
+from batchcls.engine.probes import PROBE_COUNT, draw_probes
 from batchcls.errors import EngineError, VerificationError
-from batchcls.records import EngineInfo, Predictions
+from batchcls.records import Predictions
 
 
 @dataclass(frozen=True, slots=True)
 class _Bounds:
-    """The most that a precision explains, between an engine's answers to the probes and float32's; see `ProbeCheck`."""
+    """Largest values of a `ProbeCheck` that the rounding of a precision explains."""
 
-    largest: float
-    mean: float
-    log: float
+    largest_difference: float
+    mean_difference: float
+    log_difference: float
+
+    def hold(self, check: ProbeCheck) -> bool:
+        """Whether ``check`` lies within these bounds."""
+        return (
+            check.largest_difference <= self.largest_difference
+            and (check.mean_difference or 0.0) <= self.mean_difference
+            and (check.log_difference or 0.0) <= self.log_difference
+        )
 
 
 _BOUNDS = {
@@ -29,104 +37,123 @@ _BOUNDS = {
     "bf16": _Bounds(0.15, 0.05, 0.3),
     "int8": _Bounds(0.4, 0.15, 0.6),
 }
-"""By precision, the finest first: at least ten times what a trained GoogLeNet was off by on sound hardware, and beyond
-ResNet-18, AlexNet and `networks.SmallCnn` with random features. An int8 GoogLeNet that overflows on AVX2 is off by
-0.94, 0.59 and 2.4. The measurements: CONTRIBUTING.md, "Probes"."""
-_NAMES = {"f32": "fp32", "f16": "fp16"}
-"""What backends call precisions."""
+"""Bounds by precision, the finest first: at least ten times the differences of a trained GoogLeNet on sound hardware,
+and beyond those of ResNet-18, AlexNet and `networks.architectures.SmallCnn` with random features. An int8 GoogLeNet
+that overflows on AVX2 differs by 0.94, 0.59 and 2.4. The measurements: docs/explanation/design.md, "Probes"."""
+_NOTHING = _Bounds(0.0, 0.0, 0.0)
+"""Bounds of a precision that is not known."""
+_PRECISIONS = {"f32": "fp32", "f16": "fp16"}
+"""Precisions of the bounds, by the backends' names for them."""
 _LEAST_PROBABILITY = 1e-4
-"""From which on logarithms are compared: below it they are large, and mean nothing."""
+"""Probability below which logarithms are not compared: they are large there, and mean nothing."""
 
 
-def check(engine: Engine, manifest: Manifest) -> ProbeCheck:
-    """How an engine answers the probes, against what its network answers by exact arithmetic.
+def check_answers(engine: Engine, manifest: Manifest) -> ProbeCheck:
+    """How far an engine's answers to its probes are from the recorded ones.
 
-    Against the float32 logits that were recorded in training's framework where a folder of an older version has no
-    others.
+    The recorded answers are those of the ONNX file by exact arithmetic. A folder of an older version has only the
+    training framework's float32 logits, and is compared with those.
 
     Raises:
-        EngineError: If not every probe has its answer.
-        VerificationError: If it answers otherwise than its precision explains.
+        EngineError: If some probe has no recorded answer.
+        VerificationError: If the answers differ by more than the engine's precision explains.
     """
-    if len(manifest.reference) != COUNT:
-        raise no_reference(manifest)
+    if len(manifest.reference) != PROBE_COUNT:
+        raise missing_answers_error(manifest)
     if manifest.answers:
-        return _within(engine, manifest, manifest.answers, engine.info.precision)
-    return _within(engine, manifest, manifest.reference, engine.info.precision, manifest.precision)
+        expected, precision = manifest.answers, _known(engine.info.precision)
+    else:
+        expected, precision = manifest.reference, _coarser(engine.info.precision, manifest.precision)
+    check = _compare(engine, manifest, expected)
+    if not _BOUNDS.get(precision, _NOTHING).hold(check):
+        raise _difference_error(engine.info, check, precision, _remedy(engine.info, manifest))
+    return check
 
 
-def check_export(engine: Engine, manifest: Manifest) -> ProbeCheck:
-    """How an engine answers the probes, against the float32 logits of training's framework.
+def check_exported_answers(engine: Engine, manifest: Manifest) -> ProbeCheck:
+    """How far a new engine's answers to its probes are from the training framework's float32 logits.
 
-    Of int8, the probes say nothing here: it was calibrated on images that look otherwise.
+    Not for int8, which is calibrated on images that look otherwise than probes.
 
     Raises:
-        VerificationError: If it answers otherwise than its precision explains.
+        VerificationError: If the answers differ by more than the rounding of an export explains.
     """
     # A network that rounding to half precision moves is not yet one that was exported wrongly.
-    return _within(engine, manifest, manifest.reference, "fp32" if manifest.precision == "fp32" else "bf16")
+    precision = "fp32" if manifest.precision == "fp32" else "bf16"
+    check = _compare(engine, manifest, manifest.reference)
+    if not _BOUNDS[precision].hold(check):
+        raise _difference_error(engine.info, check, precision, _export_remedy(manifest))
+    return check
 
 
-def _within(engine: Engine, manifest: Manifest, expected: Sequence[Sequence[float]], *precisions: str) -> ProbeCheck:
-    info = engine.info
-    found = compared(
-        predictions(engine.infer(probe_pixels(info.preprocess.size_px, manifest.probes))),
-        predictions(np.array(expected, np.float32)),
-    )
-    coarsest = _coarsest(*precisions)
-    bounds = _BOUNDS.get(coarsest, _Bounds(0.0, 0.0, 0.0))
-    if (
-        found.largest_difference > bounds.largest
-        or (found.mean_difference or 0.0) > bounds.mean
-        or (found.log_difference or 0.0) > bounds.log
-    ):
-        raise VerificationError(
-            f"engine {info.name!r} answers the probes by {info.backend} on {info.device} otherwise than verified: "
-            f"probabilities differ by up to {found.largest_difference:.4f}, {found.mean_difference:.4f} on average, "
-            f"their logarithms by {found.log_difference:.4f}; {coarsest} explains {bounds.largest}, "
-            f"{bounds.mean} and {bounds.log}; top-1 agreement is {found.top1_agreement:.4f}; {_mend(info, manifest)}"
-        )
-    return found
+def _compare(engine: Engine, manifest: Manifest, expected: Sequence[Sequence[float]]) -> ProbeCheck:
+    pixels = draw_probes(engine.info.preprocess.size_px, manifest.probes)
+    return compare_predictions(to_predictions(engine.infer(pixels)), to_predictions(np.array(expected, np.float32)))
 
 
-def compared(ours: Predictions, theirs: Predictions) -> ProbeCheck:
-    """How far answers to the same images are apart; one that is not a number is as far off as can be."""
+def compare_predictions(ours: Predictions, expected: Predictions) -> ProbeCheck:
+    """How far two predictions of the same images are apart; an answer that is not a number differs by 1."""
     probabilities = np.where(ours.finite[:, None], ours.probabilities, np.nan).astype(np.float64)
-    difference = np.nan_to_num(np.abs(probabilities - theirs.probabilities), nan=1.0)
+    difference = np.nan_to_num(np.abs(probabilities - expected.probabilities), nan=1.0)
     logs = (
-        np.log(np.maximum(np.nan_to_num(side), _LEAST_PROBABILITY)) for side in (probabilities, theirs.probabilities)
+        np.log(np.maximum(np.nan_to_num(side), _LEAST_PROBABILITY)) for side in (probabilities, expected.probabilities)
     )
     return ProbeCheck(
         probes=len(difference),
-        top1_agreement=float((ours.finite & (ours.labels == theirs.labels)).mean()),
+        top1_agreement=float((ours.finite & (ours.labels == expected.labels)).mean()),
         largest_difference=float(difference.max()),
         mean_difference=float(difference.sum(axis=1).mean() / 2),
         log_difference=float(np.sqrt(np.mean(np.subtract(*logs) ** 2))),
     )
 
 
-def _coarsest(*precisions: str) -> str:
-    """Of the precisions that an engine is stored or computed in; one that is unknown, of which nothing is allowed."""
-    names = [_NAMES.get(precision, precision) for precision in precisions]
+def _known(precision: str) -> str:
+    """Name of a precision as the bounds have it; an unknown one stays as it is."""
+    return _PRECISIONS.get(precision, precision)
+
+
+def _coarser(*precisions: str) -> str:
+    """The coarsest of several precisions; an unknown one, to which nothing is allowed, wins."""
+    names = list(map(_known, precisions))
     unknown = [name for name in names if name not in _BOUNDS]
     return unknown[0] if unknown else max(names, key=list(_BOUNDS).index)
 
 
-def _mend(info: EngineInfo, manifest: Manifest) -> str:
+def _difference_error(info: EngineInfo, check: ProbeCheck, precision: str, remedy: str) -> VerificationError:
+    bounds = _BOUNDS.get(precision, _NOTHING)
+    return VerificationError(
+        f"engine {info.name!r} answers the probes by {info.backend} on {info.device} otherwise than verified: "
+        f"probabilities differ by up to {check.largest_difference:.4f}, {check.mean_difference:.4f} on average, "
+        f"their logarithms by {check.log_difference:.4f}; {precision} explains {bounds.largest_difference}, "
+        f"{bounds.mean_difference} and {bounds.log_difference}; top-1 agreement is {check.top1_agreement:.4f}; {remedy}"
+    )
+
+
+def _remedy(info: EngineInfo, manifest: Manifest) -> str:
+    """The command that mends an engine that answers otherwise than recorded."""
+    build = "batchcls build CHECKPOINT --out ENGINE"
+    from_onnx = manifest.architecture == "onnx"  # a build keeps the precision of an ONNX file, or makes it int8
     if info.precision == "int8":
-        return (
-            "engines of older versions overflow on CPUs without VNNI; "
-            "run: batchcls build CHECKPOINT --out ENGINE --precision int8 --calibrate DIR, or --precision fp16"
-        )
-    if info.precision == "bf16":
-        return "run: batchcls run --precision fp32, or batchcls build CHECKPOINT --out ENGINE"
-    finer = "" if manifest.precision == "fp32" else " --precision fp32"
-    return f"run: batchcls build CHECKPOINT --out ENGINE{finer}"
+        cause = "engines of older versions overflow on CPUs without VNNI; " if info.device == "cpu" else ""
+        other = "without --precision" if from_onnx else "with --precision fp16"
+        return f"{cause}run: {build} --precision int8 --calibrate DIR, or build {other}"
+    if info.precision == "bf16" and info.device == "cpu":
+        return f"run: batchcls run --precision fp32, or {build}"
+    return f"run: {build}{'' if from_onnx or manifest.precision == 'fp32' else ' --precision fp32'}"
 
 
-def no_reference(manifest: Manifest) -> EngineError:
-    """What to say of an engine that cannot be checked."""
+def _export_remedy(manifest: Manifest) -> str:
+    """What mends a build whose ONNX file answers otherwise than the trained network."""
+    if manifest.architecture == "onnx":
+        return "OpenVINO computes this ONNX file otherwise than ONNX Runtime: export it with another operator set"
+    if manifest.precision == "fp32":
+        return "the export went wrong: export the network to ONNX yourself, and build the engine from that file"
+    return "build with --precision fp32"
+
+
+def missing_answers_error(manifest: Manifest) -> EngineError:
+    """The error of an engine that cannot be checked, because its probes have no recorded answers."""
     return EngineError(
-        f"engine {manifest.name!r} has recorded answers to {len(manifest.reference)} probes of {COUNT}, so what it "
-        "answers cannot be checked; run: batchcls build CHECKPOINT --out ENGINE"
+        f"engine {manifest.name!r} has recorded answers to {len(manifest.reference)} probes of {PROBE_COUNT}, so what "
+        "it answers cannot be checked; run: batchcls build CHECKPOINT --out ENGINE"
     )

@@ -1,4 +1,4 @@
-"""How far an engine's answers to its probes were from those that are right, and what computed them."""
+"""The result of checking an engine by its probes, and the platform that computed its answers."""
 
 import math
 from dataclasses import dataclass
@@ -6,17 +6,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ProbeCheck:
-    """How far an engine and the training framework agree, on the probes that the engine folder has answers for."""
+    """How far an engine's answers to its probes are from the answers that its folder carries."""
 
     probes: int
+    """Number of probes."""
     top1_agreement: float
     """Share of the probes whose most probable class is the same, 0 to 1."""
     largest_difference: float
-    """Between the two paths' probabilities of any one class."""
+    """Largest difference of a class's probability, 0 to 1."""
     mean_difference: float | None = None
-    """Share of a probe's probability that goes to other classes, on average; None in records of older versions."""
+    """Share of a probe's probability that other classes have, averaged over probes; None in older versions' records."""
     log_difference: float | None = None
-    """Root mean square between the logarithms of probabilities, natural, taken from 0.0001 on; None as above."""
+    """Root mean square difference of natural logarithms of probabilities, of which smaller ones than 0.0001 count as
+    0.0001; None in older versions' records."""
 
     def __post_init__(self) -> None:
         known = [value for value in (self.mean_difference, self.log_difference) if value is not None]

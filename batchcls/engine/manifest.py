@@ -1,4 +1,4 @@
-"""engine.json: what an engine was built from, for what, and how it was verified."""
+"""Read and write engine.json, which says what an engine was built from and how it was verified."""
 
 import hashlib
 import json
@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from batchcls.engine.base import EngineInfo
 from batchcls.engine.check_result import Platform, ProbeCheck
-from batchcls.engine.probes import CANDIDATES, WHOLE, Mixture
+from batchcls.engine.probes import CANDIDATE_COUNT, FULL_WEIGHT, Mixture
 from batchcls.errors import EngineError, RecipeError
 from batchcls.networks.recipe import Recipe
-from batchcls.records import EngineInfo, Preprocess
+from batchcls.records import Preprocess
 from batchcls.storage.atomic import write_whole
 from batchcls.storage.regular_file import read_json
 
@@ -21,27 +22,31 @@ ONNX = "model.onnx"
 FORMAT = 1
 _LARGEST_MANIFEST_BYTES = 64 << 20
 _LARGEST_LOGIT = (2 - 2**-23) * 2.0**127
-"""Of float32."""
+"""Largest number of float32."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """How far the shipped path and the training framework agree, on real files."""
+    """How far an engine and the training framework agree on image files."""
 
     images: int
+    """Number of the images that both could decode."""
     top1_agreement: float
     """Share of ``images`` whose most probable class is the same, 0 to 1."""
     largest_difference: float
+    """Largest difference of a class's probability, 0 to 1."""
     mean_difference: float
-    """Between the two paths' probabilities of any one class."""
+    """Mean difference of a class's probability, 0 to 1."""
     disagreements: tuple[str, ...]
-    """Files whose most probable class differs, relative to ``folder``."""
+    """Paths, relative to ``folder``, of the files whose most probable class differs."""
     unreadable: int
-    """Files that one of the paths, or both, could not decode; they count for nothing above."""
+    """Number of the files that one of the two, or both, could not decode."""
     folder: str
+    """Name of the folder of images."""
     shipped: str
-    """Decoder, backend, precision and device that were measured."""
+    """Decoder, backend, precision and device that computed the engine's answers."""
     reference: str
+    """Libraries that computed the training framework's answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,50 +54,61 @@ class Manifest:
     """The contents of engine.json."""
 
     name: str
+    """The engine folder's name when it was built."""
     architecture: str
+    """Name in `networks.architectures.ARCHITECTURES`, or ``onnx`` for an engine built from an ONNX file."""
     labels: tuple[str, ...]
+    """Class names, in the order of the logits."""
     preprocess: Preprocess
     precision: str
+    """``fp16``, ``bf16``, ``fp32`` or ``int8``, of ``model.onnx``."""
     checkpoint: str
-    """The trained file's own name, without its folder."""
+    """The trained file's name, without its folder."""
     checkpoint_sha256: str
     onnx_sha256: str
     built: str
-    """UTC, ISO 8601."""
+    """Time of the build: UTC, ISO 8601."""
     exact: bool = False
-    """A CPU computes in float32 unless told otherwise: bfloat16 changes this network's answers too much."""
+    """Whether a CPU computes in float32 by default, because bfloat16 changes this network's answers too much."""
     temperature: float = 1.0
-    """That the logits of the trained network were divided by."""
+    """Number that the trained network's logits are divided by."""
     weights: str = ""
-    """Where in the trained file the weights stand, if it holds several."""
+    """Key of the weights in a trained file that holds several; else empty."""
     versions: Mapping[str, str] = field(default_factory=dict)
+    """Versions of the runtimes that were installed at the build, by name."""
     probes: tuple[Mixture, ...] = ()
-    """Mixtures of `batchcls.engine.probes`; empty in folders of older versions, whose probes are drawn as they are."""
+    """The probes, as `batchcls.engine.probes.draw_probes` takes them; empty in folders of older versions."""
     reference: tuple[tuple[float, ...], ...] = ()
-    """Float32 logits of the training framework, by probe; empty in folders from before there were probes."""
+    """The training framework's float32 logits, by probe; empty in folders from before there were probes."""
     answers: tuple[tuple[float, ...], ...] = ()
-    """Logits of ``model.onnx`` itself by exact arithmetic, by probe, which every run is held to; empty in folders of
-    older versions, which are held to ``reference``."""
+    """Logits of ``model.onnx`` by exact arithmetic, by probe, with which every run is compared; empty in folders of
+    older versions, which are compared with ``reference``."""
     check: ProbeCheck | None = None
     """How far the engine was from ``reference`` when it was built; None in folders of older versions."""
     checked_on: Platform | None = None
-    """What computed those answers."""
+    """Platform that ``check`` was measured on; None in folders of older versions."""
     verification: Verification | None = None
+    """Comparison with the training framework on image files; None if the build was given none."""
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Read an engine folder's manifest.
+        """The manifest of an engine folder.
 
         Raises:
-            EngineError: If the folder holds none, or one that no build of this format wrote.
+            EngineError: If the folder holds no manifest, or one that no build of this format wrote.
         """
         path = folder / MANIFEST
         if not path.is_file():
-            raise EngineError(f"{str(folder)!r} holds no {MANIFEST}, so it is no engine; run: batchcls build --help")
+            raise EngineError(
+                f"{str(folder)!r} holds no {MANIFEST}, so it is no engine; name another folder, or "
+                "run: batchcls build CHECKPOINT --out ENGINE"
+            )
         try:
             return cls._parse(read_json(path, _LARGEST_MANIFEST_BYTES))
         except (OSError, ValueError, KeyError, TypeError, OverflowError, RecipeError, RecursionError) as error:
-            raise EngineError(f"{str(path)!r} cannot be read: {error}; build the engine again") from error
+            raise EngineError(
+                f"{str(path)!r} cannot be read: {error}; build the engine again: {_build_command(folder)}"
+            ) from error
 
     @classmethod
     def _parse(cls, values: Any) -> Self:
@@ -111,7 +127,9 @@ class Manifest:
         reference = _logits(values, "reference", len(recipe.labels))
         answers = _logits(values, "answers", len(recipe.labels))
         if len(answers) not in (0, len(reference)):
-            raise ValueError(f"it has {len(reference)} answers of training's, and {len(answers)} of its own")
+            raise ValueError(
+                f"it has {len(reference)} answers of the training framework, and {len(answers)} of its own"
+            )
         check, checked_on = values.get("check"), values.get("checked_on")
         if checked_on is not None:
             checked_on["instructions"] = tuple(map(str, checked_on["instructions"]))
@@ -134,7 +152,7 @@ class Manifest:
         )
 
     def info(self, *, backend: str, device: str, precision: str) -> EngineInfo:
-        """What this engine is once ``backend`` runs it on ``device``, computing in ``precision``."""
+        """Description of this engine as ``backend`` runs it on ``device``, computing in ``precision``."""
         return EngineInfo(
             name=self.name,
             labels=self.labels,
@@ -148,64 +166,69 @@ class Manifest:
         )
 
     def write(self, folder: Path) -> None:
+        """Write engine.json into an engine folder, whole or not at all."""
         text = json.dumps({"format": FORMAT, **asdict(self)}, indent=2, ensure_ascii=False)
         write_whole(folder / MANIFEST, f"{text}\n".encode())
 
 
 def _logits(values: Mapping[str, Any], name: str, classes: int) -> tuple[tuple[float, ...], ...]:
-    """Raises:
-    ValueError: If they are not of so many classes, or no finite numbers of float32.
+    """Logits of the field ``name``, by probe.
+
+    Raises:
+        ValueError: If a probe has another number of logits than ``classes``, or a logit is no finite float32.
     """
-    found = tuple(tuple(map(float, logits)) for logits in values.get(name, ()))
-    if any(len(logits) != classes for logits in found):
+    rows = tuple(tuple(map(float, logits)) for logits in values.get(name, ()))
+    if any(len(logits) != classes for logits in rows):
         raise ValueError(f"its {name} has another number of classes than it has labels")
-    if not all(abs(logit) <= _LARGEST_LOGIT for logits in found for logit in logits):
+    if not all(abs(logit) <= _LARGEST_LOGIT for logits in rows for logit in logits):
         raise ValueError(f"its {name} holds what no float32 is")
-    return found
+    return rows
 
 
 def _probes(values: Any, reference: tuple[tuple[float, ...], ...]) -> tuple[Mixture, ...]:
-    """Mixtures whose numbers are those of images that `batchcls.engine.probes` draws.
+    """Mixtures of the field ``probes``.
 
     Raises:
-        ValueError: If they are others, or are not as many as there are answers.
+        ValueError: If a mixture is none that `batchcls.engine.probes` can draw, or there are not as many mixtures as
+            answers.
     """
     probes = tuple((int(first), int(second), int(weight)) for first, second, weight in values)
-    if any(min(mixture) < 0 or max(mixture[:2]) >= CANDIDATES or mixture[2] > WHOLE for mixture in probes):
-        raise ValueError("its probes are of images that nobody draws")
+    if any(min(mixture) < 0 or max(mixture[:2]) >= CANDIDATE_COUNT or mixture[2] > FULL_WEIGHT for mixture in probes):
+        raise ValueError("its probes are mixtures of images that do not exist")
     if probes and len(probes) != len(reference):
         raise ValueError(f"it has {len(probes)} probes and {len(reference)} answers to them")
     return probes
 
 
-def checked_onnx(folder: Path, manifest: Manifest) -> Path:
-    """The path of an engine folder's network, once its content is known to be the manifest's.
+def checked_onnx_path(folder: Path, manifest: Manifest) -> Path:
+    """Path of an engine folder's ONNX file, whose content is checked against the manifest.
 
     Raises:
-        EngineError: If it is missing, or is not the file that was built and verified.
+        EngineError: If the file is missing, or is not the one that was built and verified.
     """
     path = folder / ONNX
     if not path.is_file():
-        raise EngineError(f"engine {str(folder)!r} holds no {ONNX}; {_rebuild(folder)}")
-    found = sha256(path)
-    if found != manifest.onnx_sha256:
+        raise EngineError(f"engine {str(folder)!r} holds no {ONNX}; run: {_build_command(folder)}")
+    digest = sha256(path)
+    if digest != manifest.onnx_sha256:
         raise EngineError(
-            f"{str(path)!r} has SHA-256 {found[:12]}, its {MANIFEST} was written for {manifest.onnx_sha256[:12]}; "
-            f"{_rebuild(folder)}"
+            f"{str(path)!r} has SHA-256 {digest[:12]}, its {MANIFEST} was written for {manifest.onnx_sha256[:12]}; "
+            f"run: {_build_command(folder)}"
         )
     return path
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
+    """SHA-256 of a file's content, as 64 hexadecimal digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def engines_below(folder: Path) -> list[Path]:
-    """Every engine folder directly below ``folder``, by name."""
+def engine_folders_below(folder: Path) -> list[Path]:
+    """Engine folders directly below ``folder``, sorted by name."""
     return sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
 
 
-def _rebuild(folder: Path) -> str:
-    return f"run: batchcls build CHECKPOINT --out {shlex.quote(str(folder))}"
+def _build_command(folder: Path) -> str:
+    """The command that builds the engine folder ``folder``."""
+    return f"batchcls build CHECKPOINT --out {shlex.quote(str(folder))}"

@@ -1,4 +1,4 @@
-"""What a TensorRT plan was made of and for: the JSON file beside it, read before the plan is."""
+"""Read and write a plan's sidecar: the JSON file that says from what and for which machine the plan was made."""
 
 import hashlib
 import json
@@ -22,56 +22,58 @@ _LARGEST_SIDECAR_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The machines that a plan is for: a plan fits where every field that it knows is the same."""
+    """The machines that a plan is for: each field that is not None must be the same there."""
 
     module: str
     """``tensorrt`` or ``tensorrt_rtx``."""
     version: str
-    """Of the module; plans are of one exact version."""
+    """Version of the module; a plan runs with this version alone."""
     sm: str
-    """Compute capability, as ``sm86``."""
+    """Compute capability, such as ``sm86``."""
     gpu: str | None = None
-    """The GPU's name. None, as for driver and CUDA: the plan was made without a GPU, for any card of ``sm``."""
+    """The GPU's name; None, as driver and CUDA then: the plan was made without a GPU, for any card of ``sm``."""
     driver: str | None = None
+    """Version of the NVIDIA driver; other drivers have broken plans (TensorRT#3829)."""
     cuda: str | None = None
-    """What the driver runs; other drivers have broken plans (TensorRT#3829)."""
+    """Newest CUDA version that the driver runs."""
 
     def misfits(self, here: "Target") -> list[str]:
-        """Why a plan for this target is not one for ``here``; empty if it is."""
+        """Fields in which ``here`` is another target, in words; empty if a plan for this target runs there."""
         pairs = ((item.name, getattr(self, item.name), getattr(here, item.name)) for item in fields(self))
-        return [f"{name} {made} here {found}" for name, made, found in pairs if made is not None and made != found]
+        return [f"{name} {wanted} here {own}" for name, wanted, own in pairs if wanted is not None and wanted != own]
 
     @property
     def stem(self) -> str:
-        """The plan's file name, without its ending."""
+        """Name of the plan's files, without their endings."""
         name = "".join(letter if letter.isalnum() else "-" for letter in (self.gpu or "any").lower())
         return f"{self.sm}-{name}-{self.module}"
 
 
 @dataclass(frozen=True, slots=True)
 class Sidecar:
-    """The contents of the file beside a plan."""
+    """The contents of a plan's sidecar."""
 
     plan_sha256: str
     plan_bytes: int
     onnx_sha256: str
     target: Target
     batch_size: int
-    """Images at a time; the plan knows no other."""
+    """Images in a batch; the plan takes no other number."""
     precision: str
-    """Of the ONNX file's weights and arithmetic."""
+    """``fp16``, ``bf16``, ``fp32`` or ``int8``, of the ONNX file that the plan was made of."""
     optimization_level: int | None
+    """TensorRT's optimization level, 0 to 5; None: TensorRT's own."""
     built: str
-    """UTC, ISO 8601."""
+    """Time of the build: UTC, ISO 8601."""
     check: ProbeCheck | None = None
-    """None: made without a GPU to run it on."""
+    """Result of the probes on the plan's GPU; None: the plan was made without one, and is not checked yet."""
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read a sidecar.
+        """The sidecar in the file at ``path``.
 
         Raises:
-            EngineError: If it is no sidecar of this format.
+            EngineError: If the file is no sidecar of this format.
         """
         try:
             values = read_json(path, _LARGEST_SIDECAR_BYTES)
@@ -85,59 +87,63 @@ class Sidecar:
             raise EngineError(f"{str(path)!r} cannot be read as a plan's sidecar: {error}") from error
 
     def misfits(self, onnx_sha256: str, here: Mapping[str, Target]) -> list[str]:
-        """Why the plan cannot run in an engine folder with such a network on this machine; empty if it can.
+        """Reasons why the plan cannot run on this machine; empty if it can.
 
         Args:
-            here: This machine, by TensorRT module.
+            onnx_sha256: Digest of the engine folder's ONNX file.
+            here: This machine as a target, by TensorRT module that is installed.
         """
         if self.target.module not in here:
             return [f"{self.target.module} is not installed"]
-        wrong = self.target.misfits(here[self.target.module])
+        reasons = self.target.misfits(here[self.target.module])
         if self.onnx_sha256 != onnx_sha256:
-            wrong.append("made from another model.onnx")
-        return wrong
+            reasons.append("made from another model.onnx")
+        return reasons
 
     def write(self, path: Path) -> None:
+        """Write the sidecar to ``path``, whole or not at all."""
         text = json.dumps({"format": _FORMAT, **asdict(self)}, indent=2, ensure_ascii=False)
         write_whole(path, f"{text}\n".encode())
 
 
-def is_of_a_plan(name: str) -> bool:
-    """Whether a file of `PLANS` is called as a plan, its sidecar or its timings are."""
+def is_plan_file(name: str) -> bool:
+    """Whether ``name`` is that of a plan, a sidecar, or a file of TensorRT's timings."""
     return name.endswith(_ENDINGS)
 
 
-def sidecars(folder: Path) -> list[Path]:
-    """The sidecars in an engine folder, by name."""
+def sidecar_paths(folder: Path) -> list[Path]:
+    """Paths of the sidecars in an engine folder, sorted by name."""
     return sorted((folder / PLANS).glob("*.json"))
 
 
-def fitting_plan(folder: Path, onnx_sha256: str, here: Mapping[str, Target]) -> tuple[Sidecar, bytes]:
-    """The newest plan in an engine folder that fits this machine, and its content, which is then known to be whole.
+def read_fitting_plan(folder: Path, onnx_sha256: str, here: Mapping[str, Target]) -> tuple[Sidecar, bytes]:
+    """Sidecar and content of the newest plan in an engine folder that fits this machine; the content is checked.
 
     Args:
-        here: This machine, by TensorRT module.
+        onnx_sha256: Digest of the engine folder's ONNX file.
+        here: This machine as a target, by TensorRT module that is installed.
 
     Raises:
-        EngineError: If there is none, with what each is for.
+        EngineError: If no plan fits, with the reason for each plan, or the plan is not the one that its sidecar
+            describes.
     """
     fitting: list[tuple[str, Path, Sidecar]] = []
     misfits: list[str] = []
-    for path in sidecars(folder):
+    for path in sidecar_paths(folder):
         try:
             sidecar = Sidecar.read(path)
-        except EngineError as error:  # of another plan, perhaps
+        except EngineError as error:  # another plan may fit
             misfits.append(str(error))
             continue
-        if wrong := sidecar.misfits(onnx_sha256, here):
-            misfits.append(f"{path.stem} ({'; '.join(wrong)})")
+        if reasons := sidecar.misfits(onnx_sha256, here):
+            misfits.append(f"{path.stem} ({'; '.join(reasons)})")
         else:
             fitting.append((sidecar.built, path, sidecar))
     if not fitting:
-        of = next(iter(here.values()))
-        found = f"; it has {', '.join(misfits)}" if misfits else ""
+        own = next(iter(here.values()))
+        others = f"; it has {', '.join(misfits)}" if misfits else ""
         raise EngineError(
-            f"engine {str(folder)!r} has no plan for this {of.gpu} ({of.sm}){found}; "
+            f"engine {str(folder)!r} has no plan for this {own.gpu} ({own.sm}){others}; "
             f"run: batchcls build {shlex.quote(str(folder))} --device cuda"
         )
     _, path, sidecar = max(fitting, key=lambda item: item[:2])
@@ -145,33 +151,36 @@ def fitting_plan(folder: Path, onnx_sha256: str, here: Mapping[str, Target]) -> 
 
 
 def _content(path: Path, sidecar: Sidecar, folder: Path) -> bytes:
-    mend = f"run: batchcls build {shlex.quote(str(folder))} --device cuda"
+    """Content of the plan at ``path``, if it is the one that ``sidecar`` describes."""
+    remedy = f"run: batchcls build {shlex.quote(str(folder))} --device cuda"
     try:
         size = path.stat().st_size
-        if size != sidecar.plan_bytes:  # before memory is taken for it
-            raise EngineError(f"plan {str(path)!r} has {size:,} bytes, its sidecar says {sidecar.plan_bytes:,}; {mend}")
+        if size != sidecar.plan_bytes:  # checked before memory is taken for it
+            raise EngineError(
+                f"plan {str(path)!r} has {size:,} bytes, its sidecar says {sidecar.plan_bytes:,}; {remedy}"
+            )
         content = path.read_bytes()
     except OSError as error:
-        raise EngineError(f"plan {str(path)!r} cannot be read: {error.strerror}; {mend}") from error
-    found = hashlib.sha256(content).hexdigest()
-    if found != sidecar.plan_sha256:
+        raise EngineError(f"plan {str(path)!r} cannot be read: {error.strerror}; {remedy}") from error
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != sidecar.plan_sha256:
         raise EngineError(
-            f"plan {str(path)!r} has SHA-256 {found[:12]}, its sidecar was written for {sidecar.plan_sha256[:12]}; "
-            f"{mend}"
+            f"plan {str(path)!r} has SHA-256 {digest[:12]}, its sidecar was written for {sidecar.plan_sha256[:12]}; "
+            f"{remedy}"
         )
     return content
 
 
 def _check_types(values: Sidecar | Target | ProbeCheck) -> None:
-    """Refuse what JSON allows and a build does not write."""
+    """Refuse values of types and ranges that JSON allows and a build never writes."""
     for name, hint in get_type_hints(type(values)).items():
-        found = getattr(values, name)
-        wanted = get_args(hint) or (hint,)
-        if type(found) not in wanted and not (float in wanted and type(found) is int):
-            raise TypeError(f"{name} is {found!r}")
-        if isinstance(found, Target | ProbeCheck):
-            _check_types(found)
-        elif isinstance(found, int | float) and not 0 <= found < math.inf:
-            raise ValueError(f"{name} is {found!r}")
+        value = getattr(values, name)
+        types = get_args(hint) or (hint,)
+        if type(value) not in types and not (float in types and type(value) is int):
+            raise TypeError(f"{name} is {value!r}")
+        if isinstance(value, Target | ProbeCheck):
+            _check_types(value)
+        elif isinstance(value, int | float) and not 0 <= value < math.inf:
+            raise ValueError(f"{name} is {value!r}")
     if isinstance(values, Sidecar) and not (values.plan_bytes and values.batch_size):
-        raise ValueError("its plan is of nothing")
+        raise ValueError("it describes a plan of no bytes, or of no images")

@@ -1,14 +1,12 @@
 """Notes for the user about an engine on this machine: whether it was checked, and what would be faster."""
 
-from pathlib import Path
-
+from batchcls.engine.base import EngineInfo
 from batchcls.engine.manifest import Manifest
-from batchcls.records import EngineInfo
 
 
-def no_probes_warnings(engine: Path, info: EngineInfo) -> list[str]:
+def no_probes_warnings(manifest: Manifest, info: EngineInfo) -> list[str]:
     """A warning if the engine has no probes, so that its answers cannot be checked; else nothing."""
-    if info.backend == "null" or Manifest.read(engine).reference:
+    if info.backend == "null" or manifest.reference:
         return []
     return [
         f"engine {info.name!r} is from before engines had probes, so nobody knows whether it answers here as it did "
@@ -16,13 +14,13 @@ def no_probes_warnings(engine: Path, info: EngineInfo) -> list[str]:
     ]
 
 
-def speed_hint(engine: Path, info: EngineInfo, precision: str | None) -> str:
+def speed_hint(manifest: Manifest, info: EngineInfo, precision: str | None) -> str:
     """Advice for a CPU that computes in float32 because it has no bfloat16; else empty.
 
     Args:
         precision: The precision that the user chose, if any.
     """
-    is_default = precision is None and not Manifest.read(engine).exact
+    is_default = precision is None and not manifest.exact
     if info.backend != "openvino" or info.precision != "f32" or not is_default:
         return ""
     return (

@@ -7,15 +7,17 @@ from dataclasses import replace
 from time import perf_counter
 
 from batchcls.engine.backends import open_engine
-from batchcls.engine.check import check
+from batchcls.engine.base import EngineInfo
+from batchcls.engine.check import check_answers
 from batchcls.engine.manifest import ONNX, Manifest
-from batchcls.engine.postprocess import predictions
+from batchcls.engine.postprocess import to_predictions
 from batchcls.errors import MemoryShortageError
 from batchcls.images.decoders import open_decoder
+from batchcls.images.decoders.base import DecoderOptions
 from batchcls.inference.executor import DeviceConfig
 from batchcls.memory import available_bytes, format_bytes, resident_bytes
 from batchcls.prefetch import parallel_map
-from batchcls.records import Batch, BatchResult, EngineInfo, Failure, Predictions, Slide
+from batchcls.records import Batch, BatchResult, Failure, Predictions, Slide
 
 _LEAST_BYTES = 64 << 20
 """Least memory for files and images, in which a few small images at a time can be decoded."""
@@ -51,25 +53,28 @@ class LocalExecutor:
         with ExitStack() as stack:
             self._engine = open_engine(
                 config.engine,
+                config.manifest,
                 backend=config.backend,
                 device=config.device,
                 threads=config.threads,
                 precision=config.precision,
             )
             stack.callback(self._engine.close)
-            self._check(Manifest.read(config.engine))
+            self._check(config.manifest)
             preprocess = self._engine.info.preprocess
             batch_size = config.batch_size or self._engine.batch_size
             self._taken_bytes = resident_bytes() + _BATCHES * batch_size * 3 * math.prod(preprocess.size_px)
             self._decoder = open_decoder(
                 config.decoder,
                 preprocess,
-                batch_size=batch_size,
-                threads=config.threads,
-                max_pixels=config.max_pixels,
-                memory_bytes=self._left_bytes(config.memory_bytes),
-                read_timeout_s=config.read_timeout_s,
-                device=config.device,
+                DecoderOptions(
+                    batch_size,
+                    config.threads,
+                    config.max_pixels,
+                    self._left_bytes(config.memory_bytes),
+                    config.read_timeout_s,
+                    config.device,
+                ),
             )
             stack.pop_all()
 
@@ -84,7 +89,7 @@ class LocalExecutor:
         """
         info = self._engine.info
         if info.backend != "null" and (manifest.reference or info.device != "cpu"):
-            check(self._engine, manifest)
+            check_answers(self._engine, manifest)
 
     def _left_bytes(self, memory_bytes: int) -> int:
         """Memory left for files and images once the engine has answered its probes.
@@ -126,7 +131,7 @@ class LocalExecutor:
 
     def _classified(self, batch: Batch) -> BatchResult:
         since = perf_counter()
-        answers = predictions(self._engine.infer(batch.pixels))
+        answers = to_predictions(self._engine.infer(batch.pixels))
         seconds = {"read": batch.read_s, "decode": batch.decode_s, "infer": perf_counter() - since}
         postponed = [replace(file, needed_bytes=file.needed_bytes + self._taken_bytes) for file in batch.postponed]
         if answers.finite.all():

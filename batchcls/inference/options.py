@@ -6,10 +6,11 @@ from pathlib import Path
 
 from batchcls import machine, memory
 from batchcls.engine.backends import BackendName, tensorrt_api
+from batchcls.engine.manifest import Manifest
 from batchcls.errors import EngineError
 from batchcls.images.decoders import DEFAULT, DecoderName
 from batchcls.inference.executor import DeviceConfig
-from batchcls.storage.file_client import READ_TIMEOUT_S
+from batchcls.storage.timeouts import READ_TIMEOUT_S
 
 _OPENVINO_NAMES = {"fp32": "f32", "bf16": "bf16"}
 """OpenVINO's names of precisions."""
@@ -46,7 +47,7 @@ def device_configs(engine: Path, options: RunOptions) -> tuple[list[DeviceConfig
     """The configuration of each device, and why the run chose the devices or the backend, if the user did not.
 
     Raises:
-        EngineError: If a device or its backend is missing, or does not take the options.
+        EngineError: If a device or its backend is missing or does not take the options, or ``engine`` is no engine.
     """
     devices = machine.resolve_devices(options.device)
     if options.precision and devices != ("cpu",):
@@ -59,9 +60,11 @@ def device_configs(engine: Path, options: RunOptions) -> tuple[list[DeviceConfig
     if on_cpu and options.device == "auto":
         why = "there is no GPU"
     threads = options.threads or machine.cores()
+    manifest = Manifest.read(engine)
     configs = [
         DeviceConfig(
             engine=engine,
+            manifest=manifest,
             backend=backend,
             device=device,
             precision=_OPENVINO_NAMES.get(options.precision or ""),

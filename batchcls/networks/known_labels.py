@@ -124,7 +124,7 @@ def _are_names(labels: Sequence[str]) -> bool:
 
 
 def _agree(labels: Sequence[str], others: Sequence[str]) -> bool:
-    """Whether two lists of labels are the same but for case, and for blanks and signs that tell no labels apart."""
+    """Whether two lists of labels are the same but for case; blanks and signs count only if they tell labels apart."""
     plain = [[label.strip().casefold() for label in names] for names in (labels, others)]
     letters = [[re.sub(r"[\W_]+", "", label) for label in names] for names in plain]
     simple = all(len(set(names)) == len(names) and all(names) for names in letters)

@@ -18,8 +18,10 @@ from rich.progress import track
 from batchcls import machine
 from batchcls.errors import LabelsError
 from batchcls.images.labels.labeled import LabeledImages
-from batchcls.storage.file_client import READ_TIMEOUT_S
-from batchcls.storage.file_names import file_below, printable
+from batchcls.images.sources import slide_below
+from batchcls.records import Slide
+from batchcls.storage.file_names import printable
+from batchcls.storage.timeouts import READ_TIMEOUT_S
 from batchcls.training.duplicates import duplicate_reasons, fingerprint
 from batchcls.training.loading import Examples
 from batchcls.training.options import SplitFractions, SplitOptions
@@ -36,7 +38,7 @@ class _Row:
     """One labeled image, while its split is decided."""
 
     path: str
-    file: str
+    slide: Slide
     label: str
     group: str
     split: str
@@ -102,7 +104,7 @@ class SplitDataset:
             folder: Folder that the table will stand in; its paths are relative to that folder.
         """
         columns = {
-            "path": [printable(os.path.relpath(row.file, folder)) for row in self._rows],
+            "path": [printable(os.path.relpath(row.slide.file, folder)) for row in self._rows],
             "label": [row.label for row in self._rows],
             "split": ["" if row.left_out else row.split for row in self._rows],
             "left_out": [row.left_out for row in self._rows],
@@ -117,7 +119,7 @@ def _rows_of(labeled: LabeledImages) -> list[_Row]:
     paths = table["path"]
     groups, splits = table.get("group", paths), table.get("split")
     rows = [
-        _Row(path, file_below(labeled.root, path), label, group, "")
+        _Row(path, slide_below(labeled.root, path), label, group, "")
         for path, label, group in zip(paths, table["label"], groups, strict=True)
     ]
     for row, split in zip(rows, splits or [], strict=False):
@@ -136,7 +138,7 @@ def _take_fingerprints(rows: Sequence[_Row], console: Console) -> None:
                 "see whether their disk still answers, and run the same command again"
             )
         try:
-            row.fingerprint = fingerprint(row.file)
+            row.fingerprint = fingerprint(row.slide)
         except MemoryError:  # no fault of the file
             raise
         except Exception as error:  # noqa: BLE001  # whatever one file's bytes do to Pillow, the others are used
@@ -198,4 +200,4 @@ def _splits_of(rows: Sequence[_Row], options: SplitOptions) -> Strings:
 
 
 def _examples(rows: Sequence[_Row], labels: Sequence[str]) -> Examples:
-    return Examples([row.file for row in rows], [labels.index(row.label) for row in rows], len(labels))
+    return Examples([row.slide for row in rows], [labels.index(row.label) for row in rows], len(labels))

@@ -5,16 +5,17 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from batchcls.images.image_file import image_pixels
+from batchcls.records import Slide
 
 
-def fingerprint(file: str) -> bytes:
+def fingerprint(slide: Slide) -> bytes:
     """16 bytes that two image files share only if they have the same size and RGB pixels, in whatever format.
 
     Raises:
         OSError: If the file cannot be read, or its disk does not answer.
         ValueError: If the file is no image that `batchcls run` decodes; damaged pixels may raise any error of Pillow's.
     """
-    pixels = image_pixels(file)
+    pixels = image_pixels(slide)
     digest = hashlib.blake2b(repr((pixels.shape[1], pixels.shape[0])).encode(), digest_size=16)
     digest.update(pixels.tobytes())
     return digest.digest()

@@ -16,7 +16,7 @@ from torchvision.transforms import functional
 
 from batchcls.interrupts import Interrupt
 from batchcls.networks.transforms import input_transform
-from batchcls.records import Preprocess
+from batchcls.records import Preprocess, Slide
 from batchcls.training.loading import Examples, open_example
 from batchcls.training.trainer import probabilities
 
@@ -66,27 +66,29 @@ def held_out_metrics(
         "macro_f1": float(f1_score(truth, predicted, average="macro", labels=np.unique(truth), zero_division=0.0)),
         "confusion": confusion_matrix(truth, predicted, labels=range(held_out.classes)).tolist(),
         "colour_histogram_nearest_neighbour": float((nearest == sample_truth).mean()),
-        "in_other_colours": {"images": len(sample.files), "accuracy": accuracies},
+        "in_other_colours": {"images": len(sample.slides), "accuracy": accuracies},
     }
 
 
 def _evenly_sampled(examples: Examples, most: int) -> Examples:
     """Every n-th example, so that there are at most so many."""
-    step = -(-len(examples.files) // most)
-    return replace(examples, files=examples.files[::step], targets=examples.targets[::step])
+    step = -(-len(examples.slides) // most)
+    return replace(examples, slides=examples.slides[::step], targets=examples.targets[::step])
 
 
 def _nearest_by_color(train: Examples, held_out: Examples, interrupt: Interrupt) -> npt.NDArray[np.int64]:
     """(held-out images,) the class of the training image with the most similar color histogram, by L1 distance."""
     model = KNeighborsClassifier(1, metric="manhattan")
-    histograms = np.stack([_color_histogram(file) for file in interrupt.checked(train.files)])
+    histograms = np.stack([_color_histogram(slide) for slide in interrupt.checked(train.slides)])
     model.fit(histograms, np.asarray(train.targets))
-    return np.asarray(model.predict(np.stack([_color_histogram(file) for file in interrupt.checked(held_out.files)])))
+    return np.asarray(
+        model.predict(np.stack([_color_histogram(slide) for slide in interrupt.checked(held_out.slides)]))
+    )
 
 
-def _color_histogram(file: str) -> npt.NDArray[np.float32]:
+def _color_histogram(slide: Slide) -> npt.NDArray[np.float32]:
     """(512,) the fraction of pixels of each color."""
-    with open_example(file) as image:
+    with open_example(slide) as image:
         image.draft("RGB", (_HISTOGRAM_SIDE_PX, _HISTOGRAM_SIDE_PX))
         small = image.convert("RGB")
         small.thumbnail((_HISTOGRAM_SIDE_PX, _HISTOGRAM_SIDE_PX))

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 from batchcls.errors import TrainingError
 from batchcls.images.image_file import opened_image
 from batchcls.networks.transforms import Transform
+from batchcls.records import Slide
 
 _MOST_WORKERS = 8
 _PR_SET_PDEATHSIG = 1
@@ -28,17 +29,17 @@ Batches = DataLoader[tuple[Tensor, int]]
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Image files and the class of each."""
+    """Slides and the class of each."""
 
-    files: Sequence[str]
+    slides: Sequence[Slide]
     targets: Sequence[int]
-    """Class of each file, 0 to ``classes - 1``."""
+    """Class of each slide, 0 to ``classes - 1``."""
     classes: int
     """Number of classes."""
 
     @property
     def class_weights(self) -> Tensor:
-        """(classes,) float32, inverse to the number of files of each class, 1 on average over the files."""
+        """(classes,) float32, inverse to the number of slides of each class, 1 on average over the slides."""
         counts = np.bincount(self.targets, minlength=self.classes)
         return torch.tensor(len(self.targets) / (self.classes * counts), dtype=torch.float32)
 
@@ -51,27 +52,27 @@ class ExampleDataset(Dataset[tuple[Tensor, int]]):
         self._transform = transform
 
     def __len__(self) -> int:
-        return len(self._examples.files)
+        return len(self._examples.slides)
 
     def __getitem__(self, position: int) -> tuple[Tensor, int]:
-        file = self._examples.files[position]
-        with open_example(file) as image:
+        slide = self._examples.slides[position]
+        with open_example(slide) as image:
             return self._transform(image.convert("RGB")), self._examples.targets[position]
 
 
 @contextmanager
-def open_example(file: str) -> Iterator[Image.Image]:
+def open_example(slide: Slide) -> Iterator[Image.Image]:
     """An open Pillow image that could be read when the training began.
 
     Raises:
         TrainingError: If the file can no longer be read.
     """
     try:
-        with opened_image(file) as image:
+        with opened_image(slide) as image:
             yield image
     except (OSError, ValueError, SyntaxError) as error:
         raise _ImageGoneError(
-            f"{file!r} could be read before the training, and now it cannot: "
+            f"{slide.file!r} could be read before the training, and now it cannot: "
             f"{getattr(error, 'strerror', None) or error}; put it back, and run the same command again"
         ) from error
 
@@ -96,7 +97,7 @@ def shuffled_batches(examples: Examples, transform: Transform, batch_size: int, 
     if balanced:
         weights = examples.class_weights[list(examples.targets)]
         sampler = WeightedRandomSampler(weights.tolist(), len(weights))
-    images = len(examples.files)
+    images = len(examples.slides)
     return DataLoader(
         ExampleDataset(examples, transform),
         batch_size,

@@ -143,7 +143,7 @@ def _described(initial: InitialWeights, recipe: Recipe, images: SplitDataset) ->
 
 def _train(training: _PreparedTraining, network: nn.Module, out: Path) -> TrainResult:
     images, recipe, output = training.images, training.recipe, training.output
-    split = "test" if images.splits["test"].files else "val"
+    split = "test" if images.splits["test"].slides else "val"
     train, held_out = images.splits["train"], images.splits[split]
     with interruptible(output.folder, training.console) as interrupt:
         _train_remaining_epochs(training, network, interrupt)
@@ -153,7 +153,7 @@ def _train(training: _PreparedTraining, network: nn.Module, out: Path) -> TrainR
         training.console.print(f"classifying the {split} images, as they are and in other colors", highlight=False)
         figures = held_out_metrics(network, train, held_out, recipe.preprocess, training.device, interrupt)
     metrics = {
-        "parts": {name: len(examples.files) for name, examples in images.splits.items()},
+        "parts": {name: len(examples.slides) for name, examples in images.splits.items()},
         "epochs": len(history),
         "kept_epoch": epoch + 1,
         "training_s": round(sum(history["elapsed_s"].to_pylist()), 1),

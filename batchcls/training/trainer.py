@@ -130,7 +130,7 @@ def _trainer(training: TrainingRun) -> lightning.Trainer:
 
 def _callbacks(training: TrainingRun) -> list[Callback]:
     config, folder = training.config, training.folder
-    steps_per_epoch = -(-len(training.train.files) // config.batch_size)
+    steps_per_epoch = -(-len(training.train.slides) // config.batch_size)
     callbacks: list[Callback] = [
         WeightAveraging(multi_avg_fn=_running_mean(_AVERAGED_EPOCHS * steps_per_epoch)),
         BestEpoch(folder, "val_rank"),

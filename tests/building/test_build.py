@@ -19,15 +19,15 @@ from rich.console import Console
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from batchcls.building.build import build_engine
+from batchcls.building.build import BuildOptions, build_engine
 from batchcls.cli import main
-from batchcls.engine.backends import open_engine
 from batchcls.engine.manifest import Manifest, sha256
-from batchcls.engine.postprocess import predictions
+from batchcls.engine.postprocess import to_predictions
 from batchcls.networks.architectures import SmallCnn
 from batchcls.networks.metadata import CheckpointMetadata
 from batchcls.networks.tensors import read_trained_tensors
 from tests.conftest import ROOT, draw
+from tests.engines import opened_engine
 
 LABELS = "Benign,Early,Pre,Pro"
 
@@ -131,7 +131,7 @@ def test_the_network_takes_any_number_of_pixel_images_and_answers_as_trained(
 
     assert model.inputs[0].get_any_name() == "pixels"
     assert logits.dtype == np.float32
-    np.testing.assert_allclose(predictions(logits).probabilities, expected, atol=0.002)
+    np.testing.assert_allclose(to_predictions(logits).probabilities, expected, atol=0.002)
 
 
 def test_the_network_tells_nothing_of_the_machine_it_was_built_on(engine: Path, fields: Path) -> None:
@@ -265,11 +265,9 @@ def test_folders_may_have_names_that_are_not_utf8(out: bytes, images: bytes, tin
     build_engine(
         tiny_onnx,
         folder,
-        recipe=None,
-        values={"labels": ("a", "b", "c")},
-        images=verified,
-        console=Console(quiet=True),
+        BuildOptions(values={"labels": ("a", "b", "c")}, verification_images=verified),
+        Console(quiet=True),
     )
 
-    with closing(open_engine(folder, backend="openvino", device="cpu", threads=1)) as engine:
+    with closing(opened_engine(folder, threads=1)) as engine:
         assert engine.info.labels == ("a", "b", "c")

@@ -10,8 +10,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from batchcls.building.onnx.classifier import load_classifier
-from batchcls.building.onnx.session import runner
-from batchcls.building.onnx.trial import try_out
+from batchcls.building.onnx.sandbox import check_runs
+from batchcls.building.onnx.session import onnx_runner
 from batchcls.errors import CheckpointError
 
 pytestmark = pytest.mark.timeout(300)
@@ -134,9 +134,9 @@ def test_a_loop_that_only_the_image_tells_of_is_ended_by_the_clock(tmp_path: Pat
     path = data_dependent(tmp_path / "loop.onnx")
     model = onnx.load(path)
     with pytest.raises(CheckpointError, match=r"has not answered 2 images in 1 s; export it without loops"):
-        runner(path, model, "NCHW", timeout_s=1)(np.ones((2, 3, 8, 8), np.float32))
+        onnx_runner(path, model, "NCHW", timeout_s=1)(np.ones((2, 3, 8, 8), np.float32))
     with pytest.raises(CheckpointError, match=r"has not answered 3 images after 8 s.*; export it without loops"):
-        try_out(path, model, "NCHW", (8, 8), timeout_s=8)
+        check_runs(path, model, "NCHW", (8, 8), timeout_s=8)
 
 
 BOMBS = {

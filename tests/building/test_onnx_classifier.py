@@ -16,12 +16,12 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from rich.console import Console
 
-from batchcls.building.build import build_engine
+from batchcls.building.build import BuildOptions, build_engine
 from batchcls.building.onnx.classifier import load_classifier
-from batchcls.engine.backends import open_engine
 from batchcls.engine.manifest import Manifest
-from batchcls.engine.postprocess import predictions
+from batchcls.engine.postprocess import to_predictions
 from batchcls.errors import BatchclsError, CheckpointError, RecipeError
+from tests.engines import opened_engine
 
 HEIGHT, WIDTH = 10, 7
 MEAN, STD = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
@@ -89,9 +89,7 @@ def probabilities_by_hand(
 def built(model: onnx.ModelProto, folder: Path, **values: Any) -> Manifest:
     onnx.save(model, folder / "own.onnx")
     values = {"labels": ("a", "b", "c"), **values}
-    return build_engine(
-        folder / "own.onnx", folder / "engine", recipe=None, values=values, images=None, console=Console(quiet=True)
-    )
+    return build_engine(folder / "own.onnx", folder / "engine", BuildOptions(values=values), Console(quiet=True))
 
 
 @pytest.mark.parametrize(
@@ -126,9 +124,9 @@ def test_the_engine_answers_as_the_file_did(own: dict[str, Any], tmp_path: Path)
     half = own.get("takes") == TensorProto.FLOAT16
     assert manifest.preprocess.size_px == (HEIGHT, WIDTH)
     assert manifest.precision == ("fp16" if half else "fp32")
-    engine = open_engine(tmp_path / "engine", backend="openvino", device="cpu", threads=1, precision="f32")
+    engine = opened_engine(tmp_path / "engine", threads=1, precision="f32")
     with closing(engine):
-        found = predictions(engine.infer(pixels)).probabilities
+        found = to_predictions(engine.infer(pixels)).probabilities
     assert len(set(expected.argmax(axis=1))) > 1
     np.testing.assert_allclose(found, expected, atol=0.01 if half else 1e-5)
 
@@ -145,7 +143,7 @@ def test_a_network_that_takes_any_size_is_given_the_recipes(tmp_path: Path) -> N
     manifest = built(model, tmp_path, size_px=(20, 24), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
     pixels = np.random.default_rng(1).integers(0, 256, (2, 20, 24, 3), np.uint8)
-    with closing(open_engine(tmp_path / "engine", backend="openvino", device="cpu", threads=1)) as engine:
+    with closing(opened_engine(tmp_path / "engine", threads=1)) as engine:
         np.testing.assert_allclose(engine.infer(pixels), pixels.mean(axis=(1, 2)) / 255, atol=0.01)
     assert manifest.preprocess.size_px == (20, 24)
 

@@ -14,13 +14,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 
-from batchcls.building.build import build_engine
-from batchcls.engine.backends import open_engine
-from batchcls.engine.check import check
+from batchcls.building.build import BuildOptions, build_engine
+from batchcls.engine.check import check_answers
 from batchcls.engine.manifest import Manifest
-from batchcls.engine.postprocess import predictions
+from batchcls.engine.postprocess import to_predictions
 from batchcls.errors import CheckpointError, RecipeError
 from batchcls.machine import has_bfloat16
+from tests.engines import opened_engine
 
 HEIGHT, WIDTH = 12, 9
 MEAN, STD = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
@@ -124,9 +124,9 @@ def rounded(net: Net, digits: int) -> str:
 def probability_of(kind: str, raw: Floats) -> Floats:
     """What an answer of the file itself means."""
     if kind == "logits":
-        return predictions(raw).probabilities
+        return to_predictions(raw).probabilities
     if kind == "one logit":
-        return predictions(np.concatenate([np.zeros_like(raw), raw], axis=1)).probabilities
+        return to_predictions(np.concatenate([np.zeros_like(raw), raw], axis=1)).probabilities
     if kind == "one probability":
         return np.concatenate([1 - raw, raw], axis=1)
     return raw / raw.sum(axis=1, keepdims=True)
@@ -218,18 +218,16 @@ def built(model: onnx.ModelProto, folder: Path, labels: tuple[str, ...] = LABELS
     build_engine(
         folder / "own.onnx",
         folder / "engine",
-        recipe=None,
-        values={"labels": labels, **values},
-        images=None,
-        console=Console(file=said, soft_wrap=True),
+        BuildOptions(values={"labels": labels, **values}),
+        Console(file=said, soft_wrap=True),
     )
     return said.getvalue()
 
 
 def answered(folder: Path, pixels: npt.NDArray[np.uint8]) -> Floats:
-    engine = open_engine(folder / "engine", backend="openvino", device="cpu", threads=1, precision="f32")
+    engine = opened_engine(folder / "engine", threads=1, precision="f32")
     with closing(engine):
-        return predictions(engine.infer(pixels)).probabilities
+        return to_predictions(engine.infer(pixels)).probabilities
 
 
 @pytest.mark.parametrize("name", ENDINGS)
@@ -474,7 +472,7 @@ def test_a_temperature_divides_the_logarithms_of_the_files_own_probabilities(end
 
     built(model, tmp_path, LABELS[: plain.shape[1]], temperature=3.0)
 
-    np.testing.assert_allclose(answered(tmp_path, drawn_pixels()), predictions(plain / 3).probabilities, atol=1e-4)
+    np.testing.assert_allclose(answered(tmp_path, drawn_pixels()), to_predictions(plain / 3).probabilities, atol=1e-4)
 
 
 BEFORE_NORMALISING: dict[str, Ending] = {
@@ -519,6 +517,6 @@ def test_a_network_that_bfloat16_costs_too_much_is_built_to_run_in_float32(tmp_p
     net = Net()
     said = built(net.model(net.scores), tmp_path, temperature=0.01)
 
-    with closing(open_engine(tmp_path / "engine", backend="openvino", device="cpu", threads=1)) as engine:
-        check(engine, Manifest.read(tmp_path / "engine"))
+    with closing(opened_engine(tmp_path / "engine", threads=1)) as engine:
+        check_answers(engine, Manifest.read(tmp_path / "engine"))
     assert Manifest.read(tmp_path / "engine").exact == ("a run will compute in float32" in said) == has_bfloat16()

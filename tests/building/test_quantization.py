@@ -26,21 +26,21 @@ from rich.console import Console
 from torch import nn
 
 from batchcls.building.onnx.classifier import load_classifier
-from batchcls.building.onnx.signed import signed_activations
+from batchcls.building.onnx.edits import with_signed_activations
 from batchcls.building.plans import build_plan_here, build_plans_for
 from batchcls.building.quantization import quantize
 from batchcls.building.tensorrt_plan import PlanOptions
 from batchcls.cli import main
-from batchcls.engine.backends import open_engine
-from batchcls.engine.check import check
+from batchcls.engine.check import check_answers
 from batchcls.engine.manifest import Manifest, sha256
-from batchcls.engine.postprocess import predictions
-from batchcls.engine.probes import probe_pixels
+from batchcls.engine.postprocess import to_predictions
+from batchcls.engine.probes import draw_probes
 from batchcls.engine.sidecar import Sidecar
 from batchcls.errors import EngineError
 from batchcls.records import Logits, Pixels
 from tests.commandline import PATIENCE_S, invoked
 from tests.conftest import ROOT, draw
+from tests.engines import opened_engine
 
 SIDE = 32
 MEAN, STD = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
@@ -198,12 +198,12 @@ def resnet_int8(resnet: tuple[nn.Module, Path], fields: Path) -> Path:
 
 
 def answered(folder: Path, pixels: Pixels, **options: Any) -> Logits:
-    with closing(open_engine(folder, **{"backend": "openvino", "device": "cpu", "threads": 2, **options})) as engine:
+    with closing(opened_engine(folder, **options)) as engine:
         return engine.infer(pixels)
 
 
 def difference(ours: Logits, theirs: Logits) -> float:
-    return float(np.abs(predictions(ours).probabilities - predictions(theirs).probabilities).max())
+    return float(np.abs(to_predictions(ours).probabilities - to_predictions(theirs).probabilities).max())
 
 
 def types_of_weights(folder: Path) -> set[int]:
@@ -214,11 +214,11 @@ def test_an_int8_engine_answers_like_float32(int8: Path, fp32: Path, fields: Pat
     pixels = shown(fields, SIDE)
     exact, ours = answered(fp32, pixels, precision="f32"), answered(int8, pixels)
 
-    assert len(set(predictions(exact).labels)) == 3
+    assert len(set(to_predictions(exact).labels)) == 3
     assert 0 < difference(ours, exact) < 0.1
     assert Manifest.read(int8).precision == "int8"
     assert {"QuantizeLinear", "DequantizeLinear"} <= {n.op_type for n in onnx.load(int8 / "model.onnx").graph.node}
-    with closing(open_engine(int8, backend="openvino", device="cpu", threads=1)) as engine:
+    with closing(opened_engine(int8, threads=1)) as engine:
         assert engine.info.precision == "int8"
 
 
@@ -399,7 +399,7 @@ def test_signed_activations_answer_like_unsigned_ones(name: str, side: int, fiel
     content = (request.getfixturevalue(name) / "model.onnx").read_bytes()
     pixels = shown(fields, side)[::3]
 
-    signed = signed_activations(content)
+    signed = with_signed_activations(content)
 
     assert types_of_zero_points(content) == {TensorProto.UINT8, TensorProto.INT8}
     assert types_of_zero_points(signed) == {TensorProto.INT8}
@@ -410,7 +410,7 @@ def test_signed_activations_answer_like_unsigned_ones(name: str, side: int, fiel
 def test_without_the_wider_steps_signed_activations_would_be_cut_off(int8: Path, fields: Path) -> None:
     """That the images reach into the upper half, without which the comparison above would say little."""
     content, pixels = (int8 / "model.onnx").read_bytes(), shown(fields, SIDE)
-    narrow = onnx.load_from_string(signed_activations(content))
+    narrow = onnx.load_from_string(with_signed_activations(content))
     before = {item.name: item for item in onnx.load_from_string(content).graph.initializer}
     for item in narrow.graph.initializer:
         if item.name.startswith("scale_"):
@@ -424,7 +424,7 @@ def test_without_the_wider_steps_signed_activations_would_be_cut_off(int8: Path,
 def test_what_is_not_quantised_is_left_as_it_is(fp32: Path) -> None:
     content = (fp32 / "model.onnx").read_bytes()
 
-    assert onnx.load_from_string(signed_activations(content)) == onnx.load_from_string(content)
+    assert onnx.load_from_string(with_signed_activations(content)) == onnx.load_from_string(content)
 
 
 @pytest.mark.parametrize("zero_point", [1, 128, 255])
@@ -434,7 +434,7 @@ def test_a_zero_point_that_tensorrt_cannot_compute_with_is_refused(int8: Path, z
     unsigned.CopyFrom(numpy_helper.from_array(np.array(zero_point, np.uint8), unsigned.name))
 
     with pytest.raises(EngineError, match="a zero point that is not 0, which TensorRT cannot compute with"):
-        signed_activations(model.SerializeToString())
+        with_signed_activations(model.SerializeToString())
 
 
 QUIETLY = """
@@ -527,7 +527,7 @@ def test_pytorch_refuses_an_int8_engine_and_names_the_way_out(name: str, request
     with pytest.raises(
         EngineError, match=r"in int8, which PyTorch cannot run; .* choose --backend openvino, .*tensorrt"
     ):
-        open_engine(request.getfixturevalue(name), backend="torch", device="cpu", threads=1)
+        opened_engine(request.getfixturevalue(name), backend="torch", threads=1)
 
 
 def test_pytorch_runs_a_bf16_engine(resnet_bf16: Path, resnet: tuple[nn.Module, Path], fields: Path) -> None:
@@ -547,7 +547,7 @@ def test_pytorch_runs_an_engine_whose_biases_are_all_zero(resnet_bf16: Path, tmp
         model.graph.initializer.remove(item)
     onnx.save(model, engine / "model.onnx")
     replace(Manifest.read(engine), onnx_sha256=sha256(engine / "model.onnx")).write(engine)
-    pixels = probe_pixels((224, 224))[:4]
+    pixels = draw_probes((224, 224))[:4]
 
     assert len(biases) == 20
     assert difference(answered(engine, pixels, backend="torch"), answered(engine, pixels)) < 0.03
@@ -562,7 +562,7 @@ def test_an_engine_carries_the_answers_of_the_network_before_it_was_rounded(
     for engine in (resnet_bf16, resnet_int8):
         manifest = Manifest.read(engine)
         with torch.inference_mode():
-            exact = resnet[0](torch.from_numpy(normalised(probe_pixels((224, 224), manifest.probes)))).numpy()
+            exact = resnet[0](torch.from_numpy(normalised(draw_probes((224, 224), manifest.probes)))).numpy()
 
         np.testing.assert_allclose(np.array(manifest.reference), exact, atol=1e-4, rtol=1e-4)
 
@@ -571,10 +571,8 @@ def test_an_engine_carries_the_answers_of_the_network_before_it_was_rounded(
 def test_an_engine_agrees_with_the_answers_that_it_carries(name: str, request: Any) -> None:
     made = request.getfixturevalue(name)
     manifest = Manifest.read(made[1] if name == "partly_int8" else made)
-    with closing(
-        open_engine(made[1] if name == "partly_int8" else made, backend="openvino", device="cpu", threads=2)
-    ) as engine:
-        found = check(engine, manifest)
+    with closing(opened_engine(made[1] if name == "partly_int8" else made, threads=2)) as engine:
+        found = check_answers(engine, manifest)
 
     assert found.probes == len(manifest.answers) == 16
     assert manifest.check is not None
@@ -645,10 +643,10 @@ def test_answers_that_no_engine_could_be_checked_by_are_refused(
     folder = changed(reference=reference, probes=..., answers=...)
 
     with (
-        closing(open_engine(fp32, backend="openvino", device="cpu", threads=1)) as engine,
+        closing(opened_engine(fp32, threads=1)) as engine,
         pytest.raises(EngineError),
     ):
-        check(engine, Manifest.read(folder))
+        check_answers(engine, Manifest.read(folder))
 
 
 @pytest.mark.parametrize(

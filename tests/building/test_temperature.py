@@ -10,14 +10,14 @@ import pytest
 import torch
 from rich.console import Console
 
-from batchcls.building.build import build_engine
-from batchcls.engine.backends import open_engine
+from batchcls.building.build import BuildOptions, build_engine
 from batchcls.engine.manifest import Manifest
-from batchcls.engine.probes import probe_pixels
+from batchcls.engine.probes import draw_probes
 from batchcls.errors import RecipeError
 from batchcls.networks.architectures import SmallCnn
 from tests.commandline import invoked
 from tests.conftest import draw
+from tests.engines import opened_engine
 
 VALUES = {"labels": ("a", "b", "c"), "precision": "fp32"}
 
@@ -35,7 +35,7 @@ def answers(engine: Path, size: int) -> np.ndarray:
 
 
 def logits(engine: Path, pixels: np.ndarray) -> np.ndarray:
-    with closing(open_engine(engine, backend="openvino", device="cpu", threads=1, precision="f32")) as opened:
+    with closing(opened_engine(engine, threads=1, precision="f32")) as opened:
         return np.array(opened.infer(pixels))
 
 
@@ -46,19 +46,19 @@ def test_logits_are_divided_by_it(source: str, request: pytest.FixtureRequest, t
     values = VALUES if source == "weights" else {"labels": VALUES["labels"]}
 
     for name, more in (("plain", {}), ("cool", {"temperature": 2.5})):
-        build_engine(path, tmp_path / name, recipe=None, values={**values, **more}, images=None, console=quiet)
+        build_engine(path, tmp_path / name, BuildOptions(values={**values, **more}), quiet)
 
     plain, cool = (answers(tmp_path / name, size) for name in ("plain", "cool"))
     np.testing.assert_allclose(cool, plain / 2.5, rtol=1e-4, atol=1e-5)
     manifest = Manifest.read(tmp_path / "cool")
-    probes = probe_pixels((size, size), manifest.probes)
+    probes = draw_probes((size, size), manifest.probes)
     np.testing.assert_allclose(manifest.reference, logits(tmp_path / "plain", probes) / 2.5, rtol=1e-3, atol=1e-4)
 
 
 def test_predictions_say_what_it_was(tiny_onnx: Path, tmp_path: Path, quiet: Console) -> None:
     engine, out = tmp_path / "engine", tmp_path / "o.parquet"
     values = {"labels": ("a", "b", "c"), "temperature": 1.5}
-    build_engine(tiny_onnx, engine, recipe=None, values=values, images=None, console=quiet)
+    build_engine(tiny_onnx, engine, BuildOptions(values=values), quiet)
 
     assert invoked(draw(tmp_path / "0.jpg"), "--out", out, "--engine", engine).exit_code == 0
 
@@ -72,4 +72,4 @@ def test_a_temperature_that_is_none_is_refused(
 ) -> None:
     values = {"labels": ("a", "b", "c"), "temperature": temperature}
     with pytest.raises(RecipeError, match="temperature"):
-        build_engine(tiny_onnx, tmp_path / "engine", recipe=None, values=values, images=None, console=quiet)
+        build_engine(tiny_onnx, tmp_path / "engine", BuildOptions(values=values), quiet)

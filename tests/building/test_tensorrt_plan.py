@@ -25,7 +25,7 @@ from click.testing import CliRunner, Result
 from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 
-from batchcls.building.build import build_engine
+from batchcls.building.build import BuildOptions, build_engine
 from batchcls.building.plans import build_plans_for
 from batchcls.building.tensorrt_plan import PlanOptions, compile_plan, targets_without_gpu
 from batchcls.cli import main
@@ -77,7 +77,7 @@ def trained(architecture: str, folder: Path) -> Path:
         network = getattr(torchvision.models, architecture)(num_classes=4)
     torch.save(network.state_dict(), folder / "a.pth")
     quiet = Console(quiet=True)
-    build_engine(folder / "a.pth", folder / "e", recipe=None, values={"labels": LABELS}, images=None, console=quiet)
+    build_engine(folder / "a.pth", folder / "e", BuildOptions(values={"labels": LABELS}), quiet)
     return folder / "e"
 
 
@@ -278,9 +278,7 @@ def odd_classifier(folder: Path, *steps: onnx.NodeProto, **constants: Any) -> Pa
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), folder / "odd.onnx")
     values = {"labels": ("a", "b", "c")}
-    build_engine(
-        folder / "odd.onnx", folder / "e", recipe=None, values=values, images=None, console=Console(quiet=True)
-    )
+    build_engine(folder / "odd.onnx", folder / "e", BuildOptions(values=values), Console(quiet=True))
     return folder / "e"
 
 

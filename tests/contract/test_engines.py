@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from batchcls.engine.backends import open_engine
 from batchcls.engine.base import Engine
 from batchcls.engine.manifest import Manifest
-from batchcls.engine.postprocess import predictions
+from batchcls.engine.postprocess import to_predictions
 from batchcls.errors import EngineError
 from batchcls.records import DevicePixels, Pixels
 from benchmarks.workload import draw_field
 from tests.conftest import ALL4
+from tests.engines import opened_engine
 
 WHERE = [
     pytest.param(("openvino", "cpu"), marks=pytest.mark.skipif(not find_spec("openvino"), reason="no openvino")),
@@ -40,7 +40,7 @@ ROUNDING = {"bf16": 0.0, "f32": 1e-3, "f16": 0.03, "fp16": 0.0, "none": 0.0}
 def opened(where: tuple[str, str], gpu_engine: Path | None = None) -> Engine:
     backend, device = where
     folder = gpu_engine if backend == "tensorrt" and gpu_engine else ALL4
-    return open_engine(folder, backend=backend, device=device, threads=2)  # type: ignore[arg-type]
+    return opened_engine(folder, backend=backend, device=device, threads=2)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module", params=WHERE, ids="-".join)
@@ -157,8 +157,8 @@ def test_pixels_on_the_gpu_are_answered_as_those_on_the_host(engine: Engine, fie
 @pytest.mark.parametrize("threads", [1, 3])
 def test_threads_change_the_speed_and_not_the_answer(fields: Pixels, threads: int) -> None:
     with (
-        closing(open_engine(ALL4, backend="openvino", device="cpu", threads=threads)) as some,
-        closing(open_engine(ALL4, backend="openvino", device="cpu", threads=2)) as two,
+        closing(opened_engine(ALL4, threads=threads)) as some,
+        closing(opened_engine(ALL4, threads=2)) as two,
     ):
         np.testing.assert_array_equal(some.infer(fields), two.infer(fields))
 
@@ -166,8 +166,8 @@ def test_threads_change_the_speed_and_not_the_answer(fields: Pixels, threads: in
 def test_every_backend_answers_as_pytorch_does_in_float32(engine: Engine, fields: Pixels) -> None:
     if engine.info.backend == "null":
         pytest.skip("it answers nothing")
-    with closing(open_engine(ALL4, backend="torch", device="cpu", threads=2)) as reference:
-        ours, theirs = predictions(engine.infer(fields)), predictions(reference.infer(fields))
+    with closing(opened_engine(ALL4, backend="torch", threads=2)) as reference:
+        ours, theirs = to_predictions(engine.infer(fields)), to_predictions(reference.infer(fields))
     assert np.abs(ours.probabilities - theirs.probabilities).max() < 0.05
     decided = np.sort(theirs.probabilities, axis=1)[:, -1] - np.sort(theirs.probabilities, axis=1)[:, -2] > 0.1
     assert decided.sum() > 10
@@ -177,21 +177,21 @@ def test_every_backend_answers_as_pytorch_does_in_float32(engine: Engine, fields
 def test_tensorrt_refuses_the_cpu() -> None:
     pytest.importorskip("cuda.bindings")
     with pytest.raises(EngineError, match="--device cuda"):
-        open_engine(ALL4, backend="tensorrt", device="cpu", threads=1)
+        opened_engine(ALL4, backend="tensorrt", threads=1)
 
 
 @pytest.mark.skipif(not find_spec("openvino"), reason="no openvino")
 def test_a_device_that_a_backend_cannot_use_is_refused() -> None:
     with pytest.raises(EngineError, match="cuda:0"):
-        open_engine(ALL4, backend="openvino", device="cuda:0", threads=1)
+        opened_engine(ALL4, backend="openvino", device="cuda:0", threads=1)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_pytorch_without_a_gpu_refuses_one() -> None:
     with pytest.raises(EngineError, match="cuda:0"):
-        open_engine(ALL4, backend="torch", device="cuda:0", threads=1)
+        opened_engine(ALL4, backend="torch", device="cuda:0", threads=1)
 
 
 def test_pytorch_refuses_an_engine_that_came_from_onnx(tiny_engine: Path) -> None:
     with pytest.raises(EngineError, match="--backend openvino"):
-        open_engine(tiny_engine, backend="torch", device="cpu", threads=1)
+        opened_engine(tiny_engine, backend="torch", threads=1)

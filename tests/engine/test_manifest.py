@@ -1,5 +1,9 @@
+"""Engine manifests: what is read, what is refused, and how often a run reads one."""
+
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchcls.engine.backends import open_engine
 from batchcls.engine.manifest import Manifest
 from batchcls.errors import EngineError
-from tests.conftest import ALL4
+from tests.commandline import run_arguments
+from tests.conftest import ALL4, ROOT, draw
+from tests.engines import opened_engine
 
 GOOD = json.loads((ALL4 / "engine.json").read_text())
 PREPROCESS = GOOD["preprocess"]
@@ -120,7 +125,7 @@ def test_a_manifest_that_is_not_json_is_an_engine_error(folder: Path, content: b
 
 def test_a_folder_without_a_manifest_is_no_engine(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="batchcls build"):
-        open_engine(tmp_path, backend="null", device="cpu", threads=1)
+        opened_engine(tmp_path, backend="null", threads=1)
 
 
 def test_a_network_with_one_byte_changed_is_refused(engine: Path) -> None:
@@ -129,23 +134,50 @@ def test_a_network_with_one_byte_changed_is_refused(engine: Path) -> None:
     content[len(content) // 2] ^= 1
     network.write_bytes(content)
     with pytest.raises(EngineError, match="SHA-256"):
-        open_engine(engine, backend="openvino", device="cpu", threads=1)
+        opened_engine(engine, threads=1)
 
 
 def test_an_engine_without_its_network_is_refused(engine: Path) -> None:
     (engine / "model.onnx").unlink()
     with pytest.raises(EngineError, match=r"model\.onnx"):
-        open_engine(engine, backend="openvino", device="cpu", threads=1)
+        opened_engine(engine, threads=1)
 
 
 @pytest.mark.parametrize("labels", [["a", "b"], ["a", "b", "c", "d"]], ids=["one less", "one more"])
 def test_labels_that_do_not_fit_the_network_are_refused(engine: Path, labels: list[str]) -> None:
     change(engine, labels=labels)
     with pytest.raises(EngineError, match="label"):
-        open_engine(engine, backend="openvino", device="cpu", threads=1)
+        opened_engine(engine, threads=1)
 
 
 def test_an_image_size_that_is_not_the_networks_is_refused(engine: Path) -> None:
     change(engine, preprocess=PREPROCESS | {"size_px": [64, 64]})
     with pytest.raises(EngineError, match="64"):
-        open_engine(engine, backend="openvino", device="cpu", threads=1)
+        opened_engine(engine, threads=1)
+
+
+COUNT_READS = """
+import sys
+reads = 0
+def count(event, arguments):
+    global reads
+    reads += event == "open" and str(arguments[0]).endswith("engine.json")
+sys.addaudithook(count)
+from batchcls.cli import main
+main(sys.argv[1:], standalone_mode=False)
+print(reads)
+"""
+
+
+@pytest.mark.parametrize("backend", ["openvino", "null"])
+def test_a_run_reads_the_manifest_once(backend: str, tiny_engine: Path, tmp_path: Path) -> None:
+    draw(tmp_path / "slides" / "a.jpg")
+    arguments = run_arguments(
+        tmp_path / "slides", "--engine", tiny_engine, "--out", tmp_path / "o.parquet", "--backend", backend
+    )
+
+    process = subprocess.run(
+        [sys.executable, "-c", COUNT_READS, *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+
+    assert process.stdout.splitlines()[-1] == "1"

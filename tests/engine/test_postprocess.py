@@ -3,7 +3,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from batchcls.engine.postprocess import predictions
+from batchcls.engine.postprocess import to_predictions
 from batchcls.records import Logits
 
 SHAPES = st.tuples(st.integers(0, 6), st.integers(1, 6))
@@ -20,7 +20,7 @@ def test_probabilities_are_the_softmax_of_the_logits(logits: Logits) -> None:
     exact = np.exp(exact - exact.max(axis=1, keepdims=True))
     exact /= exact.sum(axis=1, keepdims=True)
 
-    answer = predictions(logits)
+    answer = to_predictions(logits)
 
     assert answer.finite.all()
     assert answer.probabilities.dtype == np.float32
@@ -30,7 +30,7 @@ def test_probabilities_are_the_softmax_of_the_logits(logits: Logits) -> None:
 
 @given(FINITE)
 def test_the_label_is_the_first_of_the_most_probable_classes(logits: Logits) -> None:
-    answer = predictions(logits)
+    answer = to_predictions(logits)
     for label, row in zip(answer.labels.tolist(), answer.probabilities.tolist(), strict=True):
         assert row.index(max(row)) == label
 
@@ -39,7 +39,7 @@ def test_the_label_is_the_first_of_the_most_probable_classes(logits: Logits) -> 
 def test_a_row_that_is_not_a_number_is_marked_and_spoils_no_other(logits: Logits) -> None:
     sound = np.isfinite(logits).all(axis=1)
 
-    answer, alone = predictions(logits), predictions(logits[sound])
+    answer, alone = to_predictions(logits), to_predictions(logits[sound])
 
     assert answer.finite.tolist() == sound.tolist()
     assert answer.labels[sound].tolist() == alone.labels.tolist()
@@ -47,5 +47,5 @@ def test_a_row_that_is_not_a_number_is_marked_and_spoils_no_other(logits: Logits
 
 
 def test_no_images_give_no_predictions() -> None:
-    answer = predictions(np.empty((0, 4), np.float32))
+    answer = to_predictions(np.empty((0, 4), np.float32))
     assert (answer.labels.shape, answer.probabilities.shape, answer.finite.shape) == ((0,), (0, 4), (0,))

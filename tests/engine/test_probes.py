@@ -15,26 +15,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchcls.building.probe_selection import undecided_mixtures
-from batchcls.engine.backends import open_engine
-from batchcls.engine.check import check
+from batchcls.building.probe_selection import select_mixtures
+from batchcls.engine.base import EngineInfo
+from batchcls.engine.check import check_answers
 from batchcls.engine.check_result import ProbeCheck
 from batchcls.engine.manifest import Manifest
-from batchcls.engine.postprocess import predictions
-from batchcls.engine.probes import CANDIDATES, COUNT, WHOLE, candidate_pixels, probe_pixels
+from batchcls.engine.postprocess import to_predictions
+from batchcls.engine.probes import CANDIDATE_COUNT, FULL_WEIGHT, PROBE_COUNT, draw_candidates, draw_probes
 from batchcls.errors import EngineError, VerificationError
-from batchcls.records import EngineInfo, Logits, Pixels
+from batchcls.records import Logits, Pixels
 from tests.commandline import invoked
 from tests.conftest import ALL4, draw
+from tests.engines import opened_engine
 
 
 def answered(folder: Path, pixels: Pixels, **options: Any) -> Logits:
-    with closing(open_engine(folder, **{"backend": "openvino", "device": "cpu", "threads": 2, **options})) as engine:
+    with closing(opened_engine(folder, **options)) as engine:
         return engine.infer(pixels)
 
 
 def test_probes_are_the_same_pixels_on_every_machine() -> None:
-    of_older_versions, of_now = probe_pixels((224, 224)), probe_pixels((224, 224), [(0, 47, 100), (12, 3, 256)])
+    of_older_versions, of_now = draw_probes((224, 224)), draw_probes((224, 224), [(0, 47, 100), (12, 3, 256)])
 
     assert [hashlib.sha256(pixels.tobytes()).hexdigest()[:16] for pixels in (of_older_versions, of_now)] == [
         "175ca52949484180",
@@ -44,36 +45,38 @@ def test_probes_are_the_same_pixels_on_every_machine() -> None:
 
 @pytest.mark.parametrize("size_px", [(224, 224), (299, 320), (32, 48), (7, 3)])
 def test_probes_are_images_of_the_size_that_is_asked_for(size_px: tuple[int, int]) -> None:
-    pixels = probe_pixels(size_px)
+    pixels = draw_probes(size_px)
 
-    assert (pixels.shape, pixels.dtype) == ((COUNT, *size_px, 3), np.uint8)
-    assert len({image.tobytes() for image in pixels}) == COUNT == 16
+    assert (pixels.shape, pixels.dtype) == ((PROBE_COUNT, *size_px, 3), np.uint8)
+    assert len({image.tobytes() for image in pixels}) == PROBE_COUNT == 16
 
 
 @given(
     st.lists(
-        st.tuples(st.integers(0, CANDIDATES - 1), st.integers(0, CANDIDATES - 1), st.integers(0, WHOLE)),
+        st.tuples(
+            st.integers(0, CANDIDATE_COUNT - 1), st.integers(0, CANDIDATE_COUNT - 1), st.integers(0, FULL_WEIGHT)
+        ),
         min_size=1,
         max_size=6,
     )
 )
 def test_a_mixture_lies_between_its_images(mixtures: list[tuple[int, int, int]]) -> None:
-    candidates = candidate_pixels((24, 24)).astype(np.float64)
+    candidates = draw_candidates((24, 24)).astype(np.float64)
 
-    mixed = probe_pixels((24, 24), mixtures)
+    mixed = draw_probes((24, 24), mixtures)
 
     for image, (first, second, weight) in zip(mixed, mixtures, strict=True):
-        exact = candidates[first] + (candidates[second] - candidates[first]) * weight / WHOLE
+        exact = candidates[first] + (candidates[second] - candidates[first]) * weight / FULL_WEIGHT
         assert np.abs(image - exact).max() <= 1
 
 
 def test_probes_are_images_that_the_network_is_of_two_minds_about() -> None:
-    exact = open_engine(ALL4, backend="torch", device="cpu", threads=2, precision="f32")
+    exact = opened_engine(ALL4, backend="torch", threads=2, precision="f32")
 
-    mixtures = undecided_mixtures(exact.infer, (224, 224))
-    found = predictions(exact.infer(probe_pixels((224, 224), mixtures)))
+    mixtures = select_mixtures(exact.infer, (224, 224))
+    found = to_predictions(exact.infer(draw_probes((224, 224), mixtures)))
 
-    assert len(mixtures) == COUNT
+    assert len(mixtures) == PROBE_COUNT
     assert len(set(found.labels.tolist())) >= 3
     assert found.probabilities.max() < 0.9
 
@@ -83,29 +86,29 @@ def test_a_network_that_knows_one_class_alone_is_probed_where_it_is_least_sure()
         mean = pixels.mean(axis=(1, 2, 3), dtype=np.float32) / 64
         return np.stack([mean + 1, np.zeros_like(mean)], axis=1)
 
-    mixtures = undecided_mixtures(answer, (24, 24))
+    mixtures = select_mixtures(answer, (24, 24))
 
-    unsure = predictions(answer(candidate_pixels((24, 24)))).probabilities.max(axis=1)
-    assert sorted(first for first, _, _ in mixtures) == sorted(np.argsort(unsure, kind="stable")[:COUNT].tolist())
+    unsure = to_predictions(answer(draw_candidates((24, 24)))).probabilities.max(axis=1)
+    assert sorted(first for first, _, _ in mixtures) == sorted(np.argsort(unsure, kind="stable")[:PROBE_COUNT].tolist())
     assert all(weight == 0 for _, _, weight in mixtures)
 
 
 def test_the_committed_engine_carries_what_pytorch_answers_to_its_probes() -> None:
     manifest = Manifest.read(ALL4)
 
-    ours = answered(ALL4, probe_pixels(manifest.preprocess.size_px, manifest.probes), backend="torch", precision="f32")
+    ours = answered(ALL4, draw_probes(manifest.preprocess.size_px, manifest.probes), backend="torch", precision="f32")
 
     np.testing.assert_allclose(ours, np.array(manifest.reference), atol=0.02)
     np.testing.assert_allclose(ours, np.array(manifest.answers), atol=0.002)
     assert len(set(np.array(manifest.reference).argmax(axis=1))) >= 3
-    assert predictions(np.array(manifest.reference, np.float32)).probabilities.max() < 0.9
+    assert to_predictions(np.array(manifest.reference, np.float32)).probabilities.max() < 0.9
 
 
 @pytest.mark.parametrize("precision", [None, "f32"])
 @pytest.mark.parametrize("backend", ["openvino", "torch"])
 def test_the_committed_engine_agrees_with_the_answers_that_it_carries(backend: Any, precision: str | None) -> None:
-    with closing(open_engine(ALL4, backend=backend, device="cpu", threads=2, precision=precision)) as engine:
-        found = check(engine, Manifest.read(ALL4))
+    with closing(opened_engine(ALL4, backend=backend, threads=2, precision=precision)) as engine:
+        found = check_answers(engine, Manifest.read(ALL4))
 
     assert (found.probes, found.top1_agreement) == (16, 1.0)
 
@@ -124,10 +127,10 @@ def test_an_engine_that_answers_otherwise_is_refused(other: str, field: str) -> 
     manifest = Manifest.read(ALL4)
     otherwise = replace(manifest, **{"answers": (), field: OTHERWISE[other](manifest.reference)})
     with (
-        closing(open_engine(ALL4, backend="openvino", device="cpu", threads=2)) as engine,
+        closing(opened_engine(ALL4, threads=2)) as engine,
         pytest.raises(VerificationError, match=r"probabilities differ by up to 0\.\d+, .*; run: batchcls "),
     ):
-        check(engine, otherwise)
+        check_answers(engine, otherwise)
 
 
 class Answering:
@@ -151,7 +154,9 @@ def checked(precision: str, answers: Any, expected: Any) -> ProbeCheck:
     """The check of a GPU's engine that computes in ``precision``, for four classes."""
     expected = tuple(map(tuple, expected))
     manifest = replace(Manifest.read(ALL4), precision=precision, reference=expected, answers=expected)
-    return check(Answering(manifest.info(backend="tensorrt", device="cuda:0", precision=precision), answers), manifest)
+    return check_answers(
+        Answering(manifest.info(backend="tensorrt", device="cuda:0", precision=precision), answers), manifest
+    )
 
 
 def test_an_engine_without_an_answer_is_not_taken_for_a_good_one() -> None:
@@ -228,7 +233,7 @@ def test_a_folder_of_the_version_before_runs_and_is_checked_by_what_training_ans
     values = json.loads((folder / "engine.json").read_text())
     for name in ("probes", "answers", "check", "checked_on"):
         del values[name]
-    values["reference"] = answered(tiny_engine, probe_pixels((32, 32)), precision="f32").tolist()
+    values["reference"] = answered(tiny_engine, draw_probes((32, 32)), precision="f32").tolist()
     (folder / "engine.json").write_text(json.dumps(values))
     draw(tmp_path / "slides" / "a.jpg")
 

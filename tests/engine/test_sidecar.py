@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from batchcls.cli import main
 from batchcls.engine.check_result import ProbeCheck
-from batchcls.engine.sidecar import Sidecar, Target, fitting_plan, sidecars
+from batchcls.engine.sidecar import Sidecar, Target, read_fitting_plan, sidecar_paths
 from batchcls.errors import EngineError
 from tests.conftest import draw
 
@@ -58,7 +58,7 @@ def only(folder: Path, ending: str) -> Path:
 def refusal(folder: Path, machine: dict[str, Target] = MACHINE) -> str:
     """Why there is no plan; it always ends with the command that makes one."""
     with pytest.raises(EngineError) as refused:
-        fitting_plan(folder, NETWORK, machine)
+        read_fitting_plan(folder, NETWORK, machine)
     message = str(refused.value)
     assert f"batchcls build {folder} --device cuda" in message
     assert "\n" not in message
@@ -68,7 +68,7 @@ def refusal(folder: Path, machine: dict[str, Target] = MACHINE) -> str:
 def test_a_plan_made_here_is_taken_as_it_was_written(tmp_path: Path) -> None:
     sidecar = placed(tmp_path)
 
-    assert fitting_plan(tmp_path, NETWORK, MACHINE) == (sidecar, PLAN)
+    assert read_fitting_plan(tmp_path, NETWORK, MACHINE) == (sidecar, PLAN)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_a_plan_that_was_made_without_a_gpu_fits_every_card_of_its_kind(card: st
 
     machine = {"tensorrt_rtx": replace(RTX_HERE, gpu=card, driver="590.1", cuda="13.2")}
 
-    assert fitting_plan(tmp_path, NETWORK, machine)[0] == sidecar
+    assert read_fitting_plan(tmp_path, NETWORK, machine)[0] == sidecar
 
 
 @pytest.mark.parametrize("order", [("a", "b", "c"), ("c", "b", "a"), ("b", "c", "a")])
@@ -135,7 +135,7 @@ def test_the_newest_plan_of_those_that_fit_is_taken(order: tuple[str, ...], tmp_
         placed(tmp_path, content=stem.encode(), stem=stem, built=day)
     placed(tmp_path, replace(HERE, gpu="another"), stem="z", built="2026-11-22T00:00:00+00:00")
 
-    sidecar, plan = fitting_plan(tmp_path, NETWORK, MACHINE)
+    sidecar, plan = read_fitting_plan(tmp_path, NETWORK, MACHINE)
 
     assert (sidecar.built, plan) == (days[-1], order[-1].encode())
 
@@ -144,12 +144,12 @@ def test_plans_for_other_machines_beside_it_do_not_disturb(tmp_path: Path) -> No
     placed(tmp_path, replace(HERE, gpu="NVIDIA A10"), b"for an A10")
     sidecar = placed(tmp_path)
     placed(tmp_path, Target("tensorrt_rtx", "1.7.1.116", "sm120"), b"for any")
-    only_plans = [path.with_suffix(".plan") for path in sidecars(tmp_path) if path.stem != HERE.stem]
+    only_plans = [path.with_suffix(".plan") for path in sidecar_paths(tmp_path) if path.stem != HERE.stem]
     for path in only_plans:
         path.unlink()  # nobody looks at them
 
     assert len(only_plans) == 2
-    assert fitting_plan(tmp_path, NETWORK, MACHINE) == (sidecar, PLAN)
+    assert read_fitting_plan(tmp_path, NETWORK, MACHINE) == (sidecar, PLAN)
 
 
 def test_two_cards_and_two_modules_have_files_of_their_own() -> None:
@@ -276,7 +276,7 @@ def test_a_broken_sidecar_does_not_keep_a_good_plan_from_its_work(stem: str, kin
     placed(tmp_path, stem=stem)
     GARBAGE[kind](tmp_path / "plans" / f"{stem}.json")
 
-    assert fitting_plan(tmp_path, NETWORK, MACHINE) == (sidecar, PLAN)
+    assert read_fitting_plan(tmp_path, NETWORK, MACHINE) == (sidecar, PLAN)
 
 
 def test_info_names_a_broken_sidecar_and_goes_on(tiny_engine: Path, tmp_path: Path) -> None:
@@ -354,7 +354,7 @@ def test_no_change_of_a_sidecar_is_more_than_an_engine_error(fields: dict[str, A
         changed(**fields)(Path(folder) / "plans" / "b.json")
 
         try:
-            sidecar, content = fitting_plan(Path(folder), NETWORK, MACHINE)
+            sidecar, content = read_fitting_plan(Path(folder), NETWORK, MACHINE)
         except EngineError:
             return
         assert content == PLAN

@@ -21,11 +21,11 @@ from rich.console import Console
 from batchcls import machine
 from batchcls.building.plans import build_plans_for
 from batchcls.building.tensorrt_plan import PlanOptions
-from batchcls.engine.backends import open_engine
-from batchcls.engine.backends.tensorrt_api import errors_of, log
+from batchcls.engine.backends.tensorrt_api import logged_errors, module_logger
 from batchcls.errors import EngineError
 from tests.commandline import PATIENCE_S
 from tests.conftest import ROOT, draw
+from tests.engines import opened_engine
 
 COMPILER = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 HAS_RTX = find_spec("tensorrt_rtx") is not None
@@ -92,7 +92,9 @@ follow_imports = silent
 [mypy-tensorrt.*,tensorrt_rtx.*]
 ignore_errors = true
 """
-CALLERS = ("plan.py", "tensorrt_api.py", "backends/tensorrt.py")
+PLAN, API, BACKEND = "building/tensorrt_plan.py", "engine/backends/tensorrt_api.py", "engine/backends/tensorrt.py"
+CALLERS = (PLAN, API, BACKEND)
+CUDA = ROOT / "batchcls" / "engine" / "backends" / "cuda.py"
 APIS = ("tensorrt", "tensorrt_rtx")
 
 
@@ -107,50 +109,50 @@ class Mistake:
 
 
 MISTAKES = [
-    Mistake("plan.py", "NetworkDefinitionCreationFlag.STRONGLY_TYPED", "NetworkDefinitionCreationFlag.STRONG_TYPES"),
-    Mistake("plan.py", "trt.NetworkDefinitionCreationFlag", "trt.NetworkCreationFlag"),
-    Mistake("plan.py", "builder.create_builder_config()", "builder.create_builder_config(0)"),
-    Mistake("plan.py", "builder.create_optimization_profile()", "builder.create_optimisation_profile()"),
-    Mistake("plan.py", "trt.OnnxParser(network, log(target.module))", "trt.OnnxParser(network)"),
-    Mistake("plan.py", "parser.num_errors", "parser.errors"),
-    Mistake("plan.py", ".desc()", ".description()"),
-    Mistake("plan.py", "config.progress_monitor =", "config.monitor ="),
-    Mistake("plan.py", "network.get_input(0)", "network.get_input()"),
-    Mistake("plan.py", "profile.set_shape(pixels.name, shape, shape, shape)", "profile.set_shape(pixels.name, shape)"),
-    Mistake("plan.py", "list(pixels.shape)", "list(pixels.dims)"),
-    Mistake("plan.py", "pixels.shape =", "pixels.dims ="),
-    Mistake("plan.py", "config.add_optimization_profile(profile)", "config.add_profile(profile)"),
-    Mistake("plan.py", "config.builder_optimization_level =", "config.optimization_level ="),
-    Mistake("plan.py", "MemoryPoolType.WORKSPACE", "MemoryPoolType.SCRATCH"),
-    Mistake("plan.py", "trt.MemoryPoolType.WORKSPACE, options.workspace_bytes", "options.workspace_bytes"),
-    Mistake("plan.py", "build_serialized_network(network, config)", "build_serialized_network(network)"),
-    Mistake("plan.py", "build_serialized_network(", "build_engine("),
-    Mistake("plan.py", "config.create_timing_cache(before)", "config.create_timing_cache()"),
-    Mistake("plan.py", "config.set_timing_cache(timings, False)", "config.set_timing_cache(timings)"),
-    Mistake("plan.py", "config.get_timing_cache()", "config.timing_cache()"),
-    Mistake("plan.py", "after.serialize()", "after.serialise()"),
-    Mistake("plan.py", "trt.IProgressMonitor", "trt.ProgressMonitor"),
-    Mistake("plan.py", "def step_complete(self, phase_name: str, step: int)", "def step_complete(self, step: int)"),
-    Mistake("plan.py", "config.num_compute_capabilities =", "config.compute_capabilities =", ("tensorrt_rtx",)),
-    Mistake("plan.py", "config.set_compute_capability(", "config.add_compute_capability(", ("tensorrt_rtx",)),
-    Mistake("plan.py", "REQUIRE_USER_ALLOCATION", "USER_ALLOCATION", ("tensorrt_rtx",)),
-    Mistake("plan.py", "config.set_flag(", "config.add_flag(", ("tensorrt_rtx",)),
-    Mistake("plan.py", "rtx.ComputeCapability", "rtx.ComputeCapabilities", ("tensorrt_rtx",)),
-    Mistake("plan.py", "[target.sm.upper()], 0)", "[target.sm.upper()])", ("tensorrt_rtx",)),
-    Mistake("tensorrt_api.py", "Severity.WARNING", "Severity.WARN"),
-    Mistake("tensorrt_api.py", "Severity.INTERNAL_ERROR", "Severity.INTERNAL"),
-    Mistake("tensorrt_api.py", "def log(self, severity: Any, msg: str)", "def log(self, msg: str)"),
-    Mistake("tensorrt_api.py", "(trt.ILogger)", "(trt.ILog)"),
-    Mistake("tensorrt_api.py", "trt.ComputeCapability", "trt.Capability", ("tensorrt_rtx",)),
-    Mistake("backends/tensorrt.py", "trt.Runtime(log(module))", "trt.Runtime()"),
-    Mistake("backends/tensorrt.py", "runtime.deserialize_cuda_engine(plan)", "runtime.deserialize(plan)"),
-    Mistake("backends/tensorrt.py", "engine.create_execution_context()", "engine.create_context()"),
-    Mistake("backends/tensorrt.py", "engine.num_io_tensors", "engine.num_bindings"),
-    Mistake("backends/tensorrt.py", "engine.get_tensor_name(number)", "engine.get_tensor_name()"),
-    Mistake("backends/tensorrt.py", "engine.get_tensor_shape(name)", "engine.get_binding_shape(name)"),
-    Mistake("backends/tensorrt.py", 'set_tensor_address("logits", self._logits.address)', "set_tensor_address(8)"),
-    Mistake("backends/tensorrt.py", "execute_async_v3(", "execute_async_v2("),
-    Mistake("backends/tensorrt.py", "execute_async_v3(int(self._stream.handle))", "execute_async_v3()"),
+    Mistake(PLAN, "NetworkDefinitionCreationFlag.STRONGLY_TYPED", "NetworkDefinitionCreationFlag.STRONG_TYPES"),
+    Mistake(PLAN, "trt.NetworkDefinitionCreationFlag", "trt.NetworkCreationFlag"),
+    Mistake(PLAN, "builder.create_builder_config()", "builder.create_builder_config(0)"),
+    Mistake(PLAN, "builder.create_optimization_profile()", "builder.create_optimisation_profile()"),
+    Mistake(PLAN, "trt.OnnxParser(network, module_logger(target.module))", "trt.OnnxParser(network)"),
+    Mistake(PLAN, "parser.num_errors", "parser.errors"),
+    Mistake(PLAN, ".desc()", ".description()"),
+    Mistake(PLAN, "config.progress_monitor =", "config.monitor ="),
+    Mistake(PLAN, "network.get_input(0)", "network.get_input()"),
+    Mistake(PLAN, "profile.set_shape(pixels.name, shape, shape, shape)", "profile.set_shape(pixels.name, shape)"),
+    Mistake(PLAN, "list(pixels.shape)", "list(pixels.dims)"),
+    Mistake(PLAN, "pixels.shape =", "pixels.dims ="),
+    Mistake(PLAN, "config.add_optimization_profile(profile)", "config.add_profile(profile)"),
+    Mistake(PLAN, "config.builder_optimization_level =", "config.optimization_level ="),
+    Mistake(PLAN, "MemoryPoolType.WORKSPACE", "MemoryPoolType.SCRATCH"),
+    Mistake(PLAN, "trt.MemoryPoolType.WORKSPACE, options.workspace_bytes", "options.workspace_bytes"),
+    Mistake(PLAN, "build_serialized_network(network, config)", "build_serialized_network(network)"),
+    Mistake(PLAN, "build_serialized_network(", "build_engine("),
+    Mistake(PLAN, "config.create_timing_cache(before)", "config.create_timing_cache()"),
+    Mistake(PLAN, "config.set_timing_cache(timings, False)", "config.set_timing_cache(timings)"),
+    Mistake(PLAN, "config.get_timing_cache()", "config.timing_cache()"),
+    Mistake(PLAN, "after.serialize()", "after.serialise()"),
+    Mistake(PLAN, "trt.IProgressMonitor", "trt.ProgressMonitor"),
+    Mistake(PLAN, "def step_complete(self, phase_name: str, step: int)", "def step_complete(self, step: int)"),
+    Mistake(PLAN, "config.num_compute_capabilities =", "config.compute_capabilities =", ("tensorrt_rtx",)),
+    Mistake(PLAN, "config.set_compute_capability(", "config.add_compute_capability(", ("tensorrt_rtx",)),
+    Mistake(PLAN, "REQUIRE_USER_ALLOCATION", "USER_ALLOCATION", ("tensorrt_rtx",)),
+    Mistake(PLAN, "config.set_flag(", "config.add_flag(", ("tensorrt_rtx",)),
+    Mistake(PLAN, "rtx.ComputeCapability", "rtx.ComputeCapabilities", ("tensorrt_rtx",)),
+    Mistake(PLAN, "[target.sm.upper()], 0)", "[target.sm.upper()])", ("tensorrt_rtx",)),
+    Mistake(API, "Severity.WARNING", "Severity.WARN"),
+    Mistake(API, "Severity.INTERNAL_ERROR", "Severity.INTERNAL"),
+    Mistake(API, "def log(self, severity: Any, msg: str)", "def log(self, msg: str)"),
+    Mistake(API, "(trt.ILogger)", "(trt.ILog)"),
+    Mistake(API, "trt.ComputeCapability", "trt.Capability", ("tensorrt_rtx",)),
+    Mistake(BACKEND, "trt.Runtime(module_logger(module))", "trt.Runtime()"),
+    Mistake(BACKEND, "runtime.deserialize_cuda_engine(plan)", "runtime.deserialize(plan)"),
+    Mistake(BACKEND, "engine.create_execution_context()", "engine.create_context()"),
+    Mistake(BACKEND, "engine.num_io_tensors", "engine.num_bindings"),
+    Mistake(BACKEND, "engine.get_tensor_name(number)", "engine.get_tensor_name()"),
+    Mistake(BACKEND, "engine.get_tensor_shape(name)", "engine.get_binding_shape(name)"),
+    Mistake(BACKEND, 'set_tensor_address("logits", self._logits.address)', "set_tensor_address(8)"),
+    Mistake(BACKEND, "execute_async_v3(", "execute_async_v2("),
+    Mistake(BACKEND, "execute_async_v3(int(self._stream.handle))", "execute_async_v3()"),
 ]
 
 
@@ -180,14 +182,14 @@ def stub(module: str, folder: Path) -> str:
 def typed(source: str) -> str:
     """``source`` with imports that mypy follows in the place of those that are made when it runs."""
 
-    def imported(found: re.Match[str]) -> str:
-        module = "tensorrt_rtx" if found[3] == '"tensorrt_rtx"' else "tensorrt"
-        return f"{found[1]}import {module} as {found[2]}"
+    def imported(match: re.Match[str]) -> str:
+        module = "tensorrt_rtx" if match[3] == '"tensorrt_rtx"' else "tensorrt"
+        return f"{match[1]}import {module} as {match[2]}"
 
-    text, count = re.subn(r"^( +)(trt|rtx) = api\((.+)\)$", imported, source, flags=re.MULTILINE)
+    text, count = re.subn(r"^( +)(trt|rtx) = tensorrt_module\((.+)\)$", imported, source, flags=re.MULTILINE)
     assert count
     text = text.replace("# type: ignore[name-defined,misc]", "#")  # needed only where the module is not known
-    assert not re.search(r"\b(?:trt|rtx)\b.*= api\(", text)
+    assert not re.search(r"\b(?:trt|rtx)\b.*= tensorrt_module\(", text)
     return text
 
 
@@ -233,8 +235,8 @@ def verdict(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     assert f"(checked {len(modules)} source files)" in process.stdout, process.stdout + process.stderr
     errors: dict[str, str] = {}
     for line in process.stdout.splitlines():
-        if found := re.match(r"batchcls/(\S+?\.py):\d+: error: ", line):
-            errors[found[1]] = errors.get(found[1], "") + line + "\n"
+        if match := re.match(r"batchcls/(\S+?\.py):\d+: error: ", line):
+            errors[match[1]] = errors.get(match[1], "") + line + "\n"
     return module, errors
 
 
@@ -276,7 +278,7 @@ def calls_that_do_not_fit(source: str) -> list[str]:
 
 def test_every_call_of_cuda_is_one_that_its_bindings_know() -> None:
     pytest.importorskip("cuda.bindings")
-    source = (ROOT / "batchcls" / "cuda.py").read_text()
+    source = CUDA.read_text()
 
     assert source.count("runtime.cuda") > 15
     assert calls_that_do_not_fit(source) == []
@@ -296,7 +298,7 @@ def test_every_call_of_cuda_is_one_that_its_bindings_know() -> None:
 def test_a_call_that_cuda_does_not_know_would_be_seen(right: str, wrong: str) -> None:
     pytest.importorskip("cuda.bindings")
 
-    assert calls_that_do_not_fit(replaced((ROOT / "batchcls" / "cuda.py").read_text(), right, wrong)) != []
+    assert calls_that_do_not_fit(replaced(CUDA.read_text(), right, wrong)) != []
 
 
 @needs_no_gpu
@@ -304,8 +306,8 @@ def test_without_a_gpu_cuda_says_why_it_cannot_work() -> None:
     pytest.importorskip("cuda.bindings")
     from batchcls.engine.backends import cuda
 
-    with pytest.raises(EngineError, match=r"^CUDA failed: .* \(cudaError\w+\); run: batchcls info$"):
-        cuda.use(0)
+    with pytest.raises(EngineError, match=r"^CUDA failed: .* \(cudaError\w+\); see the GPU's state with: nvidia-smi$"):
+        cuda.use_gpu(0)
 
 
 # What TensorRT says goes to Python's logging, and its errors to who asks.
@@ -315,9 +317,9 @@ def test_without_a_gpu_cuda_says_why_it_cannot_work() -> None:
 def test_what_tensorrt_refuses_is_logged_and_collected(caplog: pytest.LogCaptureFixture) -> None:
     import tensorrt_rtx as trt
 
-    with errors_of("tensorrt_rtx") as errors:
-        network = trt.Builder(log("tensorrt_rtx")).create_network(0)
-        assert not trt.OnnxParser(network, log("tensorrt_rtx")).parse(b"no network")
+    with logged_errors("tensorrt_rtx") as errors:
+        network = trt.Builder(module_logger("tensorrt_rtx")).create_network(0)
+        assert not trt.OnnxParser(network, module_logger("tensorrt_rtx")).parse(b"no network")
         collected = list(errors)
 
     logged = [record for record in caplog.records if record.name == "batchcls.tensorrt"]
@@ -328,12 +330,12 @@ def test_what_tensorrt_refuses_is_logged_and_collected(caplog: pytest.LogCapture
 
 @needs_rtx
 def test_earlier_errors_are_nobody_elses() -> None:
-    module_log = log("tensorrt_rtx")
-    with errors_of("tensorrt_rtx") as errors:
+    module_log = module_logger("tensorrt_rtx")
+    with logged_errors("tensorrt_rtx") as errors:
         module_log.log(module_log.Severity.ERROR, "of the first")
         assert errors == ["of the first"]
 
-    with errors_of("tensorrt_rtx") as errors:
+    with logged_errors("tensorrt_rtx") as errors:
         assert errors == []
         module_log.log(module_log.Severity.INTERNAL_ERROR, "of the\n  second")
         assert errors == ["of the second"]
@@ -354,9 +356,9 @@ def test_tensorrts_severities_are_pythons_levels(
     severity: str, level: int, is_error: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "batchcls.tensorrt")
-    module_log = log("tensorrt_rtx")
+    module_log = module_logger("tensorrt_rtx")
 
-    with errors_of("tensorrt_rtx") as errors:
+    with logged_errors("tensorrt_rtx") as errors:
         module_log.log(getattr(module_log.Severity, severity), "100 % of it")
 
         assert errors == (["100 % of it"] if is_error else [])
@@ -365,13 +367,13 @@ def test_tensorrts_severities_are_pythons_levels(
 
 def test_the_backend_refuses_the_cpu(tiny_engine: Path) -> None:
     with pytest.raises(EngineError, match="runs on a GPU, not on the CPU; run: batchcls run --device cuda"):
-        open_engine(tiny_engine, backend="tensorrt", device="cpu", threads=1)
+        opened_engine(tiny_engine, backend="tensorrt", threads=1)
 
 
 @needs_no_gpu
 def test_the_backend_refuses_a_gpu_that_is_not_there(tiny_engine: Path) -> None:
     with pytest.raises(EngineError, match=r"device 'cuda:0' was asked for, .*; run: batchcls info"):
-        open_engine(tiny_engine, backend="tensorrt", device="cuda:0", threads=1)
+        opened_engine(tiny_engine, backend="tensorrt", device="cuda:0", threads=1)
 
 
 def test_without_cuda_bindings_the_command_that_brings_them_is_named(tiny_engine: Path) -> None:

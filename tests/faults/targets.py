@@ -22,22 +22,24 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from batchcls.building.onnx.classifier import _image_input, _read
-from batchcls.cli.info import described
+from batchcls.cli.info import engine_facts
 from batchcls.engine.manifest import MANIFEST, Manifest
 from batchcls.engine.sidecar import Sidecar
 from batchcls.engine.sidecar import Target as Plan
 from batchcls.errors import BatchclsError
 from batchcls.evaluation.evaluate import EvaluationOptions, evaluate_predictions
-from batchcls.evaluation.report import write_report
-from batchcls.images.formats.inspection import RefusedError, decode, examine
+from batchcls.evaluation.provenance import describe_provenance, throughput
+from batchcls.evaluation.report import ReportOptions, write_report
+from batchcls.images.formats.inspection import decode, examine
 from batchcls.images.formats.jpeg_markers import jpeg_header
+from batchcls.images.formats.refusal import RefusedError
 from batchcls.images.labels.labeled import LabeledImages
 from batchcls.networks.known_labels import resolve_labels
 from batchcls.networks.label_files import read_labels
 from batchcls.networks.metadata import CheckpointMetadata
 from batchcls.networks.recipe import Recipe
 from batchcls.networks.tensors import read_trained_tensors
-from batchcls.predictions.provenance import provenance, rewriting, throughput
+from batchcls.predictions.integrity import rewrite_notes
 from batchcls.predictions.reader import PredictionsFile
 from batchcls.predictions.schema import schema
 from batchcls.records import METADATA_KEY
@@ -111,7 +113,7 @@ def _jpegs(folder: Path) -> list[bytes]:
 def _try_manifest(data: bytes, folder: Path) -> None:
     (folder / MANIFEST).write_bytes(data)
     manifest = Manifest.read(folder)
-    json.dumps(described(folder, manifest), ensure_ascii=False).encode()
+    json.dumps(engine_facts(folder, manifest), ensure_ascii=False).encode()
     manifest.info(backend="openvino", device="cpu", precision="f32")
     manifest.write(folder)
     if asdict(Manifest.read(folder)) != asdict(manifest):
@@ -370,14 +372,15 @@ def _look_at(predicted: PredictionsFile) -> None:
     shapes = predicted.readable.shape, predicted.codes.shape, predicted.probabilities.shape, len(predicted.files)
     if shapes != ((rows,), (rows,), (rows, len(predicted.labels)), rows):
         raise AssertionError(f"{shapes} of {rows} rows")
-    json.dumps([provenance(predicted.metadata), throughput(predicted.metadata), list(predicted.errors)])
-    rewriting(predicted.metadata, predicted.labels, rows)
+    json.dumps([describe_provenance(predicted.metadata), list(predicted.errors)])
+    throughput(predicted.metadata)
+    rewrite_notes(predicted.metadata, predicted.labels, rows)
 
 
 def _try_report(data: bytes, folder: Path) -> None:
     path = folder / "rows.parquet"
     path.write_bytes(data)
-    write_report(path, folder / "page.html", images=1)
+    write_report(path, folder / "page.html", ReportOptions(images=1))
 
 
 def _try_evaluation(data: bytes, folder: Path) -> None:

@@ -143,7 +143,7 @@ def test_the_plan_was_made_for_this_gpu(gpu_engine: Path, measured: Measured) ->
     (path,) = (gpu_engine / "plans").glob("*.json")
     sidecar = json.loads(path.read_text())
     gpu = machine.gpu(DEVICE)
-    here = tensorrt_api.here(sidecar["target"]["module"], gpu)
+    here = tensorrt_api.local_target(sidecar["target"]["module"], gpu)
     assert sidecar["target"] == asdict(here)
     measured("plan against recorded answers", str(sidecar["check"]))
 

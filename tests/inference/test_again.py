@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchcls.engine.postprocess import predictions
+from batchcls.engine.postprocess import to_predictions
 from batchcls.predictions.existing import ExistingOutput
 from batchcls.predictions.writer import PredictionsWriter, open_writer
 from batchcls.records import BatchResult, Failure, Slide
@@ -43,7 +43,7 @@ def classified(output: PredictionsWriter, chosen: Sequence[Slide], dead: Collect
 
 
 def write_failure(output: PredictionsWriter, failure: Failure) -> None:
-    output.write(BatchResult([], [], predictions(np.zeros((0, 3), np.float32)), [failure]))
+    output.write(BatchResult([], [], to_predictions(np.zeros((0, 3), np.float32)), [failure]))
 
 
 def finish(output: PredictionsWriter) -> None:

@@ -23,7 +23,8 @@ from onnx import helper, numpy_helper
 from PIL import Image
 from rich.console import Console
 
-from batchcls.building.build import build_engine
+from batchcls.building.build import BuildOptions, build_engine
+from batchcls.engine.manifest import Manifest
 from batchcls.errors import EngineError
 from batchcls.inference.executor import DeviceConfig, Executor
 from batchcls.inference.local import LocalExecutor
@@ -61,8 +62,9 @@ def slides(folder: Path) -> list[Slide]:
 @pytest.fixture
 def share(tiny_engine: Path) -> DeviceConfig:
     """What opens soonest."""
+    manifest = Manifest.read(tiny_engine)
     return DeviceConfig(
-        tiny_engine, "null", "cpu", "pillow", batch_size=8, threads=1, max_pixels=10**7, memory_bytes=2**32
+        tiny_engine, manifest, "null", "cpu", "pillow", batch_size=8, threads=1, max_pixels=10**7, memory_bytes=2**32
     )
 
 
@@ -133,7 +135,7 @@ def test_a_slide_that_the_network_has_no_answer_for_keeps_its_row(
     )
     onnx.save(model, tmp_path / "model.onnx")
     values = {"labels": ("a", "b", "c")}
-    build_engine(tmp_path / "model.onnx", tmp_path / "engine", recipe=None, values=values, images=None, console=quiet)
+    build_engine(tmp_path / "model.onnx", tmp_path / "engine", BuildOptions(values=values), quiet)
     Image.new("RGB", (64, 48), "magenta").save(tmp_path / "magenta.png")
     magenta = Slide(str(tmp_path), "magenta.png")
 

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from rich.console import Console
 
-from batchcls.building.build import build_engine
+from batchcls.building.build import BuildOptions, build_engine
 from batchcls.engine.manifest import Manifest
 from batchcls.networks.architectures import SmallCnn
 from batchcls.networks.transforms import input_transform
@@ -69,7 +69,8 @@ def test_a_checkpoint_trained_on_bgr_and_nearest_pixels_answers_as_it_did(
     torch.save(network.state_dict(), tmp_path / "cnn.pth")
     values = {**VALUES, "architecture": "cnn", "precision": "fp32"}
 
-    build_engine(tmp_path / "cnn.pth", tmp_path / "engine", recipe=None, values=values, images=fields, console=quiet)
+    options = BuildOptions(values=values, verification_images=fields)
+    build_engine(tmp_path / "cnn.pth", tmp_path / "engine", options, quiet)
 
     manifest = Manifest.read(tmp_path / "engine")
     assert (manifest.preprocess.channels, manifest.preprocess.interpolation) == ("BGR", "nearest")
@@ -104,7 +105,7 @@ def test_an_onnx_classifier_of_bgr_sees_bgr(
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), tmp_path / "m.onnx")
     values = {**VALUES, "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 
-    build_engine(tmp_path / "m.onnx", tmp_path / "engine", recipe=None, values=values, images=None, console=quiet)
+    build_engine(tmp_path / "m.onnx", tmp_path / "engine", BuildOptions(values=values), quiet)
 
     for name, probabilities in rows(tmp_path / "engine", fields, tmp_path / "o.parquet").items():
         with Image.open(fields / name) as image:

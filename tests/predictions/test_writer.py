@@ -22,7 +22,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchcls.engine.postprocess import predictions
+from batchcls.engine.postprocess import to_predictions
 from batchcls.errors import OutputError
 from batchcls.predictions.writer import PredictionsWriter, open_writer
 from batchcls.records import BatchResult, Failure, Slide
@@ -56,7 +56,7 @@ def write(output: PredictionsWriter, chosen: Sequence[Slide]) -> None:
         if slide not in decoded
     ]
     sizes = [(seeds[slide], 48) for slide in decoded]
-    output.write(BatchResult(decoded, sizes, predictions(np.array(logits, np.float32).reshape(-1, 3)), failures))
+    output.write(BatchResult(decoded, sizes, to_predictions(np.array(logits, np.float32).reshape(-1, 3)), failures))
 
 
 def written(path: Path, chosen: Sequence[Slide], roots: Sequence[str] = ("slides",), **metadata: Any) -> pa.Table:
@@ -117,7 +117,7 @@ def test_a_slide_has_its_size_and_time_where_they_are_known(tmp_path: Path) -> N
     known = Slide("slides", "a.png", 12 << 40, int(first.timestamp()) * 10**9 + 789_012_345)
     failed = Failure(Slide("slides", "b.png", 0, -1), "empty", "it has no bytes")
     unknown = Failure(Slide("slides", "c.png"), "missing", "it is gone")
-    answers = predictions(np.zeros((1, 3), np.float32))
+    answers = to_predictions(np.zeros((1, 3), np.float32))
     with closing(opened(tmp_path / "o.parquet")) as output:
         output.write(BatchResult([known], [(64, 48)], answers, [failed, unknown]))
         output.finish({})

@@ -1,75 +1,81 @@
-"""Somebody's ONNX classifier becomes one that eats pixels and answers logits."""
+"""Read an ONNX classifier of any origin: check it, and make it answer logits."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import onnx
 import onnx.compose
 from google.protobuf.message import DecodeError
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
 
-from batchcls.building.onnx.answers import Answers, typical_images
-from batchcls.building.onnx.graphs import check_external_data, check_loops
-from batchcls.building.onnx.normalization import input_warning
-from batchcls.building.onnx.outputs import Judgement
+from batchcls.building.onnx.logits_network import LogitsNetwork, varied_images
+from batchcls.building.onnx.normalization import normalization_warning
+from batchcls.building.onnx.outputs import OutputFormat
+from batchcls.building.onnx.sandbox import check_runs
 from batchcls.building.onnx.session import Outputs
-from batchcls.building.onnx.trial import try_out
+from batchcls.building.onnx.static_checks import check_external_data, check_loops
 from batchcls.errors import CheckpointError
-from batchcls.records import LARGEST_SIDE_PX, Logits, NormalisedImages, Preprocess
+from batchcls.records import LARGEST_SIDE_PX, Logits, NormalizedImages, Preprocess
 from batchcls.storage.regular_file import check_regular
 
 _FLOATS: dict[int, str] = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16"}
-_ANSWERS = (*_FLOATS, TensorProto.DOUBLE, TensorProto.BFLOAT16, TensorProto.UNDEFINED)
-_SMALLEST_CHANGE = 0.0005
-"""Of a probability, that is worth a line."""
+"""Types of the inputs and weights that are supported, by precision."""
+_OUTPUT_TYPES = (*_FLOATS, TensorProto.DOUBLE, TensorProto.BFLOAT16, TensorProto.UNDEFINED)
+_SMALLEST_NOTED_CHANGE = 0.0005
+"""Change of a probability from which on a note tells of it."""
 _LARGEST_BYTES = 2 << 30
-"""What protobuf can hold in one message."""
+"""Bytes that protobuf can hold in one message."""
 
 
 @dataclass(frozen=True, slots=True)
 class OnnxClassifier:
-    """An ONNX file's network, and what it wants to be fed with."""
+    """An ONNX file's network, and the images that it takes."""
 
     model: onnx.ModelProto
-    """Answers float32 ``logits``, (N, classes)."""
+    """The network, edited to answer float32 ``logits``, (N, classes)."""
     layout: str
-    """``NCHW`` or ``NHWC``."""
+    """``NCHW`` or ``NHWC``, of the network's input."""
     size_px: tuple[int, int] | None
-    """Height and width; None if they are free."""
+    """Height and width of the input; None if they are free."""
     precision: str
-    outputs: Judgement
-    """What the file's own outputs are."""
-    normalises: bool
-    """It takes uint8, so it has a normalisation of its own."""
-    own: Callable[[NormalisedImages], Outputs]
-    """The file as it is: what it answers to normalised images, before anything was changed."""
+    """``fp32`` or ``fp16``, of the network's weights."""
+    output: OutputFormat
+    """What the unedited file's answers mean."""
+    takes_bytes: bool
+    """Whether the input is uint8, which the network then normalizes by itself."""
+    original: Callable[[NormalizedImages], Outputs]
+    """The unedited file's answers to (N, 3, H, W) float32 images."""
 
     @property
     def classes(self) -> int:
-        return self.outputs.classes
+        """Number of classes, at least two."""
+        return self.output.classes
+
+    def own_logits(self, images: NormalizedImages) -> Logits:
+        """The unedited file's answers to (N, 3, H, W) float32 images, as (N, classes) float32 logits."""
+        return self.output.logits(self.original(images))
 
 
 def load_classifier(
     path: Path, layout: str = "auto", preprocess: Preprocess | None = None, outputs: str = "auto"
 ) -> OnnxClassifier:
-    """Read and check an ONNX classifier with one image input and one output.
+    """The ONNX classifier in the file at ``path``, checked: one image input, and one output.
 
     Args:
-        layout: ``NCHW``, ``NHWC``, or ``auto``: wherever the three channels are.
-        preprocess: Of the images that it is tried with; its size counts if the file's is free.
-        outputs: ``logits``, ``probabilities``, or ``auto``: what its answers to drawn images are.
+        layout: ``NCHW``, ``NHWC``, or ``auto``: by the axis that has three channels.
+        preprocess: Preprocessing of the images that the network is tested on; its size counts where the file's is
+            free. None: the recipe's defaults.
+        outputs: ``logits``, ``probabilities``, or ``auto``: detected from the answers to drawn images.
 
     Raises:
         CheckpointError: If the file is damaged, or is no such classifier.
     """
     preprocess = preprocess or Preprocess()
     model = _read(path)
-    given = _image_input(path, model)
-    element, shape = given.type.tensor_type.elem_type, _shape(given)
+    image_input = _image_input(path, model)
+    element, shape = image_input.type.tensor_type.elem_type, _shape(image_input)
     if len(shape) != 4 or element not in (*_FLOATS, TensorProto.UINT8):
         kind = _type_name(element)
         raise CheckpointError(f"{str(path)!r} takes {kind} of shape {shape}; it must be float or uint8 images, rank 4")
@@ -82,14 +88,15 @@ def load_classifier(
         )
     weights_type = next((item.data_type for item in model.graph.initializer if item.data_type in _FLOATS), element)
     precision = _FLOATS.get(weights_type, "fp32")
-    normalises = element == TensorProto.UINT8
-    images = typical_images(size_px or preprocess.size_px, preprocess, plain=normalises)
-    try_out(path, model, layout, size_px or preprocess.size_px)
-    answers = Answers.tried(path, model, layout, images, outputs, precision)
-    return OnnxClassifier(answers.model, layout, size_px, precision, answers.judgement, normalises, answers.own)
+    takes_bytes = element == TensorProto.UINT8
+    images = varied_images(size_px or preprocess.size_px, preprocess, plain=takes_bytes)
+    check_runs(path, model, layout, size_px or preprocess.size_px)
+    edited = LogitsNetwork.from_model(path, model, layout, images, outputs, precision)
+    return OnnxClassifier(edited.model, layout, size_px, precision, edited.output, takes_bytes, edited.original)
 
 
 def _read(path: Path) -> onnx.ModelProto:
+    """The model in the file at ``path``, checked, with every name under ``network/``."""
     try:
         check_regular(path)
         if path.stat().st_size > _LARGEST_BYTES:
@@ -99,19 +106,20 @@ def _read(path: Path) -> onnx.ModelProto:
         check_external_data(path.parent, model)
         onnx.load_external_data_for_model(model, os.fspath(path.parent))
         onnx.checker.check_model(model)
-        return onnx.compose.add_prefix(model, "network/")  # so that no name of ours is taken
+        return onnx.compose.add_prefix(model, "network/")  # so that the names of added nodes are free
     except (DecodeError, onnx.checker.ValidationError, ValueError, TypeError, OSError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(f"{str(path)!r} cannot be read as ONNX: {reason}") from error
 
 
 def _type_name(element: int) -> str:
+    """Name of an ONNX element type."""
     known = TensorProto.DataType.values()
     return str(TensorProto.DataType.Name(element)) if element in known else f"an unknown type ({element})"
 
 
 def _image_input(path: Path, model: onnx.ModelProto) -> onnx.ValueInfoProto:
-    """The one input of a file that has one output, too."""
+    """The image input of a network that has one input and one output."""
     weights = {initializer.name for initializer in model.graph.initializer}
     inputs: list[onnx.ValueInfoProto] = [value for value in model.graph.input if value.name not in weights]
     if len(inputs) != 1 or len(model.graph.output) != 1:
@@ -121,7 +129,7 @@ def _image_input(path: Path, model: onnx.ModelProto) -> onnx.ValueInfoProto:
         )
     (output,) = model.graph.output
     element = output.type.tensor_type.elem_type
-    if not output.type.HasField("tensor_type") or element not in _ANSWERS:
+    if not output.type.HasField("tensor_type") or element not in _OUTPUT_TYPES:
         kind = _type_name(element) if output.type.HasField("tensor_type") else "no tensor"
         raise CheckpointError(
             f"{str(path)!r} answers {kind}, such as the position of a class; batchcls needs a number for each class: "
@@ -132,88 +140,36 @@ def _image_input(path: Path, model: onnx.ModelProto) -> onnx.ValueInfoProto:
     return inputs[0]
 
 
-def with_preprocessing(classifier: OnnxClassifier, preprocess: Preprocess) -> onnx.ModelProto:
-    """The same network with ``pixels``, (N, H, W, 3) uint8, as its input; the batch size is free.
-
-    Normalisation goes in front, unless the network takes uint8: then it has its own.
-    """
-    model = onnx.ModelProto()
-    model.CopyFrom(classifier.model)
-    graph = model.graph
-    weights = {initializer.name for initializer in graph.initializer}
-    (old,) = [value for value in graph.input if value.name not in weights]
-    element = old.type.tensor_type.elem_type
-    steps: list[tuple[str, Sequence[str], dict[str, Any]]] = []
-    reversal: list[tuple[str, Sequence[str], dict[str, Any]]] = []
-    if preprocess.channels == "BGR":
-        graph.initializer.append(numpy_helper.from_array(np.array([2, 1, 0]), "pixels_order"))
-        reversal.append(("Gather", ["pixels_order"], {"axis": 3}))
-    if element != TensorProto.UINT8:
-        mean, std = np.asarray(preprocess.mean, np.float32), np.asarray(preprocess.std, np.float32)
-        graph.initializer.append(numpy_helper.from_array(mean * 255, "pixels_mean"))
-        graph.initializer.append(numpy_helper.from_array(1 / (255 * std), "pixels_scale"))
-        steps += [
-            ("Cast", [], {"to": TensorProto.FLOAT}),
-            *reversal,
-            ("Sub", ["pixels_mean"], {}),
-            ("Mul", ["pixels_scale"], {}),
-            ("Cast", [], {"to": element}),
-        ]
-    else:
-        steps += reversal
-    if classifier.layout == "NCHW":
-        steps.append(("Transpose", [], {"perm": [0, 3, 1, 2]}))
-    steps.append(("Identity", [], {}))
-    before = "pixels"
-    nodes = []
-    for number, (operator, more, attributes) in enumerate(steps):
-        after = old.name if number == len(steps) - 1 else f"pixels_{number}"
-        nodes.append(helper.make_node(operator, [before, *more], [after], **attributes))
-        before = after
-    everything = [*nodes, *graph.node]
-    del graph.node[:]
-    graph.node.extend(everything)
-    graph.input.remove(old)
-    graph.input.insert(0, helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["batch", *preprocess.size_px, 3]))
-    del graph.value_info[:]  # they say what batch size it was exported with
-    onnx.checker.check_model(model)
-    return model
-
-
-def onnx_notes(path: Path, classifier: OnnxClassifier, preprocess: Preprocess) -> tuple[str, ...]:
-    """What is worth knowing of an ONNX file that becomes an engine, a line each."""
+def onnx_notes(classifier: OnnxClassifier, preprocess: Preprocess) -> tuple[str, ...]:
+    """Lines for the user on an ONNX file that becomes an engine."""
     notes = []
-    if (change := classifier.outputs.change) >= _SMALLEST_CHANGE:
+    if (change := classifier.output.change) >= _SMALLEST_NOTED_CHANGE:
         notes.append(f"the file's probabilities are made to sum to 1, which changes one by up to {change:.4f}")
-    if not classifier.normalises:
-        warning = input_warning(classifier.model, own_answer(path, classifier), preprocess.size_px, preprocess)
+    if not classifier.takes_bytes:
+        warning = normalization_warning(classifier.model, classifier.own_logits, preprocess.size_px, preprocess)
         notes += [warning] if warning else []
     return tuple(notes)
 
 
-def own_answer(path: Path, classifier: OnnxClassifier) -> Callable[[NormalisedImages], Logits]:
-    """How the file at ``path`` itself answers, as logits: of probabilities their logarithms."""
-    return lambda images: classifier.outputs.logits(classifier.own(images))
-
-
-def _layout(path: Path, shape: tuple[int | None, ...], asked: str) -> str:
+def _layout(path: Path, shape: tuple[int | None, ...], wanted: str) -> str:
+    """``NCHW`` or ``NHWC``, as ``wanted`` or by the axis that has three channels."""
     if 1 in (shape[1], shape[3]) and 3 not in (shape[1], shape[3]):
         raise CheckpointError(
-            f"{str(path)!r} takes {shape}, one channel of grey, and batchcls feeds three of colour; export it with "
-            "three, for example behind a first layer that turns R, G and B to grey as training did"
+            f"{str(path)!r} takes {shape}, one channel of gray, and batchcls feeds three of color; export it with "
+            "three, for example behind a first layer that turns R, G and B to gray as training did"
         )
-    found = {layout for layout, axis in (("NCHW", 1), ("NHWC", 3)) if shape[axis] == 3}
-    if asked != "auto" and (asked in found or not found):
-        return asked
-    if len(found) == 1 and asked == "auto":
-        return found.pop()
+    possible = {layout for layout, axis in (("NCHW", 1), ("NHWC", 3)) if shape[axis] == 3}
+    if wanted != "auto" and (wanted in possible or not possible):
+        return wanted
+    if len(possible) == 1 and wanted == "auto":
+        return possible.pop()
     raise CheckpointError(
-        f"{str(path)!r} takes {shape}, which does not show one axis of 3 channels for layout {asked!r}; "
+        f"{str(path)!r} takes {shape}, which does not show one axis of 3 channels for layout {wanted!r}; "
         'set layout = "NCHW" or "NHWC" in a recipe'
     )
 
 
 def _shape(value: onnx.ValueInfoProto) -> tuple[int | None, ...]:
-    """A value's sides; None where they are free."""
+    """Length of each axis of a value; None where it is free."""
     sides = value.type.tensor_type.shape.dim
     return tuple(side.dim_value if side.HasField("dim_value") and side.dim_value > 0 else None for side in sides)

@@ -1,4 +1,4 @@
-"""Whether an ONNX classifier seems to normalise its images itself, which a recipe would do once more."""
+"""Warn of an ONNX classifier that seems to normalize its images itself, where the recipe normalizes them as well."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,54 +8,61 @@ import onnx
 from onnx import numpy_helper
 
 from batchcls.building.onnx.outputs import softmax
-from batchcls.building.onnx.session import normalised
-from batchcls.engine.probes import probe_pixels
-from batchcls.records import Logits, NormalisedImages, Preprocess
+from batchcls.building.onnx.session import normalize
+from batchcls.engine.probes import draw_probes
+from batchcls.records import Logits, NormalizedImages, Preprocess
 
-_HARDLY = 0.02
-"""Largest difference of a probability between drawn images; networks that see them have ten times as much."""
-_QUIET = 0.1
-"""Standard deviation of a logit over drawn images, at most, where a network hardly sees them."""
-_LOUDER = 10
-"""How many times as much pixels of 0 to 255 make of it."""
+_LEAST_PROBABILITY_RANGE = 0.02
+"""Range of a probability over drawn images below which a network may be blind to them; sound networks reach ten times
+as much."""
+_LEAST_LOGIT_SPREAD = 0.1
+"""Standard deviation of a logit over drawn images below which a network may be blind to them."""
+_LEAST_GAIN = 10
+"""Factor by which pixels of 0 to 255 must raise that standard deviation."""
 _BYTES = "mean = [0, 0, 0], std = [0.003921569, 0.003921569, 0.003921569]"
 _UNIT = "mean = [0, 0, 0], std = [1, 1, 1]"
 _ARITHMETIC = ("Mul", "Div", "Sub", "Add")
 _PASSING = ("Cast", "Clip", "Identity", "Resize", "Transpose")
 
 
-def input_warning(
+def normalization_warning(
     model: onnx.ModelProto,
-    answer: Callable[[NormalisedImages], Logits],
+    answer: Callable[[NormalizedImages], Logits],
     size_px: tuple[int, int],
     preprocess: Preprocess,
 ) -> str | None:
-    """A line on a network of float images that was probably not trained on images as ``preprocess`` makes them."""
-    plain = preprocess.mean == (0.0, 0.0, 0.0)
+    """A warning, if the network was probably not trained on images as ``preprocess`` normalizes them.
+
+    Args:
+        model: A network of float images.
+        answer: From (N, 3, H, W) float32 to (N, classes) logits, by that network.
+        size_px: Height and width of its images.
+    """
+    unnormalized = preprocess.mean == (0.0, 0.0, 0.0)
     steps = _first_arithmetic(model.graph)
-    if steps and not plain:
+    if steps and not unnormalized:
         return (
-            f"warning: the file itself begins with {', '.join(steps)} by constants, as one does that normalises its "
-            f"input, and the recipe normalises as well; if it was trained on pixels of 0 to 255, "
+            f"warning: the file itself begins with {', '.join(steps)} by constants, as one does that normalizes its "
+            f"input, and the recipe normalizes as well; if it was trained on pixels of 0 to 255, "
             f"set in the recipe: {_BYTES}; if on 0 to 1: {_UNIT}"
         )
-    pixels = probe_pixels(size_px)
-    logits = answer(normalised(pixels, preprocess))
-    quiet, difference = _loudness(logits), float(np.ptp(softmax(logits), axis=0).max())
-    if difference >= _HARDLY or quiet >= _QUIET:
+    pixels = draw_probes(size_px)
+    logits = answer(normalize(pixels, preprocess))
+    spread, difference = _logit_spread(logits), float(np.ptp(softmax(logits), axis=0).max())
+    if difference >= _LEAST_PROBABILITY_RANGE or spread >= _LEAST_LOGIT_SPREAD:
         return None
     as_bytes = replace(preprocess, mean=(0.0, 0.0, 0.0), std=(1 / 255, 1 / 255, 1 / 255))
-    loud = _loudness(answer(normalised(pixels, as_bytes)))
-    if not loud > max(_QUIET, _LOUDER * quiet):
+    spread_of_bytes = _logit_spread(answer(normalize(pixels, as_bytes)))
+    if not spread_of_bytes > max(_LEAST_LOGIT_SPREAD, _LEAST_GAIN * spread):
         return None
     return (
-        f"warning: its answers hardly change between drawn images (a probability by {difference:.4f} at most), but do "
-        f"if it is fed pixels of 0 to 255; if it was trained on those, set in the recipe: {_BYTES}"
+        f"warning: the network's answers hardly change between drawn images (a probability by {difference:.4f} at "
+        f"most), but do if it is fed pixels of 0 to 255; if it was trained on those, set in the recipe: {_BYTES}"
     )
 
 
 def _first_arithmetic(graph: onnx.GraphProto) -> list[str]:
-    """Operators by which the image is scaled and shifted with a constant, or one a channel, before all else."""
+    """Types of the operators that scale or shift the image first of all, by one constant or one for each channel."""
     weights = {item.name: item for item in graph.initializer}
     constants = {name for name, item in weights.items() if np.prod(item.dims) <= 3}
     for node in graph.node:
@@ -75,9 +82,11 @@ def _first_arithmetic(graph: onnx.GraphProto) -> list[str]:
 
 
 def _is_small(node: onnx.NodeProto) -> bool:
+    """Whether a Constant holds at most one number for each channel."""
     tensors = [item.t for item in node.attribute if item.name == "value"]
     return not tensors or numpy_helper.to_array(tensors[0]).size <= 3
 
 
-def _loudness(logits: Logits) -> float:
+def _logit_spread(logits: Logits) -> float:
+    """Largest standard deviation of a logit over images, each image's logits centered."""
     return float((logits - logits.mean(axis=1, keepdims=True)).std(axis=0).max())

@@ -1,37 +1,40 @@
-"""What runs an engine: one module a runtime."""
+"""Open an engine by name of its backend: one module for each runtime."""
 
 from importlib import import_module
 from pathlib import Path
 from typing import Literal, cast
 
 from batchcls.engine.base import Engine
-from batchcls.engine.manifest import Manifest, checked_onnx
+from batchcls.engine.manifest import Manifest, checked_onnx_path
 from batchcls.errors import EngineError
 
 BackendName = Literal["openvino", "tensorrt", "torch", "null"]
+_PACKAGES = {"openvino": "openvino", "tensorrt": "'cuda-bindings>=13'", "torch": "'batchcls[build]'"}
+"""What to install where a backend's module cannot be imported, as pip takes it."""
 
 
 def open_engine(
-    folder: Path, *, backend: BackendName, device: str, threads: int, precision: str | None = None
+    folder: Path, manifest: Manifest, *, backend: BackendName, device: str, threads: int, precision: str | None = None
 ) -> Engine:
     """The engine in ``folder``, compiled by ``backend`` for ``device`` and ready to infer.
 
     Args:
+        manifest: The folder's manifest, as `Manifest.read` returns it; the folder's own is not read again.
         device: ``cpu``, or ``cuda:N`` for GPU number N.
         threads: CPU threads that infer.
-        precision: What to compute in, in the backend's own words; None: the fastest that the device has.
+        precision: Arithmetic: ``f32``, ``bf16`` or ``f16``, as far as the backend has it; None: the fastest that the
+            device has and the manifest allows.
 
     Raises:
-        EngineError: If the folder is no engine, its network is not the one that was verified, or the backend
-            is not installed, cannot run it, or cannot use the device.
+        EngineError: If the network is not the one that the manifest was written for, or the backend is not installed,
+            cannot run the network, or cannot use the device.
     """
-    manifest = Manifest.read(folder)
-    onnx = checked_onnx(folder, manifest)
+    onnx = checked_onnx_path(folder, manifest)
     try:
         module = import_module(f"batchcls.engine.backends.{backend}")
     except ImportError as error:
-        package = "'cuda-bindings>=13'" if backend == "tensorrt" else "'batchcls[build]'"
         raise EngineError(
-            f"backend {backend!r} needs {error.name!r}, which is not installed; run: pip install {package}"
+            f"backend {backend!r} needs {error.name!r}, which is not installed; "
+            f"run: pip install {_PACKAGES.get(backend, 'batchcls')}"
         ) from error
-    return cast(Engine, module.open(manifest, onnx, device=device, threads=threads, precision=precision))
+    return cast(Engine, module.open_engine(manifest, onnx, device=device, threads=threads, precision=precision))

@@ -1,4 +1,4 @@
-"""The little of CUDA that a backend needs, through cuda-python: memory, a stream, and work captured on it."""
+"""The part of CUDA that the TensorRT backend needs, through cuda-python: memory, streams and graphs."""
 
 import ctypes
 from collections.abc import Callable
@@ -12,22 +12,22 @@ from batchcls.errors import DeviceMemoryError, EngineError
 from batchcls.records import DevicePixels, Pixels
 
 
-def use(number: int) -> None:
-    """Make GPU ``number`` the one that this thread works on."""
+def use_gpu(number: int) -> None:
+    """Make GPU ``number`` the one that the calling thread works on."""
     _checked(runtime.cudaSetDevice(number))
 
 
 def free_bytes() -> int:
-    """Memory that nobody has taken, of the GPU that this thread works on."""
+    """Free memory of the GPU that the calling thread works on."""
     free: int = _checked(runtime.cudaMemGetInfo())[0]
     return free
 
 
 class DeviceMemory:
-    """Some bytes on the GPU, until `close`.
+    """``size`` bytes of GPU memory, until `close`.
 
     Raises:
-        DeviceMemoryError: If there are not so many.
+        DeviceMemoryError: If the GPU has not so much free memory.
     """
 
     def __init__(self, size: int) -> None:
@@ -38,7 +38,7 @@ class DeviceMemory:
 
 
 class PinnedMemory:
-    """Some bytes on the host that the GPU can reach by itself, until `close`."""
+    """``size`` bytes of host memory that the GPU can read and write directly, until `close`."""
 
     def __init__(self, size: int) -> None:
         self.address = int(_checked(runtime.cudaHostAlloc(size, runtime.cudaHostAllocDefault)))
@@ -50,17 +50,17 @@ class PinnedMemory:
 
 
 class Stream:
-    """Work for the GPU that is done in the order in which it is given, until `close`."""
+    """A queue of work for the GPU, done in the order in which it is given, until `close`."""
 
     def __init__(self) -> None:
         self.handle: Any = _checked(runtime.cudaStreamCreateWithFlags(runtime.cudaStreamNonBlocking))
 
     def copy(self, to: int, source: int, size: int) -> None:
-        """Copy ``size`` bytes between two addresses, each on the host or on the GPU; it returns before it is done."""
+        """Copy ``size`` bytes between two addresses, each on the host or on the GPU; return before the copy is done."""
         _checked(runtime.cudaMemcpyAsync(to, source, size, runtime.cudaMemcpyKind.cudaMemcpyDefault, self.handle))
 
     def copy_pixels(self, pixels: Pixels | DevicePixels, to: DeviceMemory, through: PinnedMemory) -> None:
-        """Copy a batch to the GPU through pinned memory, or within the GPU if it is there already."""
+        """Copy a batch to ``to``: from the host through pinned memory, or within the GPU."""
         if isinstance(pixels, DevicePixels):
             self.copy(to.address, pixels.address, pixels.nbytes)
         else:
@@ -68,7 +68,7 @@ class Stream:
             self.copy(to.address, through.address, pixels.nbytes)
 
     def wait(self) -> None:
-        """Return once everything given so far is done."""
+        """Wait until all work given so far is done."""
         _checked(runtime.cudaStreamSynchronize(self.handle))
 
     def close(self) -> None:
@@ -76,10 +76,10 @@ class Stream:
 
 
 class Graph:
-    """What ``work`` gives to ``stream``, recorded to be started all at once, until `close`.
+    """The work that calling ``work`` gives to ``stream``, captured to be launched at once, until `close`.
 
     Raises:
-        EngineError: If some of it cannot be recorded.
+        EngineError: If some of the work cannot be captured.
     """
 
     def __init__(self, stream: Stream, work: Callable[[], None]) -> None:
@@ -89,7 +89,7 @@ class Graph:
         try:
             work()
         except BaseException:
-            runtime.cudaStreamEndCapture(stream.handle)  # it fails as well, and knows less of the reason
+            runtime.cudaStreamEndCapture(stream.handle)  # this call fails as well, with less of a reason
             raise
         recorded = _checked(runtime.cudaStreamEndCapture(stream.handle))
         self._ready = _checked(runtime.cudaGraphInstantiate(recorded, 0))
@@ -103,16 +103,16 @@ class Graph:
 
 
 def _checked(result: tuple[Any, ...]) -> Any:
-    """What a call of the CUDA runtime answers after its error code.
+    """The values that a call of the CUDA runtime returns behind its error code.
 
     Raises:
-        DeviceMemoryError: If there is not enough memory.
-        EngineError: If it failed otherwise.
+        DeviceMemoryError: If the call failed for want of memory.
+        EngineError: If the call failed otherwise.
     """
     error, *values = result
     if error == runtime.cudaError_t.cudaErrorMemoryAllocation:
         raise DeviceMemoryError("the GPU has not enough free memory")
     if error != runtime.cudaError_t.cudaSuccess:
         reason = runtime.cudaGetErrorString(error)[1].decode(errors="replace")
-        raise EngineError(f"CUDA failed: {reason} ({error.name}); run: batchcls info")
+        raise EngineError(f"CUDA failed: {reason} ({error.name}); see the GPU's state with: nvidia-smi")
     return values[0] if len(values) == 1 else tuple(values)

@@ -1,20 +1,23 @@
-"""An engine that looks at nothing: what a run costs without inference, and the double that tests run on."""
+"""An engine without a network: it shows what a run costs without inference, and serves tests."""
 
 from pathlib import Path
 
 import numpy as np
 
+from batchcls.engine.base import EngineInfo
 from batchcls.engine.manifest import Manifest
-from batchcls.records import DevicePixels, EngineInfo, Logits, Pixels
+from batchcls.records import DevicePixels, Logits, Pixels
 
 
-def open(manifest: Manifest, onnx: Path, *, device: str, threads: int, precision: str | None = None) -> "NullEngine":
-    """The engine of `batchcls.engine.backends.open_engine`; it never reads the network."""
+def open_engine(
+    manifest: Manifest, onnx: Path, *, device: str, threads: int, precision: str | None = None
+) -> "NullEngine":
+    """The engine of `batchcls.engine.backends.open_engine`; the ONNX file is not read."""
     return NullEngine(manifest.info(backend="null", device=device, precision="none"))
 
 
 class NullEngine:
-    """Answers with logits that follow from an image's mean colour, so that rows can be told apart; on a GPU with 0."""
+    """Answers with logits computed from an image's mean brightness, so that rows differ; with 0 for images on a GPU."""
 
     batch_size = 64
     lanes = 1
@@ -30,4 +33,4 @@ class NullEngine:
         return np.asarray(np.cos(phase + np.arange(len(self.info.labels), dtype=np.float32)))
 
     def close(self) -> None:
-        """Nothing is held."""
+        """There is nothing to release."""

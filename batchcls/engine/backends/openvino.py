@@ -1,5 +1,6 @@
 """Run an engine on the CPU with OpenVINO."""
 
+import shlex
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
@@ -7,26 +8,27 @@ from queue import SimpleQueue
 import numpy as np
 import openvino as ov
 
+from batchcls.engine.base import EngineInfo
 from batchcls.engine.manifest import Manifest
 from batchcls.errors import EngineError
-from batchcls.records import DevicePixels, EngineInfo, Logits, Pixels
+from batchcls.records import DevicePixels, Logits, Pixels
 
 _CHUNK = 8
-"""Images an infer request: small enough to stay in the caches, and fixed, so that no image's answer depends on how
-many others came with it."""
+"""Images in an infer request: few enough to stay in the caches, and always the same number, so that an image's answer
+does not depend on how many others came with it."""
 
 
-def open(
+def open_engine(
     manifest: Manifest, onnx: Path, *, device: str, threads: int, precision: str | None = None
 ) -> "OpenVinoEngine":
-    """The engine of `open_engine`; by itself in bfloat16 where the CPU computes it in hardware, and
-    the engine's manifest does not ask for float32.
+    """The engine of `batchcls.engine.backends.open_engine`, on the CPU.
 
-    What an int8 engine has left in float is computed in float32: so it answers alike on every CPU, within 0.0015 of
-    ONNX's own definition on 2,604 smears (0.05 in bfloat16), and takes no longer.
+    The default arithmetic is bfloat16 where the CPU computes it in hardware and the manifest does not ask for float32.
+    The floating-point layers of an int8 engine are computed in float32 by default: so the engine answers alike on
+    every CPU, within 0.0015 of ONNX's own definition on 2,604 smears (0.05 in bfloat16), and takes no longer.
 
     Args:
-        precision: ``bf16`` or ``f32`` instead.
+        precision: ``bf16`` or ``f32``; None: the default.
     """
     if device != "cpu":
         raise EngineError(f"backend 'openvino' runs on the CPU, not on {device!r}; run: batchcls run --device cpu")
@@ -37,14 +39,14 @@ def open(
     if precision is None:
         exact = manifest.exact or manifest.precision == "int8"
         precision = "bf16" if has_bfloat16 and not exact else "f32"
-    shown = "int8" if manifest.precision == "int8" else precision
+    stated = "int8" if manifest.precision == "int8" else precision
     return OpenVinoEngine(
-        manifest.info(backend="openvino", device="cpu", precision=shown), core, onnx, threads, precision
+        manifest.info(backend="openvino", device="cpu", precision=stated), core, onnx, threads, precision
     )
 
 
 class OpenVinoEngine:
-    """One stream a thread; a batch is cut into chunks that the streams share."""
+    """A network compiled by OpenVINO with a stream for each thread; the streams share the chunks of a batch."""
 
     batch_size = 64
     lanes = 2
@@ -59,18 +61,21 @@ class OpenVinoEngine:
                 "INFERENCE_PRECISION_HINT": hint,
                 "INFERENCE_NUM_THREADS": str(threads),
                 "NUM_STREAMS": str(threads),
-                "ENABLE_CPU_PINNING": "NO",  # decoders need the same cores; threads of a bound one are bound as well
+                "ENABLE_CPU_PINNING": "NO",  # decoders need the cores; a pinned thread starts pinned threads
             }
             compiled = core.compile_model(model, "CPU", options)
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
-            raise EngineError(f"OpenVINO cannot run {str(onnx)!r}: {reason}; build the engine again") from error
+            raise EngineError(
+                f"OpenVINO cannot run {str(onnx)!r}: {reason}; build the engine again: "
+                f"batchcls build CHECKPOINT --out {shlex.quote(str(onnx.parent))}"
+            ) from error
         self._free: SimpleQueue[ov.InferRequest] = SimpleQueue()
         for _ in range(threads):
             self._free.put(compiled.create_infer_request())
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="openvino")
-        # Once before two threads can at a time: OpenVINO's first use of an array waits for the GIL in a lock that the
-        # other thread would wait for with the GIL (seen in 2026.4).
+        # One inference before two threads can infer at a time: OpenVINO's first use of an array waits for the GIL while
+        # it holds a lock, for which another thread would wait while it holds the GIL (seen in 2026.4).
         self._pool.submit(self._infer_chunk, np.zeros((1, *info.preprocess.size_px, 3), np.uint8)).result()
 
     def infer(self, pixels: Pixels | DevicePixels) -> Logits:
@@ -97,9 +102,15 @@ class OpenVinoEngine:
 
 
 def _check_model(model: ov.Model, info: EngineInfo) -> None:
-    """Refuse a network that does not eat and answer what the manifest says."""
+    """Refuse a network whose input or output is not what the manifest says."""
     takes, answers = model.input(0).partial_shape, model.output(0).partial_shape
     if not takes.compatible(ov.PartialShape([_CHUNK, *info.preprocess.size_px, 3])):
-        raise EngineError(f"engine {info.name!r} takes pixels {takes}, but its manifest says {info.preprocess.size_px}")
+        raise EngineError(
+            f"engine {info.name!r} takes pixels {takes}, but its manifest says {info.preprocess.size_px}; "
+            "run: batchcls build CHECKPOINT --out ENGINE"
+        )
     if not answers.compatible(ov.PartialShape([-1, len(info.labels)])):
-        raise EngineError(f"engine {info.name!r} answers {answers}, but its manifest names {len(info.labels)} labels")
+        raise EngineError(
+            f"engine {info.name!r} answers {answers}, but its manifest names {len(info.labels)} labels; "
+            "run: batchcls build CHECKPOINT --out ENGINE"
+        )

@@ -11,23 +11,31 @@ import numpy as np
 
 from batchcls import machine
 from batchcls.engine.backends import cuda
-from batchcls.engine.backends.tensorrt_api import api, errors_of, here, installed, log, module_for
+from batchcls.engine.backends.tensorrt_api import (
+    installed_modules,
+    local_target,
+    logged_errors,
+    module_for,
+    module_logger,
+    tensorrt_module,
+)
+from batchcls.engine.base import EngineInfo
 from batchcls.engine.manifest import Manifest
-from batchcls.engine.sidecar import Sidecar, fitting_plan
+from batchcls.engine.sidecar import Sidecar, read_fitting_plan
 from batchcls.errors import DeviceMemoryError, EngineError
-from batchcls.records import DevicePixels, EngineInfo, Logits, Pixels
+from batchcls.records import DevicePixels, Logits, Pixels
 
 if TYPE_CHECKING:
     import tensorrt
 
 _LANES = 2
-"""Batches on their way at one time: the GPU has the next one before the last one's answer is fetched."""
+"""Batches under way at one time, so that the GPU has the next one before the last answer is fetched."""
 _TRIALS = 10
 _GRAPH_MAY_TAKE = 1.05
-"""As long as launching each kernel: where both keep the GPU busy, the graph still spares the CPU."""
+"""Time of a CUDA graph relative to single launches, at most: where both keep the GPU busy, a graph spares the CPU."""
 
 
-def open(
+def open_engine(
     manifest: Manifest, onnx: Path, *, device: str, threads: int, precision: str | None = None
 ) -> "TensorRtEngine":
     """The engine of `batchcls.engine.backends.open_engine`, from the plan in its folder that fits this GPU."""
@@ -35,21 +43,21 @@ def open(
         raise EngineError("backend 'tensorrt' runs on a GPU, not on the CPU; run: batchcls run --device cuda")
     gpu = machine.gpu(device)
     module_for(gpu.sm)
-    targets = {module: here(module, gpu) for module in installed()}
-    sidecar, plan = fitting_plan(onnx.parent, manifest.onnx_sha256, targets)
+    targets = {module: local_target(module, gpu) for module in installed_modules()}
+    sidecar, plan = read_fitting_plan(onnx.parent, manifest.onnx_sha256, targets)
     info = manifest.info(backend=sidecar.target.module, device=device, precision=sidecar.precision)
     return TensorRtEngine(info, gpu.number, sidecar, plan)
 
 
 class TensorRtEngine:
-    """A plan in lanes, each with a stream and with memory of its own; lanes are taken in turns.
+    """A plan on a GPU, in several lanes, each with its own stream and memory; batches take lanes in turn.
 
     Args:
-        number: Of the GPU.
-        plan: Known to be what ``sidecar`` was written for.
+        number: Number of the GPU.
+        plan: Content of the plan, already checked against ``sidecar``.
 
     Raises:
-        EngineError: If TensorRT refuses the plan, with what it says, or the GPU has not enough memory.
+        EngineError: If TensorRT refuses the plan, or the GPU has not enough memory.
     """
 
     def __init__(self, info: EngineInfo, number: int, sidecar: Sidecar, plan: bytes) -> None:
@@ -60,11 +68,11 @@ class TensorRtEngine:
         self._closing = ExitStack()
         self._free: SimpleQueue[_Lane] = SimpleQueue()
         module = sidecar.target.module
-        trt = api(module)
-        cuda.use(number)
+        trt = tensorrt_module(module)
+        cuda.use_gpu(number)
         free_bytes = cuda.free_bytes()
-        with errors_of(module) as errors:
-            runtime = trt.Runtime(log(module))
+        with logged_errors(module) as errors:
+            runtime = trt.Runtime(module_logger(module))
             engine = runtime.deserialize_cuda_engine(plan)
             if engine is None and any("memory" in error.lower() for error in errors):
                 raise self._too_large(free_bytes)
@@ -84,18 +92,18 @@ class TensorRtEngine:
     def infer(self, pixels: Pixels | DevicePixels) -> Logits:
         self.info.check_pixels(pixels)
         logits = np.empty((len(pixels), len(self.info.labels)), np.float32)
-        cuda.use(self._number)
+        cuda.use_gpu(self._number)
         for start in range(0, len(pixels), self.batch_size):
-            some = slice(start, start + self.batch_size)
+            rows = slice(start, start + self.batch_size)
             lane = self._free.get()
             try:
-                logits[some] = lane.run(pixels[some])
+                logits[rows] = lane.run(pixels[rows])
             finally:
                 self._free.put(lane)
         return logits
 
     def close(self) -> None:
-        cuda.use(self._number)
+        cuda.use_gpu(self._number)
         self._closing.close()
 
     def _too_large(self, free_bytes: int) -> EngineError:
@@ -106,22 +114,22 @@ class TensorRtEngine:
         )
 
     def _check(self, engine: "tensorrt.ICudaEngine") -> None:
-        """Refuse a plan whose shapes are not those of the manifest and the sidecar."""
+        """Refuse a plan whose tensors are not those of the manifest and the sidecar."""
         wanted = {
             "pixels": (self.batch_size, *self.info.preprocess.size_px, 3),
             "logits": (self.batch_size, len(self.info.labels)),
         }
         names = [engine.get_tensor_name(number) for number in range(engine.num_io_tensors)]
-        found = {name: tuple(engine.get_tensor_shape(name)) for name in names}
-        if found != wanted:
+        shapes = {name: tuple(engine.get_tensor_shape(name)) for name in names}
+        if shapes != wanted:
             raise EngineError(
-                f"the plan of engine {self.info.name!r} has {found}, its manifest and sidecar say {wanted}; "
+                f"the plan of engine {self.info.name!r} has {shapes}, its manifest and sidecar say {wanted}; "
                 "run: batchcls build ENGINE --device cuda"
             )
 
 
 class _Lane:
-    """One execution context; what it allocates is released by ``closing``."""
+    """One execution context, with its own stream and memory, which ``closing`` releases."""
 
     def __init__(self, engine: "tensorrt.ICudaEngine", info: EngineInfo, batch_size: int, closing: ExitStack) -> None:
         height, width = info.preprocess.size_px
@@ -141,7 +149,7 @@ class _Lane:
         closing.callback(self._host_logits.close)
         self._context.set_tensor_address("pixels", self._pixels.address)
         self._context.set_tensor_address("logits", self._logits.address)
-        self._execute()  # before anything is captured, as TensorRT asks for
+        self._execute()  # TensorRT asks for one execution before a capture
         self._stream.wait()
         self._launch: Callable[[], None] = self._execute
         with suppress(EngineError):  # not every plan can be captured
@@ -152,7 +160,7 @@ class _Lane:
         closing.callback(self._forget)
 
     def run(self, pixels: Pixels | DevicePixels) -> Logits:
-        """Logits of at most a batch; what the GPU computes of the rest of it is dropped."""
+        """Logits, (N, classes) float32, of N images, at most a batch; the rest of the batch is computed and dropped."""
         self._stream.copy_pixels(pixels, self._pixels, self._host_pixels)
         self._launch()
         self._stream.copy(self._host_logits.address, self._logits.address, len(self._host_logits.content))
@@ -160,13 +168,15 @@ class _Lane:
         return self._host_logits.content.view(np.float32).reshape(self._answer)[: len(pixels)].copy()
 
     def _forget(self) -> None:
-        """Let go of TensorRT's objects, before the stream and the memory that they know are gone."""
+        """Drop TensorRT's objects, before the stream and the memory that they use are released."""
         self._context = None
         self._launch = self._execute
 
     def _execute(self) -> None:
         if self._context is None or not self._context.execute_async_v3(int(self._stream.handle)):
-            raise EngineError("TensorRT could not start its work; run with batchcls info to see the GPU")
+            raise EngineError(
+                "TensorRT could not start its work; see the GPU's state with: nvidia-smi, or run with --device cpu"
+            )
 
     def _seconds(self, launch: Callable[[], None]) -> float:
         launch()

@@ -1,4 +1,4 @@
-"""TensorRT's Python modules, which share one API: which is there for a GPU, and what they have to say."""
+"""Choose between TensorRT's two Python modules, which share one API, and collect their log messages."""
 
 import logging
 from collections.abc import Iterator
@@ -13,21 +13,23 @@ from batchcls.engine.sidecar import Target
 from batchcls.errors import EngineError
 
 MODULES = ("tensorrt", "tensorrt_rtx")
-"""In order of preference. `tensorrt`, 10.12 or later, knows every GPU and tunes its plans on it; `tensorrt_rtx`
-knows GeForce and RTX cards only, and needs none to make a plan."""
+"""Names of the modules, the preferred one first. `tensorrt`, 10.12 or later, supports every GPU and tunes a plan on it.
+`tensorrt_rtx` supports GeForce and RTX cards alone, and makes plans without a card."""
 _INSTALL = "pip install 'tensorrt>=10.12', or for GeForce and RTX cards: pip install 'tensorrt-rtx>=1.4'"
 
 _OLDEST = {"tensorrt": (10, 12), "tensorrt_rtx": (1, 4)}
 
 logger = logging.getLogger("batchcls.tensorrt")
-logger.addHandler(logging.NullHandler())  # what matters of it is in our errors; the rest is for who asks for it
+logger.addHandler(
+    logging.NullHandler()
+)  # errors repeat what matters; a program that wants the rest adds its own handler
 
 
-def api(module: str) -> Any:
-    """The module, imported.
+def tensorrt_module(module: str) -> Any:
+    """The TensorRT module of the given name, imported.
 
     Raises:
-        EngineError: If it is not installed, is too old, or its library cannot be loaded.
+        EngineError: If the module is not installed, is too old, or its library cannot be loaded.
     """
     try:
         trt = import_module(module)
@@ -38,21 +40,24 @@ def api(module: str) -> Any:
     return trt
 
 
-def installed() -> list[str]:
-    """Those of `MODULES` that are installed; nothing is imported for it."""
+def installed_modules() -> list[str]:
+    """Names of `MODULES` that are installed, found without importing any."""
     return [module for module in MODULES if find_spec(module)]
 
 
 def module_for(sm: str) -> str:
-    """The module that makes and runs plans for GPUs of compute capability ``sm``, such as ``sm90``.
+    """Name of the module that makes and runs plans for a GPU.
+
+    Args:
+        sm: Compute capability, such as ``sm90``.
 
     Raises:
-        EngineError: If none is installed that knows it.
+        EngineError: If no module is installed that supports the GPU.
     """
-    there = installed()
-    if "tensorrt" in there:
+    available = installed_modules()
+    if "tensorrt" in available:
         return "tensorrt"
-    if not there:
+    if not available:
         raise EngineError(f"no TensorRT is installed; run: {_INSTALL}")
     if sm not in (known := rtx_capabilities()):
         raise EngineError(
@@ -62,21 +67,25 @@ def module_for(sm: str) -> str:
 
 
 def rtx_capabilities() -> list[str]:
-    """Compute capabilities that TensorRT for RTX makes plans for, as ``sm86``; it must be installed."""
-    trt = api("tensorrt_rtx")
+    """Compute capabilities, such as ``sm86``, that TensorRT for RTX makes plans for.
+
+    Raises:
+        EngineError: If TensorRT for RTX is not installed.
+    """
+    trt = tensorrt_module("tensorrt_rtx")
     return [name.lower() for name in trt.ComputeCapability.__members__ if name.startswith("SM")]
 
 
-def here(module: str, gpu: machine.Gpu) -> Target:
-    """What plans of ``module`` have to be made for to run on ``gpu``."""
-    version = str(api(module).__version__)
+def local_target(module: str, gpu: machine.Gpu) -> Target:
+    """The target of plans that ``module`` runs on ``gpu``, which is in this machine."""
+    version = str(tensorrt_module(module).__version__)
     return Target(module, version, gpu.sm, gpu.name, machine.driver(), machine.cuda_version())
 
 
-@cache  # the library keeps the first logger that it is given, and ignores any other
-def log(module: str) -> Any:
-    """The module's logger, which hands everything on to Python's `logging`."""
-    trt = api(module)
+@cache  # the library keeps the first logger that it is given, and ignores others
+def module_logger(module: str) -> Any:
+    """The module's logger, which passes every message on to Python's `logging`."""
+    trt = tensorrt_module(module)
     levels = {
         trt.ILogger.Severity.INTERNAL_ERROR: logging.CRITICAL,
         trt.ILogger.Severity.ERROR: logging.ERROR,
@@ -84,7 +93,7 @@ def log(module: str) -> Any:
         trt.ILogger.Severity.INFO: logging.INFO,
     }
 
-    class Log(trt.ILogger):  # type: ignore[name-defined,misc]  # the module is known when it runs
+    class Log(trt.ILogger):  # type: ignore[name-defined,misc]  # the module is known at run time only
         def __init__(self) -> None:
             super().__init__()
             self.errors: list[str] = []
@@ -99,8 +108,8 @@ def log(module: str) -> Any:
 
 
 @contextmanager
-def errors_of(module: str) -> Iterator[list[str]]:
-    """What the module logs as errors meanwhile."""
-    errors: list[str] = log(module).errors
+def logged_errors(module: str) -> Iterator[list[str]]:
+    """Messages that the module logs as errors within the context."""
+    errors: list[str] = module_logger(module).errors
     errors.clear()
     yield errors

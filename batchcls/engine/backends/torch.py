@@ -1,5 +1,6 @@
-"""Run an engine with PyTorch: the reference, and what there is on a GPU without TensorRT."""
+"""Run an engine with PyTorch: the reference on a CPU, and the way on a GPU without TensorRT."""
 
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,26 +12,32 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
+from batchcls.engine.base import EngineInfo
 from batchcls.engine.manifest import Manifest
 from batchcls.errors import EngineError
 from batchcls.networks.architectures import ARCHITECTURES, PixelClassifier, empty_network, fuse_batch_norm
-from batchcls.records import DevicePixels, EngineInfo, Logits, Pixels
+from batchcls.records import DevicePixels, Logits, Pixels
 
 _PREFIX = "network."
-"""What the export puts before the names of the network's weights."""
+"""Prefix that the export gives to the names of the network's weights."""
 _GPU_LANES = 2
-"""Batches on their way at one time: the GPU has the next one before the last one's answer is fetched."""
+"""Batches under way at one time, so that the GPU has the next one before the last answer is fetched."""
 _DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 
 
-def open(manifest: Manifest, onnx: Path, *, device: str, threads: int, precision: str | None = None) -> "TorchEngine":
-    """The engine of `batchcls.engine.backends.open_engine`: float32 on a CPU, half precision on a GPU.
+def open_engine(
+    manifest: Manifest, onnx: Path, *, device: str, threads: int, precision: str | None = None
+) -> "TorchEngine":
+    """The engine of `batchcls.engine.backends.open_engine`, by default in float32 on a CPU, in float16 on a GPU.
 
     Args:
-        precision: ``f32``, ``bf16`` or ``f16`` instead.
+        precision: ``f32``, ``bf16`` or ``f16``; None: the default.
     """
     if device != "cpu" and not torch.cuda.is_available():
-        raise EngineError(f"this PyTorch ({torch.__version__}) cannot use {device!r}; run: batchcls info")
+        raise EngineError(
+            f"this PyTorch ({torch.__version__}) cannot use {device!r}; choose --device cpu, or "
+            "install a PyTorch that is built for CUDA"
+        )
     torch.set_num_threads(threads)
     precision = precision or ("f32" if device == "cpu" else "f16")
     info = manifest.info(backend="torch", device=device, precision=precision)
@@ -38,10 +45,10 @@ def open(manifest: Manifest, onnx: Path, *, device: str, threads: int, precision
 
 
 class TorchEngine:
-    """The engine's own weights in torchvision's network, channels last; on a GPU captured as CUDA graphs."""
+    """The engine's weights in torchvision's network, channels last; on a GPU captured as CUDA graphs."""
 
     batch_size = 64
-    """On a GPU no other, the last batch padded: a CUDA graph is of one shape."""
+    """Images in a batch; on a GPU shorter batches are padded to it, because a CUDA graph has one shape."""
 
     def __init__(self, info: EngineInfo, network: nn.Module) -> None:
         self.info = info
@@ -52,7 +59,7 @@ class TorchEngine:
         with self._translated():
             self._classifier = classifier.to(device).to(memory_format=torch.channels_last)
             for _ in range(self.lanes):
-                self._free.put(self._scored_whole if info.device == "cpu" else self._captured())
+                self._free.put(self._score if info.device == "cpu" else self._captured())
 
     def infer(self, pixels: Pixels | DevicePixels) -> Logits:
         self.info.check_pixels(pixels)
@@ -60,7 +67,7 @@ class TorchEngine:
             return np.empty((0, len(self.info.labels)), np.float32)
         score = self._free.get()
         try:
-            # The interface of NumPy, or that of CUDA's arrays: neither copies what is where it is wanted.
+            # Neither NumPy's interface nor that of CUDA arrays copies pixels that are on the right device.
             images = pixels if isinstance(pixels, DevicePixels) else torch.from_numpy(np.ascontiguousarray(pixels))
             with self._translated(), torch.inference_mode():
                 return np.asarray(score(torch.as_tensor(images, device=self.info.device)).cpu().numpy())
@@ -68,14 +75,14 @@ class TorchEngine:
             self._free.put(score)
 
     def close(self) -> None:
-        """The memory goes with the object."""
+        """There is nothing to release: the memory is freed with the object."""
 
-    def _scored_whole(self, pixels: Tensor) -> Tensor:
+    def _score(self, pixels: Tensor) -> Tensor:
         logits: Tensor = self._classifier(pixels)
         return logits
 
     def _captured(self) -> Callable[[Tensor], Tensor]:
-        """The same in chunks of one shape, each a replay of one recording.
+        """A function that computes logits in chunks of one shape, each a replay of one CUDA graph.
 
         Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
         """
@@ -85,11 +92,11 @@ class TorchEngine:
             side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
             side.wait_stream(torch.cuda.current_stream(device))
             with torch.cuda.stream(side):
-                for _ in range(3):  # what is chosen and compiled at first must not be part of the recording
+                for _ in range(3):  # kernels are chosen and compiled in the first calls, which must not be captured
                     self._classifier(chunk)
             side.synchronize()
             graph = torch.cuda.CUDAGraph()
-            # Other threads, which allocate meanwhile, do no harm.
+            # In this mode, allocations of other threads do not disturb the capture.
             with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
                 answer = self._classifier(chunk)
 
@@ -97,17 +104,17 @@ class TorchEngine:
             logits = torch.empty((len(pixels), answer.shape[1]), device=device)
             with torch.cuda.device(device):
                 parts = (torch.split(values, self.batch_size) for values in (pixels, logits))
-                for some, into in zip(*parts, strict=True):
-                    chunk[: len(some)].copy_(some)
+                for source, target in zip(*parts, strict=True):
+                    chunk[: len(source)].copy_(source)
                     graph.replay()
-                    into.copy_(answer[: len(some)])
+                    target.copy_(answer[: len(source)])
             return logits
 
         return score
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
-        """Turns what PyTorch refuses into an error that says so."""
+        """Turn PyTorch's exceptions into `EngineError`."""
         name, device = self.info.name, self.info.device
         try:
             yield
@@ -118,12 +125,12 @@ class TorchEngine:
             ) from error
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[0]
-            raise EngineError(
-                f"PyTorch cannot run engine {name!r} on {device}: {reason}; run: batchcls info"
-            ) from error
+            other = "--backend openvino" if device == "cpu" else "--device cpu"
+            raise EngineError(f"PyTorch cannot run engine {name!r} on {device}: {reason}; choose {other}") from error
 
 
 def _network(manifest: Manifest, path: Path) -> nn.Module:
+    """Torchvision's network with the weights of the ONNX file at ``path``."""
     if manifest.architecture not in ARCHITECTURES or manifest.precision == "int8":
         raise EngineError(
             f"engine {manifest.name!r} was built from {manifest.checkpoint!r} in {manifest.precision}, which PyTorch "
@@ -150,6 +157,7 @@ def _network(manifest: Manifest, path: Path) -> nn.Module:
         network.to_empty(device="cpu").load_state_dict(weights)
     except RuntimeError as error:
         raise EngineError(
-            f"{str(path)!r} does not hold {manifest.architecture}'s weights; build the engine again"
+            f"{str(path)!r} does not hold {manifest.architecture}'s weights; "
+            f"build the engine again: batchcls build CHECKPOINT --out {shlex.quote(str(path.parent))}"
         ) from error
     return network

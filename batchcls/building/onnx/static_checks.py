@@ -1,4 +1,4 @@
-"""What can be told of an ONNX file before anything of it is run: loops without an end, and data in other files."""
+"""Check an ONNX file before anything of it is run: no endless loops, and no data in files elsewhere."""
 
 import math
 import os
@@ -13,16 +13,19 @@ from batchcls.errors import CheckpointError
 from batchcls.storage.regular_file import IrregularError, open_regular
 
 _MOST_ROUNDS = 10_000_000
-"""Of a loop, and of one within another together: no classifier of images has as many."""
+"""Rounds of a loop, times the rounds of the loops around it; no classifier of images has as many."""
 _LARGEST_BYTES = 2 << 30
-"""What protobuf can hold in one message, with the data of other files."""
+"""Bytes of data in other files, at most: what protobuf can hold in one message."""
 
 
 def check_loops(path: Path, model: onnx.ModelProto) -> None:
-    """Refuse loops that go on for ever, or as good as that, as far as constants tell; others are left to a time limit.
+    """Refuse loops that constants show to be endless, or nearly; a time limit on running the file ends all others.
+
+    Args:
+        path: The file that ``model`` was read from, for errors.
 
     Raises:
-        CheckpointError: Naming the loop.
+        CheckpointError: If there is such a loop; the message names it.
     """
     for owner in (model.graph, *model.functions):
         _check_loops(path, owner, {}, 1)
@@ -36,45 +39,46 @@ def _check_loops(
         within = rounds * (_rounds(node, constants) if node.op_type == "Loop" else 1)
         if within > _MOST_ROUNDS:
             name = node.name or ", ".join(node.output)
-            told = "no end" if math.isinf(within) else f"{within:,.0f} rounds"
-            raise CheckpointError(f"{str(path)!r} holds a Loop, {name!r}, of {told}; export it without")
+            length = "no end" if math.isinf(within) else f"{within:,.0f} rounds"
+            raise CheckpointError(f"{str(path)!r} holds a Loop, {name!r}, of {length}; export it without")
         for graph in _graphs(node):
             _check_loops(path, graph, constants, within)
 
 
 def _rounds(node: onnx.NodeProto, constants: Mapping[str, TensorProto]) -> float:
-    """How often a Loop is gone through at least, as far as constants tell; 1 where they do not."""
-    most, goes_on = (*node.input, "", "")[:2]
+    """Least number of rounds of a Loop, as far as constants tell; 1 where they do not."""
+    limit_name, condition_name = (*node.input, "", "")[:2]
     body = next(iter(_graphs(node)), None)
     if body is None or not body.output:
         return 1
-    if goes_on and _value(goes_on, constants) != 1:
+    if condition_name and _value(condition_name, constants) != 1:
         return 1  # it may end at once
     condition = body.output[0].name
     inside = {**constants, **_constants(body)}
     passed_on = len(body.input) > 1 and _source(condition, body) == body.input[1].name
     if not passed_on and _value(_source(condition, body), inside) != 1:
         return 1
-    limit = _value(most, constants) if most else math.inf
+    limit = _value(limit_name, constants) if limit_name else math.inf
     return 1 if limit is None else limit
 
 
 def _constants(owner: onnx.GraphProto | onnx.FunctionProto) -> dict[str, TensorProto]:
-    """Tensors of one value, by name."""
-    found = {item.name: item for item in getattr(owner, "initializer", ())}
+    """Constant tensors of one number, by name."""
+    tensors = {item.name: item for item in getattr(owner, "initializer", ())}
     for node in owner.node:
-        if not node.output:  # damaged, as the checker is going to say
+        if not node.output:  # damaged; ONNX's own checker refuses it later
             continue
-        tensors = [item.t for item in node.attribute if item.name == "value" and item.HasField("t")]
+        own = [item.t for item in node.attribute if item.name == "value" and item.HasField("t")]
         numbers = [np.array(item.i) for item in node.attribute if item.name == "value_int"]
-        if node.op_type == "Constant" and (tensors or numbers):
-            found[node.output[0]] = tensors[0] if tensors else numpy_helper.from_array(numbers[0])
-        elif node.op_type == "Identity" and node.input and node.input[0] in found:
-            found[node.output[0]] = found[node.input[0]]
-    return {name: item for name, item in found.items() if list(item.dims) in ([], [1])}
+        if node.op_type == "Constant" and (own or numbers):
+            tensors[node.output[0]] = own[0] if own else numpy_helper.from_array(numbers[0])
+        elif node.op_type == "Identity" and node.input and node.input[0] in tensors:
+            tensors[node.output[0]] = tensors[node.input[0]]
+    return {name: item for name, item in tensors.items() if list(item.dims) in ([], [1])}
 
 
 def _value(name: str, constants: Mapping[str, TensorProto]) -> float | None:
+    """Number that a constant holds; None if ``name`` is none, or its data lies in another file."""
     item = constants.get(name)
     if item is None or item.data_location == TensorProto.EXTERNAL:
         return None
@@ -82,7 +86,7 @@ def _value(name: str, constants: Mapping[str, TensorProto]) -> float | None:
 
 
 def _source(name: str, graph: onnx.GraphProto) -> str:
-    """What ``name`` is but another name of."""
+    """Name of the value that Identity operators passed on as ``name``."""
     makers = {output: node for node in graph.node for output in node.output}
     for _ in graph.node:
         node = makers.get(name)
@@ -93,24 +97,24 @@ def _source(name: str, graph: onnx.GraphProto) -> str:
 
 
 def check_external_data(folder: Path, model: onnx.ModelProto) -> None:
-    """Refuse data in files that are not below the ONNX file's own ``folder``, are none, or hold less than is said.
+    """Refuse data in files outside the ONNX file's own ``folder``, in irregular files, and beyond a file's end.
 
     Raises:
-        ValueError: Naming the file.
+        ValueError: If there are such data; the message names the file.
     """
     total, home = 0, os.path.realpath(folder)
     for item in _tensors(model):
         if item.data_location != TensorProto.EXTERNAL:
             continue
-        told = {entry.key: entry.value for entry in item.external_data}
-        location = told.get("location", "")
+        place = {entry.key: entry.value for entry in item.external_data}
+        location = place.get("location", "")
         file = os.path.realpath(os.path.join(home, location))
         if not location or os.path.commonpath([home, file]) != home or file == home:
             raise ValueError(f"it keeps data in {location!r}, which is not below its own folder")
         try:
             stream, status = open_regular(file)
             stream.close()
-            start, length = int(told.get("offset", 0)), int(told.get("length", status.st_size))
+            start, length = int(place.get("offset", 0)), int(place.get("length", status.st_size))
         except (OSError, IrregularError, ValueError) as error:
             raise ValueError(f"it keeps data in {location!r}: {error}") from error
         total += length
@@ -122,7 +126,7 @@ def check_external_data(folder: Path, model: onnx.ModelProto) -> None:
 
 
 def _tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
-    """Every tensor of a model, at any depth."""
+    """Every tensor of a model, also of the graphs inside its operators."""
     owners: list[onnx.GraphProto | onnx.FunctionProto] = [model.graph, *model.functions]
     while owners:
         owner = owners.pop()
@@ -144,4 +148,5 @@ def _tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
 
 
 def _graphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    """Graphs inside an operator, such as a Loop's body."""
     return [graph for item in node.attribute for graph in ((item.g,) if item.HasField("g") else item.graphs)]

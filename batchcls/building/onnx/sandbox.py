@@ -1,4 +1,4 @@
-"""A stranger's ONNX file is run for the first time in a process of its own, which may hang, end or take all memory."""
+"""Run an unknown ONNX file for the first time in a process of its own, which may hang, crash or run out of memory."""
 
 import resource
 import subprocess
@@ -10,31 +10,38 @@ import numpy as np
 import onnx
 import openvino as ov
 
-from batchcls.building.onnx.session import ANSWER_TIMEOUT_S, as_fed, runner
-from batchcls.engine.probes import probe_pixels
+from batchcls.building.onnx.session import ANSWER_TIMEOUT_S, as_network_input, onnx_runner
+from batchcls.engine.probes import draw_probes
 from batchcls.errors import CheckpointError
 from batchcls.memory import capacity_bytes
 
 _IMAGES = 3
 _MEMORY_SHARE = 0.75
-"""Of what this process could take, that a network may with all that runs it."""
-_NO_MEMORY = 3
-"""Exit code."""
+"""Share of the memory available to this process that the other process may take."""
+_OUT_OF_MEMORY = 3
+"""Exit code of a process that met its memory limit."""
 _MEMORY_WORDS = ("alloc", "memory")
 
 
-def try_out(
+def check_runs(
     path: Path, model: onnx.ModelProto, layout: str, size_px: tuple[int, int], timeout_s: float = ANSWER_TIMEOUT_S
 ) -> None:
-    """Have a process of its own answer a few images by ONNX Runtime and OpenVINO; what they only refuse is passed over.
+    """Check that a few images can be answered by ONNX Runtime and OpenVINO, in a process of its own.
+
+    An error that a runtime raises is passed over: whoever runs the model later meets it again.
+
+    Args:
+        path: The file that ``model`` was read from, for errors.
+        layout: ``NCHW`` or ``NHWC``, of the model's input.
+        size_px: Height and width of the images.
 
     Raises:
-        CheckpointError: If that takes longer than ``timeout_s`` seconds, or more memory than there is, or ends the
+        CheckpointError: If the images take longer than ``timeout_s`` seconds or more memory than there is, or end the
             process.
     """
-    arguments = [sys.executable, "-P", "-m", "batchcls.building.onnx.trial", layout, *map(str, size_px)]
+    arguments = [sys.executable, "-P", "-m", "batchcls.building.onnx.sandbox", layout, *map(str, size_px)]
     try:
-        done = subprocess.run(  # noqa: S603  # it is ourselves
+        done = subprocess.run(  # noqa: S603  # our own module, by our own Python
             arguments, input=model.SerializeToString(), capture_output=True, timeout=timeout_s, check=False
         )
     except subprocess.TimeoutExpired as error:
@@ -42,7 +49,7 @@ def try_out(
             f"{str(path)!r} has not answered {_IMAGES} images after {timeout_s:g} s, as if it looped for ever; "
             "export it without loops"
         ) from error
-    if done.returncode == _NO_MEMORY:
+    if done.returncode == _OUT_OF_MEMORY:
         raise CheckpointError(f"{str(path)!r} takes more memory for {_IMAGES} images than this machine can give")
     if done.returncode < 0:
         raise CheckpointError(
@@ -54,30 +61,32 @@ def try_out(
         raise CheckpointError(f"{str(path)!r} cannot be tried: {''.join(reason)}")
 
 
-def _try(layout: str, size_px: tuple[int, int]) -> None:
-    """The other side of `try_out`: the model comes on stdin."""
+def _answer_images(layout: str, size_px: tuple[int, int]) -> None:
+    """Answer a few images by the model on standard input: the other process of `check_runs`."""
     memory_bytes = int(capacity_bytes() * _MEMORY_SHARE)
     resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CPU, (3600, 3600))  # should nobody wait any more
+    resource.setrlimit(resource.RLIMIT_CPU, (3600, 3600))  # ends the process should its parent be gone
     with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")  # it first
+        Path("/proc/self/oom_score_adj").write_text(
+            "1000", encoding="ascii"
+        )  # the kernel ends this process before any other
     model = onnx.load_model_from_string(sys.stdin.buffer.read())
-    pixels = probe_pixels(size_px)[:_IMAGES]
+    pixels = draw_probes(size_px)[:_IMAGES]
     images = np.asarray(pixels.transpose(0, 3, 1, 2) / np.float32(255), np.float32)
     try:
         with suppress(CheckpointError):
-            runner(Path("the file"), model, layout)(images)
+            onnx_runner(Path("the file"), model, layout)(images)
         network = ov.Core().read_model(model.SerializeToString())
-        batch = as_fed(images, layout, network.input(0).element_type.to_dtype())
+        batch = as_network_input(images, layout, network.input(0).element_type.to_dtype())
         network.reshape(batch.shape)
         ov.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(batch)
     except MemoryError:
-        sys.exit(_NO_MEMORY)
+        sys.exit(_OUT_OF_MEMORY)
     except RuntimeError as error:
         if any(word in str(error) for word in _MEMORY_WORDS):
-            sys.exit(_NO_MEMORY)
+            sys.exit(_OUT_OF_MEMORY)
 
 
 if __name__ == "__main__":
-    _try(sys.argv[1], (int(sys.argv[2]), int(sys.argv[3])))
+    _answer_images(sys.argv[1], (int(sys.argv[2]), int(sys.argv[3])))

@@ -1,0 +1,129 @@
+"""Make an ONNX classifier answer logits, and prove on images of many kinds that its probabilities stay the same."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import onnx
+import openvino as ov
+
+from batchcls.building.onnx.logits_output import closing_operators, with_logits_output, without_softmax
+from batchcls.building.onnx.outputs import OutputFormat, UnclearOutputsError, detect_output_format, softmax
+from batchcls.building.onnx.session import Outputs, as_network_input, normalize, onnx_runner
+from batchcls.engine.probes import draw_probes
+from batchcls.errors import CheckpointError
+from batchcls.records import Logits, NormalizedImages, Preprocess
+
+_LARGEST_DIFFERENCE = {"fp32": 1e-4, "fp16": 0.01}
+"""Largest difference of a probability between a file and the same file answering logits, by weights' precision; both
+answer one image at a time by the same runtime."""
+_LARGEST_BATCH_DIFFERENCE, _LARGEST_QUANTIZED_BATCH_DIFFERENCE = 0.02, 0.3
+"""Largest difference of a probability between an image alone and in a batch. Two runtimes compute them, and those
+compute eight bits differently."""
+_BATCHES = 4
+"""Into so many parts the images are cut; the first image of each makes up the batch."""
+_NOISE_IMAGES = 4
+_AMPLITUDES = (0.0, 8.0, 64.0, 512.0)
+"""Standard deviations of noise far beyond any image, on the scale of normalized pixels."""
+_LONGEST_REASON = 400
+"""Characters of a runtime's reason that an error repeats."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogitsNetwork:
+    """An ONNX classifier as its file has it, and edited to answer logits."""
+
+    original: Callable[[NormalizedImages], Outputs]
+    """The unedited file's answers to (N, 3, H, W) float32 images."""
+    output: OutputFormat
+    """What the unedited file's answers mean."""
+    model: onnx.ModelProto
+    """The edited network: it answers float32 ``logits``, (N, classes), with the unedited file's probabilities."""
+
+    @classmethod
+    def from_model(
+        cls, path: Path, model: onnx.ModelProto, layout: str, images: NormalizedImages, declared: str, precision: str
+    ) -> Self:
+        """Edit ``model``, which was read from ``path``, and check the edited network on ``images``.
+
+        Args:
+            layout: ``NCHW`` or ``NHWC``, of the model's input.
+            images: (N, 3, H, W) float32, of many kinds; see `varied_images`.
+            declared: ``logits``, ``probabilities``, or ``auto``: detected from the answers.
+            precision: ``fp32`` or ``fp16``, of the model's weights.
+
+        Raises:
+            CheckpointError: If the model cannot be run, its answers are unclear, or an image is answered otherwise in
+                a batch than alone.
+        """
+        original = onnx_runner(path, model, layout)
+        values = original(images)
+        try:
+            extremes = original(_extreme_inputs(images))
+            output = detect_output_format(values, extremes, closing_operators(model.graph), declared)
+        except UnclearOutputsError as error:
+            raise CheckpointError(f"{str(path)!r} is no classifier that batchcls can use: {error}") from error
+        exact = softmax(output.logits(values))
+        for edit in (without_softmax, with_logits_output):
+            edited = edit(model, output)
+            if edited is None:
+                continue
+            ours = softmax(onnx_runner(path, edited, layout)(images))
+            if ours.shape == exact.shape and np.abs(ours - exact).max() <= _LARGEST_DIFFERENCE[precision]:
+                _check_batch(path, edited, layout, images, exact)
+                return cls(original, output, edited)
+        raise CheckpointError(
+            f"{str(path)!r} answers otherwise once its outputs are made logits; export it with logits"
+        )
+
+
+def varied_images(size_px: tuple[int, int], preprocess: Preprocess, *, plain: bool) -> NormalizedImages:
+    """Images of many kinds: drawn fields, noise, black, white and plain colors; (N, 3, H, W) float32.
+
+    Args:
+        plain: Pixels on the scale 0 to 1 instead of normalized by ``preprocess``.
+    """
+    noise = np.random.RandomState(7).randint(0, 256, (_NOISE_IMAGES, *size_px, 3)).astype(np.uint8)
+    colors = np.array([[0, 0, 0], [255, 255, 255], [255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
+    flat = np.broadcast_to(colors[:, None, None], (len(colors), *size_px, 3))
+    return normalize(np.concatenate([draw_probes(size_px), noise, flat]), preprocess, plain=plain)
+
+
+def _extreme_inputs(images: NormalizedImages) -> NormalizedImages:
+    """Noise of the shape of ``images``, far beyond any image; a network that takes bytes is given it clipped."""
+    noise = np.random.RandomState(8).normal(0, 1, (len(_AMPLITUDES), *images.shape[1:]))
+    return np.asarray(noise * np.reshape(_AMPLITUDES, (-1, 1, 1, 1)), np.float32)
+
+
+def _check_batch(path: Path, model: onnx.ModelProto, layout: str, images: NormalizedImages, alone: Logits) -> None:
+    """Refuse a network that OpenVINO, which runs engines, finds to answer a batch otherwise than single images.
+
+    Args:
+        alone: Probabilities of ``images``, each answered by itself.
+    """
+    members = slice(None, None, len(images) // _BATCHES)
+    expected = alone[members]
+    try:
+        network = ov.Core().read_model(model.SerializeToString())
+        batch = as_network_input(images[members], layout, network.input(0).element_type.to_dtype())
+        network.reshape(batch.shape)
+        together = np.asarray(ov.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(batch)[0])
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(
+            f"OpenVINO cannot run {str(path)!r} on several images at once: {reason[-_LONGEST_REASON:]}; "
+            "export it with a free batch axis, and operators of ONNX's own"
+        ) from error
+    if together.shape != expected.shape:
+        raise CheckpointError(
+            f"the output of {str(path)!r} has no fixed number of classes, or no batch axis: {len(expected)} images at "
+            f"once are answered with values of shape {together.shape}; export it with a free batch axis"
+        )
+    quantized = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
+    allowed = _LARGEST_QUANTIZED_BATCH_DIFFERENCE if quantized else _LARGEST_BATCH_DIFFERENCE
+    if not np.abs(softmax(together) - expected).max() <= allowed:
+        raise CheckpointError(
+            f"{str(path)!r} answers several images at once otherwise than one by one; export it with a free batch axis"
+        )
