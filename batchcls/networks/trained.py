@@ -27,7 +27,7 @@ class TrainedFile:
 
 
 def load_trained_file(checkpoint: Path, recipe: Path | None, values: Mapping[str, Any]) -> TrainedFile:
-    """Open a trained file, with a recipe from ``values``, the TOML file ``recipe`` and the file's own metadata.
+    """An open trained file, with a recipe from ``values``, the TOML file ``recipe`` and the file's own metadata.
 
     Args:
         checkpoint: The trained file.
