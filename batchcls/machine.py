@@ -239,7 +239,7 @@ def description() -> dict[str, Any]:
 
 
 def peak_memory_bytes(process: int | Literal["self"] = "self") -> int:
-    """Most resident memory of a process so far; 0 once it has ended. Unlike ru_maxrss, it excludes the parent's memory."""
+    """Most resident memory of a process so far; 0 once it has ended. Unlike ru_maxrss, it excludes the parent's."""
     try:
         return int(_value(f"/proc/{process}/status", "VmHWM").removesuffix("kB") or 0) * 1024
     except OSError:
