@@ -210,7 +210,7 @@ def with_weights(path: Path, **changed: Tensor) -> None:
         (
             lambda path: with_weights(path, **{"classifier.1.bias": torch.tensor([0, 1e6, 0])}),
             ("--labels", "a,b,c"),
-            "a weight of 1e+06 does not fit half precision; run with --precision fp32",
+            "a weight of 1e+06 does not fit half precision; build with --precision fp32",
         ),
     ],
 )
