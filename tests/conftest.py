@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 
 from batchcls import machine
+from batchcls.records import Slide
 from benchmarks.workload import draw_field
 
 if TYPE_CHECKING:
@@ -46,6 +47,11 @@ def draw(path: Path, seed: int = 0, size: tuple[int, int] = (64, 48), mode: str 
     path.parent.mkdir(parents=True, exist_ok=True)
     draw_field(np.random.default_rng(seed), *size).convert(mode).save(path, **save)
     return path
+
+
+def slide_of(file: str | Path) -> Slide:
+    """The slide that a file is."""
+    return Slide(*os.path.split(file))
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from batchcls.errors import CheckpointError
-from batchcls.networks.architectures import PixelClassifier, fused
+from batchcls.networks.architectures import PixelClassifier, fuse_batch_norm
 from batchcls.records import Preprocess
 
 _LARGEST_HALF = 65504.0
@@ -33,7 +33,7 @@ def export_classifier(network: nn.Module, preprocess: Preprocess, precision: str
     Raises:
         CheckpointError: If a weight is too large for the precision.
     """
-    folded = fused(network)
+    folded = fuse_batch_norm(network)
     largest = max((float(weight.abs().max()) for weight in folded.state_dict().values() if weight.numel()), default=0.0)
     if precision == "fp16" and not largest <= _LARGEST_HALF:
         raise CheckpointError(f"a weight of {largest:.3g} does not fit half precision; build with --precision fp32")
@@ -45,7 +45,7 @@ def export_classifier(network: nn.Module, preprocess: Preprocess, precision: str
 
 def export_network(network: nn.Module, preprocess: Preprocess, path: Path) -> None:
     """Write ``network`` to ``path`` as float32 ONNX without preprocessing: normalized images, (N, 3, H, W), N free."""
-    _write(fused(network), torch.zeros((2, 3, *preprocess.size_px)), path, _OPSET)
+    _write(fuse_batch_norm(network), torch.zeros((2, 3, *preprocess.size_px)), path, _OPSET)
 
 
 def _write(module: nn.Module, example: torch.Tensor, path: Path, opset: int) -> None:

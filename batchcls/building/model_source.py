@@ -15,9 +15,9 @@ from batchcls.building.onnx.edits import with_preprocessing
 from batchcls.building.reference import Reference, tempered, torch_answer
 from batchcls.engine.manifest import ONNX
 from batchcls.errors import CheckpointError, RecipeError, temporary_files
-from batchcls.networks.known_labels import settled_labels
+from batchcls.networks.known_labels import resolve_labels
 from batchcls.networks.recipe import Recipe
-from batchcls.networks.trained import trained_file
+from batchcls.networks.trained import load_trained_file
 from batchcls.records import Preprocess
 
 
@@ -58,7 +58,7 @@ def open_model(checkpoint: Path, recipe: Path | None, values: Mapping[str, Any])
 
 
 def _open_weights(checkpoint: Path, recipe: Path | None, values: Mapping[str, Any]) -> ModelSource:
-    trained = trained_file(checkpoint, recipe, values)
+    trained = load_trained_file(checkpoint, recipe, values)
     network, full = trained.network, trained.recipe
     full = replace(full, precision="fp16" if full.precision == "auto" else full.precision)
     return ModelSource(
@@ -68,7 +68,7 @@ def _open_weights(checkpoint: Path, recipe: Path | None, values: Mapping[str, An
         notes=trained.notes,
         write_onnx=lambda path: export_classifier(network.module, full.preprocess, full.precision, path),
         float_network=lambda: _exported(network.module, full.preprocess),
-        weights=network.weights if network.others else "",
+        weights=network.weights_key if network.other_weights_keys else "",
     )
 
 
@@ -88,7 +88,7 @@ def _open_onnx(checkpoint: Path, recipe: Path | None, values: Mapping[str, Any])
     _check_preprocess(checkpoint, classifier, full.preprocess)
     precision = _precision(checkpoint, classifier, full.precision)
     metadata = {item.key: item.value for item in classifier.model.metadata_props}
-    labels, label_notes = settled_labels(checkpoint, classifier.classes, full.labels, metadata)
+    labels, label_notes = resolve_labels(checkpoint, classifier.classes, full.labels, metadata)
     return ModelSource(
         recipe=full.with_values({"precision": precision, "layout": classifier.layout, "labels": labels}),
         reference=Reference(tempered(classifier.own_logits, full.temperature), full.preprocess),

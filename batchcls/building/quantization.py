@@ -19,7 +19,7 @@ from batchcls.building.model_source import ModelSource
 from batchcls.building.onnx.edits import with_preprocessing
 from batchcls.building.verification import LEAST_AGREEMENT
 from batchcls.errors import RecipeError, SlidesError, temporary_files
-from batchcls.images.sources.folder import FolderSource
+from batchcls.images.sources import open_source
 from batchcls.records import Logits, NormalizedImages
 
 logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # which misses a GPU that nobody needs
@@ -65,8 +65,8 @@ def write_int8(source: ModelSource, images: Path | None, path: Path, console: Co
     """
     if images is None:
         raise RecipeError("int8 needs typical images to take its ranges from; name a folder: --calibrate DIR")
-    files = [slide.file for slide in FolderSource([images])]
-    inputs = source.reference.normalized(files[:: -(-len(files) // CALIBRATION_IMAGES) or 1])
+    slides = list(open_source([images]))
+    inputs = source.reference.normalized(slides[:: -(-len(slides) // CALIBRATION_IMAGES) or 1])
     if not inputs:
         raise SlidesError(f"no image that can be read was found in {str(images)!r} to calibrate with")
     classifier = source.float_network()

@@ -8,7 +8,7 @@ from torch import nn
 
 from batchcls.images.image_file import opened_image
 from batchcls.networks.transforms import input_transform
-from batchcls.records import Logits, NormalizedImages, Pixels, Preprocess
+from batchcls.records import Logits, NormalizedImages, Pixels, Preprocess, Slide
 
 Answer = Callable[[NormalizedImages], Logits]
 """From (N, 3, H, W) float32 to (N, classes) float32."""
@@ -50,21 +50,21 @@ class Reference:
         normalized = (self._preprocess.ordered(pixels) / np.float32(255) - mean) / std
         return self._answer(np.ascontiguousarray(normalized.transpose(0, 3, 1, 2)))
 
-    def logits(self, files: Sequence[str]) -> tuple[list[int], Logits]:
-        """Positions in ``files`` of the images that Pillow can read, and their (N, classes) float32 logits."""
-        images = [(position, self._read(file)) for position, file in enumerate(files)]
+    def logits(self, slides: Sequence[Slide]) -> tuple[list[int], Logits]:
+        """Positions in ``slides`` of the images that Pillow can read, and their (N, classes) float32 logits."""
+        images = [(position, self._read(slide)) for position, slide in enumerate(slides)]
         readable = [(position, image) for position, image in images if image is not None]
         if not readable:
             return [], np.empty((0, 0), np.float32)
         return [position for position, _ in readable], self._answer(np.stack([image for _, image in readable]))
 
-    def normalized(self, files: Sequence[str]) -> list[NormalizedImages]:
-        """The images that Pillow can read of ``files``, each (1, 3, H, W) float32, as the network sees them."""
-        return [image[None] for image in map(self._read, files) if image is not None]
+    def normalized(self, slides: Sequence[Slide]) -> list[NormalizedImages]:
+        """The images that Pillow can read of ``slides``, each (1, 3, H, W) float32, as the network sees them."""
+        return [image[None] for image in map(self._read, slides) if image is not None]
 
-    def _read(self, file: str) -> NormalizedImages | None:
+    def _read(self, slide: Slide) -> NormalizedImages | None:
         try:
-            with opened_image(file) as image:
+            with opened_image(slide) as image:
                 return np.asarray(self._transform(image.convert("RGB")).numpy())
         except (OSError, ValueError, SyntaxError):
             return None

@@ -15,8 +15,8 @@ from batchcls.engine.manifest import Manifest, Verification
 from batchcls.engine.postprocess import to_predictions
 from batchcls.errors import SlidesError, VerificationError
 from batchcls.images.decoders import DEFAULT, open_decoder
-from batchcls.images.decoders.base import Decoder, postponed_error
-from batchcls.images.sources.folder import FolderSource
+from batchcls.images.decoders.base import Decoder, DecoderOptions, shortage_error
+from batchcls.images.sources import open_source
 from batchcls.progress import RunProgress
 from batchcls.storage.file_names import printable
 
@@ -50,9 +50,7 @@ def verify_engine(
     decoder = open_decoder(
         DEFAULT,
         source.recipe.preprocess,
-        batch_size=_BATCH_SIZE,
-        threads=machine.cores(),
-        max_pixels=_LARGEST_IMAGE_PIXELS,
+        DecoderOptions(_BATCH_SIZE, machine.cores(), _LARGEST_IMAGE_PIXELS),
     )
     with closing(open_on_cpu(folder, manifest)) as engine, closing(decoder):
         shipped = f"{DEFAULT}, {engine.info.backend} {engine.info.precision} on {engine.info.device}"
@@ -75,15 +73,15 @@ def compare_with_reference(
         SlidesError: If there is no image that both can read.
         MemoryShortageError: If an image needs more memory than there is.
     """
-    listing = FolderSource([folder])
+    listing = open_source([folder])
     differences: list[np.ndarray] = []
     disagreements: list[str] = []
     done = unreadable = 0
     with RunProgress(console, "verifying") as progress, closing(decoder.decode(listing)) as batches:
         for batch in batches:
             if batch.postponed:
-                raise postponed_error(batch.postponed, "free some, or leave them out")
-            rows, reference_logits = reference.logits([slide.file for slide in batch.slides])
+                raise shortage_error(batch.postponed, "free some, or leave them out")
+            rows, reference_logits = reference.logits(batch.slides)
             if rows:
                 ours, expected = to_predictions(engine.infer(batch.pixels)[rows]), to_predictions(reference_logits)
                 differences.append(np.abs(ours.probabilities - expected.probabilities))

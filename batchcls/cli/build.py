@@ -125,14 +125,14 @@ def _check_usage(
 
 
 def _build_folder(source: Path, out: Path, training_options: dict[str, Any], console: "Console") -> None:
-    from batchcls.networks.recipe import labels_of
+    from batchcls.networks.recipe import labels_from_argument
 
     with extra("build", "building a trained file"):
         from batchcls.building.build import BuildOptions, build_engine
 
     values = dict(training_options)
     if "labels" in values:
-        values["labels"] = labels_of(values["labels"])
+        values["labels"] = labels_from_argument(values["labels"])
     recipe, calibrate, verify = (values.pop(key, None) for key in ("recipe", "calibrate", "verify"))
     manifest = build_engine(source, out, BuildOptions(recipe, values, calibrate, verify), console)
     if warning := unreadable_warning(manifest):

@@ -6,46 +6,62 @@ from typing import Any
 import click
 
 from batchcls.cli.environment import extra
-from batchcls.cli.options import LABELS_OF_PREDICTIONS, SPLIT_FOLDERS, FiniteRange, OutPath
+from batchcls.cli.options import LABELS_OF_PREDICTIONS, SPLIT_FOLDERS, TRUTH, FiniteRange, OutPath
 from batchcls.cli.terminal import echo
 
 
 @click.command()
 @click.argument("predictions", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@TRUTH(required=True)
 @click.option(
-    "--truth",
-    type=click.Path(exists=True, path_type=Path),
+    "--out",
+    type=OutPath(file_okay=False, path_type=Path),
     required=True,
-    help="A folder with a folder of images for each class; or a CSV or Parquet file with the columns path and label.",
+    help="Folder to write the report, the plots and metrics.json into.",
 )
-@click.option("--out", type=OutPath(file_okay=False, path_type=Path), required=True, help="The report's folder.")
 @click.option(
     "--group-by",
     default="",
     metavar="COLUMN|PATTERN",
-    help="What images share that are not independent, such as a patient: a column of the truth, or a regular "
-    "expression that finds it in a path. Intervals resample groups.",
+    help="Groups of images that are not independent, such as all images of a patient, which the intervals resample "
+    "together: the column of --truth that names the group, or a regular expression that finds the name in a path.",
 )
-@click.option("--split", type=click.Choice(["train", "val", "test"]), help="The rows of the truth to use.")
+@click.option(
+    "--split",
+    type=click.Choice(["train", "val", "test"]),
+    help="Evaluate only the images of this split of --truth.  [default: every split]",
+)
 @SPLIT_FOLDERS
 @click.option(
     "--error-rate",
     type=FiniteRange(0, 1),
     default=0.01,
     show_default=True,
-    help="The most among images that are accepted without a human; a threshold is found for it.",
+    help="Largest error rate, as a fraction, among images that are accepted without a human; the report names the "
+    "probability from which on images can be accepted.",
 )
 @LABELS_OF_PREDICTIONS
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the intervals.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Seed of the random resamples that the intervals come from.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace an earlier evaluation in --out; other files there stay.")
 def evaluate(predictions: Path, truth: Path, out: Path, overwrite: bool, labels: str | None, **options: Any) -> None:
-    """Compare what `batchcls run` wrote with the truth: figures with intervals, calibration, a threshold, a report."""
-    from batchcls.networks.recipe import labels_of  # after parsing: --help stays light
+    """Evaluate predictions against true labels.
+
+    PREDICTIONS is the file that `batchcls run` wrote. The report holds metrics with 95 % intervals, the confusion
+    matrix, the calibration of the probabilities, a probability from which on images can be accepted without a human,
+    and the misclassified images.
+    """
+    from batchcls.networks.recipe import labels_from_argument  # after parsing: --help stays light
 
     with extra("report", "an evaluation"):
         from batchcls.evaluation.evaluate import EvaluationOptions, evaluate_predictions
-        from batchcls.evaluation.rendering import summary
+        from batchcls.evaluation.rendering import summary_lines
 
-    options["labels"] = labels_of(labels) if labels else ()
-    metrics = evaluate_predictions(EvaluationOptions(predictions, truth, **options), out, overwrite=overwrite)
-    echo(*summary(metrics, out))
+    options["labels"] = labels_from_argument(labels) if labels else ()
+    evaluation = evaluate_predictions(EvaluationOptions(predictions, truth, **options), out, overwrite=overwrite)
+    echo(*summary_lines(evaluation, out))

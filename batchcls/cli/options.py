@@ -2,6 +2,8 @@
 
 import math
 import re
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import click
@@ -21,9 +23,17 @@ SPLIT_FOLDERS = click.option(
 LABELS_OF_PREDICTIONS = click.option(
     "--labels",
     metavar="FILE|A,B,...",
-    help="In the order of the probabilities; only for PREDICTIONS that another program wrote again, and whose rows do "
-    "not tell.",
+    help="Labels in the order of the column probabilities, or a file that lists the labels. Needed only for a "
+    "predictions file that another program wrote again without that order.",
 )
+TRUTH = partial(
+    click.option,
+    "--truth",
+    type=click.Path(exists=True, path_type=Path),
+    help="True labels: a folder that holds a folder of images for each class, or a CSV or Parquet file with the "
+    "columns path and label.",
+)
+"""The option ``--truth``, to be called with what else the command says of it."""
 
 
 class FiniteRange(click.FloatRange):

@@ -12,33 +12,38 @@ from batchcls.cli.terminal import echo
 
 @click.command()
 @click.argument("predictions", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--out", type=OutPath(dir_okay=False, path_type=Path), required=True, help="The HTML file.")
+@click.option("--out", type=OutPath(dir_okay=False, path_type=Path), required=True, help="HTML file to write.")
 @click.option(
     "--images",
     type=click.IntRange(0, 1000),
     default=24,
     show_default=True,
-    help="How many of the least certain images to show.",
+    help="Number of the least certain images to show.",
 )
 @click.option(
     "--rows",
     type=click.IntRange(1, 500_000),
     default=100_000,
     show_default=True,
-    help="How many rows the table may hold: unreadable ones first, then the least certain.",
+    help="Largest number of rows in the table of the page: unreadable files first, then the least certain images.",
 )
 @LABELS_OF_PREDICTIONS
-@click.option("--overwrite", is_flag=True, help="Replace an existing file, once the new one is whole.")
-def report(predictions: Path, out: Path, labels: str | None, **options: Any) -> None:
-    """Show what `batchcls run` wrote to PREDICTIONS as one page, which needs no network and no other file."""
-    from batchcls.networks.recipe import labels_of  # after parsing: --help stays light
+@click.option("--overwrite", is_flag=True, help="Replace an existing file when the new one is whole.")
+def report(predictions: Path, out: Path, labels: str | None, overwrite: bool, **options: Any) -> None:
+    """Report on predictions in one HTML page.
+
+    PREDICTIONS is the file that `batchcls run` wrote. The page shows how many images have each label, the
+    probabilities, the least certain images, the unreadable files, and a table of rows to filter and to sort; it needs
+    no network and no other file.
+    """
+    from batchcls.networks.recipe import labels_from_argument  # after parsing: --help stays light
 
     with extra("report", "a report"):
-        from batchcls.evaluation.report import write_report
+        from batchcls.evaluation.report import ReportOptions, write_report
 
-    order = labels_of(labels) if labels else ()
+    options["labels"] = labels_from_argument(labels) if labels else ()
     with library_noise_hidden():
-        made = write_report(predictions, out, labels=order, **options)
-    echo(f"{made.rows:,} rows, {made.unreadable:,} unreadable -> {out}")
-    for note in made.notes:
+        summary = write_report(predictions, out, ReportOptions(**options), overwrite=overwrite)
+    echo(f"{summary.rows:,} rows, {summary.unreadable:,} unreadable -> {out}")
+    for note in summary.notes:
         echo(f"note: {note}")

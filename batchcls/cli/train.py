@@ -12,58 +12,139 @@ from batchcls.cli.options import SPLIT_FOLDERS, FiniteRange, OutPath, check_devi
 from batchcls.cli.terminal import echo
 
 if TYPE_CHECKING:
-    from batchcls.training.train import Trained
+    from batchcls.training.options import TrainOptions
+    from batchcls.training.train import TrainResult
 
 
 @click.command()
 @click.argument("data", type=click.Path(exists=True, path_type=Path))
-@click.option("--out", type=OutPath(dir_okay=False, path_type=Path), required=True, help="A .safetensors file.")
-@click.option("--architecture", help="One that build knows; cnn: a small one.  [default: the recipe's, or googlenet]")
+@click.option(
+    "--out",
+    type=OutPath(dir_okay=False, path_type=Path),
+    required=True,
+    help="Checkpoint to write, a .safetensors file; its history, curves, metrics and split are written beside it.",
+)
+@click.option(
+    "--architecture",
+    metavar="NAME",
+    help="Network to train, such as resnet18, vgg16_bn or mobilenet_v2; cnn is a small one. An unknown NAME lists all."
+    "  [default: the recipe's, or googlenet]",
+)
 @click.option(
     "--weights",
+    "initial_weights",
     default="",
     metavar="FILE|imagenet",
     callback=lambda context, option, weights: _known_weights(weights),
-    help="To begin with.  [default: from scratch]",
+    help="Weights to begin with: a trained file of the same architecture, or imagenet for torchvision's, which are "
+    "downloaded once.  [default: random weights]",
 )
 @click.option(
-    "--recipe", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A TOML file, as for build."
+    "--recipe",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="TOML file with the architecture, image size and normalization, as for build.",
 )
 @click.option(
     "--split",
-    "way",
+    "strategy",
     type=click.Choice(["random", "blocks"]),
     default="random",
     show_default=True,
-    help="Where DATA does not part them. blocks: by file number in each class.",
+    help="How images are split where DATA does not say it. blocks: in each class, by the numbers in the file names, "
+    "the first images validate and the last ones test.",
 )
 @SPLIT_FOLDERS
-@click.option("--val", type=float, default=0.1, show_default=True, help="Share that validates.")
-@click.option("--test", type=float, default=0.2, show_default=True, help="Share that is kept for the end; may be 0.")
-@click.option("--group-by", default="", metavar="COLUMN|PATTERN", help="What stays together, such as a patient.")
-@click.option("--epochs", type=click.IntRange(1, 10_000), default=40, show_default=True, help="At most.")
-@click.option("--patience", type=click.IntRange(1), default=15, show_default=True, help="Epochs without a better one.")
-@click.option("--batch-size", type=click.IntRange(2, 4096), default=32, show_default=True, help="Images a step.")
+@click.option(
+    "--val",
+    type=float,
+    default=0.1,
+    show_default=True,
+    help="Validation fraction: images that decide which epoch is kept.",
+)
+@click.option(
+    "--test",
+    type=float,
+    default=0.2,
+    show_default=True,
+    help="Test fraction: images that only the finished network is measured with. 0: no test.",
+)
+@click.option(
+    "--group-by",
+    default="",
+    metavar="COLUMN|PATTERN",
+    help="Column of the table DATA, or regular expression on paths, that tells which images belong together, such as "
+    "those of one patient: they stay in one split.",
+)
+@click.option(
+    "--epochs",
+    type=click.IntRange(1, 10_000),
+    default=40,
+    show_default=True,
+    help="Largest number of passes over the training images.",
+)
+@click.option(
+    "--patience",
+    type=click.IntRange(1),
+    default=15,
+    show_default=True,
+    help="Epochs without a better macro F1 of the validation images, after which training ends.",
+)
+@click.option(
+    "--batch-size", type=click.IntRange(2, 4096), default=32, show_default=True, help="Images per optimizer step."
+)
 @click.option(
     "--learning-rate",
     type=FiniteRange(0, min_open=True),
-    help="Adam's.  [default: 0.001; 0.0001 for networks without batch normalisation]",
+    help="Highest learning rate of the Adam optimizer.  [default: 0.001; 0.0001 for networks without batch "
+    "normalization]",
 )
-@click.option("--weight-decay", type=FiniteRange(0), default=1e-4, show_default=True, help="Adam's.")
-@click.option("--schedule", type=click.Choice(["cosine", "plateau"]), default="cosine", show_default=True)
+@click.option(
+    "--weight-decay",
+    type=FiniteRange(0),
+    default=1e-4,
+    show_default=True,
+    help="L2 penalty of the Adam optimizer.",
+)
+@click.option(
+    "--schedule",
+    type=click.Choice(["cosine", "plateau"]),
+    default="cosine",
+    show_default=True,
+    help="How the learning rate falls: along a cosine over all epochs, or whenever the macro F1 of the validation "
+    "images stops rising.",
+)
 @click.option(
     "--balance",
     type=click.Choice(["none", "weights", "sampling"]),
     default="none",
     show_default=True,
-    help="Rare classes count more in the loss, or are drawn more often.",
+    help="Let images of rare classes weigh more in the loss (weights), or be drawn more often (sampling).",
 )
-@click.option("--flips/--no-flips", default=True, show_default=True, help="Mirror images at random.")
-@click.option("--turns/--no-turns", default=True, show_default=True, help="Turn images by right angles at random.")
-@click.option("--stain", type=FiniteRange(0, 5), default=1.0, show_default=True, help="Strength of colour jitter.")
-@click.option("--precision", type=click.Choice(["auto", "bf16", "fp32"]), default="auto", show_default=True)
+@click.option("--flips/--no-flips", default=True, show_default=True, help="Mirror training images at random.")
 @click.option(
-    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the split and of the training."
+    "--turns/--no-turns", default=True, show_default=True, help="Turn training images by right angles at random."
+)
+@click.option(
+    "--stain",
+    type=FiniteRange(0, 5),
+    default=1.0,
+    show_default=True,
+    help="Strength of random changes of brightness, contrast, saturation and hue of training images. 0: none.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "bf16", "fp32"]),
+    default="auto",
+    show_default=True,
+    help="Arithmetic of the training: bfloat16 mixed with float32, or float32 alone; auto: bf16 where the device has "
+    "it.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**32 - 1),
+    default=0,
+    show_default=True,
+    help="Seed of the random split, the initial weights, and the order and augmentations of images.",
 )
 @click.option(
     "--device",
@@ -71,37 +152,36 @@ if TYPE_CHECKING:
     show_default=True,
     metavar="auto|cpu|cuda[:N]",
     callback=lambda context, option, device: check_device(device),
-    help="Where to train.",
+    help="Device to train on; auto: the first GPU, or else the CPU.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an existing checkpoint, once the new one is whole.")
 def train(data: Path, out: Path, **options: Any) -> None:
-    """Train a network on labelled images, for build.
+    """Train a network on labeled images; build makes an engine from its checkpoint.
 
     DATA is a folder with a folder of images for each class, or a CSV or Parquet file with the columns path and label,
-    and group and split if they are known. Stop it whenever you like: the same command goes on after the last epoch.
+    and optionally group and split. Stop the training whenever you like: the same command goes on after the last
+    epoch.
     """
     from batchcls.cli.console import common_console  # after parsing: --help stays light
 
     with extra("train", "training"):
-        from batchcls.training.dataset import SplitOptions
-        from batchcls.training.module import TrainingConfig
-        from batchcls.training.splits import SplitFractions
-        from batchcls.training.train import TrainOptions, train_network
+        from batchcls.training.train import train_network
 
-    parting = SplitOptions(
-        options.pop("way"),
-        SplitFractions(options.pop("val"), options.pop("test")),
-        options.pop("group_by"),
-        options["seed"],
-        options.pop("split_folders"),
-    )
-    whole = {name: options.pop(name) for name in ("weights", "recipe", "device", "overwrite")}
-    architecture = options.pop("architecture")
+    echo(*summary(train_network(data, out, _options(options), common_console())))
+
+
+def _options(given: dict[str, Any]) -> "TrainOptions":
+    """Options of the command line, by their parameters' names, as the training takes them."""
+    from batchcls.training.options import SplitFractions, SplitOptions, TrainingConfig, TrainOptions
+
+    fractions = SplitFractions(given.pop("val"), given.pop("test"))
+    names = ("strategy", "group_by", "split_folders")
+    split = SplitOptions(fractions=fractions, seed=given["seed"], **{name: given.pop(name) for name in names})
+    general = {name: given.pop(name) for name in ("initial_weights", "recipe", "device", "overwrite")}
+    architecture = given.pop("architecture")
     values = {"architecture": architecture} if architecture else {}
-    course = TrainingConfig(**{name: value for name, value in options.items() if value is not None})
-    chosen = TrainOptions(values=values, parting=parting, course=course, **whole)
-    trained = train_network(data, out, chosen, common_console())
-    echo(*summary(trained))
+    config = TrainingConfig(**{name: value for name, value in given.items() if value is not None})
+    return TrainOptions(recipe_values=values, split=split, config=config, **general)
 
 
 def _known_weights(weights: str) -> str:
@@ -110,23 +190,23 @@ def _known_weights(weights: str) -> str:
     return weights
 
 
-def summary(trained: "Trained") -> list[str]:
-    """What came of a training, in a few lines."""
-    metrics = trained.metrics
-    part = "test" if "test" in metrics else "val"
-    found = metrics[part]
-    low, high = found["accuracy_95"]
-    stained = {name: value for name, value in found["in_other_colours"]["accuracy"].items() if name != "none"}
-    worst = min(stained, key=lambda name: stained[name])
-    parts = ", ".join(f"{name} {count:,}" for name, count in metrics["parts"].items())
+def summary(result: "TrainResult") -> list[str]:
+    """Lines on a finished training: its checkpoint, images and accuracy, and the command to run next."""
+    metrics, checkpoint = result.metrics, result.checkpoint
+    split = "test" if "test" in metrics else "val"
+    figures = metrics[split]
+    low, high = figures["accuracy_95"]
+    by_change = {name: value for name, value in figures["in_other_colours"]["accuracy"].items() if name != "none"}
+    worst = min(by_change, key=lambda name: by_change[name])
+    counts = ", ".join(f"{name} {count:,}" for name, count in metrics["parts"].items())
     absent = ", ".join(metrics["classes_without_images"])
-    build = ["batchcls", "build", str(trained.checkpoint), "--out", f"engines/{trained.checkpoint.stem}"]
+    build = ["batchcls", "build", str(checkpoint), "--out", f"engines/{checkpoint.stem}"]
     return [
-        f"{trained.checkpoint}, after epoch {metrics['kept_epoch']} of {metrics['epochs']}",
-        f"images    {parts}",
-        f"accuracy  {found['accuracy']:.4f} ({low:.4f} to {high:.4f}) on {part}; macro F1 {found['macro_f1']:.4f}",
+        f"{checkpoint}, after epoch {metrics['kept_epoch']} of {metrics['epochs']}",
+        f"images    {counts}",
+        f"accuracy  {figures['accuracy']:.4f} ({low:.4f} to {high:.4f}) on {split}; macro F1 {figures['macro_f1']:.4f}",
         *([f"          of the classes with images: none is of {absent}"] if absent else []),
-        f"baseline  {found['colour_histogram_nearest_neighbour']:.4f} by the nearest neighbour in colour alone",
-        f"stain     {stained[worst]:.4f} where it hurts most, {worst}",
+        f"baseline  {figures['colour_histogram_nearest_neighbour']:.4f} by the nearest neighbor in color alone",
+        f"stain     {by_change[worst]:.4f} where it hurts most, {worst}",
         f"next      {shlex.join(build)}",
     ]

@@ -1,1 +1,1 @@
-"""Predictions, with or without the truth, become figures and pages."""
+"""Evaluate predictions against true labels, and report on predictions with or without them."""

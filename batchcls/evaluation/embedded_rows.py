@@ -1,9 +1,8 @@
-"""Rows of a predictions file as the script of a page reads them: words once, numbers as bytes in base64."""
+"""Rows of a predictions file in the compact form that the script of a page reads."""
 
 import base64
 import os
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,11 +10,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 
-def embedded_rows(listed: pa.Table, labels: Sequence[str]) -> dict[str, Any]:
-    """Rows in the order of root and path, for the page's script; words once, numbers as bytes in base64."""
-    rows = listed.take(pc.sort_indices(listed, [("root", "ascending"), ("path", "ascending")]))
+def embed_rows(table: pa.Table, labels: Sequence[str]) -> dict[str, object]:
+    """Rows as JSON values in the order of root and path: every word once, numbers as little-endian bytes in base64.
+
+    Args:
+        table: Rows with the columns root, path, error, label, second, probability, chance, width and height, as
+            `batchcls.evaluation.report_rows.report_rows` gives.
+        labels: Labels by their position in the columns label and second.
+    """
+    rows = table.take(pc.sort_indices(table, [("root", "ascending"), ("path", "ascending")]))
     roots = {root: place for place, root in enumerate(rows["root"].unique().to_pylist())}
-    shared = os.path.commonprefix([f"{root}/" for root in roots])  # noqa: RUF071  # cut at a slash
+    shared = os.path.commonprefix([f"{root}/" for root in roots])  # noqa: RUF071  # cut at a slash below
     below = shared[: shared.rfind("/") + 1]
     folders: dict[tuple[int, str], int] = {}
     names, places = [], []
@@ -45,8 +50,8 @@ def embedded_rows(listed: pa.Table, labels: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _packed(values: npt.NDArray[Any]) -> tuple[str, str]:
-    """A type that is wide enough for numbers of -1 and more, and their bytes, the lowest first."""
-    whole = np.issubdtype(values.dtype, np.integer)
-    kind = np.min_scalar_type(-int(values.max(initial=0)) - 1) if whole else np.dtype(np.float32)
+def _packed(values: npt.NDArray[np.generic]) -> tuple[str, str]:
+    """The narrowest type that holds -1 and every value, as ``i2`` or ``f4``; and the little-endian bytes in base64."""
+    is_integer = np.issubdtype(values.dtype, np.integer)
+    kind = np.min_scalar_type(-int(values.max(initial=0)) - 1) if is_integer else np.dtype(np.float32)
     return kind.str[1:], base64.b64encode(values.astype(kind.newbyteorder("<")).tobytes()).decode()

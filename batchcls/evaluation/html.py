@@ -1,9 +1,8 @@
-"""Values become one HTML page that needs nothing beside itself."""
+"""HTML pages that need no other file and no network, from templates."""
 
 import hashlib
 import secrets
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -11,10 +10,12 @@ from batchcls import __version__
 from batchcls.storage.atomic import write_whole, writing
 
 
-def page(name: str, **values: Any) -> str:
-    """The page ``name`` of ``batchcls/evaluation/templates``, with every value escaped that is not marked as safe.
+def render_page(template: str, **values: object) -> str:
+    """A page whose content security policy allows only the styles and scripts of the template.
 
-    Its policy lets no style or script count that does not carry its nonce.
+    Args:
+        template: Name of a file in ``batchcls/evaluation/templates``, without ``.html``.
+        values: Values of the template, by name; each is escaped unless marked as safe.
     """
     environment = Environment(
         loader=PackageLoader("batchcls", "evaluation/templates"),
@@ -25,17 +26,17 @@ def page(name: str, **values: Any) -> str:
     )
     environment.filters["count"] = "{:,}".format
     environment.filters["percent"] = "{:.2%}".format
-    place = secrets.token_urlsafe()
-    text = environment.get_template(f"{name}.html").render(version=__version__, nonce=place, **values)
-    # The same values give the same page, and none of them can hold the digest of all.
-    return text.replace(place, hashlib.sha256(text.replace(place, "").encode(errors="replace")).hexdigest())
+    nonce = secrets.token_urlsafe()
+    text = environment.get_template(f"{template}.html").render(version=__version__, nonce=nonce, **values)
+    # A digest of the whole page as nonce: the same values give the same page, and no value can hold that digest.
+    return text.replace(nonce, hashlib.sha256(text.replace(nonce, "").encode(errors="replace")).hexdigest())
 
 
 def write_page(out: Path, text: str) -> None:
-    """Leave ``out`` with this content, or untouched.
+    """Write a page into the file ``out``, which is replaced as a whole or left untouched.
 
     Raises:
-        OutputError: If the disk refuses, or what stands there is no file.
+        OutputError: If the disk refuses, or ``out`` exists and is no file.
     """
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)

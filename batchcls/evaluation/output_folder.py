@@ -1,4 +1,4 @@
-"""The folder that an evaluation is written to; nothing in it is replaced unasked."""
+"""The output folder of an evaluation, in which no file is replaced unless the user asks for that."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,49 +13,58 @@ FILES = (
     *("confusion.png", "calibration.png", "risk_coverage.png", "wrong.jpg", "uncertain.jpg"),
     *("wrong.csv", "report.html", "report.md", "metrics.json"),
 )
+"""Names of all files that an evaluation writes."""
 
-Write = Callable[[Mapping[str, bytes | None]], None]
+WriteFiles = Callable[[Mapping[str, bytes | None]], None]
+"""Writes content by file name; None removes an earlier file of that name."""
 
 
-def check_out(out: Path, inputs: Sequence[Path], *, overwrite: bool) -> None:
-    """Refuse to replace what was given, or what is there already.
+def check_output(out: Path, inputs: Sequence[Path], *, overwrite: bool) -> None:
+    """Refuse a folder in which an input, or an earlier evaluation, would be replaced unasked.
+
+    Args:
+        out: Output folder; may be missing.
+        inputs: Files that the evaluation reads.
+        overwrite: Whether the user asked to replace an earlier evaluation.
 
     Raises:
-        OutputError: If `FILES` below ``out`` hold one of ``inputs``, or are there and not to be overwritten.
+        OutputError: If one of `FILES` in ``out`` is one of ``inputs``, or exists and ``overwrite`` is false.
     """
-    there = [path for name in FILES if os.path.lexists(path := out / name)]
+    existing = [path for name in FILES if os.path.lexists(path := out / name)]
     for path in inputs:
-        if any(file.exists() and path.samefile(file) for file in there):
+        if any(file.exists() and path.samefile(file) for file in existing):
             raise OutputError(f"--out {str(out)!r} would replace {str(path)!r} itself; choose another --out")
-    if there and not overwrite:
-        raise OutputError(f"{str(there[0])!r} exists; choose another --out, or replace it with --overwrite")
+    if existing and not overwrite:
+        raise OutputError(f"{str(existing[0])!r} exists; choose another --out, or replace it with --overwrite")
 
 
 @contextmanager
-def evaluation_folder(out: Path) -> Iterator[Write]:
-    """Writes files below ``out``, each whole, in their order; of a name without content an earlier file is removed.
+def open_output(out: Path) -> Iterator[WriteFiles]:
+    """A context that yields the function that writes files into ``out``, each whole, in the given order.
+
+    A folder that was made for the evaluation is removed again if nothing is written.
 
     Raises:
-        OutputError: If the disk refuses, or something there is not ours.
+        OutputError: If the disk refuses, or one of `FILES` in ``out`` is no file.
     """
     with writing(out):
-        fresh = kind_of(out) is None
-        own = OwnFolder.made(out)
+        is_new = kind_of(out) is None
+        folder = OwnFolder.made(out)
     try:
-        with own:
+        with folder:
             for name in FILES:
-                own.check_file(name)
-            yield lambda files: _write(own, files)
+                folder.check_file(name)
+            yield lambda files: _write(folder, files)
     finally:
-        if fresh:
-            with suppress(OSError):  # it is not empty: all went well
+        if is_new:
+            with suppress(OSError):  # a folder that is not empty stays: all went well
                 os.rmdir(out)
 
 
-def _write(own: OwnFolder, files: Mapping[str, bytes | None]) -> None:
-    with writing(own.path):
+def _write(folder: OwnFolder, files: Mapping[str, bytes | None]) -> None:
+    with writing(folder.path):
         for name, content in files.items():
             if content is None:
-                own.remove(name)
+                folder.remove(name)
             else:
-                own.write(name, content)
+                folder.write(name, content)

@@ -1,1 +1,1 @@
-"""Where in an image a network sees what it says."""
+"""Explain answers: heat maps of the places in an image that speak for a class."""

@@ -1,4 +1,4 @@
-"""The network that an engine was built from, which alone can be looked into."""
+"""The trained file that an engine was built from: only a network that is no ONNX file can be explained."""
 
 from pathlib import Path
 
@@ -15,10 +15,12 @@ def trained_file_of_engine(folder: Path, checkpoint: Path | None) -> TrainedFile
     """The trained file that an engine was built from, with the engine's labels and preprocessing.
 
     Args:
-        checkpoint: None: a file of the right name and content in the engine folder, or beside it.
+        folder: Engine folder.
+        checkpoint: Path of the trained file; None: a file of the recorded name and content in the engine folder, or
+            beside that folder.
 
     Raises:
-        EngineError: If the engine was built from ONNX, or its trained file is not there.
+        EngineError: If the engine was built from ONNX, or the trained file is missing or another one.
         CheckpointError: If the trained file cannot be read.
     """
     manifest = Manifest.read(folder)
@@ -28,10 +30,10 @@ def trained_file_of_engine(folder: Path, checkpoint: Path | None) -> TrainedFile
             "looked into; Grad-CAM needs the checkpoint that it was exported from: batchcls explain CHECKPOINT ..."
         )
     path = checkpoint or _beside(folder, manifest)
-    if (found := sha256(path)) != manifest.checkpoint_sha256:
+    if (digest := sha256(path)) != manifest.checkpoint_sha256:
         raise EngineError(
             f"engine {str(folder)!r} was built from {manifest.checkpoint!r} with SHA-256 {manifest.checkpoint_sha256}, "
-            f"{str(path)!r} has {found}; name the right file: --checkpoint FILE"
+            f"{str(path)!r} has {digest}; name the right file: --checkpoint FILE"
         )
     recipe = Recipe(
         manifest.architecture, manifest.labels, temperature=manifest.temperature, preprocess=manifest.preprocess

@@ -1,4 +1,4 @@
-"""Which images are worth explaining."""
+"""Select the images to explain: evenly from folders, or from predictions the wrong or uncertain ones."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,115 +12,146 @@ from rich.console import Console
 from batchcls.engine.manifest import sha256
 from batchcls.errors import LabelsError, SlidesError
 from batchcls.images.labels.labeled import LabeledImages
-from batchcls.images.sources.folder import FolderSource
+from batchcls.images.sources import open_source
+from batchcls.predictions.integrity import rewrite_notes
 from batchcls.predictions.matching import label_codes, match_labels
-from batchcls.predictions.provenance import rewriting
 from batchcls.predictions.reader import PredictionsFile
 from batchcls.records import Slide
 from batchcls.storage.file_names import printable
 
-_SHOWN = 3
+_EXAMPLES = 3
 
 
 @dataclass(frozen=True, slots=True)
 class ImageSelection:
-    """Which images to explain, and for which class."""
+    """Which images to explain, and for which class.
+
+    Images come from ``slides``; or from ``predictions``, and then either ``wrong`` or ``uncertain`` is given.
+    """
 
     slides: tuple[Path, ...] = ()
+    """Folders and image files."""
     predictions: Path | None = None
-    """What `batchcls run` wrote, to choose from instead of ``slides``: by ``wrong``, or by ``uncertain``."""
+    """Predictions file of `batchcls run`; None: images come from ``slides``."""
     wrong: int | None = None
-    """So many of the most confident wrong ones, by ``truth``."""
+    """Number of misclassified images to explain, the most confident first; None: not by misclassification."""
     uncertain: int | None = None
+    """Number of images to explain, the least confident first; None: not by confidence."""
     truth: Path | None = None
+    """Folder of class folders, or CSV or Parquet table, that names the true labels; None: unknown."""
     split_folders: str = ""
-    """Of ``truth``; see `LabeledImages.read`."""
+    """Folders of ``truth`` that hold the class folders of a split, as `LabeledImages.read` takes them."""
     label: str | None = None
-    """None: of each image, the predicted one."""
+    """Label of the class to explain; None: the predicted class of each image."""
     limit: int = 100
-    """Of ``slides``."""
+    """Largest number of images of ``slides`` to explain."""
 
 
 @dataclass(frozen=True, slots=True)
 class SelectedImages:
+    """The images to explain."""
+
     truths: Mapping[Slide, str]
-    """In the order of the output; empty where the truth is not known."""
+    """True label of each image, in the order of the output; empty where the true label is unknown."""
     left_out: int = 0
+    """Number of images beyond the limit."""
 
 
-def listed_images(asked: ImageSelection, is_ours: Callable[[Path], bool], console: Console) -> SelectedImages:
-    """Images of SLIDES, evenly taken where there are more than the limit: folders are often sorted by class."""
-    listing = FolderSource(asked.slides)
-    found = [slide for slide in listing if not is_ours(Path(slide.file))]
-    for unlisted in listing.unlisted:
-        _say(console, f"warning: not listed: {printable(unlisted)}")
-    if not found:
-        raise SlidesError(f"no image was found in {', '.join(repr(str(path)) for path in asked.slides)}")
-    count = min(len(found), asked.limit)
-    return SelectedImages({found[place * len(found) // count]: "" for place in range(count)}, len(found) - count)
+def listed_images(selection: ImageSelection, is_output: Callable[[Path], bool], console: Console) -> SelectedImages:
+    """The images of ``selection.slides``, evenly spaced where the limit leaves some out.
+
+    Evenly, because listings are often sorted by class.
+
+    Args:
+        selection: What the user selected.
+        is_output: Whether a file is the output of an earlier explanation, which is no image to explain.
+        console: Where warnings are printed.
+
+    Raises:
+        SlidesError: If there is no image.
+    """
+    source = open_source(selection.slides)
+    slides = [slide for slide in source if not is_output(Path(slide.file))]
+    for unlisted in source.unlisted:
+        _warn(console, f"not listed: {printable(unlisted)}")
+    if not slides:
+        raise SlidesError(f"no image was found in {', '.join(repr(str(path)) for path in selection.slides)}")
+    count = min(len(slides), selection.limit)
+    return SelectedImages({slides[place * len(slides) // count]: "" for place in range(count)}, len(slides) - count)
 
 
 def predicted_images(
-    asked: ImageSelection, checkpoint: Path, labels: Sequence[str], console: Console
+    selection: ImageSelection, checkpoint: Path, labels: Sequence[str], console: Console
 ) -> SelectedImages:
-    """Images of a predictions file, the most confident wrong ones or the least certain ones first."""
-    assert asked.predictions is not None  # noqa: S101  # for mypy: the caller looked
-    predicted = PredictionsFile.read(asked.predictions, labels)
-    for note in rewriting(predicted.metadata, predicted.labels, len(predicted.table)):
-        _say(console, f"warning: {note}")
-    _check_same_model(predicted, checkpoint, labels)
-    truths: npt.NDArray[np.object_] = np.full(len(predicted.table), "", object)
-    if asked.truth:
-        truths = _truths(predicted, asked.truth, asked.split_folders, console)
-    top = np.asarray(predicted.table["probability"].to_numpy(), np.float64)
-    wanted = predicted.readable & np.isfinite(top)
-    if asked.wrong:
-        said = np.append(np.array(predicted.labels, object), "")[predicted.codes]
-        wanted &= (truths != "") & (truths != said)
-    order = np.argsort(-top if asked.wrong else top, kind="stable")
-    rows = order[wanted[order]][: asked.wrong or asked.uncertain]
+    """The images of ``selection.predictions`` that are most confidently wrong, or least certain, in that order.
+
+    Args:
+        selection: What the user selected; names a predictions file.
+        checkpoint: Trained file of the model to explain.
+        labels: Labels of that model, in the order of its outputs.
+        console: Where warnings are printed.
+
+    Raises:
+        SlidesError: If no row qualifies.
+        LabelsError: If the predictions or the truth cannot be used, or are not of this model.
+    """
+    assert selection.predictions is not None  # noqa: S101  # for mypy: the caller checked
+    predictions = PredictionsFile.read(selection.predictions, labels)
+    for note in rewrite_notes(predictions.metadata, predictions.labels, len(predictions.table)):
+        _warn(console, note)
+    _check_same_model(predictions, checkpoint, labels)
+    truths: npt.NDArray[np.object_] = np.full(len(predictions.table), "", object)
+    if selection.truth:
+        truths = _truths(predictions, selection.truth, selection.split_folders, console)
+    top = np.asarray(predictions.table["probability"].to_numpy(), np.float64)
+    qualifies = predictions.readable & np.isfinite(top)
+    if selection.wrong:
+        predicted = np.append(np.array(predictions.labels, object), "")[predictions.codes]
+        qualifies &= (truths != "") & (truths != predicted)
+    order = np.argsort(-top if selection.wrong else top, kind="stable")
+    rows = order[qualifies[order]][: selection.wrong or selection.uncertain]
     if not len(rows):
-        raise SlidesError(
-            f"{str(asked.predictions)!r} holds no {'wrong' if asked.wrong else 'readable'} row to explain"
-        )
-    return SelectedImages(dict(zip(predicted.slides(rows), truths[rows].tolist(), strict=True)))
+        kind = "wrong" if selection.wrong else "readable"
+        raise SlidesError(f"{str(selection.predictions)!r} holds no {kind} row to explain")
+    return SelectedImages(dict(zip(predictions.slides(rows), truths[rows].tolist(), strict=True)))
 
 
-def _check_same_model(predicted: PredictionsFile, checkpoint: Path, labels: Sequence[str]) -> None:
-    engine = predicted.metadata.get("engine")
+def _check_same_model(predictions: PredictionsFile, checkpoint: Path, labels: Sequence[str]) -> None:
+    engine = predictions.metadata.get("engine")
     recorded = engine.get("checkpoint_sha256") if isinstance(engine, dict) else None
-    if predicted.metadata and recorded != (found := sha256(checkpoint)):
+    if predictions.metadata and recorded != (digest := sha256(checkpoint)):
         raise LabelsError(
-            f"{str(predicted.path)!r} was predicted by a trained file with SHA-256 {recorded or '(not recorded)'}, "
-            f"{str(checkpoint)!r} has {found}; explain with that one, or classify again: batchcls run"
+            f"{str(predictions.path)!r} was predicted by a trained file with SHA-256 {recorded or '(not recorded)'}, "
+            f"{str(checkpoint)!r} has {digest}; explain with that one, or classify again: batchcls run"
         )
-    if predicted.labels != tuple(labels):
+    if predictions.labels != tuple(labels):
         raise LabelsError(
-            f"{str(predicted.path)!r} has the labels {list(predicted.labels)}, the model has "
+            f"{str(predictions.path)!r} has the labels {list(predictions.labels)}, the model has "
             f"{list(labels)}; name them in the order of the predictions: --labels A,B,..."
         )
 
 
-def _truths(predicted: PredictionsFile, truth: Path, split_folders: str, console: Console) -> npt.NDArray[np.object_]:
-    """(rows,) what each is, by the same rules of matching as `batchcls evaluate`; empty where that is not known."""
-    labelled = LabeledImages.read(truth, split_folders=split_folders, known=predicted.labels)
-    table = labelled.of_split(None, truth)
-    codes = label_codes(table["label"], predicted.labels)
+def _truths(predictions: PredictionsFile, truth: Path, split_folders: str, console: Console) -> npt.NDArray[np.object_]:
+    """(rows,) true label of each row, matched by the rules of `batchcls evaluate`; empty where it is unknown."""
+    labeled = LabeledImages.read(truth, split_folders=split_folders, known=predictions.labels)
+    table = labeled.of_split(None, truth)
+    codes = label_codes(table["label"], predictions.labels)
     if codes.null_count:
-        strange = sorted(set(table["label"].filter(pc.is_null(codes)).to_pylist()))
+        unknown = sorted(set(table["label"].filter(pc.is_null(codes)).to_pylist()))
         raise LabelsError(
-            f"{str(truth)!r} has labels {strange[:_SHOWN]} that the model has not; it has {list(predicted.labels)}"
+            f"{str(truth)!r} has labels {unknown[:_EXAMPLES]} that the model does not have; it has "
+            f"{list(predictions.labels)}"
         )
-    match = match_labels(table["path"], str(labelled.root), predicted)
+    match = match_labels(table["path"], str(labeled.root), predictions)
     if match.by in ("file name", "end of path"):
-        _say(console, f"warning: --truth was matched by {match.by} alone, for no path is the same")
-    for note in labelled.notes:
-        _say(console, f"warning: {note}")
-    truths: npt.NDArray[np.object_] = np.full(len(predicted.table), "", object)
-    there = match.rows >= 0
-    truths[match.rows[there]] = np.array(predicted.labels, object)[codes.to_numpy()[there]]
+        _warn(console, f"--truth was matched by {match.by} alone, for no path is the same")
+    for note in labeled.notes:
+        _warn(console, f"{note}")
+    truths: npt.NDArray[np.object_] = np.full(len(predictions.table), "", object)
+    has_row = match.rows >= 0
+    truths[match.rows[has_row]] = np.array(predictions.labels, object)[codes.to_numpy()[has_row]]
     return truths
 
 
-def _say(console: Console, line: str) -> None:
-    console.print(line, markup=False, highlight=False)
+def _warn(console: Console, warning: str) -> None:
+    console.print(f"warning: {warning}", markup=False, highlight=False)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw, ImageFont
 
 from batchcls.images.image_file import opened_image
+from batchcls.records import Slide
 
 ANSWER_TIMEOUT_S = 10.0
 """After which a page does without a picture."""
@@ -15,10 +16,10 @@ _GAP_PX = 8
 _QUALITY = 85
 
 
-def thumbnail(file: str, side_px: int) -> Image.Image | None:
-    """An RGB picture of ``file`` of at most ``side_px`` x ``side_px``; None if none can be made."""
+def thumbnail(slide: Slide, side_px: int) -> Image.Image | None:
+    """An RGB picture of ``slide`` of at most ``side_px`` x ``side_px``; None if none can be made."""
     try:
-        with opened_image(file, ANSWER_TIMEOUT_S) as image:
+        with opened_image(slide, ANSWER_TIMEOUT_S) as image:
             image.draft("RGB", (side_px, side_px))
             small = image.convert("RGB")
             small.thumbnail((side_px, side_px))

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Protocol
 
 from batchcls.engine.backends import BackendName
+from batchcls.engine.base import EngineInfo
 from batchcls.engine.manifest import Manifest
 from batchcls.images.decoders import DecoderName
-from batchcls.records import BatchResult, EngineInfo, Slide
-from batchcls.storage.file_client import READ_TIMEOUT_S
+from batchcls.records import BatchResult, Slide
+from batchcls.storage.timeouts import READ_TIMEOUT_S
 
 
 @dataclass(frozen=True, slots=True)

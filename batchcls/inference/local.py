@@ -7,15 +7,17 @@ from dataclasses import replace
 from time import perf_counter
 
 from batchcls.engine.backends import open_engine
+from batchcls.engine.base import EngineInfo
 from batchcls.engine.check import check_answers
 from batchcls.engine.manifest import ONNX, Manifest
 from batchcls.engine.postprocess import to_predictions
 from batchcls.errors import MemoryShortageError
 from batchcls.images.decoders import open_decoder
+from batchcls.images.decoders.base import DecoderOptions
 from batchcls.inference.executor import DeviceConfig
 from batchcls.memory import available_bytes, format_bytes, resident_bytes
 from batchcls.prefetch import parallel_map
-from batchcls.records import Batch, BatchResult, EngineInfo, Failure, Predictions, Slide
+from batchcls.records import Batch, BatchResult, Failure, Predictions, Slide
 
 _LEAST_BYTES = 64 << 20
 """Least memory for files and images, in which a few small images at a time can be decoded."""
@@ -65,12 +67,14 @@ class LocalExecutor:
             self._decoder = open_decoder(
                 config.decoder,
                 preprocess,
-                batch_size=batch_size,
-                threads=config.threads,
-                max_pixels=config.max_pixels,
-                memory_bytes=self._left_bytes(config.memory_bytes),
-                read_timeout_s=config.read_timeout_s,
-                device=config.device,
+                DecoderOptions(
+                    batch_size,
+                    config.threads,
+                    config.max_pixels,
+                    self._left_bytes(config.memory_bytes),
+                    config.read_timeout_s,
+                    config.device,
+                ),
             )
             stack.pop_all()
 

@@ -10,7 +10,7 @@ from batchcls.engine.manifest import Manifest
 from batchcls.errors import EngineError
 from batchcls.images.decoders import DEFAULT, DecoderName
 from batchcls.inference.executor import DeviceConfig
-from batchcls.storage.file_client import READ_TIMEOUT_S
+from batchcls.storage.timeouts import READ_TIMEOUT_S
 
 _OPENVINO_NAMES = {"fp32": "f32", "bf16": "bf16"}
 """OpenVINO's names of precisions."""

@@ -13,8 +13,9 @@ from rich.console import Console
 
 from batchcls import machine
 from batchcls.errors import InterruptedRunError, SlidesError
-from batchcls.images.decoders.base import postponed_error
-from batchcls.images.sources.folder import FolderSource
+from batchcls.images.decoders.base import shortage_error
+from batchcls.images.sources import open_source
+from batchcls.images.sources.base import Source
 from batchcls.inference.executor import DeviceConfig, Executor
 from batchcls.inference.hints import no_probes_warnings, speed_hint
 from batchcls.inference.local import LocalExecutor
@@ -28,7 +29,8 @@ from batchcls.predictions.existing import ExistingOutput
 from batchcls.predictions.writer import PredictionsWriter, open_writer
 from batchcls.prefetch import poll
 from batchcls.progress import RunProgress
-from batchcls.records import BatchResult, Postponed, is_transient
+from batchcls.records import BatchResult, Postponed
+from batchcls.storage.transient import is_transient
 
 _POLL_S = 0.25
 """Seconds after which signals, the clock and the progress are looked at, even if no row came."""
@@ -40,7 +42,7 @@ _SUSPICIOUS_FILES = 20
 class _Run:
     """The open parts of a run."""
 
-    source: FolderSource
+    source: Source
     executor: Executor
     writer: PredictionsWriter
     stats: RunStats
@@ -72,7 +74,7 @@ def classify_images(slides: Sequence[Path], engine: Path, out: Path, options: Ru
     configs, why = device_configs(engine, options)
     decoder = configs[0].decoder
     # If the output exists, it is probably this run's whole file, and then nothing need be listed.
-    source = FolderSource(
+    source = open_source(
         slides, at_once=options.overwrite or not os.path.lexists(out), timeout_s=options.read_timeout_s
     )
     interrupt = Interrupt(cast(TextIO, console.file), GRACE_S)
@@ -149,7 +151,7 @@ def _classify_all(run: _Run, out: Path) -> None:
         run.writer.flush()
     if postponed:
         needed = max(file.needed_bytes for file in postponed)
-        raise postponed_error(
+        raise shortage_error(
             postponed,
             f"all others are done, {stats.rows:,} rows are in {out}.partial; run the same command with --memory "
             f"{format_bytes(needed)}, where the machine and its limits (ulimit -v, cgroup) leave so much",

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from batchcls.errors import LabelsError
 from batchcls.predictions.reader import PredictionsFile
 from batchcls.storage.file_names import file_below, original, printable
-from batchcls.storage.timeouts import with_timeout
+from batchcls.storage.timeouts import call_with_timeout
 
 _EXCERPT_VALUES = 3
 _MOST_PATH_PARTS = 16
@@ -100,7 +100,7 @@ def two_files(root: Path, images: pa.Table) -> list[str] | None:
     for image in images.slice(0, _COMPARED_FILES).to_pylist():
         labeled, classified = file_below(root, image["path"]), original(image["file"])
         with suppress(OSError, ValueError):  # one of the files is not on this machine
-            if not with_timeout(partial(filecmp.cmp, labeled, classified, shallow=False), _COMPARE_TIMEOUT_S):
+            if not call_with_timeout(partial(filecmp.cmp, labeled, classified, shallow=False), _COMPARE_TIMEOUT_S):
                 return [printable(labeled), printable(classified)]
     return None
 

@@ -32,8 +32,6 @@ from batchcls.storage.file_server import (
 
 _PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from batchcls.storage.file_server import main; main()"
 _PATIENCE_S = 0.2
-READ_TIMEOUT_S = 300.0
-"""How long a file system may take for one answer, unless somebody says otherwise."""
 
 
 class FileProcess:

@@ -32,13 +32,18 @@ def original(name: str) -> str:
 
 
 def file_below(folder: str | os.PathLike[str], path: str) -> str:
-    """Where the file is that a table calls ``path``, relative to ``folder``, by the spelling that there is a file of.
+    """Where the file is that a table calls ``path``, relative to ``folder``; see `spelling_below`."""
+    return os.path.join(folder, spelling_below(folder, path))
+
+
+def spelling_below(folder: str | os.PathLike[str], path: str) -> str:
+    """The spelling of a table's ``path``, relative to ``folder``, that there is a file of; if none, as it is written.
 
     As it is written comes first; then with ``/`` for Windows' backslashes, without surrounding blanks, and with accents
     as the file system at hand has them.
     """
-    files = (os.path.join(folder, spelling) for spelling in _spellings(path))
-    return next(filter(os.path.lexists, files), os.path.join(folder, original(path)))
+    spellings = (spelling for spelling in _spellings(path) if os.path.lexists(os.path.join(folder, spelling)))
+    return next(spellings, original(path))
 
 
 def _spellings(path: str) -> Iterator[str]:

@@ -6,23 +6,24 @@ from concurrent.futures import Future
 from threading import Thread
 from typing import TypeVar
 
-from batchcls.records import NO_ANSWER
-from batchcls.storage.file_client import READ_TIMEOUT_S
+from batchcls.storage.transient import NO_ANSWER
 
+READ_TIMEOUT_S = 300.0
+"""How long a file system may take for one answer, unless the user says otherwise."""
 _T = TypeVar("_T")
 
 
-def with_timeout(read: Callable[[], _T], timeout_s: float = READ_TIMEOUT_S) -> _T:
-    """What ``read`` returns or raises; it has a thread of its own, which is left behind where the disk is dead.
+def call_with_timeout(call: Callable[[], _T], timeout_s: float = READ_TIMEOUT_S) -> _T:
+    """What ``call`` returns or raises; it runs in a thread of its own, which is left behind where the disk is dead.
 
     Raises:
-        TimeoutError: If that takes longer than ``timeout_s`` seconds.
+        TimeoutError: If it takes longer than ``timeout_s`` seconds.
     """
     outcome: Future[_T] = Future()
 
     def work() -> None:
         try:
-            outcome.set_result(read())
+            outcome.set_result(call())
         except BaseException as error:  # noqa: BLE001  # whoever waits raises it
             outcome.set_exception(error)
 

@@ -1,4 +1,4 @@
-"""What stands on disk of a training that goes on: its last epoch, and its best."""
+"""The checkpoints of an unfinished training: its last epoch, and its best."""
 
 import os
 import shlex
@@ -14,12 +14,17 @@ from batchcls.errors import TrainingError
 from batchcls.storage.atomic import whole_file
 from batchcls.storage.own_folder import OwnFolder
 
-LAST, BEST, DONE = "last.ckpt", "best.ckpt", "trained"
-"""The third stands there once no epoch is to come."""
+LAST, BEST = "last.ckpt", "best.ckpt"
+"""Names of the two checkpoints in the folder of an unfinished training."""
+DONE = "trained"
+"""Name of the empty file that marks the folder of a training whose last epoch is over."""
 
 
-class WholeFiles(TorchCheckpointIO):
-    """Writes a file whole or not at all: Lightning's own goes by way of /tmp, which may be another disk."""
+class WholeFileIO(TorchCheckpointIO):
+    """Writes Lightning's checkpoints whole or not at all.
+
+    Lightning's own class does so by way of /tmp, which may be another disk.
+    """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         with whole_file(Path(path)) as stream:
@@ -31,26 +36,34 @@ class WholeFiles(TorchCheckpointIO):
 
 
 class BestEpoch(ModelCheckpoint):
-    """Keeps the epoch whose ``monitor`` is largest, and knows it again when the folder was moved in between."""
+    """Keeps the checkpoint of the epoch with the largest ``monitor``, even if the folder has moved between two runs.
+
+    Lightning stores the state of a callback under the name of its class: with another name an unfinished training
+    would forget its best epoch.
+
+    Args:
+        monitor: Name of a figure that `ClassifierModule` logs.
+    """
 
     def __init__(self, folder: Path, monitor: str) -> None:
         super().__init__(folder, Path(BEST).stem, monitor=monitor, mode="max", enable_version_counter=False)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         path = os.path.join(str(self.dirpath), BEST)
-        here = {"dirpath": self.dirpath, "best_model_path": path, "kth_best_model_path": path}
-        super().load_state_dict({**state_dict, **here, "best_k_models": {path: state_dict["best_model_score"]}})
+        moved = {"dirpath": self.dirpath, "best_model_path": path, "kth_best_model_path": path}
+        super().load_state_dict({**state_dict, **moved, "best_k_models": {path: state_dict["best_model_score"]}})
 
 
-def best_epoch(folder: Path) -> tuple[dict[str, Tensor], int]:
-    """The weights of the network in its best epoch, on the CPU, and which that was, from 0.
+def read_best_epoch(folder: Path) -> tuple[dict[str, Tensor], int]:
+    """The weights of the network's best epoch, by name and on the CPU, and the number of that epoch, from 0.
 
     Raises:
-        TrainingError: If it cannot be read.
+        TrainingError: If the checkpoint cannot be read.
     """
     try:
-        kept = torch.load(folder / BEST, map_location="cpu", weights_only=True)
-        return {name.removeprefix("network."): value for name, value in kept["state_dict"].items()}, int(kept["epoch"])
+        checkpoint = torch.load(folder / BEST, map_location="cpu", weights_only=True)
+        weights = {name.removeprefix("network."): value for name, value in checkpoint["state_dict"].items()}
+        return weights, int(checkpoint["epoch"])
     except (OSError, RuntimeError, LookupError, ValueError, TypeError) as error:
         raise TrainingError(
             f"{str(folder / BEST)!r} cannot be read: {error}; start over: rm -r {shlex.quote(str(folder))}"

@@ -1,16 +1,15 @@
-"""Labelled images that can be read, each of them once, in parts that share neither an image nor a group."""
+"""Labeled images for a training: readable, each image once, in splits that share neither an image nor a group."""
 
 import hashlib
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Self
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv
 from rich.console import Console
@@ -19,189 +18,186 @@ from rich.progress import track
 from batchcls import machine
 from batchcls.errors import LabelsError
 from batchcls.images.labels.labeled import LabeledImages
-from batchcls.storage.file_client import READ_TIMEOUT_S
-from batchcls.storage.file_names import file_below, printable
-from batchcls.training.duplicates import fingerprint
+from batchcls.images.sources import slide_below
+from batchcls.records import Slide
+from batchcls.storage.file_names import printable
+from batchcls.storage.timeouts import READ_TIMEOUT_S
+from batchcls.training.duplicates import duplicate_reasons, fingerprint
 from batchcls.training.loading import Examples
-from batchcls.training.splits import SPLITS, SplitFractions, SplitStrategy, assign_splits, check_parts, duplicates
+from batchcls.training.options import SplitFractions, SplitOptions
+from batchcls.training.splits import SPLITS, Strings, assign_splits, check_splits
 
-_SHOWN = 3
+_MOST_NAMED = 3
+"""Largest number of images that a line about left-out images names."""
 _MOST_UNANSWERED = 8
-"""Images, after which a disk is taken to be dead."""
-
-
-@dataclass(frozen=True, slots=True)
-class SplitOptions:
-    """How images are parted that their table does not part."""
-
-    way: SplitStrategy = "random"
-    shares: SplitFractions = field(default_factory=SplitFractions)
-    group_by: str = ""
-    """See `LabeledImages.read`."""
-    seed: int = 0
-    split_folders: str = ""
-    """See `LabeledImages.read`."""
+"""Number of images whose reading timed out, after which their disk is taken to be dead."""
 
 
 @dataclass(slots=True)
 class _Row:
-    """One labelled image on its way into a part."""
+    """One labeled image, while its split is decided."""
 
     path: str
-    file: str
+    slide: Slide
     label: str
     group: str
     split: str
-    """Empty where nobody has said."""
-    print: bytes = b""
-    why: str = ""
-    """It is left out; empty: it is not."""
+    """Empty where neither folders nor a table say it."""
+    fingerprint: bytes = b""
+    left_out: str = ""
+    """Reason why the image is left out; empty: it is used."""
 
 
 @dataclass(frozen=True, slots=True)
 class SplitDataset:
-    """Labelled images that can be read, once each, in parts."""
+    """Labeled images that can be read, each image once, in splits."""
 
     labels: tuple[str, ...]
-    """In the order of the alphabet."""
-    parts: Mapping[str, Examples]
-    """train, val and test, of which test may be empty; targets are positions in `labels`."""
+    """Names of the classes, in alphabetical order."""
+    splits: Mapping[str, Examples]
+    """Images of ``train``, ``val`` and ``test``, of which the last may be empty; targets are positions in `labels`."""
     digest: str
-    """SHA-256 of what the images show, and of their labels and parts."""
+    """SHA-256 over the pixels, labels and splits of all images."""
     _rows: Sequence[_Row]
 
     @classmethod
-    def read(cls, source: Path, parting: SplitOptions, console: Console) -> Self:
-        """Look at every image of a folder of class folders, or of a table (see `LabeledImages.read`), and part them.
+    def read(cls, source: Path, options: SplitOptions, console: Console) -> Self:
+        """Read every image of a folder of class folders, or of a table, and assign the splits.
 
-        What cannot be read, and all but one of those that show the same, is left out, and said.
+        Images that cannot be read, and all but one of several that are the same, are left out with a line on
+        ``console``.
+
+        Args:
+            source: Folder or table, as `LabeledImages.read` takes them.
 
         Raises:
-            LabelsError: If there are too few classes, or images of one, or the table parts them so that a group
-                stands on two sides.
+            LabelsError: If there are too few classes, or images of a class, or if the splits that the table names
+                share a group.
         """
-        labelled = LabeledImages.read(source, parting.group_by, parting.split_folders)
-        for note in labelled.notes:
+        labeled = LabeledImages.read(source, options.group_by, options.split_folders)
+        for note in labeled.notes:
             console.print(f"warning: {note}", markup=False, highlight=False)
-        rows = _rows_of(labelled)
-        _look_at(rows, console)
-        _leave_out_copies(rows)
-        _say_left_out(rows, labelled.unlabelled, console)
-        kept = [row for row in rows if not row.why]
-        labels = tuple(sorted({row.label for row in kept}))
+        rows = _rows_of(labeled)
+        _take_fingerprints(rows, console)
+        _leave_out_duplicates(rows)
+        _print_left_out(rows, labeled.unlabelled, console)
+        used = [row for row in rows if not row.left_out]
+        labels = tuple(sorted({row.label for row in used}))
         if len(labels) < 2:
             raise LabelsError(
                 f"{str(source)!r} holds images of {len(labels)} class{'' if len(labels) == 1 else 'es'}"
                 f"{''.join(f' ({label!r})' for label in labels)} that can be used; training needs two or more"
             )
-        for row, part in zip(kept, _parts(kept, parting).tolist(), strict=True):
-            row.split = part
+        for row, split in zip(used, _splits_of(used, options).tolist(), strict=True):
+            row.split = split
         digest = hashlib.sha256()
-        for row in kept:
-            digest.update(f"{row.split}\0{row.label}\0".encode() + row.print)
-        _say_parts(kept, labels, console)
-        parts = {part: _examples([row for row in kept if row.split == part], labels) for part in SPLITS}
-        return cls(labels, parts, digest.hexdigest(), rows)
+        for row in used:
+            digest.update(f"{row.split}\0{row.label}\0".encode() + row.fingerprint)
+        _print_splits(used, labels, console)
+        splits = {split: _examples([row for row in used if row.split == split], labels) for split in SPLITS}
+        return cls(labels, splits, digest.hexdigest(), rows)
 
     def write_split(self, stream: BinaryIO, folder: Path) -> None:
-        """Write the split as CSV, which `LabeledImages.read` reads: path, label, split, left_out, group.
+        """Write path, label, split, left_out and group of each image as a CSV table that `LabeledImages.read` reads.
 
         Args:
-            folder: Where the file will stand; paths are relative to it.
+            folder: Folder that the table will stand in; its paths are relative to that folder.
         """
         columns = {
-            "path": [printable(os.path.relpath(row.file, folder)) for row in self._rows],
+            "path": [printable(os.path.relpath(row.slide.file, folder)) for row in self._rows],
             "label": [row.label for row in self._rows],
-            "split": ["" if row.why else row.split for row in self._rows],
-            "left_out": [row.why for row in self._rows],
+            "split": ["" if row.left_out else row.split for row in self._rows],
+            "left_out": [row.left_out for row in self._rows],
         }
         if any(row.group != row.path for row in self._rows):
             columns["group"] = [row.group for row in self._rows]
         pyarrow.csv.write_csv(pa.table(columns), stream)
 
 
-def _rows_of(labelled: LabeledImages) -> list[_Row]:
-    table = labelled.table.to_pydict()
+def _rows_of(labeled: LabeledImages) -> list[_Row]:
+    table = labeled.table.to_pydict()
     paths = table["path"]
     groups, splits = table.get("group", paths), table.get("split")
     rows = [
-        _Row(path, file_below(labelled.root, path), label, group, "")
+        _Row(path, slide_below(labeled.root, path), label, group, "")
         for path, label, group in zip(paths, table["label"], groups, strict=True)
     ]
     for row, split in zip(rows, splits or [], strict=False):
-        row.split, row.why = split or "", "" if split else "in no part"
+        row.split, row.left_out = split or "", "" if split else "in no part"
     return rows
 
 
-def _look_at(rows: Sequence[_Row], console: Console) -> None:
-    """Take each image's fingerprint, or note why it cannot be read."""
+def _take_fingerprints(rows: Sequence[_Row], console: Console) -> None:
+    """Set the fingerprint of each image, or the reason why it cannot be read."""
     unanswered: list[str] = []
 
-    def look(row: _Row) -> None:
+    def take(row: _Row) -> None:
         if len(unanswered) >= _MOST_UNANSWERED:
             raise LabelsError(
                 f"{len(unanswered)} images could not be read in {READ_TIMEOUT_S:g} s each, such as {unanswered[0]!r}; "
                 "see whether their disk still answers, and run the same command again"
             )
         try:
-            row.print = fingerprint(row.file)
+            row.fingerprint = fingerprint(row.slide)
         except MemoryError:  # no fault of the file
             raise
-        except Exception as error:  # noqa: BLE001  # of one file: whatever its bytes do to Pillow, the others are used
-            row.why = f"cannot be read: {getattr(error, 'strerror', None) or error}"
+        except Exception as error:  # noqa: BLE001  # whatever one file's bytes do to Pillow, the others are used
+            row.left_out = f"cannot be read: {getattr(error, 'strerror', None) or error}"
             unanswered.extend([row.path] * isinstance(error, TimeoutError))
 
-    wanted = [row for row in rows if not row.why]
+    unread = [row for row in rows if not row.left_out]
     with ThreadPoolExecutor(machine.cores()) as pool:
-        looked = pool.map(look, wanted)
-        for _ in track(looked, "looking at the images", len(wanted), console=console, disable=not console.is_terminal):
+        results = pool.map(take, unread)
+        bar = track(results, "looking at the images", len(unread), console=console, disable=not console.is_terminal)
+        for _ in bar:
             pass
 
 
-def _leave_out_copies(rows: Sequence[_Row]) -> None:
-    # A copy that trains and also tests is a leak wherever both stay, so the test's stays.
+def _leave_out_duplicates(rows: Sequence[_Row]) -> None:
+    # The same image in training and in test would be a leak, so the one in test stays.
     order = ("test", "val", "train", "")
-    sound = sorted((row for row in rows if not row.why), key=lambda row: order.index(row.split))
-    found = duplicates({row.path: row.label for row in sound}, {row.path: row.print for row in sound})
-    for row in sound:
-        row.why = found.get(row.path, "")
+    readable = sorted((row for row in rows if not row.left_out), key=lambda row: order.index(row.split))
+    reasons = duplicate_reasons(
+        {row.path: row.label for row in readable}, {row.path: row.fingerprint for row in readable}
+    )
+    for row in readable:
+        row.left_out = reasons.get(row.path, "")
 
 
-def _say_left_out(rows: Sequence[_Row], unlabelled: int, console: Console) -> None:
-    for what in ("cannot be read", "same image", "in no part"):
-        found = [row for row in rows if row.why.startswith(what)]
-        if found:
-            shown = "; ".join(f"{row.path}: {row.why}" for row in found[:_SHOWN])
-            console.print(f"left out {len(found):,} images, {what}: {shown}", markup=False, highlight=False)
-    if unlabelled:
-        console.print(
-            f"left out {unlabelled:,} images, in no class folder or named part", markup=False, highlight=False
-        )
+def _print_left_out(rows: Sequence[_Row], unlabeled: int, console: Console) -> None:
+    for reason in ("cannot be read", "same image", "in no part"):
+        left_out = [row for row in rows if row.left_out.startswith(reason)]
+        if left_out:
+            examples = "; ".join(f"{row.path}: {row.left_out}" for row in left_out[:_MOST_NAMED])
+            console.print(f"left out {len(left_out):,} images, {reason}: {examples}", markup=False, highlight=False)
+    if unlabeled:
+        console.print(f"left out {unlabeled:,} images, in no class folder or named part", markup=False, highlight=False)
 
 
-def _say_parts(rows: Sequence[_Row], labels: Sequence[str], console: Console) -> None:
-    for part in SPLITS:
-        counts = Counter(row.label for row in rows if row.split == part)
+def _print_splits(rows: Sequence[_Row], labels: Sequence[str], console: Console) -> None:
+    for split in SPLITS:
+        counts = Counter(row.label for row in rows if row.split == split)
         if counts:
-            shown = ", ".join(f"{label} {counts[label]:,}" for label in labels)
-            console.print(f"{part}: {counts.total():,} images: {shown}", markup=False, highlight=False)
+            by_label = ", ".join(f"{label} {counts[label]:,}" for label in labels)
+            console.print(f"{split}: {counts.total():,} images: {by_label}", markup=False, highlight=False)
 
 
-def _parts(rows: Sequence[_Row], parting: SplitOptions) -> npt.NDArray[np.str_]:
-    paths, labels, groups, parts = (
+def _splits_of(rows: Sequence[_Row], options: SplitOptions) -> Strings:
+    """(rows,) the split of each image: the one that it has, or an assigned one."""
+    paths, labels, groups, splits = (
         np.array([getattr(row, name) for row in rows]) for name in ("path", "label", "group", "split")
     )
     if not all(row.split for row in rows):
-        return assign_splits(paths, labels, groups, parting.way, parting.shares, parting.seed)
-    if "train" not in parts:
+        return assign_splits(paths, labels, groups, options)
+    if "train" not in splits:
         raise LabelsError("no image is in the part that trains; name one folder, or split, train")
-    if "val" not in parts:
-        rest = (parts == "train").nonzero()[0]
-        shares = SplitFractions(parting.shares.val, 0.0)
-        parts[rest] = assign_splits(paths[rest], labels[rest], groups[rest], parting.way, shares, parting.seed)
-    check_parts(labels, groups, parts, ["train", "val"])
-    return parts
+    if "val" not in splits:
+        rest = (splits == "train").nonzero()[0]
+        options = replace(options, fractions=SplitFractions(options.fractions.val, 0.0))
+        splits[rest] = assign_splits(paths[rest], labels[rest], groups[rest], options)
+    check_splits(labels, groups, splits, ["train", "val"])
+    return splits
 
 
 def _examples(rows: Sequence[_Row], labels: Sequence[str]) -> Examples:
-    return Examples([row.file for row in rows], [labels.index(row.label) for row in rows], len(labels))
+    return Examples([row.slide for row in rows], [labels.index(row.label) for row in rows], len(labels))

@@ -1,4 +1,4 @@
-"""What a training writes: which files, whether they may be written, and whether it has been done before."""
+"""The files that a training writes: their names, whether they may be written, and whether they are complete."""
 
 import json
 import tempfile
@@ -16,15 +16,21 @@ from batchcls.storage.partial_folder import clear_left_over, partial_folder
 from batchcls.storage.resumable import differing
 from batchcls.training.checkpoints import BEST, DONE, LAST
 
-ENDINGS = ("split.csv", "curves.png", "metrics.json", "history.parquet")
-"""Of what stands beside a checkpoint."""
+SPLIT, CURVES, METRICS, HISTORY = "split.csv", "curves.png", "metrics.json", "history.parquet"
+"""Endings of the files beside a checkpoint; the history is written first and put in its place last."""
+BESIDE_HISTORY = (SPLIT, CURVES, METRICS)
 
 
-def check_out(out: Path, data: Path, overwrite: bool) -> None:
-    """Refuse to replace what was given, or what is there already, unless the same training may have written it.
+def check_output(out: Path, data: Path, overwrite: bool) -> None:
+    """Refuse to replace the given images, or existing files unless the same training may have written them.
+
+    Args:
+        out: Path of the checkpoint to be written.
+        data: Folder or table of the images.
+        overwrite: Whether existing files may be replaced.
 
     Raises:
-        OutputError: If ``out`` may not, or can not, be written.
+        OutputError: If ``out`` may not, or cannot, be written.
     """
     if out.suffix != ".safetensors":
         raise OutputError(f"--out {str(out)!r} must end in .safetensors, the one format that can say what it is of")
@@ -32,38 +38,42 @@ def check_out(out: Path, data: Path, overwrite: bool) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out.parent):
             pass
-    written = _written(out)
-    for path in written:
+    outputs = [out, *(output_path(out, ending) for ending in (*BESIDE_HISTORY, HISTORY))]
+    for path in outputs:
         check_replaceable_file(path)
-    history = beside(out, "history.parquet")
-    clear_left_over(history, others_of(out))
-    begun = partial_folder(history).exists() or (_recorded(history) and all(path.exists() for path in written))
-    if any(path.exists() and path.samefile(data) for path in written):
+    history = output_path(out, HISTORY)
+    clear_left_over(history, files_beside_rows(out))
+    begun = partial_folder(history).exists() or (_recorded(history) and all(path.exists() for path in outputs))
+    if any(path.exists() and path.samefile(data) for path in outputs):
         raise OutputError(f"--out {str(out)!r} would replace {str(data)!r} itself; choose another --out")
-    if not overwrite and not begun and (there := [str(path) for path in written if path.exists()]):
-        raise OutputError(f"{there[0]!r} exists; choose another --out, or replace it with --overwrite")
+    if not overwrite and not begun and (existing := [str(path) for path in outputs if path.exists()]):
+        raise OutputError(f"{existing[0]!r} exists; choose another --out, or replace it with --overwrite")
 
 
-def done_before(out: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The metrics of a training that has come to its end, and of which nothing is left to do; None: there is none.
+def completed_metrics(out: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The metrics of a training whose files are complete; None if it is still to be done.
+
+    Args:
+        out: Path of its checkpoint.
+        identity: Images and options that the training must have had.
 
     Raises:
-        OutputError: If it is another training.
+        OutputError: If the files are those of another training.
     """
-    history = beside(out, "history.parquet")
+    history = output_path(out, HISTORY)
     if partial_folder(history).exists() or not (recorded := _recorded(history)):
         return None
-    here = json.loads(json.dumps(identity))
-    if recorded["identity"] != here:
+    as_json = json.loads(json.dumps(identity))
+    if recorded["identity"] != as_json:
         raise OutputError(
-            f"{str(out)!r} exists, trained with {differing(recorded['identity'], here)}; this training has "
-            f"{differing(here, recorded['identity'])}; choose another --out, or replace it with --overwrite"
+            f"{str(out)!r} exists, trained with {differing(recorded['identity'], as_json)}; this training has "
+            f"{differing(as_json, recorded['identity'])}; choose another --out, or replace it with --overwrite"
         )
     return dict(recorded["training"]["metrics"])
 
 
 def _recorded(history: Path) -> dict[str, Any]:
-    """What a history says of its training; empty if it does not say which one that was."""
+    """What a history file records of its training; empty if it has no identity or metrics, or is no such file."""
     try:
         recorded = json.loads((pq.read_schema(history).metadata or {})[METADATA_KEY])
         return recorded if isinstance(recorded["identity"], dict) and recorded["training"]["metrics"] else {}
@@ -71,15 +81,11 @@ def _recorded(history: Path) -> dict[str, Any]:
         return {}
 
 
-def _written(out: Path) -> list[Path]:
-    return [out, *(beside(out, ending) for ending in ENDINGS)]
+def files_beside_rows(out: Path) -> tuple[str, ...]:
+    """Names of all files in the folder of an unfinished training but the rows of its history."""
+    return (LAST, BEST, DONE, *BESIDE_HISTORY, out.name)
 
 
-def others_of(out: Path) -> tuple[str, ...]:
-    """What stands beside the parts of a training."""
-    return (LAST, BEST, DONE, *ENDINGS[:-1], out.name)
-
-
-def beside(out: Path, ending: str) -> Path:
-    """The path of a file that stands beside a checkpoint."""
+def output_path(out: Path, ending: str) -> Path:
+    """The path of a file that stands beside the checkpoint ``out``."""
     return out.with_name(f"{out.stem}.{ending}")

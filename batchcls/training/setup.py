@@ -1,7 +1,8 @@
-"""What a training begins with: a recipe, a network, its first weights, and the arithmetic."""
+"""The beginning of a training: its recipe, network, initial weights, learning rate and arithmetic."""
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,51 +11,59 @@ from torch import nn
 
 from batchcls import machine
 from batchcls.errors import RecipeError, TrainingError
-from batchcls.networks.architectures import ARCHITECTURES, TRANSFORMING, trainable_network
+from batchcls.networks.architectures import ARCHITECTURES, TRANSFORM_INPUT_ARCHITECTURES, trainable_network
 from batchcls.networks.checkpoint import pretrained_tensors, starting_tensors
 from batchcls.networks.metadata import CheckpointMetadata
 from batchcls.networks.recipe import Recipe
-from batchcls.training.module import Arithmetic
+from batchcls.training.options import Arithmetic
 
 IMAGENET = "imagenet"
+"""Name of torchvision's weights among initial weights."""
 _LEARNING_RATE = 1e-3
-_DEFAULT = "googlenet"
+_DEFAULT_ARCHITECTURE = "googlenet"
 
 
-def starting_recipe(path: Path | None, values: Mapping[str, Any], weights: str) -> Recipe:
-    """The recipe of ``path`` and ``values``, which win; GoogLeNet's if neither names an architecture.
+def starting_recipe(path: Path | None, values: Mapping[str, Any], initial_weights: str) -> Recipe:
+    """The recipe of a training, with an architecture: GoogLeNet unless the file or ``values`` name another.
+
+    Args:
+        path: TOML file of a recipe.
+        values: Values by the keys of a recipe, which win over the file's.
+        initial_weights: See `TrainOptions.initial_weights`; torchvision's weights decide ``transform_input``.
 
     Raises:
-        RecipeError: If it is of no network that is known.
+        RecipeError: If the architecture is not known, or the recipe does not fit it.
     """
     recipe = Recipe.compose(path, values)
-    architecture = recipe.architecture or _DEFAULT
+    architecture = recipe.architecture or _DEFAULT_ARCHITECTURE
     if architecture not in ARCHITECTURES:
         raise RecipeError(f"architecture {architecture!r} is not known; known are {', '.join(ARCHITECTURES)}")
-    # torchvision's own weights of these two expect it, see `Preprocess.transform_input`.
-    found = {"transform_input": weights == IMAGENET and architecture in TRANSFORMING}
-    recipe = Recipe.compose(path, {**values, "architecture": architecture}, found)
-    if recipe.preprocess.transform_input and architecture not in TRANSFORMING:
+    # torchvision's own weights of these two architectures expect it, see `Preprocess.transform_input`.
+    defaults = {"transform_input": initial_weights == IMAGENET and architecture in TRANSFORM_INPUT_ARCHITECTURES}
+    recipe = Recipe.compose(path, {**values, "architecture": architecture}, defaults)
+    if recipe.preprocess.transform_input and architecture not in TRANSFORM_INPUT_ARCHITECTURES:
         raise RecipeError(f"transform_input is true, but {architecture} has no such step; leave it out")
     return recipe
 
 
-def ordered_labels(asked: Sequence[str], found: Sequence[str]) -> tuple[str, ...]:
-    """Those of the images, in the order of a recipe that names them.
+def ordered_labels(recipe_labels: Sequence[str], image_labels: Sequence[str]) -> tuple[str, ...]:
+    """The labels of the images, in the order of the recipe if it names them.
 
     Raises:
-        RecipeError: If it names others.
+        RecipeError: If the recipe names other labels.
     """
-    if asked and sorted(asked) != sorted(found):
-        raise RecipeError(f"the recipe has the labels {list(asked)}, the images {list(found)}; leave labels out of it")
-    return tuple(asked or found)
+    if recipe_labels and sorted(recipe_labels) != sorted(image_labels):
+        raise RecipeError(
+            f"the recipe has the labels {list(recipe_labels)}, the images {list(image_labels)}; leave labels out of it"
+        )
+    return tuple(recipe_labels or image_labels)
 
 
 def fresh_network(recipe: Recipe) -> nn.Module:
-    """A network with random weights, which is known to take images of the recipe's size.
+    """A network of the recipe's architecture and labels with random weights, in training mode on the CPU.
 
     Raises:
-        RecipeError: If it cannot.
+        RecipeError: If the network cannot take images of the recipe's size.
     """
     preprocess, classes = recipe.preprocess, len(recipe.labels)
     network = trainable_network(recipe.architecture, classes, transform_input=preprocess.transform_input)
@@ -68,55 +77,63 @@ def fresh_network(recipe: Recipe) -> nn.Module:
     return network
 
 
-def arithmetic(asked: Arithmetic, device: str) -> Arithmetic:
-    """``bf16`` or ``fp32``; of ``auto``, bfloat16 where the hardware has it: emulated, it is slower than float32.
+def choose_arithmetic(requested: Arithmetic, device: str) -> Arithmetic:
+    """``bf16`` or ``fp32``; for ``auto``, bfloat16 where the hardware has it: emulated, it is slower than float32.
 
     Raises:
         TrainingError: If this PyTorch cannot use the device.
     """
     if device != "cpu" and not torch.cuda.is_available():
         raise TrainingError(f"PyTorch {torch.__version__} cannot use {device}; install one for CUDA, or: --device cpu")
-    if asked != "auto":
-        return asked
-    has = machine.has_bfloat16() if device == "cpu" else torch.cuda.get_device_capability(device) >= (8, 0)
-    return "bf16" if has else "fp32"
+    if requested != "auto":
+        return requested
+    has_bfloat16 = machine.has_bfloat16() if device == "cpu" else torch.cuda.get_device_capability(device) >= (8, 0)
+    return "bf16" if has_bfloat16 else "fp32"
 
 
-def suited_rate(network: nn.Module) -> float:
-    """Adam's learning rate: 0.001, and a tenth of it for a network without batch normalisation, which VGG16 needs.
+def default_learning_rate(network: nn.Module) -> float:
+    """Learning rate of Adam that suits a network: 0.001, or 0.0001 without batch normalization.
 
-    At 0.001 it answered four classes of smears by chance as long as it was watched. torchvision's own references train
-    AlexNet and VGG with a tenth of the others' rate as well.
+    At 0.001, VGG16 without batch normalization did not get better than chance on four classes of smears. torchvision's
+    own references train AlexNet and VGG with a tenth of the others' rate as well.
     """
-    normalised = any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
-    return _LEARNING_RATE if normalised else _LEARNING_RATE / 10
+    normalized = any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    return _LEARNING_RATE if normalized else _LEARNING_RATE / 10
 
 
-def load_initial_weights(network: nn.Module, recipe: Recipe, weights: str, images: str) -> str:
-    """Put the weights to begin with into ``network``, and say which.
+@dataclass(frozen=True, slots=True)
+class InitialWeights:
+    """The weights that `load_initial_weights` loaded into a network."""
+
+    source: str
+    """Path of a trained file; ``imagenet``: torchvision's weights; empty: the network keeps its random weights."""
+    loaded: int = 0
+    """Number of tensors that were loaded."""
+    tensors: int = 0
+    """Number of tensors of the network."""
+    last_layer: bool = False
+    """Whether the last layer was loaded as well."""
+    learned_from: str = ""
+    """`SplitDataset.digest` of the images that the weights learned from; empty: not recorded."""
+
+
+def load_initial_weights(network: nn.Module, recipe: Recipe, source: str) -> InitialWeights:
+    """Load into ``network`` all initial weights that fit, and say which they are.
 
     Args:
-        weights: A trained file; ``imagenet``: torchvision's; empty: leave what is there.
-        images: `SplitDataset.digest` of those that it is to learn from, and be judged by.
+        source: See `InitialWeights.source`.
 
     Raises:
-        CheckpointError: If they cannot be read or fetched, or do not fit.
+        CheckpointError: If the weights cannot be read or fetched, or are of another architecture.
     """
-    if not weights:
-        return f"{recipe.architecture} from scratch"
-    if weights == IMAGENET:
-        tensors, classes, before = pretrained_tensors(recipe.architecture), 0, ""
+    if not source:
+        return InitialWeights(source)
+    if source == IMAGENET:
+        tensors, classes, learned_from = pretrained_tensors(recipe.architecture), 0, ""
     else:
-        tensors, classes = starting_tensors(Path(weights), recipe.architecture)
-        before = CheckpointMetadata.read(Path(weights)).images
+        tensors, classes = starting_tensors(Path(source), recipe.architecture)
+        learned_from = CheckpointMetadata.read(Path(source)).images
     own = network.state_dict()
-    taken = {name: value for name, value in tensors.items() if name in own and own[name].shape == value.shape}
-    network.load_state_dict(taken, strict=False)
-    head = "" if classes == len(recipe.labels) else ", but for the last layer"
-    begun = f"{recipe.architecture} from {weights}{head}: {len(taken):,} of {len(own):,} tensors"
-    if before not in ("", images):
-        begun += (
-            f"; {weights} learned from other images, or from these parted otherwise: it may know some that "
-            "validate or test here, and their accuracy would be too good"
-        )
-    return begun
+    fitting = {name: value for name, value in tensors.items() if name in own and own[name].shape == value.shape}
+    network.load_state_dict(fitting, strict=False)
+    return InitialWeights(source, len(fitting), len(own), classes == len(recipe.labels), learned_from)

@@ -1,81 +1,75 @@
-"""Images are parted into training, validation and test so that none has seen another's."""
+"""Images are split into training, validation and test, so that no split knows an image or a group of another."""
 
 import re
 import warnings
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import StratifiedGroupKFold
 
 from batchcls.errors import LabelsError
+from batchcls.training.options import SplitFractions, SplitOptions
 
-SplitStrategy = Literal["random", "blocks"]
 SPLITS = ("train", "val", "test")
-_SHOWN = 3
+_MOST_NAMED = 3
+"""Largest number of groups that an error names."""
 _ROUNDING = 1e-9
 _FOLDS = 20
+"""Number of folds that a random split is put together from."""
 
-Words = npt.NDArray[np.str_]
-
-
-@dataclass(frozen=True, slots=True)
-class SplitFractions:
-    """How much of the images is kept back, 0 to 1."""
-
-    val: float = 0.1
-    test: float = 0.2
-    """0: all that is not validation trains."""
-
-    def __post_init__(self) -> None:
-        if not (0 < self.val < 1 and 0 <= self.test < 1 and self.val + self.test <= 0.9):
-            raise LabelsError(
-                f"--val {self.val} and --test {self.test} leave too little; together 0.9 at most, --val > 0"
-            )
+Strings = npt.NDArray[np.str_]
 
 
-def assign_splits(
-    paths: Words, labels: Words, groups: Words, way: SplitStrategy, shares: SplitFractions, seed: int
-) -> Words:
-    """A part for each image: train, val or test; images of one group stay together, classes keep their shares.
+def assign_splits(paths: Strings, labels: Strings, groups: Strings, options: SplitOptions) -> Strings:
+    """(N,) the split of each image: train, val or test.
+
+    Images of one group stay together, and each class is split by about the same fractions. ``blocks`` takes the first
+    images of each class for validation and the last for test: for images numbered in the order in which they were
+    taken, where neighbors look alike. ``random`` joins folds of scikit-learn's StratifiedGroupKFold.
 
     Args:
-        paths: (N,) In blocks, their natural order (2 before 10) is the order of each class.
-        groups: (N,) Images that stay together; each its own where nothing is known.
-        way: ``blocks``: of each class the first images validate, the next train, the last test; for images that are
-            numbered in the order of their making, where neighbours look alike. ``random``: scikit-learn's
-            StratifiedGroupKFold, whose parts come close to the shares.
+        paths: (N,) the images; for ``blocks`` their natural order (2 before 10) is the order of each class.
+        labels: (N,) the class of each image.
+        groups: (N,) the group of each image, such as its patient; its own path where no group is known.
+        options: Strategy, fractions and seed; the images are those given, so the other options do not matter.
 
     Raises:
-        LabelsError: If a class has too few images, or groups, for each part to have one.
+        LabelsError: If a class has too few images, or groups, for each split to have one.
     """
-    if way == "blocks":
-        parts = _blocks(paths, labels, groups, shares)
+    fractions = options.fractions
+    if options.strategy == "blocks":
+        splits = _blocks(paths, labels, groups, fractions)
     else:
-        _check_enough(labels, groups, shares)
-        parts = _random(labels, groups, shares, seed)
-    check_parts(labels, groups, parts, [part for part in SPLITS if part != "test" or shares.test])
-    return parts
+        _check_enough(labels, groups, fractions)
+        splits = _random(labels, groups, fractions, options.seed)
+    check_splits(labels, groups, splits, [split for split in SPLITS if split != "test" or fractions.test])
+    return splits
 
 
-def check_parts(labels: Words, groups: Words, parts: Words, wanted: Sequence[str]) -> None:
-    """Refuse parts that lack a class, or share a group.
+def check_splits(labels: Strings, groups: Strings, splits: Strings, required: Sequence[str]) -> None:
+    """Refuse splits that share a group, or lack a class.
+
+    Args:
+        labels: (N,) the class of each image.
+        groups: (N,) the group of each image.
+        splits: (N,) the split of each image.
+        required: Splits that must have images of every class.
 
     Raises:
-        LabelsError: Naming them.
+        LabelsError: Naming the groups, or the class.
     """
-    seen: dict[str, set[str]] = defaultdict(set)
-    for group, part in zip(groups.tolist(), parts.tolist(), strict=True):
-        seen[group].add(part)
-    if torn := [group for group, found in seen.items() if len(found) > 1]:
-        raise LabelsError(f"{len(torn):,} groups stand in more than one part of the split: {_few(torn)}")
+    splits_of_group: dict[str, set[str]] = defaultdict(set)
+    for group, split in zip(groups.tolist(), splits.tolist(), strict=True):
+        splits_of_group[group].add(split)
+    if torn := [group for group, split_names in splits_of_group.items() if len(split_names) > 1]:
+        names = ", ".join(map(repr, torn[:_MOST_NAMED]))
+        raise LabelsError(f"{len(torn):,} groups stand in more than one part of the split: {names}")
     for label in np.unique(labels):
-        counts = {part: int(((labels == label) & (parts == part)).sum()) for part in wanted}
+        counts = {split: int(((labels == label) & (splits == split)).sum()) for split in required}
         if not all(counts.values()):
-            held = ", ".join(f"{part} {count:,}" for part, count in counts.items())
+            held = ", ".join(f"{split} {count:,}" for split, count in counts.items())
             raise LabelsError(
                 f"class {str(label)!r} is not in every part of the split ({held}); it has "
                 f"{int((labels == label).sum()):,} images in {len(np.unique(groups[labels == label])):,} groups: "
@@ -83,77 +77,52 @@ def check_parts(labels: Words, groups: Words, parts: Words, wanted: Sequence[str
             )
 
 
-def natural(path: str) -> list[tuple[int, int, str]]:
-    """A key to sort by: numbers by their value, as people count files."""
+def natural_key(path: str) -> list[tuple[int, int, str]]:
+    """A key that sorts paths as people count files: digits by their value, so that 2 comes before 10."""
     pieces = re.split(r"([0-9]+)", path)
     return [(1, int(piece), "") if piece.isdecimal() else (0, 0, piece) for piece in pieces if piece]
 
 
-def duplicates(labels: Mapping[str, str], fingerprints: Mapping[str, bytes]) -> dict[str, str]:
-    """Why a path should be left out because another shows the same, for each that should.
-
-    Of images alike with one label the first stays; where their labels differ nobody knows which is true, so none does.
-
-    Args:
-        labels: By path, in the order of preference.
-        fingerprints: By path.
-    """
-    alike: dict[bytes, list[str]] = defaultdict(list)
-    for path in labels:
-        alike[fingerprints[path]].append(path)
-    found: dict[str, str] = {}
-    for paths in alike.values():
-        if len({labels[path] for path in paths}) > 1:
-            found |= {path: f"same image as {_other(paths, path)}, with another label" for path in paths}
-        else:
-            found |= dict.fromkeys(paths[1:], f"same image as {paths[0]}")
-    return found
-
-
-def _other(paths: Sequence[str], path: str) -> str:
-    return next(other for other in paths if other != path)
-
-
-def _blocks(paths: Words, labels: Words, groups: Words, shares: SplitFractions) -> Words:
-    order = sorted(range(len(paths)), key=lambda row: (labels[row], natural(str(paths[row]))))
+def _blocks(paths: Strings, labels: Strings, groups: Strings, fractions: SplitFractions) -> Strings:
+    order = sorted(range(len(paths)), key=lambda row: (labels[row], natural_key(str(paths[row]))))
     members: dict[tuple[str, str], list[int]] = defaultdict(list)
     label_of: dict[str, str] = {}
     for row in order:
         group = str(groups[row])
-        label_of.setdefault(group, str(labels[row]))  # of several classes: it goes with its first
+        label_of.setdefault(group, str(labels[row]))  # a group of several classes goes with its first
         members[label_of[group], group].append(row)
     totals: dict[str, int] = defaultdict(int)
     for (label, _), rows in members.items():
         totals[label] += len(rows)
-    parts = np.full(len(paths), "train", "<U5")
+    splits = np.full(len(paths), "train", "<U5")
     before: dict[str, int] = defaultdict(int)
     for (label, _), rows in members.items():
         place = before[label] / totals[label] + _ROUNDING
-        if place >= 1 - shares.test:
-            parts[rows] = "test"
-        elif place < shares.val:
-            parts[rows] = "val"
+        if place >= 1 - fractions.test:
+            splits[rows] = "test"
+        elif place < fractions.val:
+            splits[rows] = "val"
         before[label] += len(rows)
-    return parts
+    return splits
 
 
-def _random(labels: Words, groups: Words, shares: SplitFractions, seed: int) -> Words:
+def _random(labels: Strings, groups: Strings, fractions: SplitFractions, seed: int) -> Strings:
     folds = _folds(labels, groups, seed)
     count = int(folds.max()) + 1
-    test = max(1, round(count * shares.test)) if shares.test else 0
-    val = max(1, round(count * shares.val))
-    parts = np.array(["test"] * test + ["val"] * val + ["train"] * (count - test - val))[folds]
+    test = max(1, round(count * fractions.test)) if fractions.test else 0
+    val = max(1, round(count * fractions.val))
+    splits = np.array(["test"] * test + ["val"] * val + ["train"] * (count - test - val))[folds]
     for label in np.unique(labels):  # a rare class is not in every fold
-        for part in SPLITS[: 3 if shares.test else 2]:
+        for split in SPLITS[: 3 if fractions.test else 2]:
             own = labels == label
-            if not (own & (parts == part)).any():
-                most = max(SPLITS, key=lambda other: len(np.unique(groups[own & (parts == other)])))
-                parts[groups == groups[own & (parts == most)][0]] = part
-    return parts
+            if not (own & (splits == split)).any():
+                largest = max(SPLITS, key=lambda other: len(np.unique(groups[own & (splits == other)])))
+                splits[groups == groups[own & (splits == largest)][0]] = split
+    return splits
 
 
-def _folds(labels: Words, groups: Words, seed: int) -> npt.NDArray[np.intp]:
-    """(N,) a twentieth of the images each, or as many as there can be, by scikit-learn's StratifiedGroupKFold."""
+def _folds(labels: Strings, groups: Strings, seed: int) -> npt.NDArray[np.intp]:
+    """(N,) the fold of each image: a twentieth of the images each, or as many folds as the groups allow."""
     codes = np.unique(groups, return_inverse=True)[1]
     most = int(np.unique(labels, return_counts=True)[1].max())
     splitter = StratifiedGroupKFold(min(_FOLDS, most, int(codes.max()) + 1), shuffle=True, random_state=seed)
@@ -162,20 +131,16 @@ def _folds(labels: Words, groups: Words, seed: int) -> npt.NDArray[np.intp]:
         warnings.simplefilter("ignore")  # that a class has fewer images than there are folds
         for number, (_, rows) in enumerate(splitter.split(labels, labels, codes)):
             folds[rows] = number
-    return np.unique(folds, return_inverse=True)[1]  # of few groups some folds may be empty
+    return np.unique(folds, return_inverse=True)[1]  # with few groups some folds may be empty
 
 
-def _check_enough(labels: Words, groups: Words, shares: SplitFractions) -> None:
-    needed = 3 if shares.test else 2
+def _check_enough(labels: Strings, groups: Strings, fractions: SplitFractions) -> None:
+    required = 3 if fractions.test else 2
     for label in np.unique(labels):
         held = len(np.unique(groups[labels == label]))
-        if held < needed:
-            parts = "training, validation and test" if shares.test else "training and validation"
+        if held < required:
+            names = "training, validation and test" if fractions.test else "training and validation"
             raise LabelsError(
                 f"class {str(label)!r} has {held} image{'s' * (held > 1)} or group{'s' * (held > 1)} that can be used; "
-                f"{parts} need one each: add images, or leave the class out"
+                f"{names} need one each: add images, or leave the class out"
             )
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names[:_SHOWN]))

@@ -1,9 +1,9 @@
-"""The training: labelled images become a checkpoint that `batchcls build` needs nothing else for."""
+"""The training: labeled images become a checkpoint that `batchcls build` needs nothing else for."""
 
 import json
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,160 +20,178 @@ from batchcls.networks.checkpoint import load_network
 from batchcls.networks.recipe import Recipe
 from batchcls.records import METADATA_KEY
 from batchcls.storage.resumable import ResumableOutput
-from batchcls.training.checkpoints import DONE, LAST, best_epoch
-from batchcls.training.curves import draw_curves
-from batchcls.training.dataset import SplitDataset, SplitOptions
+from batchcls.training.checkpoints import DONE, LAST, read_best_epoch
+from batchcls.training.dataset import SplitDataset
 from batchcls.training.held_out import held_out_metrics
-from batchcls.training.history import EPOCHS, Teller, history_of
-from batchcls.training.module import TrainingConfig
-from batchcls.training.output_files import ENDINGS, beside, check_out, done_before, others_of
+from batchcls.training.history import HISTORY_SCHEMA, HistoryRecorder, draw_history, read_history
+from batchcls.training.options import TrainOptions
+from batchcls.training.output_files import (
+    BESIDE_HISTORY,
+    CURVES,
+    HISTORY,
+    METRICS,
+    SPLIT,
+    check_output,
+    completed_metrics,
+    files_beside_rows,
+    output_path,
+)
 from batchcls.training.setup import (
-    arithmetic,
+    InitialWeights,
+    choose_arithmetic,
+    default_learning_rate,
     fresh_network,
     load_initial_weights,
     ordered_labels,
     starting_recipe,
-    suited_rate,
 )
-from batchcls.training.trainer import interruptions, seed_everything, train_epochs
+from batchcls.training.trainer import TrainingRun, interruptible, seed_everything, train_epochs
 
 
 @dataclass(frozen=True, slots=True)
-class TrainOptions:
-    """What is trained, and on which images."""
-
-    weights: str = ""
-    """A trained file to begin with; ``imagenet``: torchvision's; empty: from scratch."""
-    recipe: Path | None = None
-    values: Mapping[str, Any] = field(default_factory=dict)
-    """Of the recipe; they win over the file. Without an architecture in either, it is GoogLeNet."""
-    parting: SplitOptions = field(default_factory=SplitOptions)
-    device: str = "auto"
-    overwrite: bool = False
-    course: TrainingConfig = field(default_factory=TrainingConfig)
-
-
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """What came of it."""
+class TrainResult:
+    """The checkpoint of a finished training, and its metrics."""
 
     checkpoint: Path
     metrics: dict[str, Any]
-    """As in the file beside the checkpoint."""
+    """Metrics as they stand in the JSON file beside the checkpoint."""
 
 
-def train_network(data: Path, out: Path, options: TrainOptions, console: Console) -> Trained:
-    """Train a network and write it to ``out``, with its history, curves, metrics and split beside it.
+def train_network(data: Path, out: Path, options: TrainOptions, console: Console) -> TrainResult:
+    """Train a network and write its checkpoint, with its history, curves, metrics and split beside it.
 
-    Until it is whole, a folder beside ``out`` holds the last epoch, and another call with the same arguments goes on
-    from there.
+    Until all files are whole, a folder beside ``out`` holds the last epoch, and another call with the same arguments
+    goes on from there.
 
     Args:
         data: A folder of class folders, or a table; see `LabeledImages.read`.
-        out: A .safetensors file.
+        out: Path of the checkpoint, a .safetensors file.
 
     Raises:
-        LabelsError: If the images cannot be parted as asked.
-        RecipeError: If the architecture or its recipe is not one that is known.
-        CheckpointError: If the weights to begin with do not fit.
-        TrainingError: If it goes nowhere.
-        OutputError: If ``out`` may not, or can not, be written.
+        LabelsError: If the images cannot be split by the options.
+        RecipeError: If the architecture is not known, or the recipe does not fit it or the images.
+        CheckpointError: If the initial weights cannot be read or fetched, or do not fit.
+        TrainingError: If the loss is no longer a finite number, or an image can no longer be read.
+        OutputError: If ``out`` may not, or cannot, be written.
     """
-    check_out(out, data, options.overwrite)
-    recipe = starting_recipe(options.recipe, options.values, options.weights)
+    check_output(out, data, options.overwrite)
+    recipe = starting_recipe(options.recipe, options.recipe_values, options.initial_weights)
     (device,) = machine.resolve_devices(options.device, instead="train on --device cpu")
-    course = replace(options.course, precision=arithmetic(options.course.precision, device))
-    images = SplitDataset.read(data, options.parting, console)
+    config = replace(options.config, precision=choose_arithmetic(options.config.precision, device))
+    images = SplitDataset.read(data, options.split, console)
     recipe = recipe.with_values({"labels": ordered_labels(recipe.labels, images.labels)})
-    seed_everything(options.course.seed)
+    seed_everything(config.seed)
     network = fresh_network(recipe)
-    course = replace(course, learning_rate=course.learning_rate or suited_rate(network))
-    begun = load_initial_weights(network, recipe, options.weights, images.digest)
-    identity = {
-        "images": images.digest,
-        "parting": asdict(options.parting),
-        "recipe": asdict(recipe),
-        "weights": options.weights,
-        "course": asdict(course),
-    }
-    if not options.overwrite and (metrics := done_before(out, identity)) is not None:
+    config = replace(config, learning_rate=config.learning_rate or default_learning_rate(network))
+    initial = load_initial_weights(network, recipe, options.initial_weights)
+    options = replace(options, config=config)
+    identity = _identity(images, recipe, options)
+    if not options.overwrite and (metrics := completed_metrics(out, identity)) is not None:
         console.print(f"{out} is whole already: every epoch is done", markup=False, highlight=False)
-        return Trained(out, metrics)
-    kept = ResumableOutput(beside(out, "history.parquet"), EPOCHS, identity, others=others_of(out))
-    with closing(kept):
-        going_on = (kept.folder / LAST).exists()
-        console.print(f"going on with {kept.folder}" if going_on else begun, markup=False, highlight=False)
-        training = _Training(images, recipe, replace(options, course=course), kept, device, console)
+        return TrainResult(out, metrics)
+    output = ResumableOutput(output_path(out, HISTORY), HISTORY_SCHEMA, identity, others=files_beside_rows(out))
+    with closing(output):
+        begun = (output.folder / LAST).exists()
+        beginning = f"going on with {output.folder}" if begun else _described(initial, recipe, images)
+        console.print(beginning, markup=False, highlight=False)
+        training = _PreparedTraining(images, recipe, options, output, device, console)
         try:
-            return _trained(training, network, out)
-        except BaseException:  # whatever ended it, what mends that may well be another option
-            if not (kept.folder / LAST).exists():
-                kept.discard()  # nothing is lost
+            return _train(training, network, out)
+        except BaseException:  # whatever ended the training, another option may be what mends it
+            if not (output.folder / LAST).exists():
+                output.discard()  # nothing is lost
             raise
 
 
 @dataclass(frozen=True, slots=True)
-class _Training:
-    """What one is made of, once everything has been checked."""
+class _PreparedTraining:
+    """A training whose options and images have all been checked."""
 
     images: SplitDataset
     recipe: Recipe
     options: TrainOptions
-    kept: ResumableOutput
+    output: ResumableOutput
     device: str
     console: Console
 
 
-def _trained(training: _Training, network: nn.Module, out: Path) -> Trained:
-    images, recipe, kept = training.images, training.recipe, training.kept
-    part = "test" if images.parts["test"].files else "val"
-    known, unseen = images.parts["train"], images.parts[part]
-    with interruptions(kept.folder, training.console) as stop:
-        _fit(training, network, stop)
-        history = history_of(kept)
-        weights, epoch = best_epoch(kept.folder)
+def _identity(images: SplitDataset, recipe: Recipe, options: TrainOptions) -> dict[str, Any]:
+    """What two trainings must have in common for one to go on with the other, as JSON values."""
+    return {
+        "images": images.digest,
+        "parting": options.split.as_recorded(),
+        "recipe": asdict(recipe),
+        "weights": options.initial_weights,
+        "course": asdict(options.config),
+    }
+
+
+def _described(initial: InitialWeights, recipe: Recipe, images: SplitDataset) -> str:
+    """A line on the initial weights, and on why they may make the accuracy too good."""
+    if not initial.source:
+        return f"{recipe.architecture} from scratch"
+    head = "" if initial.last_layer else ", but for the last layer"
+    counts = f"{initial.loaded:,} of {initial.tensors:,} tensors"
+    line = f"{recipe.architecture} from {initial.source}{head}: {counts}"
+    if initial.learned_from not in ("", images.digest):
+        line += (
+            f"; {initial.source} learned from other images, or from these in other splits: it may know some that "
+            "validate or test here, and their accuracy would be too good"
+        )
+    return line
+
+
+def _train(training: _PreparedTraining, network: nn.Module, out: Path) -> TrainResult:
+    images, recipe, output = training.images, training.recipe, training.output
+    split = "test" if images.splits["test"].slides else "val"
+    train, held_out = images.splits["train"], images.splits[split]
+    with interruptible(output.folder, training.console) as interrupt:
+        _train_remaining_epochs(training, network, interrupt)
+        history = read_history(output)
+        weights, epoch = read_best_epoch(output.folder)
         network.load_state_dict(weights)
-        training.console.print(f"answering the {part} images, as they are and in other colours", highlight=False)
-        found = held_out_metrics(network, known, unseen, recipe.preprocess, training.device, stop)
+        training.console.print(f"classifying the {split} images, as they are and in other colors", highlight=False)
+        figures = held_out_metrics(network, train, held_out, recipe.preprocess, training.device, interrupt)
     metrics = {
-        "parts": {name: len(examples.files) for name, examples in images.parts.items()},
+        "parts": {name: len(examples.slides) for name, examples in images.splits.items()},
         "epochs": len(history),
         "kept_epoch": epoch + 1,
         "training_s": round(sum(history["elapsed_s"].to_pylist()), 1),
         "device": training.device,
         "classes_without_images": [
-            label for label, row in zip(recipe.labels, found["confusion"], strict=True) if not any(row)
+            label for label, row in zip(recipe.labels, figures["confusion"], strict=True) if not any(row)
         ],
-        part: found,
+        split: figures,
     }
-    _write(training, out, weights, _about(training, metrics), history)
-    return Trained(out, metrics)
+    _write(training, out, weights, _metadata(training, metrics), history)
+    return TrainResult(out, metrics)
 
 
-def _fit(training: _Training, network: nn.Module, stop: Interrupt) -> None:
-    """All epochs, unless they are done already."""
-    images, options, folder = training.images, training.options, training.kept.folder
-    if (folder / DONE).exists():
+def _train_remaining_epochs(training: _PreparedTraining, network: nn.Module, interrupt: Interrupt) -> None:
+    images, config, output = training.images, training.options.config, training.output
+    if (output.folder / DONE).exists():
         return
-    # Going on, another order and other augmentations than those of the first epochs.
-    seed_everything((options.course.seed + training.kept.table().num_rows) % 2**32)
-    with training.kept.refusals():
-        train_epochs(
-            network,
-            (images.parts["train"], images.parts["val"]),
-            training.recipe.preprocess,
-            options.course,
-            folder,
-            stop,
-            device=training.device,
-            console=training.console,
-            told=Teller(training.kept, options.course.epochs, training.console),
-        )
-        training.kept.own.mark(DONE)
+    # A training that goes on needs another order and other augmentations than those of its first epochs.
+    seed_everything((config.seed + output.table().num_rows) % 2**32)
+    run = TrainingRun(
+        network=network,
+        train=images.splits["train"],
+        val=images.splits["val"],
+        preprocess=training.recipe.preprocess,
+        config=config,
+        folder=output.folder,
+        device=training.device,
+        on_epoch=HistoryRecorder(output, config.epochs, training.console).record,
+        interrupt=interrupt,
+        console=training.console,
+    )
+    with output.refusals():
+        train_epochs(run)
+        output.own.mark(DONE)
 
 
-def _about(training: _Training, metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """What a checkpoint says of itself: the recipe of its engine, and how it came to be."""
+def _metadata(training: _PreparedTraining, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The metadata of a checkpoint: the recipe of its engine, and how the checkpoint came to be."""
     recipe, options = training.recipe, training.options
     return {
         "recipe": {
@@ -182,38 +200,41 @@ def _about(training: _Training, metrics: Mapping[str, Any]) -> dict[str, Any]:
         },
         "training": {
             "images": training.images.digest,
-            "weights": options.weights or "from scratch",
-            "parting": asdict(options.parting),
-            "course": asdict(options.course),
+            "weights": options.initial_weights or "from scratch",
+            "parting": options.split.as_recorded(),
+            "course": asdict(options.config),
             "metrics": metrics,
             "versions": machine.versions(),
-            "started": training.kept.started,
+            "started": training.output.started,
             "ended": datetime.now(UTC).isoformat(timespec="seconds"),
         },
     }
 
 
 def _write(
-    training: _Training, out: Path, weights: Mapping[str, Tensor], about: Mapping[str, Any], history: pa.Table
+    training: _PreparedTraining,
+    out: Path,
+    weights: Mapping[str, Tensor],
+    metadata: Mapping[str, Any],
+    history: pa.Table,
 ) -> None:
-    """Everything whole; the history last, with which the folder of what is not done yet goes."""
-    kept, recipe = training.kept, training.recipe
-    metadata = json.dumps(about)
-    with kept.whole() as stream:
-        recorded = json.dumps({**about, "identity": kept.identity})
+    """Write every file whole; the history takes its place last, when the folder of the unfinished training goes."""
+    output, recipe = training.output, training.recipe
+    with output.whole() as stream:
+        recorded = json.dumps({**metadata, "identity": output.identity})
         pq.write_table(history.replace_schema_metadata({METADATA_KEY: recorded}), stream)
-    with kept.refusals():
-        with kept.own.writing("curves.png") as stream:
-            draw_curves(history, about["training"]["metrics"]["kept_epoch"] - 1, stream)
-        with kept.own.writing("split.csv") as stream:
+    with output.refusals():
+        with output.own.writing(CURVES) as stream:
+            draw_history(history, metadata["training"]["metrics"]["kept_epoch"] - 1, stream)
+        with output.own.writing(SPLIT) as stream:
             training.images.write_split(stream, out.parent)
-        kept.own.write("metrics.json", f"{json.dumps(about['training'], indent=2)}\n".encode())
+        output.own.write(METRICS, f"{json.dumps(metadata['training'], indent=2)}\n".encode())
         tensors = {name: value.contiguous() for name, value in weights.items()}
-        kept.own.write(out.name, save(tensors, {METADATA_KEY.decode(): metadata}))
-        # What cannot be read back is not worth keeping.
+        output.own.write(out.name, save(tensors, {METADATA_KEY.decode(): json.dumps(metadata)}))
+        # A checkpoint that cannot be read back is not worth keeping.
         transform_input = recipe.preprocess.transform_input
-        load_network(kept.folder / out.name, recipe.architecture, transform_input=transform_input)
-        for ending in ENDINGS[:-1]:
-            kept.own.move_out(ending, beside(out, ending))
-        kept.own.move_out(out.name, out)
-    kept.finish()
+        load_network(output.folder / out.name, recipe.architecture, transform_input=transform_input)
+        for ending in BESIDE_HISTORY:
+            output.own.move_out(ending, output_path(out, ending))
+        output.own.move_out(out.name, out)
+    output.finish()

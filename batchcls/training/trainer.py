@@ -1,9 +1,10 @@
-"""A network learns from labelled images, by Lightning."""
+"""A network learns from labeled images, by Lightning."""
 
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -25,188 +26,208 @@ from batchcls.errors import InterruptedRunError
 from batchcls.interrupts import Interrupt
 from batchcls.networks.transforms import Transform, input_transform
 from batchcls.records import Preprocess
-from batchcls.training.checkpoints import LAST, BestEpoch, WholeFiles
-from batchcls.training.loading import Examples, augmented_transform, batches, shuffled_batches
-from batchcls.training.module import ClassifierModule, TrainingConfig
+from batchcls.training.augmentations import augmented_transform
+from batchcls.training.checkpoints import LAST, BestEpoch, WholeFileIO
+from batchcls.training.loading import Examples, ordered_batches, shuffled_batches
+from batchcls.training.module import ClassifierModule
+from batchcls.training.options import TrainingConfig
 
 _AVERAGED_EPOCHS = 2
-"""The weights that are judged and kept are a running mean over about so many."""
+"""Number of last epochs that the weights, as they are validated and kept, are a running mean over, about."""
 _GRACE_S = 10.0
-"""For a step on a large network; whatever is newer than the last epoch is lost anyway."""
+"""Time for a step of a large network to end; whatever is newer than the last epoch is lost anyway."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRun:
+    """Everything that `train_epochs` needs."""
+
+    network: nn.Module
+    """Answers (N, 3, H, W) float32 images with logits, as `ClassifierModule` takes them; its weights are changed."""
+    train: Examples
+    """Images that the network learns from."""
+    val: Examples
+    """Images that the network is validated with after each epoch."""
+    preprocess: Preprocess
+    config: TrainingConfig
+    """With a learning rate, and a precision other than ``auto``."""
+    folder: Path
+    """Folder of the checkpoints `LAST` and `BEST`."""
+    device: str
+    """``cpu`` or ``cuda:N``."""
+    on_epoch: Callable[[dict[str, float]], None]
+    """Called when an epoch ends, with its number, from 0, learning rate, losses, accuracies and macro F1."""
+    interrupt: Interrupt
+    console: Console
 
 
 def seed_everything(seed: int) -> None:
-    """Of all that is random: initial weights, order, augmentation."""
-    _hush()
+    """Seed all that is random in a training: initial weights, order of the images, augmentations."""
+    _silence_lightning()
     lightning.seed_everything(seed, workers=True, verbose=False)
 
 
-def train_epochs(
-    network: nn.Module,
-    parts: tuple[Examples, Examples],
-    preprocess: Preprocess,
-    course: TrainingConfig,
-    folder: Path,
-    stop: Interrupt,
-    *,
-    device: str,
-    console: Console,
-    told: Callable[[dict[str, float]], None],
-) -> None:
-    """Train ``network``, or go on with what stands in ``folder``, until its last and best epoch stand there.
+def train_epochs(training: TrainingRun) -> None:
+    """Train a network from its initial weights, or on from the last epoch in its folder, until all epochs are over.
 
-    Args:
-        parts: What it learns from, and what it is judged by after each epoch.
-        device: ``cpu`` or ``cuda:N``.
-        told: Takes epoch, loss and accuracy of each epoch, as soon as it is over.
+    The folder then holds the checkpoints of the last and the best epoch.
 
     Raises:
-        TrainingError: If the loss stops being a number, or an image cannot be read any more.
-        SystemExit: After ``stop`` was asked for.
+        TrainingError: If the loss is no longer a finite number, or an image can no longer be read.
+        SystemExit: After a signal that ``training.interrupt`` noted.
     """
-    train, val = parts
-    learner = ClassifierModule(network, course, train.weights if course.balance == "weights" else None, train.classes)
-    augmented = augmented_transform(preprocess, flips=course.flips, turns=course.turns, stain=course.stain)
-    last = folder / LAST
-    callbacks = [
-        *_callbacks(course, folder, -(-len(train.files) // course.batch_size)),
-        _Telling(told),
-        _Stopping(stop),
-    ]
+    config, train = training.config, training.train
+    module = ClassifierModule(
+        training.network, config, train.class_weights if config.balance == "weights" else None, train.classes
+    )
+    augmented = augmented_transform(training.preprocess, flips=config.flips, turns=config.turns, stain=config.stain)
+    last = training.folder / LAST
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Lightning's advice on workers, loggers and folders
-        _trainer(course, folder, callbacks, device, console).fit(
-            learner,
-            shuffled_batches(train, augmented, course.batch_size, balanced=course.balance == "sampling"),
-            batches(val, input_transform(preprocess)),
+        _trainer(training).fit(
+            module,
+            shuffled_batches(train, augmented, config.batch_size, balanced=config.balance == "sampling"),
+            ordered_batches(training.val, input_transform(training.preprocess)),
             ckpt_path=last if last.exists() else None,
-            weights_only=True,  # a checkpoint is a pickle, and might not be ours
+            weights_only=True,  # a checkpoint is a pickle, and might be somebody else's
         )
 
 
 def probabilities(
-    network: nn.Module, examples: Examples, transform: Transform, device: str, stop: Interrupt
+    network: nn.Module, examples: Examples, transform: Transform, device: str, interrupt: Interrupt
 ) -> npt.NDArray[np.float32]:
-    """(N, classes), of the network in eval mode and full precision."""
+    """(images, classes) float32 probabilities of the network in eval mode and float32.
+
+    Args:
+        transform: From a Pillow image to the network's input (3, H, W).
+        device: ``cpu`` or ``cuda:N``, where the network is left.
+    """
     network = network.eval().to(device).to(memory_format=torch.channels_last)
     answers = []
     with torch.inference_mode():
-        for images, _ in stop.checked(batches(examples, transform)):
+        for images, _ in interrupt.checked(ordered_batches(examples, transform)):
             images = images.to(device, memory_format=torch.channels_last)
             answers.append(network(images).float().softmax(1).cpu().numpy())
     return np.concatenate(answers)
 
 
-def _trainer(
-    course: TrainingConfig, folder: Path, callbacks: list[Callback], device: str, console: Console
-) -> lightning.Trainer:
-    if console.is_terminal:
-        callbacks = [*callbacks, _Bar()]
+def _trainer(training: TrainingRun) -> lightning.Trainer:
+    config, device = training.config, training.device
     return lightning.Trainer(
         accelerator="gpu" if device.startswith("cuda") else "cpu",
         devices=[int(device.partition(":")[2] or 0)] if device.startswith("cuda") else 1,
-        precision="bf16-mixed" if course.precision == "bf16" else "32-true",
-        max_epochs=course.epochs,
-        callbacks=callbacks,
-        plugins=[WholeFiles()],
+        precision="bf16-mixed" if config.precision == "bf16" else "32-true",
+        max_epochs=config.epochs,
+        callbacks=_callbacks(training),
+        plugins=[WholeFileIO()],
         logger=False,
         enable_model_summary=False,
-        enable_progress_bar=console.is_terminal,
+        enable_progress_bar=training.console.is_terminal,
         num_sanity_val_steps=0,
-        default_root_dir=folder,
+        default_root_dir=training.folder,
     )
 
 
-def _callbacks(course: TrainingConfig, folder: Path, steps: int) -> list[Callback]:
-    """What is kept of epochs of so many ``steps``, and when the last one was."""
-    return [
-        WeightAveraging(multi_avg_fn=_running_mean(_AVERAGED_EPOCHS * steps)),
+def _callbacks(training: TrainingRun) -> list[Callback]:
+    config, folder = training.config, training.folder
+    steps_per_epoch = -(-len(training.train.slides) // config.batch_size)
+    callbacks: list[Callback] = [
+        WeightAveraging(multi_avg_fn=_running_mean(_AVERAGED_EPOCHS * steps_per_epoch)),
         BestEpoch(folder, "val_rank"),
-        # After the best, of which it holds the state.
+        # After the best epoch's, whose state it stores.
         ModelCheckpoint(folder, Path(LAST).stem, enable_version_counter=False),
-        EarlyStopping("val_rank", mode="max", patience=course.patience),
+        EarlyStopping("val_rank", mode="max", patience=config.patience),
+        _EpochReporter(training.on_epoch),
+        _InterruptCheck(training.interrupt),
     ]
+    return [*callbacks, _EpochProgressBar()] if training.console.is_terminal else callbacks
 
 
-class _Bar(RichProgressBar):
-    """Of the epoch that goes on, counted from 1 as everywhere else."""
+class _EpochProgressBar(RichProgressBar):
+    """Progress bar of the current epoch, numbered from 1 as everywhere else."""
 
     def __init__(self) -> None:
-        # It draws on rich's one global console, and a line that is printed there stands above it.
+        # The bar draws on rich's one global console, so that a line printed there stands above it.
         super().__init__(leave=False, console_kwargs={"stderr": True, "soft_wrap": True})
 
     def _get_train_description(self, current_epoch: int) -> str:
         return f"epoch {current_epoch + 1} of {self.trainer.max_epochs}"
 
 
-class _Telling(Callback):
-    """Says how each epoch went."""
+class _EpochReporter(Callback):
+    """Hands on the figures of each epoch."""
 
-    def __init__(self, told: Callable[[dict[str, float]], None]) -> None:
-        self._told = told
-        self._rate = 0.0
+    def __init__(self, on_epoch: Callable[[dict[str, float]], None]) -> None:
+        self._on_epoch = on_epoch
+        self._learning_rate = 0.0
 
-    def on_train_epoch_start(self, trainer: lightning.Trainer, learner: lightning.LightningModule) -> None:
-        self._rate = trainer.optimizers[0].param_groups[0]["lr"]
+    def on_train_epoch_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        self._learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, learner: lightning.LightningModule) -> None:
-        values = {name: float(value) for name, value in trainer.callback_metrics.items() if name != "val_rank"}
-        self._told({"epoch": float(trainer.current_epoch), "learning_rate": self._rate, **values})
+    def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        figures = {name: float(value) for name, value in trainer.callback_metrics.items() if name != "val_rank"}
+        self._on_epoch({"epoch": float(trainer.current_epoch), "learning_rate": self._learning_rate, **figures})
 
 
-class _Stopping(Callback):
-    """Ends the training between two batches: an interrupt that is raised anywhere may be lost in some destructor."""
+class _InterruptCheck(Callback):
+    """Ends the training between two batches: an exception raised by a signal handler may be lost in a destructor."""
 
-    def __init__(self, stop: Interrupt) -> None:
-        self._stop = stop
+    def __init__(self, interrupt: Interrupt) -> None:
+        self._interrupt = interrupt
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *of_the_batch: Any) -> None:
-        self._stop.check()
+        self._interrupt.check()
 
     def on_validation_batch_end(self, trainer: lightning.Trainer, *of_the_batch: Any) -> None:
-        self._stop.check()
+        self._interrupt.check()
 
 
 @contextmanager
-def interruptions(folder: Path, console: Console) -> Iterator[Interrupt]:
-    """Has SIGINT, SIGTERM and SIGHUP noted, for Lightning would end the whole program, and says how to go on.
+def interruptible(folder: Path, console: Console) -> Iterator[Interrupt]:
+    """Note SIGINT, SIGTERM and SIGHUP, at which Lightning would end the whole program, and say how to go on.
 
     Args:
-        folder: Where finished epochs are.
-        console: Where the last word goes.
+        folder: Folder of the checkpoints.
+        console: Where the last line is printed if the training does not end in time.
+
+    Yields:
+        What has noted the first signal.
 
     Raises:
-        InterruptedRunError: Where something was raised inside after such a signal.
+        InterruptedRunError: For an exception raised inside after such a signal.
     """
-    stop = Interrupt(cast(TextIO, console.file), _GRACE_S)
+    interrupt = Interrupt(cast(TextIO, console.file), _GRACE_S)
     try:
-        with stop.listening():
-            yield stop
-    except (SystemExit, Exception) as end:  # the latter where those who load images were told to end as well
-        if stop.signal is None:
+        with interrupt.listening():
+            yield interrupt
+    except (SystemExit, Exception) as end:  # the latter where processes that load images got the signal as well
+        if interrupt.signal is None:
             raise
-        there = (folder / LAST).exists()
-        kept = f"finished epochs are in {folder}; to go on" if there else "no epoch was over; to begin again"
+        any_epoch = (folder / LAST).exists()
+        remains = f"finished epochs are in {folder}; to go on" if any_epoch else "no epoch was over; to begin again"
         raise InterruptedRunError(
-            f"stopped by {stop.signal.name}; {kept}, run the same command again",
-            stop.signal,
+            f"stopped by {interrupt.signal.name}; {remains}, run the same command again",
+            interrupt.signal,
         ) from end
 
 
 def _running_mean(steps: int) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor], None]:
-    """How weights are averaged over about so many steps, and over fewer while there are few: the first mean nothing."""
+    """A function that updates running means of weights over about the last ``steps`` steps.
 
-    def average(means: Sequence[Tensor], weights: Sequence[Tensor], before: Tensor) -> None:
-        share = 1 / min(steps, 1 + int(before) / 4)
+    Early in the training the mean is over fewer steps: the first weights mean nothing.
+    """
+
+    def update(means: Sequence[Tensor], weights: Sequence[Tensor], steps_before: Tensor) -> None:
+        fraction = 1 / min(steps, 1 + int(steps_before) / 4)
         for mean, weight in zip(means, weights, strict=True):
             if mean.is_floating_point():
-                mean.lerp_(weight, share)  # in place: AlexNet's weights are 230 MB, and so would be what is in between
+                mean.lerp_(weight, fraction)  # in place: AlexNet's weights are 230 MB, and so would be a copy
             else:
-                mean.copy_(weight)  # batch normalisation counts its batches
+                mean.copy_(weight)  # batch normalization counts its batches
 
-    return average
+    return update
 
 
-def _hush() -> None:
+def _silence_lightning() -> None:
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.ERROR)

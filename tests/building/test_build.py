@@ -25,7 +25,7 @@ from batchcls.engine.manifest import Manifest, sha256
 from batchcls.engine.postprocess import to_predictions
 from batchcls.networks.architectures import SmallCnn
 from batchcls.networks.metadata import CheckpointMetadata
-from batchcls.networks.tensors import read_trained
+from batchcls.networks.tensors import read_trained_tensors
 from tests.conftest import ROOT, draw
 from tests.engines import opened_engine
 
@@ -251,7 +251,7 @@ def test_a_trained_file_may_have_a_name_that_is_not_utf8(ending: str, tmp_path: 
     tensors = SmallCnn(2).state_dict()
     torch.save(tensors, path) if ending == "pth" else path.write_bytes(save(tensors, {"by": "a test"}))
 
-    trained = read_trained(path)
+    trained = read_trained_tensors(path)
 
     assert trained.tensors.keys() == tensors.keys()
     assert CheckpointMetadata.read(path) == CheckpointMetadata()

@@ -22,7 +22,7 @@ from PIL import Image
 
 from batchcls import machine
 from batchcls.images.decoders import open_decoder
-from batchcls.images.decoders.base import Decoder
+from batchcls.images.decoders.base import Decoder, DecoderOptions
 from batchcls.records import Batch, DevicePixels, Failure, Pixels, Preprocess, Slide
 from benchmarks.workload import draw_field
 from tests.commandline import PATIENCE_S
@@ -97,16 +97,16 @@ def open_named(name: Any, preprocess: Preprocess = SMALL, max_pixels: int = 10**
     if name == "gpu":
         if not machine.has_nvjpeg():
             pytest.skip("nvJPEG is not installed")
-        return open_decoder("dali", preprocess, batch_size=8, threads=2, max_pixels=max_pixels, device="cuda:0")
+        return open_decoder(
+            "dali", preprocess, DecoderOptions(batch_size=8, threads=2, max_pixels=max_pixels, device="cuda:0")
+        )
     if name != "graph":
-        return open_decoder(name, preprocess, batch_size=8, threads=2, max_pixels=max_pixels)
+        return open_decoder(name, preprocess, DecoderOptions(batch_size=8, threads=2, max_pixels=max_pixels))
     from batchcls.images.decoders.batching import BatchingDecoder
     from batchcls.images.decoders.dali import GraphGroup
-    from batchcls.images.decoders.read_ahead import ReadOptions
 
     group = GraphGroup(preprocess, batch_size=8, threads=2, device="cpu")
-    read = ReadOptions(max_pixels)
-    return BatchingDecoder(group, preprocess.size_px, batch_size=8, read=read, decode_bytes=1 << 30)
+    return BatchingDecoder(group, preprocess.size_px, DecoderOptions(8, 2, max_pixels, 1 << 30))
 
 
 @pytest.fixture(params=DECODERS)
@@ -295,12 +295,12 @@ def test_a_cpu_needs_no_dali(name: str, images: Path) -> None:
     code = (
         "import sys; sys.modules['nvidia'] = sys.modules['nvidia.dali'] = None\n"
         "from tests.contract.test_variants import *\n"
-        "with closing(open_decoder(sys.argv[1], INPUT, batch_size=8, threads=2, max_pixels=10**7)) as decoder:\n"
+        "with closing(open_decoder(sys.argv[1], INPUT, DecoderOptions(8, 2, 10**7))) as decoder:\n"
         "    names = sorted(path.name for path in Path(sys.argv[2]).iterdir())\n"
         "    batches = decoder.decode(Slide(sys.argv[2], name) for name in names)\n"
         "    print(sum(len(batch.slides) for batch in batches), len(names))\n"
         "try:\n"
-        "    open_decoder('dali', INPUT, batch_size=8, threads=2, max_pixels=10**7)\n"
+        "    open_decoder('dali', INPUT, DecoderOptions(8, 2, 10**7))\n"
         "except Exception as error:\n"
         "    print(type(error).__name__, error)\n"
     )

@@ -21,12 +21,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from batchcls.images.decoders import open_decoder
-from batchcls.images.decoders.base import Decoder
+from batchcls.images.decoders.base import Decoder, DecoderOptions
 from batchcls.images.decoders.batching import BatchingDecoder
-from batchcls.images.decoders.read_ahead import ReadOptions
-from batchcls.images.formats.inspection import RefusedError, examine
+from batchcls.images.formats.inspection import examine
+from batchcls.images.formats.refusal import RefusedError
 from batchcls.records import Failure, Pixels, Preprocess, Slide
 from batchcls.training.duplicates import fingerprint
+from tests.conftest import slide_of
 from tests.image_variants import HEIGHT, WIDTH, bmp, damaged, tiff, variants
 
 INPUT = Preprocess(size_px=(40, 48))
@@ -67,11 +68,11 @@ def judged(folder: Path) -> dict[str, str]:
 def opened_by_name(name: str) -> Decoder:
     """One of `DECODERS`; ``graph`` is what a GPU runs, on the CPU."""
     if name != "graph":
-        return open_decoder(name, INPUT, batch_size=8, threads=2, max_pixels=10**7)
+        return open_decoder(name, INPUT, DecoderOptions(batch_size=8, threads=2, max_pixels=10**7))
     from batchcls.images.decoders.dali import GraphGroup
 
     group = GraphGroup(INPUT, batch_size=8, threads=2, device="cpu")
-    return BatchingDecoder(group, INPUT.size_px, batch_size=8, read=ReadOptions(10**7), decode_bytes=1 << 30)
+    return BatchingDecoder(group, INPUT.size_px, DecoderOptions(8, 2, 10**7, 1 << 30))
 
 
 def verdict(row: dict[str, Pixels | Failure], training: Pixels | None) -> str:
@@ -115,7 +116,7 @@ def test_every_decoder_gives_the_pixels_of_training_or_all_give_an_error(kind: s
 def test_what_pillow_reads_is_refused_for_its_depth_or_as_a_whole_slide_alone(tmp_path: Path) -> None:
     for path in written(variants(), tmp_path).iterdir():
         try:
-            fingerprint(str(path))
+            fingerprint(slide_of(path))
         except (ValueError, OSError, SyntaxError) as error:
             told = str(error)
             assert in_training(path) is None or TOO_DEEP in told or WHOLE_SLIDE in told or path.suffix in OTHERS, told
@@ -126,7 +127,7 @@ def test_training_uses_the_files_that_a_run_uses(tmp_path: Path) -> None:
     sound = variants()
     for name, found in judged(written(sound | damaged(sound), tmp_path)).items():
         try:
-            fingerprint(str(tmp_path / name))
+            fingerprint(slide_of(tmp_path / name))
         except Exception:  # noqa: BLE001  # as `batchcls.training.dataset` does
             assert found == "refused", name
         else:

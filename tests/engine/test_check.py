@@ -14,12 +14,13 @@ from rich.console import Console
 
 from batchcls.building.plans import build_plan_here
 from batchcls.building.tensorrt_plan import PlanOptions
+from batchcls.engine.base import EngineInfo
 from batchcls.engine.check import check_answers
 from batchcls.engine.check_result import ProbeCheck
 from batchcls.engine.manifest import Manifest
 from batchcls.engine.probes import draw_probes
 from batchcls.errors import EngineError, VerificationError
-from batchcls.records import EngineInfo, Logits
+from batchcls.records import Logits
 from tests.commandline import invoked
 from tests.conftest import ALL4, draw
 from tests.engines import engine_logits, opened_engine
@@ -147,7 +148,7 @@ def test_a_run_whose_engine_answers_otherwise_does_not_begin(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "slides"]
 
 
-def test_a_folder_of_the_version_before_runs_and_is_checked_by_what_training_engine_logits(
+def test_a_folder_of_the_version_before_runs_and_is_checked_by_what_training_answered(
     tiny_engine: Path, tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(tiny_engine, tmp_path / "before"))

@@ -12,6 +12,7 @@ from batchcls.cli import main
 from batchcls.engine.manifest import Manifest
 from batchcls.engine.postprocess import to_predictions
 from batchcls.images.decoders import open_decoder
+from batchcls.images.decoders.base import DecoderOptions
 from batchcls.networks.checkpoint import load_network
 from batchcls.records import Slide
 from tests.conftest import DATA
@@ -33,7 +34,7 @@ def test_the_engine_answers_real_slides_as_the_trained_network_does_each_step_ro
     network = load_network(CHECKPOINT, "googlenet", transform_input=False)
     reference = Reference(torch_answer(network.module), manifest.preprocess)
     slides = [Slide(*map(str, (path.parent, path.name))) for path in sorted(Path(DATA / "all4").rglob("*.jpg"))]
-    decoder = open_decoder("pillow", manifest.preprocess, batch_size=64, threads=2, max_pixels=10**7)
+    decoder = open_decoder("pillow", manifest.preprocess, DecoderOptions(batch_size=64, threads=2, max_pixels=10**7))
     with (
         closing(decoder),
         closing(opened_engine(folder, backend="torch", threads=2, precision="f16")) as half,

@@ -49,13 +49,14 @@ DECODED = """if True:
     from batchcls import machine, memory
     memory.limit_memory_use()
     from batchcls.images.decoders import open_decoder
+from batchcls.images.decoders.base import DecoderOptions
     from batchcls.images.decoders.read_ahead import Encoded
     from batchcls.images.formats.inspection import examine
     from batchcls.records import Preprocess, Slide
 
     small, large, name, resize = sys.argv[1:]
     options = {"batch_size": 8, "threads": 1, "max_pixels": 10**9, "memory_bytes": 1 << 40}
-    decode = open_decoder(name, Preprocess(resize=resize), **options)._decode_group
+    decode = open_decoder(name, Preprocess(resize=resize), DecoderOptions(**options))._decode_group
     granted = memory.Granted(1 << 40)
 
     def encoded(path):

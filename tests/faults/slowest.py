@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from batchcls.images.decoders import DecoderName, open_decoder
+from batchcls.images.decoders.base import DecoderOptions
 from batchcls.records import Batch, Preprocess, Slide
 from tests.faults.machine_line import machine_line
 
@@ -41,10 +42,7 @@ def decode_all(decoder_name: DecoderName, folders: list[Path]) -> int:
     decoder = open_decoder(
         decoder_name,
         Preprocess(),
-        batch_size=8,
-        threads=1,
-        max_pixels=200_000_000,
-        memory_bytes=MEMORY_BYTES,
+        DecoderOptions(batch_size=8, threads=1, max_pixels=200_000_000, memory_bytes=MEMORY_BYTES),
     )
     results = []
     for folder in folders:

@@ -28,21 +28,23 @@ from batchcls.engine.sidecar import Sidecar
 from batchcls.engine.sidecar import Target as Plan
 from batchcls.errors import BatchclsError
 from batchcls.evaluation.evaluate import EvaluationOptions, evaluate_predictions
-from batchcls.evaluation.report import write_report
-from batchcls.images.formats.inspection import RefusedError, decode, examine
+from batchcls.evaluation.provenance import describe_provenance, throughput
+from batchcls.evaluation.report import ReportOptions, write_report
+from batchcls.images.formats.inspection import decode, examine
 from batchcls.images.formats.jpeg_markers import jpeg_header
+from batchcls.images.formats.refusal import RefusedError
 from batchcls.images.labels.labeled import LabeledImages
-from batchcls.networks.known_labels import settled_labels
+from batchcls.networks.known_labels import resolve_labels
 from batchcls.networks.label_files import read_labels
 from batchcls.networks.metadata import CheckpointMetadata
 from batchcls.networks.recipe import Recipe
-from batchcls.networks.tensors import read_trained
-from batchcls.predictions.provenance import provenance, rewriting, throughput
+from batchcls.networks.tensors import read_trained_tensors
+from batchcls.predictions.integrity import rewrite_notes
 from batchcls.predictions.reader import PredictionsFile
 from batchcls.predictions.schema import schema
 from batchcls.records import METADATA_KEY
 from batchcls.storage.resumable import ResumableOutput
-from batchcls.training.history import EPOCHS
+from batchcls.training.history import HISTORY_SCHEMA
 from benchmarks.workload import draw_field
 from tests.conftest import ALL4
 from tests.faults.mutations import Mutator, changed, mutated_bytes, mutated_json, mutated_words
@@ -178,8 +180,8 @@ def _try_weights(name: str) -> Callable[[bytes, Path], None]:
         path = folder / name
         path.write_bytes(data)
         Recipe.compose(None, {}, CheckpointMetadata.read(path).recipe)
-        trained = read_trained(path)
-        settled_labels(path, 3, ("a", "b", "c"), trained.about)
+        trained = read_trained_tensors(path)
+        resolve_labels(path, 3, ("a", "b", "c"), trained.contents)
 
     return tried
 
@@ -370,14 +372,15 @@ def _look_at(predicted: PredictionsFile) -> None:
     shapes = predicted.readable.shape, predicted.codes.shape, predicted.probabilities.shape, len(predicted.files)
     if shapes != ((rows,), (rows,), (rows, len(predicted.labels)), rows):
         raise AssertionError(f"{shapes} of {rows} rows")
-    json.dumps([provenance(predicted.metadata), throughput(predicted.metadata), list(predicted.errors)])
-    rewriting(predicted.metadata, predicted.labels, rows)
+    json.dumps([describe_provenance(predicted.metadata), list(predicted.errors)])
+    throughput(predicted.metadata)
+    rewrite_notes(predicted.metadata, predicted.labels, rows)
 
 
 def _try_report(data: bytes, folder: Path) -> None:
     path = folder / "rows.parquet"
     path.write_bytes(data)
-    write_report(path, folder / "page.html", images=1)
+    write_report(path, folder / "page.html", ReportOptions(images=1))
 
 
 def _try_evaluation(data: bytes, folder: Path) -> None:
@@ -394,7 +397,7 @@ _RUN = json.dumps({"started": "2026-11-26T00:00:00.000+00:00", "identity": _IDEN
 def _try_run(data: bytes, folder: Path) -> None:
     (folder / "rows.parquet.partial").mkdir()
     (folder / "rows.parquet.partial" / "run.json").write_bytes(data)
-    ResumableOutput(folder / "rows.parquet", EPOCHS, _IDENTITY).close()
+    ResumableOutput(folder / "rows.parquet", HISTORY_SCHEMA, _IDENTITY).close()
 
 
 def _networks(folder: Path) -> list[bytes]:

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from batchcls.images.formats.inspection import RefusedError, decode, examine
+from batchcls.images.formats.inspection import decode, examine
+from batchcls.images.formats.refusal import RefusedError
 
 PATIENCE_S = 60.0
 SIDE = 14_000

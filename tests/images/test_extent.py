@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from batchcls.images.decoders import open_decoder
+from batchcls.images.decoders.base import DecoderOptions
 from batchcls.images.formats import extent
 from batchcls.images.formats.extent import LARGE_BYTES, image_end
-from batchcls.images.formats.inspection import Header, RefusedError, decode, examine
+from batchcls.images.formats.inspection import Header, decode, examine
+from batchcls.images.formats.refusal import RefusedError
 from batchcls.records import Failure, Preprocess, Slide
 from benchmarks.workload import draw_field
 
@@ -114,7 +116,9 @@ def test_a_tail_of_a_gigabyte_is_not_read(tmp_path: Path) -> None:
         path.write_bytes(SOUND[name])
         with path.open("r+b") as stream:
             stream.truncate(1 << 30)
-    decoder = open_decoder("turbo", Preprocess(), batch_size=8, threads=1, max_pixels=10**7, memory_bytes=200 << 20)
+    decoder = open_decoder(
+        "turbo", Preprocess(), DecoderOptions(batch_size=8, threads=1, max_pixels=10**7, memory_bytes=200 << 20)
+    )
     with closing(decoder):
         batches = list(decoder.decode([Slide(str(tmp_path), path.name) for path in tmp_path.iterdir()]))
     assert sum(len(batch.slides) for batch in batches) == 3

@@ -13,16 +13,17 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from batchcls.images.formats.inspection import RefusedError
-from batchcls.images.image_file import image_pixels, open_checked
+from batchcls.images.formats.refusal import RefusedError
+from batchcls.images.image_file import image_pixels
+from batchcls.images.sources import read_slide
 from batchcls.images.thumbnails import thumbnail
 from batchcls.storage.file_names import printable
-from batchcls.storage.regular_file import read_fully
-from batchcls.storage.timeouts import with_timeout
-from batchcls.training.dataset import SplitDataset, SplitOptions
-from batchcls.training.loading import opened
+from batchcls.storage.timeouts import call_with_timeout
+from batchcls.training.dataset import SplitDataset
+from batchcls.training.loading import open_example
+from batchcls.training.options import SplitOptions
 from tests.commandline import PATIENCE_S
-from tests.conftest import draw
+from tests.conftest import draw, slide_of
 
 KINDS = ["fifo", "endless device", "folder", "sparse", "bomb", "nothing", "dangling link", "no permission"]
 
@@ -67,7 +68,7 @@ def test_no_thumbnail_waits_for_it(tmp_path: Path, kind: str) -> None:
     path = hostile(tmp_path / "image.png", kind)
     if kind == "no permission" and os.access(path, os.R_OK):
         pytest.skip("root may read everything")
-    assert thumbnail(str(path), 32) is None
+    assert thumbnail(slide_of(path), 32) is None
 
 
 def test_a_training_leaves_all_of_it_out(tmp_path: Path) -> None:
@@ -78,14 +79,17 @@ def test_a_training_leaves_all_of_it_out(tmp_path: Path) -> None:
         hostile(tmp_path / "a" / f"hostile{number}.png", kind)
     said = io.StringIO()
     dataset = SplitDataset.read(tmp_path, SplitOptions(), Console(file=said, width=1000))
-    assert sum(len(part.files) for part in dataset.parts.values()) == 20
+    assert sum(len(split.slides) for split in dataset.splits.values()) == 20
     assert "cannot be read: not an image: it is no regular file" in said.getvalue()
 
 
 @pytest.mark.parametrize("kind", ["fifo", "bomb", "dangling link"])
 def test_a_training_whose_image_turns_into_it_names_the_file(tmp_path: Path, kind: str) -> None:
-    path = hostile(tmp_path / "image.png", kind)
-    code = f"from batchcls.training.loading import opened\nwith opened({str(path)!r}) as image: image.load()"
+    hostile(tmp_path / "image.png", kind)
+    code = (
+        "from batchcls.records import Slide\nfrom batchcls.training.loading import open_example\n"
+        f"with open_example(Slide({str(tmp_path)!r}, 'image.png')) as image: image.load()"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.stderr.splitlines()[-1].count("image.png' could be read before the training, and now it cannot")
 
@@ -97,7 +101,7 @@ def test_a_thumbnail_has_pillows_pixels(tmp_path: Path, save: dict[str, object])
         image.draft("RGB", (120, 120))
         small = image.convert("RGB")
         small.thumbnail((120, 120))
-    found = thumbnail(str(path), 120)
+    found = thumbnail(slide_of(path), 120)
     assert found is not None
     assert np.array_equal(np.asarray(found), np.asarray(small))
 
@@ -107,16 +111,16 @@ def test_training_sees_pillows_pixels(tmp_path: Path, ending: str) -> None:
     path = draw(tmp_path / f"image.{ending}")
     with Image.open(path) as image:
         expected = np.asarray(image.convert("RGB"))
-    with opened(str(path)) as image:
+    with open_example(slide_of(path)) as image:
         assert np.array_equal(np.asarray(image.convert("RGB")), expected)
-    assert np.array_equal(image_pixels(str(path)), expected)
+    assert np.array_equal(image_pixels(slide_of(path)), expected)
 
 
 def test_what_never_answers_is_given_up() -> None:
     source, sink = os.pipe()
     try:
         with pytest.raises(TimeoutError, match=r"no answer in 0\.2 s"):
-            with_timeout(lambda: os.read(source, 1), 0.2)
+            call_with_timeout(lambda: os.read(source, 1), 0.2)
     finally:
         os.close(sink)  # ends the read
         os.close(source)
@@ -124,23 +128,21 @@ def test_what_never_answers_is_given_up() -> None:
 
 def test_what_a_read_raises_is_raised() -> None:
     with pytest.raises(FileNotFoundError):
-        with_timeout(lambda: os.stat("/nowhere"))
-    assert with_timeout(lambda: 5) == 5
+        call_with_timeout(lambda: os.stat("/nowhere"))
+    assert call_with_timeout(lambda: 5) == 5
 
 
 def test_a_file_beyond_the_limit_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "image.jpg"
     path.write_bytes(bytes(100))
     with pytest.raises(RefusedError, match="it has 100 bytes"):
-        open_checked(str(path), 99)
-    stream, status = open_checked(str(path), 100)
-    with stream:
-        assert len(read_fully(stream, status.st_size)) == 100
+        read_slide(slide_of(path), 99)
+    assert len(read_slide(slide_of(path), 100)) == 100
 
 
 def test_names_that_are_no_utf8_are_opened(tmp_path: Path) -> None:
     path = os.fsencode(tmp_path) + b"/\xff.png"
     with open(path, "wb") as stream:
         stream.write(draw(tmp_path / "sound.png").read_bytes())
-    assert image_pixels(os.fsdecode(path)).shape == (48, 64, 3)
+    assert image_pixels(slide_of(os.fsdecode(path))).shape == (48, 64, 3)
     assert printable(os.fsdecode(path)).endswith("\\xff.png")

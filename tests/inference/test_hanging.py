@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchcls.images.decoders.read_ahead import ReadAhead, ReadOptions
+from batchcls.images.sources import open_readers
 from batchcls.records import Slide
-from batchcls.storage.file_client import FileProcess
 from tests.commandline import PATIENCE_S, command, finished, partial
 from tests.conftest import draw
 
@@ -168,7 +168,7 @@ def test_a_file_that_has_its_row_is_not_waited_for(tmp_path: Path) -> None:
         yield Slide(str(tmp_path), "empty.jpg")
         go_on.wait(PATIENCE_S)
 
-    with closing(FileProcess()) as process, closing(ReadAhead(slides(), process, ReadOptions(10**6))) as files:
+    with closing(open_readers()) as readers, closing(ReadAhead(slides(), readers, ReadOptions(10**6))) as files:
         items = iter(files)
         while next(items) is None:
             pass

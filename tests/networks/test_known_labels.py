@@ -18,7 +18,7 @@ from torch import Tensor
 from batchcls.cli import main
 from batchcls.engine.manifest import Manifest
 from batchcls.networks.architectures import trainable_network
-from batchcls.networks.trained import trained_file
+from batchcls.networks.trained import load_trained_file
 
 LABELS = ("Pro", "Benign", "Early pre-B")
 CLASS_TO_IDX = {"Benign": 1, "Early pre-B": 2, "Pro": 0}
@@ -61,7 +61,7 @@ def labels_of_engine(source: Path) -> tuple[str, ...]:
 def test_labels_inside_a_checkpoint_are_used(about: dict[str, Any], tmp_path: Path) -> None:
     torch.save({"state_dict": state(), "epoch": 3, **about}, tmp_path / "m.pth")
 
-    trained = trained_file(tmp_path / "m.pth", None, {})
+    trained = load_trained_file(tmp_path / "m.pth", None, {})
 
     assert trained.recipe.labels == LABELS
     assert len(trained.notes) == 1
@@ -98,7 +98,7 @@ def test_labels_beside_a_trained_file_are_used(kind: str, name: str, content: st
     (save_file if kind == "safetensors" else torch.save)(state(), source)
     (tmp_path / name).write_text(content)
 
-    trained = trained_file(source, None, {})
+    trained = load_trained_file(source, None, {})
 
     assert trained.recipe.labels == LABELS
     assert trained.notes == (f"labels of {name!r} beside it: Pro, Benign, Early pre-B",)
@@ -184,7 +184,7 @@ def test_labels_inside_and_beside_that_differ_are_refused(tmp_path: Path) -> Non
 def test_the_same_labels_in_other_letters_are_the_ones_that_were_named(tmp_path: Path) -> None:
     inside(tmp_path / "m.pth")
 
-    trained = trained_file(tmp_path / "m.pth", None, {"labels": ("pro", "BENIGN", "Early Pre B")})
+    trained = load_trained_file(tmp_path / "m.pth", None, {"labels": ("pro", "BENIGN", "Early Pre B")})
 
     assert trained.recipe.labels == ("pro", "BENIGN", "Early Pre B")
 
@@ -206,7 +206,7 @@ def test_what_is_beside_and_tells_nothing_of_this_network_does_not_matter(
     torch.save(state(), tmp_path / "m.pth")
     (tmp_path / name).write_text(content)
 
-    assert trained_file(tmp_path / "m.pth", None, {"labels": ("a", "b", "c")}).recipe.labels == ("a", "b", "c")
+    assert load_trained_file(tmp_path / "m.pth", None, {"labels": ("a", "b", "c")}).recipe.labels == ("a", "b", "c")
 
 
 def test_a_file_beside_that_can_be_read_in_two_ways_is_named_where_labels_are_missing(tmp_path: Path) -> None:

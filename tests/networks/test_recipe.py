@@ -1,6 +1,8 @@
 import json
 import math
 import random
+import subprocess
+import sys
 import tomllib
 from contextlib import suppress
 from dataclasses import fields
@@ -13,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchcls.errors import RecipeError
-from batchcls.networks.recipe import Recipe, labels_of
+from batchcls.networks.recipe import Recipe, labels_from_argument
 from batchcls.records import Preprocess
 from tests.conftest import ROOT
 
@@ -124,12 +126,12 @@ def test_a_recipe_that_is_not_text_is_an_error(tmp_path: Path) -> None:
 def test_labels_are_read_from_a_file_in_the_order_of_the_outputs(tmp_path: Path, name: str, content: str) -> None:
     path = tmp_path / name
     path.write_bytes(content.encode())
-    assert labels_of(str(path)) == ("Pro", "Early Pre-B", "Benign")
+    assert labels_from_argument(str(path)) == ("Pro", "Early Pre-B", "Benign")
 
 
 def test_yaml_leaves_labels_as_they_are_written(tmp_path: Path) -> None:
     (tmp_path / "data.yaml").write_text("names: [No, 1e3, null, 2024-05-01]\n")
-    assert labels_of(str(tmp_path / "data.yaml")) == ("No", "1e3", "null", "2024-05-01")
+    assert labels_from_argument(str(tmp_path / "data.yaml")) == ("No", "1e3", "null", "2024-05-01")
 
 
 def test_yaml_makes_no_objects_and_an_avalanche_of_references_takes_no_memory(tmp_path: Path) -> None:
@@ -137,7 +139,7 @@ def test_yaml_makes_no_objects_and_an_avalanche_of_references_takes_no_memory(tm
     for text in ("!!python/object/apply:os.mkdir ['ran']", "\n".join([*lines, "names: *a29"])):
         (tmp_path / "data.yaml").write_text(text)
         with suppress(RecipeError):
-            assert labels_of(str(tmp_path / "data.yaml")) == ("ran",)
+            assert labels_from_argument(str(tmp_path / "data.yaml")) == ("ran",)
     assert not Path("ran").exists()
 
 
@@ -173,7 +175,7 @@ def test_yaml_makes_no_objects_and_an_avalanche_of_references_takes_no_memory(tm
 def test_labels_whose_order_is_not_clear_are_refused(name: str, content: str, message: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(RecipeError, match=message) as refusal:
-        Recipe(labels=labels_of(str(tmp_path / name)))
+        Recipe(labels=labels_from_argument(str(tmp_path / name)))
     assert "\n" not in str(refusal.value)
 
 
@@ -184,28 +186,28 @@ def test_no_nesting_of_references_takes_long(value: str, levels: int, tmp_path: 
     lines += [f"a{n}: &a{n} {value.replace('*a', f'*a{n - 1}')}" for n in range(1, levels)]
     (tmp_path / "data.yaml").write_text("\n".join([*lines, f"names: {{x: *a{levels - 1}, y: 1}}"]))
     with pytest.raises(RecipeError, match=r"not 0 to 1, each once; it holds {'x': (dict|list), 'y'"):
-        labels_of(str(tmp_path / "data.yaml"))
+        labels_from_argument(str(tmp_path / "data.yaml"))
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
 def test_labels_in_another_encoding_than_utf_8_are_refused_with_the_remedy(encoding: str, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("Blässe\nb\n", encoding=encoding)
     with pytest.raises(RecipeError, match="is not UTF-8; save it in that encoding"):
-        labels_of(str(tmp_path / "a.txt"))
+        labels_from_argument(str(tmp_path / "a.txt"))
 
 
 def test_only_the_end_of_a_line_parts_labels(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes("a\u2028x\r\nb\x0cx\n\n".encode())
-    assert labels_of(str(tmp_path / "a.txt")) == ("a\u2028x", "b\x0cx")
+    assert labels_from_argument(str(tmp_path / "a.txt")) == ("a\u2028x", "b\x0cx")
 
 
 def test_numbers_as_labels_are_read_where_only_one_reading_is_possible(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"class_to_idx": {"0": 1, "1": 2, "2": 0}}')
     (tmp_path / "same.json").write_text('{"0": 0, "1": 1, "2": 2}')
     (tmp_path / "a.txt").write_text("0\n1\n10\n2\n")
-    assert labels_of(str(tmp_path / "a.json")) == ("2", "0", "1")
-    assert labels_of(str(tmp_path / "same.json")) == ("0", "1", "2")
-    assert labels_of(str(tmp_path / "a.txt")) == ("0", "1", "10", "2")
+    assert labels_from_argument(str(tmp_path / "a.json")) == ("2", "0", "1")
+    assert labels_from_argument(str(tmp_path / "same.json")) == ("0", "1", "2")
+    assert labels_from_argument(str(tmp_path / "a.txt")) == ("0", "1", "10", "2")
 
 
 @given(
@@ -231,7 +233,7 @@ def test_whatever_the_labels_and_their_order_every_way_to_write_them_is_read_ali
     with TemporaryDirectory() as folder:
         for name, content in ways.items():
             (Path(folder) / name).write_text(content)
-            assert labels_of(str(Path(folder) / name)) == tuple(labels)
+            assert labels_from_argument(str(Path(folder) / name)) == tuple(labels)
 
 
 @settings(max_examples=200)
@@ -241,13 +243,13 @@ def test_any_text_is_labels_or_an_error(suffix: str, content: str) -> None:
         path = Path(folder) / f"labels{suffix}"
         path.write_text(content, encoding="utf-8", errors="replace")
         with suppress(RecipeError):
-            assert all(isinstance(label, str) for label in labels_of(str(path)))
+            assert all(isinstance(label, str) for label in labels_from_argument(str(path)))
 
 
 def test_labels_are_read_from_the_command_line_however_many_there_are() -> None:
     many = tuple(f"label {number}" for number in range(1000))
-    assert labels_of("Pro, Early Pre-B,Benign") == ("Pro", "Early Pre-B", "Benign")
-    assert labels_of(",".join(many)) == many
+    assert labels_from_argument("Pro, Early Pre-B,Benign") == ("Pro", "Early Pre-B", "Benign")
+    assert labels_from_argument(",".join(many)) == many
 
 
 @pytest.mark.parametrize(
@@ -262,9 +264,15 @@ def test_a_labels_file_of_something_else_is_an_error(tmp_path: Path, content: st
     path = tmp_path / "labels.json"
     path.write_text(content)
     with pytest.raises(RecipeError, match="labels"):
-        labels_of(str(path))
+        labels_from_argument(str(path))
 
 
 @pytest.mark.parametrize("values", [{"labels": ()}, {"labels": []}])
 def test_labels_may_be_left_open_until_the_checkpoint_is_read(values: dict[str, Any]) -> None:
     assert Recipe.compose(None, values).labels == ()
+
+
+def test_a_recipe_is_read_without_pytorch() -> None:
+    code = "import sys, batchcls.networks.recipe as r; r.Recipe.compose(None, {'size_px': 64}); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert {"torch", "torchvision"}.isdisjoint(done.stdout.split())

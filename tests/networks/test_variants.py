@@ -9,7 +9,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from batchcls.networks.trained import trained_file
+from batchcls.networks.trained import load_trained_file
 from tests.conftest import DATA
 
 LABELS = {"labels": ("a", "b", "c", "d")}
@@ -39,7 +39,7 @@ def network(architecture: str, activation: Callable[[], nn.Module] | None = None
 
 def notes(content: Any, folder: Path) -> tuple[str, ...]:
     torch.save(content, folder / "m.pth")
-    return trained_file(folder / "m.pth", None, LABELS).notes
+    return load_trained_file(folder / "m.pth", None, LABELS).notes
 
 
 @pytest.mark.parametrize("architecture", ["resnet18", "mobilenet_v2"])
@@ -57,7 +57,7 @@ def test_another_activation_behind_the_same_names_is_warned_of(
 ) -> None:
     (warning,) = notes(used(network("resnet18", activation)), tmp_path)
 
-    assert "its batch normalisations recorded other activations than resnet18" in warning
+    assert "its batch normalizations recorded other activations than resnet18" in warning
     assert "one of timm's with torchvision's names, export it: torch.onnx.export(...)" in warning
 
 
@@ -80,4 +80,4 @@ def test_a_network_trained_on_slides_is_not_warned_of() -> None:
     if not path.exists():
         pytest.skip(f"{path} is not there")
 
-    assert trained_file(path, None, LABELS).notes == ()
+    assert load_trained_file(path, None, LABELS).notes == ()

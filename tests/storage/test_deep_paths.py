@@ -11,9 +11,10 @@ import pytest
 from click.testing import CliRunner
 
 from batchcls.cli import main
-from batchcls.images.image_file import is_there
+from batchcls.images.sources import slide_exists
 from batchcls.images.sources.folder import FolderSource
 from batchcls.images.thumbnails import thumbnail
+from batchcls.records import Slide
 from batchcls.storage import deep_paths
 from tests.conftest import draw
 
@@ -123,6 +124,6 @@ def test_a_picture_below_a_path_of_any_length_is_opened(tmp_path: Path, deep: st
     os.write(descriptor, picture.read_bytes())
     os.close(descriptor)
 
-    assert thumbnail(f"{deep}/a.jpg", 20) is not None
-    assert is_there(f"{deep}/a.jpg")
-    assert not is_there(f"{deep}/none.jpg")
+    assert thumbnail(Slide(deep, "a.jpg"), 20) is not None
+    assert slide_exists(Slide(deep, "a.jpg"))
+    assert not slide_exists(Slide(deep, "none.jpg"))

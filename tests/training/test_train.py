@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from batchcls.cli import main
 from batchcls.networks.architectures import ARCHITECTURES, trainable_network
-from batchcls.training.setup import suited_rate
+from batchcls.training.setup import default_learning_rate
 from tests.commandline import PATIENCE_S, invoked, wait_for
 from tests.conftest import draw
 
@@ -439,7 +439,7 @@ def test_usage_that_cannot_work_is_refused_before_an_image_is_read(data: Path, t
 def test_a_network_without_batch_normalisation_gets_smaller_steps(architecture: str) -> None:
     with torch.device("meta"):
         network = trainable_network(architecture, 2)
-    assert suited_rate(network) == (1e-4 if architecture in ("vgg16", "alexnet") else 1e-3)
+    assert default_learning_rate(network) == (1e-4 if architecture in ("vgg16", "alexnet") else 1e-3)
 
 
 def test_weights_that_cannot_be_fetched_are_a_clear_error(data: Path, tmp_path: Path, small: Path) -> None:

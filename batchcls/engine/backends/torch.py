@@ -12,10 +12,11 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
+from batchcls.engine.base import EngineInfo
 from batchcls.engine.manifest import Manifest
 from batchcls.errors import EngineError
-from batchcls.networks.architectures import ARCHITECTURES, PixelClassifier, empty_network, fused
-from batchcls.records import DevicePixels, EngineInfo, Logits, Pixels
+from batchcls.networks.architectures import ARCHITECTURES, PixelClassifier, empty_network, fuse_batch_norm
+from batchcls.records import DevicePixels, Logits, Pixels
 
 _PREFIX = "network."
 """Prefix that the export gives to the names of the network's weights."""
@@ -141,7 +142,7 @@ def _network(manifest: Manifest, path: Path) -> nn.Module:
         if item.name.startswith(_PREFIX)
     }
     last_layer = "classifier" if "classifier.weight" in weights else ""
-    network = fused(
+    network = fuse_batch_norm(
         empty_network(
             manifest.architecture,
             len(manifest.labels),

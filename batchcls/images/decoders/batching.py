@@ -10,11 +10,20 @@ from typing import Protocol
 import numpy as np
 
 from batchcls.errors import BatchclsError
+from batchcls.images.decoders.base import DecoderOptions
 from batchcls.images.decoders.read_ahead import Encoded, ReadAhead, ReadOptions
-from batchcls.memory import Memory, MemoryPool, can_be_taken, is_memory_error, needed_to_decode
+from batchcls.images.sources import open_readers
+from batchcls.memory import (
+    READ_PART,
+    Memory,
+    MemoryPool,
+    available_bytes,
+    can_be_taken,
+    is_memory_error,
+    needed_to_decode,
+)
 from batchcls.prefetch import parallel_map, prefetch
 from batchcls.records import Batch, DevicePixels, Failure, Pixels, Postponed, Slide
-from batchcls.storage.file_client import FileProcess
 
 CPU_GROUP_PIXELS = 64_000_000
 """A `GroupDecoder.group_pixels` that a CPU's memory bears, for a lane."""
@@ -83,24 +92,23 @@ class BatchingDecoder:
         self,
         decode_group: GroupDecoder,
         size_px: tuple[int, int],
-        *,
-        batch_size: int,
-        read: ReadOptions,
-        decode_bytes: int,
+        options: DecoderOptions,
     ) -> None:
         self._decode_group = decode_group
         self._size_px = size_px
-        self._batch_size = batch_size
-        self._memory = MemoryPool(decode_bytes)
-        self._read = read
+        self._batch_size = options.batch_size
+        memory_bytes = options.memory_bytes or available_bytes() // 2
+        reading = memory_bytes // READ_PART
+        self._memory = MemoryPool(memory_bytes - reading)
+        self._read = ReadOptions(options.max_pixels, options.read_timeout_s, reading)
         self._files: ReadAhead | None = None
         self.peak_memory_bytes = 0
 
     def decode(self, slides: Iterable[Slide]) -> Generator[Batch]:
-        with closing(FileProcess()) as process:
-            files = self._files = ReadAhead(slides, process, self._read)
+        with closing(open_readers()) as readers:
+            files = self._files = ReadAhead(slides, readers, self._read)
             yield from self._read_and_decoded(files)
-        self.peak_memory_bytes += process.peak_memory_bytes
+        self.peak_memory_bytes += readers.peak_memory_bytes
 
     def _read_and_decoded(self, files: ReadAhead) -> Generator[Batch]:
         def decoded(group: _Group) -> list[Batch]:

@@ -11,9 +11,10 @@ from nvidia.dali import Pipeline, fn, types
 
 from batchcls import machine
 from batchcls.errors import DecoderError
+from batchcls.images.decoders.base import DecoderOptions
 from batchcls.images.decoders.batching import CPU_GROUP_PIXELS, BatchingDecoder
 from batchcls.images.decoders.pillow import PillowGroup, total_cost_bytes
-from batchcls.images.decoders.read_ahead import Encoded, ReadOptions
+from batchcls.images.decoders.read_ahead import Encoded
 from batchcls.images.decoders.resample import exactly
 from batchcls.memory import Memory
 from batchcls.records import DevicePixels, Pixels, Preprocess
@@ -38,16 +39,14 @@ _FILTERS = {
 }
 
 
-def open(
-    preprocess: Preprocess, *, batch_size: int, threads: int, read: ReadOptions, decode_bytes: int, device: str
-) -> BatchingDecoder:
-    """The decoder of `batchcls.images.decoders.open_decoder`."""
+def open_decoder(preprocess: Preprocess, options: DecoderOptions) -> BatchingDecoder:
+    """The decoder that `batchcls.images.decoders.open_decoder` calls ``dali``."""
     # Where two pixels are equally near, DALI takes the other one.
-    if device == "cpu" or preprocess.interpolation == "nearest":
-        group: DaliGroup | GraphGroup = DaliGroup(preprocess, threads=threads)
+    if options.device == "cpu" or preprocess.interpolation == "nearest":
+        group: DaliGroup | GraphGroup = DaliGroup(preprocess, threads=options.threads)
     else:
-        group = GraphGroup(preprocess, batch_size=batch_size, threads=threads, device=device)
-    return BatchingDecoder(group, preprocess.size_px, batch_size=batch_size, read=read, decode_bytes=decode_bytes)
+        group = GraphGroup(preprocess, batch_size=options.batch_size, threads=options.threads, device=options.device)
+    return BatchingDecoder(group, preprocess.size_px, options)
 
 
 class DaliGroup:

@@ -11,10 +11,14 @@ from typing import Any
 
 from batchcls.errors import DecoderError
 from batchcls.images.formats.extent import image_end
-from batchcls.images.formats.inspection import Header, RefusedError, examine, format_of, largest_bytes
+from batchcls.images.formats.inspection import Header, examine
+from batchcls.images.formats.refusal import RefusedError, check_file, largest_bytes
+from batchcls.images.formats.signatures import format_of
+from batchcls.images.sources.base import SlideReader, SlideReaders
 from batchcls.memory import needed_to_read
-from batchcls.records import NO_ANSWER, Failure, Postponed, Slide
-from batchcls.storage.file_client import READ_TIMEOUT_S, FileLane, FileProcess, OpenFile
+from batchcls.records import Failure, Postponed, Slide
+from batchcls.storage.timeouts import READ_TIMEOUT_S
+from batchcls.storage.transient import NO_ANSWER
 
 _LEAST_COST_BYTES = 64 << 10
 """What a small file or a failure counts for, so that their number is bounded too."""
@@ -65,7 +69,7 @@ class ReadAhead:
     fault of a file, is raised from the iteration.
     """
 
-    def __init__(self, slides: Iterable[Slide], process: FileProcess, options: ReadOptions) -> None:
+    def __init__(self, slides: Iterable[Slide], readers: SlideReaders, options: ReadOptions) -> None:
         self._slides = iter(slides)
         self._options = options
         self._taking = threading.Lock()
@@ -75,8 +79,9 @@ class ReadAhead:
         self._room = threading.Semaphore(_READS_AHEAD)
         self._done: SimpleQueue[Any] = SimpleQueue()
         """`Encoded`, `Failure`, `Postponed`, an exception, None for a look around, or `_END`."""
-        self._process = process
-        self._lanes: dict[int, FileLane] = {}
+        self._readers = readers
+        self._open_readers: dict[int, SlideReader] = {}
+        """The reader of each thread, by the thread's number."""
         self._waiting: dict[int, tuple[str, float]] = {}
         """By thread: the file that an answer is awaited of, and since when."""
         self._threads = [
@@ -120,15 +125,15 @@ class ReadAhead:
             self._closed = True
             self._changed.notify_all()
         self._room.release(_READERS)
-        for lane in list(self._lanes.values()):
-            lane.close()
+        for reader in list(self._open_readers.values()):
+            reader.close()
         self._done.put(None)  # wakes the iteration, if it waits
 
     def _read_all(self) -> None:
         """A reader's whole life."""
         number = threading.get_ident()
         try:
-            self._lanes[number] = self._process.lane(self._options.timeout_s)
+            self._open_readers[number] = self._readers.reader(self._options.timeout_s)
             while (slide := self._next()) is not None:
                 self._done.put(self._read(number, slide))
         except _ClosedError:
@@ -139,7 +144,7 @@ class ReadAhead:
         finally:
             self._waiting.pop(number, None)
             with suppress(KeyError):
-                self._lanes.pop(number).close()
+                self._open_readers.pop(number).close()
             self._done.put(_END)
 
     def _next(self) -> Slide | None:
@@ -152,10 +157,10 @@ class ReadAhead:
         cost = 0
         self._waiting[number] = (slide.path, monotonic())
         try:
-            file = self._lanes[number].open(slide.file)
+            file = self._open_readers[number].open(slide)
             slide = replace(slide, size_bytes=file.size_bytes, modified_ns=file.modified_ns)
             length = image_end(file.size_bytes, file.read)
-            self._check_size(file, length)
+            check_file(length, largest_bytes(self._options.max_pixels), is_regular=file.is_regular)
             if length > self._options.budget_bytes:
                 format_of(slide.path, file.first_bytes)  # what is no image never needs so much
                 return Postponed(slide, needed_to_read(length))
@@ -184,8 +189,8 @@ class ReadAhead:
         if isinstance(error, RefusedError):
             return Failure(slide, *error.details)
         if isinstance(error, TimeoutError) and error.errno is None:  # ours: the file system's own have a number
-            self._lanes[number].close()
-            self._lanes[number] = self._process.lane(self._options.timeout_s)
+            self._open_readers[number].close()
+            self._open_readers[number] = self._readers.reader(self._options.timeout_s)
             return Failure(slide, "unreadable", f"{NO_ANSWER} {self._options.timeout_s:g} s")
         if isinstance(error, FileNotFoundError):
             return Failure(slide, "missing", "it is gone, or a link that leads nowhere")
@@ -195,14 +200,6 @@ class ReadAhead:
                 "part is kept: free some (ulimit -n, memory), then run the same command again"
             ) from error
         return Failure(slide, "unreadable", error.strerror or str(error))
-
-    def _check_size(self, file: OpenFile, length: int) -> None:
-        if not file.is_regular:
-            raise RefusedError("not an image", "it is no regular file")
-        if file.size_bytes == 0:
-            raise RefusedError("empty", "it has no bytes")
-        if length > (limit := largest_bytes(self._options.max_pixels)):
-            raise RefusedError("too large", f"it has {length:,} bytes; --max-pixels allows for {limit:,}")
 
     def _reserve(self, size: int) -> int:
         cost = max(size, _LEAST_COST_BYTES)

@@ -7,20 +7,19 @@ from itertools import repeat
 import numpy as np
 import simplejpeg
 
+from batchcls.images.decoders.base import DecoderOptions
 from batchcls.images.decoders.batching import CPU_GROUP_PIXELS, BatchingDecoder
 from batchcls.images.decoders.pillow import decoded, total_cost_bytes
-from batchcls.images.decoders.read_ahead import Encoded, ReadOptions
+from batchcls.images.decoders.read_ahead import Encoded
 from batchcls.images.decoders.resample import quickly
 from batchcls.memory import Memory
 from batchcls.records import Pixels, Preprocess
 
 
-def open(
-    preprocess: Preprocess, *, batch_size: int, threads: int, read: ReadOptions, decode_bytes: int, device: str
-) -> BatchingDecoder:
-    """The decoder of `batchcls.images.decoders.open_decoder`."""
-    group = _TurboGroup(preprocess, threads=threads)
-    return BatchingDecoder(group, preprocess.size_px, batch_size=batch_size, read=read, decode_bytes=decode_bytes)
+def open_decoder(preprocess: Preprocess, options: DecoderOptions) -> BatchingDecoder:
+    """The decoder that `batchcls.images.decoders.open_decoder` calls ``turbo``."""
+    group = _TurboGroup(preprocess, threads=options.threads)
+    return BatchingDecoder(group, preprocess.size_px, options)
 
 
 class _TurboGroup:

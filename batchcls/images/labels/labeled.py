@@ -13,7 +13,7 @@ from batchcls.images.labels.class_folders import folder_labels
 from batchcls.images.labels.folder_names import PARTS_CALLED
 from batchcls.images.labels.path_groups import path_groups
 from batchcls.images.labels.table import COLUMNS, read_label_table
-from batchcls.images.sources.folder import FolderSource
+from batchcls.images.sources import open_source
 from batchcls.storage.file_names import printable
 
 _SHOWN = 3
@@ -91,7 +91,7 @@ class LabeledImages:
     @classmethod
     def _of_folder(cls, folder: Path, split_folders: str, known: Collection[str]) -> tuple[Self, Sequence[str]]:
         """What it says, and that there is no column to group by."""
-        listing = FolderSource([folder])
+        listing = open_source([folder])
         paths = [printable(slide.path) for slide in listing]
         if listing.unlisted:
             raise LabelsError(f"not every folder could be listed: {', '.join(listing.unlisted[:_SHOWN])}")

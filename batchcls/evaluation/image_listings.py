@@ -1,0 +1,55 @@
+"""Contact sheets of chosen images, and the table of misclassified images."""
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.csv
+
+from batchcls.evaluation.matched_images import MatchedImages
+from batchcls.images.sources import slide_below
+from batchcls.images.thumbnails import contact_sheet, jpeg, thumbnail
+from batchcls.predictions.row_key import slides_of
+from batchcls.storage.spreadsheet_cells import text_cell
+
+_COLUMNS, _SIDE_PX = 6, 160
+
+
+def image_sheet(matched: MatchedImages, rows: npt.NDArray[np.int64]) -> bytes | None:
+    """A contact sheet as JPEG of images with their true and their predicted label.
+
+    Args:
+        matched: All images.
+        rows: (n,) positions of the images to show, in their order.
+
+    Returns:
+        None if there are no rows, or none of their files is an image that can be opened now.
+    """
+    labels = matched.rows["label"].take(rows).to_pylist()
+    top = matched.predictions.probabilities[rows].max(axis=1)
+    images = zip(slides_of(matched.rows.take(rows)), matched.images.take(rows).to_pylist(), labels, top, strict=True)
+    cells = [
+        (
+            thumbnail(slide, _SIDE_PX) or thumbnail(slide_below(matched.root, image["path"]), _SIDE_PX),
+            f"{image['path']}\n{image['label']} -> {label} {probability:.4f}",
+        )
+        for slide, image, label, probability in images
+    ]
+    if all(picture is None for picture, _ in cells):
+        return None
+    return jpeg(contact_sheet(cells, _COLUMNS, _SIDE_PX))
+
+
+def image_csv(matched: MatchedImages, rows: npt.NDArray[np.int64]) -> bytes:
+    """A CSV table with path, true label, predicted label and probability of images.
+
+    Args:
+        matched: All images.
+        rows: (n,) positions of the images to list, in their order.
+    """
+    predicted, images = matched.rows.take(rows), matched.images.take(rows)
+    words = {"path": images["path"], "truth": images["label"], "predicted": predicted["label"].cast(pa.string())}
+    columns = {name: pa.array(map(text_cell, column.to_pylist()), pa.string()) for name, column in words.items()}
+    columns["probability"] = predicted["probability"]
+    stream = pa.BufferOutputStream()
+    pyarrow.csv.write_csv(pa.table(columns), stream)
+    return bytes(stream.getvalue())

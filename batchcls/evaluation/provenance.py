@@ -1,0 +1,110 @@
+"""What a predictions file records of the run that wrote the file, in words."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+NOT_RECORDED = "not recorded"
+"""Words in place of what the file does not record."""
+_LARGEST_FIGURE = 2**63
+_PROVENANCE = {
+    "Engine": ("engine", "name"),
+    "ONNX file, SHA-256": ("engine", "onnx_sha256"),
+    "Trained file, SHA-256": ("engine", "checkpoint_sha256"),
+    "Precision": ("precision",),
+    "Backend": ("backend",),
+    "Device": ("device",),
+    "Decoder": ("decoder",),
+    "Preprocessing": ("preprocess",),
+    "Versions": ("versions",),
+    "Arguments": ("arguments",),
+    "Started": ("started",),
+    "Ended": ("ended",),
+    "Resumed rows": ("counts", "resumed_rows"),
+    "Passed by": ("counts", "skipped"),
+    "Folders not listed": ("unlisted_folders",),
+}
+"""Names for readers, and the keys below which a run's metadata records each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Throughput:
+    """Speed and cost of a run, in words; `NOT_RECORDED` where the file does not record a figure."""
+
+    files: str
+    """Number of files of the last session of the run."""
+    speed: str
+    """Images per second once the engine was loaded."""
+    elapsed: str
+    """Wall-clock time from start to end."""
+    memory: str
+    """Peak memory of the run."""
+    stages: tuple[tuple[str, float], ...]
+    """Name and duration in seconds of each recorded stage; stages overlap."""
+
+
+def describe_provenance(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """How the rows of a predictions file were made, in words by name.
+
+    Args:
+        metadata: What `batchcls run` recorded in the file.
+    """
+    return {name: _recorded(metadata, keys) for name, keys in _PROVENANCE.items()}
+
+
+def throughput(metadata: Mapping[str, Any]) -> Throughput:
+    """Speed and cost of the run that wrote a predictions file; what an older version did not record is not recorded.
+
+    Args:
+        metadata: What `batchcls run` recorded in the file.
+    """
+    figures = metadata.get("throughput")
+    figures = figures if isinstance(figures, dict) else {}
+    stages = figures.get("seconds")
+    durations = stages.items() if isinstance(stages, dict) else ()
+    return Throughput(
+        files=_formatted(figures.get("files"), "{:,}"),
+        speed=_formatted(figures.get("images_per_s"), "{:,.1f} images/s"),
+        elapsed=_formatted(figures.get("elapsed_s"), "{:,.1f} s"),
+        memory=_formatted(figures.get("peak_memory_bytes"), "{:,.0f} MiB", unit=2**20),
+        stages=tuple((stage, seconds) for stage, seconds in durations if _is_figure(seconds)),
+    )
+
+
+def _formatted(figure: object, form: str, unit: int = 1) -> str:
+    if not _is_figure(figure):
+        return NOT_RECORDED
+    return form.format(figure / unit if unit > 1 else figure)
+
+
+def _is_figure(value: object) -> TypeGuard[int | float]:
+    """Whether ``value`` is a number that a run can have recorded."""
+    return isinstance(value, int | float) and abs(value) < _LARGEST_FIGURE
+
+
+def _recorded(metadata: Mapping[str, Any], keys: Sequence[str]) -> str:
+    value: Any = metadata
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return _preprocessing(value) if keys == ("preprocess",) else _words(value)
+
+
+def _words(value: object) -> str:
+    if isinstance(value, dict):
+        return "; ".join(f"{key} {_words(item)}" for key, item in value.items() if item is not None) or "none"
+    if isinstance(value, list):
+        return ", ".join(map(_words, value)) or "none"
+    return NOT_RECORDED if value is None else str(value)
+
+
+def _preprocessing(preprocess: Any) -> str:
+    try:
+        height, width = preprocess["size_px"]
+        cropped = f"shorter side scaled to {preprocess['shorter_px']} px, centre of {width} x {height} px"
+        size = f"stretched to {width} x {height} px" if preprocess["resize"] == "stretch" else cropped
+        scale = f"mean {_words(preprocess['mean'])}; standard deviation {_words(preprocess['std'])}"
+        again = "; renormalised as torchvision's GoogLeNet" if preprocess["transform_input"] else ""
+        order = "; channels BGR" if preprocess.get("channels") == "BGR" else ""
+        return f"{size}, {preprocess['interpolation']}; {scale}{order}{again}"
+    except (KeyError, TypeError, ValueError):
+        return _words(preprocess)

@@ -1,0 +1,127 @@
+"""Rows of a predictions file as the page of a report shows, counts, and ranks them."""
+
+import math
+from collections import Counter, defaultdict
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchcls.predictions.reader import PredictionsFile
+
+BINS = 40
+"""Number of equal bins of a histogram of probabilities."""
+UNREADABLE, NO_PROBABILITY = -2.0, -1.0
+"""Ranks of rows without a label, and of labeled rows whose probability is no number from 0 to 1."""
+_LARGEST_PROBABILITY = 1 + 1e-5
+"""Largest value that counts as a probability: 1, and what float32 sums round 1 to."""
+_EXAMPLES = 3
+
+Ranks = npt.NDArray[np.float32]
+"""(rows,) the order in which rows are shown, lowest first: `UNREADABLE`, `NO_PROBABILITY`, or the probability."""
+
+
+def report_rows(part: PredictionsFile) -> tuple[pa.Table, Ranks]:
+    """The columns that a page shows of each row, and the rank of each row.
+
+    Args:
+        part: Some rows of a predictions file.
+
+    Returns:
+        (rows) path, width, height, root, error, ``label`` and ``second`` as positions among the labels (-1: none),
+        ``probability`` and ``chance``, the probability of ``second``; and (rows,) ranks.
+    """
+    codes, others = part.codes, part.probabilities.copy()
+    probability = np.array(pc.fill_null(part.table["probability"], math.nan).to_numpy(), np.float32)
+    rows = np.arange(len(codes))
+    others[rows, codes] = -1  # of the label itself; an unreadable row loses nothing that means anything
+    others[~np.isfinite(others)] = -1
+    second = others.argmax(axis=1).astype(np.int32)
+    chance = others[rows, second]
+    probability[codes < 0], second[(codes < 0) | (chance < 0)] = math.nan, -1
+    chance[second < 0] = math.nan
+    error = part.table["error"]
+    table = part.table.select(["path", "width", "height"])
+    columns = {
+        "root": part.table["root"].cast(pa.string()),
+        "error": pc.if_else(pa.array(codes < 0), pc.fill_null(error, "no reason is recorded"), error),
+        "label": pa.array(codes),
+        "probability": pa.array(probability),
+        "second": pa.array(second),
+        "chance": pa.array(chance),
+    }
+    for name, column in columns.items():
+        table = table.append_column(name, column)
+    is_number = (probability >= 0) & (probability <= _LARGEST_PROBABILITY)
+    ranks = np.where(codes < 0, UNREADABLE, np.where(is_number, probability, NO_PROBABILITY))
+    return table, ranks.astype(np.float32)
+
+
+class RowCounter:
+    """Counts of all rows that were added, by label, by probability and by kind of error.
+
+    Args:
+        classes: Number of labels.
+    """
+
+    def __init__(self, classes: int) -> None:
+        self.rows = 0
+        """Number of all rows."""
+        self.by_label: npt.NDArray[np.int64] = np.zeros(classes, np.int64)
+        """(classes,) number of rows with each label."""
+        self.histograms: npt.NDArray[np.int64] = np.zeros((classes, BINS), np.int64)
+        """(classes, bins) number of rows by label and by the probability of that label."""
+        self.errors: Counter[str] = Counter()
+        """Number of unreadable files, by kind of error."""
+        self.examples: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
+        """Path and reason of the first few unreadable files, by kind of error."""
+
+    @property
+    def unreadable(self) -> int:
+        """The number of rows without a label."""
+        return self.rows - int(self.by_label.sum())
+
+    def add(self, rows: pa.Table, ranks: Ranks) -> None:
+        """Count rows of `report_rows`."""
+        codes, has_probability = rows["label"].to_numpy(), ranks > NO_PROBABILITY
+        self.rows += len(codes)
+        self.by_label += np.bincount(codes[codes >= 0], minlength=len(self.by_label))
+        bins = (ranks[has_probability] * BINS).astype(int).clip(max=BINS - 1)
+        cells = codes[has_probability] * BINS + bins
+        self.histograms += np.bincount(cells, minlength=self.histograms.size).reshape(self.histograms.shape)
+        for row in rows.filter(pa.array(codes < 0)).select(["root", "path", "error"]).to_pylist():
+            kind, _, reason = row["error"].partition(":")
+            self.errors[kind] += 1
+            if len(self.examples[kind]) < _EXAMPLES:
+                self.examples[kind].append((f"{row['root']}/{row['path']}", reason.strip()))
+
+
+class LowestRanked:
+    """Of all rows that were added, those of lowest rank; of equal ranks, those that were added first.
+
+    Args:
+        limit: Largest number of rows to keep.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._tables: list[pa.Table] = []
+        self._kept = 0
+        self._below = math.inf if limit else -math.inf
+
+    def add(self, rows: pa.Table, ranks: Ranks) -> None:
+        """Take rows of `report_rows` into account."""
+        wanted = ranks < self._below
+        if wanted.any() or not self._tables:
+            self._tables.append(rows.append_column("rank", pa.array(ranks)).filter(pa.array(wanted)))
+            self._kept += int(wanted.sum())
+        if self._kept > 2 * self._limit:
+            self._tables = [self.rows()]
+            self._kept = self._limit
+            self._below = self._tables[0]["rank"][-1].as_py()
+
+    def rows(self) -> pa.Table:
+        """The kept rows with the column ``rank``, lowest rank first."""
+        kept = pa.concat_tables(self._tables)
+        return kept.take(pa.array(np.argsort(kept["rank"].to_numpy(), kind="stable")[: self._limit]))

@@ -1,0 +1,40 @@
+"""Files that no decoder need try, and why: the error, and the checks that need no more than a file's size."""
+
+from batchcls.records import FailureKind
+
+_LARGEST_PIXEL_BYTES = 8
+"""Four channels of 16 bits: what an uncompressed file can hold for each pixel."""
+_OVERHEAD_BYTES = 16 << 20
+"""Room for headers, color profiles and thumbnails."""
+
+
+class RefusedError(ValueError):
+    """A file that no decoder need try; carries the fields of its `batchcls.records.Failure`."""
+
+    def __init__(self, kind: FailureKind, reason: str, width: int | None = None, height: int | None = None) -> None:
+        super().__init__(f"{kind}: {reason}")
+        self.details = (kind, reason, width, height)
+
+
+def largest_bytes(max_pixels: int) -> int:
+    """The size of the largest file that can hold ``max_pixels``."""
+    return max_pixels * _LARGEST_PIXEL_BYTES + _OVERHEAD_BYTES
+
+
+def check_file(size_bytes: int, largest: int, *, is_regular: bool) -> None:
+    """Refuse, before any byte is read, a file that can be no image of the allowed size.
+
+    Args:
+        size_bytes: Bytes of the file, or of the part of it that is the image.
+        largest: Largest allowed size in bytes, as by `largest_bytes`.
+        is_regular: Whether it is a file, and not a folder, a FIFO or a device.
+
+    Raises:
+        RefusedError: If it is another kind of file, empty, or larger.
+    """
+    if not is_regular:
+        raise RefusedError("not an image", "it is no regular file")
+    if size_bytes == 0:
+        raise RefusedError("empty", "it has no bytes")
+    if size_bytes > largest:
+        raise RefusedError("too large", f"it has {size_bytes:,} bytes; --max-pixels allows for {largest:,}")

@@ -1,0 +1,65 @@
+"""The bytes of slides that are files."""
+
+import stat
+
+from batchcls.images.formats.refusal import RefusedError, check_file
+from batchcls.records import Slide
+from batchcls.storage import deep_paths
+from batchcls.storage.file_client import FileLane, FileProcess, OpenFile
+from batchcls.storage.regular_file import IrregularError, open_regular, read_fully
+
+
+class FileReaders:
+    """A `batchcls.images.sources.base.SlideReaders` for files: another process opens and reads them."""
+
+    def __init__(self) -> None:
+        self._process = FileProcess()
+
+    @property
+    def peak_memory_bytes(self) -> int:
+        return self._process.peak_memory_bytes
+
+    def reader(self, timeout_s: float) -> "FileReader":
+        return FileReader(self._process.lane(timeout_s))
+
+    def close(self) -> None:
+        self._process.close()
+
+
+class FileReader:
+    """A `batchcls.images.sources.base.SlideReader` for files."""
+
+    def __init__(self, lane: FileLane) -> None:
+        self._lane = lane
+
+    def open(self, slide: Slide) -> OpenFile:
+        return self._lane.open(slide.file)
+
+    def close(self) -> None:
+        self._lane.close()
+
+
+def read_file(slide: Slide, largest: int) -> bytes:
+    """All bytes of a slide's file, of at most ``largest`` bytes, read by the calling thread; a FIFO is not waited for.
+
+    Raises:
+        OSError: If it cannot be read.
+        RefusedError: As by `batchcls.images.formats.refusal.check_file`.
+    """
+    try:
+        stream, status = open_regular(slide.file)
+    except IrregularError as error:
+        raise RefusedError("not an image", str(error)) from error
+    with stream:
+        check_file(status.st_size, largest, is_regular=True)
+        return read_fully(stream, status.st_size)
+
+
+def file_exists(slide: Slide) -> bool:
+    """Whether a slide's file is there, and is a regular one."""
+    try:
+        return stat.S_ISREG(deep_paths.status(slide.file).st_mode)
+    except TimeoutError:  # the file system's own: it may be there
+        return True
+    except (OSError, ValueError):
+        return False
