@@ -1,4 +1,4 @@
-"""Whatever an ONNX file ends in, the engine's probabilities are the file's file_probabilities, or it is refused in one line."""
+"""Whatever an ONNX file ends in, the engine's probabilities are the file's own, or it is refused in one line."""
 
 from contextlib import closing
 from io import StringIO
@@ -27,6 +27,7 @@ from tests.building.onnx_networks import (
     Floats,
     Net,
     drawn_pixels,
+    file_probabilities,
     one_sigmoid,
     softmax,
 )
