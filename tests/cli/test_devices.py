@@ -195,19 +195,21 @@ def test_without_any_tensorrt_the_commands_that_bring_one_are_named(
 
 
 @needs_rtx
+@pytest.mark.parametrize("number", [0, 1])
 def test_a_gpu_without_a_plan_for_it_is_an_error_before_any_plan_is_opened(
-    run_elsewhere: RunElsewhere, tiny_engine: Path, tmp_path: Path
+    number: int, run_elsewhere: RunElsewhere, tiny_engine: Path, tmp_path: Path
 ) -> None:
     engine = shutil.copytree(tiny_engine, tmp_path / "e")
     build_plans_for(engine, ["sm120"], PlanOptions(), Console(quiet=True))
     slide = draw(tmp_path / "0.jpg")
 
-    process = run_elsewhere("run", slide, "--engine", engine, "--out", tmp_path / "o.parquet")
+    arguments = ("run", slide, "--engine", engine, "--out", tmp_path / "o.parquet", "--device", f"cuda:{number}")
+    process = run_elsewhere(*arguments, gpus=2)
 
     assert process.returncode == 1
     assert process.stderr == (
-        f"batchcls: engine {str(engine)!r} has no plan for this Card0 (sm86); it has sm120-any-tensorrt_rtx "
-        f"(sm sm120 here sm86); run: batchcls build {engine} --device cuda\n"
+        f"batchcls: engine {str(engine)!r} has no plan for this Card{number} (sm86); it has sm120-any-tensorrt_rtx "
+        f"(sm sm120 here sm86); run: batchcls build {engine} --device cuda:{number}\n"
     )
 
 
