@@ -21,7 +21,7 @@ from batchcls.evaluation.plots import calibration_plot, confusion_plot, risk_cov
 from batchcls.evaluation.rendering import markdown, page_values
 from batchcls.evaluation.results import ClassResult, Evaluation, PredictionsSummary, TruthSummary
 from batchcls.evaluation.risk_coverage import risk_coverage_curve
-from batchcls.images.labels.labeled import LabeledImages
+from batchcls.images.labels.labeled_images import LabeledImages
 from batchcls.images.thumbnails import data_uri
 from batchcls.predictions.integrity import rewrite_notes
 from batchcls.predictions.reader import PredictionsFile

@@ -17,7 +17,7 @@ from rich.progress import track
 
 from batchcls import machine
 from batchcls.errors import LabelsError
-from batchcls.images.labels.labeled import LabeledImages
+from batchcls.images.labels.labeled_images import LabeledImages
 from batchcls.images.sources import slide_below
 from batchcls.records import Slide
 from batchcls.storage.file_names import printable

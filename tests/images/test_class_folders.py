@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from batchcls.cli import main
 from batchcls.errors import LabelsError
 from batchcls.images.labels.class_folders import folder_labels
-from batchcls.images.labels.labeled import LabeledImages
+from batchcls.images.labels.labeled_images import LabeledImages
 
 CLASSES = ("Benign", "Early", "Pre", "Pro")
 

@@ -7,15 +7,15 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from batchcls.errors import LabelsError
-from batchcls.images.labels.folder_names import (
-    PARTS_CALLED,
-    is_litter,
+from batchcls.images.labels.name_patterns import (
+    SPLITS_BY_NAME,
     is_one_of_many,
-    is_part,
-    is_view,
+    is_system_folder,
     label_of,
-    part_of,
-    proposed_parts,
+    proposed_splits,
+    suggested_split,
+    suggests_split,
+    suggests_view,
 )
 
 NO_PARTS = "none"
@@ -56,14 +56,14 @@ def folder_labels(
         LabelsError: If the folders are no classes, as far as their names tell, or ``split_folders`` does not fit them.
     """
     folders = {path: tuple(path.split("/")[:-1]) for path in paths}
-    folders = {path: names for path, names in folders.items() if not any(map(is_litter, names))}
+    folders = {path: names for path, names in folders.items() if not any(map(is_system_folder, names))}
     tops = {names[0] for names in folders.values() if names}
     parts: dict[_Folders, str] = {(): ""}
     if split_folders and split_folders != NO_PARTS:
         parts = _named_parts(source, split_folders, folders.values())
-    elif not split_folders and tops and all(top.lower() in PARTS_CALLED for top in tops):
-        called = sorted((_ORDER.index(PARTS_CALLED[top.lower()]), top) for top in tops)
-        parts = {(top,): PARTS_CALLED[top.lower()] for _, top in called}
+    elif not split_folders and tops and all(top.lower() in SPLITS_BY_NAME for top in tops):
+        called = sorted((_ORDER.index(SPLITS_BY_NAME[top.lower()]), top) for top in tops)
+        parts = {(top,): SPLITS_BY_NAME[top.lower()] for _, top in called}
     inside = {
         path: (part, names[len(part) :]) for path, names in folders.items() for part in parts if _is_in(names, part)
     }
@@ -78,7 +78,7 @@ def _named_parts(source: str, split_folders: str, folders: Collection[_Folders])
     parts: dict[_Folders, str] = {}
     for pair in re.split(r",(?=[^,=/]+=)", split_folders):  # a folder's name may hold a comma
         part, _, name = pair.partition("=")
-        if part.strip().lower() not in PARTS_CALLED or not name.strip("./ "):
+        if part.strip().lower() not in SPLITS_BY_NAME or not name.strip("./ "):
             raise LabelsError(
                 f"--split-folders {split_folders!r} is not understood at {pair!r}; write PART=FOLDER,..., such as "
                 f"train=FOLDER,test=FOLDER, where a part is train, val or test; or {NO_PARTS}"
@@ -89,7 +89,7 @@ def _named_parts(source: str, split_folders: str, folders: Collection[_Folders])
         if not any(_is_in(names, wanted) for names in folders):
             tops = sorted({names[0] for names in folders if names})
             raise LabelsError(f"--split-folders names {name!r}; {source!r} has no such folder of images: {_few(tops)}")
-        parts[wanted] = PARTS_CALLED[part.strip().lower()]
+        parts[wanted] = SPLITS_BY_NAME[part.strip().lower()]
     return parts
 
 
@@ -143,14 +143,14 @@ def _check(below: _Below, explicit: bool, known: Collection[str]) -> None:
 
 def _check_names(below: _Below, explicit: bool) -> None:
     """Refuse folders that are all called like parts or views, and one so called with folders inside it."""
-    called = [name for name in below.names if is_part(name) or is_view(name)]
+    called = [name for name in below.names if suggests_split(name) or suggests_view(name)]
     holding = [name for name in called if sum(not is_one_of_many(child) for child in below.tops[name]) > 1]
     if len(called) == len(below.names) or (holding and not explicit):
         inside = sorted(set().union(*(below.tops[name] for name in called)))
         if not inside:
             raise _unsorted(below, called)
         what = f"{_few(called)}, called like parts or views of a data set, not like classes; inside are {_few(inside)}"
-        raise _refused(below, what, called, nested=all(map(is_part, inside)))
+        raise _refused(below, what, called, nested=all(map(suggests_split, inside)))
 
 
 def _check_deeper_parts(below: _Below) -> None:
@@ -162,12 +162,12 @@ def _check_deeper_parts(below: _Below) -> None:
     holders = [
         folder
         for folder, names in sorted(inside.items())
-        if len({PARTS_CALLED.get(name.lower()) for name in names} - {None}) > 1
+        if len({SPLITS_BY_NAME.get(name.lower()) for name in names} - {None}) > 1
     ]
     if not holders:
         return
     inner, first = _few(sorted(inside[holders[0]])), below.path(*holders[0])
-    if len(holders) == 1 or any(map(is_part, below.names)):
+    if len(holders) == 1 or any(map(suggests_split, below.names)):
         more = " and others" if len(holders) > 1 else ""
         raise LabelsError(
             f"{below.path()} holds no classes: {inner}, called like parts, are inside {first}{more}; name {first}"
@@ -215,7 +215,7 @@ def _check_repeated(below: _Below) -> None:
         every = [child for child in counts if not is_one_of_many(child)]
         repeated = sorted(spelled[child] for child in every if counts[child] > 1)
         if len(every) > 1 and repeated and 2 * len(repeated) >= len(every):
-            if all(map(is_view, repeated)):
+            if all(map(suggests_view, repeated)):
                 raise LabelsError(
                     f"{below.path()} has the views {_few(repeated)} inside several folders, so that one image could "
                     "train and be judged; keep one view, or, if they show different images: "
@@ -242,11 +242,11 @@ def _refused(
     below: _Below, what: str, parts: Sequence[str] = (), *, shared: _Folders = (), nested: bool = False
 ) -> LabelsError:
     """``below`` holds ``what``, of which ``parts`` are called like parts or views; with the ways out."""
-    parts = sorted(parts, key=lambda name: _ORDER.index(part_of(name)))
+    parts = sorted(parts, key=lambda name: _ORDER.index(suggested_split(name)))
     first = next((name for name in (*parts, *below.names) if below.tops[name]), below.names[0])
     ways = [below.way_in(first, *shared)]
-    if not (nested or below.parts or any(map(is_view, below.names))):
-        ways.append(f"say which folder is which part: --split-folders {shlex.quote(proposed_parts(parts))}")
+    if not (nested or below.parts or any(map(suggests_view, below.names))):
+        ways.append(f"say which folder is which part: --split-folders {shlex.quote(proposed_splits(parts))}")
     way = "a table with the columns path, label and split" if below.parts else f"--split-folders {NO_PARTS}"
     return LabelsError(
         f"{below.path()} holds {what}: {', or '.join(ways)}; or, if {_few(below.names)} are the classes: {way}"

@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 
 from batchcls.errors import LabelsError
 from batchcls.images.labels.class_folders import folder_labels
-from batchcls.images.labels.folder_names import PARTS_CALLED
-from batchcls.images.labels.path_groups import path_groups
+from batchcls.images.labels.grouping import groups_of_paths
+from batchcls.images.labels.name_patterns import SPLITS_BY_NAME
 from batchcls.images.labels.table import COLUMNS, read_label_table
 from batchcls.images.sources import open_source
 from batchcls.storage.file_names import printable
@@ -64,7 +64,7 @@ class LabeledImages:
                 "or be a table with a row for each image"
             )
         if group_by and group_by not in columns:
-            groups = path_groups(labelled.table["path"], group_by)
+            groups = groups_of_paths(labelled.table["path"], group_by)
             labelled = replace(labelled, table=_with_group(labelled.table, groups))
         return labelled
 
@@ -136,10 +136,10 @@ def _checked(table: pa.Table, path: Path) -> pa.Table:
         raise LabelsError(f"{str(path)!r} names {len(twice):,} paths more than once{_examples(twice)}")
     if "split" in table.column_names:
         split = pc.utf8_lower(table["split"])
-        strange = pc.unique(split).filter(pc.invert(pc.is_in(pc.unique(split), pa.array([*PARTS_CALLED, None]))))
+        strange = pc.unique(split).filter(pc.invert(pc.is_in(pc.unique(split), pa.array([*SPLITS_BY_NAME, None]))))
         if len(strange):
             raise LabelsError(f"{str(path)!r} has splits{_examples(strange)}; use train, val and test")
-        names = pa.array(list(PARTS_CALLED)), pa.array(list(PARTS_CALLED.values()))
+        names = pa.array(list(SPLITS_BY_NAME)), pa.array(list(SPLITS_BY_NAME.values()))
         parts = names[1].take(pc.index_in(split, names[0]))
         table = table.set_column(table.schema.get_field_index("split"), "split", parts)
     return table

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchcls.errors import LabelsError
-from batchcls.images.labels.labeled import LabeledImages
+from batchcls.images.labels.labeled_images import LabeledImages
 from tests.conftest import draw
 
 
