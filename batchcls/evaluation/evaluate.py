@@ -124,7 +124,7 @@ def _truth_summary(options: EvaluationOptions, labeled: LabeledImages, rows: int
         split=options.split,
         has_splits=has_splits,
         left_out=len(labeled.table) - rows,
-        unlabeled=labeled.unlabelled,
+        unlabeled=labeled.unlabeled,
         split_folders=options.split_folders or None,
         notes=(*labeled.notes, *([_NO_SPLIT_NOTE] if has_splits and not options.split else [])),
     )

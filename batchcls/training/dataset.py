@@ -80,7 +80,7 @@ class SplitDataset:
         rows = _rows_of(labeled)
         _take_fingerprints(rows, console)
         _leave_out_duplicates(rows)
-        _print_left_out(rows, labeled.unlabelled, console)
+        _print_left_out(rows, labeled.unlabeled, console)
         used = [row for row in rows if not row.left_out]
         labels = tuple(sorted({row.label for row in used}))
         if len(labels) < 2:
