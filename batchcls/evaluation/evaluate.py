@@ -21,7 +21,7 @@ from batchcls.evaluation.plots import calibration_plot, confusion_plot, risk_cov
 from batchcls.evaluation.rendering import markdown, page_values
 from batchcls.evaluation.results import ClassResult, Evaluation, PredictionsSummary, TruthSummary
 from batchcls.evaluation.risk_coverage import risk_coverage_curve
-from batchcls.images.labels.labeled import LabeledImages
+from batchcls.images.labels.labeled_images import LabeledImages
 from batchcls.images.thumbnails import data_uri
 from batchcls.predictions.integrity import rewrite_notes
 from batchcls.predictions.reader import PredictionsFile
@@ -126,7 +126,7 @@ def _truth_summary(options: EvaluationOptions, labeled: LabeledImages, rows: int
         split=options.split,
         has_splits=has_splits,
         left_out=len(labeled.table) - rows,
-        unlabeled=labeled.unlabelled,
+        unlabeled=labeled.unlabeled,
         split_folders=options.split_folders or None,
         notes=(*labeled.notes, *([_NO_SPLIT_NOTE] if has_splits and not options.split else [])),
     )

@@ -9,8 +9,8 @@ from pathlib import Path
 from batchcls.errors import OutputError
 from batchcls.storage.atomic import kind_of, writing
 from batchcls.storage.file_names import printable
-from batchcls.storage.own_folder import OwnFolder
-from batchcls.storage.scratch import scratch_folder
+from batchcls.storage.owned_folder import OwnedFolder
+from batchcls.storage.temporary_folders import temporary_folder
 
 CONTACT_SHEET = "contact_sheet.jpg"
 TABLE = "explained.csv"
@@ -58,19 +58,19 @@ def open_output(out: Path) -> Iterator[Path]:
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         if kind_of(out) is not None:
-            OwnFolder(out).close()  # refuses a folder of another user before any image is explained
-        with scratch_folder(out.parent) as scratch:
+            OwnedFolder(out).close()  # refuses a folder of another user before any image is explained
+        with temporary_folder(out.parent) as scratch:
             folder = scratch / "new"
             folder.mkdir()
             yield folder
             if kind_of(out) is None:
                 folder.rename(out)
                 return
-            with OwnFolder(folder) as new, OwnFolder(out) as existing:
+            with OwnedFolder(folder) as new, OwnedFolder(out) as existing:
                 _replace(new, existing)
 
 
-def _replace(new: OwnFolder, existing: OwnFolder) -> None:
+def _replace(new: OwnedFolder, existing: OwnedFolder) -> None:
     names = new.names()
     outdated = [name for name in existing.names() if name not in names and _is_output_name(name)]
     for name in (*names, *outdated):

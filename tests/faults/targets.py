@@ -33,7 +33,7 @@ from batchcls.evaluation.report import ReportOptions, write_report
 from batchcls.images.formats.inspection import decode, examine
 from batchcls.images.formats.jpeg_markers import jpeg_header
 from batchcls.images.formats.refusal import RefusedError
-from batchcls.images.labels.labeled import LabeledImages
+from batchcls.images.labels.labeled_images import LabeledImages
 from batchcls.networks.known_labels import resolve_labels
 from batchcls.networks.label_files import read_labels
 from batchcls.networks.metadata import CheckpointMetadata
