@@ -83,8 +83,8 @@ def markdown(evaluation: Evaluation, pictures: Collection[str]) -> str:
         _markdown_table([("images", "number"), *match_rows(evaluation)]),
         *(f"{caption}:\n\n![{caption}]({name})" for name, caption in captions),
         "## Provenance",
-        f"Predictions: SHA-256 `{evaluation.predictions.sha256}`, engine {_escape_markdown(str(engine))}; everything is in "
-        "metrics.json, every misclassified image in wrong.csv.",
+        f"Predictions: SHA-256 `{evaluation.predictions.sha256}`, engine {_escape_markdown(str(engine))}; everything "
+        "is in metrics.json, every misclassified image in wrong.csv.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
