@@ -1,6 +1,5 @@
 """The values that travel from a folder of slides to a row of Parquet."""
 
-import errno
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -10,7 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from batchcls.errors import EngineError, RecipeError
+from batchcls.errors import RecipeError
 
 Pixels = npt.NDArray[np.uint8]
 Logits = npt.NDArray[np.float32]
@@ -20,11 +19,11 @@ NormalizedImages = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class DevicePixels:
-    """(N, H, W, 3) uint8 in a GPU's memory, which is given back when ``owner`` goes."""
+    """(N, H, W, 3) uint8 in a GPU's memory, which lives as long as ``owner``."""
 
     shape: tuple[int, ...]
     address: int
-    """Of the first byte; the rest follows without gaps."""
+    """Device address of the first byte; the pixels are contiguous."""
     owner: object
 
     @property
@@ -39,7 +38,11 @@ class DevicePixels:
         return self.shape[0]
 
     def __getitem__(self, rows: slice) -> "DevicePixels":
-        """Some consecutive images, in the same memory."""
+        """Consecutive images, in the same memory.
+
+        Raises:
+            IndexError: If ``rows`` has a step other than 1.
+        """
         start, stop, step = rows.indices(len(self))
         if step != 1:
             raise IndexError(f"rows {rows} are not consecutive")
@@ -48,7 +51,10 @@ class DevicePixels:
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
-        """Source: Numba's CUDA Array Interface, version 3. It names no stream to wait for: the content is complete."""
+        """The pixels for other libraries; no stream is named, for the content is complete.
+
+        Source: Numba's CUDA Array Interface, version 3.
+        """
         return {"shape": self.shape, "typestr": "|u1", "data": (self.address, False), "strides": None, "version": 3}
 
 
@@ -57,29 +63,31 @@ Channels = Literal["RGB", "BGR"]
 Resize = Literal["stretch", "shorter"]
 
 LARGEST_SIDE_PX = 4096
-"""Of a network's input."""
+"""Largest height or width of a network's input, in pixels."""
 METADATA_KEY = b"batchcls"
-"""Under which a Parquet or safetensors file says of its own making, in JSON."""
+"""Key of the metadata, in JSON, in which a Parquet or safetensors file records how it was made."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preprocess:
-    """How an image file becomes what the network was trained on."""
+    """How an image becomes the input that the network was trained on."""
 
     size_px: tuple[int, int] = (224, 224)
     """Height and width of the network's input."""
     resize: Resize = "stretch"
-    """``stretch`` to ``size_px``; or scale the ``shorter`` side to ``shorter_px``, then crop the centre."""
+    """``stretch`` to ``size_px``; or scale the ``shorter`` side to ``shorter_px``, then crop the center."""
     shorter_px: int = 256
+    """Length of the shorter side before cropping, for ``resize`` ``shorter``."""
     interpolation: Interpolation = "bilinear"
-    """As Pillow does it: ``nearest`` takes single pixels, the others always filter with antialiasing."""
+    """Pillow's filter: ``nearest`` takes single pixels, the others filter with antialiasing."""
     channels: Channels = "RGB"
-    """The order in which the network takes them: ``BGR`` where OpenCV or Caffe read the images in training."""
+    """Order of the network's channels: ``BGR`` if OpenCV or Caffe read the images in training."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Mean that is subtracted, on the scale 0 to 1, in the order of ``channels``."""
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    """On the scale 0 to 1, in the order of ``channels``."""
+    """Standard deviation that is divided by, on the scale 0 to 1, in the order of ``channels``."""
     transform_input: bool = False
-    """Whether GoogLeNet or Inception v3 renormalises its input once more, as torchvision's fine-tuned ones do."""
+    """Whether GoogLeNet or Inception v3 normalizes its input once more, as torchvision's pretrained ones do."""
 
     def __post_init__(self) -> None:
         if len(self.size_px) != 2 or not all(1 <= side <= LARGEST_SIDE_PX for side in self.size_px):
@@ -100,8 +108,8 @@ class Preprocess:
     def region(self, width: int, height: int) -> tuple[float, float, float, float]:
         """The box of a ``width`` x ``height`` image that is resampled to ``size_px``.
 
-        Resampling this box gives what resizing the whole image and cropping its centre would give, with torchvision's
-        rounding: ``Resize`` cuts the longer side down to a whole pixel, ``CenterCrop`` rounds half to even.
+        Resampling this box equals resizing the whole image and cropping its center, with torchvision's rounding:
+        ``Resize`` cuts the longer side down to a whole pixel, ``CenterCrop`` rounds half to even.
 
         Returns:
             Left, top, right and bottom in source pixels.
@@ -114,7 +122,7 @@ class Preprocess:
         return left * across, top * down, (left + crop_width) * across, (top + crop_height) * down
 
     def crop(self, width: int, height: int) -> tuple[int, int, int, int]:
-        """Where ``resize`` is ``shorter``: width and height once scaled, and the crop's left and top."""
+        """Width and height of the scaled image, and left and top of the crop in it, for ``resize`` ``shorter``."""
         shorter = min(width, height)
         scaled_width = int(self.shorter_px * width / shorter)
         scaled_height = int(self.shorter_px * height / shorter)
@@ -127,62 +135,26 @@ class Preprocess:
         )
 
     def ordered(self, pixels: Pixels) -> Pixels:
-        """(..., 3) uint8 RGB, with the channels in the network's order."""
+        """(..., 3) uint8 with the channels of RGB ``pixels`` in the network's order."""
         return pixels if self.channels == "RGB" else np.ascontiguousarray(pixels[..., ::-1])
 
 
 @dataclass(frozen=True, slots=True)
-class EngineInfo:
-    """What an engine eats and answers, and what it was made from."""
-
-    name: str
-    labels: tuple[str, ...]
-    preprocess: Preprocess
-    onnx_sha256: str
-    checkpoint_sha256: str
-    backend: str
-    device: str
-    precision: str
-    """What the backend computes in, which may be narrower than what the file stores."""
-    temperature: float = 1.0
-    """That the trained network's logits are divided by."""
-
-    def check_pixels(self, pixels: Pixels | DevicePixels) -> None:
-        """Refuse a batch that is not what the engine's contract asks for.
-
-        Raises:
-            EngineError: If ``pixels`` is not (N, H, W, 3) uint8 of this engine's H and W.
-        """
-        wanted = (*self.preprocess.size_px, 3)
-        if pixels.dtype != np.uint8 or pixels.shape[1:] != wanted:
-            found = f"{pixels.shape} {pixels.dtype}"
-            raise EngineError(f"engine {self.name!r} takes {('N', *wanted)} uint8, this batch is {found}")
-
-    def host_pixels(self, pixels: Pixels | DevicePixels) -> Pixels:
-        """``pixels``, checked, of an engine that runs on the CPU.
-
-        Raises:
-            EngineError: As by `check_pixels`, or if they are on a GPU.
-        """
-        self.check_pixels(pixels)
-        if isinstance(pixels, DevicePixels):
-            raise EngineError(f"backend {self.backend!r} takes pixels on the host, these are on a GPU")
-        return pixels
-
-
-@dataclass(frozen=True, slots=True)
 class Slide:
-    """One image file, named by the folder it was asked for by and its path below it."""
+    """One image file. Root and path name it; a predictions file has one row for each."""
 
     root: str
+    """Folder that the user named."""
     path: str
-    """Relative to ``root``; bytes that are not UTF-8 stand as Python's surrogate escapes."""
+    """Path below ``root``; bytes that are not UTF-8 stand as Python's surrogate escapes."""
     size_bytes: int | None = field(default=None, compare=False)
+    """Size of the file; None until the file has been opened."""
     modified_ns: int | None = field(default=None, compare=False)
-    """Nanoseconds since 1970, UTC; like the size, None until the file has been opened."""
+    """Time of the last change, nanoseconds since 1970, UTC; None until the file has been opened."""
 
     @property
     def file(self) -> str:
+        """Path of the file, as Python opens it."""
         return os.path.join(self.root, self.path)
 
 
@@ -190,45 +162,33 @@ FailureKind = Literal[
     "empty", "missing", "unreadable", "not an image", "unsupported", "too large", "corrupt", "no answer"
 ]
 
-NO_ANSWER = "no answer in"
-"""How the reason of a read that never returned begins."""
-TRANSIENT_ERRNOS = frozenset(
-    (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.ENODEV, errno.ENXIO, errno.EREMOTEIO)
-    + (errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH, errno.ENETRESET, errno.ENOLINK)
-    + (errno.ECONNRESET, errno.ECONNABORTED, errno.ECONNREFUSED, errno.ESHUTDOWN, errno.EAGAIN, errno.ECOMM)
-)
-"""What a disk or a network may say today and not tomorrow."""
-_TRANSIENT_TEXTS = tuple(f"unreadable: {reason}" for reason in (NO_ANSWER, *map(os.strerror, TRANSIENT_ERRNOS)))
-
-
-def is_transient(error: str) -> bool:
-    """Whether a row's ``error`` is worth another read, some other day."""
-    return error.startswith(_TRANSIENT_TEXTS)
-
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a file has no label; it keeps its row."""
+    """A file without a label, and the reason; the file has a row all the same."""
 
     slide: Slide
     kind: FailureKind
     reason: str
+    """Reason in words, without the kind."""
     width: int | None = None
+    """Width in pixels, if the header tells it."""
     height: int | None = None
-    """As far as the header told."""
+    """Height in pixels, if the header tells it."""
 
     @property
     def text(self) -> str:
+        """Kind and reason, as the column ``error`` holds them."""
         return f"{self.kind}: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
 class Postponed:
-    """A file that needs more memory than there is; it has no row yet, and a run with more goes on with it."""
+    """A file that needs more memory than there is, and so has no row yet; a run with more memory goes on with it."""
 
     slide: Slide
     needed_bytes: int
-    """What a run's budget has to be for it: of whoever tells it, with all that it counts itself."""
+    """Budget of memory that the file needs: a decoder's budget where a decoder postpones it, else a whole run's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,49 +198,53 @@ class Batch:
     slides: Sequence[Slide]
     """Row ``i`` of ``pixels`` was decoded from ``slides[i]``."""
     sizes: Sequence[tuple[int, int]]
-    """Width and height of each file, in pixels, as decoded."""
+    """Width and height of each decoded file, in pixels."""
     pixels: Pixels | DevicePixels
     """(N, H, W, 3) uint8 RGB, resized but not normalised; N may be 0."""
     failures: Sequence[Failure] = ()
+    """Files that cannot be decoded."""
     postponed: Sequence[Postponed] = ()
-    """Neither decoded nor failed."""
+    """Files that need more memory than there is."""
     read_s: float = 0.0
-    """Seconds the decoder waited for bytes."""
+    """Seconds that the decoder waited for bytes."""
     decode_s: float = 0.0
     """Seconds from the bytes to ``pixels``."""
 
     @property
     def files(self) -> int:
+        """Number of decoded and failed files."""
         return len(self.slides) + len(self.failures)
 
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """What an engine says of a batch, row by row."""
+    """The predictions for a batch, a row for each image."""
 
     labels: npt.NDArray[np.int32]
-    """(N,) index of the most probable class."""
+    """(N,) position of the most probable class."""
     probabilities: npt.NDArray[np.float32]
     """(N, classes), 0 to 1, each row summing to 1."""
     finite: npt.NDArray[np.bool_]
-    """(N,) False where the network answered with something that is not a number."""
+    """(N,) False for a row in which the network's output is not a number."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """What became of a batch: a prediction or a failure for each file that memory is there for."""
+    """The predictions and failures of a batch."""
 
     slides: Sequence[Slide]
-    """Row ``i`` of ``predictions`` is of ``slides[i]``."""
+    """Row ``i`` of ``predictions`` belongs to ``slides[i]``."""
     sizes: Sequence[tuple[int, int]]
-    """Width and height of each, in pixels, as decoded."""
+    """Width and height of each predicted file, in pixels."""
     predictions: Predictions
     failures: Sequence[Failure] = ()
+    """Files without a label."""
     postponed: Sequence[Postponed] = ()
-    """Neither predicted nor failed."""
+    """Files that need more memory than there is."""
     seconds: Mapping[str, float] = field(default_factory=dict)
-    """By stage."""
+    """Seconds by stage."""
 
     @property
     def files(self) -> int:
+        """Number of predicted and failed files."""
         return len(self.slides) + len(self.failures)

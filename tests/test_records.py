@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.transforms import CenterCrop, Resize
 
+from batchcls.engine.base import EngineInfo
 from batchcls.errors import EngineError, RecipeError
-from batchcls.records import DevicePixels, EngineInfo, Pixels, Preprocess
+from batchcls.records import DevicePixels, Pixels, Preprocess
 from batchcls.storage.file_names import printable
 
 NAMES = st.binary(min_size=1, max_size=12).filter(lambda name: not set(name) & {0, ord("/")})

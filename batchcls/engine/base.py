@@ -1,8 +1,52 @@
 """The interface of engines, which every backend implements."""
 
+from dataclasses import dataclass
 from typing import Protocol
 
-from batchcls.records import DevicePixels, EngineInfo, Logits, Pixels
+import numpy as np
+
+from batchcls.errors import EngineError
+from batchcls.records import DevicePixels, Logits, Pixels, Preprocess
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What an engine takes and answers, where it runs, and what it was built from."""
+
+    name: str
+    labels: tuple[str, ...]
+    preprocess: Preprocess
+    onnx_sha256: str
+    checkpoint_sha256: str
+    backend: str
+    device: str
+    precision: str
+    """Precision that the backend computes in, by its own name; it may be lower than the stored one."""
+    temperature: float = 1.0
+    """Divisor of the trained network's logits."""
+
+    def check_pixels(self, pixels: Pixels | DevicePixels) -> None:
+        """Refuse a batch of another shape or type.
+
+        Raises:
+            EngineError: If ``pixels`` is not (N, H, W, 3) uint8 with this engine's H and W.
+        """
+        shape = (*self.preprocess.size_px, 3)
+        if pixels.dtype != np.uint8 or pixels.shape[1:] != shape:
+            raise EngineError(
+                f"engine {self.name!r} takes {('N', *shape)} uint8, this batch is {pixels.shape} {pixels.dtype}"
+            )
+
+    def host_pixels(self, pixels: Pixels | DevicePixels) -> Pixels:
+        """``pixels`` for an engine that runs on the CPU, checked.
+
+        Raises:
+            EngineError: As by `check_pixels`, or if the pixels are on a GPU.
+        """
+        self.check_pixels(pixels)
+        if isinstance(pixels, DevicePixels):
+            raise EngineError(f"backend {self.backend!r} takes pixels on the host, these are on a GPU")
+        return pixels
 
 
 class Engine(Protocol):

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from batchcls.engine.base import Engine
+from batchcls.engine.base import Engine, EngineInfo
 from batchcls.engine.check_result import ProbeCheck
 from batchcls.engine.manifest import Manifest
 from batchcls.engine.postprocess import to_predictions
 from batchcls.engine.probes import PROBE_COUNT, draw_probes
 from batchcls.errors import EngineError, VerificationError
-from batchcls.records import EngineInfo, Predictions
+from batchcls.records import Predictions
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from batchcls.engine.base import EngineInfo
 from batchcls.engine.check_result import Platform, ProbeCheck
 from batchcls.engine.probes import CANDIDATE_COUNT, FULL_WEIGHT, Mixture
 from batchcls.errors import EngineError, RecipeError
 from batchcls.networks.recipe import Recipe
-from batchcls.records import EngineInfo, Preprocess
+from batchcls.records import Preprocess
 from batchcls.storage.atomic import write_whole
 from batchcls.storage.regular_file import read_json
 

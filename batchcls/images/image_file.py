@@ -1,13 +1,13 @@
 """One image file, checked and read as training sees it."""
 
-import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from PIL import Image
 
 from batchcls.images.formats.inspection import Header, decode, examine
-from batchcls.images.formats.refusal import RefusedError, largest_bytes
+from batchcls.images.formats.pixels import check_size_px, open_image
+from batchcls.images.formats.refusal import largest_bytes
 from batchcls.images.sources import read_slide
 from batchcls.records import Pixels, Slide
 from batchcls.storage.timeouts import READ_TIMEOUT_S
@@ -48,9 +48,6 @@ def opened_image(slide: Slide, timeout_s: float = READ_TIMEOUT_S) -> Iterator[Im
         RefusedError: As by `read_image`; or whatever Pillow raises of damaged pixels.
     """
     data, header = read_image(slide, timeout_s=timeout_s)
-    Image.MAX_IMAGE_PIXELS = None  # it would warn, and raise what is no ValueError; `examine` has checked the size
-    # From bytes: of a file that it has the name of, Pillow maps some, and turns those wrongly.
-    with Image.open(io.BytesIO(data), formats=(header.format,)) as image:
-        if image.size != (header.width, header.height):
-            raise RefusedError("corrupt", "its headers contradict one another")
+    with open_image(header.format, data) as image:
+        check_size_px(image, header.width, header.height)
         yield image

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Protocol
 
 from batchcls.engine.backends import BackendName
+from batchcls.engine.base import EngineInfo
 from batchcls.engine.manifest import Manifest
 from batchcls.images.decoders import DecoderName
-from batchcls.records import BatchResult, EngineInfo, Slide
+from batchcls.records import BatchResult, Slide
 from batchcls.storage.timeouts import READ_TIMEOUT_S
 
 

@@ -1,7 +1,7 @@
 """Notes for the user about an engine on this machine: whether it was checked, and what would be faster."""
 
+from batchcls.engine.base import EngineInfo
 from batchcls.engine.manifest import Manifest
-from batchcls.records import EngineInfo
 
 
 def no_probes_warnings(manifest: Manifest, info: EngineInfo) -> list[str]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from time import perf_counter
 
 from batchcls.engine.backends import open_engine
+from batchcls.engine.base import EngineInfo
 from batchcls.engine.check import check_answers
 from batchcls.engine.manifest import ONNX, Manifest
 from batchcls.engine.postprocess import to_predictions
@@ -16,7 +17,7 @@ from batchcls.images.decoders.base import DecoderOptions
 from batchcls.inference.executor import DeviceConfig
 from batchcls.memory import available_bytes, format_bytes, resident_bytes
 from batchcls.prefetch import parallel_map
-from batchcls.records import Batch, BatchResult, EngineInfo, Failure, Predictions, Slide
+from batchcls.records import Batch, BatchResult, Failure, Predictions, Slide
 
 _LEAST_BYTES = 64 << 20
 """Least memory for files and images, in which a few small images at a time can be decoded."""

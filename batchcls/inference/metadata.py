@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from batchcls import machine
+from batchcls.engine.base import EngineInfo
 from batchcls.inference.stats import RunStats
-from batchcls.records import EngineInfo
 from batchcls.storage.file_names import printable
 
 

@@ -13,12 +13,13 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from batchcls import machine
+from batchcls.engine.base import EngineInfo
 from batchcls.errors import BatchclsError, EngineError
 from batchcls.inference.executor import DeviceConfig
 from batchcls.inference.local import LocalExecutor
 from batchcls.memory import limit_memory_use, resident_bytes
 from batchcls.prefetch import poll
-from batchcls.records import BatchResult, EngineInfo, Postponed, Slide
+from batchcls.records import BatchResult, Postponed, Slide
 
 _SLIDES_PER_REQUEST = 64
 """Slides sent at a time: few enough that all devices end at about the same time."""

@@ -29,7 +29,8 @@ from batchcls.predictions.existing import ExistingOutput
 from batchcls.predictions.writer import PredictionsWriter, open_writer
 from batchcls.prefetch import poll
 from batchcls.progress import RunProgress
-from batchcls.records import BatchResult, Postponed, is_transient
+from batchcls.records import BatchResult, Postponed
+from batchcls.storage.transient import is_transient
 
 _POLL_S = 0.25
 """Seconds after which signals, the clock and the progress are looked at, even if no row came."""

@@ -4,7 +4,9 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from batchcls.records import BatchResult, EngineInfo, is_transient
+from batchcls.engine.base import EngineInfo
+from batchcls.records import BatchResult
+from batchcls.storage.transient import is_transient
 
 _RECENT_FILES = 100
 

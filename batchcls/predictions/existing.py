@@ -13,9 +13,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batchcls.errors import OutputError
-from batchcls.records import METADATA_KEY, is_transient
+from batchcls.records import METADATA_KEY
 from batchcls.storage.atomic import check_replaceable_file, kind_of, regular_file
 from batchcls.storage.resumable import differing
+from batchcls.storage.transient import is_transient
 
 _UNREADABLE = (pa.ArrowException, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 

@@ -16,13 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchcls.building.probe_selection import select_mixtures
+from batchcls.engine.base import EngineInfo
 from batchcls.engine.check import check_answers
 from batchcls.engine.check_result import ProbeCheck
 from batchcls.engine.manifest import Manifest
 from batchcls.engine.postprocess import to_predictions
 from batchcls.engine.probes import CANDIDATE_COUNT, FULL_WEIGHT, PROBE_COUNT, draw_candidates, draw_probes
 from batchcls.errors import EngineError, VerificationError
-from batchcls.records import EngineInfo, Logits, Pixels
+from batchcls.records import Logits, Pixels
 from tests.commandline import invoked
 from tests.conftest import ALL4, draw
 from tests.engines import opened_engine

@@ -181,7 +181,7 @@ def _try_weights(name: str) -> Callable[[bytes, Path], None]:
         path.write_bytes(data)
         Recipe.compose(None, {}, CheckpointMetadata.read(path).recipe)
         trained = read_trained_tensors(path)
-        resolve_labels(path, 3, ("a", "b", "c"), trained.about)
+        resolve_labels(path, 3, ("a", "b", "c"), trained.contents)
 
     return tried
 

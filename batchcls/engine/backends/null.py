@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
+from batchcls.engine.base import EngineInfo
 from batchcls.engine.manifest import Manifest
-from batchcls.records import DevicePixels, EngineInfo, Logits, Pixels
+from batchcls.records import DevicePixels, Logits, Pixels
 
 
 def open_engine(

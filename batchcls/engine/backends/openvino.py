@@ -8,9 +8,10 @@ from queue import SimpleQueue
 import numpy as np
 import openvino as ov
 
+from batchcls.engine.base import EngineInfo
 from batchcls.engine.manifest import Manifest
 from batchcls.errors import EngineError
-from batchcls.records import DevicePixels, EngineInfo, Logits, Pixels
+from batchcls.records import DevicePixels, Logits, Pixels
 
 _CHUNK = 8
 """Images in an infer request: few enough to stay in the caches, and always the same number, so that an image's answer

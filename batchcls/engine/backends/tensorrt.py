@@ -19,10 +19,11 @@ from batchcls.engine.backends.tensorrt_api import (
     module_logger,
     tensorrt_module,
 )
+from batchcls.engine.base import EngineInfo
 from batchcls.engine.manifest import Manifest
 from batchcls.engine.sidecar import Sidecar, read_fitting_plan
 from batchcls.errors import DeviceMemoryError, EngineError
-from batchcls.records import DevicePixels, EngineInfo, Logits, Pixels
+from batchcls.records import DevicePixels, Logits, Pixels
 
 if TYPE_CHECKING:
     import tensorrt

@@ -12,10 +12,11 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
+from batchcls.engine.base import EngineInfo
 from batchcls.engine.manifest import Manifest
 from batchcls.errors import EngineError
 from batchcls.networks.architectures import ARCHITECTURES, PixelClassifier, empty_network, fuse_batch_norm
-from batchcls.records import DevicePixels, EngineInfo, Logits, Pixels
+from batchcls.records import DevicePixels, Logits, Pixels
 
 _PREFIX = "network."
 """Prefix that the export gives to the names of the network's weights."""

@@ -11,12 +11,14 @@ from typing import Any
 
 from batchcls.errors import DecoderError
 from batchcls.images.formats.extent import image_end
-from batchcls.images.formats.inspection import Header, examine, format_of
+from batchcls.images.formats.inspection import Header, examine
 from batchcls.images.formats.refusal import RefusedError, check_file, largest_bytes
+from batchcls.images.formats.signatures import format_of
 from batchcls.images.sources.base import SlideReader, SlideReaders
 from batchcls.memory import needed_to_read
-from batchcls.records import NO_ANSWER, Failure, Postponed, Slide
+from batchcls.records import Failure, Postponed, Slide
 from batchcls.storage.timeouts import READ_TIMEOUT_S
+from batchcls.storage.transient import NO_ANSWER
 
 _LEAST_COST_BYTES = 64 << 10
 """What a small file or a failure counts for, so that their number is bounded too."""

@@ -1,12 +1,12 @@
 """What makes decoding an image endless work, told from its bytes and by no clock: a file has one row everywhere."""
 
 import re
-import struct
-from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 from PIL import ImageFile
+
+from batchcls.images.formats.jpeg2000 import walk_boxes
+from batchcls.images.formats.tiff import COMPRESSION, STRIP_OFFSETS, TILE_OFFSETS, UNCOMPRESSED, first_directory
 
 MOST_CHUNKS = 1_000_000
 """Largest number of chunks of a PNG or WebP, or of boxes of a JPEG 2000. Each takes some microseconds to walk over, and
@@ -18,23 +18,14 @@ _MOST_PIECES = 1_000_000
 """Largest number of strips or tiles of an uncompressed TIFF; Pillow takes some microseconds for each."""
 _MOST_TAG_BYTES = 256 << 20
 """Largest size of all tags of a TIFF together: they may name the same bytes again and again."""
-_PIECES = (273, 324)
-"""TIFF tags that hold the offsets of strips, and of tiles."""
-_TYPE_BYTES = np.array([1, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 1, 1, 8, 8, 8])
-"""Size in bytes of each TIFF value type, by its number; unknown types count as bytes."""
-_MOST_TAGS = 1 << 16
-_COMPRESSION = 259
+_PIECES = (STRIP_OFFSETS, TILE_OFFSETS)
+"""Tags that have a value for each strip or tile."""
 _MOST_SAMPLES = 20_000_000
 _MOST_COMMENTS = 100_000
 """Largest number of comments of a plain-text PNM; Pillow copies up to a megabyte for each."""
 _MOST_RLE_WORK = 150_000_000
 """Largest work of a run-length encoded BMP: its pixels, and twice its bytes."""
 _WRITTEN_IN_PYTHON = "Pillow would take minutes to decode it; convert it to PNG"
-
-Pread = Callable[[int, int], bytes]
-"""Bytes of a file, from an offset on, so many; fewer only where it ends."""
-Directory = np.ndarray[tuple[int], np.dtype[np.void]]
-"""Entries: ``tag``, ``type``, ``count``, ``value``."""
 
 
 def before_opening(format_: str, data: bytes) -> str:
@@ -83,17 +74,13 @@ def _of_webp(data: bytes) -> str:
 
 
 def _of_jpeg2000(data: bytes) -> str:
-    position = 0
-    for _ in range(MOST_CHUNKS):
-        head = data[position : position + 16]
-        length, kind = int.from_bytes(head[:4], "big"), head[4:8]
-        if len(head) < 8 or length == 0 or kind == b"jp2c":  # it reaches to the end, or holds the image
+    boxes = walk_boxes(lambda offset, length: data[offset : offset + length], entered=b"jp2h")
+    for number, box in enumerate(boxes):
+        if number == MOST_CHUNKS:
+            return f"it has more than {MOST_CHUNKS:,} boxes"
+        if box.kind == b"jp2c":
             return ""
-        start = 8
-        if length == 1:
-            start, length = 16, int.from_bytes(head[8:], "big")
-        position += start if kind == b"jp2h" else max(start, length)  # that one holds others
-    return f"it has more than {MOST_CHUNKS:,} boxes"
+    return ""
 
 
 def _of_jpeg(data: bytes) -> str:
@@ -111,43 +98,14 @@ def _of_jpeg(data: bytes) -> str:
 
 
 def _of_tiff(data: bytes) -> str:
-    tags = first_directory(lambda offset, length: data[offset : offset + length])
-    if tags is None:
+    directory = first_directory(lambda offset, length: data[offset : offset + length])
+    if directory is None:
         return ""
-    counts = tags["count"].astype(np.float64)  # which cannot overflow
-    pieces = counts[np.isin(tags["tag"], _PIECES)].max(initial=0)
-    if pieces > _MOST_PIECES and _short(tags, _COMPRESSION, default=1) == 1:
-        return f"its pixels are stored in {pieces:,.0f} pieces, and the limit is {_MOST_PIECES:,}"
-    sizes = counts * _TYPE_BYTES[np.minimum(tags["type"], len(_TYPE_BYTES) - 1)]
-    total = np.minimum(sizes, len(data)).sum()
+    entries = directory.entries
+    pieces = entries["count"][np.isin(entries["tag"], _PIECES)].max(initial=0)
+    if pieces > _MOST_PIECES and directory.short(COMPRESSION, default=UNCOMPRESSED) == UNCOMPRESSED:
+        return f"its pixels are stored in {pieces:,} pieces, and the limit is {_MOST_PIECES:,}"
+    total = np.minimum(directory.sizes, len(data)).sum()
     if total > _MOST_TAG_BYTES:
         return f"its tags take {total:,.0f} bytes, and the limit is {_MOST_TAG_BYTES:,}"
     return ""
-
-
-def _short(tags: Directory, tag: int, default: int) -> int:
-    """The value of a tag that is one number of 16 bits; it stands first in its field, whatever the byte order."""
-    for entry in tags[tags["tag"] == tag]:
-        order: Literal["big", "little"] = "big" if tags.dtype["tag"].str.startswith(">") else "little"
-        return int.from_bytes(entry["value"].tobytes()[:2], order)
-    return default
-
-
-def first_directory(pread: Pread) -> Directory | None:
-    """The entries of a TIFF's first directory, as far as they are there; None if it has none.
-
-    Source: TIFF 6.0, section 2; BigTIFF has numbers of 8 bytes.
-    """
-    head = pread(0, 16)
-    order = "<" if head[:2] == b"II" else ">"
-    big = head[2:4] in (b"+\0", b"\0+")
-    number, length = ("u8", "Q") if big else ("u4", "H")
-    try:
-        (start,) = struct.unpack_from(order + ("Q" if big else "I"), head, 8 if big else 4)
-        (count,) = struct.unpack(order + length, pread(start, struct.calcsize(order + length)))
-    except struct.error:
-        return None
-    names = ["tag", "type", "count", "value"]
-    entry = np.dtype({"names": names, "formats": [order + form for form in ("u2", "u2", number, number)]})
-    entries = pread(start + struct.calcsize(order + length), min(count, _MOST_TAGS) * entry.itemsize)
-    return np.frombuffer(entries, entry, len(entries) // entry.itemsize)

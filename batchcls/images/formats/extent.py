@@ -6,8 +6,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from batchcls.images.formats.decode_limits import MOST_CHUNKS, Pread, first_directory
+from batchcls.images.formats.decode_limits import MOST_CHUNKS
+from batchcls.images.formats.jpeg2000 import walk_boxes
+from batchcls.images.formats.tiff import (
+    COMPRESSION,
+    HEIGHT,
+    SAMPLES_PER_PIXEL,
+    STRIP_BYTES,
+    STRIP_OFFSETS,
+    TILE_BYTES,
+    TILE_OFFSETS,
+    UNCOMPRESSED,
+    WIDTH,
+    Directory,
+    Pread,
+    first_directory,
+)
 
 LARGE_BYTES = 8 << 20
 """Smaller files are read whole: that takes less than looking."""
@@ -21,29 +37,12 @@ _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
 _MOST_SEGMENTS = 1 << 16
 _PNM = re.compile(rb"P([456])\s+(\d{1,9})\s+(\d{1,9})(?:\s+(\d{1,5}))?\s")
 _UNCOMPRESSED_BMP = 0
+_LEAST_BOX_BYTES = 8
+"""Smallest size of a box of a JPEG 2000 that has an end of its own."""
 
-_OFFSETS, _COUNTS = (273, 324), (279, 325)
-"""Tags of a TIFF: where its strips or tiles are, and how many bytes each has."""
 _MOST_PIECES = 1 << 22
-_FIELDS = {
-    1: "u1",
-    2: "S1",
-    3: "u2",
-    4: "u4",
-    5: "u8",
-    6: "i1",
-    7: "u1",
-    8: "i2",
-    9: "i4",
-    10: "i8",
-    11: "f4",
-    12: "f8",
-}
-_FIELDS |= {13: "u4", 16: "u8", 17: "i8", 18: "u8"}
-"""By TIFF's number of a type."""
-_NUMBERS = (259, 256, 257, 277)
-"""Tags: compression, width, height, samples a pixel."""
-_UNCOMPRESSED, _OLD_JPEG = 1, 6
+_OLD_JPEG = 6
+"""A compression of TIFF whose pieces stand anywhere."""
 
 
 @dataclass(slots=True)
@@ -140,46 +139,47 @@ def _of_pnm(window: _Window) -> int | None:
 
 
 def _of_jpeg2000(window: _Window) -> int | None:
-    position = 0
-    length: int
-    for _ in range(_MOST_SEGMENTS):
-        length, kind = struct.unpack(">I4s", window.at(position, 8))
-        if length == 1:
-            (length,) = struct.unpack(">Q", window.at(position + 8, 8))
-        if length < 8:
+    for _, box in zip(range(_MOST_SEGMENTS), walk_boxes(window.at), strict=False):
+        if box.length < _LEAST_BOX_BYTES:
             return None
-        position += length
-        if kind == b"jp2c":
-            return position
+        if box.kind == b"jp2c":
+            return box.start + box.length
     return None
 
 
 def _of_tiff(window: _Window) -> int | None:
-    """The end of what its first page is stored in, where pages were written one after the other."""
-    tags = first_directory(window.at)
-    if tags is None or not len(tags):
+    """The end of what a file's first page is stored in, where pages were written one after the other."""
+    directory = first_directory(window.at)
+    if directory is None or not len(directory.entries):
         return None
-    order, wide = tags.dtype["tag"].str[0], tags.dtype["value"].itemsize
-    (start,) = struct.unpack(order + ("Q" if wide == 8 else "I"), window.at(8 if wide == 8 else 4, wide))
-    end, values = int(start) + (8 if wide == 8 else 2) + tags.nbytes + wide, {}
-    for entry in tags:
-        field = np.dtype(order + _FIELDS.get(int(entry["type"]), "u1"))
-        size, value = int(entry["count"]) * field.itemsize, entry["value"].tobytes()
-        if size > wide:
-            end = max(end, int(entry["value"]) + size)
-        if entry["tag"] in (*_OFFSETS, *_COUNTS, *_NUMBERS):
-            if entry["count"] > _MOST_PIECES or field.kind != "u":
-                return None
-            raw = value[:size] if size <= wide else window.at(int(entry["value"]), size)
-            values[int(entry["tag"])] = np.frombuffer(raw, field).astype(np.float64)  # which cannot overflow
-    offsets = np.concatenate([values.get(tag, np.empty(0)) for tag in _OFFSETS])
-    counts = np.concatenate([values.get(tag, np.empty(0)) for tag in _COUNTS])
-    compression, width, height, samples = (values.get(tag, np.ones(1))[0] for tag in _NUMBERS)
+    sizes = directory.sizes
+    outside = sizes > directory.value_bytes
+    end = (directory.entries["value"][outside] + sizes[outside]).max(initial=directory.end)
+
+    def values(*tags: int) -> npt.NDArray[np.float64]:
+        return np.concatenate([_unsigned(directory, tag, window) for tag in tags])
+
+    offsets, counts = values(STRIP_OFFSETS, TILE_OFFSETS), values(STRIP_BYTES, TILE_BYTES)
+    compression, width, height, samples = (
+        next(iter(values(tag)), 1.0) for tag in (COMPRESSION, WIDTH, HEIGHT, SAMPLES_PER_PIXEL)
+    )
     if not len(offsets) or len(offsets) != len(counts) or compression == _OLD_JPEG:
         return None
-    if compression == _UNCOMPRESSED and counts.sum() < width * height * samples:  # of which decoders ask no counts
+    if compression == UNCOMPRESSED and counts.sum() < width * height * samples:  # of which decoders ask no counts
         return None
-    return max(end, int((offsets + counts).max()))
+    return int(max(end, (offsets + counts).max()))
+
+
+def _unsigned(directory: Directory, tag: int, window: _Window) -> npt.NDArray[np.float64]:
+    """A tag's values, which cannot overflow; (0,) if no entry has the tag.
+
+    Raises:
+        ValueError: If they cannot be read, or are no unsigned numbers.
+    """
+    values = directory.read(tag, window.at, _MOST_PIECES)
+    if directory.has(tag) and (not len(values) or values.dtype.kind != "u"):
+        raise ValueError(f"tag {tag} holds no unsigned numbers")
+    return values.astype(np.float64)
 
 
 _FORMATS: dict[bytes, Callable[[_Window], int | None]] = {

@@ -1,54 +1,30 @@
 """Which image files are used, and the pixels that Pillow makes of them: one answer for training and for running."""
 
-import io
 import struct
 from dataclasses import dataclass
 
-import numpy as np
-from PIL import Image, ImageFile
-from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
+from PIL import ImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
-from batchcls.images.formats import decode_limits, memory_costs
+from batchcls.images.formats import decode_limits, memory_costs, tiff
+from batchcls.images.formats.jpeg2000 import j2k_size
 from batchcls.images.formats.jpeg_markers import JpegHeader, jpeg_header
+from batchcls.images.formats.pixels import check_size_px, open_image, rgb_pixels
 from batchcls.images.formats.refusal import RefusedError
+from batchcls.images.formats.signatures import WHOLE_SLIDE, format_of
 from batchcls.records import Pixels
 
-_FORMATS = {
-    b"\xff\xd8": "JPEG",
-    b"\x89PNG": "PNG",
-    b"BM": "BMP",
-    b"\x28\0\0\0": "DIB",
-    b"II*\0": "TIFF",
-    b"MM\0*": "TIFF",
-    b"II+\0": "TIFF",
-    b"RIFF": "WEBP",
-    b"\0\0\0\x0cjP": "JPEG2000",
-    b"\xff\x4f\xff\x51": "JPEG2000",
-    **{b"P%d" % kind: "PPM" for kind in range(1, 7)},
-}
-"""By a file's first bytes, the one format that Pillow is asked for. PostScript, which it has others run, is not one."""
-_UNREADABLE = {
-    b"GIF8": "GIF",
-    b"\xff\x0a": "JPEG XL",
-    b"\0\0\0\x0cJXL": "JPEG XL",
-    b"MM\0+": "BigTIFF of big-endian numbers",
-}
 _MODES = frozenset(("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB"))
 """Pillow's modes of at most 8 bits a channel that it turns into RGB."""
 _TOO_DEEP = "its colours are not stored in 8 bits each; convert it to 8-bit RGB"
 """Decoders scale 16 bits to 8 in ways that differ by up to 254 of 255: such a probability would mean nothing."""
 _OTHER_TIFF = "a TIFF of this layout, with compression {}, is not decoded; convert it to 8-bit RGB"
-_WHOLE_SLIDE = "whole slides are not decoded; cut them into tiles"
-_SLIDE_ENDINGS = (".svs", ".ndpi")
-_NDPI_FORMAT_FLAG = 65420
-_IMAGE_WIDTH, _BITS_PER_SAMPLE, _COMPRESSION, _IMAGE_DESCRIPTION = 256, 258, 259, 270
-_TILE_WIDTH, _TILE_LENGTH = 322, 323
 _WEBP = 50001
 """A compression of TIFF that Pillow knows by name, and is built without."""
+_MOST_CHANNELS = 1 << 16
 _MOST_TILE_PIXELS = 1 << 26
 """A small image can be stored as a part of a huge tile, which takes memory whole."""
 
-_SMALL_PIXELS, _BAND_PIXELS = 1 << 20, 1 << 18
 _MOST_SCANS = 1000
 """Thousands of scans of a few bytes each make libjpeg work for hours. The limit leaves room for what looks like one in
 a color profile, or in a film that a camera has appended. Source: https://cure53.de/pentest-report_libjpeg-turbo.pdf."""
@@ -114,33 +90,10 @@ def examine(name: str, data: bytes, max_pixels: int) -> Header:
 
 def decode(data: bytes, header: Header) -> Pixels:
     """(H, W, 3) uint8 RGB: the pixels that training sees; raises anything if Pillow cannot decode them."""
-    with _opened(header.format, data) as image:
+    with open_image(header.format, data) as image:
         image.load()
-        if image.size != (header.width, header.height):
-            raise ValueError("its headers contradict one another")
-        return _rgb(image)
-
-
-def _rgb(image: Image.Image) -> Pixels:
-    """(H, W, 3) uint8; of a large image, no other copy is made as a whole."""
-    width, height = image.size
-    if width * height <= _SMALL_PIXELS:
-        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-    columns = min(width, _BAND_PIXELS)
-    rows = max(1, _BAND_PIXELS // columns)
-    pixels = np.empty((height, width, 3), np.uint8)
-    for top in range(0, height, rows):
-        for left in range(0, width, columns):
-            right, bottom = min(width, left + columns), min(height, top + rows)
-            part = image.crop((left, top, right, bottom))
-            pixels[top:bottom, left:right] = np.asarray(part if part.mode == "RGB" else part.convert("RGB"))
-    return pixels
-
-
-def _opened(format_: str, data: bytes) -> ImageFile.ImageFile:
-    """The image, of which Pillow has read no more than the header."""
-    Image.MAX_IMAGE_PIXELS = None  # it would warn, and raise what is no ValueError; `examine` checks the size
-    return Image.open(io.BytesIO(data), formats=(format_,))
+        check_size_px(image, header.width, header.height)
+        return rgb_pixels(image)
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
@@ -149,25 +102,6 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         reason = f"{width}x{height} is {width * height:,} pixels; the limit is {max_pixels:,} (--max-pixels)"
         raise RefusedError("too large", reason, *(side if side < 2**31 else None for side in (width, height)))
-
-
-def format_of(name: str, data: bytes) -> str:
-    """Pillow's name for what a file called ``name`` is, by its first 16 bytes.
-
-    Raises:
-        RefusedError: If it is nothing that is decoded.
-    """
-    if name.lower().endswith(_SLIDE_ENDINGS):
-        raise RefusedError("unsupported", _WHOLE_SLIDE)
-    for magic, name in _UNREADABLE.items():
-        if data.startswith(magic):
-            raise RefusedError("unsupported", f"{name} is not decoded; convert it to PNG")
-    if data[4:8] == b"ftyp":
-        raise RefusedError("unsupported", "HEIC and AVIF are not decoded; convert it to PNG")
-    format_ = next((name for magic, name in _FORMATS.items() if data.startswith(magic)), None)
-    if format_ is None or (format_ == "WEBP" and data[8:12] != b"WEBP"):
-        raise RefusedError("not an image", f"it begins with {data[:8]!r}")
-    return format_
 
 
 def _size_of_others(format_: str, data: bytes) -> tuple[int, int] | None:
@@ -191,7 +125,7 @@ def _usual_cost(format_: str, width: int, height: int, jpeg: JpegHeader | None) 
 def _by_pillow(format_: str, data: bytes, jpeg: JpegHeader | None) -> tuple[tuple[int, int], str, int]:
     """Width and height; why the image is not decoded all the same, empty if it is; and what decoding it takes."""
     try:
-        image = _opened(format_, data[:_PNM_HEADER_BYTES] if format_ == "PPM" else data)
+        image = open_image(format_, data[:_PNM_HEADER_BYTES] if format_ == "PPM" else data)
         return image.size, _unsupported(image, data), _cost(image, data, jpeg)
     except MemoryError:
         raise
@@ -210,7 +144,7 @@ def _cost(image: ImageFile.ImageFile, data: bytes, jpeg: JpegHeader | None) -> i
         unknown = float(channels)  # its frame is not where it should be
         return memory_costs.of_jpeg(*image.size, channels, jpeg.coefficients if jpeg.components else unknown)
     if image.format == "JPEG2000":
-        size = _j2k_size(data)
+        size = j2k_size(data)
         return memory_costs.of_jpeg2000(image, len(size.depths), size.tile_pixels)
     return memory_costs.of_others(image)
 
@@ -219,18 +153,19 @@ def _unsupported(image: ImageFile.ImageFile, data: bytes) -> str:
     """Why an image that Pillow opens is not decoded all the same; empty if it is."""
     arguments = image.tile[0].args if image.tile else ()
     if isinstance(image, TiffImageFile):
-        if _is_whole_slide(image.tag_v2):
-            return _WHOLE_SLIDE
-        if image.tag_v2.get(_COMPRESSION) == _WEBP:
+        tags = image.tag_v2
+        if tiff.NDPI_FORMAT_FLAG in tags or str(tags.get(tiff.DESCRIPTION, "")).startswith("Aperio"):
+            return WHOLE_SLIDE
+        if tags.get(tiff.COMPRESSION) == _WEBP:
             return _OTHER_TIFF.format(_WEBP)
-        tile = [image.tag_v2.get(tag, 1) for tag in (_TILE_WIDTH, _TILE_LENGTH)]
+        tile = [tags.get(tag, 1) for tag in (tiff.TILE_WIDTH, tiff.TILE_LENGTH)]
         if not all(isinstance(side, int) for side in tile):  # a text, so many times, would fill the memory
             raise ValueError("its tiles have no size")
         if tile[0] * tile[1] > _MOST_TILE_PIXELS:
             return f"its tiles have more than {_MOST_TILE_PIXELS:,} pixels; convert it to PNG"
     # Of a damaged fax, a TIFF of one bit, decoders give away what lay in memory before.
     fax = image.format == "TIFF" and image.mode == "1"
-    deep = image.mode[0] in "IF" or (image.format == "JPEG2000" and max(_j2k_size(data).depths, default=0) > 8)
+    deep = image.mode[0] in "IF" or (image.format == "JPEG2000" and max(j2k_size(data).depths, default=0) > 8)
     deep |= image.format in ("PNG", "TIFF") and ";16" in str(image.tile)
     if image.format == "PPM" and isinstance(arguments, tuple):
         deep |= int(arguments[-1]) > 255
@@ -241,29 +176,29 @@ def _unsupported(image: ImageFile.ImageFile, data: bytes) -> str:
     return decode_limits.of_opened(image, data)
 
 
-def _is_whole_slide(tags: ImageFileDirectory_v2) -> bool:
-    """Whether a scanner has left its mark, whatever the file is called now."""
-    return _NDPI_FORMAT_FLAG in tags or str(tags.get(_IMAGE_DESCRIPTION, "")).startswith("Aperio")
-
-
 def _unknown_tiff(data: bytes) -> str:
     """Why Pillow does not open a TIFF that has a first page; empty if it has none."""
+
+    def pread(offset: int, length: int) -> bytes:
+        return data[offset : offset + length]
+
+    directory = tiff.first_directory(pread)
+    if directory is None:
+        return ""
     try:
-        tags = ImageFileDirectory_v2(data[: 16 if data[2] == 43 else 8])  # BigTIFF, or not
-        stream = io.BytesIO(data)
-        stream.seek(tags.next)
-        tags.load(stream)
-        compression, is_page = tags.get(_COMPRESSION, 1), _IMAGE_WIDTH in tags
-        deep = max(tags.get(_BITS_PER_SAMPLE, (1,))) > 8
-    except Exception:  # noqa: BLE001  # it was not opened, and why is all that is asked
+        if not len(directory.read(tiff.WIDTH, pread, _MOST_CHANNELS)):
+            return ""
+        if directory.is_whole_slide(pread):
+            return WHOLE_SLIDE
+        depths = directory.read(tiff.BITS_PER_SAMPLE, pread, _MOST_CHANNELS)
+        compression = directory.read(tiff.COMPRESSION, pread, _MOST_CHANNELS)
+    except ValueError:
         return ""
-    if not is_page:
+    if "S" in (depths.dtype.kind, compression.dtype.kind):  # text, where numbers should be
         return ""
-    if _is_whole_slide(tags):
-        return _WHOLE_SLIDE
-    if deep:
+    if depths.max(initial=1) > 8:
         return _TOO_DEEP
-    return _OTHER_TIFF.format(compression)
+    return _OTHER_TIFF.format(next(iter(compression.tolist()), tiff.UNCOMPRESSED))
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:
@@ -281,29 +216,3 @@ def _webp_size(data: bytes) -> tuple[int, int]:
     except struct.error:
         pass
     raise RefusedError("corrupt", "it begins as WEBP, but cannot be read as such")
-
-
-@dataclass(frozen=True, slots=True)
-class _J2kSize:
-    """What a JPEG 2000's codestream says of its size."""
-
-    tile_pixels: int
-    depths: tuple[int, ...]
-    """Bits of each component."""
-
-
-def _j2k_size(data: bytes) -> _J2kSize:
-    """Source: ITU-T T.800, A.5.1 (SIZ) and I.4 (boxes)."""
-    start = 0
-    while data[start : start + 4] != b"\xff\x4f\xff\x51":  # SOC, then SIZ
-        length, kind = struct.unpack_from(">I4s", data, start)
-        if length == 1:
-            (length,) = struct.unpack_from(">Q", data, start + 8)
-            start += 8 if kind == b"jp2c" else 0
-        if length < 8 and kind != b"jp2c":
-            raise ValueError(f"a box of {length} bytes")
-        start += 8 if kind == b"jp2c" else length
-    tile_width, tile_height = struct.unpack_from(">II", data, start + 24)
-    (components,) = struct.unpack_from(">H", data, start + 40)
-    depths = data[start + 42 : start + 42 + 3 * components : 3]
-    return _J2kSize(tile_width * tile_height, tuple(1 + (depth & 0x7F) for depth in depths))

@@ -11,9 +11,10 @@ from queue import SimpleQueue
 from time import monotonic
 
 from batchcls.errors import DecoderError
-from batchcls.records import NO_ANSWER, Slide
+from batchcls.records import Slide
 from batchcls.storage.file_client import FileProcess
 from batchcls.storage.timeouts import READ_TIMEOUT_S
+from batchcls.storage.transient import NO_ANSWER
 
 IMAGE_ENDINGS = frozenset(
     # What the decoders read ...
