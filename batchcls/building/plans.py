@@ -18,8 +18,8 @@ from batchcls.engine.manifest import MANIFEST, ONNX, Manifest, checked_onnx_path
 from batchcls.engine.sidecar import PLANS, Sidecar, Target
 from batchcls.errors import EngineError, OutputError
 from batchcls.storage.atomic import kind_of
-from batchcls.storage.own_folder import OwnFolder
-from batchcls.storage.scratch import scratch_folder
+from batchcls.storage.owned_folder import OwnedFolder
+from batchcls.storage.temporary_folders import temporary_folder
 
 
 def build_plan_here(folder: Path, device: str, options: PlanOptions, console: Console) -> Sidecar:
@@ -29,7 +29,7 @@ def build_plan_here(folder: Path, device: str, options: PlanOptions, console: Co
         device: ``cuda:N``.
 
     Returns:
-        What stands beside the plan, with the result of the check.
+        The plan's sidecar, with the result of the check.
 
     Raises:
         EngineError: If the folder, the GPU or TensorRT refuses.
@@ -61,7 +61,7 @@ def build_plans_for(folder: Path, names: Sequence[str], options: PlanOptions, co
         names: Compute capabilities, such as ``sm86``.
 
     Returns:
-        What stands beside each plan.
+        The sidecar of each plan.
 
     Raises:
         EngineError: If the folder or TensorRT for RTX refuses; no plan is added then.
@@ -102,7 +102,7 @@ def _write_plan(
 def _scratch(folder: Path) -> Iterator[Path]:
     """A temporary engine folder inside ``folder``: the same network and TensorRT timings, and no plans."""
     try:
-        with scratch_folder(folder) as scratch:
+        with temporary_folder(folder) as scratch:
             (scratch / PLANS).mkdir()
             for name in (MANIFEST, ONNX):
                 os.symlink(os.path.join("..", name), scratch / name)
@@ -118,7 +118,7 @@ def _scratch(folder: Path) -> Iterator[Path]:
 
 def _copy_caches(plans: Path, to: Path) -> None:
     """Copy the timings that TensorRT has taken before."""
-    with OwnFolder(plans) as own:
+    with OwnedFolder(plans) as own:
         for name in own.names():
             if name.endswith(".cache"):
                 own.check_file(name)
@@ -130,7 +130,7 @@ def _move_plan(scratch: Path, folder: Path, sidecar: Sidecar) -> None:
     stem = sidecar.target.stem
     sidecar.write(scratch / PLANS / f"{stem}.json")
     names = [f"{stem}{ending}" for ending in (".cache", ".plan", ".json")]
-    with OwnFolder.made(folder / PLANS) as plans, OwnFolder(scratch / PLANS) as new_plans:
+    with OwnedFolder.made(folder / PLANS) as plans, OwnedFolder(scratch / PLANS) as new_plans:
         for name in names:
             plans.check_file(name)
         for name in filter(new_plans.holds, names):

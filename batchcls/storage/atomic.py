@@ -12,7 +12,7 @@ from typing import BinaryIO
 from batchcls.errors import OutputError
 
 TEMPORARY = re.compile(r"\.batchcls-[0-9a-f]{16}")
-"""Names of what is not whole yet; a killed process may leave one behind."""
+"""OwnedNames of what is not whole yet; a killed process may leave one behind."""
 _SAFELY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 """A link is not followed, and a pipe that nobody writes to is not waited for."""
 _KINDS = {stat.S_IFLNK: "a symbolic link", stat.S_IFDIR: "a folder", stat.S_IFREG: "a file"}
@@ -71,7 +71,7 @@ def check_replaceable_file(path: Path, folder: int | None = None) -> None:
         raise OutputError(f"{str(path)!r} is {kind}, which is not replaced; move it away, or choose another --out")
 
 
-def regular_file(path: str | Path, folder: int | None = None) -> int:
+def open_regular_file(path: str | Path, folder: int | None = None) -> int:
     """A descriptor to read a file by, which is no link, pipe or device.
 
     Raises:
@@ -84,7 +84,7 @@ def regular_file(path: str | Path, folder: int | None = None) -> int:
     raise OSError("it is no file")
 
 
-def fresh_file(name: str, folder: int) -> int:
+def create_file(name: str, folder: int) -> int:
     """A descriptor to write a file by that was not there before.
 
     Raises:
@@ -107,7 +107,7 @@ def whole_file_in(folder: int, path: Path) -> Iterator[BinaryIO]:
     """
     check_replaceable_file(path, folder)
     unfinished = temporary_name()
-    descriptor = fresh_file(unfinished, folder)
+    descriptor = create_file(unfinished, folder)
     try:
         with os.fdopen(descriptor, "wb") as stream:
             yield stream

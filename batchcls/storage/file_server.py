@@ -31,7 +31,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any
 
-from batchcls.storage import deep_paths
+from batchcls.storage import long_paths
 
 FIRST_BYTES = 256 << 10
 """Handed over with the answer to an opening: most files whole."""
@@ -108,7 +108,7 @@ class _Served:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
-        self._file = deep_paths.open_file(os.fsdecode(path), _FLAGS)
+        self._file = long_paths.open_file(os.fsdecode(path), _FLAGS)
         status = os.fstat(self._file)
         if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -121,7 +121,7 @@ class _Served:
         return (self._buffer[: os.preadv(self._file, [self._buffer[:length]], offset)],)
 
     def status(self, path: bytes) -> tuple[int, int, int, bytes]:
-        status = deep_paths.status(os.fsdecode(path))
+        status = long_paths.status(os.fsdecode(path))
         return status.st_mode, status.st_ino, status.st_dev, b""
 
     def list(self, path: bytes) -> tuple[bytes]:
@@ -144,7 +144,7 @@ _OPERATIONS: dict[bytes, tuple[struct.Struct, Callable[[_Served, bytes], tuple[A
 
 def _listed(path: bytes) -> Iterator[Any]:
     """None, once the folder is open, and then its entries."""
-    with deep_paths.listed(os.fsdecode(path)) as entries:
+    with long_paths.listed(os.fsdecode(path)) as entries:
         yield None
         yield from entries
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from batchcls.storage.deep_paths import open_file
+from batchcls.storage.long_paths import open_file
 
 
 class IrregularError(ValueError):
@@ -33,7 +33,7 @@ def open_regular(path: str | Path) -> tuple[io.FileIO, os.stat_result]:
     raise IrregularError("it is no regular file")
 
 
-def read_fully(stream: io.FileIO, size: int) -> bytes:
+def read_up_to(stream: io.FileIO, size: int) -> bytes:
     """Up to ``size`` bytes; fewer if the file has shrunk meanwhile."""
     data = stream.read(size) or b""
     while len(data) < size and (more := stream.read(size - len(data))):  # one call reads 2 GiB at most
@@ -76,7 +76,7 @@ def read_text(path: Path, largest_bytes: int, encoding: str = "utf-8") -> str:
     with stream:
         if status.st_size > largest_bytes:
             raise ValueError(f"it has {status.st_size:,} bytes, of {largest_bytes:,} at most")
-        text = read_fully(stream, status.st_size).decode(encoding)
+        text = read_up_to(stream, status.st_size).decode(encoding)
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

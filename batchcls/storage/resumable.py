@@ -15,17 +15,17 @@ import pyarrow.compute as pc
 
 from batchcls.errors import OutputError
 from batchcls.storage.atomic import check_replaceable_file
-from batchcls.storage.partial_folder import (
+from batchcls.storage.locked_folder import (
     FINISHED,
     LAST,
     LOCK,
     NOTE,
     PART,
     WHOLE,
-    Names,
-    locked_folder,
+    OwnedNames,
+    lock_folder,
+    output_errors,
     partial_folder,
-    refusals,
 )
 
 _LARGEST_NOTE_BYTES = 64 << 20
@@ -45,7 +45,7 @@ class ResumableOutput:
         part_schema: Of the rows that `append` takes.
         identity: What must be the same for two runs to share one output; JSON values.
         limits: What two runs may have otherwise, and what rows depend on nevertheless; JSON values.
-        others: Names of files that stand there too, until `finish` drops them.
+        others: OwnedNames of files that stand there too, until `finish` drops them.
 
     Raises:
         OutputError: If another run holds it, what an earlier run left is of another identity, or something there is
@@ -66,12 +66,12 @@ class ResumableOutput:
         self._part_schema = part_schema
         self.identity: dict[str, Any] = json.loads(json.dumps(identity))
         self._limits = dict(limits or {})
-        self._ours = Names(others)
-        with self.refusals():
+        self._ours = OwnedNames(others)
+        with self.output_errors():
             check_replaceable_file(path)
-            self.own, self._lock = locked_folder(path, self._ours)
+            self.own, self._lock = lock_folder(path, self._ours)
         try:
-            with self.refusals():
+            with self.output_errors():
                 self.started, self._earlier_limits = self._agree()
                 self._parts = [name for name in self.own.names() if PART.fullmatch(name)]
         except BaseException:
@@ -114,7 +114,7 @@ class ResumableOutput:
             if pc.any(gone).as_py():
                 self._write(part, table.filter(pc.invert(gone)).to_batches())
         if self.changed_limits:
-            with self.refusals():
+            with self.output_errors():
                 self._note()
             self._earlier_limits = self._limits
 
@@ -125,19 +125,19 @@ class ResumableOutput:
     @contextmanager
     def whole(self) -> Iterator[BinaryIO]:
         """A stream for the whole output, before `finish`."""
-        with self.refusals(), self.own.writing(WHOLE) as stream:
+        with self.output_errors(), self.own.writing(WHOLE) as stream:
             yield stream
 
     def finish(self) -> None:
         """Put `whole` in its place and drop the parts."""
-        with self.refusals():
+        with self.output_errors():
             self.own.mark(FINISHED)
             self.own.move_out(WHOLE, self._path)
             self.discard()
 
     def discard(self) -> None:
         """Forget everything that is not in its place yet."""
-        with self.refusals():
+        with self.output_errors():
             self.own.clear(self._ours, last=LAST)
 
     def close(self) -> None:
@@ -145,9 +145,9 @@ class ResumableOutput:
         os.close(self._lock)
         self.own.close()
 
-    def refusals(self) -> AbstractContextManager[None]:
+    def output_errors(self) -> AbstractContextManager[None]:
         """Turns what the operating system refuses into an error that says what is safe and how to go on."""
-        return refusals(self.folder)
+        return output_errors(self.folder)
 
     @property
     def _start_over(self) -> str:
@@ -171,8 +171,8 @@ class ResumableOutput:
             raise OutputError(f"{str(note)!r} cannot be read; to start over: {self._start_over}") from error
         if found != self.identity:
             raise OutputError(
-                f"{str(self.folder)!r} was begun with {differing(found, self.identity)}, this run has "
-                f"{differing(self.identity, found)}; finish it as it was begun, or start over: {self._start_over}"
+                f"{str(self.folder)!r} was begun with {differences(found, self.identity)}, this run has "
+                f"{differences(self.identity, found)}; finish it as it was begun, or start over: {self._start_over}"
             )
         return started, limits
 
@@ -182,7 +182,7 @@ class ResumableOutput:
 
     def _write(self, part: str, rows: Iterable[pa.RecordBatch]) -> None:
         with (
-            self.refusals(),
+            self.output_errors(),
             self.own.writing(part) as stream,
             pa.ipc.new_file(stream, self._part_schema) as writer,
         ):
@@ -200,7 +200,7 @@ class ResumableOutput:
             ) from error
 
 
-def differing(values: Mapping[str, Any], others: Mapping[str, Any]) -> str:
+def differences(values: Mapping[str, Any], others: Mapping[str, Any]) -> str:
     """What of ``values`` is otherwise in ``others``, or is not there."""
     said = []
     for key in sorted(values.keys() | others.keys()):

@@ -384,7 +384,7 @@ def test_folds_are_trained_on_as_they_are_said_to_be_parted(tmp_path: Path, smal
     [
         ({"a": 5}, "1 class ('a') that can be used; training needs two"),
         ({"a": 9, "b": 1}, "class 'b' has 1 image"),
-        ({}, "no labelled image"),
+        ({}, "no labeled image"),
     ],
 )
 def test_images_that_nothing_can_be_learned_from_are_refused(

@@ -16,7 +16,7 @@ from batchcls.records import Pixels
 
 _MODES = frozenset(("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB"))
 """Pillow's modes of at most 8 bits a channel that it turns into RGB."""
-_TOO_DEEP = "its colours are not stored in 8 bits each; convert it to 8-bit RGB"
+_TOO_DEEP = "its colors are not stored in 8 bits each; convert it to 8-bit RGB"
 """Decoders scale 16 bits to 8 in ways that differ by up to 254 of 255: such a probability would mean nothing."""
 _OTHER_TIFF = "a TIFF of this layout, with compression {}, is not decoded; convert it to 8-bit RGB"
 _WEBP = 50001

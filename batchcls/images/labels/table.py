@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from batchcls.errors import LabelsError
 from batchcls.images.labels.json_lines import read_json_lines
 from batchcls.storage.regular_file import open_regular
-from batchcls.storage.table_size import check_memory, check_unfolded
+from batchcls.storage.table_memory import check_memory, check_parquet_size
 
 COLUMNS = ("path", "label", "group", "split")
 """The columns that are known under their name whatever its case."""
@@ -69,7 +69,7 @@ def read_label_table(path: Path) -> tuple[pa.Table, list[str]]:
             if head.startswith(mark):
                 raise LabelsError(f"{str(path)!r} {why}")
         if head.startswith(_PARQUET) or path.suffix.lower() == ".parquet":
-            check_unfolded(path, whole=True)
+            check_parquet_size(path, whole=True)
             table = pq.read_table(path, partitioning=None)
         elif path.suffix.lower() in _JSON_LINES:
             table = read_json_lines(path)

@@ -4,9 +4,9 @@ import stat
 
 from batchcls.images.formats.refusal import RefusedError, check_file
 from batchcls.records import Slide
-from batchcls.storage import deep_paths
+from batchcls.storage import long_paths
 from batchcls.storage.file_client import FileLane, FileProcess, OpenFile
-from batchcls.storage.regular_file import IrregularError, open_regular, read_fully
+from batchcls.storage.regular_file import IrregularError, open_regular, read_up_to
 
 
 class FileReaders:
@@ -52,13 +52,13 @@ def read_file(slide: Slide, largest: int) -> bytes:
         raise RefusedError("not an image", str(error)) from error
     with stream:
         check_file(status.st_size, largest, is_regular=True)
-        return read_fully(stream, status.st_size)
+        return read_up_to(stream, status.st_size)
 
 
 def file_exists(slide: Slide) -> bool:
     """Whether a slide's file is there, and is a regular one."""
     try:
-        return stat.S_ISREG(deep_paths.status(slide.file).st_mode)
+        return stat.S_ISREG(long_paths.status(slide.file).st_mode)
     except TimeoutError:  # the file system's own: it may be there
         return True
     except (OSError, ValueError):

@@ -23,7 +23,7 @@ _LARGEST_FOOTER_BYTES = 16 << 20
 _BATCH_ROWS = 65_536
 
 
-def check_unfolded(path: Path, columns: Sequence[str] | None = None, *, whole: bool) -> None:
+def check_parquet_size(path: Path, columns: Sequence[str] | None = None, *, whole: bool) -> None:
     """Refuse a Parquet file that unfolds to what no sound file of its size does.
 
     Args:
@@ -35,7 +35,7 @@ def check_unfolded(path: Path, columns: Sequence[str] | None = None, *, whole: b
         ArrowException, OSError, ValueError: If it is damaged.
     """
     size = path.stat().st_size
-    largest = largest_sound(size)
+    largest = most_plausible_bytes(size)
     with path.open("rb") as stream:
         if (length := footer_bytes(stream)) > _LARGEST_FOOTER_BYTES:
             raise LabelsError(
@@ -54,7 +54,7 @@ def check_unfolded(path: Path, columns: Sequence[str] | None = None, *, whole: b
         check_memory(path, unfolded)
 
 
-def largest_sound(size: int) -> int:
+def most_plausible_bytes(size: int) -> int:
     """Bytes that a file of ``size`` bytes may unfold to; more is made to be more."""
     return max(_NO_BOMB_BYTES, _LARGEST_EXPANSION * size)
 

@@ -12,10 +12,10 @@ from batchcls.errors import OutputError
 from batchcls.storage.atomic import (
     TEMPORARY,
     check_replaceable_file,
+    create_file,
     folder_handle,
-    fresh_file,
     kind_of,
-    regular_file,
+    open_regular_file,
     temporary_name,
     whole_file_in,
 )
@@ -24,7 +24,7 @@ _OPEN_ELSEWHERE = re.compile(r"\.nfs[0-9a-f]+")
 """What NFS calls a removed file that somebody has open still."""
 
 
-class OwnFolder:
+class OwnedFolder:
     """An existing folder that is no link, and that belongs to whoever owns what we make in it.
 
     Which user that is, the file system says (a network's may have another than this process), so it is asked: by a
@@ -116,7 +116,7 @@ class OwnFolder:
         Raises:
             OSError: If it cannot be opened, or is a link, a pipe or a device.
         """
-        return regular_file(name, self._handle)
+        return open_regular_file(name, self._handle)
 
     def lock_file(self, name: str) -> int:
         """A descriptor of a file that is there to be locked, and that nobody writes to.
@@ -147,7 +147,7 @@ class OwnFolder:
     def mark(self, name: str) -> None:
         """Let an empty file bear the name."""
         if not self.holds(name):
-            os.close(fresh_file(name, self._handle))
+            os.close(create_file(name, self._handle))
             os.fsync(self._handle)
 
     def remove(self, name: str) -> None:
@@ -187,7 +187,7 @@ class OwnFolder:
 
         Args:
             ours: As of `check_names`, which comes first.
-            last: Names that go after all others, in this order.
+            last: OwnedNames that go after all others, in this order.
         """
         self.check_names(ours)
         for name in [*(name for name in self.names() if name not in last), *last]:
@@ -208,7 +208,7 @@ class OwnFolder:
 
     def _check_owner(self) -> None:
         probe = temporary_name()
-        descriptor = fresh_file(probe, self._handle)
+        descriptor = create_file(probe, self._handle)
         try:
             owner, ours = os.fstat(self._handle).st_uid, os.fstat(descriptor).st_uid
         finally:

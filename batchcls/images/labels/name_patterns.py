@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-PARTS_CALLED = {
+SPLITS_BY_NAME = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing", "holdout"), "test"),
@@ -31,31 +31,31 @@ def label_of(name: str) -> str:
     return unicodedata.normalize("NFC", name).strip() or name
 
 
-def is_litter(name: str) -> bool:
+def is_system_folder(name: str) -> bool:
     """Whether a system leaves such folders among images."""
     return name in _LITTER
 
 
-def is_part(name: str) -> bool:
+def suggests_split(name: str) -> bool:
     """Whether a word of it is what parts of a data set are called: TestA, fold_0, C-NMC_training_data."""
     return any(map(_PART.fullmatch, _words(name)))
 
 
-def part_of(name: str) -> str:
+def suggested_split(name: str) -> str:
     """train, val or test, if its first word of that kind says so."""
     word = next(filter(None, map(_PART.fullmatch, _words(name))), None)
     return next((part for part, text in word.groupdict().items() if text), "") if word else ""
 
 
-def proposed_parts(names: Sequence[str]) -> str:
+def proposed_splits(names: Sequence[str]) -> str:
     """``names`` as PART=FOLDER,...: what they say of themselves; if none says that it trains, the last is the test."""
-    parts = {name: part_of(name) for name in names}
+    parts = {name: suggested_split(name) for name in names}
     if len(names) > 1 and "train" not in parts.values():
         parts = {**dict.fromkeys(names, "train"), names[-1]: "test"}
     return ",".join(f"{part}={name}" for name, part in parts.items() if part) or "train=FOLDER,test=FOLDER"
 
 
-def is_view(name: str) -> bool:
+def suggests_view(name: str) -> bool:
     """Whether a word of it says what was done to the images: Original, Segmented."""
     return any(map(_VIEW.fullmatch, _words(name)))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from time import monotonic, sleep
 
 from batchcls.errors import OutputError
-from batchcls.storage.own_folder import OwnFolder
+from batchcls.storage.owned_folder import OwnedFolder
 
 LOCK, NOTE, WHOLE = "lock", "run.json", "whole.parquet"
 FINISHED = "finished"
@@ -26,7 +26,7 @@ def partial_folder(path: Path) -> Path:
     return path.with_name(path.name + ".partial")
 
 
-def clear_left_over(path: Path, others: Iterable[str] = ()) -> None:
+def clear_leftovers(path: Path, others: Iterable[str] = ()) -> None:
     """Remove what a run left that was killed once ``path`` was in its place; what another run has begun stays.
 
     Args:
@@ -35,11 +35,11 @@ def clear_left_over(path: Path, others: Iterable[str] = ()) -> None:
     Raises:
         OutputError: If a run is writing ``path``, or something there is not ours.
     """
-    folder, ours = partial_folder(path), Names(others)
+    folder, ours = partial_folder(path), OwnedNames(others)
     if not os.path.lexists(folder):
         return
-    with refusals(folder):
-        own, lock = locked_folder(path, ours)
+    with output_errors(folder):
+        own, lock = lock_folder(path, ours)
         try:
             if not own.holds(NOTE):
                 own.clear(ours, last=LAST)
@@ -48,7 +48,7 @@ def clear_left_over(path: Path, others: Iterable[str] = ()) -> None:
             own.close()
 
 
-class Names:
+class OwnedNames:
     """Which names are those of our files."""
 
     def __init__(self, others: Iterable[str] = ()) -> None:
@@ -58,12 +58,12 @@ class Names:
         return name in (*LAST, WHOLE) or name in self._others or PART.fullmatch(name) is not None
 
 
-def locked_folder(path: Path, ours: Names) -> tuple[OwnFolder, int]:
+def lock_folder(path: Path, ours: OwnedNames) -> tuple[OwnedFolder, int]:
     """The folder where ``path`` comes about, and its lock, which is held."""
     until = monotonic() + _PATIENCE_S
     while True:
         try:
-            own = OwnFolder.made(partial_folder(path), mode=0o700)
+            own = OwnedFolder.made(partial_folder(path), mode=0o700)
             if (lock := _held_or_closed(own, ours)) is not None:
                 return own, lock
         except FileNotFoundError:  # the run that held it has just finished, folder and all
@@ -74,7 +74,7 @@ def locked_folder(path: Path, ours: Names) -> tuple[OwnFolder, int]:
         sleep(_POLL_S)
 
 
-def _held_or_closed(own: OwnFolder, ours: Names) -> int | None:
+def _held_or_closed(own: OwnedFolder, ours: OwnedNames) -> int | None:
     lock = None
     try:
         lock = _held(own, ours)
@@ -84,7 +84,7 @@ def _held_or_closed(own: OwnFolder, ours: Names) -> int | None:
     return lock
 
 
-def _held(own: OwnFolder, ours: Names) -> int | None:
+def _held(own: OwnedFolder, ours: OwnedNames) -> int | None:
     """The lock of a folder that is in its place and has nothing left over; None: try again."""
     lock = own.lock_file(LOCK)
     try:
@@ -108,7 +108,7 @@ def _held(own: OwnFolder, ours: Names) -> int | None:
 
 
 @contextmanager
-def refusals(folder: Path) -> Iterator[None]:
+def output_errors(folder: Path) -> Iterator[None]:
     """Turns what the operating system refuses into an error that says what is safe and how to go on."""
     try:
         yield

@@ -17,7 +17,7 @@ _WORDS = {"w": r"\p{L}\p{N}_", "d": r"\p{Nd}", "s": r"\t-\r\x1c-\x20\x{85}\p{Z}"
 _GROUP = "group"
 
 
-def path_groups(paths: pa.ChunkedArray, pattern: str) -> pa.ChunkedArray:
+def groups_of_paths(paths: pa.ChunkedArray, pattern: str) -> pa.ChunkedArray:
     """What the first group of ``pattern``, or all of it, matches in each path, as Python's `re.search` would.
 
     Raises:

@@ -10,7 +10,7 @@ from batchcls.storage.atomic import temporary_name
 
 
 @contextmanager
-def scratch_folder(inside: Path) -> Iterator[Path]:
+def temporary_folder(inside: Path) -> Iterator[Path]:
     """A fresh folder of ours inside another; it is gone afterwards, with what is left in it.
 
     Raises:
