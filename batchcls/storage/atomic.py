@@ -12,7 +12,7 @@ from typing import BinaryIO
 from batchcls.errors import OutputError
 
 TEMPORARY = re.compile(r"\.batchcls-[0-9a-f]{16}")
-"""OwnedNames of what is not whole yet; a killed process may leave one behind."""
+"""Names of what is not whole yet; a killed process may leave one behind."""
 _SAFELY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 """Flags of `os.open` by which a link is not followed, and a pipe that nobody writes to is not waited for."""
 _KINDS = {stat.S_IFLNK: "a symbolic link", stat.S_IFDIR: "a folder", stat.S_IFREG: "a file"}

@@ -39,8 +39,8 @@ def file_below(folder: str | os.PathLike[str], path: str) -> str:
 def spelling_below(folder: str | os.PathLike[str], path: str) -> str:
     """The spelling of a table's ``path`` that is a file's below ``folder``; the spelling as written if none is.
 
-    The spelling as written comes first; then with ``/`` for Windows' backslashes, without surrounding blanks, and with accents
-    as the file system at hand has them.
+    The spelling as written comes first; then with ``/`` for Windows' backslashes, without surrounding blanks, and with
+    accents as the file system at hand has them.
     """
     spellings = (spelling for spelling in _spellings(path) if os.path.lexists(os.path.join(folder, spelling)))
     return next(spellings, original(path))

@@ -9,7 +9,7 @@ import numpy as np
 from batchcls.images.decoders.base import DecoderOptions
 from batchcls.images.decoders.batching import CPU_GROUP_PIXELS, BatchingDecoder
 from batchcls.images.decoders.read_ahead import Encoded
-from batchcls.images.decoders.resample import Resample, cost_bytes, exactly
+from batchcls.images.decoders.resample import Resample, cost_bytes, resample_exactly
 from batchcls.images.formats import inspection
 from batchcls.memory import Memory
 from batchcls.records import Pixels, Preprocess
@@ -50,7 +50,7 @@ class PillowGroup:
 
     def _decode_into(self, row: Pixels, item: Encoded, memory: Memory) -> None:
         with memory.lease(self.cost_bytes(item)):
-            row[:] = decode_resized(item, self._preprocess, exactly)
+            row[:] = decode_resized(item, self._preprocess, resample_exactly)
 
 
 def total_cost_bytes(item: Encoded, preprocess: Preprocess) -> int:

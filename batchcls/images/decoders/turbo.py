@@ -11,7 +11,7 @@ from batchcls.images.decoders.base import DecoderOptions
 from batchcls.images.decoders.batching import CPU_GROUP_PIXELS, BatchingDecoder
 from batchcls.images.decoders.pillow import decode_resized, total_cost_bytes
 from batchcls.images.decoders.read_ahead import Encoded
-from batchcls.images.decoders.resample import quickly
+from batchcls.images.decoders.resample import resample_quickly
 from batchcls.memory import Memory
 from batchcls.records import Pixels, Preprocess
 
@@ -58,7 +58,7 @@ class _TurboGroup:
     def _decoded(self, item: Encoded) -> Pixels:
         if item.header.plain_jpeg:
             try:
-                return quickly(simplejpeg.decode_jpeg(item.data), self._preprocess)
+                return resample_quickly(simplejpeg.decode_jpeg(item.data), self._preprocess)
             except ValueError:  # what libjpeg warns of; whether it is fatal is Pillow's to say, as for other files
                 pass
-        return decode_resized(item, self._preprocess, quickly)
+        return decode_resized(item, self._preprocess, resample_quickly)
