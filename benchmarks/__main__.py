@@ -2,27 +2,20 @@
 
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
 
 from batchcls import machine
 from batchcls.errors import EngineError
-from benchmarks.record import LEAST_SAMPLES, RESULTS, Record, now
-from benchmarks.workload import CROPS, FIELDS, WORKLOADS, linked
+from benchmarks.record import MIN_SAMPLES, RESULTS, Record, utc_now
+from benchmarks.workload import CROPS, WORKLOADS
 
 _CHECKOUT = Path(os.path.relpath(Path(__file__).parent.parent))
 ENGINE = _CHECKOUT / "engines" / "all4-googlenet"
 SCRATCH = _CHECKOUT / "demo"
-
-_GPU_IMAGES = 20_480
-_MAIN = (FIELDS.name, CROPS.name, "crops-450x450-bmp")
-"""Workloads on which each stage is measured alone, so that there is a roof."""
-_EVERY_PEER = "fields-640x480"
-_CASES = ("end-to-end", "end-to-end int8", "read-only", "decode-only turbo", "engine-only", "engine-only int8")
-_RIVALS = tuple(f"torchvision-{mode}-{workers}" for mode in ("eager", "bf16") for workers in (0, 1, 2))
 
 
 @click.group()
@@ -30,82 +23,100 @@ def main() -> None:
     """How fast batchcls is, against what, and how close to the limit."""
 
 
+def _single_device(_context: click.Context, _option: click.Parameter, device: str) -> str:
+    """The device's full name, if ``device`` names one device that this machine has."""
+    try:
+        names = machine.resolve_devices(device)
+    except EngineError as error:
+        raise click.ClickException(str(error)) from error
+    if len(names) > 1:
+        raise click.BadParameter(f"{device!r} names {len(names)} devices; choose one of {', '.join(names)}")
+    return names[0]
+
+
 @main.command()
 @click.option(
-    "--engine", type=click.Path(exists=True, path_type=Path), default=ENGINE, show_default="the committed one"
+    "--engine",
+    type=click.Path(exists=True, path_type=Path),
+    default=ENGINE,
+    show_default="the committed one",
+    help="Engine folder to measure.",
 )
-@click.option("--workload", "workloads", multiple=True, type=click.Choice(list(WORKLOADS)), help="Default: all.")
+@click.option(
+    "--workload",
+    "workloads",
+    multiple=True,
+    type=click.Choice(list(WORKLOADS)),
+    help="Workload to draw and measure; may be repeated.  [default: all]",
+)
 @click.option(
     "--folder",
     "folders",
     multiple=True,
     type=click.Path(exists=True, path_type=Path),
-    help="Images of your own, instead of workloads that are drawn.",
+    help="Folder of your own images to measure instead of workloads; may be repeated.",
 )
-@click.option("--case", "cases", multiple=True, help="Of batchcls; 'none' for none. Default: those of the README.")
-@click.option("--peer", "peers", multiple=True, help="Likewise. Default: those that are installed.")
-@click.option("--device", default="cpu", show_default=True, help="cpu, or cuda:N.")
-@click.option("--repeats", type=click.IntRange(1), default=LEAST_SAMPLES, show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), help="JSON Lines to append to; default: a file of today's.")
-def run(
-    engine: Path,
-    workloads: tuple[str, ...],
-    folders: tuple[Path, ...],
-    cases: tuple[str, ...],
-    peers: tuple[str, ...],
-    device: str,
-    repeats: int,
-    out: Path | None,
-) -> None:
+@click.option(
+    "--case",
+    "cases",
+    multiple=True,
+    help="Case of batchcls to measure, or 'none'; may be repeated.  [default: the cases that are reported]",
+)
+@click.option(
+    "--peer",
+    "peers",
+    multiple=True,
+    help="Peer to measure, or 'none'; may be repeated.  [default: the reported peers that are installed]",
+)
+@click.option(
+    "--device", default="cpu", show_default=True, callback=_single_device, help="Device to measure: cpu, or cuda:N."
+)
+@click.option(
+    "--repeats", type=click.IntRange(1), default=MIN_SAMPLES, show_default=True, help="Samples of each case and peer."
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="JSON Lines file to append records to.  [default: benchmarks/results/DATE.jsonl]",
+)
+def run(repeats: int, out: Path | None, **options: Any) -> None:
     """Measure every case and peer in turns, REPEATS times, each time in a process of its own."""
-    from benchmarks.report import newest, table
-    from benchmarks.suite import Course, run_suite
-    from benchmarks.suite import cases as case_entrants
-    from benchmarks.suite import rivals as peer_entrants
+    from benchmarks.report import table  # after parsing, because the demo runs without PyTorch
+    from benchmarks.runs import newest_runs
+    from benchmarks.selection import Selection
+    from benchmarks.suite import run_suite
 
-    _check_names(cases, peers)
-    (device,) = _device(device)
-    console = Console(stderr=True)
     records: list[Record] = []
-    target = out or _today()
-    named = {folder.resolve().name: folder for folder in folders}
-    for name in named or workloads or WORKLOADS:
-        folder = named.get(name) or WORKLOADS[name].draw(SCRATCH)
-        workload = name
-        if device != "cpu":  # which a GPU would be done with before it is warm
-            folder, workload = linked(folder, _GPU_IMAGES), f"{name}, {machine.gpu(device).name}"
-        course = Course(workload, folder, engine, SCRATCH, device, console)
-        asked = [case for case in cases or _default_cases(name) if case != "none"]
-        against = [peer for peer in peers or _default_peers(name, device) if peer != "none"]
-        entrants = [*case_entrants(course, asked), *peer_entrants(course, against)]
-        for record in run_suite(course, entrants, repeats=repeats):
+    target = out or _todays_records()
+    for config, candidates in Selection(**options).runs(SCRATCH, Console(stderr=True)):
+        for record in run_suite(config, candidates, repeats=repeats):
             record.append(target)
             records.append(record)
     click.echo(f"records -> {target}")
-    click.echo(table(newest(records, least_samples=1)))
+    click.echo(table(newest_runs(records, min_samples=1)))
 
 
 @main.command()
-@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True)
+@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="Samples of each step.")
 def growth(repeats: int) -> None:
     """Measure how speed and memory change with files, batch, threads and damaged files, on the CPU."""
-    from benchmarks.growth import steps
-    from benchmarks.report import GROWTH
-    from benchmarks.suite import Course, run_suite
+    from benchmarks.growth import growth_candidates
+    from benchmarks.runs import GROWTH
+    from benchmarks.suite import SuiteConfig, run_suite
 
-    course = Course(GROWTH, CROPS.draw(SCRATCH), ENGINE, SCRATCH, "cpu", Console(stderr=True))
-    for record in run_suite(course, list(steps(course)), repeats=repeats):
-        record.append(_today())
+    config = SuiteConfig(GROWTH, CROPS.draw(SCRATCH), ENGINE, SCRATCH, "cpu", Console(stderr=True))
+    for record in run_suite(config, list(growth_candidates(config)), repeats=repeats):
+        record.append(_todays_records())
 
 
 @main.command()
-@click.option("--peer", "peers", multiple=True, help="Default: all that run on this machine.")
+@click.option("--peer", "peers", multiple=True, help="Peer to install; may be repeated.  [default: all]")
 def install(peers: tuple[str, ...]) -> None:
     """Install peers, each in an environment of its own below .venv; 12 GB in all."""
-    from benchmarks.peers import PEERS
-    from benchmarks.peers import install as install_peer
+    from benchmarks.peers.registry import PEERS, install_peer
+    from benchmarks.selection import check_names
 
-    _check_names((), peers)
+    check_names(peers, PEERS)
     for name in peers or PEERS:
         click.echo(f"installing {name}", err=True)
         install_peer(PEERS[name])
@@ -115,9 +126,9 @@ def install(peers: tuple[str, ...]) -> None:
 @click.argument("engine", type=click.Path(exists=True, path_type=Path), default=ENGINE)
 def layers(engine: Path) -> None:
     """Show where ENGINE's own time goes on the CPU, by kind of layer."""
-    from benchmarks.layers import layers as table_of
+    from benchmarks.layers import layer_table
 
-    Console().print(table_of(engine))
+    Console().print(layer_table(engine))
 
 
 @main.command()
@@ -137,66 +148,32 @@ def check(before: Path | None, after: Path | None) -> None:
     Without them, each workload's last run is compared with the one before it.
     """
     from benchmarks.check import changes
-    from benchmarks.report import by_arithmetic, committed, newest
+    from benchmarks.runs import by_arithmetic, committed_records, newest_runs
 
-    old = by_arithmetic(Record.read_all(before) if before else committed())
-    new = by_arithmetic(Record.read_all(after) if after else committed())
-    found = [
+    old = by_arithmetic(Record.read_all(before) if before else committed_records())
+    new = by_arithmetic(Record.read_all(after) if after else committed_records())
+    compared = [
         change
         for arithmetic in old.keys() & new.keys()
-        for change in changes(newest(old[arithmetic], skipped=0 if before else 1), newest(new[arithmetic]))
+        for change in changes(newest_runs(old[arithmetic], skipped=0 if before else 1), newest_runs(new[arithmetic]))
     ]
-    for change in found:
+    for change in compared:
         click.echo(change)
-    if not found:
+    if not compared:
         click.echo("there are no two runs of one workload on one kind of CPU to compare; run: python -m benchmarks run")
-    sys.exit(any(change.slower for change in found))
+    sys.exit(any(change.slower for change in compared))
 
 
 @main.command()
 def demo() -> None:
     """Draw 256 microscope fields, classify them, and show what comes out."""
-    from benchmarks.demo import show
+    from benchmarks.demo import run_demo
 
-    show(ENGINE, SCRATCH)
-
-
-def _default_cases(workload: str) -> Sequence[str]:
-    from benchmarks.cases import CASES
-
-    if workload == CROPS.name:
-        return list(CASES)
-    return _CASES if workload in _MAIN or workload not in WORKLOADS else ("end-to-end", "decode-only turbo")
+    run_demo(ENGINE, SCRATCH)
 
 
-def _default_peers(workload: str, device: str) -> list[str]:
-    from benchmarks.peers import PEERS, installed
-
-    if workload in WORKLOADS and WORKLOADS[workload].corrupt:
-        return []  # a DataLoader's run ends at its first corrupt file
-    wanted = PEERS if workload == _EVERY_PEER else _RIVALS
-    return [name for name in wanted if device.partition(":")[0] in PEERS[name].devices and installed(PEERS[name])]
-
-
-def _check_names(cases: Sequence[str], peers: Sequence[str]) -> None:
-    from benchmarks.cases import CASES
-    from benchmarks.peers import PEERS
-
-    for given, known in ((cases, CASES), (peers, PEERS)):
-        for name in given:
-            if name not in known and name != "none":
-                raise click.UsageError(f"there is no {name!r}; choose from: {', '.join(known)}, none")
-
-
-def _device(asked: str) -> tuple[str, ...]:
-    try:
-        return machine.resolve_devices(asked)
-    except EngineError as error:
-        raise click.ClickException(str(error)) from error
-
-
-def _today() -> Path:
-    return RESULTS / f"{now()[:10]}.jsonl"
+def _todays_records() -> Path:
+    return RESULTS / f"{utc_now()[:10]}.jsonl"
 
 
 if __name__ == "__main__":

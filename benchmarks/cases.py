@@ -1,4 +1,4 @@
-"""What is measured of batchcls: whole runs, and each stage alone."""
+"""The cases that are measured of batchcls: runs from end to end, and each stage alone."""
 
 import io
 import subprocess
@@ -32,87 +32,87 @@ from batchcls.prefetch import parallel_map
 from batchcls.records import BatchResult, DevicePixels, Pixels, Slide
 from benchmarks.sample import Sample, Task
 
-_BATCH = 64
+_BATCH_SIZE = 64
 _ROWS = 200_000
-"""Of the cases that measure the output alone."""
+"""Rows of the cases that measure the output alone."""
+_WARM_UP_IMAGES = 8
 
-Engine = Literal["", "committed", "int8"]
+EngineChoice = Literal["", "committed", "int8"]
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One thing to measure."""
+    """A way to measure batchcls."""
 
     measure: Callable[[Task], Sample]
-    engine: Engine = ""
-    """Which engine it is of, if it makes a difference."""
-    of_the_folder: bool = True
-    """False: it is the same whatever the images, so one workload is enough."""
+    """Takes one measurement."""
+    engine: EngineChoice = ""
+    """Engine to measure: the committed one or its int8 variant; empty if the result does not depend on it."""
     slow_disk: bool = False
-    """Whether every file and folder takes 5 ms longer to open, as across a network."""
+    """Whether opening each file and folder takes 5 ms longer, as across a network."""
 
 
-def end_to_end(task: Task) -> Sample:
-    """`batchcls run` over all of the folder, from the first file to the finished Parquet."""
+def measure_end_to_end(task: Task) -> Sample:
+    """Classify the whole folder as `batchcls run` does, from the first file to the finished Parquet file."""
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "preds.parquet"
         options = RunOptions(device=task.device, **task.settings)
-        tally = classify_images([task.folder], task.engine, out, options, Console(file=io.StringIO()))
+        stats = classify_images([task.folder], task.engine, out, options, Console(file=io.StringIO()))
         table = pq.read_table(out, columns=["path", "probabilities"]) if options.backend != "null" else None
     answers = zip(*(column.to_pylist() for column in table.columns), strict=True) if table else ()
-    details = {"stages_s": tally.seconds, "unreadable": sum(tally.errors.values())}
-    return Sample(tally.elapsed_s - tally.seconds["start"], tally.rows, dict(answers), details=details)
+    details = {"stages_s": stats.seconds, "unreadable": sum(stats.errors.values())}
+    return Sample(stats.elapsed_s - stats.seconds["start"], stats.rows, dict(answers), details=details)
 
 
-def read_only(task: Task) -> Sample:
-    """Listing the folder and reading all of it, up to what the headers say."""
+def measure_reading(task: Task) -> Sample:
+    """List the folder and read every file, up to the inspection of its header."""
     since = perf_counter()
     with closing(open_readers()) as readers:
         files = ReadAhead(open_source([task.folder]), readers, ReadOptions(RunOptions().max_pixels))
-        size = []
+        sizes_bytes = []
         with closing(files):
             for item in files:
                 if item is not None:
-                    size.append(len(item.data) if isinstance(item, Encoded) else 0)
+                    sizes_bytes.append(len(item.data) if isinstance(item, Encoded) else 0)
                     files.release([item])
             elapsed_s = perf_counter() - since
-    return Sample(elapsed_s, len(size), details={"bytes": sum(size)})
+    return Sample(elapsed_s, len(sizes_bytes), details={"bytes": sum(sizes_bytes)})
 
 
-def decode_only(task: Task, *, decoder: DecoderName) -> Sample:
-    """Reading, decoding and resizing all of the folder, with nobody to look at the pixels."""
-    opened = open_decoder(
-        decoder,
+def measure_decoding(task: Task, *, name: DecoderName) -> Sample:
+    """Read, decode and resize the whole folder, without inference."""
+    decoder = open_decoder(
+        name,
         Manifest.read(task.engine).preprocess,
-        DecoderOptions(_BATCH, cores(), RunOptions().max_pixels, device=task.device),
+        DecoderOptions(_BATCH_SIZE, cores(), RunOptions().max_pixels, device=task.device),
     )
-    with closing(opened):
-        list(opened.decode(islice(open_source([task.folder]), 8)))
+    with closing(decoder):
+        list(decoder.decode(islice(open_source([task.folder]), _WARM_UP_IMAGES)))
         since, cpu_since = perf_counter(), process_time()
-        decoded = sum(len(batch.slides) + len(batch.failures) for batch in opened.decode(open_source([task.folder])))
-        return Sample(perf_counter() - since, decoded, details={"cpu_s": process_time() - cpu_since})
+        images = sum(len(batch.slides) + len(batch.failures) for batch in decoder.decode(open_source([task.folder])))
+        return Sample(perf_counter() - since, images, details={"cpu_s": process_time() - cpu_since})
 
 
-def engine_only(task: Task) -> Sample:
-    """Inference of a batch that stays where it is, ``images`` images or a little more."""
+def measure_inference(task: Task) -> Sample:
+    """Infer one batch repeatedly, at least ``task.images`` images in all; the pixels are copied to the device once."""
     backend, _ = backend_for(task.device)
     with closing(
         open_engine(task.engine, Manifest.read(task.engine), backend=backend, device=task.device, threads=cores())
-    ) as opened:
-        size = opened.batch_size
-        drawn = np.random.default_rng(0).integers(0, 256, (size, *opened.info.preprocess.size_px, 3), np.uint8)
-        with resident(drawn, task.device) as pixels:
-            opened.infer(pixels)
-            batches = -(-task.images // size)
+    ) as engine:
+        batch_size = engine.batch_size
+        noise = np.random.default_rng(0).integers(0, 256, (batch_size, *engine.info.preprocess.size_px, 3), np.uint8)
+        with on_device(noise, task.device) as pixels:
+            engine.infer(pixels)
+            batches = -(-task.images // batch_size)
             since, cpu_since = perf_counter(), process_time()
-            for _ in parallel_map(opened.infer, repeat(pixels, batches), opened.lanes):
+            for _ in parallel_map(engine.infer, repeat(pixels, batches), engine.lanes):
                 pass
-            return Sample(perf_counter() - since, batches * size, details={"cpu_s": process_time() - cpu_since})
+            return Sample(perf_counter() - since, batches * batch_size, details={"cpu_s": process_time() - cpu_since})
 
 
 @contextmanager
-def resident(pixels: Pixels, device: str) -> Iterator[Pixels | DevicePixels]:
-    """``pixels`` in the memory of ``device``."""
+def on_device(pixels: Pixels, device: str) -> Iterator[Pixels | DevicePixels]:
+    """``pixels``, copied to the memory of ``device`` if that is a GPU."""
     if device == "cpu":
         yield pixels
         return
@@ -122,39 +122,39 @@ def resident(pixels: Pixels, device: str) -> Iterator[Pixels | DevicePixels]:
     with ExitStack() as stack:
         memory, pinned = cuda.DeviceMemory(pixels.nbytes), cuda.PinnedMemory(pixels.nbytes)
         stream = cuda.Stream()
-        for held in (memory, pinned, stream):
-            stack.callback(held.close)
+        for resource in (memory, pinned, stream):
+            stack.callback(resource.close)
         stream.copy_pixels(pixels, memory, pinned)
         stream.wait()
         yield DevicePixels(pixels.shape, memory.address, memory)
 
 
-def write_only(task: Task) -> Sample:
-    """Answers become parts on the disk, and those the whole Parquet file."""
+def measure_writing(task: Task) -> Sample:
+    """Write predictions to the disk in parts, and join the parts into the finished Parquet file."""
     with tempfile.TemporaryDirectory() as scratch:
         since = perf_counter()
-        with closing(_output(scratch, task)) as output:
-            _write_all(output, task)
+        with closing(_open_output(scratch, task)) as output:
+            _write_rows(output, task)
             output.finish({})
         return Sample(perf_counter() - since, _ROWS)
 
 
-def resume_only(task: Task) -> Sample:
-    """What going on costs: opening what is done, and finding that each of the files is."""
+def measure_resuming(task: Task) -> Sample:
+    """Open an unfinished output and look up every file in it, as a resumed run does."""
     with tempfile.TemporaryDirectory() as scratch:
-        with closing(_output(scratch, task)) as output:
-            _write_all(output, task)
+        with closing(_open_output(scratch, task)) as output:
+            _write_rows(output, task)
             output.flush()
         since = perf_counter()
-        with closing(_output(scratch, task)) as output:
+        with closing(_open_output(scratch, task)) as output:
             missing = list(output.missing(_slides()))
         if missing:
-            raise RuntimeError(f"{len(missing)} rows were forgotten")
+            raise RuntimeError(f"{len(missing)} of {_ROWS} rows are missing from the output that was opened again")
         return Sample(perf_counter() - since, _ROWS)
 
 
-def start_up(task: Task) -> Sample:
-    """`batchcls run` on one image, from the command to its end."""
+def measure_start_up(task: Task) -> Sample:
+    """Run the command `batchcls run` on one image, from its start to its exit."""
     (file,) = islice((path for path in sorted(task.folder.rglob("*")) if path.is_file()), 1)
     with tempfile.TemporaryDirectory() as scratch:
         command = [sys.executable, "-m", "batchcls", "run", str(file), "--engine", str(task.engine)]
@@ -163,13 +163,13 @@ def start_up(task: Task) -> Sample:
         return Sample(perf_counter() - since, 1)
 
 
-def build(task: Task) -> Sample:
-    """`batchcls build` of the engine's own network, without verification over images."""
-    from benchmarks.networks import prepared
+def measure_build(task: Task) -> Sample:
+    """Run the command `batchcls build` on the engine's own network, without verification on images."""
+    from benchmarks.networks import prepare_network  # here, because it needs PyTorch, which would count as memory
 
     labels = ",".join(Manifest.read(task.engine).labels)
     with tempfile.TemporaryDirectory() as scratch:
-        weights = prepared("googlenet", Path(scratch), task.engine).weights
+        weights = prepare_network("googlenet", Path(scratch), task.engine).weights
         command = [sys.executable, "-m", "batchcls", "build", str(weights), "--labels", labels]
         since = perf_counter()
         command += ["--device", task.device, "--out", f"{scratch}/engine"]
@@ -181,33 +181,36 @@ def _slides() -> Iterator[Slide]:
     return (Slide("slides", f"a folder/an image {number:09d}.jpg") for number in range(_ROWS))
 
 
-def _output(scratch: str, task: Task) -> PredictionsWriter:
+def _open_output(scratch: str, task: Task) -> PredictionsWriter:
     labels = Manifest.read(task.engine).labels
     output = open_writer(Path(scratch) / "preds.parquet", roots=["slides"], labels=labels, identity={}, overwrite=True)
     if not isinstance(output, PredictionsWriter):
-        raise TypeError("a file that is to be overwritten is never done")
+        raise TypeError("an output that is overwritten cannot be complete already")
     return output
 
 
-def _write_all(output: PredictionsWriter, task: Task) -> None:
-    logits = np.random.default_rng(0).normal(size=(_BATCH, len(Manifest.read(task.engine).labels))).astype(np.float32)
-    answers = to_predictions(logits)
+def _write_rows(output: PredictionsWriter, task: Task) -> None:
+    logits = (
+        np.random.default_rng(0).normal(size=(_BATCH_SIZE, len(Manifest.read(task.engine).labels))).astype(np.float32)
+    )
+    scores = to_predictions(logits)
     slides = _slides()
-    while some := list(islice(slides, _BATCH)):
-        output.write(BatchResult(some, [(1024, 768)] * _BATCH, answers))
+    while batch := list(islice(slides, _BATCH_SIZE)):
+        output.write(BatchResult(batch, [(1024, 768)] * _BATCH_SIZE, scores))
 
 
 CASES: dict[str, Case] = {
-    "end-to-end": Case(end_to_end, "committed"),
-    "end-to-end int8": Case(end_to_end, "int8"),
-    "end-to-end, slow disk": Case(end_to_end, "committed", slow_disk=True),
-    "read-only": Case(read_only),
-    "read-only, slow disk": Case(read_only, slow_disk=True),
-    **{f"decode-only {decoder}": Case(partial(decode_only, decoder=decoder)) for decoder in get_args(DecoderName)},
-    "engine-only": Case(engine_only, "committed", of_the_folder=False),
-    "engine-only int8": Case(engine_only, "int8", of_the_folder=False),
-    "write-only": Case(write_only, of_the_folder=False),
-    "resume-only": Case(resume_only, of_the_folder=False),
-    "start-up": Case(start_up, "committed", of_the_folder=False),
-    "build": Case(build, "committed", of_the_folder=False),
+    "end-to-end": Case(measure_end_to_end, "committed"),
+    "end-to-end int8": Case(measure_end_to_end, "int8"),
+    "end-to-end, slow disk": Case(measure_end_to_end, "committed", slow_disk=True),
+    "read-only": Case(measure_reading),
+    "read-only, slow disk": Case(measure_reading, slow_disk=True),
+    **{f"decode-only {name}": Case(partial(measure_decoding, name=name)) for name in get_args(DecoderName)},
+    "engine-only": Case(measure_inference, "committed"),
+    "engine-only int8": Case(measure_inference, "int8"),
+    "write-only": Case(measure_writing),
+    "resume-only": Case(measure_resuming),
+    "start-up": Case(measure_start_up, "committed"),
+    "build": Case(measure_build, "committed"),
 }
+"""All cases, by the name that records and the command line use."""

@@ -8,9 +8,9 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from benchmarks.growth import FILES
+from benchmarks.growth import FILE_COUNTS
 from benchmarks.record import Record
-from benchmarks.report import EXPERT, GROWTH, PLAIN, WHOLE, Run, rival
+from benchmarks.runs import BF16_LOOP, END_TO_END, FP32_LOOP, GROWTH, Run, find_record
 
 mpl.use("svg")
 _STYLE: dict[Any, Any] = {
@@ -19,7 +19,7 @@ _STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
 }
-_COLOURS = {"A": "#b8b8b8", "B": "#7f7f7f", "end-to-end": "#5b8def", "end-to-end int8": "#1f4fb4"}
+_COLORS = {"A": "#b8b8b8", "B": "#7f7f7f", "end-to-end": "#5b8def", "end-to-end int8": "#1f4fb4"}
 _NAMES = {
     "A": "A: DataLoader, eager float32",
     "B": "B: channels_last, bfloat16",
@@ -31,9 +31,9 @@ _NAMES = {
 def draw(runs: Mapping[str, Run], folder: Path, name: str) -> None:
     """Write ``speed-NAME.svg`` and ``growth-NAME.svg`` into ``folder``, as far as there are records for them."""
     with plt.rc_context(_STYLE):
-        whole = {workload: run for workload, run in runs.items() if rival(run, PLAIN)}
-        if whole:
-            _speed(whole, folder / f"speed-{name}.svg")
+        compared = {workload: run for workload, run in runs.items() if find_record(run, FP32_LOOP)}
+        if compared:
+            _speed(compared, folder / f"speed-{name}.svg")
         if GROWTH in runs:
             _growth(runs[GROWTH], folder / f"growth-{name}.svg")
 
@@ -42,14 +42,14 @@ def _speed(runs: Mapping[str, Run], path: Path) -> None:
     figure, axes = plt.subplots(figsize=(8, 0.9 * len(runs) + 1.4), layout="constrained")
     height = 0.8 / len(_NAMES)
     for place, (name, label) in enumerate(_NAMES.items()):
-        bars = [(row, found) for row, run in enumerate(runs.values()) if (found := _named(run, name))]
+        bars = [(row, record) for row, run in enumerate(runs.values()) if (record := _bar(run, name))]
         middle = [record.images_per_s for _, record in bars]
         spread = [
             [value - min(record.speeds) for value, (_, record) in zip(middle, bars, strict=True)],
             [max(record.speeds) - value for value, (_, record) in zip(middle, bars, strict=True)],
         ]
         rows = [row + (place - 1.5) * height for row, _ in bars]
-        axes.barh(rows, middle, height, xerr=spread, label=label, color=_COLOURS[name], error_kw={"elinewidth": 0.8})
+        axes.barh(rows, middle, height, xerr=spread, label=label, color=_COLORS[name], error_kw={"elinewidth": 0.8})
     axes.set_yticks(range(len(runs)), list(runs))
     axes.invert_yaxis()
     axes.set_xlabel("images/s, from the files to the Parquet: median and range of five turns")
@@ -61,10 +61,10 @@ def _growth(run: Run, path: Path) -> None:
     by_files = {
         int(record.case.partition(" ")[0].replace(",", "")): record for record in run if "no inf" in record.case
     }
-    files = [count for count in FILES if count in by_files]
+    files = [count for count in FILE_COUNTS if count in by_files]
     figure, (speed, memory) = plt.subplots(1, 2, figsize=(8, 2.8), layout="constrained")
-    speed.plot(files, [by_files[count].images_per_s for count in files], "o-", color=_COLOURS["end-to-end int8"])
-    memory.plot(files, [by_files[count].peak_memory_bytes / 2**20 for count in files], "o-", color=_COLOURS["B"])
+    speed.plot(files, [by_files[count].images_per_s for count in files], "o-", color=_COLORS["end-to-end int8"])
+    memory.plot(files, [by_files[count].peak_memory_bytes / 2**20 for count in files], "o-", color=_COLORS["B"])
     for axes, label in ((speed, "images/s without inference"), (memory, "peak memory, MiB")):
         axes.set_xscale("log")
         axes.margins(y=0.15)
@@ -74,10 +74,10 @@ def _growth(run: Run, path: Path) -> None:
     _save(figure, path)
 
 
-def _named(run: Run, name: str) -> Record | None:
-    if name in WHOLE:
+def _bar(run: Run, name: str) -> Record | None:
+    if name in END_TO_END:
         return next((record for record in run if record.case == name), None)
-    return rival(run, {"A": PLAIN, "B": EXPERT}[name])
+    return find_record(run, {"A": FP32_LOOP, "B": BF16_LOOP}[name])
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -1,56 +1,65 @@
-"""Two runs of the suite, compared by what does not depend on the machine's mood: their ratios."""
+"""Comparison of two runs of the suite by their ratios, which depend less on the machine than speeds do."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
 
-from benchmarks.report import Run, ratios
+from benchmarks.runs import Run, run_ratios
 
-_LEAST_CHANGE = 0.03
-"""Smaller ones are not worth a word, however sure."""
+_MIN_CHANGE = 0.03
+"""Smallest relative change that counts, even where the turns do not overlap."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One ratio, before and now."""
+    """One ratio in an earlier and in a later run."""
 
     workload: str
     ratio: str
+    """Name of the ratio."""
     before: list[float]
-    now: list[float]
+    """The earlier run's values, turn by turn."""
+    after: list[float]
+    """The later run's values, turn by turn."""
 
     @property
-    def by(self) -> float:
-        """Relative change of the median: -0.1 is a tenth less."""
-        return median(self.now) / median(self.before) - 1
+    def relative(self) -> float:
+        """Relative change of the median; -0.1 is a tenth less."""
+        return median(self.after) / median(self.before) - 1
 
     @property
     def beyond_noise(self) -> bool:
-        """Whether the turns' middle halves do not even touch."""
-        (low, high), (now_low, now_high) = _middle(self.before), _middle(self.now)
-        return abs(self.by) > _LEAST_CHANGE and (now_high < low or now_low > high)
+        """Whether the middle halves of the turns are apart, and the change is large enough to count."""
+        (low, high), (low_after, high_after) = _middle_half(self.before), _middle_half(self.after)
+        return abs(self.relative) > _MIN_CHANGE and (high_after < low or low_after > high)
 
     @property
     def slower(self) -> bool:
-        return self.beyond_noise and self.by < 0
+        """Whether the ratio fell beyond the noise."""
+        return self.beyond_noise and self.relative < 0
 
     def __str__(self) -> str:
         verdict = "slower" if self.slower else "faster" if self.beyond_noise else "the same within noise"
-        change = f"{median(self.before):.2f} -> {median(self.now):.2f} ({self.by:+.1%})"
+        change = f"{median(self.before):.2f} -> {median(self.after):.2f} ({self.relative:+.1%})"
         return f"{self.workload}, {self.ratio}: {change}, {verdict}"
 
 
-def changes(before: Mapping[str, Run], now: Mapping[str, Run]) -> list[Change]:
-    """Every ratio that both have."""
-    found = []
-    for workload in before.keys() & now.keys():
-        old, new = ratios(before[workload]), ratios(now[workload])
-        found += [Change(workload, name, old[name], new[name]) for name in old if name in new]
-    return sorted(found, key=lambda change: (change.workload, change.ratio))
+def changes(before: Mapping[str, Run], after: Mapping[str, Run]) -> list[Change]:
+    """The change of every ratio that both sides have, sorted by workload and ratio.
+
+    Args:
+        before: Earlier runs, by workload.
+        after: Later runs, by workload.
+    """
+    compared = []
+    for workload in before.keys() & after.keys():
+        old, new = run_ratios(before[workload]), run_ratios(after[workload])
+        compared += [Change(workload, name, old[name], new[name]) for name in old if name in new]
+    return sorted(compared, key=lambda change: (change.workload, change.ratio))
 
 
-def _middle(turns: list[float]) -> tuple[float, float]:
-    """The middle half of the turns: of five, the second to the fourth."""
+def _middle_half(turns: list[float]) -> tuple[float, float]:
+    """Lowest and highest value of the middle half: of five turns, the second and the fourth."""
     ordered = sorted(turns)
     cut = len(ordered) // 4
     return ordered[cut], ordered[-1 - cut]

@@ -1,4 +1,4 @@
-"""How speed and memory change with the number of files, the batch, the threads, and damaged files."""
+"""How speed and memory change with the number of files, the batch size, the threads, and damaged files."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -6,33 +6,39 @@ from pathlib import Path
 from typing import Any
 
 from batchcls.machine import cores
-from benchmarks.suite import Course, Entrant, cases
-from benchmarks.workload import CROPS, linked
+from benchmarks.suite import Candidate, SuiteConfig, case_candidates
+from benchmarks.workload import CROPS, link_images
 
-FILES = (1_000, 10_000, 50_000, 200_000)
-_BATCHES = (1, 8, 64, 256, 512)
-_CORRUPT = (0.01, 0.1)
-_SOME = 2_048
+FILE_COUNTS = (1_000, 10_000, 50_000, 200_000)
+_BATCH_SIZES = (1, 8, 64, 256, 512)
+_CORRUPT_FRACTIONS = (0.01, 0.1)
+_INT8_FILES = 10_000
+_FILES = 2_048
+"""Number of files for the steps that vary something else."""
 
 
-def steps(course: Course) -> Iterator[Entrant]:
-    """Each step as an entrant, on links to the images of ``course``'s folder, which are `CROPS`.
+def growth_candidates(config: SuiteConfig) -> Iterator[Candidate]:
+    """A candidate for each step of growth, on links to the images of ``config.folder``.
 
-    The longest folders go without inference (backend ``null``), or a step would take half an hour.
+    The largest folders are run without inference (backend ``null``), because a step would take half an hour with it.
+
+    Args:
+        config: With the images of `CROPS`.
     """
-    for files in FILES:
-        yield _step(course, linked(course.folder, files), f"{files:,} files, no inference", backend="null")
-    yield _step(course, linked(course.folder, 10_000), "10,000 files, int8", case="end-to-end int8")
-    some = linked(course.folder, _SOME)
-    for batch_size in _BATCHES:
-        yield _step(course, some, f"batches of {batch_size}", batch_size=batch_size)
+    for files in FILE_COUNTS:
+        yield _step(config, link_images(config.folder, files), f"{files:,} files, no inference", backend="null")
+    int8_folder = link_images(config.folder, _INT8_FILES)
+    yield _step(config, int8_folder, f"{_INT8_FILES:,} files, int8", case="end-to-end int8")
+    folder = link_images(config.folder, _FILES)
+    for batch_size in _BATCH_SIZES:
+        yield _step(config, folder, f"batches of {batch_size}", batch_size=batch_size)
     for threads in sorted({1, cores() // 2 or 1, cores()}):
-        yield _step(course, some, f"{threads} threads", threads=threads)
-    for share in _CORRUPT:
-        damaged = replace(CROPS, name=f"crops-224x224-{share:.0%}-corrupt", corrupt=share).draw(course.scratch)
-        yield _step(course, damaged, f"{share:.0%} of the files corrupt")
+        yield _step(config, folder, f"{threads} threads", threads=threads)
+    for fraction in _CORRUPT_FRACTIONS:
+        workload = replace(CROPS, name=f"crops-224x224-{fraction:.0%}-corrupt", corrupt_fraction=fraction)
+        yield _step(config, workload.draw(config.scratch), f"{fraction:.0%} of the files corrupt")
 
 
-def _step(course: Course, folder: Path, name: str, case: str = "end-to-end", **settings: Any) -> Entrant:
-    (entrant,) = cases(replace(course, folder=folder), [case], **settings)
-    return replace(entrant, name=name)
+def _step(config: SuiteConfig, folder: Path, name: str, case: str = "end-to-end", **settings: Any) -> Candidate:
+    (candidate,) = case_candidates(replace(config, folder=folder), [case], **settings)
+    return replace(candidate, name=name)

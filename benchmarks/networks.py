@@ -1,4 +1,4 @@
-"""The networks that peers run: each as a batchcls engine, as PyTorch weights, and as float32 ONNX."""
+"""The networks that batchcls and its peers run, prepared in the form that each of them takes."""
 
 import hashlib
 import os
@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,75 +23,80 @@ from batchcls.building.build import BuildOptions, build_engine
 from batchcls.building.export import export_network
 from batchcls.engine.manifest import MANIFEST, ONNX, Manifest
 from batchcls.records import Preprocess
-from benchmarks import peers
 from benchmarks.peers.environment import python_for
+from benchmarks.peers.process import run_script, script_path
+from benchmarks.peers.registry import Network
 from benchmarks.workload import Workload
 
 ENGINE = Path(__file__).parents[1] / "engines" / "all4-googlenet"
+"""The committed engine folder, whose network is GoogLeNet."""
 NAMES = ("googlenet", "resnet50", "yolo11n-cls")
 _WEIGHTS = "weights.pt"
-_SEEDED = "seeded_network"
+_SEEDED_SCRIPT = "seeded_network"
+"""Script that makes a network of random weights."""
+_ULTRALYTICS_ENVIRONMENT = "ultralytics_predict"
+"""Name of the virtual environment that holds Ultralytics."""
 _LABELS = ("A", "B", "C", "D")
-_FOR_THE_LAST_LAYER = Workload("seeded", 224, 224, images=64, seed=1_000_003)
-_FOR_INT8 = Workload("calibration", 224, 224, images=300, seed=1_000_033)
-"""Seeds that no measured workload has."""
+_SEED_WORKLOAD = Workload("seeded", 224, 224, images=64, seed=1_000_003)
+"""Images that set the statistics and the last layer of a network with random weights."""
+_CALIBRATION_WORKLOAD = Workload("calibration", 224, 224, images=300, seed=1_000_033)
+"""Images for the int8 calibration; like those above, drawn from a seed that no measured workload has."""
 
 
-@dataclass(frozen=True, slots=True)
-class Network:
-    """One network in the three forms that batchcls and its peers take."""
-
-    engine: Path
-    """A batchcls engine folder."""
-    weights: Path
-    """A PyTorch state_dict, float32, under the names that the network's own library uses."""
-    onnx: Path
-    """Float32; normalised (N, 3, H, W) in, (N, classes) out: logits, or what Ultralytics exports, probabilities."""
-
-
-def prepared(name: str, scratch: Path, engine: Path = ENGINE) -> Network:
-    """One of `NAMES`, made below ``scratch`` if it is not there.
+def prepare_network(name: str, scratch: Path, engine: Path = ENGINE) -> Network:
+    """A network in all its forms, prepared below ``scratch`` and kept there.
 
     Args:
-        engine: GoogLeNet's, which is committed; the others are random, and made here.
+        name: One of `NAMES`.
+        scratch: Folder that keeps prepared networks.
+        engine: Engine folder whose network is GoogLeNet; the other networks have random weights.
 
     Raises:
-        RuntimeError: If the peer that it takes to make it is not installed.
+        RuntimeError: If a peer whose library is needed to make the network is not installed.
     """
-    make = {"googlenet": _googlenet, "resnet50": _resnet50, "yolo11n-cls": _yolo}[name]
-    digest = hashlib.sha256(Path(__file__).read_bytes() + peers.script_path(_SEEDED).read_bytes())
+    make = {"googlenet": _make_googlenet, "resnet50": _make_resnet50, "yolo11n-cls": _make_yolo}[name]
+    digest = hashlib.sha256(Path(__file__).read_bytes() + script_path(_SEEDED_SCRIPT).read_bytes())
     if name == "googlenet":
         digest.update((engine / MANIFEST).read_bytes())
     folder = scratch / "networks" / f"{name}-{digest.hexdigest()[:12]}"
     if not folder.exists():
-        with _whole(folder) as new:
-            make(new, engine)
+        with _complete_folder(folder) as unfinished:
+            make(unfinished, engine)
     return Network(engine if name == "googlenet" else folder / "engine", folder / _WEIGHTS, folder / ONNX)
 
 
-def int8(engine: Path, scratch: Path) -> Path:
-    """A GoogLeNet engine of the same weights that computes in eight bits."""
+def int8_engine(engine: Path, scratch: Path) -> Path:
+    """An engine folder with the weights of ``engine`` that computes in int8, built below ``scratch`` and kept there.
+
+    Args:
+        engine: Engine folder whose network is GoogLeNet.
+        scratch: Folder that keeps prepared networks.
+    """
     manifest = Manifest.read(engine)
-    weights = prepared("googlenet", scratch, engine).weights
+    weights = prepare_network("googlenet", scratch, engine).weights
     folder = weights.parent / "int8"
     if not folder.exists():
         values = {"architecture": "googlenet", "labels": manifest.labels, "precision": "int8"}
-        with tempfile.TemporaryDirectory() as drawn:
-            calibrate = _FOR_INT8.draw(Path(drawn))
+        with tempfile.TemporaryDirectory() as scratch_images:
+            calibrate = _CALIBRATION_WORKLOAD.draw(Path(scratch_images))
             _build(weights, folder, values | asdict(manifest.preprocess), calibrate)
     return folder
 
 
 def unfused_googlenet(engine: Path, classes: int) -> nn.Module:
-    """torchvision's GoogLeNet as it is trained, with an engine's weights.
+    """torchvision's GoogLeNet with an engine's weights, as slow as the model of a checkpoint.
 
-    An engine holds each batch normalisation folded into its convolution; here it is one of its own again, which
-    shifts by the folded bias and scales by one, so that this model costs what a checkpoint's would.
+    An engine's batch normalizations are folded into its convolutions. Here each is a layer again, which shifts by the
+    folded bias and scales by one.
+
+    Args:
+        engine: Engine folder whose network is GoogLeNet.
+        classes: Number of the engine's labels.
     """
     model: nn.Module = googlenet(weights=None, num_classes=classes, aux_logits=False, init_weights=False).eval()
     weights = {
-        item.name.removeprefix("network."): torch.from_numpy(numpy_helper.to_array(item).astype(np.float32))
-        for item in onnx.load(engine / ONNX).graph.initializer
+        tensor.name.removeprefix("network."): torch.from_numpy(numpy_helper.to_array(tensor).astype(np.float32))
+        for tensor in onnx.load(engine / ONNX).graph.initializer
     }
     for name, module in model.named_modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -102,37 +107,40 @@ def unfused_googlenet(engine: Path, classes: int) -> nn.Module:
     return model
 
 
-def _googlenet(folder: Path, engine: Path) -> None:
+def _make_googlenet(folder: Path, engine: Path) -> None:
     manifest = Manifest.read(engine)
     model = unfused_googlenet(engine, len(manifest.labels))
     torch.save(model.state_dict(), folder / _WEIGHTS)
     export_network(model, manifest.preprocess, folder / ONNX)
 
 
-def _resnet50(folder: Path, _: Path) -> None:
+def _make_resnet50(folder: Path, _: Path) -> None:
     preprocess = Preprocess()
-    _seeded(folder, "resnet50", preprocess, Path(sys.executable))
+    _make_seeded(folder, "resnet50", preprocess, Path(sys.executable))
     model = get_model("resnet50", num_classes=len(_LABELS)).eval()
     model.load_state_dict(torch.load(folder / _WEIGHTS, weights_only=True))
     export_network(model, preprocess, folder / ONNX)
     _build(folder / _WEIGHTS, folder / "engine", {"architecture": "resnet50", "labels": _LABELS})
 
 
-def _yolo(folder: Path, _: Path) -> None:
+def _make_yolo(folder: Path, _: Path) -> None:
     preprocess = Preprocess(resize="shorter", shorter_px=224, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    python = python_for(peers.script_path(_SEEDED), peers.PEERS["ultralytics"].script)
+    python = python_for(script_path(_SEEDED_SCRIPT), _ULTRALYTICS_ENVIRONMENT)
     if python is None:
-        raise RuntimeError("yolo11n-cls is made in the environment of the peer 'ultralytics', which is not installed")
-    _seeded(folder, "yolo11n-cls", preprocess, python)
+        raise RuntimeError(
+            "the network 'yolo11n-cls' is made by the peer 'ultralytics', which is not installed; "
+            "run: python -m benchmarks install --peer ultralytics"
+        )
+    _make_seeded(folder, "yolo11n-cls", preprocess, python)
     _build(folder / ONNX, folder / "engine", {"labels": _LABELS, **asdict(preprocess)})
 
 
-def _seeded(folder: Path, network: str, preprocess: Preprocess, python: Path) -> None:
-    with tempfile.TemporaryDirectory() as drawn:
-        images = sorted(_FOR_THE_LAST_LAYER.draw(Path(drawn)).iterdir())
+def _make_seeded(folder: Path, network: str, preprocess: Preprocess, python: Path) -> None:
+    with tempfile.TemporaryDirectory() as scratch_images:
+        images = sorted(_SEED_WORKLOAD.draw(Path(scratch_images)).iterdir())
         job = {"network": network, "classes": len(_LABELS), "images": [str(image) for image in images]}
         job |= {"mean": preprocess.mean, "std": preprocess.std, "out": str(folder.absolute())}
-        peers.run_script(python, _SEEDED, job)
+        run_script(python, _SEEDED_SCRIPT, job)
 
 
 def _build(source: Path, out: Path, values: dict[str, Any], calibrate: Path | None = None) -> None:
@@ -140,12 +148,12 @@ def _build(source: Path, out: Path, values: dict[str, Any], calibrate: Path | No
 
 
 @contextmanager
-def _whole(folder: Path) -> Iterator[Path]:
-    """A folder that takes its name once it is complete."""
+def _complete_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder that is renamed to ``folder`` on success and removed otherwise."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        yield new
-        os.rename(new, folder)
+        yield unfinished
+        os.rename(unfinished, folder)
     finally:
-        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Raw measurements, one JSON line each; nothing is rounded, and statistics are worked out when they are read."""
+"""Raw measurements, stored as one JSON line each: never rounded, and statistics are computed on reading."""
 
 import json
 import subprocess
@@ -12,71 +12,86 @@ from typing import Any, Self
 from batchcls import machine
 
 RESULTS = Path(__file__).parent / "results"
-LEAST_SAMPLES = 5
+"""Folder of the committed records, one JSON Lines file for each day of measuring."""
+MIN_SAMPLES = 5
+"""Fewest samples of a record that is reported."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One case on one workload, measured several times within one run of the suite."""
+    """Repeated measurements of one case or peer on one workload, within one run of the suite."""
 
     case: str
+    """Name of the case or the peer."""
     workload: str
+    """Name of the workload."""
     images: int
+    """Number of images in each sample."""
     samples_s: tuple[float, ...]
-    """Wall time for ``images`` images, once for each repeat; the cases of a run take turns."""
+    """Wall time for ``images`` images, one value for each turn."""
     peak_memory_bytes: int
-    """Resident memory: of a case its process, of a peer all of its processes; the largest of all repeats."""
+    """Largest resident memory of all turns: of a case's one process, or of all processes of a peer."""
     top1_agreement: float | None = None
-    """With the trained network in float32 PyTorch behind Pillow, on the same files; None where nothing is answered."""
+    """Fraction of files with the same label as the trained network in float32 PyTorch behind Pillow.
+
+    None where nothing is classified.
+    """
     largest_difference: float | None = None
-    """Likewise, of a probability."""
+    """Largest absolute difference of a probability from the same float32 network; None where nothing is classified."""
     settings: dict[str, Any] = field(default_factory=dict)
+    """Device, network, and options that differ from their defaults."""
     details: dict[str, Any] = field(default_factory=dict)
-    """What the last repeat told besides."""
+    """Further values that the last turn reported."""
     machine: dict[str, Any] = field(default_factory=machine.description)
+    """CPU, GPUs, and versions of the libraries."""
     commit: str = ""
+    """Commit of the checkout, as `checkout_commit` gives it."""
     run: str = ""
-    """The same for every record of one run of the suite; UTC, ISO 8601."""
+    """Start of the run of the suite in UTC, ISO 8601; equal in all records of that run."""
 
     @property
     def speeds(self) -> list[float]:
-        """Images/s of each repeat."""
+        """Images/s of each turn."""
         return [self.images / sample_s for sample_s in self.samples_s]
 
     @property
     def arithmetic(self) -> str:
-        """What computed it: the GPU's name, or those of the CPU's instructions that networks are computed with."""
+        """Hardware that computed the network: the GPU's name, or the CPU's vector and matrix instruction sets."""
         if self.settings.get("device", "cpu") != "cpu":
             return str(self.machine["gpus"][0]["name"])
         features = self.machine["cpu_features"]
         widest = "AVX-512" if "avx512f" in features else "AVX2"
-        more = [word for word in ("bf16", "vnni", "amx") if any(word in feature for feature in features)]
-        return ", ".join([widest, *map(str.upper, more)])
+        extensions = [word for word in ("bf16", "vnni", "amx") if any(word in feature for feature in features)]
+        return ", ".join([widest, *map(str.upper, extensions)])
 
     @property
     def images_per_s(self) -> float:
+        """Median speed of all turns."""
         return median(self.speeds)
 
     def append(self, path: Path) -> None:
+        """Add the record to a JSON Lines file, which is created if missing."""
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(asdict(self)) + "\n")
 
     @classmethod
     def read_all(cls, path: Path) -> Iterator[Self]:
+        """Every record of a JSON Lines file, in order."""
         for line in path.read_text(encoding="utf-8").splitlines():
             values = json.loads(line)
             yield cls(**values | {"samples_s": tuple(values["samples_s"])})
 
 
-def commit() -> str:
-    """The checkout's commit, marked if anything in it is changed."""
+def checkout_commit() -> str:
+    """The checkout's commit, with the suffix ``-dirty`` if a file has changed since; empty without git."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-    except FileNotFoundError:  # no git: what was measured is worth keeping all the same
+    except FileNotFoundError:  # a measurement is worth keeping without its commit
         return ""
 
 
-def now() -> str:
+def utc_now() -> str:
+    """The current time in UTC, ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,4 +1,4 @@
-"""A disk that takes its time, as across a network: a few C functions that a process is started with."""
+"""A simulated slow disk, as across a network: a few C functions that are loaded into a process."""
 
 import subprocess
 from pathlib import Path
@@ -6,14 +6,15 @@ from pathlib import Path
 from batchcls.errors import BatchclsError
 
 _SOURCE = Path(__file__).with_suffix(".c")
-_WAIT_US = 5_000
+_DELAY_US = 5_000
 
 
-def environment(folder: Path, scratch: Path) -> dict[str, str]:
-    """Variables with which a process waits 5 ms longer whenever it opens or looks up something below ``folder``.
+def slow_disk_variables(folder: Path, scratch: Path) -> dict[str, str]:
+    """Environment variables that make a process wait 5 ms longer for each file or folder it opens below ``folder``.
 
     Args:
-        scratch: Where the compiled functions go.
+        folder: Folder that is made slow.
+        scratch: Folder for the compiled library.
 
     Raises:
         BatchclsError: If there is no C compiler.
@@ -24,5 +25,8 @@ def environment(folder: Path, scratch: Path) -> dict[str, str]:
         command = ["cc", "-O2", "-shared", "-fPIC", "-o", str(library), str(_SOURCE), "-ldl"]
         subprocess.run(command, check=True)
     except FileNotFoundError as error:
-        raise BatchclsError("there is no C compiler, which cases on a slow disk need; leave them out") from error
-    return {"LD_PRELOAD": str(library), "SLOW_ROOT": str(folder), "SLOW_US": str(_WAIT_US)}
+        raise BatchclsError(
+            "cases on a slow disk need a C compiler, and there is no cc on the PATH; install one, or leave these "
+            "cases out with --case"
+        ) from error
+    return {"LD_PRELOAD": str(library), "SLOW_ROOT": str(folder), "SLOW_US": str(_DELAY_US)}

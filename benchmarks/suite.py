@@ -1,4 +1,4 @@
-"""One run of the suite: every case and every peer takes its turn, several times over."""
+"""One run of the suite: every case and every peer is measured in turn, several times over."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,169 +14,199 @@ from rich.console import Console
 from batchcls.engine.manifest import Manifest
 from batchcls.inference.options import RunOptions
 from batchcls.inference.run import classify_images
-from benchmarks import networks, peers, slow_disk
 from benchmarks.cases import CASES
-from benchmarks.peers import PEERS, Peer
-from benchmarks.record import Record, commit, now
-from benchmarks.sample import Sample, Task, take
+from benchmarks.measure import measure_case
+from benchmarks.networks import int8_engine, prepare_network
+from benchmarks.peers.registry import PEERS, Peer, measure_peer
+from benchmarks.record import Record, checkout_commit, utc_now
+from benchmarks.sample import Sample, Task
+from benchmarks.slow_disk import slow_disk_variables
 
-_SOME_IMAGES = 128
-"""What is enough where not all of a folder is needed: peers are slow, and as fast on few files as on many."""
+_PEER_IMAGES = 128
+"""Images for each peer on a CPU: peers are slow, and no faster on more files."""
 _HEAT_IMAGES = 64
+"""Images for choosing the fastest of several peers on a CPU."""
 _ENGINE_IMAGES = 512
-_MANY_IMAGES = 20_000
-"""On a GPU, which would be done with less before it is warm."""
+"""Images for an engine alone on a CPU."""
+_GPU_IMAGES = 20_000
+"""Images for all of these on a GPU, which would finish fewer before it is warm."""
 
 Answers = Mapping[str, Sequence[float] | None]
+"""Probabilities by file path; None for an unreadable file."""
 
 
 @dataclass(frozen=True, slots=True)
-class Entrant:
-    """What takes turns with the others."""
+class Candidate:
+    """A case or a peer that takes part in a run of the suite."""
 
     name: str
-    take: Callable[[], Sample]
+    """Name in records and tables."""
+    measure: Callable[[], Sample]
+    """Takes one measurement."""
     network: str = "googlenet"
+    """One of `benchmarks.networks.NAMES`."""
     settings: Mapping[str, Any] | None = None
+    """JSON values for the record's ``settings``."""
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
-    """A folder of images, and what all entrants run on it share."""
+class SuiteConfig:
+    """The images, the engine and the device that all candidates of one run share."""
 
     workload: str
+    """Name of the workload in records."""
     folder: Path
+    """Folder of the workload's images."""
     engine: Path
+    """Engine folder under test."""
     scratch: Path
+    """Folder for drawn images, prepared networks and reference answers; kept between runs."""
     device: str
+    """``cpu`` or ``cuda:N``."""
     console: Console
+    """Where progress is printed."""
 
     @property
     def files(self) -> list[Path]:
+        """All files of the workload, sorted."""
         return sorted(path for path in self.folder.rglob("*") if path.is_file())
 
-    def some_files(self, count: int) -> list[Path]:
+    def spread_files(self, count: int) -> list[Path]:
         """About ``count`` of the files, evenly spread."""
         files = self.files
         return files[:: max(1, len(files) // count)]
 
 
-def cases(course: Course, names: Iterable[str], **settings: Any) -> list[Entrant]:
-    """The named cases as entrants."""
-    images = _ENGINE_IMAGES if course.device == "cpu" else _MANY_IMAGES
-    entrants = []
+def case_candidates(config: SuiteConfig, names: Iterable[str], **settings: Any) -> list[Candidate]:
+    """A candidate for each named case.
+
+    Args:
+        names: Keys of `benchmarks.cases.CASES`.
+        settings: Fields of `RunOptions` that differ from their defaults.
+    """
+    images = _ENGINE_IMAGES if config.device == "cpu" else _GPU_IMAGES
+    candidates = []
     for name in names:
         case = CASES[name]
-        engine = networks.int8(course.engine, course.scratch) if case.engine == "int8" else course.engine
-        task = Task(course.folder, engine, images, course.device, settings)
-        variables = slow_disk.environment(course.folder, course.scratch) if case.slow_disk else None
-        entrants.append(Entrant(name, partial(take, name, task, variables), settings=settings))
-    return entrants
+        engine = int8_engine(config.engine, config.scratch) if case.engine == "int8" else config.engine
+        task = Task(config.folder, engine, images, config.device, settings)
+        variables = slow_disk_variables(config.folder, config.scratch) if case.slow_disk else None
+        candidates.append(Candidate(name, partial(measure_case, name, task, variables), settings=settings))
+    return candidates
 
 
-def rivals(course: Course, names: Iterable[str]) -> list[Entrant]:
-    """The named peers as entrants; of those that differ in their workers alone, the fastest.
+def peer_candidates(config: SuiteConfig, names: Iterable[str]) -> list[Candidate]:
+    """A candidate for each named peer; of peers that differ only in their number of workers, the fastest.
 
-    A peer whose network is another than the engine's brings along a run of batchcls on that network.
+    A peer with a network other than the engine's is followed by an end-to-end run of batchcls on that network.
+
+    Args:
+        names: Keys of `benchmarks.peers.registry.PEERS`.
     """
-    entrants: list[Entrant] = []
+    candidates: list[Candidate] = []
     groups: dict[tuple[str, str], list[Peer]] = {}
     for name in names:
         peer = PEERS[name]
         groups.setdefault((peer.script, str(peer.settings.get("mode"))), []).append(peer)
     for group in groups.values():
-        peer, heat = _fastest(course, group)
-        network = networks.prepared(peer.network, course.scratch, course.engine)
-        files = course.some_files(_SOME_IMAGES if course.device == "cpu" else _MANY_IMAGES)
-        run = partial(peers.take, peer, course.folder, files, network, course.device)
-        entrants.append(Entrant(peer.name, run, peer.network, {"heat_images_per_s": heat} if heat else None))
+        peer, heat_speeds = _fastest_peer(config, group)
+        network = prepare_network(peer.network, config.scratch, config.engine)
+        files = config.spread_files(_PEER_IMAGES if config.device == "cpu" else _GPU_IMAGES)
+        measure = partial(measure_peer, peer, config.folder, files, network, config.device)
+        settings = {"heat_images_per_s": heat_speeds} if heat_speeds else None
+        candidates.append(Candidate(peer.name, measure, peer.network, settings))
         if peer.network != "googlenet":
-            task = Task(course.folder, network.engine, len(files), course.device)
-            entrants.append(Entrant(f"end-to-end, {peer.network}", partial(take, "end-to-end", task), peer.network))
-    return entrants
+            task = Task(config.folder, network.engine, len(files), config.device)
+            measure = partial(measure_case, "end-to-end", task)
+            candidates.append(Candidate(f"end-to-end, {peer.network}", measure, peer.network))
+    return candidates
 
 
-def run_suite(course: Course, entrants: Sequence[Entrant], *, repeats: int) -> list[Record]:
-    """Measure ``entrants`` in turns, and return a record of each."""
-    started = now()
-    samples: dict[str, list[Sample]] = {entrant.name: [] for entrant in entrants}
+def run_suite(config: SuiteConfig, candidates: Sequence[Candidate], *, repeats: int) -> list[Record]:
+    """Measure all candidates in turn, ``repeats`` times, and return one record for each."""
+    start = utc_now()
+    samples: dict[str, list[Sample]] = {candidate.name: [] for candidate in candidates}
     for turn in range(repeats):
-        for entrant in entrants:
-            sample = entrant.take()
-            samples[entrant.name].append(sample)
+        for candidate in candidates:
+            sample = candidate.measure()
+            samples[candidate.name].append(sample)
             speed = f"{sample.images / sample.elapsed_s:,.1f} images/s"
-            said = f"{course.workload}, {turn + 1} of {repeats}, {entrant.name}: {speed}"
-            course.console.print(said, highlight=False, soft_wrap=True)
-    references = {"googlenet": partial(reference, course)}
-    for entrant in entrants:
-        if entrant.name in {peer.name for peer in PEERS.values()} and entrant.network != "googlenet":
-            references[entrant.network] = partial(dict, samples[entrant.name][0].answers)
-    return [_record(course, entrant, samples[entrant.name], references, started) for entrant in entrants]
+            progress = f"{config.workload}, {turn + 1} of {repeats}, {candidate.name}: {speed}"
+            config.console.print(progress, highlight=False, soft_wrap=True)
+    references = {"googlenet": partial(reference_answers, config)}
+    for candidate in candidates:
+        if candidate.name in {peer.name for peer in PEERS.values()} and candidate.network != "googlenet":
+            references[candidate.network] = partial(dict, samples[candidate.name][0].answers)
+    return [_record(config, candidate, samples[candidate.name], references, start) for candidate in candidates]
 
 
-def reference(course: Course) -> Answers:
-    """What the trained network says of every file, by Pillow and float32 PyTorch; kept, for it takes a while."""
-    sizes = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in course.files]
-    digest = hashlib.sha256(repr((Manifest.read(course.engine).onnx_sha256, sizes)).encode()).hexdigest()[:12]
-    kept = course.scratch / "reference" / f"{course.folder.name}-{digest}.parquet"
-    if not kept.exists():
-        course.console.print(f"{course.workload}: answering all of it by Pillow and float32 PyTorch")
-        kept.parent.mkdir(parents=True, exist_ok=True)
+def reference_answers(config: SuiteConfig) -> Answers:
+    """Answers of the trained network for every file, computed by Pillow and float32 PyTorch.
+
+    The answers are kept in ``config.scratch`` and reused while the engine and the files are the same.
+    """
+    sizes = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in config.files]
+    digest = hashlib.sha256(repr((Manifest.read(config.engine).onnx_sha256, sizes)).encode()).hexdigest()[:12]
+    path = config.scratch / "reference" / f"{config.folder.name}-{digest}.parquet"
+    if not path.exists():
+        config.console.print(f"{config.workload}: computing the reference answers by Pillow and float32 PyTorch")
+        path.parent.mkdir(parents=True, exist_ok=True)
         options = RunOptions(device="cpu", backend="torch", decoder="pillow")
-        classify_images([course.folder], course.engine, kept, options, Console(quiet=True))
-    table = pq.read_table(kept, columns=["path", "probabilities"])
+        classify_images([config.folder], config.engine, path, options, Console(quiet=True))
+    table = pq.read_table(path, columns=["path", "probabilities"])
     return dict(zip(*(column.to_pylist() for column in table.columns), strict=True))
 
 
-def _fastest(course: Course, group: Sequence[Peer]) -> tuple[Peer, dict[str, float]]:
-    if len(group) == 1:
-        return group[0], {}
-    files = course.some_files(_HEAT_IMAGES if course.device == "cpu" else _MANY_IMAGES)
-    speeds = {}
-    for peer in group:
-        network = networks.prepared(peer.network, course.scratch, course.engine)
-        sample = peers.take(peer, course.folder, files, network, course.device)
-        speeds[peer.name] = sample.images / sample.elapsed_s
-        course.console.print(
-            f"{course.workload}, heat, {peer.name}: {speeds[peer.name]:,.1f} images/s", highlight=False
-        )
-    return max(group, key=lambda peer: speeds[peer.name]), speeds
+def agreement(answers: Answers, reference: Answers) -> tuple[float | None, float | None]:
+    """Top-1 agreement, and the largest absolute difference of a probability, over the files that both sides answer.
 
-
-def _record(
-    course: Course,
-    entrant: Entrant,
-    samples: Sequence[Sample],
-    references: Mapping[str, Callable[[], Answers]],
-    started: str,
-) -> Record:
-    last = samples[-1]
-    agreement, difference = None, None
-    if last.answers and entrant.network in references:
-        agreement, difference = compared(last.answers, references[entrant.network]())
-    return Record(
-        case=entrant.name,
-        workload=course.workload,
-        images=last.images,
-        samples_s=tuple(sample.elapsed_s for sample in samples),
-        peak_memory_bytes=max(sample.peak_memory_bytes for sample in samples),
-        top1_agreement=agreement,
-        largest_difference=difference,
-        settings={"device": course.device, "network": entrant.network, **(entrant.settings or {})},
-        details=dict(last.details),
-        commit=commit(),
-        run=started,
-    )
-
-
-def compared(answers: Answers, reference: Answers) -> tuple[float | None, float | None]:
-    """Share of the files whose most probable class is the same, and the largest difference of a probability.
-
-    Over the files that both answer.
+    Returns:
+        The fraction of files with the same most probable class, and the difference; None twice without such files.
     """
     shared = [path for path in answers.keys() & reference.keys() if answers[path] and reference[path]]
     if not shared:
         return None, None
-    ours, theirs = (np.array([of[path] for path in shared], np.float64) for of in (answers, reference))
+    ours, theirs = (np.array([side[path] for path in shared], np.float64) for side in (answers, reference))
     same = ours.argmax(axis=1) == theirs.argmax(axis=1)
     return float(same.mean()), float(np.abs(ours - theirs).max())
+
+
+def _fastest_peer(config: SuiteConfig, group: Sequence[Peer]) -> tuple[Peer, dict[str, float]]:
+    """The fastest peer of ``group``, and the speeds in images/s that decided it; no speeds if there was no choice."""
+    if len(group) == 1:
+        return group[0], {}
+    files = config.spread_files(_HEAT_IMAGES if config.device == "cpu" else _GPU_IMAGES)
+    speeds = {}
+    for peer in group:
+        network = prepare_network(peer.network, config.scratch, config.engine)
+        sample = measure_peer(peer, config.folder, files, network, config.device)
+        speeds[peer.name] = sample.images / sample.elapsed_s
+        progress = f"{config.workload}, heat, {peer.name}: {speeds[peer.name]:,.1f} images/s"
+        config.console.print(progress, highlight=False)
+    return max(group, key=lambda peer: speeds[peer.name]), speeds
+
+
+def _record(
+    config: SuiteConfig,
+    candidate: Candidate,
+    samples: Sequence[Sample],
+    references: Mapping[str, Callable[[], Answers]],
+    start: str,
+) -> Record:
+    last = samples[-1]
+    top1_agreement, largest_difference = None, None
+    if last.answers and candidate.network in references:
+        top1_agreement, largest_difference = agreement(last.answers, references[candidate.network]())
+    return Record(
+        case=candidate.name,
+        workload=config.workload,
+        images=last.images,
+        samples_s=tuple(sample.elapsed_s for sample in samples),
+        peak_memory_bytes=max(sample.peak_memory_bytes for sample in samples),
+        top1_agreement=top1_agreement,
+        largest_difference=largest_difference,
+        settings={"device": config.device, "network": candidate.network, **(candidate.settings or {})},
+        details=dict(last.details),
+        commit=checkout_commit(),
+        run=start,
+    )

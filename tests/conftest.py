@@ -20,6 +20,8 @@ from benchmarks.workload import draw_field
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+pytest_plugins = ["tests.quantized_engines"]
+
 ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("BATCHCLS_TEST_DATA", ROOT.parent / "shared" / "data"))
 ALL4 = ROOT / "engines" / "all4-googlenet"

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 
 from batchcls.engine.backends import open_engine
 from batchcls.engine.base import Engine
@@ -28,3 +29,11 @@ def engine_logits(folder: Path, pixels: Pixels, **options: Any) -> Logits:
 def largest_difference(ours: Logits, expected: Logits) -> float:
     """Largest difference of a probability between two answers to the same images."""
     return float(np.abs(to_predictions(ours).probabilities - to_predictions(expected).probabilities).max())
+
+
+def onnxruntime_logits(content: bytes, pixels: Pixels) -> Logits:
+    """(N, classes) logits by ONNX Runtime, which computes each operator of an ONNX file as it is defined."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(None, {"pixels": pixels})[0])

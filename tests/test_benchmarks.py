@@ -22,9 +22,20 @@ from benchmarks.charts import draw
 from benchmarks.check import changes
 from benchmarks.networks import unfused_googlenet
 from benchmarks.record import RESULTS, Record
-from benchmarks.report import EXPERT, GROWTH, PLAIN, chosen, committed, newest, pairs, ratios, shares, summary, table
-from benchmarks.suite import Course, cases, compared, run_suite
-from benchmarks.workload import CROPS, Workload, draw_field, linked
+from benchmarks.report import summary, table
+from benchmarks.runs import (
+    BF16_LOOP,
+    FP32_LOOP,
+    GROWTH,
+    committed_records,
+    limit_fractions,
+    newest_runs,
+    reported_runs,
+    run_ratios,
+    speedups,
+)
+from benchmarks.suite import SuiteConfig, agreement, case_candidates, run_suite
+from benchmarks.workload import CROPS, Workload, draw_field, link_images
 from tests.conftest import ALL4
 
 CROPS_64 = replace(CROPS, images=64)
@@ -36,13 +47,13 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def course(scratch: Path) -> Course:
-    return Course("crops", CROPS_64.draw(scratch), ALL4, scratch, "cpu", Console(quiet=True))
+def config(scratch: Path) -> SuiteConfig:
+    return SuiteConfig("crops", CROPS_64.draw(scratch), ALL4, scratch, "cpu", Console(quiet=True))
 
 
-def test_a_workload_drawn_again_has_the_same_bytes(course: Course, tmp_path: Path) -> None:
+def test_a_workload_drawn_again_has_the_same_bytes(config: SuiteConfig, tmp_path: Path) -> None:
     again = replace(CROPS, images=2).draw(tmp_path)
-    assert [file.read_bytes() for file in sorted(again.iterdir())] == [file.read_bytes() for file in course.files[:2]]
+    assert [file.read_bytes() for file in sorted(again.iterdir())] == [file.read_bytes() for file in config.files[:2]]
 
 
 def test_fields_of_different_seeds_differ() -> None:
@@ -52,7 +63,7 @@ def test_fields_of_different_seeds_differ() -> None:
 
 @pytest.mark.parametrize("format_", ["JPEG", "BMP", "PNG", "TIFF"])
 def test_a_workload_is_of_the_format_and_size_that_it_says(format_: str, tmp_path: Path) -> None:
-    folder = Workload("w", 64, 48, images=6, format=format_, files_a_folder=2).draw(tmp_path)
+    folder = Workload("w", 64, 48, images=6, format=format_, files_per_folder=2).draw(tmp_path)
     assert sorted(len(list(below.iterdir())) for below in folder.iterdir()) == [2, 2, 2]
     for file in folder.rglob("*.*"):
         with Image.open(file) as image:
@@ -61,21 +72,21 @@ def test_a_workload_is_of_the_format_and_size_that_it_says(format_: str, tmp_pat
 
 
 def test_of_a_corrupt_workload_so_many_files_cannot_be_read(tmp_path: Path) -> None:
-    folder = Workload("w", 64, 48, images=20, corrupt=0.1).draw(tmp_path)
-    course = Course("corrupt", folder, ALL4, tmp_path, "cpu", Console(quiet=True))
-    (record,) = run_suite(course, cases(course, ["end-to-end"]), repeats=1)
+    folder = Workload("w", 64, 48, images=20, corrupt_fraction=0.1).draw(tmp_path)
+    config = SuiteConfig("corrupt", folder, ALL4, tmp_path, "cpu", Console(quiet=True))
+    (record,) = run_suite(config, case_candidates(config, ["end-to-end"]), repeats=1)
     assert record.images == 20
     assert record.details["unreadable"] == 2
     assert record.top1_agreement == 1.0
 
 
-def test_a_linked_folder_has_so_many_files(course: Course) -> None:
-    assert len(os.listdir(linked(course.folder, 150))) == 150
+def test_a_linked_folder_has_so_many_files(config: SuiteConfig) -> None:
+    assert len(os.listdir(link_images(config.folder, 150))) == 150
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_every_case_runs_and_agrees_with_the_reference(case: str, course: Course) -> None:
-    (record,) = run_suite(course, cases(course, [case]), repeats=1)
+def test_every_case_runs_and_agrees_with_the_reference(case: str, config: SuiteConfig) -> None:
+    (record,) = run_suite(config, case_candidates(config, [case]), repeats=1)
     assert record.images_per_s > 0
     assert record.peak_memory_bytes > 2**25
     if case.startswith("end-to-end"):
@@ -91,8 +102,8 @@ def test_every_case_runs_and_agrees_with_the_reference(case: str, course: Course
 def test_agreement_is_over_the_files_that_both_answer() -> None:
     ours = {"a": [0.75, 0.25], "b": [0.25, 0.75], "c": None, "d": [1.0, 0.0]}
     theirs = {"a": [0.5, 0.5], "b": [0.75, 0.25], "c": [1.0, 0.0]}
-    assert compared(ours, theirs) == (0.5, 0.5)
-    assert compared({}, theirs) == (None, None)
+    assert agreement(ours, theirs) == (0.5, 0.5)
+    assert agreement({}, theirs) == (None, None)
 
 
 def test_the_peers_network_is_the_engines() -> None:
@@ -125,14 +136,14 @@ def record(case: str, seconds: Sequence[float], run: str = "2026-01-01", workloa
 
 
 def a_run(run: str, seconds: float) -> list[Record]:
-    """Of one workload, where a whole run takes ``seconds``."""
+    """The records of a run on one workload whose end-to-end case takes about ``seconds``."""
     turns = [1.0, 1.01, 0.99, 1.02, 0.98]
     return [
         record("end-to-end", [seconds * turn for turn in turns], run),
         record("decode-only turbo", [0.25 * turn for turn in turns], run),
         record("engine-only", [0.75 * turn for turn in turns], run),
-        record(f"{PLAIN}, 2 workers", [5.0 * turn for turn in turns], run),
-        record(f"{EXPERT}, 0 workers", [2.0 * turn for turn in turns], run),
+        record(f"{FP32_LOOP}, 2 workers", [5.0 * turn for turn in turns], run),
+        record(f"{BF16_LOOP}, 0 workers", [2.0 * turn for turn in turns], run),
     ]
 
 
@@ -141,22 +152,26 @@ def test_records_come_back_from_their_file_and_only_whole_runs_are_reported(tmp_
     hasty = record("end-to-end", [0.1], "2026-01-03")
     for item in (old, new, hasty):
         item.append(tmp_path / "records.jsonl")
-    assert newest(Record.read_all(tmp_path / "records.jsonl")) == {"w": [new]}
-    assert newest(Record.read_all(tmp_path / "records.jsonl"), skipped=1) == {"w": [old]}
+    assert newest_runs(Record.read_all(tmp_path / "records.jsonl")) == {"w": [new]}
+    assert newest_runs(Record.read_all(tmp_path / "records.jsonl"), skipped=1) == {"w": [old]}
 
 
 def test_ratios_are_of_the_same_turn_and_the_roof_of_both_stages_one_after_the_other() -> None:
     run = a_run("r", 1.25)
-    assert pairs(run[0], run[3]) == pytest.approx([4.0] * 5)
-    assert shares(run[0], run) == pytest.approx([0.8] * 5)
-    assert shares(run[0], run[:2]) == []
-    assert ratios(run).keys() == {"end-to-end, share of the roof", "end-to-end against A", "end-to-end against B"}
+    assert speedups(run[0], run[3]) == pytest.approx([4.0] * 5)
+    assert limit_fractions(run[0], run) == pytest.approx([0.8] * 5)
+    assert limit_fractions(run[0], run[:2]) == []
+    assert run_ratios(run).keys() == {
+        "end-to-end, fraction of the hardware's limit",
+        "end-to-end vs. PyTorch FP32 loop",
+        "end-to-end vs. PyTorch BF16 loop",
+    }
 
 
 def test_on_a_gpu_the_roof_is_the_slower_stage() -> None:
     stages = [("end-to-end", 2.0), ("decode-only dali", 1.0), ("engine-only", 1.6)]
     run = [replace(record(case, [seconds]), settings={"device": "cuda:0"}) for case, seconds in stages]
-    assert shares(run[0], run) == pytest.approx([0.8])
+    assert limit_fractions(run[0], run) == pytest.approx([0.8])
 
 
 def test_the_table_has_a_row_for_each_record() -> None:
@@ -179,7 +194,7 @@ def test_a_check_tells_slower_from_noise() -> None:
     assert not any(change.beyond_noise for change in changes(before, {"w": a_run("2", 1.26)}))
     slower = changes(before, {"w": a_run("2", 1.6)})
     assert [change.slower for change in slower] == [True] * 3
-    assert "w, end-to-end against A: 4.00 -> 3.12 (-21.9%), slower" in map(str, slower)
+    assert "w, end-to-end vs. PyTorch FP32 loop: 4.00 -> 3.12 (-21.9%), slower" in map(str, slower)
     assert not any(change.slower for change in changes(before, {"w": a_run("2", 1.0)}))
 
 
@@ -204,11 +219,11 @@ def test_figures_of_two_kinds_of_cpu_stand_apart_and_are_never_compared(tmp_path
         for item in records:
             item.append(tmp_path / f"{name}.jsonl")
 
-    shown = summary(chosen([*zen_3, *zen_4]))
+    report = summary(reported_runs([*zen_3, *zen_4]))
     command = [sys.executable, "-m", "benchmarks", "check", tmp_path / "zen4.jsonl", tmp_path / "zen3.jsonl"]
     compared = subprocess.run(command, capture_output=True, text=True, check=False)
 
-    wide, narrow = shown.split("AVX2:")
+    wide, narrow = report.split("AVX2:")
     assert wide.startswith("AVX-512, BF16, VNNI:")
     assert ("80 (" in wide, "40 (" in wide) == (True, False)
     assert ("40 (" in narrow, "80 (" in narrow) == (True, False)
@@ -238,7 +253,7 @@ def test_an_unknown_case_is_refused_with_those_that_there_are() -> None:
 
 
 def test_committed_records_say_what_was_measured_where() -> None:
-    for item in committed():
+    for item in committed_records():
         assert item.machine["cpu"], item.case
         assert item.commit, item.case
         assert item.images_per_s > 0

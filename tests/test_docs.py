@@ -9,7 +9,8 @@ import pytest
 
 from batchcls.cli.run import run
 from batchcls.predictions.schema import schema
-from benchmarks.report import BEGIN, END, WHOLE_REPORT, chosen, committed, summary, whole
+from benchmarks.report import BEGIN, END, WHOLE_REPORT, summary, whole
+from benchmarks.runs import committed_records, reported_runs
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -35,8 +36,8 @@ def test_the_readme_explains_every_option_of_run_and_every_column() -> None:
 
 def test_the_readmes_table_is_that_of_the_committed_records() -> None:
     shown = README.partition(BEGIN)[2].partition(END)[0]
-    assert shown.strip() == summary(chosen(committed())).strip()
-    assert WHOLE_REPORT.read_text(encoding="utf-8") == whole(chosen(committed()))
+    assert shown.strip() == summary(reported_runs(committed_records())).strip()
+    assert WHOLE_REPORT.read_text(encoding="utf-8") == whole(reported_runs(committed_records()))
 
 
 def test_every_link_inside_the_documents_leads_somewhere() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from batchcls.building.onnx.classifier import load_classifier
 from batchcls.errors import CheckpointError, LabelsError
-from batchcls.evaluation.provenance import NOT_RECORDED, throughput
+from batchcls.evaluation.provenance import NOT_RECORDED, describe_throughput
 from batchcls.images.formats.inspection import examine
 from batchcls.images.formats.jpeg_markers import jpeg_header
 from batchcls.images.formats.refusal import RefusedError
@@ -22,7 +22,7 @@ from batchcls.networks.stand_ins import DtypeStandIn
 from batchcls.predictions.reader import PredictionsFile
 from tests.commandline import PATIENCE_S
 from tests.conftest import ROOT
-from tests.evaluation.test_report import write
+from tests.evaluation.test_report import write_predictions
 from tests.faults.targets import _networks
 
 CASES = 20
@@ -111,11 +111,11 @@ def test_an_onnx_file_whose_nodes_or_types_are_incomplete_is_refused(tmp_path: P
 
 @pytest.mark.parametrize("figure", [10**400, -(2**70), 1e308])
 def test_figures_beyond_all_runs_are_not_shown(figure: float) -> None:
-    words = throughput({"throughput": {"files": 3, "peak_memory_bytes": figure, "seconds": {"read": figure}}})
+    words = describe_throughput({"throughput": {"files": 3, "peak_memory_bytes": figure, "seconds": {"read": figure}}})
     assert (words.files, words.memory, words.stages) == ("3", NOT_RECORDED, ())
 
 
 def test_halves_of_characters_in_the_metadata_are_shown_as_question_marks(tmp_path: Path) -> None:
     says = json.loads('{"decoder": "\\ud800"}')
-    path = write(tmp_path / "rows.parquet", ["a.png"], np.zeros((1, 3)), [False], says=says)
+    path = write_predictions(tmp_path / "rows.parquet", ["a.png"], np.zeros((1, 3)), [False], says=says)
     assert PredictionsFile.read(path).metadata["decoder"] == "?"

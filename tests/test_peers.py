@@ -17,10 +17,12 @@ from batchcls.building.onnx.classifier import load_classifier
 from batchcls.building.reference import Reference, torch_answer
 from batchcls.engine.manifest import Manifest
 from batchcls.engine.postprocess import to_predictions
-from benchmarks import peers
-from benchmarks.networks import Network, prepared, unfused_googlenet
-from benchmarks.peers.environment import dependencies, install, python_for
-from benchmarks.peers.memory import Watch
+from benchmarks.networks import prepare_network, unfused_googlenet
+from benchmarks.peers import registry as peers
+from benchmarks.peers.environment import install_environment, python_for, script_dependencies
+from benchmarks.peers.memory import MemoryWatch
+from benchmarks.peers.process import run_script, script_path
+from benchmarks.peers.registry import Network
 from benchmarks.workload import CROPS
 from tests.conftest import ALL4, slide_of
 
@@ -42,7 +44,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture(scope="module")
 def prepare(tmp_path_factory: pytest.TempPathFactory) -> Prepare:
     scratch = tmp_path_factory.mktemp("networks")
-    return cache(lambda name: prepared(name, scratch))
+    return cache(lambda name: prepare_network(name, scratch))
 
 
 def expected(network: Network, files: list[Path]) -> npt.NDArray[np.float32]:
@@ -54,12 +56,12 @@ def expected(network: Network, files: list[Path]) -> npt.NDArray[np.float32]:
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_script_stands_alone_and_names_what_it_imports(script: str) -> None:
-    path = peers.script_path(script)
+    path = script_path(script)
     nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
     imported = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     imported |= {node.module or "." for node in nodes if isinstance(node, ast.ImportFrom)}
     modules = {name.partition(".")[0] for name in imported} - sys.stdlib_module_names
-    named = {requirement.partition("[")[0] for requirement in dependencies(path)}
+    named = {requirement.partition("[")[0] for requirement in script_dependencies(path)}
     assert {DISTRIBUTIONS.get(module, module) for module in modules} <= named
 
 
@@ -67,18 +69,18 @@ def test_a_script_without_metadata_is_refused(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text("import torch\n")
     with pytest.raises(ValueError, match=r"script\.py.*inline metadata"):
-        dependencies(script)
+        script_dependencies(script)
 
 
 def test_an_environment_is_made_once_and_again_if_its_scripts_need_something_else(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text("# /// script\n# dependencies = []\n# ///\n")
-    assert install("empty", [script], tmp_path)
+    assert install_environment("empty", [script], tmp_path)
     (python,) = {python_for(script, "empty", tmp_path)}
     assert python == tmp_path / "empty" / "bin" / "python"
-    made = (tmp_path / "empty" / "pyvenv.cfg").stat().st_mtime_ns
-    assert not install("empty", [script], tmp_path)
-    assert (tmp_path / "empty" / "pyvenv.cfg").stat().st_mtime_ns == made
+    creation_ns = (tmp_path / "empty" / "pyvenv.cfg").stat().st_mtime_ns
+    assert not install_environment("empty", [script], tmp_path)
+    assert (tmp_path / "empty" / "pyvenv.cfg").stat().st_mtime_ns == creation_ns
     script.write_text('# /// script\n# dependencies = ["no-such-package"]\n# ///\n')
     assert python_for(script, "empty", tmp_path) is None
 
@@ -93,14 +95,14 @@ def test_what_a_peer_starts_counts_for_its_memory() -> None:
     hold = "import time; held = b'1' * {}; time.sleep({})"
     start = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {hold.format(200 << 20, 2)!r}])"
     process = subprocess.Popen([sys.executable, "-c", start])
-    with Watch(process.pid) as watch:
+    with MemoryWatch(process.pid) as watch:
         process.wait()
     assert 200 << 20 < watch.peak_bytes < 300 << 20
 
 
 def test_a_failing_peer_is_heard() -> None:
     with pytest.raises(RuntimeError, match=r"torchvision_loop failed with exit code 1: [\s\S]*KeyError: 'settings'"):
-        peers.run_script(Path(sys.executable), "torchvision_loop", {})
+        run_script(Path(sys.executable), "torchvision_loop", {})
 
 
 def test_googlenets_three_forms_are_one_network(files: list[Path], prepare: Prepare) -> None:
@@ -117,7 +119,7 @@ def test_googlenets_three_forms_are_one_network(files: list[Path], prepare: Prep
 def test_networks_are_kept(prepare: Prepare) -> None:
     network = prepare("googlenet")
     written = network.onnx.stat().st_mtime_ns
-    assert prepared("googlenet", network.onnx.parents[2]) == network
+    assert prepare_network("googlenet", network.onnx.parents[2]) == network
     assert network.onnx.stat().st_mtime_ns == written
 
 
@@ -126,10 +128,10 @@ def test_networks_are_kept(prepare: Prepare) -> None:
 def test_a_peer_answers_each_file_as_float32_does(name: str, files: list[Path], prepare: Prepare) -> None:
     peer = peers.PEERS[name]
     peer = replace(peer, settings={**peer.settings, "seconds": 1})
-    if not peers.installed(peer) or "cpu" not in peer.devices:
+    if not peers.is_installed(peer) or "cpu" not in peer.devices:
         pytest.skip(f"{peer.name} is not installed, or is for GPUs alone")
     network = prepare(peer.network)
-    sample = peers.take(peer, files[0].parent, files, network, "cpu")
+    sample = peers.measure_peer(peer, files[0].parent, files, network, "cpu")
     assert sample.elapsed_s > 0
     assert sample.images > 0
     assert sample.peak_memory_bytes > 2**26
@@ -137,6 +139,6 @@ def test_a_peer_answers_each_file_as_float32_does(name: str, files: list[Path], 
         assert not sample.answers
         return
     assert set(sample.answers) == {file.name for file in files}
-    found, wanted = np.array([sample.answers[file.name] for file in files]), expected(network, files)
-    np.testing.assert_allclose(found, wanted, atol=0.05)  # bfloat16; the others are closer than 0.001
-    assert (found.argmax(1) == wanted.argmax(1)).mean() >= 0.95
+    answers, reference = np.array([sample.answers[file.name] for file in files]), expected(network, files)
+    np.testing.assert_allclose(answers, reference, atol=0.05)  # bfloat16; the others are closer than 0.001
+    assert (answers.argmax(1) == reference.argmax(1)).mean() >= 0.95

@@ -19,7 +19,7 @@ _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 _OPSETS = {"bf16": 22}
 """ONNX operator set by precision: 22 is the first whose convolutions know bfloat16. Others get `_OPSET`."""
 _OPSET = 20
-"""Older than the newest, so that more runtimes can read the file."""
+"""Operator set of other precisions: older than the newest one, so that more runtimes can read the file."""
 
 
 def export_classifier(network: nn.Module, preprocess: Preprocess, precision: str, path: Path) -> None:

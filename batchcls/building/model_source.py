@@ -68,7 +68,7 @@ def _open_weights(checkpoint: Path, recipe: Path | None, values: Mapping[str, An
         notes=trained.notes,
         write_onnx=lambda path: export_classifier(network.module, full.preprocess, full.precision, path),
         float_network=lambda: _exported(network.module, full.preprocess),
-        weights=network.weights if network.others else "",
+        weights=network.weights_key if network.other_weights_keys else "",
     )
 
 

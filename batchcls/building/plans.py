@@ -29,7 +29,7 @@ def build_plan_here(folder: Path, device: str, options: PlanOptions, console: Co
         device: ``cuda:N``.
 
     Returns:
-        What stands beside the plan, with the result of the check.
+        The plan's sidecar, with the result of the check.
 
     Raises:
         EngineError: If the folder, the GPU or TensorRT refuses.
@@ -61,7 +61,7 @@ def build_plans_for(folder: Path, names: Sequence[str], options: PlanOptions, co
         names: Compute capabilities, such as ``sm86``.
 
     Returns:
-        What stands beside each plan.
+        The sidecar of each plan.
 
     Raises:
         EngineError: If the folder or TensorRT for RTX refuses; no plan is added then.

@@ -22,7 +22,9 @@ from batchcls.errors import RecipeError, SlidesError, temporary_files
 from batchcls.images.sources import open_source
 from batchcls.records import Logits, NormalizedImages
 
-logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # which misses a GPU that nobody needs
+logging.getLogger("torch.utils.cpp_extension").setLevel(
+    logging.ERROR
+)  # it warns that there is no GPU, which is not needed
 import nncf  # noqa: E402
 from nncf.quantization.advanced_parameters import OverflowFix  # noqa: E402
 
@@ -41,12 +43,12 @@ Probabilities = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class QuantizedNetwork:
-    """A network in eight bits, and what it cost."""
+    """A network in int8, and how far it agrees with its float32 original."""
 
     model: onnx.ModelProto
-    """With QuantizeLinear and DequantizeLinear around what will be computed in int8."""
+    """The network, with QuantizeLinear and DequantizeLinear around the layers that are computed in int8."""
     float_layers: tuple[str, ...]
-    """Names of the layers left in float32 beyond those that always are, in the ONNX file's order."""
+    """Names of the layers that stay in float32 for the sake of agreement, in the ONNX file's order."""
     agreement: float
     """Share of the calibration images whose most probable class is that of float32, 0 to 1."""
     agrees_enough: bool

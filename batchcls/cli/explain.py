@@ -117,13 +117,13 @@ def explain(
             console.print(note, markup=False, highlight=False)
         selection = ImageSelection(slides, **options)
         summary = explain_images(trained, out, selection, overwrite=overwrite, console=console)
-    echo(*summary_lines(summary, out))
+    echo(*explanation_summary(summary, out))
 
 
 def _check_model(model: Path, checkpoint: Path | None, of_trained_file: Mapping[str, Any]) -> None:
     if model.is_dir() and of_trained_file:
         names = ", ".join(f"--{name}" for name in of_trained_file)
-        raise click.UsageError(f"{str(model)!r} is an engine folder, so {names} says nothing; leave it out")
+        raise click.UsageError(f"{str(model)!r} is an engine folder, so {names} has no effect; leave it out")
     if checkpoint and not model.is_dir():
         raise click.UsageError(f"{str(model)!r} is a trained file itself; leave out --checkpoint")
 
@@ -131,7 +131,7 @@ def _check_model(model: Path, checkpoint: Path | None, of_trained_file: Mapping[
 def _check_images(slides: tuple[Path, ...], options: Mapping[str, Any]) -> None:
     choices = [f"--{name}" for name in ("wrong", "uncertain") if options[name]]
     if options["split_folders"] and not options["truth"]:
-        raise click.UsageError("--split-folders is of the folder of --truth; leave it out")
+        raise click.UsageError("--split-folders needs the folder whose splits it names: --truth FOLDER")
     if options["predictions"] is None:
         if not slides:
             raise click.UsageError("name images: SLIDES, or --from FILE with --wrong N or --uncertain N")
@@ -146,7 +146,7 @@ def _check_images(slides: tuple[Path, ...], options: Mapping[str, Any]) -> None:
         raise click.UsageError("--wrong needs to know what is right: --truth FOLDER, or --truth labels.csv")
 
 
-def summary_lines(summary: "ExplanationSummary", out: Path) -> list[str]:
+def explanation_summary(summary: "ExplanationSummary", out: Path) -> list[str]:
     """How many images were explained, in a line or two for the terminal."""
     flat = f", in {summary.flat:,} of which nothing stands out" if summary.flat else ""
     lines = [f"{summary.images:,} explained{flat}, {summary.unreadable:,} unreadable -> {out}"]

@@ -116,17 +116,19 @@ def sidecar_paths(folder: Path) -> list[Path]:
     return sorted((folder / PLANS).glob("*.json"))
 
 
-def read_fitting_plan(folder: Path, onnx_sha256: str, here: Mapping[str, Target]) -> tuple[Sidecar, bytes]:
+def read_fitting_plan(folder: Path, onnx_sha256: str, here: Mapping[str, Target], device: str) -> tuple[Sidecar, bytes]:
     """Sidecar and content of the newest plan in an engine folder that fits this machine; the content is checked.
 
     Args:
         onnx_sha256: Digest of the engine folder's ONNX file.
         here: This machine as a target, by TensorRT module that is installed.
+        device: The GPU that the plan is for, as ``cuda:N``, which errors name.
 
     Raises:
         EngineError: If no plan fits, with the reason for each plan, or the plan is not the one that its sidecar
             describes.
     """
+    remedy = f"run: batchcls build {shlex.quote(str(folder))} --device {device}"
     fitting: list[tuple[str, Path, Sidecar]] = []
     misfits: list[str] = []
     for path in sidecar_paths(folder):
@@ -142,17 +144,13 @@ def read_fitting_plan(folder: Path, onnx_sha256: str, here: Mapping[str, Target]
     if not fitting:
         own = next(iter(here.values()))
         others = f"; it has {', '.join(misfits)}" if misfits else ""
-        raise EngineError(
-            f"engine {str(folder)!r} has no plan for this {own.gpu} ({own.sm}){others}; "
-            f"run: batchcls build {shlex.quote(str(folder))} --device cuda"
-        )
+        raise EngineError(f"engine {str(folder)!r} has no plan for this {own.gpu} ({own.sm}){others}; {remedy}")
     _, path, sidecar = max(fitting, key=lambda item: item[:2])
-    return sidecar, _content(path.with_suffix(".plan"), sidecar, folder)
+    return sidecar, _content(path.with_suffix(".plan"), sidecar, remedy)
 
 
-def _content(path: Path, sidecar: Sidecar, folder: Path) -> bytes:
+def _content(path: Path, sidecar: Sidecar, remedy: str) -> bytes:
     """Content of the plan at ``path``, if it is the one that ``sidecar`` describes."""
-    remedy = f"run: batchcls build {shlex.quote(str(folder))} --device cuda"
     try:
         size = path.stat().st_size
         if size != sidecar.plan_bytes:  # checked before memory is taken for it

@@ -16,7 +16,7 @@ from batchcls.evaluation.labeled_predictions import LabeledPredictions
 from batchcls.evaluation.matched_images import MatchedImages, match_images
 from batchcls.evaluation.metrics import absent_classes, confusion_matrix
 from batchcls.evaluation.metrics_file import metrics_json
-from batchcls.evaluation.output_folder import check_output, open_output
+from batchcls.evaluation.output_folder import check_evaluation_folder, open_evaluation_folder
 from batchcls.evaluation.plots import calibration_plot, confusion_plot, risk_coverage_plot
 from batchcls.evaluation.rendering import markdown, page_values
 from batchcls.evaluation.results import ClassResult, Evaluation, PredictionsSummary, TruthSummary
@@ -68,8 +68,8 @@ def evaluate_predictions(options: EvaluationOptions, out: Path, *, overwrite: bo
         LabelsError: If the predictions or the truth cannot be used, or have no image in common.
         OutputError: If ``out`` may not, or can not, be written.
     """
-    check_output(out, (options.predictions, options.truth), overwrite=overwrite)
-    with open_output(out) as write:
+    check_evaluation_folder(out, (options.predictions, options.truth), overwrite=overwrite)
+    with open_evaluation_folder(out) as write:
         evaluation, matched = _evaluate(options)
         write(_files(evaluation, matched))
     return evaluation
@@ -77,7 +77,9 @@ def evaluate_predictions(options: EvaluationOptions, out: Path, *, overwrite: bo
 
 def _evaluate(options: EvaluationOptions) -> tuple[Evaluation, MatchedImages]:
     if options.truth.samefile(options.predictions):
-        raise LabelsError(f"--truth {str(options.truth)!r} is the predictions file itself; name what people say")
+        raise LabelsError(
+            f"--truth {str(options.truth)!r} is the predictions file itself; name a folder or a table of true labels"
+        )
     predictions = PredictionsFile.read(options.predictions, options.labels)
     predictions.check_labels(options.labels)
     labeled = LabeledImages.read(options.truth, options.group_by, options.split_folders, predictions.labels)

@@ -48,8 +48,8 @@ def match_images(predictions: PredictionsFile, truth: Path, table: pa.Table, roo
         seed: Seed of the blocks that are resampled where the truth names no groups.
 
     Raises:
-        LabelsError: If the truth has labels that the engine does not, no image has both, or none of these is readable;
-            or if probabilities are none.
+        LabelsError: If the truth has a label that is none of the engine's; if no labeled image has a row, or no such
+            row is readable; or if a probability lies outside 0 to 1.
     """
     codes = _label_codes(table, truth, predictions)
     match = match_labels(table["path"], str(root), predictions)

@@ -19,7 +19,7 @@ WriteFiles = Callable[[Mapping[str, bytes | None]], None]
 """Writes content by file name; None removes an earlier file of that name."""
 
 
-def check_output(out: Path, inputs: Sequence[Path], *, overwrite: bool) -> None:
+def check_evaluation_folder(out: Path, inputs: Sequence[Path], *, overwrite: bool) -> None:
     """Refuse a folder in which an input, or an earlier evaluation, would be replaced unasked.
 
     Args:
@@ -39,7 +39,7 @@ def check_output(out: Path, inputs: Sequence[Path], *, overwrite: bool) -> None:
 
 
 @contextmanager
-def open_output(out: Path) -> Iterator[WriteFiles]:
+def open_evaluation_folder(out: Path) -> Iterator[WriteFiles]:
     """A context that yields the function that writes files into ``out``, each whole, in the given order.
 
     A folder that was made for the evaluation is removed again if nothing is written.

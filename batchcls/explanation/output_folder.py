@@ -30,12 +30,12 @@ def overlay_name(number: int, path: str) -> str:
     return f"{number:04d}_{safe}.cam.png"
 
 
-def is_output(path: Path, out: Path) -> bool:
+def is_explanation_file(path: Path, out: Path) -> bool:
     """Whether ``path`` lies in the folder ``out`` and bears a name that explanations give their files."""
     return _is_output_name(path.name) and os.path.realpath(path.parent) == os.path.realpath(out)
 
 
-def check_output(out: Path, *, overwrite: bool) -> None:
+def check_explanation_folder(out: Path, *, overwrite: bool) -> None:
     """Refuse an output folder that is not empty, unless the user asked to replace what is there.
 
     Raises:
@@ -46,7 +46,7 @@ def check_output(out: Path, *, overwrite: bool) -> None:
 
 
 @contextmanager
-def open_output(out: Path) -> Iterator[Path]:
+def open_explanation_folder(out: Path) -> Iterator[Path]:
     """A context that yields a new folder, whose files are moved into ``out`` if no error is raised.
 
     Files of an earlier explanation are removed from ``out`` then; files of other names stay.

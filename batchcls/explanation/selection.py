@@ -139,7 +139,8 @@ def _truths(predictions: PredictionsFile, truth: Path, split_folders: str, conso
     if codes.null_count:
         unknown = sorted(set(table["label"].filter(pc.is_null(codes)).to_pylist()))
         raise LabelsError(
-            f"{str(truth)!r} has labels {unknown[:_EXAMPLES]} that the model has not; it has {list(predictions.labels)}"
+            f"{str(truth)!r} has labels {unknown[:_EXAMPLES]} that the model does not have; it has "
+            f"{list(predictions.labels)}"
         )
     match = match_labels(table["path"], str(labeled.root), predictions)
     if match.by in ("file name", "end of path"):

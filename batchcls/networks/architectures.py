@@ -1,4 +1,4 @@
-"""torchvision's networks without their weights, and what engines add to them."""
+"""The architectures that batchcls knows, as modules without trained weights, and the preprocessing in front of them."""
 
 from itertools import pairwise
 from typing import cast
@@ -23,7 +23,7 @@ LAST_LAYERS = {
     "mobilenet_v2": "classifier.1",
     "cnn": "fc",
 }
-"""Every architecture that is known, and its last layer as torchvision builds it; `SmallCnn` is our own."""
+"""Name of the last layer of every known architecture, as torchvision builds it; ``cnn`` is `SmallCnn`."""
 
 CAM_LAYERS = {
     "googlenet": "inception5b",
@@ -38,15 +38,19 @@ CAM_LAYERS = {
     "mobilenet_v2": "features",
     "cnn": "features",
 }
-"""Where each still knows what stands where in an image, for the last time."""
+"""Name of the last layer of each architecture whose output still has a height and a width, for Grad-CAM."""
 
 ARCHITECTURES = tuple(LAST_LAYERS)
 TRANSFORM_INPUT_ARCHITECTURES = ("googlenet", "inception_v3")
-"""Networks with torchvision's ``transform_input``."""
+"""Architectures with torchvision's ``transform_input``, a second normalization of the input."""
 
 
 class SmallCnn(nn.Module):
-    """Five convolutions, each halving the image: what a network that knows of nothing better comes to."""
+    """Five convolutions, each followed by a pooling that halves the image: a small network to compare others with.
+
+    Args:
+        num_classes: Number of logits.
+    """
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -65,10 +69,16 @@ class SmallCnn(nn.Module):
 
 
 def trainable_network(architecture: str, classes: int, *, transform_input: bool = False) -> nn.Module:
-    """A network with fresh random weights, in training mode, with its auxiliary heads where it has such."""
+    """A network with random weights, in training mode on the CPU, with auxiliary heads if its architecture has any.
+
+    Args:
+        architecture: One of `ARCHITECTURES`.
+        classes: Number of logits.
+        transform_input: See `TRANSFORM_INPUT_ARCHITECTURES`; ignored for others.
+    """
     if architecture == "cnn":
         return SmallCnn(classes)
-    # Not torchvision's own initialisation, 0.01 everywhere: with it GoogLeNet's validation accuracy on four classes of
+    # Not torchvision's own initialization, 0.01 everywhere: with it GoogLeNet's validation accuracy on four classes of
     # smears was 0.59 after an epoch instead of 0.94, and 0.87 at most after eight.
     inception = {"aux_logits": True, "init_weights": False, "transform_input": transform_input}
     options = inception if architecture in TRANSFORM_INPUT_ARCHITECTURES else {}
@@ -77,11 +87,14 @@ def trainable_network(architecture: str, classes: int, *, transform_input: bool 
 
 
 def empty_network(architecture: str, classes: int, last_layer: str = "", *, transform_input: bool = False) -> nn.Module:
-    """A network on the meta device, its auxiliary heads left out.
+    """A network without weights, on the meta device, in eval mode and without auxiliary heads.
 
     Args:
-        last_layer: ``classifier`` where all of it was replaced by one Linear; else as torchvision builds it.
-        transform_input: Only for the networks that have such a step.
+        architecture: One of `ARCHITECTURES`.
+        classes: Number of logits.
+        last_layer: ``classifier`` for a network whose whole classifier was replaced by one Linear; anything else: the
+            last layer as torchvision builds it.
+        transform_input: See `TRANSFORM_INPUT_ARCHITECTURES`; ignored for others.
     """
     inception = {"aux_logits": False, "init_weights": False, "transform_input": transform_input}
     options = inception if architecture in TRANSFORM_INPUT_ARCHITECTURES else {}
@@ -96,19 +109,21 @@ def empty_network(architecture: str, classes: int, last_layer: str = "", *, tran
 
 
 def fuse_batch_norm(network: nn.Module) -> nn.Module:
-    """``network`` with each batch normalisation folded into the convolution before it, in its own precision.
+    """A copy of ``network`` with each batch normalization folded into the convolution before it, in the same precision.
 
-    Folded in float32, the statistics never have to fit half precision; and what is left keeps the names of the
-    network's own modules, so that weights can be found in the ONNX file again.
+    Folded in float32, the statistics never have to fit half precision. The other modules keep their names, so that
+    their weights can be found in an exported ONNX file.
     """
     return cast(nn.Module, fuse(network))
 
 
 class PixelClassifier(nn.Module):
-    """A network that eats (N, H, W, 3) uint8 RGB, and answers (N, classes) float32 logits.
+    """A network with its normalization in front: (N, H, W, 3) uint8 RGB in, (N, classes) float32 logits out.
 
     Args:
-        network: Moved to ``dtype``, in which it then computes; normalisation is float32.
+        network: Takes (N, 3, H, W) normalized images; moved to ``dtype``.
+        preprocess: Channel order, mean and standard deviation of the normalization, which is computed in float32.
+        dtype: What the network computes in.
     """
 
     scale: Tensor
@@ -125,6 +140,6 @@ class PixelClassifier(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         images = pixels.float().permute(0, 3, 1, 2)  # TensorRT permutes no uint8
-        normalised = (images.flip(1) if self.reverses else images) * self.scale + self.shift
-        logits: Tensor = self.network(normalised.to(self.dtype))
+        normalized = (images.flip(1) if self.reverses else images) * self.scale + self.shift
+        logits: Tensor = self.network(normalized.to(self.dtype))
         return logits.float()

@@ -1,4 +1,4 @@
-"""A trained file becomes a network: whichever architecture its tensors fit."""
+"""A trained file becomes a network of the architecture that its tensors fit."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,37 +13,42 @@ from batchcls.errors import CheckpointError
 from batchcls.networks.architectures import ARCHITECTURES, LAST_LAYERS, TRANSFORM_INPUT_ARCHITECTURES, empty_network
 from batchcls.networks.tensors import read_tensors, read_trained_tensors
 
-_SHOWN = 4
+_MOST_NAMED = 4
+"""Largest number of tensors that an error names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A trained classifier, ready to answer."""
+    """A trained classifier with its weights."""
 
     architecture: str
+    """One of `ARCHITECTURES`."""
     classes: int
+    """Number of logits."""
     module: nn.Module
-    """Float32, in eval mode, on the CPU: (N, 3, H, W) normalised to (N, classes) logits."""
+    """Takes (N, 3, H, W) float32, normalized, and answers (N, classes) logits; in eval mode, on the CPU."""
     ignored: tuple[str, ...] = ()
-    """Tensors beside the network, such as a loss function's weights."""
-    weights: str = ""
-    """Where in the file its weights stand, if not at the top."""
-    others: tuple[str, ...] = ()
-    """Where in the file other weights stand."""
-    about: Mapping[Any, Any] = field(default_factory=dict)
-    """The whole file: labels may be in it, and the name of an architecture."""
+    """Names of tensors that are no part of the network, such as a loss function's weights."""
+    weights_key: str = ""
+    """Keys, joined by dots, that the weights have in the file; empty: they are at its top."""
+    other_weights_keys: tuple[str, ...] = ()
+    """Keys of other weights in the file that could be loaded instead."""
+    contents: Mapping[Any, Any] = field(default_factory=dict)
+    """All that the file holds, with stand-ins for its objects: labels or an architecture's name may be among it."""
 
 
 def load_network(path: Path, architecture: str = "", *, transform_input: bool = False, weights: str = "") -> Network:
-    """The network that ``path`` holds the weights of.
+    """The network whose weights a trained file holds.
 
-    Reads a state_dict saved by PyTorch or as safetensors: plain, or under any key; under any one prefix; in any
-    floating point type; with or without auxiliary heads; whose last layer is a Linear, or a Sequential that holds one.
+    The file is a state_dict saved by PyTorch or as safetensors: plain, or under any key; with any one prefix before all
+    names; in any floating point type; with or without auxiliary heads. Its last layer is a Linear, or a Sequential that
+    holds one.
 
     Args:
-        weights: Which, if the file holds several; see `read_trained`.
-        architecture: One of `ARCHITECTURES`; empty: the one that the tensors' names fit.
-        transform_input: As torchvision's GoogLeNet and Inception v3 have it; a state_dict does not tell.
+        path: The trained file.
+        architecture: One of `ARCHITECTURES`; empty: the one that the names and shapes of the tensors fit.
+        transform_input: Whether the network has torchvision's ``transform_input``, which a state_dict does not tell.
+        weights: Which weights to load if the file holds several; see `read_trained_tensors`.
 
     Raises:
         CheckpointError: If the file cannot be read without running code from it, or does not fit the architecture.
@@ -57,9 +62,9 @@ def load_network(path: Path, architecture: str = "", *, transform_input: bool = 
     fit = next((fit for fit in fits if fit.architecture == architecture), closest)
     if fit.missing or fit.unexpected:
         raise CheckpointError(f"{str(path)!r} {_misfit(fit, closest)}")
-    if lost := next((name for name, tensor in fit.tensors.items() if not torch.isfinite(tensor).all()), None):
+    if astray := next((name for name, tensor in fit.tensors.items() if not torch.isfinite(tensor).all()), None):
         raise CheckpointError(
-            f"{str(path)!r} holds numbers in {lost!r} that are none, or infinite; its training went astray: "
+            f"{str(path)!r} holds values in {astray!r} that are NaN or infinite; its training went astray: "
             "build an earlier checkpoint"
         )
     if transform_input and fit.architecture not in TRANSFORM_INPUT_ARCHITECTURES:
@@ -73,32 +78,36 @@ def load_network(path: Path, architecture: str = "", *, transform_input: bool = 
         fit.classes,
         module.eval().requires_grad_(False),
         fit.ignored,
-        trained.weights,
-        trained.others,
-        trained.about,
+        trained.weights_key,
+        trained.other_weights_keys,
+        trained.contents,
     )
 
 
 def starting_tensors(path: Path, architecture: str) -> tuple[dict[str, Tensor], int]:
-    """What of a trained file an ``architecture`` can begin with, float32, and of how many classes its last layer is.
+    """The tensors of a trained file that a training of ``architecture`` can begin with, and the number of its classes.
+
+    Returns:
+        Float32 tensors on the CPU under torchvision's names; and the number of classes of the last layer, 0 if the file
+        has no such layer.
 
     Raises:
-        CheckpointError: If the file cannot be read, or is of another network.
+        CheckpointError: If the file cannot be read, or is of another architecture.
     """
     tensors = read_tensors(path)
     fit = _Fit.of(architecture, tensors)
-    last = [name for name in fit.missing if name.startswith(f"{fit.last_layer.partition('.')[0]}.")]
-    if set(fit.missing) - set(last):
+    head = [name for name in fit.missing if name.startswith(f"{fit.last_layer.partition('.')[0]}.")]
+    if set(fit.missing) - set(head):
         closest = max((_Fit.of(name, tensors) for name in ARCHITECTURES), key=lambda other: other.score)
         raise CheckpointError(f"{str(path)!r} {_misfit(fit, fit if closest.score <= fit.score else closest)}")
-    return dict(fit.tensors), 0 if last else fit.classes
+    return dict(fit.tensors), 0 if head else fit.classes
 
 
 def pretrained_tensors(architecture: str) -> dict[str, Tensor]:
-    """torchvision's own weights, of ImageNet's 1,000 classes; fetched if this machine has not fetched them before.
+    """torchvision's own weights for ImageNet's 1,000 classes, downloaded unless this machine already has them.
 
     Raises:
-        CheckpointError: If there are none, or they cannot be fetched.
+        CheckpointError: If torchvision has no such weights, or they cannot be downloaded.
     """
     try:
         weights = torchvision.models.get_model_weights(architecture).DEFAULT
@@ -118,75 +127,83 @@ class _Fit:
 
     architecture: str
     last_layer: str
-    """Where its last Linear goes: torchvision's place, or all of ``classifier`` where that was replaced by one."""
+    """Name of the last Linear: as torchvision has it, or ``classifier`` where one Linear replaced all of that."""
     tensors: Mapping[str, Tensor]
-    """Float32, under torchvision's names."""
+    """Fitting tensors as float32, under torchvision's names."""
     missing: tuple[str, ...]
+    """Names in the architecture that the file lacks, or has with another shape."""
     unexpected: tuple[str, ...]
-    """Neither name includes those of a tensor whose shape differs: such a one is in both."""
+    """Names in the file that the architecture lacks, or has with another shape."""
     ignored: tuple[str, ...]
+    """Names in the file outside the prefix of the network."""
     score: float
+    """Fraction of all names that fit, 0 to 1."""
 
     @property
     def classes(self) -> int:
+        """Number of rows of the last layer."""
         return len(self.tensors[f"{self.last_layer}.weight"])
 
     @classmethod
     def of(cls, architecture: str, tensors: Mapping[str, Tensor]) -> Self:
-        wanted = {name: tensor.shape for name, tensor in empty_network(architecture, 1000).state_dict().items()}
-        prefix = _prefix(wanted, tensors)
+        """How well the tensors of a file, by name, fit an architecture with any number of classes."""
+        expected = {name: tensor.shape for name, tensor in empty_network(architecture, 1000).state_dict().items()}
+        prefix = _prefix(expected, tensors)
         named = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
         last_layer, named = _with_plain_head(LAST_LAYERS[architecture], named)
         container = last_layer.partition(".")[0] + "."
         if last_layer == "classifier":
-            features = next(shape for name, shape in wanted.items() if name.startswith(container) and len(shape) == 2)
-            wanted = {name: shape for name, shape in wanted.items() if not name.startswith(container)}
-            wanted |= {"classifier.weight": features, "classifier.bias": features[:1]}
-        given = {name: tensor.shape for name, tensor in named.items()}
+            features = next(shape for name, shape in expected.items() if name.startswith(container) and len(shape) == 2)
+            expected = {name: shape for name, shape in expected.items() if not name.startswith(container)}
+            expected |= {"classifier.weight": features, "classifier.bias": features[:1]}
+        present = {name: tensor.shape for name, tensor in named.items()}
         for name in (f"{last_layer}.weight", f"{last_layer}.bias"):
-            if name in given and given[name][1:] == wanted[name][1:]:
-                wanted[name] = given[name]  # as many classes as there are
-        fitting = {name for name, shape in given.items() if wanted.get(name) == shape}
-        counted = {name for name in wanted if not name.endswith("num_batches_tracked")}
+            if name in present and present[name][1:] == expected[name][1:]:
+                expected[name] = present[name]  # with as many classes as the file has
+        fitting = {name for name, shape in present.items() if expected.get(name) == shape}
+        counted = {name for name in expected if not name.endswith("num_batches_tracked")}
         return cls(
             architecture=architecture,
             last_layer=last_layer,
             tensors={name: named[name].float() for name in fitting},
-            missing=tuple(name for name in wanted if name in counted - fitting),
-            unexpected=tuple(name for name in given if name not in fitting),
+            missing=tuple(name for name in expected if name in counted - fitting),
+            unexpected=tuple(name for name in present if name not in fitting),
             ignored=tuple(name for name in tensors if not name.startswith(prefix)),
-            score=len(fitting & counted) / len(counted | given.keys()),
+            score=len(fitting & counted) / len(counted | present.keys()),
         )
 
 
-def _prefix(wanted: Mapping[str, torch.Size], tensors: Mapping[str, Tensor]) -> str:
-    """What a file puts before every one of the network's names, such as ``module.`` or ``model.net.``."""
-    first = next(iter(wanted))
+def _prefix(expected: Mapping[str, torch.Size], tensors: Mapping[str, Tensor]) -> str:
+    """The prefix of all of the network's names in a file, such as ``module.`` or ``model.net.``."""
+    first = next(iter(expected))
     prefixes = {name.removesuffix(first) for name in tensors if name == first or name.endswith("." + first)}
-    hits = {prefix: sum(prefix + name in tensors for name in wanted) for prefix in prefixes or {""}}
+    hits = {prefix: sum(prefix + name in tensors for name in expected) for prefix in prefixes or {""}}
     best = max(hits, key=lambda prefix: hits[prefix])
     rivals = sorted(prefix for prefix in hits if hits[prefix] == hits[best])
-    if len(rivals) > 1 and hits[best] > len(wanted) / 2:
+    if len(rivals) > 1 and hits[best] > len(expected) / 2:
         raise CheckpointError(f"the file holds several networks, under {rivals}; choose one with --weights")
     return best
 
 
 def _with_plain_head(last_layer: str, tensors: dict[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
-    """Where the last Linear goes, and the tensors with the Sequential around it undone."""
+    """The name of the last Linear, and the tensors with that Linear moved out of a Sequential around it."""
     container = last_layer.partition(".")[0]
     for place in dict.fromkeys((last_layer, container)):
         below = [name for name in tensors if name.startswith(f"{place}.")]
         linears = [name for name in below if name.endswith("weight") and tensors[name].ndim == 2]
         if len(linears) == 1:
-            found = linears[0].removesuffix("weight")
-            moved = {f"{place}." + name.removeprefix(found): tensors[name] for name in below if name.startswith(found)}
-            return place, {name: tensor for name, tensor in tensors.items() if not name.startswith(found)} | moved
+            linear = linears[0].removesuffix("weight")
+            moved = {
+                f"{place}." + name.removeprefix(linear): tensors[name] for name in below if name.startswith(linear)
+            }
+            return place, {name: tensor for name, tensor in tensors.items() if not name.startswith(linear)} | moved
     return last_layer, tensors
 
 
 def _misfit(fit: _Fit, closest: _Fit) -> str:
-    lacks = f"{len(fit.missing)} of its tensors are missing or of another shape{_shown(fit.missing)}"
-    extra = f"{len(fit.unexpected)} are unexpected{_shown(fit.unexpected)}"
+    """Why a file does not fit an architecture, and which one it is closest to."""
+    lacks = f"{len(fit.missing)} of its tensors are missing or of another shape{_few(fit.missing)}"
+    extra = f"{len(fit.unexpected)} are unexpected{_few(fit.unexpected)}"
     if fit is not closest:
         return (
             f"does not fit {fit.architecture!r}: {lacks}, {extra}; "
@@ -198,5 +215,5 @@ def _misfit(fit: _Fit, closest: _Fit) -> str:
     )
 
 
-def _shown(names: tuple[str, ...]) -> str:
-    return f" ({', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''})" if names else ""
+def _few(names: tuple[str, ...]) -> str:
+    return f" ({', '.join(names[:_MOST_NAMED])}{', ...' if len(names) > _MOST_NAMED else ''})" if names else ""

@@ -1,4 +1,4 @@
-"""What a trained file, and the files beside it, say of its labels; and whether that is what was named."""
+"""The labels of a trained file: those named by the user, in the file itself, or in files beside it."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from batchcls.errors import RecipeError
-from batchcls.networks.label_files import KEYS, UnclearLabelsError, parse_labels, parse_labels_text, read_labels
+from batchcls.networks.label_files import parse_labels_text, read_labels
+from batchcls.networks.label_values import LABEL_KEYS, UnclearLabelsError, parse_labels
 from batchcls.networks.stand_ins import ArrayStandIn, find_values
 
 LABEL_FILES = (
@@ -23,60 +24,71 @@ LABEL_FILES = (
     "labels.txt",
     "config.json",
 )
-"""Files that tell of labels, in the folder of the trained file; with its name before theirs they win over the rest."""
+"""Names of files with labels beside a trained file.
 
-_OF_LABELS_ALONE = LABEL_FILES[:4]
+Those with the trained file's name before theirs, as in ``net.labels.json``, win over the others.
+"""
+
+_ONLY_LABELS = LABEL_FILES[:4]
+"""Names of files that can hold nothing but labels."""
 _PLACEHOLDER = re.compile(r"LABEL_\d+")
-"""What transformers calls a class that nobody named."""
-_SHOWN = 12
+"""Names that the library transformers gives to classes without one."""
+_MOST_NAMED = 12
+"""Largest number of labels that an error names."""
 
 
 @dataclass(frozen=True, slots=True)
 class KnownLabels:
-    """Labels, and where they stand."""
+    """Labels that a trained file or a file beside it names."""
 
     labels: tuple[str, ...]
+    """In the order of the network's outputs."""
     source: str
+    """Key and file, for messages."""
     remedy: str
-    """What to do where they are wrong."""
+    """What the user can do if the labels are wrong, for errors."""
 
 
 def resolve_labels(
-    checkpoint: Path, classes: int, named: tuple[str, ...], about: Mapping[Any, Any]
+    checkpoint: Path, classes: int, given: tuple[str, ...], contents: Mapping[Any, Any]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The labels of a trained file of so many ``classes``, and a line on where they were found if none were named.
+    """The labels of a trained file, and a line on where they stand unless the user gave them.
 
     Args:
-        named: By the command line, or a recipe.
-        about: All that the file holds, or its metadata as text.
+        checkpoint: The trained file; files beside it may name labels.
+        classes: Number of the network's outputs.
+        given: Labels from the command line or a recipe; empty: none were given.
+        contents: All that the file holds, with stand-ins for its objects, or its metadata as text.
 
     Raises:
-        RecipeError: If there are none, not as many as classes, or others are named than those that are known.
+        RecipeError: If there are no labels, not as many as classes, or others are given than the file names.
     """
     unclear: list[str] = []
-    known = [*_inside(checkpoint, about), *_beside(checkpoint, unclear)]
+    known = [*_inside(checkpoint, contents), *_beside(checkpoint, unclear)]
     known = [item for item in known if len(item.labels) == classes and _are_names(item.labels)]
-    labels = named or (known[0].labels if known else ())
+    labels = given or (known[0].labels if known else ())
     if len(labels) != classes:
-        told = "; ".join([f"{len(labels)} labels were named" if labels else "none was named", *unclear * (not labels)])
-        raise RecipeError(
-            f"{str(checkpoint)!r} has {classes} classes, {told}; name them in its order: --labels A,B,..."
+        reason = "; ".join(
+            [f"{len(labels)} labels were named" if labels else "none was named", *unclear * (not labels)]
         )
-    source = "the labels that were named are" if named else f"{known[0].source} says"
+        raise RecipeError(
+            f"{str(checkpoint)!r} has {classes} classes, {reason}; name them in its order: --labels A,B,..."
+        )
+    source = "the labels that were named are" if given else f"{known[0].source} says"
     for other in known:
         if not _agree(other.labels, labels):
             raise RecipeError(
-                f"{source} {_shown(labels)}, but {other.source} says {_shown(other.labels)}; "
+                f"{source} {_few(labels)}, but {other.source} says {_few(other.labels)}; "
                 f"correct what is wrong, or {other.remedy}"
             )
-    return labels, () if named else (f"labels of {known[0].source}: {', '.join(labels)}",)
+    return labels, () if given else (f"labels of {known[0].source}: {', '.join(labels)}",)
 
 
-def _inside(checkpoint: Path, about: Mapping[Any, Any]) -> Iterator[KnownLabels]:
-    """Labels under the keys that are known to tell of them, wherever in the file."""
+def _inside(checkpoint: Path, contents: Mapping[Any, Any]) -> Iterator[KnownLabels]:
+    """Labels under any of the usual keys for labels, wherever in the file."""
     weights = f"save the weights alone: torch.save(model.state_dict(), {checkpoint.name!r})"
     remedy = "take it out of the file's metadata" if checkpoint.suffix == ".onnx" else weights
-    for key, value in find_values(about, KEYS):
+    for key, value in find_values(contents, LABEL_KEYS):
         try:
             labels = parse_labels_text(value, key) if isinstance(value, str) else parse_labels(_plain(value), key)
         except UnclearLabelsError:
@@ -90,7 +102,11 @@ def _plain(value: Any) -> Any:
 
 
 def _beside(checkpoint: Path, unclear: list[str]) -> Iterator[KnownLabels]:
-    """Labels of files beside the trained one; ``unclear`` is given what is wrong with those that hold none."""
+    """Labels of files beside the trained file.
+
+    Args:
+        unclear: Gets the error of each file that should hold labels and does not.
+    """
     own = [checkpoint.with_name(f"{checkpoint.stem}.{name}") for name in LABEL_FILES]
     paths = [path for path in own if path.is_file()] or [checkpoint.with_name(name) for name in LABEL_FILES]
     for path in paths:
@@ -98,23 +114,23 @@ def _beside(checkpoint: Path, unclear: list[str]) -> Iterator[KnownLabels]:
             try:
                 yield KnownLabels(read_labels(path), f"{path.name!r} beside it", f"move {path.name!r} elsewhere")
             except RecipeError as error:
-                unclear += [str(error)] * (path.name in _OF_LABELS_ALONE)
+                unclear += [str(error)] * (path.name in _ONLY_LABELS)
 
 
 def _are_names(labels: Sequence[str]) -> bool:
-    """Whether labels tell classes apart, and were named by somebody."""
+    """Whether labels are different from one another, not blank, and not placeholders."""
     distinct = len(set(labels)) == len(labels) and all(label.strip() for label in labels)
     return distinct and not all(_PLACEHOLDER.fullmatch(label) for label in labels)
 
 
-def _agree(some: Sequence[str], others: Sequence[str]) -> bool:
-    """Whether labels are the same but for case; and for blanks and signs, where these tell no labels apart."""
-    plain = [[label.strip().casefold() for label in labels] for labels in (some, others)]
-    letters = [[re.sub(r"[\W_]+", "", label) for label in labels] for labels in plain]
-    simple = all(len(set(labels)) == len(labels) and all(labels) for labels in letters)
+def _agree(labels: Sequence[str], others: Sequence[str]) -> bool:
+    """Whether two lists of labels are the same but for case; blanks and signs count only if they tell labels apart."""
+    plain = [[label.strip().casefold() for label in names] for names in (labels, others)]
+    letters = [[re.sub(r"[\W_]+", "", label) for label in names] for names in plain]
+    simple = all(len(set(names)) == len(names) and all(names) for names in letters)
     first, second = letters if simple else plain
     return first == second
 
 
-def _shown(labels: Sequence[str]) -> str:
-    return f"[{', '.join(labels[:_SHOWN])}{', ...' if len(labels) > _SHOWN else ''}]"
+def _few(labels: Sequence[str]) -> str:
+    return f"[{', '.join(labels[:_MOST_NAMED])}{', ...' if len(labels) > _MOST_NAMED else ''}]"

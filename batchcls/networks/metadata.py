@@ -1,4 +1,4 @@
-"""What a checkpoint of `batchcls train` says of itself, in its metadata."""
+"""The metadata that `batchcls train` writes into a checkpoint."""
 
 import json
 from collections.abc import Mapping
@@ -15,19 +15,19 @@ from batchcls.storage.regular_file import IrregularError, readable_name
 
 @dataclass(frozen=True, slots=True)
 class CheckpointMetadata:
-    """All empty of a file that something else wrote."""
+    """Recipe and training images of a checkpoint of `batchcls train`; both are empty for any other file."""
 
     recipe: Mapping[str, Any] = field(default_factory=dict)
-    """By the keys of a recipe."""
+    """Values by the keys of a recipe."""
     images: str = ""
-    """SHA-256 of the training images and of their split; empty if not recorded; see `SplitDataset.digest`."""
+    """SHA-256 over the pixels, labels and splits of all images of the training; empty if not recorded."""
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read it from a .safetensors file; any other file has none.
+        """The metadata of a .safetensors file; empty for a file of another ending.
 
         Raises:
-            CheckpointError: If it says something that is not understood.
+            CheckpointError: If the file cannot be read, or its metadata is not what `batchcls train` writes.
         """
         if path.suffix != ".safetensors":
             return cls()

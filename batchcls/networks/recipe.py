@@ -1,4 +1,4 @@
-"""How an engine is built: typed defaults, read from TOML."""
+"""The recipe of an engine: what a build has to know beside the weights, read from TOML."""
 
 import errno
 import tomllib
@@ -14,33 +14,41 @@ from batchcls.records import Preprocess
 from batchcls.storage.regular_file import read_text
 
 Precision = Literal["auto", "fp16", "bf16", "fp32", "int8"]
+"""Type of an engine's weights and arithmetic."""
 Layout = Literal["auto", "NCHW", "NHWC"]
+"""Order of the axes of an ONNX classifier's input."""
 Output = Literal["auto", "logits", "probabilities"]
+"""Meaning of an ONNX classifier's output."""
 
 _LARGEST_BYTES = 1 << 19
 _MOST_DOTS = 500
+"""Largest number of dots in a line of TOML."""
 
 INPUT_PX = {"inception_v3": 299}
-"""Networks that were not designed for 224 pixels."""
+"""Height and width of the input of architectures that were not designed for 224 pixels."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Everything about a build that the checkpoint does not say."""
+    """Everything about a build that a state_dict does not say.
+
+    Raises:
+        RecipeError: If a value makes no sense.
+    """
 
     architecture: str = ""
-    """Empty: found from the weights' names."""
+    """One of `batchcls.networks.architectures.ARCHITECTURES`; empty: the one that the names of the weights fit."""
     labels: tuple[str, ...] = ()
-    """In the order of the network's outputs."""
+    """Labels in the order of the network's outputs; empty: not known yet."""
     precision: Precision = "auto"
-    """Of the weights and the arithmetic in the engine's ONNX file. ``auto``: fp16 for a checkpoint, and its own for
-    an ONNX classifier, which can otherwise be made int8 alone."""
+    """Type of the weights and the arithmetic in the engine's ONNX file. ``auto``: fp16 for a checkpoint; an ONNX
+    classifier keeps its own precision, or becomes int8."""
     layout: Layout = "auto"
-    """Of an ONNX classifier's own input; a checkpoint does not need it."""
+    """Order of the axes of an ONNX classifier's own input; ignored for a checkpoint."""
     output: Output = "auto"
-    """What an ONNX classifier's own output is. ``auto``: decided by what it answers to drawn images."""
+    """Meaning of an ONNX classifier's own output. ``auto``: decided by its answers to drawn images."""
     temperature: float = 1.0
-    """That logits are divided by: above 1 the engine is less sure of itself than the trained network."""
+    """Divisor of the logits: above 1, the engine's probabilities are less extreme than the trained network's."""
     preprocess: Preprocess = field(default_factory=Preprocess)
 
     def __post_init__(self) -> None:
@@ -59,27 +67,32 @@ class Recipe:
 
     @classmethod
     def for_architecture(cls, architecture: str) -> Self:
-        """The recipe of a network that nothing else is said about."""
+        """The default recipe of an architecture, with the size of its input."""
         side = INPUT_PX.get(architecture, 224)
         shorter = round(side * 256 / 224)
         return cls(architecture=architecture, preprocess=Preprocess(size_px=(side, side), shorter_px=shorter))
 
     @classmethod
-    def compose(cls, path: Path | None, values: Mapping[str, Any], found: Mapping[str, Any] | None = None) -> Self:
-        """A recipe from a TOML file whose keys are the fields of `Recipe` and `Preprocess`.
+    def compose(cls, path: Path | None, values: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> Self:
+        """A recipe from a TOML file and from values, both by the names of the fields of `Recipe` and `Preprocess`.
 
         Args:
-            values: They win over the file.
-            found: What the trained file tells of itself; the file and ``values`` win over it.
+            path: TOML file, which wins over ``defaults``; None: there is none.
+            values: Values that win over the file, such as those of the command line.
+            defaults: Values that win over those of the architecture only, such as a trained file's own.
 
         Raises:
-            RecipeError: If the file is not TOML, a key is unknown, or a value is of another type.
+            RecipeError: If the file is not TOML, a key is unknown, or a value has the wrong type or makes no sense.
         """
-        merged = {**(found or {}), **(_toml(path) if path else {}), **values}
+        merged = {**(defaults or {}), **(_toml(path) if path else {}), **values}
         return cls.for_architecture(str(merged.get("architecture", ""))).with_values(merged)
 
     def with_values(self, values: Mapping[str, Any]) -> Self:
-        """This recipe with the named fields of it, or of its preprocessing, replaced."""
+        """A copy of this recipe with other values of its fields, or of those of its preprocessing, by name.
+
+        Raises:
+            RecipeError: If a key is unknown, or a value has the wrong type or makes no sense.
+        """
         own = {item.name for item in fields(self)} - {"preprocess"}
         inner = {item.name for item in fields(Preprocess)}
         if unknown := set(values) - own - inner:
@@ -90,19 +103,19 @@ class Recipe:
 
 
 def labels_from_argument(text: str) -> tuple[str, ...]:
-    """Labels from ``a,b,c``, or from a file that `read_labels` reads.
+    """Labels from the value of a ``--labels`` option: a file that `read_labels` reads, or ``a,b,c``.
 
     Raises:
         RecipeError: If the file does not hold labels.
     """
     path = Path(text)
     try:
-        named = bool(text) and path.exists()
+        is_file = bool(text) and path.exists()
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise RecipeError(f"labels file {text!r} cannot be read: {error}") from error
-        named = False
-    return read_labels(path) if named else _split(text)
+        is_file = False
+    return read_labels(path) if is_file else _split(text)
 
 
 def _is_text(label: str) -> bool:
@@ -120,7 +133,7 @@ def _split(text: str) -> tuple[str, ...]:
 def _toml(path: Path) -> dict[str, Any]:
     try:
         text = read_text(path, _LARGEST_BYTES)
-        # Of a dotted key tomllib keeps every beginning, so 30 KB of dots take gigabytes.
+        # tomllib keeps every beginning of a dotted key, so 30 KB of dots take gigabytes.
         if any(line.count(".") > _MOST_DOTS for line in text.split("\n")):
             raise ValueError(f"a line of it has more than {_MOST_DOTS} dots; write long lists one item a line")
         return tomllib.loads(text)

@@ -1,30 +1,32 @@
-"""What a checkpoint may hold beside its weights: stand-ins that keep values and can do nothing.
+"""Stand-ins for the objects that a checkpoint may hold beside its weights: they keep values and can do nothing.
 
-PyTorch's restricted unpickler takes a callable for each name that it may meet. None of those here is what the name
-says: no class of a checkpoint is ever made, and nothing of it is imported.
+PyTorch's restricted unpickler takes a callable for each name that a checkpoint may refer to. Here each such name, like
+``numpy.ndarray``, has a stand-in: no class that a checkpoint names is ever instantiated, and no module that it names is
+imported.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 _LARGEST_BYTES = 4096
-"""Of a NumPy scalar, or of an array that is looked into."""
+"""Largest size of a NumPy scalar or array whose values are read."""
 
 _DEEPEST = 4
+"""Number of nested mappings that `find_values` goes down."""
 _MOST_VALUES = 10_000
-"""That are looked at in a file."""
+"""Number of values in a file that `find_values` looks at."""
 
 
 class ObjectStandIn:
-    """Any object; what it holds is left where it is, so that a small file cannot claim much memory."""
+    """Any object: its arguments and state are kept as they were read, so that a small file cannot claim much memory."""
 
-    def __new__(cls, *arguments: Any, **_: Any) -> "ObjectStandIn":
-        made = super().__new__(cls)
-        made.__dict__["arguments"] = arguments
-        return made
+    def __new__(cls, *arguments: Any, **_: Any) -> Self:
+        instance = super().__new__(cls)
+        instance.__dict__["arguments"] = arguments
+        return instance
 
     def __init__(self, *_: Any, **__: Any) -> None:
         pass
@@ -33,6 +35,7 @@ class ObjectStandIn:
         self.__dict__["state"] = state
 
     def attributes(self) -> Mapping[Any, Any]:
+        """The attributes of the object by name; empty if its state is no mapping."""
         state = self.__dict__.get("state")
         return state if isinstance(state, Mapping) else {}
 
@@ -41,15 +44,15 @@ class DtypeStandIn(ObjectStandIn):
     """A NumPy dtype."""
 
     def values(self, content: Any) -> list[Any]:
-        """The numbers, or the texts, in so many bytes; none of a type that holds something else."""
+        """The numbers or strings in the bytes ``content`` of this dtype; empty for other types, or many bytes."""
         arguments, state = self.__dict__["arguments"], self.__dict__.get("state")
         order = state[1] if isinstance(state, tuple) and len(state) > 1 else "="
         if not isinstance(content, bytes) or len(content) > _LARGEST_BYTES:
             return []
         try:
-            kind = np.dtype(str(arguments[0])).newbyteorder(">" if order == ">" else "<")
-            return list(np.frombuffer(content, kind).tolist()) if kind.kind in "biufUS" else []
-        except (LookupError, TypeError, ValueError, SystemError):  # the last, of characters beyond Unicode's
+            dtype = np.dtype(str(arguments[0])).newbyteorder(">" if order == ">" else "<")
+            return list(np.frombuffer(content, dtype).tolist()) if dtype.kind in "biufUS" else []
+        except (LookupError, TypeError, ValueError, SystemError):  # SystemError: of characters beyond Unicode's
             return []
 
 
@@ -57,21 +60,27 @@ class ArrayStandIn(ObjectStandIn):
     """A NumPy array."""
 
     def values(self) -> list[Any]:
-        """Its numbers or texts, flat; none if there are many."""
+        """The numbers or strings of the array, flat; empty if they take many bytes."""
         match self.__dict__.get("state"):
-            case (_, _, DtypeStandIn() as kind, _, content):
-                return content if isinstance(content, list) else kind.values(content)
+            case (_, _, DtypeStandIn() as dtype, _, content):
+                return content if isinstance(content, list) else dtype.values(content)
         return []
 
 
-def find_values(about: Mapping[Any, Any], keys: Collection[str]) -> Iterator[tuple[str, Any]]:
-    """What stands under one of ``keys``, in lower case, wherever in what a file holds; and under which."""
-    yield from _named_values(about, keys, [_MOST_VALUES], 0)
+def find_values(contents: Mapping[Any, Any], keys: Collection[str]) -> Iterator[tuple[str, Any]]:
+    """Every value in a file under one of ``keys``, however deep, as pairs of the key in lower case and the value.
+
+    Args:
+        contents: All that the file holds, with stand-ins for its objects.
+        keys: Keys in lower case; the case of those in the file does not matter.
+    """
+    yield from _find_values(contents, keys, [_MOST_VALUES], 0)
 
 
-def _named_values(
+def _find_values(
     values: Mapping[Any, Any], keys: Collection[str], left: list[int], depth: int
 ) -> Iterator[tuple[str, Any]]:
+    """See `find_values`; ``left`` holds the one number of values that may still be looked at."""
     for name, value in values.items():
         left[0] -= 1
         if left[0] < 0:
@@ -80,11 +89,11 @@ def _named_values(
         if isinstance(name, str) and name.lower() in keys:
             yield name.lower(), value
         if isinstance(name, str) and isinstance(inner, Mapping) and depth < _DEEPEST:
-            yield from _named_values(inner, keys, left, depth + 1)
+            yield from _find_values(inner, keys, left, depth + 1)
 
 
-def _scalar(kind: Any = None, content: Any = None) -> Any:
-    values = kind.values(content) if isinstance(kind, DtypeStandIn) else []
+def _scalar(dtype: Any = None, content: Any = None) -> Any:
+    values = dtype.values(content) if isinstance(dtype, DtypeStandIn) else []
     return values[0] if values else None
 
 
@@ -155,4 +164,4 @@ STAND_INS: tuple[tuple[Callable[..., Any], str], ...] = (
     *((ObjectStandIn, name) for name in _VALUES),
     *((_path, f"{module}.{name}") for module in ("pathlib", "pathlib._local") for name in _PATHS),
 )
-"""By the name that a checkpoint gives it: PyTorch's allow-list, for what is no weight."""
+"""Pairs of a stand-in and the name that checkpoints have for its object: what PyTorch's allow-list takes."""

@@ -1,4 +1,4 @@
-"""The tensors of a trained file; no code from the file is ever run."""
+"""The weights in a trained file, which is read without running any code from it."""
 
 import re
 import struct
@@ -20,17 +20,22 @@ from batchcls.networks.stand_ins import STAND_INS
 from batchcls.storage.regular_file import IrregularError, check_regular, readable_name
 
 _AUXILIARY = re.compile(r"(^|\.)(aux1|aux2|AuxLogits)\.")
-"""Heads that only training uses."""
-_USUAL = ("state_dict", "model_state_dict", "model", "net", "network", "params", "weights", "module")
-"""Keys of the trained weights, the likeliest first, where a file holds others as well."""
+"""Names of the tensors of auxiliary heads, which only training uses."""
+_USUAL_KEYS = ("state_dict", "model_state_dict", "model", "net", "network", "params", "weights", "module")
+"""Keys that files usually have for the trained weights, the likeliest first."""
 _AVERAGED = re.compile(r"(^|[._])(ema|swa|averaged?|avg|shadow)([._]|$)|^(ema|swa)|_(ema|swa)$")
-"""Names of running means of the weights, beside the weights themselves."""
+"""Keys, or beginnings of names, of running means of the weights."""
 _TRAINING = re.compile(r"optim|sched|scaler|callback|loop|criterion|loss|hook|rng", re.IGNORECASE)
-"""Names of what holds tensors, and no network."""
+"""Keys of mappings that hold tensors of the training, such as the optimizer's, and no network."""
 _DEEPEST = 4
+"""Number of nested mappings in which weights are looked for."""
 _LARGEST_EXPANSION = 4
-"""Tensors may share their storage, as tied weights do; far more than the file holds is an attack on the memory."""
-_SHOWN = 4
+"""Largest ratio of the bytes of all tensors to those of the file.
+
+Tensors may share their storage, as tied weights do; far more than the file holds is an attack on the memory.
+"""
+_MOST_NAMED = 4
+"""Largest number of keys that an error names."""
 
 _UNREADABLE = (
     UnpicklingError,
@@ -46,80 +51,83 @@ _UNREADABLE = (
     MemoryError,
     struct.error,
 )
-"""What PyTorch's restricted unpickler raises when its input is not what it should be."""
+"""Errors that PyTorch's restricted unpickler raises for damaged or foreign files."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainedTensors:
-    """The tensors of a trained file, and what stands beside them."""
+    """The weights that were chosen in a trained file, and what else it holds."""
 
     tensors: Mapping[str, Tensor]
-    """By name, without their container; auxiliary heads left out."""
-    weights: str
-    """Where in the file they stand; empty: at the top, and alone."""
-    others: tuple[str, ...]
-    """Where other weights stand that could be taken instead."""
-    about: Mapping[Any, Any]
-    """The whole file as it was read: labels or names of architectures may be in it."""
+    """Chosen weights by name, on the CPU, without auxiliary heads."""
+    weights_key: str
+    """Keys, joined by dots, that the weights have in the file; empty: they are at its top."""
+    other_weights_keys: tuple[str, ...]
+    """Keys of other weights in the file that could be chosen instead."""
+    contents: Mapping[Any, Any]
+    """All that the file holds, with stand-ins for its objects; the metadata of a safetensors file."""
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Every tensor of a checkpoint by name; see `read_trained`."""
+    """The weights of a checkpoint by name; see `read_trained_tensors`."""
     return dict(read_trained_tensors(path).tensors)
 
 
 def read_trained_tensors(path: Path, weights: str = "") -> TrainedTensors:
-    """The weights in a checkpoint, and what stands beside them.
+    """The weights in a checkpoint, and what else it holds.
 
     Args:
-        weights: Where they stand, if there are several; a key, keys joined by dots, or what their names begin with.
+        path: A state_dict saved by PyTorch, or a .safetensors file.
+        weights: Which weights, if there are several: a key, keys joined by dots, or the beginning of their names.
             Empty: those under the usual key, and not a running mean of them.
 
     Raises:
-        CheckpointError: If the file is damaged, holds something else, several or other weights than asked for, or would
-            have to run code to be read.
+        CheckpointError: If the file is damaged, holds no weights, or none or several that ``weights`` names, or cannot
+            be read without running code from it.
     """
     try:
         check_regular(path)
     except (OSError, IrregularError) as error:
         raise CheckpointError(f"{str(path)!r} cannot be read: {error}") from error
     values = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    sets = _sets(path, values)
-    if weights and not _named(sets, weights):
-        sets |= _below(sets, weights)
-    name = _chosen(path, sets, weights)
+    sets = _sets_of_weights(path, values)
+    if weights and not _matching(sets, weights):
+        sets |= _beginning_with(sets, weights)
+    name = _choose(path, sets, weights)
     tensors = {key: tensor for key, tensor in sets[name].items() if not _AUXILIARY.search(key)}
-    if odd := next((key for key, tensor in tensors.items() if not _is_plain(tensor)), None):
+    if unusable := next((key for key, tensor in tensors.items() if not _is_plain(tensor)), None):
         raise CheckpointError(
-            f"{str(path)!r} holds {odd!r} as a quantised, sparse, complex or empty tensor; export the network instead: "
-            "torch.onnx.export(...), then batchcls build model.onnx"
+            f"{str(path)!r} holds {unusable!r} as a quantized, sparse, complex or empty tensor; export the network "
+            "instead: torch.onnx.export(...), then batchcls build model.onnx"
         )
-    held = sum(tensor.numel() * tensor.element_size() for tensor in sets[name].values())
-    if held > _LARGEST_EXPANSION * path.stat().st_size:
-        raise CheckpointError(f"{str(path)!r} has {path.stat().st_size:,} bytes but claims {held:,} of weights")
-    about = _metadata(path) if path.suffix == ".safetensors" else values
-    return TrainedTensors(tensors, name, tuple(other for other in sets if other != name), about)
+    claimed = sum(tensor.numel() * tensor.element_size() for tensor in sets[name].values())
+    if claimed > _LARGEST_EXPANSION * path.stat().st_size:
+        raise CheckpointError(f"{str(path)!r} has {path.stat().st_size:,} bytes but claims {claimed:,} of weights")
+    contents = _metadata(path) if path.suffix == ".safetensors" else values
+    return TrainedTensors(tensors, name, tuple(other for other in sets if other != name), contents)
 
 
 def _is_plain(tensor: Tensor) -> bool:
     return tensor.layout == torch.strided and not (tensor.is_quantized or tensor.is_complex() or tensor.is_meta)
 
 
-def _sets(path: Path, values: Mapping[Any, Any]) -> dict[str, dict[str, Tensor]]:
-    """Every set of weights in a file, by where it stands; small ones beside a network's are not among them."""
-    found = {".".join(keys): tensors for keys, tensors in _mappings(values, ())}
-    most = max(map(len, found.values()), default=0)
-    sets = {name: tensors for name, tensors in found.items() if 2 * len(tensors) > most}
+def _sets_of_weights(path: Path, values: Mapping[Any, Any]) -> dict[str, dict[str, Tensor]]:
+    """Every set of weights in a file, by its keys joined by dots, but those much smaller than the largest."""
+    candidates = {".".join(keys): tensors for keys, tensors in _mappings_of_tensors(values, ())}
+    most = max(map(len, candidates.values()), default=0)
+    sets = {name: tensors for name, tensors in candidates.items() if 2 * len(tensors) > most}
     if not sets:
-        held = ", ".join(map(repr, list(values)[:_SHOWN])) or "nothing"
+        held = ", ".join(map(repr, list(values)[:_MOST_NAMED])) or "nothing"
         raise CheckpointError(
             f"{str(path)!r} holds no weights where they are looked for (it holds {held}); {_save_hint(path)}"
         )
-    return {part: tensors for name, whole in sets.items() for part, tensors in _parted(name, whole).items()}
+    return {key: tensors for name, mixed in sets.items() for key, tensors in _without_means(name, mixed).items()}
 
 
-def _mappings(values: Mapping[Any, Any], keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
-    """What of ``values`` holds tensors by name, and where; nothing of the optimizer's."""
+def _mappings_of_tensors(
+    values: Mapping[Any, Any], keys: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
+    """The keys of each mapping below ``values`` that holds tensors by name, and these; without the optimizer's."""
     tensors = {name: value for name, value in values.items() if isinstance(name, str) and isinstance(value, Tensor)}
     if tensors:
         yield keys, tensors
@@ -127,11 +135,11 @@ def _mappings(values: Mapping[Any, Any], keys: tuple[str, ...]) -> Iterator[tupl
         return
     for name, value in values.items():
         if isinstance(name, str) and isinstance(value, Mapping) and not _TRAINING.search(name):
-            yield from _mappings(value, (*keys, name))
+            yield from _mappings_of_tensors(value, (*keys, name))
 
 
-def _parted(name: str, tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """A set of weights, and apart from it a running mean of them whose names only begin otherwise."""
+def _without_means(name: str, tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """A set of weights; and as a set of its own, their running mean, if it is among them under names that begin so."""
     averaged = {key: tensor for key, tensor in tensors.items() if _AVERAGED.search(key.partition(".")[0])}
     plain = {key: tensor for key, tensor in tensors.items() if key not in averaged}
     if not averaged or 2 * len(averaged) <= len(plain) or 2 * len(plain) <= len(averaged):
@@ -140,9 +148,9 @@ def _parted(name: str, tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor
     return {name: plain, ".".join(filter(None, (name, first))): averaged}
 
 
-def _chosen(path: Path, sets: Mapping[str, Mapping[str, Tensor]], weights: str) -> str:
+def _choose(path: Path, sets: Mapping[str, Mapping[str, Tensor]], weights: str) -> str:
     if weights:
-        if len(fitting := _named(sets, weights)) != 1:
+        if len(fitting := _matching(sets, weights)) != 1:
             raise CheckpointError(f"{str(path)!r} holds no weights under {weights!r}; --weights takes {_listed(sets)}")
         return fitting[0]
     plain = [name for name in sets if not _AVERAGED.search(name)] or list(sets)
@@ -152,24 +160,24 @@ def _chosen(path: Path, sets: Mapping[str, Mapping[str, Tensor]], weights: str) 
     return usual[0]
 
 
-def _named(sets: Iterable[str], weights: str) -> list[str]:
-    """The sets that ``weights`` names, by all of their keys or by some that follow one another."""
-    wanted = weights.strip(".")
-    return [name for name in sets if name == wanted] or [name for name in sets if f".{wanted}." in f".{name}."]
+def _matching(sets: Iterable[str], weights: str) -> list[str]:
+    """Names of the sets whose keys are those of ``weights``; or else, contain these in a row."""
+    keys = weights.strip(".")
+    return [name for name in sets if name == keys] or [name for name in sets if f".{keys}." in f".{name}."]
 
 
-def _below(sets: Mapping[str, dict[str, Tensor]], weights: str) -> dict[str, dict[str, Tensor]]:
-    """The tensors whose names begin with ``weights``, if they are all of one set."""
+def _beginning_with(sets: Mapping[str, dict[str, Tensor]], weights: str) -> dict[str, dict[str, Tensor]]:
+    """The tensors whose names begin with ``weights``, as a set of that name; empty unless they are all of one set."""
     start = weights.strip(".") + "."
-    below = [{key: tensor for key, tensor in tensors.items() if key.startswith(start)} for tensors in sets.values()]
-    parts = [tensors for tensors in below if tensors]
-    return {start.strip("."): parts[0]} if len(parts) == 1 else {}
+    named = [{key: tensor for key, tensor in tensors.items() if key.startswith(start)} for tensors in sets.values()]
+    subsets = [tensors for tensors in named if tensors]
+    return {start.strip("."): subsets[0]} if len(subsets) == 1 else {}
 
 
 def _usualness(name: str) -> int:
-    """The place of its first key among the usual ones; the top of a file comes first."""
+    """Sort key of a set's name: its first key's place among the usual ones; the top of a file comes first."""
     first = name.partition(".")[0]
-    return -1 if not name else _USUAL.index(first) if first in _USUAL else len(_USUAL)
+    return -1 if not name else _USUAL_KEYS.index(first) if first in _USUAL_KEYS else len(_USUAL_KEYS)
 
 
 def _listed(sets: Iterable[str]) -> str:
@@ -197,7 +205,7 @@ def _read_torch(path: Path) -> Mapping[str, Any]:
             if inflated > _LARGEST_EXPANSION * path.stat().st_size:
                 raise CheckpointError(f"{str(path)!r} would inflate to {inflated:,} bytes; PyTorch never compresses")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what it warns of it either reads well or refuses
+            warnings.simplefilter("ignore")  # whatever PyTorch warns of, it either reads well or refuses
             with torch.serialization.safe_globals(list(STAND_INS)):
                 values = torch.load(path, map_location="cpu", weights_only=True)
     except (*_UNREADABLE, zipfile.BadZipFile) as error:

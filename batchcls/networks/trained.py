@@ -1,4 +1,4 @@
-"""A trained file that can be looked into, and all that it must be fed with."""
+"""A trained file is opened: its network, and the recipe that says what images the network takes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,24 +15,29 @@ from batchcls.networks.variants import variant_warnings
 
 @dataclass(frozen=True, slots=True)
 class TrainedFile:
-    """A trained file that can be looked into."""
+    """An open trained file of PyTorch or safetensors."""
 
     checkpoint: Path
+    """Path of the file."""
     network: Network
     recipe: Recipe
+    """Complete recipe, with architecture and labels."""
     notes: tuple[str, ...] = ()
-    """What is worth knowing of how it was read, a line each."""
+    """Lines to print: which weights and labels were taken, what was left out, and warnings."""
 
 
 def load_trained_file(checkpoint: Path, recipe: Path | None, values: Mapping[str, Any]) -> TrainedFile:
-    """A trained file with what the recipe, ``values``, and the file itself tell of it.
+    """Open a trained file, with a recipe from ``values``, the TOML file ``recipe`` and the file's own metadata.
 
     Args:
-        values: By the keys of a recipe; and ``weights``, which of the file's, if it holds several.
+        checkpoint: The trained file.
+        recipe: TOML file, whose values win over the metadata of the trained file.
+        values: Values by the keys of a recipe, which win over both; and ``weights``, which weights to load if the file
+            holds several, see `read_trained_tensors`.
 
     Raises:
-        CheckpointError: If the file cannot be read, is another network than was said, or an ONNX file.
-        RecipeError: If the recipe, or the labels, do not fit it.
+        CheckpointError: If the file cannot be read, does not fit the architecture, or is an ONNX file.
+        RecipeError: If the recipe or the labels do not fit the network.
     """
     if checkpoint.suffix == ".onnx":
         raise CheckpointError(
@@ -41,25 +46,25 @@ def load_trained_file(checkpoint: Path, recipe: Path | None, values: Mapping[str
         )
     values = dict(values)
     weights = values.pop("weights", "")
-    found = CheckpointMetadata.read(checkpoint).recipe
-    first = Recipe.compose(recipe, values, found)
-    transform_input = first.preprocess.transform_input
-    network = load_network(checkpoint, first.architecture, transform_input=transform_input, weights=weights)
-    full = Recipe.compose(recipe, {**values, "architecture": network.architecture}, found)
-    named = Recipe.compose(recipe, values).labels
-    about = {**network.about, **({"labels": found["labels"]} if "labels" in found else {})}
-    labels, notes = resolve_labels(checkpoint, network.classes, named, about)
+    metadata = CheckpointMetadata.read(checkpoint).recipe
+    partial = Recipe.compose(recipe, values, metadata)  # its architecture may still be open
+    transform_input = partial.preprocess.transform_input
+    network = load_network(checkpoint, partial.architecture, transform_input=transform_input, weights=weights)
+    complete = Recipe.compose(recipe, {**values, "architecture": network.architecture}, metadata)
+    given_labels = Recipe.compose(recipe, values).labels
+    contents = {**network.contents, **({"labels": metadata["labels"]} if "labels" in metadata else {})}
+    labels, label_notes = resolve_labels(checkpoint, network.classes, given_labels, contents)
     ignored = tuple(f"left out, as no part of {network.architecture}: {name}" for name in network.ignored)
-    doubts = variant_warnings(network.module, network.architecture, full.preprocess.size_px, network.about)
-    notes = (*_weights_notes(network), *notes, *ignored, *doubts)
-    return TrainedFile(checkpoint, network, full.with_values({"labels": labels}), notes)
+    warnings = variant_warnings(network.module, network.architecture, complete.preprocess.size_px, network.contents)
+    notes = (*_weights_notes(network), *label_notes, *ignored, *warnings)
+    return TrainedFile(checkpoint, network, complete.with_values({"labels": labels}), notes)
 
 
 def _weights_notes(network: Network) -> tuple[str, ...]:
-    taken = network.weights or "at the top of the file"
+    taken = network.weights_key or "at the top of the file"
     return tuple(
         f"weights {taken}; left out: {name}, which --weights {name} takes"
         if name
         else f"weights {taken}; left out: those at the top of the file"
-        for name in network.others
+        for name in network.other_weights_keys
     )

@@ -1,4 +1,4 @@
-"""An image becomes a network's input: torchvision's own steps, for training and for whoever must match it."""
+"""From an image to a network's input by torchvision's own transforms, as in training."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,6 +10,7 @@ from torchvision import transforms
 from batchcls.records import Preprocess
 
 Transform = Callable[[Image.Image], torch.Tensor]
+"""From an RGB image to a normalized (3, H, W) float32 tensor on the CPU."""
 
 _FILTERS = {
     "nearest": transforms.InterpolationMode.NEAREST,
@@ -19,11 +20,11 @@ _FILTERS = {
 }
 
 
-def input_transform(preprocess: Preprocess, between: Sequence[Any] = ()) -> Transform:
-    """torchvision's own steps from a Pillow image to a normalised (3, H, W) float32.
+def input_transform(preprocess: Preprocess, image_steps: Sequence[Any] = ()) -> Transform:
+    """torchvision's transforms that resize, crop and normalize an image.
 
     Args:
-        between: Steps on the RGB image once it has its size, such as an augmentation.
+        image_steps: Further functions from RGB image to RGB image, such as augmentations, applied after resizing.
     """
     filter_ = _FILTERS[preprocess.interpolation]
     resize = (
@@ -31,13 +32,13 @@ def input_transform(preprocess: Preprocess, between: Sequence[Any] = ()) -> Tran
         if preprocess.resize == "stretch"
         else [transforms.Resize(preprocess.shorter_px, filter_), transforms.CenterCrop(preprocess.size_px)]
     )
-    ordered = [_reversed] if preprocess.channels == "BGR" else []
+    reorder = [_reverse_channels] if preprocess.channels == "BGR" else []
     steps: Transform = transforms.Compose(
-        [*resize, *between, transforms.ToTensor(), *ordered, transforms.Normalize(preprocess.mean, preprocess.std)]
+        [*resize, *image_steps, transforms.ToTensor(), *reorder, transforms.Normalize(preprocess.mean, preprocess.std)]
     )
     return steps
 
 
-def _reversed(image: torch.Tensor) -> torch.Tensor:
-    """(3, H, W) with the channels the other way round."""
+def _reverse_channels(image: torch.Tensor) -> torch.Tensor:
+    """(3, H, W) with RGB as BGR."""
     return image.flip(0)

@@ -76,7 +76,7 @@ def train_network(data: Path, out: Path, options: TrainOptions, console: Console
     """
     check_output(out, data, options.overwrite)
     recipe = starting_recipe(options.recipe, options.recipe_values, options.initial_weights)
-    (device,) = machine.resolve_devices(options.device, instead="train on --device cpu")
+    (device,) = machine.resolve_devices(options.device, alternative="train on --device cpu")
     config = replace(options.config, precision=choose_arithmetic(options.config.precision, device))
     images = SplitDataset.read(data, options.split, console)
     recipe = recipe.with_values({"labels": ordered_labels(recipe.labels, images.labels)})

@@ -1,4 +1,4 @@
-"""A virtual environment for each group of peers, made from what their scripts say that they need."""
+"""Virtual environments for the scripts of peers, created from the dependencies that the scripts declare."""
 
 import importlib.metadata
 import re
@@ -10,57 +10,69 @@ from collections.abc import Iterable
 from pathlib import Path
 
 ENVIRONMENTS = Path(__file__).parents[2] / ".venv" / "peers"
-_INSTALLED = "installed.txt"
+"""Folder of all environments."""
+_REQUIREMENTS = "installed.txt"
+"""File in each environment that lists what was installed, one requirement a line."""
 _METADATA = re.compile(r"(?m)^# /// script$\s(?P<content>(^#(| .*)$\s)+)^# ///$")
 _NAME = re.compile(r"[\w.-]+")
 
 
-def dependencies(script: Path) -> list[str]:
-    """The requirements in a script's inline metadata.
+def script_dependencies(script: Path) -> list[str]:
+    """The requirements that a script declares in its inline metadata (PEP 723).
 
     Raises:
-        ValueError: If it has none.
+        ValueError: If the script has no such metadata.
     """
     match = _METADATA.search(script.read_text(encoding="utf-8"))
     if match is None:
         raise ValueError(f"{str(script)!r} has no inline metadata (PEP 723)")
     lines = match["content"].splitlines(keepends=True)
-    found: list[str] = tomllib.loads("".join(line[2:] or "\n" for line in lines))["dependencies"]
-    return found
+    requirements: list[str] = tomllib.loads("".join(line[2:] or "\n" for line in lines))["dependencies"]
+    return requirements
 
 
 def python_for(script: Path, environment: str, folder: Path = ENVIRONMENTS) -> Path | None:
-    """The Python that can run ``script``; None if there is none.
+    """The Python interpreter that can run ``script``; None if there is none.
 
-    That of its environment, if this was installed for what the script needs now; else ours, if it holds everything,
-    in whatever version.
+    This is the interpreter of ``environment`` if that was installed with the script's present requirements; else the
+    running one if it has every required distribution, in any version.
+
+    Args:
+        script: A script with inline metadata.
+        environment: Name of the script's environment.
+        folder: Folder of all environments.
     """
-    needed = dependencies(script)
-    marker = folder / environment / _INSTALLED
-    if marker.is_file() and set(needed) <= set(marker.read_text(encoding="utf-8").splitlines()):
+    requirements = script_dependencies(script)
+    marker = folder / environment / _REQUIREMENTS
+    if marker.is_file() and set(requirements) <= set(marker.read_text(encoding="utf-8").splitlines()):
         return _python(folder / environment)
-    return Path(sys.executable) if all(map(_is_here, needed)) else None
+    return Path(sys.executable) if all(map(_is_installed, requirements)) else None
 
 
-def install(environment: str, scripts: Iterable[Path], folder: Path = ENVIRONMENTS) -> bool:
-    """Make ``environment`` anew for ``scripts``, unless it is there and they need what they needed.
+def install_environment(environment: str, scripts: Iterable[Path], folder: Path = ENVIRONMENTS) -> bool:
+    """Create ``environment`` with the requirements of ``scripts``, replacing one with other requirements.
+
+    Args:
+        environment: Name of the environment.
+        scripts: All scripts that share the environment.
+        folder: Folder of all environments.
 
     Returns:
-        Whether there was anything to do.
+        False if the environment exists and has exactly these requirements.
 
     Raises:
-        subprocess.CalledProcessError: If pip fails.
+        subprocess.CalledProcessError: If pip fails; the environment is incomplete then, and not used.
     """
     target = folder / environment
-    wanted = sorted({requirement for script in scripts for requirement in dependencies(script)})
-    marker = target / _INSTALLED
-    if marker.is_file() and marker.read_text(encoding="utf-8").splitlines() == wanted:
+    requirements = sorted({requirement for script in scripts for requirement in script_dependencies(script)})
+    marker = target / _REQUIREMENTS
+    if marker.is_file() and marker.read_text(encoding="utf-8").splitlines() == requirements:
         return False
     shutil.rmtree(target, ignore_errors=True)
     subprocess.run([sys.executable, "-m", "venv", target], check=True)
-    if wanted:
-        subprocess.run([_python(target), "-m", "pip", "install", "--quiet", *wanted], check=True)
-    marker.write_text("".join(f"{requirement}\n" for requirement in wanted), encoding="utf-8")
+    if requirements:
+        subprocess.run([_python(target), "-m", "pip", "install", "--quiet", *requirements], check=True)
+    marker.write_text("".join(f"{requirement}\n" for requirement in requirements), encoding="utf-8")
     return True
 
 
@@ -68,7 +80,7 @@ def _python(environment: Path) -> Path:
     return environment / "bin" / "python"
 
 
-def _is_here(requirement: str) -> bool:
+def _is_installed(requirement: str) -> bool:
     match = _NAME.match(requirement)
     try:
         importlib.metadata.distribution(match[0] if match else requirement)

@@ -1,4 +1,4 @@
-"""How much memory a process and all that it starts hold at most, seen from outside."""
+"""Peak memory of a process and its descendants, measured from outside."""
 
 import os
 from contextlib import suppress
@@ -6,45 +6,46 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Self
 
-_EVERY_S = 0.5
+_INTERVAL_S = 0.5
 
 
-class Watch:
-    """Looks at a process while it is open.
+class MemoryWatch:
+    """A context manager that records the peak memory of a process while it is open.
 
-    A process alone is told by the kernel's own high-water mark. With its children it is the largest sum that was met,
-    pages that they share counted once (PSS).
+    For a process without children this is the kernel's high-water mark (VmHWM). With children it is the largest sum
+    that was sampled, in which shared pages are counted once (PSS).
     """
 
     def __init__(self, pid: int) -> None:
         self.peak_bytes = 0
+        """Peak memory so far."""
         self._pid = pid
-        self._over = Event()
-        self._thread = Thread(target=self._look, daemon=True)
+        self._closed = Event()
+        self._thread = Thread(target=self._poll, daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
+        self._closed.set()
         self._thread.join()
 
-    def _look(self) -> None:
-        while not self._over.wait(_EVERY_S):
-            processes = _with_children(self._pid)
+    def _poll(self) -> None:
+        while not self._closed.wait(_INTERVAL_S):
+            processes = _with_descendants(self._pid)
             alone = _kilobytes(self._pid, "status", "VmHWM")
             together = sum(_kilobytes(pid, "smaps_rollup", "Pss") for pid in processes) if len(processes) > 1 else 0
             self.peak_bytes = max(self.peak_bytes, alone << 10, together << 10)
 
 
-def _with_children(pid: int) -> list[int]:
-    found = [pid]
-    for parent in found:  # which grows on the way
+def _with_descendants(pid: int) -> list[int]:
+    processes = [pid]
+    for parent in processes:  # the list grows during the loop
         with suppress(OSError):
             for task in os.listdir(f"/proc/{parent}/task"):
-                found += map(int, Path(f"/proc/{parent}/task/{task}/children").read_text().split())
-    return found
+                processes += map(int, Path(f"/proc/{parent}/task/{task}/children").read_text().split())
+    return processes
 
 
 def _kilobytes(pid: int, file: str, key: str) -> int:

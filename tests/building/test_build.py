@@ -122,9 +122,9 @@ def test_the_network_takes_any_number_of_pixel_images_and_answers_as_trained(
     engine: Path, resnet: tuple[nn.Module, Path], images: int
 ) -> None:
     pixels = np.random.default_rng(7).integers(0, 256, (images, 224, 224, 3), np.uint8)
-    normalise = torchvision.transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    normalize = torchvision.transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     with torch.inference_mode():
-        expected = resnet[0](normalise(torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255)).softmax(1).numpy()
+        expected = resnet[0](normalize(torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255)).softmax(1).numpy()
 
     model = ov.Core().compile_model(engine / "model.onnx", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     logits = model(pixels)["logits"]
@@ -210,7 +210,7 @@ def with_weights(path: Path, **changed: Tensor) -> None:
         (
             lambda path: with_weights(path, **{"classifier.1.bias": torch.tensor([0, 1e6, 0])}),
             ("--labels", "a,b,c"),
-            "a weight of 1e+06 does not fit half precision; run with --precision fp32",
+            "a weight of 1e+06 does not fit half precision; build with --precision fp32",
         ),
     ],
 )

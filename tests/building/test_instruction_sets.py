@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchcls import machine
-from tests.building.test_quantization import fields, int8, resnet, resnet_int8, small  # noqa: F401  # its engines, as fixtures
 from tests.commandline import invoked, run_arguments
 from tests.conftest import DATA, ROOT, draw
 
@@ -68,7 +67,7 @@ def test_a_run_names_int8_where_a_cpu_has_no_bfloat16(slides: Path, tiny_engine:
     )
 
 
-@pytest.mark.parametrize("name", ["int8", "resnet_int8"])
+@pytest.mark.parametrize("name", ["small_int8", "resnet_int8"])
 def test_an_int8_engine_of_now_answers_alike_with_and_without_vnni(
     name: str, slides: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

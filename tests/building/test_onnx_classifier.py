@@ -211,7 +211,7 @@ def flat_input(model: onnx.ModelProto) -> None:
         (changed(nothing_done), {}, CheckpointError, "own.onnx"),
         (changed(unknown_operator), {}, BatchclsError, "own.onnx.*Stain"),
         (classifier(), {"layout": "NHWC"}, CheckpointError, "layout 'NHWC'"),
-        (classifier(), {"size_px": (32, 32)}, RecipeError, r"takes \(10, 7\) pixels, not \(32, 32\)"),
+        (classifier(), {"size_px": (32, 32)}, RecipeError, r"takes \(10, 7\) pixels, the recipe says \(32, 32\)"),
         (classifier(), {"precision": "fp16"}, RecipeError, "computes in fp32, which cannot be made fp16"),
         (classifier(), {"labels": ("a", "b")}, RecipeError, "has 3 classes, 2 labels were named"),
     ],

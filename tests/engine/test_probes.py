@@ -1,37 +1,29 @@
-"""Every run answers the probes of its engine first; what answers otherwise than verified does not begin."""
+"""Probes are the same everywhere, suit their network, and have their answers in the engine folder."""
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable
-from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from batchcls.building.probe_selection import select_mixtures
-from batchcls.engine.base import EngineInfo
-from batchcls.engine.check import check_answers
-from batchcls.engine.check_result import ProbeCheck
 from batchcls.engine.manifest import Manifest
 from batchcls.engine.postprocess import to_predictions
 from batchcls.engine.probes import CANDIDATE_COUNT, FULL_WEIGHT, PROBE_COUNT, draw_candidates, draw_probes
-from batchcls.errors import EngineError, VerificationError
+from batchcls.errors import EngineError
 from batchcls.records import Logits, Pixels
 from tests.commandline import invoked
 from tests.conftest import ALL4, draw
-from tests.engines import opened_engine
-
-
-def answered(folder: Path, pixels: Pixels, **options: Any) -> Logits:
-    with closing(opened_engine(folder, **options)) as engine:
-        return engine.infer(pixels)
+from tests.engines import engine_logits, opened_engine
+from tests.quantized_engines import normalized
 
 
 def test_probes_are_the_same_pixels_on_every_machine() -> None:
@@ -74,11 +66,11 @@ def test_probes_are_images_that_the_network_is_of_two_minds_about() -> None:
     exact = opened_engine(ALL4, backend="torch", threads=2, precision="f32")
 
     mixtures = select_mixtures(exact.infer, (224, 224))
-    found = to_predictions(exact.infer(draw_probes((224, 224), mixtures)))
+    answers = to_predictions(exact.infer(draw_probes((224, 224), mixtures)))
 
     assert len(mixtures) == PROBE_COUNT
-    assert len(set(found.labels.tolist())) >= 3
-    assert found.probabilities.max() < 0.9
+    assert len(set(answers.labels.tolist())) >= 3
+    assert answers.probabilities.max() < 0.9
 
 
 def test_a_network_that_knows_one_class_alone_is_probed_where_it_is_least_sure() -> None:
@@ -96,154 +88,14 @@ def test_a_network_that_knows_one_class_alone_is_probed_where_it_is_least_sure()
 def test_the_committed_engine_carries_what_pytorch_answers_to_its_probes() -> None:
     manifest = Manifest.read(ALL4)
 
-    ours = answered(ALL4, draw_probes(manifest.preprocess.size_px, manifest.probes), backend="torch", precision="f32")
+    ours = engine_logits(
+        ALL4, draw_probes(manifest.preprocess.size_px, manifest.probes), backend="torch", precision="f32"
+    )
 
     np.testing.assert_allclose(ours, np.array(manifest.reference), atol=0.02)
     np.testing.assert_allclose(ours, np.array(manifest.answers), atol=0.002)
     assert len(set(np.array(manifest.reference).argmax(axis=1))) >= 3
     assert to_predictions(np.array(manifest.reference, np.float32)).probabilities.max() < 0.9
-
-
-@pytest.mark.parametrize("precision", [None, "f32"])
-@pytest.mark.parametrize("backend", ["openvino", "torch"])
-def test_the_committed_engine_agrees_with_the_answers_that_it_carries(backend: Any, precision: str | None) -> None:
-    with closing(opened_engine(ALL4, backend=backend, threads=2, precision=precision)) as engine:
-        found = check_answers(engine, Manifest.read(ALL4))
-
-    assert (found.probes, found.top1_agreement) == (16, 1.0)
-
-
-OTHERWISE = {
-    "one": lambda reference: (reference[0][::-1], *reference[1:]),
-    "all": lambda reference: tuple(logits[::-1] for logits in reference),
-    "weaker": lambda reference: tuple(tuple(logit / 2 for logit in logits) for logits in reference),
-}
-
-
-@pytest.mark.parametrize("field", ["answers", "reference"])
-@pytest.mark.parametrize("other", OTHERWISE)
-def test_an_engine_that_answers_otherwise_is_refused(other: str, field: str) -> None:
-    """Also by what training answered, which is all that a folder of an older version has."""
-    manifest = Manifest.read(ALL4)
-    otherwise = replace(manifest, **{"answers": (), field: OTHERWISE[other](manifest.reference)})
-    with (
-        closing(opened_engine(ALL4, threads=2)) as engine,
-        pytest.raises(VerificationError, match=r"probabilities differ by up to 0\.\d+, .*; run: batchcls "),
-    ):
-        check_answers(engine, otherwise)
-
-
-class Answering:
-    """An engine whose answers to the probes are given."""
-
-    batch_size = 64
-    lanes = 1
-
-    def __init__(self, info: EngineInfo, logits: Any) -> None:
-        self.info = info
-        self._logits = np.array(logits, np.float32)
-
-    def infer(self, pixels: Any) -> Logits:
-        return self._logits[: len(pixels)]
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
-def checked(precision: str, answers: Any, expected: Any) -> ProbeCheck:
-    """The check of a GPU's engine that computes in ``precision``, for four classes."""
-    expected = tuple(map(tuple, expected))
-    manifest = replace(Manifest.read(ALL4), precision=precision, reference=expected, answers=expected)
-    return check_answers(
-        Answering(manifest.info(backend="tensorrt", device="cuda:0", precision=precision), answers), manifest
-    )
-
-
-def test_an_engine_without_an_answer_is_not_taken_for_a_good_one() -> None:
-    """Such as one whose half precision overflows on an image."""
-    expected = [[3.0, 0.0, 0.0, 0.0]] * 16
-
-    with pytest.raises(VerificationError, match=r"differ by up to 1\.0000, .*top-1 agreement is 0\.9375"):
-        checked("int8", [*expected[:15], [np.nan] * 4], expected)
-
-
-@pytest.mark.parametrize(
-    ("precision", "good"), [("fp32", False), ("fp16", True), ("bf16", True), ("int8", True), ("fp4", False)]
-)
-def test_how_far_an_engine_may_be_off_depends_on_its_precision(precision: str, good: bool) -> None:
-    expected = [[2.0, 0.0, 0.0, 0.0]] * 16
-    answers = [*expected[:15], [2.15, 0.0, 0.0, 0.0]]  # 0.711 and 0.741 of the first class
-
-    if good:
-        assert checked(precision, answers, expected).largest_difference == pytest.approx(0.0298, abs=1e-4)
-    else:
-        with pytest.raises(VerificationError, match=r"differ by up to 0\.0298"):
-            checked(precision, answers, expected)
-
-
-def test_what_is_off_a_little_everywhere_is_off_too_much() -> None:
-    expected = [[2.0, 0.0, 0.0, 0.0]] * 16
-
-    with pytest.raises(VerificationError, match=r"differ by up to 0\.06\d\d, 0\.06\d\d on average"):
-        checked("bf16", [[2.35, 0.0, 0.0, 0.0]] * 16, expected)
-
-
-def test_logarithms_tell_what_probabilities_near_one_hide() -> None:
-    expected = [[9.0, 0.0, 0.0, 0.0]] * 16
-
-    with pytest.raises(VerificationError, match=r"differ by up to 0\.00\d\d, .*their logarithms by 1\.\d+; bf16"):
-        checked("bf16", [[7.0, 0.0, 0.0, 0.0]] * 16, expected)
-
-
-@pytest.fixture
-def other_answers(tiny_engine: Path, tmp_path: Path) -> Callable[..., Path]:
-    """The tiny engine, which was verified to answer otherwise."""
-
-    def change(**options: Any) -> Path:
-        folder = Path(shutil.copytree(tiny_engine, tmp_path / "other"))
-        values = json.loads((folder / "engine.json").read_text())
-        values["answers"] = [logits[::-1] for logits in values["answers"]]
-        (folder / "engine.json").write_text(json.dumps(values | options))
-        return folder
-
-    return change
-
-
-def test_a_run_whose_engine_answers_otherwise_does_not_begin(
-    other_answers: Callable[..., Path], tmp_path: Path
-) -> None:
-    draw(tmp_path / "slides" / "a.jpg")
-    out = tmp_path / "o.parquet"
-
-    result = invoked(tmp_path / "slides", "--engine", other_answers(), "--out", out)
-
-    assert result.exit_code == 1
-    assert len(result.stderr.splitlines()) == 1
-    assert (
-        "answers the probes by openvino on cpu otherwise than verified: probabilities differ by up to" in result.stderr
-    )
-    assert "; run: batchcls " in result.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "slides"]
-
-
-def test_a_folder_of_the_version_before_runs_and_is_checked_by_what_training_answered(
-    tiny_engine: Path, tmp_path: Path
-) -> None:
-    folder = Path(shutil.copytree(tiny_engine, tmp_path / "before"))
-    values = json.loads((folder / "engine.json").read_text())
-    for name in ("probes", "answers", "check", "checked_on"):
-        del values[name]
-    values["reference"] = answered(tiny_engine, draw_probes((32, 32)), precision="f32").tolist()
-    (folder / "engine.json").write_text(json.dumps(values))
-    draw(tmp_path / "slides" / "a.jpg")
-
-    sound = invoked(tmp_path / "slides", "--engine", folder, "--out", tmp_path / "o.parquet")
-    values["reference"] = [logits[::-1] for logits in values["reference"]]
-    (folder / "engine.json").write_text(json.dumps(values))
-    other = invoked(tmp_path / "slides", "--engine", folder, "--out", tmp_path / "other.parquet")
-
-    assert (sound.exit_code, other.exit_code) == (0, 1)
-    assert "otherwise than verified" in other.stderr
 
 
 @pytest.mark.parametrize(("option", "computed"), [("fp32", "f32"), (None, None)])
@@ -278,3 +130,59 @@ def test_a_precision_that_no_engine_has_is_refused(precision: Any, tmp_path: Pat
 
     with pytest.raises(EngineError, match="precision is"):
         Manifest.read(tmp_path)
+
+
+def test_an_engine_carries_the_answers_of_the_network_before_it_was_rounded(
+    resnet_bf16: Path, resnet_int8: Path, resnet: tuple[nn.Module, Path]
+) -> None:
+    for engine in (resnet_bf16, resnet_int8):
+        manifest = Manifest.read(engine)
+        with torch.inference_mode():
+            exact = resnet[0](torch.from_numpy(normalized(draw_probes((224, 224), manifest.probes)))).numpy()
+
+        np.testing.assert_allclose(np.array(manifest.reference), exact, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        [[0.0] * 4] * 16,
+        [[0.0] * 2] * 16,
+        [[0.0] * 3] * 15 + [[0.0] * 2],
+        [[]] * 16,
+        [["a", "b", "c"]] * 16,
+        [0.0] * 16,
+        5,
+    ],
+    ids=["more", "fewer", "one fewer", "none", "texts", "flat", "number"],
+)
+def test_answers_of_another_number_of_classes_are_refused(altered_engine: Callable[..., Path], reference: Any) -> None:
+    folder = altered_engine(reference=reference)
+
+    with pytest.raises(EngineError, match="build the engine again"):
+        Manifest.read(folder)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        {"probes": [[0, 1, 2]] * 15},
+        {"probes": [[0, 48, 2]] * 16},
+        {"probes": [[0, -1, 2]] * 16},
+        {"probes": [[0, 1, 257]] * 16},
+        {"probes": [[0, 1]] * 16},
+        {"probes": 5},
+        {"answers": [[0.0] * 3] * 15},
+        {"answers": [[0.0] * 2] * 16},
+        {"check": {"probes": 16, "top1_agreement": "all", "largest_difference": 0.0}},
+        {"check": {"moon": "full"}},
+        {"checked_on": {"backend": "openvino"}},
+        {"checked_on": 5},
+    ],
+    ids=str,
+)
+def test_probes_that_no_build_writes_are_refused(altered_engine: Callable[..., Path], written: dict[str, Any]) -> None:
+    folder = altered_engine(**written)
+
+    with pytest.raises(EngineError, match="build the engine again"):
+        Manifest.read(folder)

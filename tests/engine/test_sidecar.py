@@ -58,7 +58,7 @@ def only(folder: Path, ending: str) -> Path:
 def refusal(folder: Path, machine: dict[str, Target] = MACHINE) -> str:
     """Why there is no plan; it always ends with the command that makes one."""
     with pytest.raises(EngineError) as refused:
-        read_fitting_plan(folder, NETWORK, machine)
+        read_fitting_plan(folder, NETWORK, machine, "cuda:0")
     message = str(refused.value)
     assert f"batchcls build {folder} --device cuda" in message
     assert "\n" not in message
@@ -68,7 +68,7 @@ def refusal(folder: Path, machine: dict[str, Target] = MACHINE) -> str:
 def test_a_plan_made_here_is_taken_as_it_was_written(tmp_path: Path) -> None:
     sidecar = placed(tmp_path)
 
-    assert read_fitting_plan(tmp_path, NETWORK, MACHINE) == (sidecar, PLAN)
+    assert read_fitting_plan(tmp_path, NETWORK, MACHINE, "cuda:0") == (sidecar, PLAN)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_a_plan_that_was_made_without_a_gpu_fits_every_card_of_its_kind(card: st
 
     machine = {"tensorrt_rtx": replace(RTX_HERE, gpu=card, driver="590.1", cuda="13.2")}
 
-    assert read_fitting_plan(tmp_path, NETWORK, machine)[0] == sidecar
+    assert read_fitting_plan(tmp_path, NETWORK, machine, "cuda:0")[0] == sidecar
 
 
 @pytest.mark.parametrize("order", [("a", "b", "c"), ("c", "b", "a"), ("b", "c", "a")])
@@ -135,7 +135,7 @@ def test_the_newest_plan_of_those_that_fit_is_taken(order: tuple[str, ...], tmp_
         placed(tmp_path, content=stem.encode(), stem=stem, built=day)
     placed(tmp_path, replace(HERE, gpu="another"), stem="z", built="2026-11-22T00:00:00+00:00")
 
-    sidecar, plan = read_fitting_plan(tmp_path, NETWORK, MACHINE)
+    sidecar, plan = read_fitting_plan(tmp_path, NETWORK, MACHINE, "cuda:0")
 
     assert (sidecar.built, plan) == (days[-1], order[-1].encode())
 
@@ -149,7 +149,7 @@ def test_plans_for_other_machines_beside_it_do_not_disturb(tmp_path: Path) -> No
         path.unlink()  # nobody looks at them
 
     assert len(only_plans) == 2
-    assert read_fitting_plan(tmp_path, NETWORK, MACHINE) == (sidecar, PLAN)
+    assert read_fitting_plan(tmp_path, NETWORK, MACHINE, "cuda:0") == (sidecar, PLAN)
 
 
 def test_two_cards_and_two_modules_have_files_of_their_own() -> None:
@@ -276,7 +276,7 @@ def test_a_broken_sidecar_does_not_keep_a_good_plan_from_its_work(stem: str, kin
     placed(tmp_path, stem=stem)
     GARBAGE[kind](tmp_path / "plans" / f"{stem}.json")
 
-    assert read_fitting_plan(tmp_path, NETWORK, MACHINE) == (sidecar, PLAN)
+    assert read_fitting_plan(tmp_path, NETWORK, MACHINE, "cuda:0") == (sidecar, PLAN)
 
 
 def test_info_names_a_broken_sidecar_and_goes_on(tiny_engine: Path, tmp_path: Path) -> None:
@@ -354,7 +354,7 @@ def test_no_change_of_a_sidecar_is_more_than_an_engine_error(fields: dict[str, A
         changed(**fields)(Path(folder) / "plans" / "b.json")
 
         try:
-            sidecar, content = read_fitting_plan(Path(folder), NETWORK, MACHINE)
+            sidecar, content = read_fitting_plan(Path(folder), NETWORK, MACHINE, "cuda:0")
         except EngineError:
             return
         assert content == PLAN

@@ -42,7 +42,7 @@ Row = tuple[str, str | None, float]
 """A path, its label or None for a file that is corrupt, and the label's probability."""
 
 
-def predictions(
+def predictions_file(
     path: Path,
     rows: Sequence[Row],
     *,
@@ -73,40 +73,40 @@ def predictions(
     return path
 
 
-def labelled(path: Path, rows: Sequence[Sequence[str]], columns: Sequence[str] = ("path", "label")) -> Path:
+def truth_csv(path: Path, rows: Sequence[Sequence[str]], columns: Sequence[str] = ("path", "label")) -> Path:
     """A CSV file of labels."""
     with path.open("w", newline="") as stream:
         csv.writer(stream).writerows([columns, *rows])
     return path
 
 
-def evaluated(predicted: Path, truth: Path, out: Path, *more: str | Path) -> Result:
+def evaluate(predicted: Path, truth: Path, out: Path, *more: str | Path) -> Result:
     return CliRunner().invoke(main, ["evaluate", *map(str, (predicted, "--truth", truth, "--out", out, *more))])
 
 
 def metrics_of(predicted: Path, truth: Path, out: Path, *more: str | Path) -> dict[str, Any]:
     """What metrics.json says of an evaluation that ended well."""
-    result = evaluated(predicted, truth, out, *more)
+    result = evaluate(predicted, truth, out, *more)
     assert result.exit_code == 0, result.output
-    found: dict[str, Any] = json.loads((out / "metrics.json").read_text(), parse_constant=pytest.fail)
-    return found
+    metrics: dict[str, Any] = json.loads((out / "metrics.json").read_text(), parse_constant=pytest.fail)
+    return metrics
 
 
-def contents(folder: Path) -> dict[Path, bytes]:
+def file_contents(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.glob("*")}
 
 
-def refused(predicted: Path, truth: Path, out: Path, *more: str | Path) -> str:
+def refusal(predicted: Path, truth: Path, out: Path, *more: str | Path) -> str:
     """The one line of an evaluation that was refused; ``out`` is as it was."""
-    before = contents(out)
-    result = evaluated(predicted, truth, out, *more)
+    before = file_contents(out)
+    result = evaluate(predicted, truth, out, *more)
     assert result.exit_code == 1, result.output
-    assert contents(out) == before
+    assert file_contents(out) == before
     assert result.stderr.count("\n") == 1
     return result.stderr
 
 
-def many(count: int = 120, wrong_each: int = 7, prefix: str = "") -> tuple[list[Row], list[tuple[str, str]]]:
+def rows_and_truth(count: int = 120, wrong_each: int = 7, prefix: str = "") -> tuple[list[Row], list[tuple[str, str]]]:
     """Predictions and truth, of which every seventh or so differ."""
     names = [f"{prefix}{number:04d}.jpg" for number in range(count)]
     truth = [(name, LABELS[number % 3]) for number, name in enumerate(names)]
@@ -119,8 +119,8 @@ def many(count: int = 120, wrong_each: int = 7, prefix: str = "") -> tuple[list[
 
 @pytest.fixture
 def plain(tmp_path: Path) -> tuple[Path, Path]:
-    rows, truth = many()
-    return predictions(tmp_path / "p.parquet", rows), labelled(tmp_path / "t.csv", truth)
+    rows, truth = rows_and_truth()
+    return predictions_file(tmp_path / "p.parquet", rows), truth_csv(tmp_path / "t.csv", truth)
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def real(tmp_path_factory: pytest.TempPathFactory, tiny_engine: Path) -> tuple[P
         draw(base / "slides" / LABELS[seed % 3] / f"{seed}.jpg", seed)
     (base / "slides" / "a" / "broken.jpg").write_text("no image")
     assert invoked(base / "slides", "--out", base / "p.parquet", "--engine", tiny_engine).exit_code == 0
-    result = evaluated(base / "p.parquet", base / "slides", base / "report")
+    result = evaluate(base / "p.parquet", base / "slides", base / "report")
     assert result.exit_code == 0, result.output
     return base / "slides", base / "p.parquet", base / "report"
 
@@ -141,13 +141,13 @@ def test_a_run_beside_its_class_folders_becomes_a_whole_report(real: tuple[Path,
     rows = [row for row in pq.read_table(predicted).to_pylist() if row["label"]]
     wrong = {row["path"] for row in rows if row["label"] != row["path"].split("/")[0]}
 
-    found = json.loads((report / "metrics.json").read_text(), parse_constant=pytest.fail)
+    metrics = json.loads((report / "metrics.json").read_text(), parse_constant=pytest.fail)
 
     assert {path.name for path in report.iterdir()} == FILES | SHEETS
-    assert found["overall"]["accuracy"]["value"] == pytest.approx(1 - len(wrong) / 30)
-    assert found["accuracy_with_unreadable_as_wrong"] == pytest.approx((30 - len(wrong)) / 31)
-    assert found["matched"]["unreadable"] == {"not an image": 1}
-    assert np.sum(found["confusion"]["counts"]) == 30
+    assert metrics["overall"]["accuracy"]["value"] == pytest.approx(1 - len(wrong) / 30)
+    assert metrics["accuracy_with_unreadable_as_wrong"] == pytest.approx((30 - len(wrong)) / 31)
+    assert metrics["matched"]["unreadable"] == {"not an image": 1}
+    assert np.sum(metrics["confusion"]["counts"]) == 30
     with (report / "wrong.csv").open() as stream:
         listed = list(csv.DictReader(stream))
     assert {row["path"] for row in listed} == wrong
@@ -161,7 +161,7 @@ def test_a_run_beside_its_class_folders_becomes_a_whole_report(real: tuple[Path,
 def test_the_summary_names_what_was_found(real: tuple[Path, Path, Path]) -> None:
     slides, predicted, report = real
 
-    printed = evaluated(predicted, slides, report, "--overwrite").stdout
+    printed = evaluate(predicted, slides, report, "--overwrite").stdout
 
     for promised in (
         r"^30 images judged, 1 unreadable -> .*report\.html$",
@@ -189,7 +189,7 @@ def test_an_earlier_evaluation_is_replaced_if_asked_and_other_files_stay(
     metrics_of(real[1], real[0], out)
     (out / "notes.txt").write_text("mine")
 
-    assert "exists; choose another --out, or replace it with --overwrite" in refused(*plain, out)
+    assert "exists; choose another --out, or replace it with --overwrite" in refusal(*plain, out)
     metrics_of(*plain, out, "--overwrite")
 
     assert {path.name for path in out.iterdir()} == FILES | {"notes.txt"}
@@ -199,13 +199,13 @@ def test_an_earlier_evaluation_is_replaced_if_asked_and_other_files_stay(
 
 def test_what_it_was_given_is_never_replaced(plain: tuple[Path, Path], tmp_path: Path) -> None:
     predicted, truth = plain
-    assert "wrong.csv' itself" in refused(predicted, truth.rename(tmp_path / "wrong.csv"), tmp_path, "--overwrite")
+    assert "wrong.csv' itself" in refusal(predicted, truth.rename(tmp_path / "wrong.csv"), tmp_path, "--overwrite")
     (tmp_path / "wrong.csv").rename(truth)
-    assert "report.md' itself" in refused(predicted.rename(tmp_path / "report.md"), truth, tmp_path, "--overwrite")
+    assert "report.md' itself" in refusal(predicted.rename(tmp_path / "report.md"), truth, tmp_path, "--overwrite")
 
 
 def test_an_evaluation_that_fails_leaves_no_folder(plain: tuple[Path, Path], tmp_path: Path) -> None:
-    refused(plain[0], labelled(tmp_path / "other.csv", [("a.jpg", "no such label")]), tmp_path / "report")
+    refusal(plain[0], truth_csv(tmp_path / "other.csv", [("a.jpg", "no such label")]), tmp_path / "report")
 
     assert not (tmp_path / "report").exists()
 
@@ -222,11 +222,11 @@ def _made(plain: tuple[Path, Path], out: Path) -> list[Path]:
 
 
 def test_the_file_says_what_it_is_of(plain: tuple[Path, Path], tmp_path: Path) -> None:
-    found = metrics_of(*plain, tmp_path / "report", "--seed", "7")
+    metrics = metrics_of(*plain, tmp_path / "report", "--seed", "7")
 
-    assert found["predictions"]["sha256"] == hashlib.sha256(plain[0].read_bytes()).hexdigest()
-    assert found["predictions"]["metadata"]["engine"]["name"] == "tiny"
-    assert found["seed"] == 7
+    assert metrics["predictions"]["sha256"] == hashlib.sha256(plain[0].read_bytes()).hexdigest()
+    assert metrics["predictions"]["metadata"]["engine"]["name"] == "tiny"
+    assert metrics["seed"] == 7
 
 
 def keys_of(value: Any) -> Any:
@@ -314,16 +314,16 @@ def test_images_are_matched_by_path_then_absolute_path_then_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str, root: str, by: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    rows, truth = many()
-    predicted = predictions(tmp_path / "p.parquet", rows, roots=root.format(here=tmp_path))
+    rows, truth = rows_and_truth()
+    predicted = predictions_file(tmp_path / "p.parquet", rows, roots=root.format(here=tmp_path))
     named = [(written.format(name, here=tmp_path), label) for name, label in truth]
 
-    found = metrics_of(predicted, labelled(tmp_path / "t.csv", named), tmp_path / "report")
+    metrics = metrics_of(predicted, truth_csv(tmp_path / "t.csv", named), tmp_path / "report")
 
-    assert found["matched"]["by"] == by
-    assert found["matched"]["images"] == 120
-    assert found["overall"]["accuracy"]["value"] == pytest.approx(1 - 18 / 120)
-    assert any("by file name alone" in note for note in found["notes"]) == (by == "file name")
+    assert metrics["matched"]["by"] == by
+    assert metrics["matched"]["images"] == 120
+    assert metrics["overall"]["accuracy"]["value"] == pytest.approx(1 - 18 / 120)
+    assert any("by file name alone" in note for note in metrics["notes"]) == (by == "file name")
 
 
 def test_images_are_found_by_way_of_links_and_from_elsewhere_only_if_paths_are_absolute(
@@ -332,7 +332,7 @@ def test_images_are_found_by_way_of_links_and_from_elsewhere_only_if_paths_are_a
     (tmp_path / "link").symlink_to(real[0])
     (tmp_path / "below").mkdir()
     named = [(f"link/{path.relative_to(real[0])}", path.parent.name) for path in sorted(real[0].glob("*/*.jpg"))]
-    truth = labelled(tmp_path / "t.csv", named)
+    truth = truth_csv(tmp_path / "t.csv", named)
 
     assert metrics_of(real[1], truth, tmp_path / "report")["matched"]["by"] == "absolute path"
 
@@ -342,7 +342,7 @@ def test_images_are_found_by_way_of_links_and_from_elsewhere_only_if_paths_are_a
     ran = invoked("../one", "../other", "--out", "p.parquet", "--engine", tiny_engine)
     assert ran.exit_code == 0, ran.output
     monkeypatch.chdir(tmp_path)
-    said = refused(tmp_path / "below" / "p.parquet", truth, tmp_path / "again")
+    said = refusal(tmp_path / "below" / "p.parquet", truth, tmp_path / "again")
     assert "evaluate in the folder that batchcls run was in: it was given '../one'" in said
 
 
@@ -352,60 +352,60 @@ def test_labels_of_other_images_than_those_classified_are_noted(real: tuple[Path
     for number, path in enumerate(sorted((tmp_path / "slides").glob("*/*.jpg"))):
         draw(path, 100 + number)
 
-    found = metrics_of(real[1], tmp_path / "slides", tmp_path / "others")
+    metrics = metrics_of(real[1], tmp_path / "slides", tmp_path / "others")
 
-    assert any("Labelled and classified images are two" in note for note in found["notes"])
+    assert any("Labelled and classified images are two" in note for note in metrics["notes"])
 
 
 def test_one_path_below_two_roots_is_told_apart_by_absolute_path(tmp_path: Path) -> None:
     rows: list[Row] = [("0.jpg", "a", 0.9), ("0.jpg", "b", 0.8)]
-    predicted = predictions(tmp_path / "p.parquet", rows, roots=["/one", "/two"])
+    predicted = predictions_file(tmp_path / "p.parquet", rows, roots=["/one", "/two"])
     named = [("/two/0.jpg", "b"), ("/one/0.jpg", "a")]
 
-    found = metrics_of(predicted, labelled(tmp_path / "t.csv", named), tmp_path / "report")
-    error = refused(predicted, labelled(tmp_path / "u.csv", [("0.jpg", "a")]), tmp_path / "none")
+    metrics = metrics_of(predicted, truth_csv(tmp_path / "t.csv", named), tmp_path / "report")
+    error = refusal(predicted, truth_csv(tmp_path / "u.csv", [("0.jpg", "a")]), tmp_path / "none")
 
-    assert found["overall"]["accuracy"]["value"] == 1
+    assert metrics["overall"]["accuracy"]["value"] == 1
     assert "more than one row by path" in error
     assert "'0.jpg'" in error
 
 
 def test_a_name_that_stands_twice_is_no_match(tmp_path: Path) -> None:
-    predicted = predictions(
+    predicted = predictions_file(
         tmp_path / "p.parquet", [("x/0.jpg", "a", 0.9), ("y/0.jpg", "b", 0.8), ("y/1.jpg", "b", 0.8)]
     )
 
-    error = refused(predicted, labelled(tmp_path / "t.csv", [("z/0.jpg", "a"), ("z/1.jpg", "b")]), tmp_path / "report")
+    error = refusal(predicted, truth_csv(tmp_path / "t.csv", [("z/0.jpg", "a"), ("z/1.jpg", "b")]), tmp_path / "report")
 
     assert "by file name" in error
 
 
 def test_what_has_no_partner_and_what_is_unreadable_is_counted(tmp_path: Path) -> None:
-    rows, truth = many()
+    rows, truth = rows_and_truth()
     rows[:4] = [(name, None, 0.0) for name, _, _ in rows[:4]]
     more: list[Row] = [(f"unlabelled{number}.jpg", "a", 0.9) for number in range(5)]
-    predicted = predictions(tmp_path / "p.parquet", [*rows, *more])
+    predicted = predictions_file(tmp_path / "p.parquet", [*rows, *more])
     truth += [(f"unseen{number}.jpg", "a") for number in range(6)]
 
-    found = metrics_of(predicted, labelled(tmp_path / "t.csv", truth), tmp_path / "report")
+    metrics = metrics_of(predicted, truth_csv(tmp_path / "t.csv", truth), tmp_path / "report")
 
-    match = found["matched"]
+    match = metrics["matched"]
     assert (match["images"], match["readable"], match["unreadable"]) == (120, 116, {"corrupt": 4})
     assert match["truth_without_prediction"] == {"count": 6, "examples": [f"unseen{number}.jpg" for number in range(3)]}
     assert match["prediction_without_truth"]["count"] == 5
     assert match["prediction_without_truth"]["examples"][0] == "/slides/unlabelled0.jpg"
-    assert found["overall"]["accuracy"]["value"] == pytest.approx(99 / 116)  # number 0 was one of 18 that are wrong
-    assert found["accuracy_with_unreadable_as_wrong"] == pytest.approx(99 / 120)
+    assert metrics["overall"]["accuracy"]["value"] == pytest.approx(99 / 116)  # number 0 was one of 18 that are wrong
+    assert metrics["accuracy_with_unreadable_as_wrong"] == pytest.approx(99 / 120)
     for report in ("report.md", "report.html"):
         assert "corrupt 4" in (tmp_path / "report" / report).read_text()
 
 
 def test_a_split_keeps_its_rows_alone(tmp_path: Path) -> None:
-    rows, truth = many()
+    rows, truth = rows_and_truth()
     parts = ["test", "train", "val", ""]
     table = [(*pair, f"p{number // 8}", parts[number % 4]) for number, pair in enumerate(truth)]
-    predicted = predictions(tmp_path / "p.parquet", rows)
-    named = labelled(tmp_path / "t.csv", table, ("path", "label", "group", "split"))
+    predicted = predictions_file(tmp_path / "p.parquet", rows)
+    named = truth_csv(tmp_path / "t.csv", table, ("path", "label", "group", "split"))
 
     test = metrics_of(predicted, named, tmp_path / "test", "--split", "test")
     whole = metrics_of(predicted, named, tmp_path / "whole")
@@ -418,10 +418,10 @@ def test_a_split_keeps_its_rows_alone(tmp_path: Path) -> None:
 
 
 def test_groups_come_from_a_column_or_a_pattern(tmp_path: Path) -> None:
-    rows, truth = many(prefix="p")
-    predicted = predictions(tmp_path / "p.parquet", rows)
+    rows, truth = rows_and_truth(prefix="p")
+    predicted = predictions_file(tmp_path / "p.parquet", rows)
     table = [(*pair, pair[0][:4]) for pair in truth]
-    named = labelled(tmp_path / "t.csv", table, ("path", "label", "patient"))
+    named = truth_csv(tmp_path / "t.csv", table, ("path", "label", "patient"))
 
     by_column = metrics_of(predicted, named, tmp_path / "1", "--group-by", "patient")
     by_pattern = metrics_of(predicted, named, tmp_path / "2", "--group-by", r"^p\d{3}")
@@ -434,14 +434,14 @@ def test_groups_come_from_a_column_or_a_pattern(tmp_path: Path) -> None:
 
 
 def test_a_label_that_the_engine_has_not_is_refused(plain: tuple[Path, Path], tmp_path: Path) -> None:
-    error = refused(plain[0], labelled(tmp_path / "u.csv", [("0000.jpg", "blast")]), tmp_path / "report")
+    error = refusal(plain[0], truth_csv(tmp_path / "u.csv", [("0000.jpg", "blast")]), tmp_path / "report")
 
     assert "'blast'" in error
     assert "'a', 'b', 'c'" in error
 
 
 def test_nothing_in_common_is_refused_with_examples_of_both(plain: tuple[Path, Path], tmp_path: Path) -> None:
-    error = refused(plain[0], labelled(tmp_path / "u.csv", [("x/y.jpg", "a")]), tmp_path / "report")
+    error = refusal(plain[0], truth_csv(tmp_path / "u.csv", [("x/y.jpg", "a")]), tmp_path / "report")
 
     for promised in ("'x/y.jpg'", "'/slides/0000.jpg'", "'/slides/0002.jpg'", "batchcls run"):
         assert promised in error
@@ -466,39 +466,39 @@ def test_a_truth_that_cannot_be_used_is_refused(
     truth = tmp_path / "bad.csv"
     truth.write_text(content)
 
-    assert promised in refused(plain[0], truth, tmp_path / "report", *more)
+    assert promised in refusal(plain[0], truth, tmp_path / "report", *more)
 
 
 def test_predictions_that_are_none_are_refused(plain: tuple[Path, Path], tmp_path: Path) -> None:
     text = tmp_path / "text.parquet"
     text.write_text("no parquet")
-    strange = predictions(tmp_path / "strange.parquet", [("0000.jpg", "a", float("nan")), ("0001.jpg", "b", 0.4)])
+    strange = predictions_file(tmp_path / "strange.parquet", [("0000.jpg", "a", float("nan")), ("0001.jpg", "b", 0.4)])
 
-    assert "is no predictions file" in refused(text, plain[1], tmp_path / "1")
-    assert "outside 0..1" in refused(strange, plain[1], tmp_path / "2")
+    assert "is no predictions file" in refusal(text, plain[1], tmp_path / "1")
+    assert "outside 0..1" in refusal(strange, plain[1], tmp_path / "2")
 
 
 def test_an_empty_predictions_file_is_refused(plain: tuple[Path, Path], tmp_path: Path) -> None:
-    empty = predictions(tmp_path / "empty.parquet", [])
+    empty = predictions_file(tmp_path / "empty.parquet", [])
 
-    assert "predicted none" in refused(empty, plain[1], tmp_path / "report")
+    assert "predicted none" in refusal(empty, plain[1], tmp_path / "report")
 
 
 def test_images_are_shown_from_below_the_truth_where_they_have_moved_there(tmp_path: Path) -> None:
-    rows, truth = many(6)
+    rows, truth = rows_and_truth(6)
     for seed, (name, _) in enumerate(truth):
         draw(tmp_path / name, seed)
-    predicted = predictions(tmp_path / "p.parquet", rows, roots="/gone")
+    predicted = predictions_file(tmp_path / "p.parquet", rows, roots="/gone")
 
-    metrics_of(predicted, labelled(tmp_path / "t.csv", truth), tmp_path / "report")
+    metrics_of(predicted, truth_csv(tmp_path / "t.csv", truth), tmp_path / "report")
 
     assert {path.name for path in (tmp_path / "report").iterdir()} == FILES | SHEETS
 
 
 def test_images_that_are_all_unreadable_are_refused(tmp_path: Path) -> None:
-    predicted = predictions(tmp_path / "p.parquet", [("0.jpg", None, 0.0), ("1.jpg", None, 0.0)])
+    predicted = predictions_file(tmp_path / "p.parquet", [("0.jpg", None, 0.0), ("1.jpg", None, 0.0)])
 
-    error = refused(predicted, labelled(tmp_path / "t.csv", [("0.jpg", "a"), ("1.jpg", "b")]), tmp_path / "report")
+    error = refusal(predicted, truth_csv(tmp_path / "t.csv", [("0.jpg", "a"), ("1.jpg", "b")]), tmp_path / "report")
 
     assert "none of the 2 images" in error
     assert "corrupt" in error
@@ -507,27 +507,27 @@ def test_images_that_are_all_unreadable_are_refused(tmp_path: Path) -> None:
 def test_an_out_that_cannot_be_written_is_refused(plain: tuple[Path, Path], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
-    result = evaluated(*plain, tmp_path / "file" / "report")
+    result = evaluate(*plain, tmp_path / "file" / "report")
 
     assert result.exit_code == 1
     assert "choose another --out" in result.stderr
 
 
 def test_a_class_without_an_error_is_not_called_certain(tmp_path: Path) -> None:
-    rows, truth = many()
+    rows, truth = rows_and_truth()
     rows = [(name, "c" if said == "c" or dict(truth)[name] == "c" else said, sure) for name, said, sure in rows]
 
-    found = metrics_of(
-        predictions(tmp_path / "p.parquet", rows), labelled(tmp_path / "t.csv", truth), tmp_path / "report"
+    metrics = metrics_of(
+        predictions_file(tmp_path / "p.parquet", rows), truth_csv(tmp_path / "t.csv", truth), tmp_path / "report"
     )
 
-    assert [each["label"] for each in found["classes"] if each["recall"]["value"] == 1] == ["c"]
-    assert any("interval without width for c:" in note for note in found["notes"])
+    assert [each["label"] for each in metrics["classes"] if each["recall"]["value"] == 1] == ["c"]
+    assert any("interval without width for c:" in note for note in metrics["notes"])
 
 
 def test_few_errors_are_said_to_carry_little(plain: tuple[Path, Path], tmp_path: Path) -> None:
-    rows, truth = many(300)
-    more = predictions(tmp_path / "q.parquet", rows), labelled(tmp_path / "u.csv", truth)
+    rows, truth = rows_and_truth(300)
+    more = predictions_file(tmp_path / "q.parquet", rows), truth_csv(tmp_path / "u.csv", truth)
 
     few, enough = metrics_of(*plain, tmp_path / "1"), metrics_of(*more, tmp_path / "2")
 
@@ -550,34 +550,34 @@ def test_few_errors_are_said_to_carry_little(plain: tuple[Path, Path], tmp_path:
 def test_little_to_judge_by_is_said_and_breaks_nothing(
     tmp_path: Path, rows: list[Row], truth: list[str], labels: Sequence[str]
 ) -> None:
-    predicted = predictions(tmp_path / "p.parquet", rows, labels=labels)
-    named = labelled(tmp_path / "t.csv", [(row[0], label) for row, label in zip(rows, truth, strict=True)])
+    predicted = predictions_file(tmp_path / "p.parquet", rows, labels=labels)
+    named = truth_csv(tmp_path / "t.csv", [(row[0], label) for row, label in zip(rows, truth, strict=True)])
 
-    found = metrics_of(predicted, named, tmp_path / "report")
+    metrics = metrics_of(predicted, named, tmp_path / "report")
 
     right = [row[1] == label for row, label in zip(rows, truth, strict=True)]
-    assert found["overall"]["accuracy"]["value"] == pytest.approx(np.mean(right))
-    for each in [found["overall"], *found["classes"]]:
+    assert metrics["overall"]["accuracy"]["value"] == pytest.approx(np.mean(right))
+    for each in [metrics["overall"], *metrics["classes"]]:
         estimates = [value for value in each.values() if isinstance(value, dict)]
         assert estimates
         assert all(value["why"] for value in estimates if value["value"] is None or value["low"] is None)
 
 
 def test_no_threshold_is_said(tmp_path: Path) -> None:
-    predicted = predictions(tmp_path / "p.parquet", [("0.jpg", "a", 0.9), ("1.jpg", "a", 0.5)])
-    named = labelled(tmp_path / "t.csv", [("0.jpg", "b"), ("1.jpg", "a")])
+    predicted = predictions_file(tmp_path / "p.parquet", [("0.jpg", "a", 0.9), ("1.jpg", "a", 0.5)])
+    named = truth_csv(tmp_path / "t.csv", [("0.jpg", "b"), ("1.jpg", "a")])
 
-    result = evaluated(predicted, named, tmp_path / "report")
+    result = evaluate(predicted, named, tmp_path / "report")
 
     assert "no threshold, for 1.00% errors at most" in result.stdout
     assert "No threshold" in (tmp_path / "report" / "report.md").read_text()
 
 
 def test_the_temperature_to_give_goes_on_top_of_the_engines_own(tmp_path: Path) -> None:
-    rows, truth = many(600)
-    named = labelled(tmp_path / "t.csv", truth)
-    plain = predictions(tmp_path / "p.parquet", rows)
-    tempered = predictions(tmp_path / "q.parquet", rows, engine={"temperature": 2.0})
+    rows, truth = rows_and_truth(600)
+    named = truth_csv(tmp_path / "t.csv", truth)
+    plain = predictions_file(tmp_path / "p.parquet", rows)
+    tempered = predictions_file(tmp_path / "q.parquet", rows, engine={"temperature": 2.0})
 
     first, second = (
         metrics_of(predicted, named, tmp_path / predicted.stem)["calibration"]["temperature"]
@@ -586,8 +586,8 @@ def test_the_temperature_to_give_goes_on_top_of_the_engines_own(tmp_path: Path) 
 
     assert first["give"] == first["fitted"] == second["fitted"]
     assert second["give"] == pytest.approx(2 * first["fitted"])
-    for folder, found in (("p", first), ("q", second)):
-        assert f"--temperature {found['give']:.4f}" in (tmp_path / folder / "report.md").read_text()
+    for folder, temperature in (("p", first), ("q", second)):
+        assert f"--temperature {temperature['give']:.4f}" in (tmp_path / folder / "report.md").read_text()
 
 
 class _Tags(HTMLParser):
@@ -612,17 +612,17 @@ def test_hostile_names_are_text_and_nothing_else(tmp_path: Path) -> None:
     ]
     for number, (name, _, _) in enumerate(rows):
         draw(slides / name, number)
-    predicted = predictions(tmp_path / "p.parquet", rows, roots=str(slides), labels=hostile)
-    truth = labelled(tmp_path / "t.csv", [(row[0], label) for row, label in zip(rows, hostile, strict=True)])
+    predicted = predictions_file(tmp_path / "p.parquet", rows, roots=str(slides), labels=hostile)
+    truth = truth_csv(tmp_path / "t.csv", [(row[0], label) for row, label in zip(rows, hostile, strict=True)])
     with_more = truth.read_text() + '"<script>alert(3)</script>.jpg",<script>alert(1)<\n'
     truth.write_text(with_more)
 
     metrics_of(predicted, truth, tmp_path / "report")
 
     page = (tmp_path / "report" / "report.html").read_text()
-    found = _Tags(page)
-    assert not {"script", "onerror"} & ({*found.tags} | found.attributes)
-    assert found.tags.count("img") == 5
+    tags = _Tags(page)
+    assert not {"script", "onerror"} & ({*tags.tags} | tags.attributes)
+    assert tags.tags.count("img") == 5
     assert "&lt;script&gt;alert(3)&lt;/script&gt;" in page
     assert "{{ 7 * 7 }}" in page
     report = (tmp_path / "report" / "report.md").read_text()
@@ -635,11 +635,11 @@ def test_hostile_names_are_text_and_nothing_else(tmp_path: Path) -> None:
 def test_many_classes_are_drawn(tmp_path: Path) -> None:
     labels = [f"class {number}" for number in range(70)]
     rows = [(f"{number}.jpg", labels[number % 70], 0.7) for number in range(210)]
-    predicted = predictions(tmp_path / "p.parquet", rows, labels=labels)
+    predicted = predictions_file(tmp_path / "p.parquet", rows, labels=labels)
 
-    found = metrics_of(predicted, labelled(tmp_path / "t.csv", [row[:2] for row in rows]), tmp_path / "report")
+    metrics = metrics_of(predicted, truth_csv(tmp_path / "t.csv", [row[:2] for row in rows]), tmp_path / "report")
 
-    assert len(found["classes"]) == 70
+    assert len(metrics["classes"]) == 70
 
 
 def test_a_missing_library_is_named_with_its_cure(plain: tuple[Path, Path], tmp_path: Path) -> None:

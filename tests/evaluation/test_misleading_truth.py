@@ -19,7 +19,7 @@ from batchcls.training.dataset import SplitDataset
 from batchcls.training.options import SplitFractions, SplitOptions
 from tests.commandline import invoked
 from tests.conftest import ALL4, DATA, ROOT, draw
-from tests.evaluation.test_evaluate import evaluated, labelled, many, metrics_of, predictions, refused
+from tests.evaluation.test_evaluate import evaluate, metrics_of, predictions_file, refusal, rows_and_truth, truth_csv
 
 CASES = DATA.parent / "cases" / "truth" / "slides"
 
@@ -62,12 +62,12 @@ def test_paths_of_other_systems_are_found(tmp_path: Path, written: str, by: str)
     names = [f"slides/é\u0327 {number}.jpg" for number in range(30)]
     names = [unicodedata.normalize("NFC", name) for name in names]
     rows = [(name, "abc"[number % 3], 0.9) for number, name in enumerate(names)]
-    predicted = predictions(tmp_path / "p.parquet", rows, roots="/run")
+    predicted = predictions_file(tmp_path / "p.parquet", rows, roots="/run")
     if written in ("{nfd}", " {} "):
         spelled = [written.format(name, nfd=unicodedata.normalize("NFD", name)) for name in names]
     else:
         spelled = [written.format(name.removeprefix("slides/")) for name in names]
-    truth = labelled(tmp_path / "t.csv", [(name, row[1]) for name, row in zip(spelled, rows, strict=True)])
+    truth = truth_csv(tmp_path / "t.csv", [(name, row[1]) for name, row in zip(spelled, rows, strict=True)])
 
     metrics = metrics_of(predicted, truth, tmp_path / "report")
 
@@ -78,8 +78,8 @@ def test_paths_of_other_systems_are_found(tmp_path: Path, written: str, by: str)
 
 def test_one_name_in_several_folders_is_told_apart_by_the_end_of_the_path(tmp_path: Path) -> None:
     rows = [(f"{label}/{number}.jpg", label, 0.9) for label in "abc" for number in range(9)]
-    predicted = predictions(tmp_path / "p.parquet", rows, roots="/new/slides")
-    truth = labelled(tmp_path / "t.csv", [(f"E:\\old\\{name}".replace("/", "\\"), label) for name, label, _ in rows])
+    predicted = predictions_file(tmp_path / "p.parquet", rows, roots="/new/slides")
+    truth = truth_csv(tmp_path / "t.csv", [(f"E:\\old\\{name}".replace("/", "\\"), label) for name, label, _ in rows])
 
     metrics = metrics_of(predicted, truth, tmp_path / "report")
 
@@ -89,12 +89,12 @@ def test_one_name_in_several_folders_is_told_apart_by_the_end_of_the_path(tmp_pa
 
 def test_names_that_differ_in_their_accents_alone_stay_apart(tmp_path: Path) -> None:
     composed, decomposed = (unicodedata.normalize(form, "é.jpg") for form in ("NFC", "NFD"))
-    predicted = predictions(tmp_path / "p.parquet", [(composed, "a", 0.9), (decomposed, "b", 0.9)])
+    predicted = predictions_file(tmp_path / "p.parquet", [(composed, "a", 0.9), (decomposed, "b", 0.9)])
 
     metrics = metrics_of(
-        predicted, labelled(tmp_path / "t.csv", [(decomposed, "b"), (composed, "a")]), tmp_path / "report"
+        predicted, truth_csv(tmp_path / "t.csv", [(decomposed, "b"), (composed, "a")]), tmp_path / "report"
     )
-    said = refused(predicted, labelled(tmp_path / "u.csv", [(f"x\\{composed}", "a")]), tmp_path / "none")
+    said = refusal(predicted, truth_csv(tmp_path / "u.csv", [(f"x\\{composed}", "a")]), tmp_path / "none")
 
     assert metrics["overall"]["accuracy"]["value"] == 1
     assert "more than one row by file name" in said
@@ -102,9 +102,9 @@ def test_names_that_differ_in_their_accents_alone_stay_apart(tmp_path: Path) -> 
 
 def test_a_backslash_in_a_name_is_no_folder_where_the_name_is_found_as_it_is(tmp_path: Path) -> None:
     rows = [("x\\1.jpg", "a", 0.9), ("x/1.jpg", "b", 0.9), ("2.jpg", "c", 0.9)]
-    truth = labelled(tmp_path / "t.csv", [("x\\1.jpg", "a"), ("x/1.jpg", "b"), ("gone.jpg", "c")])
+    truth = truth_csv(tmp_path / "t.csv", [("x\\1.jpg", "a"), ("x/1.jpg", "b"), ("gone.jpg", "c")])
 
-    metrics = metrics_of(predictions(tmp_path / "p.parquet", rows), truth, tmp_path / "report")
+    metrics = metrics_of(predictions_file(tmp_path / "p.parquet", rows), truth, tmp_path / "report")
 
     assert (metrics["matched"]["images"], metrics["overall"]["accuracy"]["value"]) == (2, 1)
 
@@ -112,9 +112,9 @@ def test_a_backslash_in_a_name_is_no_folder_where_the_name_is_found_as_it_is(tmp
 @pytest.mark.parametrize("engines", [("Pro ", "Me\u0301ta", " b"), ("Pro", "Méta", "b")])
 def test_blanks_and_accents_of_labels_make_no_difference(tmp_path: Path, engines: tuple[str, ...]) -> None:
     rows = [(f"{number}.jpg", engines[number % 3], 0.9) for number in range(9)]
-    predicted = predictions(tmp_path / "p.parquet", rows, labels=engines)
+    predicted = predictions_file(tmp_path / "p.parquet", rows, labels=engines)
     words = ("Pro  ", "M\u00e9ta", "\u00a0b")
-    table = labelled(tmp_path / "t.csv", [(f"{number}.jpg", words[number % 3]) for number in range(9)])
+    table = truth_csv(tmp_path / "t.csv", [(f"{number}.jpg", words[number % 3]) for number in range(9)])
     for number in range(9):
         draw(tmp_path / "folders" / words[number % 3] / f"{number}.jpg", number)
 
@@ -126,10 +126,12 @@ def test_blanks_and_accents_of_labels_make_no_difference(tmp_path: Path, engines
 
 
 def test_what_windows_1252_was_read_as_is_said(tmp_path: Path) -> None:
-    predicted = predictions(tmp_path / "p.parquet", [("1.jpg", "Métamyélocyte", 0.9)], labels=("Métamyélocyte", "b"))
+    predicted = predictions_file(
+        tmp_path / "p.parquet", [("1.jpg", "Métamyélocyte", 0.9)], labels=("Métamyélocyte", "b")
+    )
     (tmp_path / "t.csv").write_bytes("path;label\r\n1.jpg;Métamyélocyte\r\n;\r\n".encode("cp1252"))
 
-    result = evaluated(predicted, tmp_path / "t.csv", tmp_path / "report")
+    result = evaluate(predicted, tmp_path / "t.csv", tmp_path / "report")
 
     assert result.exit_code == 0, result.output
     assert "note        " in result.stdout
@@ -139,13 +141,13 @@ def test_what_windows_1252_was_read_as_is_said(tmp_path: Path) -> None:
 
 def test_folds_are_the_truth_part_by_part(tmp_path: Path) -> None:
     rows = [(f"fold_{number % 3}/{'ab'[number % 2]}/{number}.jpg", "a", 0.9) for number in range(30)]
-    predicted = predictions(tmp_path / "p.parquet", rows, labels=("a", "b"))
+    predicted = predictions_file(tmp_path / "p.parquet", rows, labels=("a", "b"))
     for name, _, _ in rows:
         (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "data" / name).touch()
     parts = ("--split-folders", "train=fold_0,train=fold_1,test=fold_2")
 
-    said = refused(predicted, tmp_path / "data", tmp_path / "none")
+    said = refusal(predicted, tmp_path / "data", tmp_path / "none")
     test = metrics_of(predicted, tmp_path / "data", tmp_path / "test", *parts, "--split", "test")
     whole = metrics_of(predicted, tmp_path / "data", tmp_path / "whole", *parts)
 
@@ -156,20 +158,20 @@ def test_folds_are_the_truth_part_by_part(tmp_path: Path) -> None:
 
 
 def test_predictions_are_not_their_own_truth(tmp_path: Path) -> None:
-    predicted = predictions(tmp_path / "p.parquet", many()[0])
+    predicted = predictions_file(tmp_path / "p.parquet", rows_and_truth()[0])
 
-    assert "is the predictions file itself" in refused(predicted, predicted, tmp_path / "report")
+    assert "is the predictions file itself" in refusal(predicted, predicted, tmp_path / "report")
 
 
 def test_a_class_without_images_is_named_beside_macro_f1(tmp_path: Path) -> None:
     truth = ["a"] * 6 + ["b"] * 6
     said = ["a"] * 5 + ["c"] + ["b"] * 5 + ["a"]
     rows = [(f"{number}.jpg", label, 0.9) for number, label in enumerate(said)]
-    predicted = predictions(tmp_path / "p.parquet", rows, labels=tuple("abcd"))
+    predicted = predictions_file(tmp_path / "p.parquet", rows, labels=tuple("abcd"))
     of_all = f1_score(truth, said, average="macro", labels=list("abcd"), zero_division=0)
 
-    result = evaluated(
-        predicted, labelled(tmp_path / "t.csv", [(f"{n}.jpg", label) for n, label in enumerate(truth)]), tmp_path / "r"
+    result = evaluate(
+        predicted, truth_csv(tmp_path / "t.csv", [(f"{n}.jpg", label) for n, label in enumerate(truth)]), tmp_path / "r"
     )
 
     expected = f"of the 2 classes with images; none is of c, d: scikit-learn's f1_score over all 4 is {of_all:.4f}"
@@ -181,9 +183,11 @@ def test_a_class_without_images_is_named_beside_macro_f1(tmp_path: Path) -> None
 
 
 def test_nothing_is_said_of_classes_where_each_has_images(tmp_path: Path) -> None:
-    rows, truth = many()
+    rows, truth = rows_and_truth()
 
-    result = evaluated(predictions(tmp_path / "p.parquet", rows), labelled(tmp_path / "t.csv", truth), tmp_path / "r")
+    result = evaluate(
+        predictions_file(tmp_path / "p.parquet", rows), truth_csv(tmp_path / "t.csv", truth), tmp_path / "r"
+    )
 
     assert "scikit-learn" not in result.stdout
 
@@ -231,7 +235,7 @@ def test_images_are_found_to_train_on_whatever_system_named_them(tmp_path: Path,
     }
     pairs = [(name, label) for name, (_, label) in zip(spellings[spelling], rows, strict=True)]
 
-    images = dataset(labelled(tmp_path / "t.csv", pairs), quiet)
+    images = dataset(truth_csv(tmp_path / "t.csv", pairs), quiet)
 
     files = {slide.file for split in images.splits.values() for slide in split.slides}
     assert files == {str(tmp_path / name) for name, _ in rows}
@@ -263,7 +267,7 @@ def test_the_split_of_a_training_is_a_truth_from_anywhere(
         )
         whole = metrics_of(tmp_path / "p.parquet", tmp_path / "models" / "n.split.csv", tmp_path / folder.name)
 
-        said = evaluated(
+        said = evaluate(
             tmp_path / "p.parquet", tmp_path / "models" / "n.split.csv", tmp_path / folder.name, "--overwrite"
         ).stdout
         assert "note        The truth has splits and no --split was given" in said

@@ -16,7 +16,7 @@ from batchcls.images.labels.labeled_images import LabeledImages
 from batchcls.storage.spreadsheet_cells import text_cell
 from tests.browser import shown
 from tests.conftest import draw
-from tests.evaluation.test_report import write
+from tests.evaluation.test_report import write_predictions
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -41,7 +41,7 @@ def predictions(folder: Path, labels: Sequence[str]) -> Path:
     for number, path in enumerate(paths):
         draw(folder / "s" / path, number)
     logits = np.repeat(np.eye(len(labels)) * 4, 3, axis=0) + np.random.default_rng(1).normal(0, 1, len(labels))
-    out = write(
+    out = write_predictions(
         folder / "o.parquet", paths, logits, [False] * len(paths), labels=labels, roots=[str(folder / "s")] * len(paths)
     )
     with (folder / "truth.csv").open("w", newline="", encoding="utf-8") as stream:

@@ -41,7 +41,7 @@ def report(*arguments: str | Path) -> Result:
     return CliRunner().invoke(main, ["report", *map(str, arguments)])
 
 
-def write(out: Path, paths: Sequence[str], logits: Any, unreadable: Any, **changed: Any) -> Path:
+def write_predictions(out: Path, paths: Sequence[str], logits: Any, unreadable: Any, **changed: Any) -> Path:
     """A predictions file of these rows, as `batchcls run` would have written it."""
     labels = changed.pop("labels", LABELS)
     exponentials = np.exp(logits - logits.max(axis=1, initial=-99, keepdims=True))
@@ -67,15 +67,15 @@ def write(out: Path, paths: Sequence[str], logits: Any, unreadable: Any, **chang
     return out
 
 
-def drawn_at_random(path: Path, rows: int, **changed: Any) -> Path:
+def write_random_predictions(path: Path, rows: int, **changed: Any) -> Path:
     """Rows in folders of 500; every hundredth is unreadable."""
     random = np.random.default_rng(5)
     paths = [f"case-{row // 500:04}/cell-{row:06}.jpg" for row in range(rows)]
     logits = random.normal(0, 3, (rows, len(changed.get("labels", LABELS))))
-    return write(path, paths, logits, np.arange(rows) % 100 == 0, **changed)
+    return write_predictions(path, paths, logits, np.arange(rows) % 100 == 0, **changed)
 
 
-class Parsed(HTMLParser):
+class ParsedPage(HTMLParser):
     """A page's tags with their attributes, its visible text, and the rows that it embeds."""
 
     def __init__(self, page: Path) -> None:
@@ -110,9 +110,9 @@ class Parsed(HTMLParser):
 
     @property
     def paths(self) -> list[str]:
-        found = self.rows
+        rows = self.rows
         places = map(int, self.column("folder"))
-        return [found["folders"][place][1] + name for place, name in zip(places, found["names"], strict=True)]
+        return [rows["folders"][place][1] + name for place, name in zip(places, rows["names"], strict=True)]
 
 
 @pytest.fixture(scope="module")
@@ -136,13 +136,13 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_engine: Path) -> tuple[Pa
 def many(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A hundred thousand rows, and their page."""
     folder = tmp_path_factory.mktemp("many")
-    predictions, page = drawn_at_random(folder / "many.parquet", MANY), folder / "many.html"
+    predictions, page = write_random_predictions(folder / "many.parquet", MANY), folder / "many.html"
     assert report(predictions, "--out", page).exit_code == 0
     return predictions, page
 
 
 def test_the_page_says_what_the_file_holds_and_how_it_was_made(run: tuple[Path, Path]) -> None:
-    table, page = pq.read_table(run[0]), Parsed(run[1])
+    table, page = pq.read_table(run[0]), ParsedPage(run[1])
     metadata = json.loads(table.schema.metadata[METADATA_KEY])
 
     for label, count in Counter(table["label"].drop_null().to_pylist()).items():
@@ -162,7 +162,7 @@ def test_the_page_says_what_the_file_holds_and_how_it_was_made(run: tuple[Path, 
 
 def test_the_page_says_what_the_run_took(run: tuple[Path, Path]) -> None:
     took = json.loads(pq.read_schema(run[0]).metadata[METADATA_KEY])["throughput"]
-    page = Parsed(run[1])
+    page = ParsedPage(run[1])
 
     assert took["files"] == 10
     assert took["elapsed_s"] > took["seconds"]["start"] > 0
@@ -173,7 +173,7 @@ def test_the_page_says_what_the_run_took(run: tuple[Path, Path]) -> None:
 
 
 def test_every_readable_image_is_shown_whatever_it_is_called(run: tuple[Path, Path]) -> None:
-    page = Parsed(run[1])
+    page = ParsedPage(run[1])
 
     images = [attributes for tag, attributes in page.tags if tag == "img"]
     assert len(images) == 8
@@ -181,7 +181,7 @@ def test_every_readable_image_is_shown_whatever_it_is_called(run: tuple[Path, Pa
 
 
 def test_nothing_in_a_page_leads_out_of_it_or_breaks_out_of_its_text(run: tuple[Path, Path]) -> None:
-    page = Parsed(run[1])
+    page = ParsedPage(run[1])
 
     assert HOSTILE in page.text
     assert len([tag for tag, _ in page.tags if tag == "script"]) == 2
@@ -197,11 +197,11 @@ def test_a_name_that_was_made_printable_is_found_again(name: str) -> None:
 
 
 def test_a_table_that_is_too_short_holds_the_unreadable_and_the_least_certain(tmp_path: Path) -> None:
-    table = pq.read_table(drawn_at_random(tmp_path / "o.parquet", 70_000))
+    table = pq.read_table(write_random_predictions(tmp_path / "o.parquet", 70_000))
 
     assert report(tmp_path / "o.parquet", "--out", tmp_path / "o.html", "--rows", "1000").exit_code == 0
 
-    page = Parsed(tmp_path / "o.html")
+    page = ParsedPage(tmp_path / "o.html")
     order = pc.sort_indices(table, [("probability", "ascending")]).to_numpy()[:300]
     assert "holds 1,000 of 70,000 rows: all 700 unreadable ones and the 300 least certain" in page.text
     bad = [path for path, label in zip(page.paths, page.column("label"), strict=True) if label < 0]
@@ -212,43 +212,43 @@ def test_a_table_that_is_too_short_holds_the_unreadable_and_the_least_certain(tm
 
 
 def test_more_unreadable_rows_than_the_table_may_hold_are_cut_and_said_so(tmp_path: Path) -> None:
-    drawn_at_random(tmp_path / "o.parquet", 5_000)
+    write_random_predictions(tmp_path / "o.parquet", 5_000)
 
     report(tmp_path / "o.parquet", "--out", tmp_path / "o.html", "--rows", "7")
 
-    assert "holds 7 of 5,000 rows: 7 of the 50 unreadable ones." in Parsed(tmp_path / "o.html").text
+    assert "holds 7 of 5,000 rows: 7 of the 50 unreadable ones." in ParsedPage(tmp_path / "o.html").text
 
 
 @pytest.mark.parametrize("rows", [0, 1])
 def test_a_file_without_rows_or_labels_has_a_page(tmp_path: Path, rows: int) -> None:
-    write(tmp_path / "o.parquet", ["a.png"] * rows, np.zeros((rows, 3)), [True] * rows)
+    write_predictions(tmp_path / "o.parquet", ["a.png"] * rows, np.zeros((rows, 3)), [True] * rows)
 
     result = report(tmp_path / "o.parquet", "--out", tmp_path / "o.html")
 
     assert result.output == f"{rows} rows, {rows} unreadable -> {tmp_path / 'o.html'}\n"
-    page = Parsed(tmp_path / "o.html")
+    page = ParsedPage(tmp_path / "o.html")
     assert "No row has a label" in page.text
     assert "Speed, once loadednot recorded" in page.text
     assert len(page.paths) == rows
 
 
 def test_an_engine_of_one_class_has_no_second_best(tmp_path: Path) -> None:
-    write(tmp_path / "o.parquet", ["a.png", "b.png"], np.zeros((2, 1)), [False, True], labels=["only"])
+    write_predictions(tmp_path / "o.parquet", ["a.png", "b.png"], np.zeros((2, 1)), [False, True], labels=["only"])
 
     assert report(tmp_path / "o.parquet", "--out", tmp_path / "o.html").exit_code == 0
 
-    page = Parsed(tmp_path / "o.html")
+    page = ParsedPage(tmp_path / "o.html")
     assert page.column("second") == [-1, -1]
     assert page.column("probability")[0] == 1
 
 
 def test_probabilities_that_are_no_numbers_are_counted_and_not_drawn(tmp_path: Path) -> None:
     strange = pa.array([np.nan, np.inf, None, 0.75], pa.float32())
-    write(tmp_path / "o.parquet", list("abcd"), np.zeros((4, 3)), [False] * 4, probability=strange)
+    write_predictions(tmp_path / "o.parquet", list("abcd"), np.zeros((4, 3)), [False] * 4, probability=strange)
 
     assert report(tmp_path / "o.parquet", "--out", tmp_path / "o.html").exit_code == 0
 
-    page = Parsed(tmp_path / "o.html")
+    page = ParsedPage(tmp_path / "o.html")
     assert "3 labelled rows have a probability that is no number from 0 to 1" in page.text
     assert "no number" in page.text
     assert [tag for tag, _ in page.tags].count("rect") == 1 + len(LABELS), "one of the histogram, and each label's bar"
@@ -269,11 +269,11 @@ def another_table(path: Path) -> None:
 
 def not_utf8(path: Path) -> None:
     names = pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff"]).buffers())
-    write(path, ["a"], np.zeros((1, 3)), [False], path=names)
+    write_predictions(path, ["a"], np.zeros((1, 3)), [False], path=names)
 
 
 def cut_short(path: Path) -> None:
-    drawn_at_random(path, 50)
+    write_random_predictions(path, 50)
     path.write_bytes(path.read_bytes()[:-9])
 
 
@@ -290,7 +290,7 @@ def test_what_is_no_predictions_file_is_refused(tmp_path: Path, spoil: Callable[
 
 
 def test_a_page_takes_the_place_of_another_only_when_asked_and_never_of_its_predictions(tmp_path: Path) -> None:
-    predictions, page = drawn_at_random(tmp_path / "o.parquet", 5), tmp_path / "o.html"
+    predictions, page = write_random_predictions(tmp_path / "o.parquet", 5), tmp_path / "o.html"
     page.write_text("mine")
 
     refused = report(predictions, "--out", page)
@@ -313,7 +313,7 @@ def test_without_jinja2_a_report_says_what_to_install(tmp_path: Path, monkeypatc
     for name in ("batchcls.evaluation.html", "batchcls.evaluation.report"):
         monkeypatch.delitem(sys.modules, name, raising=False)
 
-    result = report(drawn_at_random(tmp_path / "o.parquet", 5), "--out", tmp_path / "o.html")
+    result = report(write_random_predictions(tmp_path / "o.parquet", 5), "--out", tmp_path / "o.html")
 
     assert result.exit_code == 1
     assert "needs jinja2, which is not installed; run: pip install 'batchcls[report]'" in result.stderr
@@ -323,14 +323,14 @@ def test_its_help_loads_nothing_heavy() -> None:
     assert loaded_by("report", "--help") & {*HEAVY, "jinja2"} == set()
 
 
-def said(window: "Page", count: int, rows: int = MANY) -> None:
+def wait_for_count(window: "Page", count: int, rows: int = MANY) -> None:
     """Return once the page says that so many rows are shown."""
     window.wait_for_function(
         "text => document.getElementById('count').textContent === text", arg=f"{count:,} of {rows:,} rows"
     )
 
 
-def cells(window: "Page", rows: int = 3) -> list[list[str]]:
+def first_rows(window: "Page", rows: int = 3) -> list[list[str]]:
     """The table's first rows."""
     lines = window.locator("#body tr:not(.gap)")
     return [lines.nth(row).locator("td").all_text_contents() for row in range(rows)]
@@ -338,31 +338,31 @@ def cells(window: "Page", rows: int = 3) -> list[list[str]]:
 
 def test_a_browser_filters_and_sorts_a_hundred_thousand_rows(browser: "Browser", many: tuple[Path, Path]) -> None:
     frame = pq.read_table(many[0]).drop_columns("probabilities").to_pandas()
-    found = frame[frame.path.str.contains("CELL-0012".lower())]
-    sure = found[(found.label == "c") & (found.probability >= 0.9)]
+    matching = frame[frame.path.str.contains("CELL-0012".lower())]
+    sure = matching[(matching.label == "c") & (matching.probability >= 0.9)]
     best = sure.sort_values("probability", ascending=False, kind="stable")
 
     with shown(browser, many[1]) as window:
-        said(window, MANY)
+        wait_for_count(window, MANY)
         assert len(window.locator("#body tr").all()) < 100
         window.get_by_label("File contains").fill("CELL-0012")
-        said(window, len(found))
+        wait_for_count(window, len(matching))
         window.get_by_role("combobox").select_option("c")
         window.get_by_label("Probability from").fill("0.9")
-        said(window, len(sure))
+        wait_for_count(window, len(sure))
         head = window.get_by_role("columnheader", name=re.compile("^Probability"))
         head.get_by_role("button").focus()
         window.keyboard.press("Enter")
         assert head.get_attribute("aria-sort") == "ascending"
-        assert [row[0] for row in cells(window)] == best.path[::-1][:3].tolist()
+        assert [row[0] for row in first_rows(window)] == best.path[::-1][:3].tolist()
         window.keyboard.press("Enter")
         assert head.get_attribute("aria-sort") == "descending"
-        assert [row[2] for row in cells(window)] == [f"{value:.4f}" for value in best.probability[:3]]
+        assert [row[2] for row in first_rows(window)] == [f"{value:.4f}" for value in best.probability[:3]]
         window.get_by_role("button", name="Clear").click()
-        said(window, MANY)
+        wait_for_count(window, MANY)
         window.get_by_label("unreadable only").check()
-        said(window, int(frame.label.isna().sum()))
-        assert cells(window, 1)[0][6] == "corrupt: no end mark"
+        wait_for_count(window, int(frame.label.isna().sum()))
+        assert first_rows(window, 1)[0][6] == "corrupt: no end mark"
         logging.info("longest block of the main thread: %s ms", window.evaluate("longest"))  # --log-cli-level=INFO
 
 
@@ -382,13 +382,15 @@ def test_a_browser_scrolls_to_the_last_of_a_hundred_thousand_rows(browser: "Brow
 
 def test_a_browser_saves_the_rows_that_are_shown(browser: "Browser", tmp_path: Path) -> None:
     paths = ['say "a", b.png', "line\nbreak.png", "=1+1.png", "other.png", "Zelle-µ-🔬.png"]
-    predictions = write(tmp_path / "o.parquet", paths, np.arange(15.0).reshape(5, 3) % 7, [False] * 4 + [True])
+    predictions = write_predictions(
+        tmp_path / "o.parquet", paths, np.arange(15.0).reshape(5, 3) % 7, [False] * 4 + [True]
+    )
     report(predictions, "--out", tmp_path / "o.html")
 
     with shown(browser, tmp_path / "o.html") as window:
         window.get_by_label("File contains").fill(".png")
         window.get_by_role("combobox").select_option("any")
-        said(window, 5, 5)
+        wait_for_count(window, 5, 5)
         with window.expect_download() as download:
             window.get_by_role("button", name="Download CSV").click()
         download.value.save_as(tmp_path / "rows.csv")
@@ -406,11 +408,13 @@ def test_a_browser_saves_the_rows_that_are_shown(browser: "Browser", tmp_path: P
 
 def test_hostile_names_and_labels_run_nothing_in_a_browser(browser: "Browser", tmp_path: Path) -> None:
     labels = [HOSTILE, "<b>\u2028", "&lt;"]
-    write(tmp_path / "o.parquet", [HOSTILE, "b"], np.eye(3)[:2], [False, True], labels=labels, roots=[HOSTILE] * 2)
+    write_predictions(
+        tmp_path / "o.parquet", [HOSTILE, "b"], np.eye(3)[:2], [False, True], labels=labels, roots=[HOSTILE] * 2
+    )
     report(tmp_path / "o.parquet", "--out", tmp_path / "o.html")
 
     with shown(browser, tmp_path / "o.html") as window:
-        assert cells(window, 1)[0][:2] == [HOSTILE, HOSTILE]
+        assert first_rows(window, 1)[0][:2] == [HOSTILE, HOSTILE]
         assert window.get_by_role("combobox").locator("option").all_text_contents()[1:] == sorted(labels)
 
 

@@ -28,7 +28,7 @@ from batchcls.engine.sidecar import Sidecar
 from batchcls.engine.sidecar import Target as Plan
 from batchcls.errors import BatchclsError
 from batchcls.evaluation.evaluate import EvaluationOptions, evaluate_predictions
-from batchcls.evaluation.provenance import describe_provenance, throughput
+from batchcls.evaluation.provenance import describe_provenance, describe_throughput
 from batchcls.evaluation.report import ReportOptions, write_report
 from batchcls.images.formats.inspection import decode, examine
 from batchcls.images.formats.jpeg_markers import jpeg_header
@@ -181,7 +181,7 @@ def _try_weights(name: str) -> Callable[[bytes, Path], None]:
         path.write_bytes(data)
         Recipe.compose(None, {}, CheckpointMetadata.read(path).recipe)
         trained = read_trained_tensors(path)
-        resolve_labels(path, 3, ("a", "b", "c"), trained.about)
+        resolve_labels(path, 3, ("a", "b", "c"), trained.contents)
 
     return tried
 
@@ -373,7 +373,7 @@ def _look_at(predicted: PredictionsFile) -> None:
     if shapes != ((rows,), (rows,), (rows, len(predicted.labels)), rows):
         raise AssertionError(f"{shapes} of {rows} rows")
     json.dumps([describe_provenance(predicted.metadata), list(predicted.errors)])
-    throughput(predicted.metadata)
+    describe_throughput(predicted.metadata)
     rewrite_notes(predicted.metadata, predicted.labels, rows)
 
 

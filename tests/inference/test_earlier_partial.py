@@ -10,7 +10,8 @@ from tests.commandline import finished
 from tests.conftest import ALL4, draw
 
 PARTIAL = Path(__file__).with_name("earlier_partial")
-"""What the version before the rooms (commit 6fe9a37) left of a run over 12 PNGs, an empty JPEG, and ``large.png``, for which it had too little memory."""
+"""The partial folder that commit 6fe9a37 left of a run over 12 PNGs, an empty JPEG and ``large.png``, which had needed
+more memory than there was."""
 
 
 def test_a_run_that_an_earlier_version_began_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,8 @@
 import json
 import math
 import random
+import subprocess
+import sys
 import tomllib
 from contextlib import suppress
 from dataclasses import fields
@@ -268,3 +270,9 @@ def test_a_labels_file_of_something_else_is_an_error(tmp_path: Path, content: st
 @pytest.mark.parametrize("values", [{"labels": ()}, {"labels": []}])
 def test_labels_may_be_left_open_until_the_checkpoint_is_read(values: dict[str, Any]) -> None:
     assert Recipe.compose(None, values).labels == ()
+
+
+def test_a_recipe_is_read_without_pytorch() -> None:
+    code = "import sys, batchcls.networks.recipe as r; r.Recipe.compose(None, {'size_px': 64}); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert {"torch", "torchvision"}.isdisjoint(done.stdout.split())

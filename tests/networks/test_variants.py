@@ -57,7 +57,7 @@ def test_another_activation_behind_the_same_names_is_warned_of(
 ) -> None:
     (warning,) = notes(used(network("resnet18", activation)), tmp_path)
 
-    assert "its batch normalisations recorded other activations than resnet18" in warning
+    assert "its batch normalizations recorded other activations than resnet18" in warning
     assert "one of timm's with torchvision's names, export it: torch.onnx.export(...)" in warning
 
 

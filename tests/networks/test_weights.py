@@ -150,7 +150,7 @@ def test_weights_are_found_under_any_key(wrap: Callable[[State], Any], tmp_path:
     network = load_network(tmp_path / "m.pth")
 
     assert is_of(network.module, state())
-    assert network.others == ()
+    assert network.other_weights_keys == ()
 
 
 SEVERAL: dict[str, tuple[Callable[[State, State], Any], str]] = {
@@ -179,10 +179,14 @@ def test_of_several_weights_the_plain_ones_are_taken_and_the_others_named_and_ca
     chosen = load_trained_file(tmp_path / "m.pth", None, {**labels, "weights": key})
 
     assert is_of(plain.network.module, state(1))
-    assert any("left out" in note and f"--weights {plain.network.others[0]} takes" in note for note in plain.notes)
+    assert any(
+        "left out" in note and f"--weights {plain.network.other_weights_keys[0]} takes" in note for note in plain.notes
+    )
     assert is_of(chosen.network.module, state(2))
     assert is_of(
-        load_trained_file(tmp_path / "m.pth", None, {**labels, "weights": plain.network.others[0]}).network.module,
+        load_trained_file(
+            tmp_path / "m.pth", None, {**labels, "weights": plain.network.other_weights_keys[0]}
+        ).network.module,
         state(2),
     )
 
@@ -254,7 +258,7 @@ def test_weights_that_are_no_plain_numbers_are_refused(change: Callable[[Tensor]
     tensors = state()
     tensors["fc.weight"] = change(tensors["fc.weight"])
     torch.save(tensors, tmp_path / "model.pth")
-    with pytest.raises(CheckpointError, match=r"holds 'fc.weight' as a quantised, sparse, complex or empty tensor"):
+    with pytest.raises(CheckpointError, match=r"holds 'fc.weight' as a quantized, sparse, complex or empty tensor"):
         load_network(tmp_path / "model.pth")
 
 
@@ -263,5 +267,5 @@ def test_weights_of_a_training_that_went_astray_are_refused(value: float, tmp_pa
     tensors = state()
     tensors["fc.weight"][1, 2] = value
     torch.save(tensors, tmp_path / "model.pth")
-    with pytest.raises(CheckpointError, match=r"holds numbers in 'fc\.weight' that are none, or infinite"):
+    with pytest.raises(CheckpointError, match=r"holds values in 'fc\.weight' that are NaN or infinite"):
         load_network(tmp_path / "model.pth")

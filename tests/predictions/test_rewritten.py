@@ -22,7 +22,7 @@ from batchcls.errors import LabelsError
 from batchcls.predictions.reader import PredictionsFile
 from batchcls.predictions.rewritten import label_order
 from batchcls.records import METADATA_KEY
-from tests.evaluation.test_evaluate import LABELS, Row, labelled, many, metrics_of, predictions, refused
+from tests.evaluation.test_evaluate import LABELS, Row, metrics_of, predictions_file, refusal, rows_and_truth, truth_csv
 
 Rewrite = Callable[[Path, Path], object]
 
@@ -30,9 +30,9 @@ Rewrite = Callable[[Path, Path], object]
 @pytest.fixture
 def written(tmp_path: Path) -> tuple[Path, Path]:
     """Predictions of 120 images, three of them unreadable, and the truth."""
-    rows, truth = many()
+    rows, truth = rows_and_truth()
     rows[:3] = [(name, None, 0.0) for name, _, _ in rows[:3]]
-    return predictions(tmp_path / "p.parquet", rows), labelled(tmp_path / "t.csv", truth)
+    return predictions_file(tmp_path / "p.parquet", rows), truth_csv(tmp_path / "t.csv", truth)
 
 
 def report(predicted: Path, out: Path, *more: str) -> Result:
@@ -131,8 +131,8 @@ def test_a_report_is_made_of_them(written: tuple[Path, Path], tmp_path: Path, re
 
 
 def test_rows_that_are_missing_are_said(tmp_path: Path) -> None:
-    rows, truth = many()
-    predicted = predictions(tmp_path / "p.parquet", rows)
+    rows, truth = rows_and_truth()
+    predicted = predictions_file(tmp_path / "p.parquet", rows)
     table = pq.read_table(predicted)
     about = json.loads(table.schema.metadata[METADATA_KEY]) | {"counts": {"rows": 120}}
     table = table.replace_schema_metadata({METADATA_KEY: json.dumps(about)})
@@ -140,7 +140,7 @@ def test_rows_that_are_missing_are_said(tmp_path: Path) -> None:
     pq.write_table(table.filter(pc.greater(table["probability"], 0.9)), tmp_path / "q.parquet")
     said = "The predictions are 18 rows, where batchcls run wrote 120: figures are of these alone."
 
-    found = metrics_of(tmp_path / "q.parquet", labelled(tmp_path / "t.csv", truth), tmp_path / "report")
+    found = metrics_of(tmp_path / "q.parquet", truth_csv(tmp_path / "t.csv", truth), tmp_path / "report")
 
     assert said in found["notes"]
     assert said in report(tmp_path / "q.parquet", tmp_path / "o.html").stdout
@@ -153,7 +153,7 @@ def test_labels_that_no_row_tells_must_be_named(written: tuple[Path, Path], tmp_
     table[table.label != "b"].to_parquet(tmp_path / "q.parquet")
     named = ("--labels", "a,b,c")
 
-    said = refused(tmp_path / "q.parquet", truth, tmp_path / "report")
+    said = refusal(tmp_path / "q.parquet", truth, tmp_path / "report")
     page = report(tmp_path / "q.parquet", tmp_path / "o.html")
     found = metrics_of(tmp_path / "q.parquet", truth, tmp_path / "report", *named)
 
@@ -177,11 +177,11 @@ def test_labels_that_rows_contradict_are_refused(
 ) -> None:
     by_pandas(written[0], tmp_path / "q.parquet")
 
-    assert reason in refused(tmp_path / "q.parquet", written[1], tmp_path / "report", "--labels", labels)
+    assert reason in refusal(tmp_path / "q.parquet", written[1], tmp_path / "report", "--labels", labels)
 
 
 def test_labels_other_than_those_that_the_file_names_are_refused(written: tuple[Path, Path], tmp_path: Path) -> None:
-    said = refused(*written, tmp_path / "report", "--labels", "b,a,c")
+    said = refusal(*written, tmp_path / "report", "--labels", "b,a,c")
 
     assert "has the labels ['a', 'b', 'c'], not ['b', 'a', 'c']; leave out --labels" in said
     assert report(written[0], tmp_path / "o.html", "--labels", "b,a,c").exit_code == 1
@@ -228,20 +228,20 @@ def no_rows(table: "pd.DataFrame") -> "pd.DataFrame":
     ],
 )
 def test_what_contradicts_itself_is_refused(tmp_path: Path, spoil: Callable[["pd.DataFrame"], "pd.DataFrame"]) -> None:
-    rows, truth = many()
-    predicted = predictions(tmp_path / "p.parquet", rows)
+    rows, truth = rows_and_truth()
+    predicted = predictions_file(tmp_path / "p.parquet", rows)
     spoil(pd.read_parquet(predicted)).to_parquet(tmp_path / "q.parquet")
 
-    said = refused(tmp_path / "q.parquet", labelled(tmp_path / "t.csv", truth), tmp_path / "report")
+    said = refusal(tmp_path / "q.parquet", truth_csv(tmp_path / "t.csv", truth), tmp_path / "report")
 
     assert "q.parquet' is no predictions file of batchcls run: " in said
     assert report(tmp_path / "q.parquet", tmp_path / "o.html").exit_code == 1
 
 
 def test_a_temperature_is_not_given_on_top_of_one_that_is_not_known(tmp_path: Path) -> None:
-    rows, truth = many(600)
-    named = labelled(tmp_path / "t.csv", truth)
-    by_pandas(predictions(tmp_path / "p.parquet", rows, engine={"temperature": 2.0}), tmp_path / "q.parquet")
+    rows, truth = rows_and_truth(600)
+    named = truth_csv(tmp_path / "t.csv", truth)
+    by_pandas(predictions_file(tmp_path / "p.parquet", rows, engine={"temperature": 2.0}), tmp_path / "q.parquet")
 
     found = metrics_of(tmp_path / "q.parquet", named, tmp_path / "report")
 
@@ -276,7 +276,7 @@ def test_rows_tell_the_order_of_the_labels_that_they_have(order: list[str], code
 
 def test_a_tie_tells_nothing(tmp_path: Path) -> None:
     rows: list[Row] = [("0.jpg", "a", 0.5), ("1.jpg", "b", 0.9)]
-    by_pandas(predictions(tmp_path / "p.parquet", rows, labels=("a", "b")), tmp_path / "q.parquet")
+    by_pandas(predictions_file(tmp_path / "p.parquet", rows, labels=("a", "b")), tmp_path / "q.parquet")
 
     with pytest.raises(LabelsError, match=r"probabilities, \?,b;"):
         PredictionsFile.read(tmp_path / "q.parquet")
@@ -286,4 +286,4 @@ def test_a_folder_called_like_a_column_changes_nothing(tmp_path: Path) -> None:
     folder: Any = tmp_path / "label=x"
     folder.mkdir()
 
-    assert PredictionsFile.read(predictions(folder / "p.parquet", many()[0])).labels == LABELS
+    assert PredictionsFile.read(predictions_file(folder / "p.parquet", rows_and_truth()[0])).labels == LABELS

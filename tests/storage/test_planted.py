@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from batchcls.cli import main
 from batchcls.networks.architectures import SmallCnn
 from tests.conftest import draw
-from tests.evaluation.test_evaluate import labelled, predictions
+from tests.evaluation.test_evaluate import predictions_file, truth_csv
 
 Plant = Callable[[Path, Path], object]
 """Makes something at a path; the other path is a folder of somebody else."""
@@ -198,8 +198,8 @@ def test_the_longest_names_work_or_end_in_one_line(
 def test_a_name_that_no_folder_takes_ends_in_one_line(
     slides: Path, tiny_engine: Path, tiny_onnx: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
-    out, source = tmp_path / ("n" * 256), predictions(tmp_path / "p.parquet", [("1.png", "a", 0.9)])
-    truth = labelled(tmp_path / "t.csv", [("1.png", "a")])
+    out, source = tmp_path / ("n" * 256), predictions_file(tmp_path / "p.parquet", [("1.png", "a", 0.9)])
+    truth = truth_csv(tmp_path / "t.csv", [("1.png", "a")])
 
     for result in (
         run(slides, tiny_engine, out),
@@ -215,7 +215,7 @@ def test_a_name_that_no_folder_takes_ends_in_one_line(
 
 @pytest.mark.parametrize("kind", PLANTS)
 def test_a_report_is_written_to_no_link_pipe_or_folder(outside: Path, tmp_path: Path, kind: str) -> None:
-    source = predictions(tmp_path / "p.parquet", [("1.png", "a", 0.9)])
+    source = predictions_file(tmp_path / "p.parquet", [("1.png", "a", 0.9)])
     PLANTS[kind](tmp_path / "r.html", outside)
     before = seen(outside), said(tmp_path / "r.html")
 
@@ -231,8 +231,8 @@ def test_a_report_is_written_to_no_link_pipe_or_folder(outside: Path, tmp_path: 
 def test_an_evaluation_is_written_to_no_link_and_replaces_no_stranger(
     outside: Path, tmp_path: Path, kind: str, name: str
 ) -> None:
-    source = predictions(tmp_path / "p.parquet", [("1.png", "a", 0.9), ("2.png", "b", 0.8)])
-    truth = labelled(tmp_path / "t.csv", [("1.png", "a"), ("2.png", "a")])
+    source = predictions_file(tmp_path / "p.parquet", [("1.png", "a", 0.9), ("2.png", "b", 0.8)])
+    truth = truth_csv(tmp_path / "t.csv", [("1.png", "a"), ("2.png", "a")])
     folder = tmp_path / "evaluation"
     if name:
         folder.mkdir()
@@ -361,7 +361,7 @@ def test_an_empty_out_is_no_name_for_the_current_folder(command: str, tmp_path: 
 
 @pytest.mark.parametrize("command", ["run", "report", "train"])
 def test_a_file_is_not_called_like_a_folder(command: str, tmp_path: Path) -> None:
-    source = predictions(tmp_path / "p.parquet", [("1.png", "a", 0.9)])
+    source = predictions_file(tmp_path / "p.parquet", [("1.png", "a", 0.9)])
 
     result = called(command, source, "--out", f"{tmp_path}/results/")
 

@@ -26,7 +26,7 @@ from batchcls.predictions.schema import schema
 from batchcls.records import METADATA_KEY
 from batchcls.storage.table_memory import check_parquet_size
 from tests.conftest import ROOT, draw
-from tests.evaluation.test_report import drawn_at_random
+from tests.evaluation.test_report import write_random_predictions
 
 LABELS = ["a", "b", "c"]
 PEAK = """
@@ -93,7 +93,7 @@ def test_a_parquet_that_unfolds_to_gigabytes_is_refused_by_every_command(bomb: P
     commands = [
         ["report", bomb, "--out", tmp_path / "o.html"],
         ["evaluate", bomb, "--truth", tmp_path / "s", "--out", tmp_path / "e"],
-        ["evaluate", drawn_at_random(tmp_path / "p.parquet", 9), "--truth", bomb, "--out", tmp_path / "e"],
+        ["evaluate", write_random_predictions(tmp_path / "p.parquet", 9), "--truth", bomb, "--out", tmp_path / "e"],
         ["train", bomb, "--out", tmp_path / "m.safetensors", "--device", "cpu"],
     ]
 
@@ -135,7 +135,7 @@ def test_a_column_that_nobody_asks_for_takes_no_memory(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", ["report", "evaluate"])
 def test_two_columns_of_one_name_are_refused_in_a_line(tmp_path: Path, command: str) -> None:
-    table = pq.read_table(drawn_at_random(tmp_path / "p.parquet", 9))
+    table = pq.read_table(write_random_predictions(tmp_path / "p.parquet", 9))
     pq.write_table(table.append_column(table.schema.field("label"), table["label"]), tmp_path / "twice.parquet")
     draw(tmp_path / "s" / "a" / "0.png")
     truth = ["--truth", tmp_path / "s"] if command == "evaluate" else []
@@ -202,7 +202,7 @@ def test_a_damaged_file_is_read_whole_or_refused(
     base = tmp_path_factory.getbasetemp()
     sound = base / "sound.parquet"
     if not sound.exists():
-        drawn_at_random(sound, 200)
+        write_random_predictions(sound, 200)
     content = bytearray(sound.read_bytes())
     for place, change in changes:
         at = int(place * (len(content) - len(change)))

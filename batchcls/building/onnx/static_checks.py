@@ -34,6 +34,7 @@ def check_loops(path: Path, model: onnx.ModelProto) -> None:
 def _check_loops(
     path: Path, owner: onnx.GraphProto | onnx.FunctionProto, outer: Mapping[str, TensorProto], rounds: float
 ) -> None:
+    """Check the loops of a graph that is gone through ``rounds`` times; ``outer`` are the constants around it."""
     constants = {**outer, **_constants(owner)}
     for node in owner.node:
         within = rounds * (_rounds(node, constants) if node.op_type == "Loop" else 1)
@@ -52,7 +53,7 @@ def _rounds(node: onnx.NodeProto, constants: Mapping[str, TensorProto]) -> float
     if body is None or not body.output:
         return 1
     if condition_name and _value(condition_name, constants) != 1:
-        return 1  # it may end at once
+        return 1  # the loop may end at once
     condition = body.output[0].name
     inside = {**constants, **_constants(body)}
     passed_on = len(body.input) > 1 and _source(condition, body) == body.input[1].name

@@ -44,7 +44,7 @@ def open_engine(
     gpu = machine.gpu(device)
     module_for(gpu.sm)
     targets = {module: local_target(module, gpu) for module in installed_modules()}
-    sidecar, plan = read_fitting_plan(onnx.parent, manifest.onnx_sha256, targets)
+    sidecar, plan = read_fitting_plan(onnx.parent, manifest.onnx_sha256, targets, device)
     info = manifest.info(backend=sidecar.target.module, device=device, precision=sidecar.precision)
     return TensorRtEngine(info, gpu.number, sidecar, plan)
 
@@ -79,7 +79,7 @@ class TensorRtEngine:
             if engine is None:
                 raise EngineError(
                     f"{module} {sidecar.target.version} refuses the plan of engine {info.name!r}: "
-                    f"{'; '.join(errors) or 'it does not say why'}; run: batchcls build ENGINE --device cuda"
+                    f"{'; '.join(errors) or 'it does not say why'}; run: batchcls build ENGINE --device {info.device}"
                 )
         self._check(engine)
         try:
@@ -107,10 +107,10 @@ class TensorRtEngine:
         self._closing.close()
 
     def _too_large(self, free_bytes: int) -> EngineError:
+        smaller = f"run: batchcls build ENGINE --device {self.info.device} --batch-size {self.batch_size // 2}"
         return EngineError(
             f"engine {self.info.name!r} does not fit the {free_bytes >> 20:,} MiB that are free on {self.info.device} "
-            f"with batches of {self.batch_size}; run: batchcls build ENGINE --device cuda "
-            f"--batch-size {max(1, self.batch_size // 2)}"
+            f"with batches of {self.batch_size}; {smaller if self.batch_size > 1 else 'choose --device cpu'}"
         )
 
     def _check(self, engine: "tensorrt.ICudaEngine") -> None:
@@ -124,7 +124,7 @@ class TensorRtEngine:
         if shapes != wanted:
             raise EngineError(
                 f"the plan of engine {self.info.name!r} has {shapes}, its manifest and sidecar say {wanted}; "
-                "run: batchcls build ENGINE --device cuda"
+                f"run: batchcls build ENGINE --device {self.info.device}"
             )
 
 

@@ -1,7 +1,7 @@
 # /// script
 # dependencies = ["numpy", "onnxruntime", "pillow"]
 # ///
-"""ONNX Runtime on the float32 network, with Pillow decoding the next batch in a pool of threads meanwhile."""
+"""ONNX Runtime on the float32 network, while a pool of threads decodes the next batch with Pillow."""
 
 import json
 import os
@@ -21,28 +21,29 @@ Floats = npt.NDArray[np.float32]
 
 
 def read(file: str, preprocess: dict[str, Any]) -> Floats:
-    """(3, H, W), normalised."""
+    """A file's pixels as a (3, H, W) float32 array, resized and normalized."""
     height, width = preprocess["size_px"]
-    filter_ = Image.Resampling[preprocess["interpolation"].upper()]
-    with Image.open(file) as opened:
-        image = opened.convert("RGB")
+    resampling = Image.Resampling[preprocess["interpolation"].upper()]
+    with Image.open(file) as stored:
+        image = stored.convert("RGB")
     if preprocess["resize"] == "stretch":
-        image = image.resize((width, height), filter_)
+        image = image.resize((width, height), resampling)
     else:
         scale = preprocess["shorter_px"] / min(image.size)
-        image = image.resize((int(image.width * scale), int(image.height * scale)), filter_)
+        image = image.resize((int(image.width * scale), int(image.height * scale)), resampling)
         left, top = round((image.width - width) / 2), round((image.height - height) / 2)
         image = image.crop((left, top, left + width, top + height))
     mean, std = (np.asarray(preprocess[key], np.float32) for key in ("mean", "std"))
-    normalised: Floats = (np.asarray(image, np.float32) / np.float32(255) - mean) / std
-    return normalised.transpose(2, 0, 1)
+    normalized: Floats = (np.asarray(image, np.float32) / np.float32(255) - mean) / std
+    return normalized.transpose(2, 0, 1)
 
 
 def probabilities(session: Any, images: Floats) -> list[list[float]]:
+    """(N, classes) probabilities of a batch."""
     (logits,) = session.run(None, {session.get_inputs()[0].name: images})
-    shares = np.exp(logits - logits.max(1, keepdims=True))
-    found: list[list[float]] = (shares / shares.sum(1, keepdims=True)).tolist()
-    return found
+    exponentials = np.exp(logits - logits.max(1, keepdims=True))
+    rows: list[list[float]] = (exponentials / exponentials.sum(1, keepdims=True)).tolist()
+    return rows
 
 
 def main() -> None:
@@ -54,14 +55,14 @@ def main() -> None:
     answers: dict[str, list[float]] = {}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
 
-        def ask(batch: list[str]) -> Any:
+        def start_reading(batch: list[str]) -> Any:
             return pool.map(lambda file: read(os.path.join(job["folder"], file), preprocess), batch)
 
         since = perf_counter()
-        ahead = [ask(batch) for batch in batches[:1]]
+        pending = [start_reading(batch) for batch in batches[:1]]
         for batch, following in zip(batches, [*batches[1:], []], strict=True):
-            images = np.stack(list(ahead.pop()))
-            ahead.append(ask(following))
+            images = np.stack(list(pending.pop()))
+            pending.append(start_reading(following))
             answers.update(zip(batch, probabilities(session, images), strict=True))
         elapsed_s = perf_counter() - since
     details = {"batch_size": BATCH, "versions": {"onnxruntime": onnxruntime.__version__}}

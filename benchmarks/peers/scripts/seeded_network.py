@@ -1,10 +1,10 @@
 # /// script
 # dependencies = ["numpy", "onnx", "onnxruntime", "pillow", "torch", "torchvision", "ultralytics"]
 # ///
-"""No peer: makes a network of random weights whose answers differ between images, for peers to share.
+"""Make a network of random weights whose answers differ between images, for peers to run; no peer itself.
 
-In: ``network``, ``classes``, ``images`` (files of the network's own size), ``mean``, ``std``, ``out`` (a folder).
-Out: ``weights.pt`` and, of Ultralytics' networks, ``model.onnx`` in that folder.
+In: ``network``, ``classes``, ``images`` (files of the network's input size), ``mean``, ``std``, ``out`` (a folder).
+Out: ``weights.pt`` and, for a network of Ultralytics, ``model.onnx`` in that folder.
 """
 
 import json
@@ -21,42 +21,47 @@ from torch import Tensor, nn
 os.environ |= {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "YOLO_CONFIG_DIR": str(Path.cwd())}
 
 
-def made_telling(model: nn.Module, images: Tensor) -> None:
-    """Set what training would have set, so that no two labels are alike.
+def calibrate(model: nn.Module, images: Tensor) -> None:
+    """Set the parameters that training would have set, so that different images get different labels.
 
-    Batch normalisations take their statistics from ``images``; the last layer looks where these differ most, once this
-    way and once that way for each of the strongest directions.
+    Batch normalizations take their statistics from ``images``. The last layer projects its inputs on the directions in
+    which ``images`` differ most, with both signs of each direction.
+
+    Args:
+        model: Network whose last linear layer gives the logits; changed in place.
+        images: (N, 3, H, W) float32, normalized.
     """
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.reset_running_stats()
             module.momentum = None  # the mean of all batches
-    seen: list[Tensor] = []
+    features: list[Tensor] = []
     last = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
     with torch.no_grad():
         model.train()
         model(images)
         model.eval()
-        hook = last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].double()))
+        hook = last.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0].double()))
         model(images)
         hook.remove()
-        mean = seen[0].mean(0)
-        _, strengths, directions = torch.linalg.svd(seen[0] - mean, full_matrices=False)
+        mean = features[0].mean(0)
+        _, strengths, directions = torch.linalg.svd(features[0] - mean, full_matrices=False)
         half = (last.out_features + 1) // 2
-        towards = directions[:half] / (strengths[:half, None] / len(images) ** 0.5)
-        weight = torch.stack([towards, -towards], 1).flatten(0, 1)[: last.out_features]
+        weighted = directions[:half] / (strengths[:half, None] / len(images) ** 0.5)
+        weight = torch.stack([weighted, -weighted], 1).flatten(0, 1)[: last.out_features]
         last.weight.copy_(weight)
         last.bias.copy_(-weight @ mean)
 
 
 def ultralytics_network(name: str, classes: int) -> tuple[Any, nn.Module]:
+    """A network of Ultralytics with random weights: the YOLO object that exports it, and its PyTorch module."""
     from ultralytics import YOLO, settings
     from ultralytics.nn.tasks import ClassificationModel
 
     settings.update({"sync": False})
     yolo = YOLO(f"{name}.yaml", task="classify", verbose=False)
     model = ClassificationModel(f"{name}.yaml", nc=classes, verbose=False)
-    model.args, model.task = yolo.model.args, yolo.model.task  # which only what YOLO itself has made would have
+    model.args, model.task = yolo.model.args, yolo.model.task  # attributes that only models made by YOLO have
     yolo.model = model
     return yolo, model
 
@@ -73,7 +78,7 @@ def main() -> None:
         from torchvision.models import get_model
 
         model = get_model(job["network"], num_classes=job["classes"])
-    made_telling(model, images.permute(0, 3, 1, 2).contiguous())
+    calibrate(model, images.permute(0, 3, 1, 2).contiguous())
     out = Path(job["out"])
     torch.save(model.state_dict(), out / "weights.pt")
     if yolo is not None:

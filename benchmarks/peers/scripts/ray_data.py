@@ -1,13 +1,13 @@
 # /// script
 # dependencies = ["numpy", "ray[data]", "torch", "torchvision"]
 # ///
-"""Ray Data's recipe for image classification: read_images, map, and map_batches with an actor that holds the model.
+"""Ray Data's recipe for image classification: read_images, map, and map_batches with an actor that owns the model.
 
 Source: https://docs.ray.io/en/latest/data/working-with-images.html, "Performing inference on images".
 
-Ray starts the actor with the dataset, so the clock starts when the actor is ready: until then nothing is read. Planning
-the dataset comes before that and is not on the clock. A run over the first images goes ahead, so that the processes
-that decode are there.
+Ray starts the actor together with the dataset and reads nothing until the actor is ready. The clock starts then, so
+that planning the dataset is not measured. A run over the first images comes before that, so that the decoding processes
+have been started.
 """
 
 import json
@@ -29,10 +29,10 @@ BATCH = 32
 
 
 class Classifier:
-    """The actor."""
+    """The actor that owns the model."""
 
     def __init__(self, job: dict[str, Any]) -> None:
-        self.device = "cpu" if job["device"] == "cpu" else "cuda"  # Ray shows an actor its own GPU alone
+        self.device = "cpu" if job["device"] == "cpu" else "cuda"  # an actor sees only its own GPU
         model = googlenet(num_classes=len(job["labels"]), aux_logits=False, init_weights=False)
         model.load_state_dict(torch.load(job["weights"], weights_only=True))
         self.model = model.eval().to(self.device)
@@ -47,32 +47,32 @@ class Classifier:
 
 
 def classify(job: dict[str, Any], files: list[str]) -> tuple[float, float, dict[str, list[float]]]:
-    """When the actor was ready, when the last answer came, and the answers."""
+    """Monotonic times at which the actor was ready and the last answer arrived, and probabilities by relative path."""
     preprocess = job["preprocess"]
     size, interpolation = preprocess["size_px"], transforms.InterpolationMode(preprocess["interpolation"])
     resize = [transforms.Resize(size, interpolation)]
     if preprocess["resize"] == "shorter":
         resize = [transforms.Resize(preprocess["shorter_px"], interpolation), transforms.CenterCrop(size)]
-    normalise = transforms.Normalize(preprocess["mean"], preprocess["std"])
-    transform = transforms.Compose([transforms.ToPILImage(), *resize, transforms.ToTensor(), normalise])
+    normalize = transforms.Normalize(preprocess["mean"], preprocess["std"])
+    transform = transforms.Compose([transforms.ToPILImage(), *resize, transforms.ToTensor(), normalize])
 
-    def prepared(row: dict[str, Any]) -> dict[str, Any]:
+    def transform_row(row: dict[str, Any]) -> dict[str, Any]:
         return {"path": row["path"], "image": transform(row["image"]).numpy()}
 
     paths = [os.path.join(job["folder"], file) for file in files]
-    images = ray.data.read_images(paths, include_paths=True, mode="RGB").map(prepared)
-    answers = images.map_batches(
+    images = ray.data.read_images(paths, include_paths=True, mode="RGB").map(transform_row)
+    rows = images.map_batches(
         Classifier,
         fn_constructor_args=(job,),
         concurrency=1,
         batch_size=BATCH,
         num_gpus=0 if job["device"] == "cpu" else 1,
     )
-    found = {
+    answers = {
         os.path.relpath(row["path"], job["folder"]): np.asarray(row["probabilities"]).tolist()
-        for row in answers.iter_rows()
+        for row in rows.iter_rows()
     }
-    return float(Path(job["ready"]).read_text()), time.monotonic(), found
+    return float(Path(job["ready"]).read_text()), time.monotonic(), answers
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
 # /// script
 # dependencies = ["pillow", "torch", "torchvision"]
 # ///
-"""torchvision's GoogLeNet behind a DataLoader: eager, compiled, or as an expert would have it on a CPU.
+"""torchvision's GoogLeNet behind a DataLoader: eager FP32, compiled FP32, or BF16 autocast in channels_last.
 
-The DataLoader's workers are started anew for each folder, so their start is on the clock.
+The time includes the start of the DataLoader's workers, because a DataLoader starts them for each pass over a folder.
 """
 
 import json
@@ -26,7 +26,7 @@ BATCH = 32
 
 
 class Files(Dataset[tuple[Tensor, str]]):
-    """As ImageFolder does it, without the folders' labels."""
+    """Images and their names, read as ImageFolder reads them."""
 
     def __init__(self, folder: Path, files: list[str], transform: Callable[[Image.Image], Tensor]) -> None:
         self.folder, self.files, self.transform = folder, files, transform
@@ -40,16 +40,18 @@ class Files(Dataset[tuple[Tensor, str]]):
             return self.transform(image.convert("RGB")), file
 
 
-def transform_of(preprocess: dict[str, Any]) -> transforms.Compose:
+def input_transform(preprocess: dict[str, Any]) -> transforms.Compose:
+    """From an image to a normalized (3, H, W) tensor."""
     size, interpolation = preprocess["size_px"], transforms.InterpolationMode(preprocess["interpolation"])
     resize = [transforms.Resize(size, interpolation)]
     if preprocess["resize"] == "shorter":
         resize = [transforms.Resize(preprocess["shorter_px"], interpolation), transforms.CenterCrop(size)]
-    normalise = transforms.Normalize(preprocess["mean"], preprocess["std"])
-    return transforms.Compose([*resize, transforms.ToTensor(), normalise])
+    normalize = transforms.Normalize(preprocess["mean"], preprocess["std"])
+    return transforms.Compose([*resize, transforms.ToTensor(), normalize])
 
 
-def model_of(job: dict[str, Any]) -> nn.Module:
+def load_model(job: dict[str, Any]) -> nn.Module:
+    """The network on its device, prepared for the mode of the job."""
     model: nn.Module = googlenet(num_classes=len(job["labels"]), aux_logits=False, init_weights=False)
     model.load_state_dict(torch.load(job["weights"], weights_only=True))
     model = model.eval().to(job["device"])
@@ -60,10 +62,10 @@ def model_of(job: dict[str, Any]) -> nn.Module:
     return model
 
 
-def answer(model: nn.Module, images: Tensor, mode: str) -> Tensor:
-    """Probabilities of one batch."""
+def classify(model: nn.Module, images: Tensor, mode: str) -> Tensor:
+    """(N, classes) probabilities of one batch."""
     count = len(images)
-    if mode == "compile" and count < BATCH:  # else the last batch would be compiled for its own size
+    if mode == "compile" and count < BATCH:  # or the smaller last batch would be compiled anew
         images = nn.functional.pad(images, (0, 0, 0, 0, 0, 0, 0, BATCH - count))
     if mode == "bf16":
         images = images.contiguous(memory_format=torch.channels_last)
@@ -74,17 +76,17 @@ def answer(model: nn.Module, images: Tensor, mode: str) -> Tensor:
 def main() -> None:
     job = json.load(sys.stdin)
     mode, device = job["settings"]["mode"], job["device"]
-    model = model_of(job)
-    files = Files(Path(job["folder"]), job["files"], transform_of(job["preprocess"]))
+    model = load_model(job)
+    files = Files(Path(job["folder"]), job["files"], input_transform(job["preprocess"]))
     workers = job["settings"]["workers"]
     loader = DataLoader(files, BATCH, num_workers=workers, pin_memory=device != "cpu")
     precision = torch.autocast(torch.device(device).type, torch.bfloat16) if mode == "bf16" else nullcontext()
     answers: dict[str, list[float]] = {}
     with torch.inference_mode(), precision:
-        answer(model, torch.zeros(BATCH, 3, *job["preprocess"]["size_px"], device=device), mode).tolist()
+        classify(model, torch.zeros(BATCH, 3, *job["preprocess"]["size_px"], device=device), mode).tolist()
         since = perf_counter()
         for images, names in loader:
-            probabilities = answer(model, images.to(device, non_blocking=True), mode)
+            probabilities = classify(model, images.to(device, non_blocking=True), mode)
             answers.update(zip(names, probabilities.tolist(), strict=True))
         elapsed_s = perf_counter() - since
     versions = {"torch": torch.__version__, "torchvision": torchvision.__version__}

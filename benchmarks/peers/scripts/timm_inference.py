@@ -1,9 +1,9 @@
 # /// script
 # dependencies = ["timm", "torch", "torchvision"]
 # ///
-"""What timm's own inference.py does, with its number of workers, and batches of 32 as the other peers have.
+"""The steps of timm's inference.py with its number of workers, in batches of 32 like the other peers.
 
-Source: https://github.com/huggingface/pytorch-image-models, inference.py. Its last step, a CSV file, is left out.
+Source: https://github.com/huggingface/pytorch-image-models, inference.py. The CSV file that it writes is left out.
 """
 
 import json
@@ -24,8 +24,8 @@ def main() -> None:
     model = timm.create_model(job["network"], num_classes=len(job["labels"]), checkpoint_path=job["weights"])
     model = model.to(device).eval()
     dataset = create_dataset(name="", root=job["folder"])
-    wanted = {os.path.join(job["folder"], file) for file in job["files"]}
-    dataset.reader.samples = [sample for sample in dataset.reader.samples if sample[0] in wanted]
+    paths = {os.path.join(job["folder"], file) for file in job["files"]}
+    dataset.reader.samples = [sample for sample in dataset.reader.samples if sample[0] in paths]
     height, width = preprocess["size_px"]
     shorter = preprocess["resize"] == "shorter"
     loader = create_loader(

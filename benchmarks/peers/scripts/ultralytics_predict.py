@@ -1,7 +1,7 @@
 # /// script
 # dependencies = ["numpy", "onnx", "onnxruntime", "pillow", "torch", "torchvision", "ultralytics"]
 # ///
-"""Ultralytics' own predict over a list of files in batches of 32, with the model as PyTorch has it."""
+"""Ultralytics' predict over a list of files, in batches of 32, with the PyTorch model."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def main() -> None:
     }
 
     def classify(paths: list[str]) -> dict[str, list[float]]:
-        # a list of paths would be decoded as a whole before the first batch
+        # predict decodes every path of a Python list before the first batch, but reads a file of paths lazily
         listing = Path("files.txt").absolute()
         listing.write_text("\n".join(paths), encoding="utf-8")
         results = yolo.predict(str(listing), **options)

@@ -1,7 +1,7 @@
 # /// script
 # dependencies = ["openvino"]
 # ///
-"""OpenVINO's own benchmark_app on the engine's network: what its throughput hint makes of it, without any image."""
+"""OpenVINO's benchmark_app with the throughput hint, on the engine's network and without images."""
 
 import json
 import subprocess
