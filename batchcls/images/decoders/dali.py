@@ -15,7 +15,7 @@ from batchcls.images.decoders.batching import CPU_GROUP_PIXELS, BatchingDecoder
 from batchcls.images.decoders.dali_graph import MOST_ERROR_CHARACTERS, build_graph, run_graph
 from batchcls.images.decoders.pillow import PillowGroup, total_cost_bytes
 from batchcls.images.decoders.read_ahead import Encoded
-from batchcls.images.decoders.resample import exactly
+from batchcls.images.decoders.resample import resample_exactly
 from batchcls.memory import Memory
 from batchcls.records import DevicePixels, Pixels, Preprocess
 
@@ -102,7 +102,7 @@ class DaliGroup:
         yield part, costs
 
     def _resampled(self, image: Pixels) -> Pixels:
-        return exactly(image, self._preprocess)
+        return resample_exactly(image, self._preprocess)
 
 
 class GraphGroup:

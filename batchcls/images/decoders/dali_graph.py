@@ -18,11 +18,11 @@ _FILTERS = {
 
 
 def run_graph(pipeline: Pipeline, **inputs: Any) -> Sequence[Any]:
-    """The pipeline's outputs for one batch of each of its inputs.
+    """A graph's outputs for one batch of each of its inputs.
 
     Raises:
-        MemoryError: If DALI had not enough, on the host or on the GPU.
-        RuntimeError, ValueError, IndexError, TypeError: If it could not decode some of the files.
+        MemoryError: If DALI had too little memory, on the host or on the GPU.
+        RuntimeError, ValueError, IndexError, TypeError: If DALI could not decode some of the files.
     """
     try:
         outputs: Sequence[Any] = pipeline.run(**inputs)
@@ -34,7 +34,7 @@ def run_graph(pipeline: Pipeline, **inputs: Any) -> Sequence[Any]:
 
 
 def build_graph(preprocess: Preprocess | None, *, batch_size: int, threads: int, device: str) -> Pipeline:
-    """From ``encoded`` bytes to RGB, uint8 on ``device``.
+    """A graph from ``encoded`` bytes to RGB, uint8 on ``device``.
 
     Args:
         preprocess: (N, H, W, 3), resized from the box between ``start`` and ``end``, each (row, column) in pixels.
