@@ -19,7 +19,6 @@ from rich.console import Console
 from torch import nn
 from torchvision.models import get_model, googlenet
 
-from batchcls.build import build
 from batchcls.export import export_network
 from batchcls.manifest import MANIFEST, ONNX, Manifest
 from batchcls.records import Preprocess
@@ -136,6 +135,8 @@ def _seeded(folder: Path, network: str, preprocess: Preprocess, python: Path) ->
 
 
 def _build(source: Path, out: Path, values: dict[str, Any], calibrate: Path | None = None) -> None:
+    from batchcls.build import build  # with OpenVINO, which a machine that measures a GPU may lack
+
     build(source, out, recipe=None, values=values, images=None, console=Console(quiet=True), calibrate=calibrate)
 
 

@@ -116,16 +116,25 @@ def run_suite(course: Course, entrants: Sequence[Entrant], *, repeats: int) -> l
 
 def reference(course: Course) -> Answers:
     """What the trained network says of every file, by Pillow and float32 PyTorch; kept, for it takes a while."""
-    sizes = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in course.files]
-    digest = hashlib.sha256(repr((Manifest.read(course.engine).onnx_sha256, sizes)).encode()).hexdigest()[:12]
+    statuses = {file: file.stat() for file in course.files}
+    first: dict[tuple[int, int], Path] = {}
+    """Of the links to one content, the one that answers for all of them."""
+    for file, status in statuses.items():
+        first.setdefault((status.st_dev, status.st_ino), file)
+    contents = [(str(file), statuses[file].st_size, statuses[file].st_mtime_ns) for file in first.values()]
+    digest = hashlib.sha256(repr((Manifest.read(course.engine).onnx_sha256, contents)).encode()).hexdigest()[:12]
     kept = course.scratch / "reference" / f"{course.folder.name}-{digest}.parquet"
     if not kept.exists():
         course.console.print(f"{course.workload}: answering all of it by Pillow and float32 PyTorch")
         kept.parent.mkdir(parents=True, exist_ok=True)
         options = RunOptions(device="cpu", backend="torch", decoder="pillow")
-        classify([course.folder], course.engine, kept, options, Console(quiet=True))
-    table = pq.read_table(kept, columns=["path", "probabilities"])
-    return dict(zip(*(column.to_pylist() for column in table.columns), strict=True))
+        classify(list(first.values()), course.engine, kept, options, Console(quiet=True))
+    rows = pq.read_table(kept, columns=["root", "path", "probabilities"]).to_pylist()
+    answers = {Path(row["root"], row["path"]): row["probabilities"] for row in rows}
+    return {
+        str(file.relative_to(course.folder)): answers[first[status.st_dev, status.st_ino]]
+        for file, status in statuses.items()
+    }
 
 
 def _fastest(course: Course, group: Sequence[Peer]) -> tuple[Peer, dict[str, float]]:

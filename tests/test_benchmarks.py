@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -23,9 +24,9 @@ from benchmarks.check import changes
 from benchmarks.networks import unfused_googlenet
 from benchmarks.record import RESULTS, Record
 from benchmarks.report import EXPERT, GROWTH, PLAIN, chosen, committed, newest, pairs, ratios, shares, summary, table
-from benchmarks.suite import Course, cases, compared, run_suite
+from benchmarks.suite import Course, cases, compared, reference, run_suite
 from benchmarks.workload import CROPS, Workload, draw_field, linked
-from tests.conftest import ALL4
+from tests.conftest import ALL4, ROOT
 
 CROPS_64 = replace(CROPS, images=64)
 
@@ -71,6 +72,22 @@ def test_of_a_corrupt_workload_so_many_files_cannot_be_read(tmp_path: Path) -> N
 
 def test_a_linked_folder_has_so_many_files(course: Course) -> None:
     assert len(os.listdir(linked(course.folder, 150))) == 150
+
+
+def test_links_to_one_file_share_its_reference_answer(course: Course) -> None:
+    folder = linked(course.folder, 150)
+    answers = reference(Course("linked", folder, ALL4, course.scratch, "cpu", Console(quiet=True)))
+    sources = reference(course)
+    assert sorted(answers) == sorted(os.listdir(folder))
+    for number, name in enumerate(sorted(answers)):
+        assert answers[name] == sources[sorted(sources)[number % len(sources)]]
+    kept = [pq.read_metadata(path).num_rows for path in (course.scratch / "reference").glob(f"{folder.name}-*")]
+    assert kept == [len(sources)]
+
+
+def test_a_machine_without_openvino_can_measure_its_gpu() -> None:
+    code = "import sys; sys.modules['openvino'] = None; import benchmarks.__main__, benchmarks.suite, benchmarks.report"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 @pytest.mark.parametrize("case", CASES)
