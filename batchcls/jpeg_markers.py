@@ -13,6 +13,8 @@ _BASELINE, _EXTENDED, _PROGRESSIVE = 0xC0, 0xC1, 0xC2
 _TABLES = (0xC4, 0xDB, 0xDD, 0xFE)
 """Huffman and quantization tables, the restart interval, comments."""
 _JFIF_BYTES = 16
+_COEFFICIENTS, _LOWEST_BIT = 64, 13
+"""A block has so many, and a progressive scan may leave so many of their bits to later ones."""
 _USUAL_SAMPLING = (b"\x11", *(luma + b"\x11\x11" for luma in (b"\x11", b"\x21", b"\x22", b"\x12", b"\x41")))
 """Of grey; of 4:4:4, 4:2:2, 4:2:0, 4:4:0 and 4:1:1."""
 _IN_ONE_SCAN = np.isin(np.arange(256), [0x00, *range(0xD0, 0xD8), _END_OF_IMAGE])
@@ -36,7 +38,8 @@ class JpegHeader:
     ordinary: bool
     """Nothing precedes the first scan but one frame, its tables and JFIF's segment, of which no reader makes more."""
     plain: bool
-    """Whole, of a usual kind and without a foreign marker: every way to ask libjpeg-turbo gives the same pixels."""
+    """Whole, of a usual kind, and without a foreign marker or a progression that libjpeg refuses: every way to ask
+    libjpeg-turbo gives the same pixels."""
     scans: int
     """Scans of the image, or, in a file that is no ordinary one, what reads like the beginning of one."""
     end: int | None = None
@@ -60,10 +63,12 @@ def jpeg_header(data: bytes) -> JpegHeader:
         return JpegHeader(
             0, 0, frame[3] if len(frame) > 3 else 0, False, False, int(_counts(_after_0xff(data, 0)[1])[_START_OF_SCAN])
         )
-    scans, ends_at, markers = _walked(data, position)
+    scans, ends_at, markers, progressions = _walked(data, position)
     allowed = _ALLOWED.get(frame[0])
     # Among the pixels any other marker is damage: libjpeg would end there, and DALI fill up with grey.
     whole = allowed is not None and ends_at is not None and not markers[~allowed].any()
+    if frame[0] == _PROGRESSIVE:  # a GPU's decoder shows something where libjpeg refuses
+        whole = whole and all(map(_can_be_refined, progressions))
     return JpegHeader(
         width=int.from_bytes(frame[6:8], "big"),
         height=int.from_bytes(frame[4:6], "big"),
@@ -86,8 +91,24 @@ def _samples_a_pixel(frame: bytes) -> float:
     return sum(horizontal * vertical for horizontal, vertical in sides) / (across * down)
 
 
-def _walked(data: bytes, start: int) -> tuple[int, int | None, npt.NDArray[np.int64]]:
-    """How many scans an image has whose first one begins at ``start``, where it ends, and its markers' counts.
+def _can_be_refined(scan: bytes) -> bool:
+    """Whether libjpeg decodes a progressive scan with this header. Source: libjpeg-turbo, jdphuff.c.
+
+    Args:
+        scan: What follows the length of the segment: its components, the band of coefficients, and their bits.
+    """
+    components = scan[0] if scan else 0
+    if len(scan) < 4 + 2 * components:
+        return False
+    first, last, bits = scan[1 + 2 * components : 4 + 2 * components]
+    before, now = bits >> 4, bits & 15
+    band = last == 0 if first == 0 else first <= last < _COEFFICIENTS and components == 1
+    return band and now <= _LOWEST_BIT and before in (0, now + 1)
+
+
+def _walked(data: bytes, start: int) -> tuple[int, int | None, npt.NDArray[np.int64], list[bytes]]:
+    """How many scans an image has whose first one begins at ``start``, where it ends, its markers' counts, and the
+    headers of its scans.
 
     What comes after the image is none of it: another picture, a film, or as many zeros as a file may have. One that
     does not end has None, and all there is.
@@ -95,19 +116,20 @@ def _walked(data: bytes, start: int) -> tuple[int, int | None, npt.NDArray[np.in
     # Python's own bisection: each function of NumPy's lets other threads go first, of which there are many.
     places, following = _after_0xff(data, start)
     of_segments = places[~_AMONG_PIXELS[following]]
-    position, scans = start, 0
+    position, scans = start, list[bytes]()
     for _ in range(_MOST_SEGMENTS):
         marker = data[position + 1]
         if marker == _END_OF_IMAGE:
-            return scans, position + 2, _counts(following[1 : bisect_left(places, position)])
-        scans += marker == _START_OF_SCAN
+            return len(scans), position + 2, _counts(following[1 : bisect_left(places, position)]), scans
         behind = position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+        if marker == _START_OF_SCAN:
+            scans.append(data[position + 4 : behind])
         number = bisect_left(of_segments, behind)
         if number == len(of_segments):
-            return scans, None, _counts(following[1:])
+            return len(scans), None, _counts(following[1:]), scans
         position = int(of_segments[number])
     counts = _counts(following[1:])
-    return 1 + int(counts[_START_OF_SCAN]), None, counts
+    return 1 + int(counts[_START_OF_SCAN]), None, counts, scans
 
 
 def _after_0xff(data: bytes, start: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from batchcls.ahead import overlapped
 from batchcls.backends import BackendName, open_engine
-from batchcls.decoders import DecoderName, open_decoder
+from batchcls.decoders import DecoderName, batch_size_for, open_decoder
 from batchcls.errors import MemoryShortageError
 from batchcls.file_client import READ_TIMEOUT_S
 from batchcls.manifest import ONNX, Manifest
@@ -37,7 +37,7 @@ class Share:
     device: str
     decoder: DecoderName
     batch_size: int | None
-    """Of the decoder; None: the engine's own."""
+    """Of the decoder; None: what is fastest with the engine, on the device."""
     threads: int
     max_pixels: int
     memory_bytes: int
@@ -103,7 +103,7 @@ class DeviceScorer:
             stack.callback(self._engine.close)
             self._check(Manifest.read(share.engine))
             preprocess = self._engine.info.preprocess
-            batch_size = share.batch_size or self._engine.batch_size
+            batch_size = share.batch_size or batch_size_for(share.decoder, share.device, self._engine.batch_size)
             self._taken_bytes = resident_bytes() + _BATCHES * batch_size * 3 * math.prod(preprocess.size_px)
             self._decoder = open_decoder(
                 share.decoder,

@@ -20,7 +20,7 @@ from rich.console import Console
 from batchcls.ahead import overlapped
 from batchcls.backends import open_engine
 from batchcls.classify import classify
-from batchcls.decoders import DecoderName, open_decoder
+from batchcls.decoders import DecoderName, batch_size_for, open_decoder
 from batchcls.decoders.reader import Encoded, ReadAhead, ReadOptions
 from batchcls.discover import Listing
 from batchcls.file_client import FileProcess
@@ -84,7 +84,7 @@ def decode_only(task: Task, *, decoder: DecoderName) -> Sample:
     opened = open_decoder(
         decoder,
         Manifest.read(task.engine).preprocess,
-        batch_size=_BATCH,
+        batch_size=batch_size_for(decoder, task.device, _BATCH),
         threads=cores(),
         max_pixels=RunOptions().max_pixels,
         device=task.device,

@@ -20,6 +20,7 @@ _PREFIX = "network."
 """What the export puts before the names of the network's weights."""
 _GPU_LANES = 2
 """Batches on their way at one time: the GPU has the next one before the last one's answer is fetched."""
+_Score = Callable[[Pixels | DevicePixels], Logits]
 _DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 
 
@@ -48,11 +49,12 @@ class TorchEngine:
         self.lanes = 1 if info.device == "cpu" else _GPU_LANES
         device = torch.device(info.device)
         classifier = PixelClassifier(network, info.preprocess, _DTYPES[info.precision]).eval()
-        self._free: SimpleQueue[Callable[[Tensor], Tensor]] = SimpleQueue()
+        self._free: SimpleQueue[_Score] = SimpleQueue()
         with self._translated():
             self._classifier = classifier.to(device).to(memory_format=torch.channels_last)
             for _ in range(self.lanes):
-                self._free.put(self._scored_whole if info.device == "cpu" else self._captured())
+                on_cpu = info.device == "cpu"
+                self._free.put(self._scored_whole if on_cpu else _Lane(self._classifier, info, self.batch_size).run)
 
     def infer(self, pixels: Pixels | DevicePixels) -> Logits:
         self.info.check_pixels(pixels)
@@ -60,50 +62,16 @@ class TorchEngine:
             return np.empty((0, len(self.info.labels)), np.float32)
         score = self._free.get()
         try:
-            # The interface of NumPy, or that of CUDA's arrays: neither copies what is where it is wanted.
-            images = pixels if isinstance(pixels, DevicePixels) else torch.from_numpy(np.ascontiguousarray(pixels))
             with self._translated(), torch.inference_mode():
-                return np.asarray(score(torch.as_tensor(images, device=self.info.device)).cpu().numpy())
+                return score(pixels)
         finally:
             self._free.put(score)
 
     def close(self) -> None:
         """The memory goes with the object."""
 
-    def _scored_whole(self, pixels: Tensor) -> Tensor:
-        logits: Tensor = self._classifier(pixels)
-        return logits
-
-    def _captured(self) -> Callable[[Tensor], Tensor]:
-        """The same in chunks of one shape, each a replay of one recording.
-
-        Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
-        """
-        device = torch.device(self.info.device)
-        with torch.cuda.device(device), torch.inference_mode():
-            chunk = torch.zeros((self.batch_size, *self.info.preprocess.size_px, 3), dtype=torch.uint8, device=device)
-            side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-            side.wait_stream(torch.cuda.current_stream(device))
-            with torch.cuda.stream(side):
-                for _ in range(3):  # what is chosen and compiled at first must not be part of the recording
-                    self._classifier(chunk)
-            side.synchronize()
-            graph = torch.cuda.CUDAGraph()
-            # Other threads, which allocate meanwhile, do no harm.
-            with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
-                answer = self._classifier(chunk)
-
-        def score(pixels: Tensor) -> Tensor:
-            logits = torch.empty((len(pixels), answer.shape[1]), device=device)
-            with torch.cuda.device(device):
-                parts = (torch.split(values, self.batch_size) for values in (pixels, logits))
-                for some, into in zip(*parts, strict=True):
-                    chunk[: len(some)].copy_(some)
-                    graph.replay()
-                    into.copy_(answer[: len(some)])
-            return logits
-
-        return score
+    def _scored_whole(self, pixels: Pixels | DevicePixels) -> Logits:
+        return np.asarray(self._classifier(torch.from_numpy(np.ascontiguousarray(pixels))).numpy())
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -121,6 +89,55 @@ class TorchEngine:
             raise EngineError(
                 f"PyTorch cannot run engine {name!r} on {device}: {reason}; run: batchcls info"
             ) from error
+
+
+class _Lane:
+    """A stream of its own, on which batches of one shape are replays of one recording.
+
+    Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
+    """
+
+    def __init__(self, classifier: nn.Module, info: EngineInfo, batch_size: int) -> None:
+        self._device = torch.device(info.device)
+        shape = (batch_size, *info.preprocess.size_px, 3)
+        with torch.cuda.device(self._device), torch.inference_mode():
+            self._host_pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+            self._stream.wait_stream(torch.cuda.current_stream(self._device))  # which moves the weights
+            with torch.cuda.stream(self._stream):
+                self._pixels = torch.zeros(shape, dtype=torch.uint8, device=self._device)
+                for _ in range(3):  # what is chosen and compiled at first must not be part of the recording
+                    classifier(self._pixels)
+            self._stream.synchronize()
+            self._graph = torch.cuda.CUDAGraph()
+            # Other threads, which allocate meanwhile, do no harm.
+            with torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"):
+                self._logits: Tensor = classifier(self._pixels)
+
+    def run(self, pixels: Pixels | DevicePixels) -> Logits:
+        """Logits of any number of images; what the GPU computes of the rest of the last batch is dropped."""
+        batch_size, classes = self._logits.shape
+        answers = torch.empty((len(pixels), classes), pin_memory=True)
+        with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
+            for start in range(0, len(pixels), batch_size):
+                some = slice(start, min(start + batch_size, len(pixels)))
+                self._copy(pixels[some])
+                self._graph.replay()
+                answers[some].copy_(self._logits[: some.stop - start], non_blocking=True)
+            self._stream.synchronize()
+        return answers.numpy().copy()
+
+    def _copy(self, pixels: Pixels | DevicePixels) -> None:
+        """Bring a batch to where the recording reads it, through pinned memory if it is on the host."""
+        if isinstance(pixels, DevicePixels):
+            source = torch.as_tensor(pixels, device=self._device)  # by the interface of CUDA's arrays, without a copy
+        else:
+            self._copied.synchronize()  # the batch before has left the pinned memory
+            source = self._host_pixels[: len(pixels)]
+            np.copyto(source.numpy(), pixels)
+        self._pixels[: len(pixels)].copy_(source, non_blocking=True)
+        self._copied.record()
 
 
 def _network(manifest: Manifest, path: Path) -> nn.Module:

@@ -15,6 +15,14 @@ DecoderName = Literal["turbo", "dali", "pillow"]
 DEFAULT: DecoderName = "turbo"
 """What a CPU decodes fastest with."""
 
+_GPU_BATCH = 256
+"""Files decoded at a time on a GPU: on an H200, batches of 64 keep half as many of its JPEG engines busy."""
+
+
+def batch_size_for(name: DecoderName, device: str, engine_batch_size: int) -> int:
+    """How many files a decoder is best asked to decode at a time; an engine takes them in batches of its own."""
+    return engine_batch_size if device == "cpu" or name != "dali" else max(engine_batch_size, _GPU_BATCH)
+
 
 def open_decoder(
     name: DecoderName,

@@ -1,7 +1,9 @@
 """Decode with NVIDIA DALI, a group of files at a time: on the CPU, or on a GPU up to the engine's own pixels."""
 
+import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
@@ -14,7 +16,7 @@ from batchcls.decoders.batching import CPU_GROUP_PIXELS, BatchingDecoder
 from batchcls.decoders.pillow import PillowGroup, total_cost_bytes
 from batchcls.decoders.reader import Encoded, ReadOptions
 from batchcls.decoders.resample import exactly
-from batchcls.errors import DecoderError
+from batchcls.errors import DecoderError, DeviceMemoryError
 from batchcls.memory import Memory
 from batchcls.records import DevicePixels, Pixels, Preprocess
 
@@ -24,13 +26,19 @@ _LARGEST_PIXELS = 1 << 21
 """On the CPU, larger JPEGs are Pillow's, to the same pixels: DALI keeps what an image took for the next one."""
 _COPY_BYTES = 3
 """A pixel, of what DALI hands over."""
-_LANES = 2
-"""Groups on their way at one time on a GPU: one is parsed by the CPU while the other is decoded."""
+_LANES = 4
+"""Groups on their way at one time on a GPU: some are parsed by the CPU while the others are decoded."""
 _MOST_REFUSED = 100
 _SHOWN_REASON = 400
 _REFUSALS = (RuntimeError, ValueError, IndexError, TypeError)
 """What DALI makes of its own exceptions."""
-_OUT_OF_MEMORY = ("std::bad_alloc", "out of memory", "cudaErrorMemoryAllocation", "CUDA_ERROR_OUT_OF_MEMORY")
+_FULL_GPU = re.compile(
+    r"Can't allocate \d+ bytes on device|CUDA allocation failed|device allocator failed"
+    "|cudaErrorMemoryAllocation|CUDA_ERROR_OUT_OF_MEMORY|CUDA.*out of memory|out of memory.*CUDA",
+    re.DOTALL,
+)
+"""What DALI says when the GPU's memory is taken."""
+_FULL_HOST = ("std::bad_alloc", "out of memory")
 _FILTERS = {
     "bilinear": types.INTERP_LINEAR,
     "bicubic": types.INTERP_CUBIC,
@@ -117,7 +125,7 @@ class GraphGroup:
     """DALI decodes plain JPEGs and resizes them, and the pixels stay on ``device``; the rest is Pillow's."""
 
     lanes = _LANES
-    group_pixels = 256_000_000
+    group_pixels = 128_000_000
 
     def __init__(self, preprocess: Preprocess, *, batch_size: int, threads: int, device: str) -> None:
         if device != "cpu" and not machine.has_nvjpeg():
@@ -127,10 +135,11 @@ class GraphGroup:
             )
         self._preprocess = preprocess
         self._device = device
+        lane_threads = max(1, threads // _LANES)
+        self._opened = partial(graph, preprocess, batch_size=batch_size, threads=lane_threads, device=device)
         self._free: SimpleQueue[Pipeline] = SimpleQueue()
         for _ in range(_LANES):
-            lane_threads = max(1, threads // _LANES)
-            self._free.put(graph(preprocess, batch_size=batch_size, threads=lane_threads, device=device))
+            self._free.put(self._opened())
         self._pillow = PillowGroup(preprocess, threads=threads)
         self._refused = 0
         """Plain JPEGs in a row that Pillow decodes."""
@@ -144,16 +153,16 @@ class GraphGroup:
     def __call__(self, group: Sequence[Encoded], memory: Memory) -> Pixels | DevicePixels:
         if not group[0].header.plain_jpeg:
             return self._pillow(group, memory)
-        pipeline = self._free.get()
         try:
-            with memory.lent(self._on_the_host(group)):
-                pixels = self._run(pipeline, group)
+            pixels = self._decoded(group, memory)
+        except DeviceMemoryError as error:
+            if len(group) > 1:
+                raise self._too_many(group, error) from error
+            return self._tried_again(group, error, memory)
         except (*_REFUSALS, MemoryError) as error:
             if len(group) > 1:
                 raise
             return self._tried_again(group, error, memory)
-        finally:
-            self._free.put(pipeline)
         self._refused = 0
         return pixels
 
@@ -161,6 +170,27 @@ class GraphGroup:
         self._pillow.close()
         while not self._free.empty():
             self._free.get()
+
+    def _decoded(self, group: Sequence[Encoded], memory: Memory) -> Pixels | DevicePixels:
+        """``group`` decoded by a pipeline that no failure has touched.
+
+        One that failed may answer the next group with what it was fed before, or with nothing any more.
+        """
+        pipeline = self._free.get()
+        try:
+            with memory.lent(self._on_the_host(group)):
+                pixels = self._run(pipeline, group)
+        except BaseException:
+            self._free.put(self._opened())
+            raise
+        self._free.put(pipeline)
+        return pixels
+
+    def _too_many(self, group: Sequence[Encoded], error: Exception) -> DecoderError:
+        return DecoderError(
+            f"{self._device} has too little free memory to decode {len(group):,} images at a time: {error}; run with "
+            f"--batch-size {len(group) // 2}, free memory of the GPU, or decode on the CPU with --decoder turbo"
+        )
 
     def _run(self, pipeline: Pipeline, group: Sequence[Encoded]) -> Pixels | DevicePixels:
         boxes = np.array([self._preprocess.region(item.header.width, item.header.height) for item in group], np.float32)
@@ -207,16 +237,23 @@ def _run(pipeline: Pipeline, **inputs: Any) -> Sequence[Any]:
     """The pipeline's outputs for one batch of each of its inputs.
 
     Raises:
-        MemoryError: If DALI had not enough, on the host or on the GPU.
+        DeviceMemoryError: If there was not enough memory on the GPU.
+        MemoryError: If there was not enough on the host.
         RuntimeError, ValueError, IndexError, TypeError: If it could not decode some of the files.
     """
     try:
         outputs: Sequence[Any] = pipeline.run(**inputs)
     except RuntimeError as error:
-        if any(sign in str(error) for sign in _OUT_OF_MEMORY):
-            raise MemoryError(" ".join(str(error).split())[:_SHOWN_REASON]) from error
-        raise
+        raise translated(error) from error
     return outputs
+
+
+def translated(error: RuntimeError) -> Exception:
+    """DALI's error, or the one that says whose memory there was too little of."""
+    text = " ".join(str(error).split())
+    if full := _FULL_GPU.search(text):
+        return DeviceMemoryError(text[full.start() :][:_SHOWN_REASON])
+    return MemoryError(text[:_SHOWN_REASON]) if any(sign in text for sign in _FULL_HOST) else error
 
 
 def graph(preprocess: Preprocess | None, *, batch_size: int, threads: int, device: str) -> Pipeline:
