@@ -102,7 +102,8 @@ class _Lane:
         shape = (batch_size, *info.preprocess.size_px, 3)
         with torch.cuda.device(self._device), torch.inference_mode():
             self._host_pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
-            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            # Whoever waits for them sleeps, and leaves its core to the decoder.
+            self._copied, self._done = (torch.cuda.Event(blocking=True) for _ in range(2))  # type: ignore[no-untyped-call]
             self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
             self._stream.wait_stream(torch.cuda.current_stream(self._device))  # which moves the weights
             with torch.cuda.stream(self._stream):
@@ -125,7 +126,8 @@ class _Lane:
                 self._copy(pixels[some])
                 self._graph.replay()
                 answers[some].copy_(self._logits[: some.stop - start], non_blocking=True)
-            self._stream.synchronize()
+            self._done.record()
+        self._done.synchronize()
         return answers.numpy().copy()
 
     def _copy(self, pixels: Pixels | DevicePixels) -> None:

@@ -54,7 +54,11 @@ if TYPE_CHECKING:
     help="turbo: the CPU's fast way, the default there; dali: JPEGs on the GPU, the default there; pillow: the very "
     "pixels of training, slowly.",
 )
-@click.option("--batch-size", type=click.IntRange(1, 4096), help="Images at a time.  [default: the engine's own]")
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1, 4096),
+    help="Images at a time.  [default: the engine's own; to a GPU's decoder, at least 256]",
+)
 @click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads.  [default: one a core]")
 @click.option(
     "--max-pixels",

@@ -26,8 +26,8 @@ _LARGEST_PIXELS = 1 << 21
 """On the CPU, larger JPEGs are Pillow's, to the same pixels: DALI keeps what an image took for the next one."""
 _COPY_BYTES = 3
 """A pixel, of what DALI hands over."""
-_LANES = 4
-"""Groups on their way at one time on a GPU: some are parsed by the CPU while the others are decoded."""
+_LANES = 2
+"""Groups on their way at one time on a GPU: one is parsed by the CPU while the other is decoded."""
 _MOST_REFUSED = 100
 _SHOWN_REASON = 400
 _REFUSALS = (RuntimeError, ValueError, IndexError, TypeError)
@@ -38,6 +38,8 @@ _FULL_GPU = re.compile(
     re.DOTALL,
 )
 """What DALI says when the GPU's memory is taken."""
+_DECODER = "fn.decoders.image"
+"""How DALI names the operator that failed on a file."""
 _FULL_HOST = ("std::bad_alloc", "out of memory")
 _FILTERS = {
     "bilinear": types.INTERP_LINEAR,
@@ -125,7 +127,7 @@ class GraphGroup:
     """DALI decodes plain JPEGs and resizes them, and the pixels stay on ``device``; the rest is Pillow's."""
 
     lanes = _LANES
-    group_pixels = 128_000_000
+    group_pixels = 256_000_000
 
     def __init__(self, preprocess: Preprocess, *, batch_size: int, threads: int, device: str) -> None:
         if device != "cpu" and not machine.has_nvjpeg():
@@ -172,18 +174,23 @@ class GraphGroup:
             self._free.get()
 
     def _decoded(self, group: Sequence[Encoded], memory: Memory) -> Pixels | DevicePixels:
-        """``group`` decoded by a pipeline that no failure has touched.
+        """``group`` decoded by a pipeline that knows of no other one.
 
-        One that failed may answer the next group with what it was fed before, or with nothing any more.
+        A pipeline that was fed in vain keeps what it has got, for whoever comes next; and one that found the GPU full
+        holds what it could take. Each is made anew, which takes a second on a GPU. One that could not decode a file is
+        as good as before.
         """
         pipeline = self._free.get()
+        usable = False
         try:
             with memory.lent(self._on_the_host(group)):
                 pixels = self._run(pipeline, group)
-        except BaseException:
-            self._free.put(self._opened())
+            usable = True
+        except RuntimeError as error:
+            usable = _DECODER in str(error)
             raise
-        self._free.put(pipeline)
+        finally:
+            self._free.put(pipeline if usable else self._opened())
         return pixels
 
     def _too_many(self, group: Sequence[Encoded], error: Exception) -> DecoderError:
