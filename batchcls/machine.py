@@ -4,7 +4,6 @@ import ctypes
 import os
 import platform
 import re
-from ctypes.util import find_library
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -30,6 +29,7 @@ _INT8 = ("avx_vnni", "avx512_vnni", "amx_int8")
 _COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR = 75, 76
 _DALI_CUDA = 13
 """CUDA version that DALI's wheel needs; a driver may run a newer one, not an older one."""
+_NVJPEG = f"libnvjpeg.so.{_DALI_CUDA}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +145,18 @@ def driver() -> str | None:
 
 
 def has_nvjpeg() -> bool:
-    """Whether DALI finds what decodes JPEGs on a GPU; without it, it would quietly decode them on the CPU."""
+    """Whether DALI finds the nvJPEG of its CUDA; without it, it would quietly decode JPEGs on the CPU."""
     try:
-        version("nvidia-nvjpeg")
+        return int(version("nvidia-nvjpeg").partition(".")[0]) >= _DALI_CUDA
     except PackageNotFoundError:
-        return find_library("nvjpeg") is not None or bool(list(Path("/usr/local/cuda/lib64").glob("libnvjpeg.so.*")))
+        return any(map(_can_be_loaded, (_NVJPEG, f"/usr/local/cuda/lib64/{_NVJPEG}")))
+
+
+def _can_be_loaded(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
     return True
 
 

@@ -144,3 +144,35 @@ def test_some_chunks_or_boxes_more_are_no_work(make: Callable[[bytes], bytes]) -
     between = b"free\0\0\0\0" if make is webp else b"\0\0\0\x08free"
     data = make(between * 1000)
     assert decode(data, examine("x", data, 10**9)).shape == (10, 10, 3)
+
+
+@pytest.mark.parametrize(
+    ("scan", "sound"),
+    [
+        ((0, 0, 0, 0), True),
+        ((0, 0, 0, 13), True),
+        ((0, 0, 1, 0), True),
+        ((1, 63, 2, 1), True),
+        ((0, 5, 0, 0), False),  # the mean and details in one scan
+        ((6, 5, 0, 0), False),
+        ((1, 64, 0, 0), False),
+        ((1, 63, 0, 14), False),
+        ((1, 63, 1, 1), False),  # bits that are refined before they are there
+        ((1, 63, 1, 14), False),
+    ],
+)
+def test_a_progression_that_libjpeg_refuses_is_no_plain_jpeg(scan: tuple[int, int, int, int], sound: bool) -> None:
+    first, last, before, now = scan
+    usual = progressive(1, side=8)
+    place = usual.index(b"\xff\xda")
+    header = segment(0xDA, bytes([1, 1, 0, first, last, before << 4 | now]))
+    data = usual[:-2] + header + usual[place + len(header) :]
+    header_of_image = examine("image.jpg", data, 10**6)
+    try:
+        decode(data, header_of_image)
+    except OSError:
+        refused = True
+    else:
+        refused = False
+    assert refused is not sound
+    assert header_of_image.plain_jpeg is sound

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from queue import SimpleQueue
 
 import numpy as np
@@ -9,10 +10,10 @@ import numpy.typing as npt
 from nvidia.dali import Pipeline
 
 from batchcls import machine
-from batchcls.errors import DecoderError
+from batchcls.errors import DecoderError, DeviceMemoryError
 from batchcls.images.decoders.base import DecoderOptions
 from batchcls.images.decoders.batching import CPU_GROUP_PIXELS, BatchingDecoder
-from batchcls.images.decoders.dali_graph import MOST_ERROR_CHARACTERS, build_graph, run_graph
+from batchcls.images.decoders.dali_graph import DECODE_OPERATOR, MOST_ERROR_CHARACTERS, build_graph, run_graph
 from batchcls.images.decoders.pillow import PillowGroup, total_cost_bytes
 from batchcls.images.decoders.read_ahead import Encoded
 from batchcls.images.decoders.resample import resample_exactly
@@ -119,10 +120,13 @@ class GraphGroup:
             )
         self._preprocess = preprocess
         self._device = device
+        lane_threads = max(1, threads // _LANES)
+        self._open_pipeline = partial(
+            build_graph, preprocess, batch_size=batch_size, threads=lane_threads, device=device
+        )
         self._free: SimpleQueue[Pipeline] = SimpleQueue()
         for _ in range(_LANES):
-            lane_threads = max(1, threads // _LANES)
-            self._free.put(build_graph(preprocess, batch_size=batch_size, threads=lane_threads, device=device))
+            self._free.put(self._open_pipeline())
         self._pillow = PillowGroup(preprocess, threads=threads)
         self._refused = 0
         """Plain JPEGs in a row that Pillow decodes."""
@@ -136,16 +140,16 @@ class GraphGroup:
     def __call__(self, group: Sequence[Encoded], memory: Memory) -> Pixels | DevicePixels:
         if not group[0].header.plain_jpeg:
             return self._pillow(group, memory)
-        pipeline = self._free.get()
         try:
-            with memory.lease(self._on_the_host(group)):
-                pixels = self._run(pipeline, group)
+            pixels = self._decoded(group, memory)
+        except DeviceMemoryError as error:
+            if len(group) > 1:
+                raise self._full_gpu_error(group, error) from error
+            return self._tried_again(group, error, memory)
         except (*_REFUSALS, MemoryError) as error:
             if len(group) > 1:
                 raise
             return self._tried_again(group, error, memory)
-        finally:
-            self._free.put(pipeline)
         self._refused = 0
         return pixels
 
@@ -153,6 +157,32 @@ class GraphGroup:
         self._pillow.close()
         while not self._free.empty():
             self._free.get()
+
+    def _decoded(self, group: Sequence[Encoded], memory: Memory) -> Pixels | DevicePixels:
+        """The pixels of ``group``, by a pipeline that holds nothing of another group.
+
+        A pipeline whose feeding failed keeps its inputs for the next group, and one that found the GPU full keeps the
+        memory that it could take: both are built anew, which takes a second on a GPU. A pipeline that could not decode
+        a file is as good as before.
+        """
+        pipeline = self._free.get()
+        usable = False
+        try:
+            with memory.lease(self._on_the_host(group)):
+                pixels = self._run(pipeline, group)
+            usable = True
+        except RuntimeError as error:
+            usable = DECODE_OPERATOR in str(error)
+            raise
+        finally:
+            self._free.put(pipeline if usable else self._open_pipeline())
+        return pixels
+
+    def _full_gpu_error(self, group: Sequence[Encoded], error: Exception) -> DecoderError:
+        return DecoderError(
+            f"{self._device} has too little free memory to decode {len(group):,} images at a time: {error}; run with "
+            f"--batch-size {len(group) // 2}, free memory of the GPU, or decode on the CPU with --decoder turbo"
+        )
 
     def _run(self, pipeline: Pipeline, group: Sequence[Encoded]) -> Pixels | DevicePixels:
         boxes = np.array([self._preprocess.region(item.header.width, item.header.height) for item in group], np.float32)

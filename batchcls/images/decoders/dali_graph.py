@@ -1,15 +1,26 @@
 """DALI's graph from encoded images to pixels, and how to run it."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from nvidia.dali import Pipeline, fn, types
 
+from batchcls.errors import DeviceMemoryError
 from batchcls.records import Preprocess
 
 MOST_ERROR_CHARACTERS = 400
 """Length to which DALI's error texts are cut."""
-_OUT_OF_MEMORY = ("std::bad_alloc", "out of memory", "cudaErrorMemoryAllocation", "CUDA_ERROR_OUT_OF_MEMORY")
+DECODE_OPERATOR = "fn.decoders.image"
+"""DALI's name for the operator that failed on a file, in its error texts."""
+_FULL_GPU = re.compile(
+    r"Can't allocate \d+ bytes on device|CUDA allocation failed|device allocator failed"
+    "|cudaErrorMemoryAllocation|CUDA_ERROR_OUT_OF_MEMORY|CUDA.*out of memory|out of memory.*CUDA",
+    re.DOTALL,
+)
+"""What DALI says when the GPU's memory is taken."""
+_FULL_HOST = ("std::bad_alloc", "out of memory")
+"""What DALI says when the host's memory is taken."""
 _FILTERS = {
     "bilinear": types.INTERP_LINEAR,
     "bicubic": types.INTERP_CUBIC,
@@ -21,16 +32,23 @@ def run_graph(pipeline: Pipeline, **inputs: Any) -> Sequence[Any]:
     """A graph's outputs for one batch of each of its inputs.
 
     Raises:
-        MemoryError: If DALI had too little memory, on the host or on the GPU.
+        DeviceMemoryError: If the GPU had too little memory.
+        MemoryError: If the host had too little memory.
         RuntimeError, ValueError, IndexError, TypeError: If DALI could not decode some of the files.
     """
     try:
         outputs: Sequence[Any] = pipeline.run(**inputs)
     except RuntimeError as error:
-        if any(sign in str(error) for sign in _OUT_OF_MEMORY):
-            raise MemoryError(" ".join(str(error).split())[:MOST_ERROR_CHARACTERS]) from error
-        raise
+        raise translated_error(error) from error
     return outputs
+
+
+def translated_error(error: RuntimeError) -> Exception:
+    """DALI's error; or the error that says whether the GPU or the host had too little memory."""
+    text = " ".join(str(error).split())
+    if full_gpu := _FULL_GPU.search(text):
+        return DeviceMemoryError(text[full_gpu.start() :][:MOST_ERROR_CHARACTERS])
+    return MemoryError(text[:MOST_ERROR_CHARACTERS]) if any(sign in text for sign in _FULL_HOST) else error
 
 
 def build_graph(preprocess: Preprocess | None, *, batch_size: int, threads: int, device: str) -> Pipeline:

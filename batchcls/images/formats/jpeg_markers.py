@@ -13,6 +13,8 @@ _BASELINE, _EXTENDED, _PROGRESSIVE = 0xC0, 0xC1, 0xC2
 _TABLES = (0xC4, 0xDB, 0xDD, 0xFE)
 """Markers of Huffman tables, quantization tables, the restart interval and comments."""
 _JFIF_BYTES = 16
+_COEFFICIENTS, _LOWEST_BIT = 64, 13
+"""Coefficients in a block, and most of their low bits that a progressive scan may leave to later scans."""
 _USUAL_SAMPLING = (b"\x11", *(luma + b"\x11\x11" for luma in (b"\x11", b"\x21", b"\x22", b"\x12", b"\x41")))
 """Sampling factors of the components: of gray; of 4:4:4, 4:2:2, 4:2:0, 4:4:0 and 4:1:1."""
 _IN_ONE_SCAN = np.isin(np.arange(256), [0x00, *range(0xD0, 0xD8), _END_OF_IMAGE])
@@ -36,8 +38,8 @@ class JpegHeader:
     ordinary: bool
     """Whether only one frame, its tables and JFIF's segment precede the first scan, so that all readers agree."""
     plain: bool
-    """Whether it is whole, of a usual kind and without a foreign marker, so that every interface of libjpeg-turbo gives
-    the same pixels."""
+    """Whether it is whole, of a usual kind, and without a foreign marker or a progression that libjpeg refuses, so that
+    every interface of libjpeg-turbo gives the same pixels."""
     scans: int
     """Number of the image's scans; where no frame is in its place, of what reads like the beginning of a scan."""
     end: int | None = None
@@ -62,10 +64,12 @@ def jpeg_header(data: bytes) -> JpegHeader:
         return JpegHeader(
             0, 0, frame[3] if len(frame) > 3 else 0, False, False, int(_counts(_after_0xff(data, 0)[1])[_START_OF_SCAN])
         )
-    scans, ends_at, markers = _walk_scans(data, position)
+    scans, ends_at, markers, scan_headers = _walk_scans(data, position)
     allowed = _ALLOWED.get(frame[0])
     # Among the pixels any other marker is damage: libjpeg would end there, and DALI fill up with gray.
     whole = allowed is not None and ends_at is not None and not markers[~allowed].any()
+    if frame[0] == _PROGRESSIVE:  # a GPU's decoder makes pixels of scans that libjpeg refuses
+        whole = whole and all(map(_can_be_refined, scan_headers))
     return JpegHeader(
         width=int.from_bytes(frame[6:8], "big"),
         height=int.from_bytes(frame[4:6], "big"),
@@ -88,8 +92,23 @@ def _samples_a_pixel(frame: bytes) -> float:
     return sum(horizontal * vertical for horizontal, vertical in sides) / (across * down)
 
 
-def _walk_scans(data: bytes, start: int) -> tuple[int, int | None, npt.NDArray[np.int64]]:
-    """An image's number of scans, the offset of its end, and how often each byte follows a 0xFF in it.
+def _can_be_refined(scan_header: bytes) -> bool:
+    """Whether libjpeg decodes a progressive scan with this header. Source: libjpeg-turbo, jdphuff.c.
+
+    Args:
+        scan_header: The segment after its length: components, the band of coefficients, and the bits of these.
+    """
+    components = scan_header[0] if scan_header else 0
+    if len(scan_header) < 4 + 2 * components:
+        return False
+    first, last, bits = scan_header[1 + 2 * components : 4 + 2 * components]
+    bit_before, bit_now = bits >> 4, bits & 15
+    is_band = last == 0 if first == 0 else first <= last < _COEFFICIENTS and components == 1
+    return is_band and bit_now <= _LOWEST_BIT and bit_before in (0, bit_now + 1)
+
+
+def _walk_scans(data: bytes, start: int) -> tuple[int, int | None, npt.NDArray[np.int64], list[bytes]]:
+    """An image's number of scans, the offset of its end, how often each byte follows a 0xFF in it, and scan headers.
 
     What comes after the image does not count: another picture, a film, or as many zeros as a file may have. The end of
     an image that does not end is None, and then all bytes of the file count.
@@ -100,19 +119,20 @@ def _walk_scans(data: bytes, start: int) -> tuple[int, int | None, npt.NDArray[n
     # Python's own bisection: each function of NumPy's lets other threads go first, of which there are many.
     places, following = _after_0xff(data, start)
     of_segments = places[~_AMONG_PIXELS[following]]
-    position, scans = start, 0
+    position, scans = start, list[bytes]()
     for _ in range(_MOST_SEGMENTS):
         marker = data[position + 1]
         if marker == _END_OF_IMAGE:
-            return scans, position + 2, _counts(following[1 : bisect_left(places, position)])
-        scans += marker == _START_OF_SCAN
+            return len(scans), position + 2, _counts(following[1 : bisect_left(places, position)]), scans
         behind = position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+        if marker == _START_OF_SCAN:
+            scans.append(data[position + 4 : behind])
         number = bisect_left(of_segments, behind)
         if number == len(of_segments):
-            return scans, None, _counts(following[1:])
+            return len(scans), None, _counts(following[1:]), scans
         position = int(of_segments[number])
     counts = _counts(following[1:])
-    return 1 + int(counts[_START_OF_SCAN]), None, counts
+    return 1 + int(counts[_START_OF_SCAN]), None, counts, scans
 
 
 def _after_0xff(data: bytes, start: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
