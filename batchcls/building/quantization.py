@@ -22,9 +22,7 @@ from batchcls.errors import RecipeError, SlidesError, temporary_files
 from batchcls.images.sources import open_source
 from batchcls.records import Logits, NormalizedImages
 
-logging.getLogger("torch.utils.cpp_extension").setLevel(
-    logging.ERROR
-)  # it warns that there is no GPU, which is not needed
+logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # its warning that there is no GPU is no news
 import nncf  # noqa: E402
 from nncf.quantization.advanced_parameters import OverflowFix  # noqa: E402
 

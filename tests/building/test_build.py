@@ -32,11 +32,11 @@ from tests.engines import opened_engine
 LABELS = "Benign,Early,Pre,Pro"
 
 
-def built(*arguments: str | Path) -> Result:
+def build_result(*arguments: str | Path) -> Result:
     return CliRunner().invoke(main, ["build", *map(str, arguments)])
 
 
-def content(folder: Path) -> dict[str, bytes]:
+def file_contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -76,7 +76,7 @@ def resnet(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path]:
 @pytest.fixture(scope="module")
 def engine(resnet: tuple[nn.Module, Path], fields: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("engines") / "resnet"
-    result = built(resnet[1], "--out", folder, "--labels", LABELS, "--verify", fields)
+    result = build_result(resnet[1], "--out", folder, "--labels", LABELS, "--verify", fields)
     assert result.exit_code == 0, result.output
     assert "resnet18 fp16 with 4 classes" in result.stdout
     assert "verified on 5 images, 1 unreadable: top-1 agreement 100.0000%" in result.stdout
@@ -88,7 +88,7 @@ def test_a_verification_that_could_read_few_images_says_so_first(tiny_onnx: Path
     for number in range(6):
         (tmp_path / "slides" / f"broken{number}.jpg").write_bytes(b"\xff\xd8 no more")
 
-    result = built(
+    result = build_result(
         tiny_onnx, "--out", tmp_path / "e", "--labels", "a,b,c", "--verify", tmp_path / "slides", "--device", "cpu"
     )
 
@@ -103,7 +103,7 @@ def test_the_engine_folder_says_what_it_is_and_how_far_it_agrees(
 ) -> None:
     manifest = Manifest.read(engine)
 
-    assert sorted(content(engine)) == ["engine.json", "model.onnx"]
+    assert sorted(file_contents(engine)) == ["engine.json", "model.onnx"]
     assert (manifest.name, manifest.architecture, manifest.precision) == ("resnet", "resnet18", "fp16")
     assert manifest.labels == tuple(LABELS.split(","))
     assert manifest.checkpoint_sha256 == sha256(resnet[1])
@@ -135,7 +135,7 @@ def test_the_network_takes_any_number_of_pixel_images_and_answers_as_trained(
 
 
 def test_the_network_tells_nothing_of_the_machine_it_was_built_on(engine: Path, fields: Path) -> None:
-    everything = b"".join(content(engine).values())
+    everything = b"".join(file_contents(engine).values())
 
     for private in (str(ROOT), sys.prefix, str(fields.parent), "site-packages", "Traceback"):
         assert private.encode() not in everything
@@ -156,11 +156,11 @@ def test_a_rebuild_replaces_the_engine_and_keeps_what_else_was_written(
     torch.save(network.state_dict(), tmp_path / "a.pth")
     recipe = ("--recipe", tmp_path / "recipe.toml", "--labels", tmp_path / "labels.txt", "--precision", "fp32")
 
-    result = built(tmp_path / "a.pth", "--out", out, *recipe, "--verify", fields)
+    result = build_result(tmp_path / "a.pth", "--out", out, *recipe, "--verify", fields)
 
     assert result.exit_code == 0, result.output
     manifest = Manifest.read(out)
-    assert sorted(content(out)) == ["README.md", "engine.json", "model.onnx"]
+    assert sorted(file_contents(out)) == ["README.md", "engine.json", "model.onnx"]
     assert (out / "README.md").read_text() == "the model card"
     assert manifest.onnx_sha256 == sha256(out / "model.onnx")
     assert (manifest.architecture, manifest.precision) == ("googlenet", "fp32")
@@ -182,33 +182,33 @@ def test_an_engine_that_disagrees_is_refused_and_the_old_one_stays(
         network.classifier.bias.copy_(torch.tensor([1000, 1000.05, 0]))
     torch.save(network.state_dict(), tmp_path / "a.pth")
 
-    result = built(tmp_path / "a.pth", "--out", out, "--labels", "a,b,c", "--verify", fields)
+    result = build_result(tmp_path / "a.pth", "--out", out, "--labels", "a,b,c", "--verify", fields)
 
     assert result.exit_code == 1
     assert "top-1 agreement over 5 images is 0.0000, below 0.995" in result.stderr
     assert "these differ: 0.jpg, 1.jpg, 2.jpg, 3.jpg, 4.jpg; " in result.stderr
-    assert content(out) == content(tiny_engine)
+    assert file_contents(out) == file_contents(tiny_engine)
     assert {path.name for path in tmp_path.iterdir()} == {"engine", "a.pth"}
 
 
-def without_weights(path: Path) -> None:
+def save_no_weights(path: Path) -> None:
     torch.save({"epoch": 3}, path)
 
 
-def with_weights(path: Path, **changed: Tensor) -> None:
+def save_weights(path: Path, **changed: Tensor) -> None:
     torch.save(torchvision.models.mobilenet_v2(num_classes=3).state_dict() | changed, path)
 
 
 @pytest.mark.parametrize(
     ("write", "options", "message"),
     [
-        (without_weights, ("--labels", "a,b,c"), "holds no weights"),
+        (save_no_weights, ("--labels", "a,b,c"), "holds no weights"),
         (Path.touch, ("--labels", "a,b,c"), "is damaged, or no checkpoint"),
-        (with_weights, ("--labels", "a,b"), "has 3 classes, 2 labels were named"),
-        (with_weights, (), "has 3 classes, none was named"),
-        (with_weights, ("--labels", "a,b,c", "--architecture", "resnet18"), "try --architecture mobilenet_v2"),
+        (save_weights, ("--labels", "a,b"), "has 3 classes, 2 labels were named"),
+        (save_weights, (), "has 3 classes, none was named"),
+        (save_weights, ("--labels", "a,b,c", "--architecture", "resnet18"), "try --architecture mobilenet_v2"),
         (
-            lambda path: with_weights(path, **{"classifier.1.bias": torch.tensor([0, 1e6, 0])}),
+            lambda path: save_weights(path, **{"classifier.1.bias": torch.tensor([0, 1e6, 0])}),
             ("--labels", "a,b,c"),
             "a weight of 1e+06 does not fit half precision; build with --precision fp32",
         ),
@@ -219,7 +219,7 @@ def test_a_refused_checkpoint_leaves_nothing_behind(
 ) -> None:
     write(tmp_path / "a.pth")
 
-    result = built(tmp_path / "a.pth", "--out", tmp_path / "engine", *options)
+    result = build_result(tmp_path / "a.pth", "--out", tmp_path / "engine", *options)
 
     assert result.exit_code == 1
     assert message in result.stderr
@@ -229,7 +229,7 @@ def test_a_refused_checkpoint_leaves_nothing_behind(
 def test_an_out_that_cannot_be_written_is_refused(tiny_onnx: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
-    result = built(tiny_onnx, "--out", tmp_path / "file" / "engine", "--labels", "a,b,c")
+    result = build_result(tiny_onnx, "--out", tmp_path / "file" / "engine", "--labels", "a,b,c")
 
     assert result.exit_code == 1
     assert "file/engine': File exists; choose another --out" in result.stderr
@@ -238,11 +238,11 @@ def test_an_out_that_cannot_be_written_is_refused(tiny_onnx: Path, tmp_path: Pat
 def test_a_folder_that_is_no_engine_is_not_replaced(tiny_onnx: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("three years")
 
-    result = built(tiny_onnx, "--out", tmp_path, "--labels", "a,b,c")
+    result = build_result(tiny_onnx, "--out", tmp_path, "--labels", "a,b,c")
 
     assert result.exit_code == 1
     assert "exists and is no engine folder; choose another --out" in result.stderr
-    assert content(tmp_path) == {"thesis.tex": b"three years"}
+    assert file_contents(tmp_path) == {"thesis.tex": b"three years"}
 
 
 @pytest.mark.parametrize("ending", ["pth", "safetensors"])

@@ -18,15 +18,15 @@ pytestmark = pytest.mark.timeout(300)
 FLOAT = TensorProto.FLOAT
 
 
-def number(value: Any, name: str, kind: Any = np.int64) -> onnx.TensorProto:
+def constant(value: Any, name: str, kind: Any = np.int64) -> onnx.TensorProto:
     return numpy_helper.from_array(np.array(value, kind), name)
 
 
-def body(*nodes: onnx.NodeProto, true: bool = False) -> onnx.GraphProto:
+def loop_body(*nodes: onnx.NodeProto, true: bool = False) -> onnx.GraphProto:
     """Of a Loop that adds 1 to what it carries; its condition is the one it was given, or always ``true``."""
-    goes_on = helper.make_node("Constant", [], ["on"], value=number(True, "", bool))
+    goes_on = helper.make_node("Constant", [], ["on"], value=constant(True, "", bool))
     given = helper.make_node("Identity", ["given"], ["on"])
-    one = helper.make_node("Constant", [], ["one"], value=number(1, "", np.float32))
+    one = helper.make_node("Constant", [], ["one"], value=constant(1, "", np.float32))
     return helper.make_graph(
         [*nodes, goes_on if true else given, one, helper.make_node("Add", ["before", "one"], ["after"])],
         "body",
@@ -48,10 +48,10 @@ def loop(
     return helper.make_node("Loop", [limit, goes_on, given], [result], body=inner)
 
 
-def saved(path: Path, *nodes: onnx.NodeProto, last: str, shape: Any = ("n", 3, 8, 8), **more: Any) -> Path:
+def saved_classifier(path: Path, *nodes: onnx.NodeProto, last: str, shape: Any = ("n", 3, 8, 8), **more: Any) -> Path:
     """A classifier of three classes, whose ``nodes`` make ``last`` of ``flat``, (N, 3)."""
-    constants = [number(4 * np.eye(3), "w", np.float32), number(True, "true", bool), number([0], "zero")]
-    constants += [number(value, name) for name, value in {"huge": 1 << 62, "many": 10_000, "three": 3}.items()]
+    constants = [constant(4 * np.eye(3), "w", np.float32), constant(True, "true", bool), constant([0], "zero")]
+    constants += [constant(value, name) for name, value in {"huge": 1 << 62, "many": 10_000, "three": 3}.items()]
     constants += more.pop("initializers", [])
     graph = helper.make_graph(
         [
@@ -70,42 +70,42 @@ def saved(path: Path, *nodes: onnx.NodeProto, last: str, shape: Any = ("n", 3, 8
     return path
 
 
-def looped(path: Path, kind: str) -> Path:
-    endless = loop("huge", "true", body(), "given", "result")
+def looping_classifier(path: Path, kind: str) -> Path:
+    endless = loop("huge", "true", loop_body(), "given", "result")
     match kind:
         case "constant count":
-            return saved(path, loop("huge", "true", body()), last="looped")
+            return saved_classifier(path, loop("huge", "true", loop_body()), last="looped")
         case "no condition":
-            return saved(path, loop("huge", "", body()), last="looped")
+            return saved_classifier(path, loop("huge", "", loop_body()), last="looped")
         case "no count, always true":
-            return saved(path, loop("", "true", body(true=True)), last="looped")
+            return saved_classifier(path, loop("", "true", loop_body(true=True)), last="looped")
         case "neither":
-            return saved(path, loop("", "", body(true=True)), last="looped")
+            return saved_classifier(path, loop("", "", loop_body(true=True)), last="looped")
         case "through an identity":
             more = helper.make_node("Identity", ["huge"], ["also"])
-            return saved(path, more, loop("also", "true", body()), last="looped")
+            return saved_classifier(path, more, loop("also", "true", loop_body()), last="looped")
         case "nested":
-            inner = body(loop("many", "true", body(), "before", "nested"))
-            return saved(path, loop("many", "true", inner), last="looped")
+            inner = loop_body(loop("many", "true", loop_body(), "before", "nested"))
+            return saved_classifier(path, loop("many", "true", inner), last="looped")
         case "in a branch":
             there = helper.make_graph(
-                [loop("huge", "true", body(), "flat", "there")],
+                [loop("huge", "true", loop_body(), "flat", "there")],
                 "then",
                 [],
                 [helper.make_tensor_value_info("there", FLOAT, ["n", 3])],
             )
             choice = helper.make_node("If", ["true"], ["chosen"], then_branch=there, else_branch=there)
-            return saved(path, choice, last="chosen")
+            return saved_classifier(path, choice, last="chosen")
         case "in a function":
             constants = [
-                helper.make_node("Constant", [], ["huge"], value=number(1 << 62, "")),
-                helper.make_node("Constant", [], ["true"], value=number(True, "", bool)),
+                helper.make_node("Constant", [], ["huge"], value=constant(1 << 62, "")),
+                helper.make_node("Constant", [], ["true"], value=constant(True, "", bool)),
             ]
             function = helper.make_function(
                 "own", "Endless", ["given"], ["result"], [*constants, endless], [helper.make_opsetid("", 18)]
             )
             call = helper.make_node("Endless", ["flat"], ["called"], domain="own")
-            return saved(path, call, last="called", functions=[function])
+            return saved_classifier(path, call, last="called", functions=[function])
     raise ValueError(kind)
 
 
@@ -115,19 +115,26 @@ KINDS = ["constant count", "no condition", "no count, always true", "neither", "
 @pytest.mark.parametrize("kind", [*KINDS, "in a branch", "in a function"])
 def test_a_loop_without_an_end_is_refused_unrun(tmp_path: Path, kind: str) -> None:
     with pytest.raises(CheckpointError, match=r"holds a Loop, .*; export it without"):
-        load_classifier(looped(tmp_path / "loop.onnx", kind))
+        load_classifier(looping_classifier(tmp_path / "loop.onnx", kind))
 
 
 def test_a_loop_with_an_end_is_a_classifier(tmp_path: Path) -> None:
-    assert load_classifier(saved(tmp_path / "loop.onnx", loop("three", "true", body()), last="looped")).classes == 3
+    assert (
+        load_classifier(
+            saved_classifier(tmp_path / "loop.onnx", loop("three", "true", loop_body()), last="looped")
+        ).classes
+        == 3
+    )
 
 
 def data_dependent(path: Path) -> Path:
     """It goes on as long as a sum of the image's is above -1e30."""
     there = helper.make_node("Less", ["lowest", "sum"], ["positive"])
     summed = helper.make_node("ReduceSum", ["flat"], ["sum"], keepdims=0)
-    initializers = [number(-1e30, "lowest", np.float32)]
-    return saved(path, summed, there, loop("", "positive", body()), last="looped", initializers=initializers)
+    initializers = [constant(-1e30, "lowest", np.float32)]
+    return saved_classifier(
+        path, summed, there, loop("", "positive", loop_body()), last="looped", initializers=initializers
+    )
 
 
 def test_a_loop_that_only_the_image_tells_of_is_ended_by_the_clock(tmp_path: Path) -> None:
@@ -153,14 +160,16 @@ BOMBS = {
 @pytest.mark.parametrize("kind", BOMBS)
 def test_a_network_that_takes_terabytes_is_refused(tmp_path: Path, kind: str) -> None:
     initializers = [
-        number([1_000_000, 1_000_000], "sides"),
-        number([0, 0, 1 << 40, 0], "pads"),
-        number([10**12, 3], "tall"),
+        constant([1_000_000, 1_000_000], "sides"),
+        constant([0, 0, 1 << 40, 0], "pads"),
+        constant([10**12, 3], "tall"),
     ]
-    initializers += [number([1, 1, 1e6, 1e6], "scales", np.float32), number(0, "zeros"), number(1, "ones")]
+    initializers += [constant([1, 1, 1e6, 1e6], "scales", np.float32), constant(0, "zeros"), constant(1, "ones")]
     summed = helper.make_node("ReduceSum", ["out"], ["sum"], keepdims=0)
     added = helper.make_node("Add", ["flat", "sum"], ["added"])
-    path = saved(tmp_path / "bomb.onnx", *BOMBS[kind], summed, added, last="added", initializers=initializers)
+    path = saved_classifier(
+        tmp_path / "bomb.onnx", *BOMBS[kind], summed, added, last="added", initializers=initializers
+    )
     with pytest.raises(CheckpointError, match=r"bomb\.onnx"):
         load_classifier(path)
 
@@ -168,7 +177,7 @@ def test_a_network_that_takes_terabytes_is_refused(tmp_path: Path, kind: str) ->
 @pytest.mark.parametrize("shape", [(10**9, 3, 8, 8), ("n", 3, 10**6, 10**6), ("n", 3, 2**62, 2**62), ("n", 3, 5000, 8)])
 def test_an_input_of_absurd_sides_is_refused(tmp_path: Path, shape: tuple[Any, ...]) -> None:
     with pytest.raises(CheckpointError, match=r"large\.onnx"):
-        load_classifier(saved(tmp_path / "large.onnx", last="flat", shape=shape))
+        load_classifier(saved_classifier(tmp_path / "large.onnx", last="flat", shape=shape))
 
 
 @pytest.mark.parametrize("dims", [[10**12, 10**12], [1 << 62], [-1], [3, 10**9]])
@@ -176,7 +185,7 @@ def test_weights_that_claim_absurd_sides_are_refused(tmp_path: Path, dims: list[
     claim = TensorProto(name="claim", data_type=FLOAT, dims=dims, raw_data=bytes(36))
     added = helper.make_node("Add", ["flat", "claim"], ["added"])
     with pytest.raises(CheckpointError, match=r"claim\.onnx"):
-        load_classifier(saved(tmp_path / "claim.onnx", added, last="added", initializers=[claim]))
+        load_classifier(saved_classifier(tmp_path / "claim.onnx", added, last="added", initializers=[claim]))
 
 
 def external(path: Path, location: str, **more: int) -> Path:
@@ -184,7 +193,9 @@ def external(path: Path, location: str, **more: int) -> Path:
     item = TensorProto(name="kept", data_type=FLOAT, dims=[3], data_location=TensorProto.EXTERNAL)
     for key, value in {"location": location, "length": 12, **more}.items():
         item.external_data.add(key=key, value=str(value))
-    return saved(path, helper.make_node("Add", ["flat", "kept"], ["added"]), last="added", initializers=[item])
+    return saved_classifier(
+        path, helper.make_node("Add", ["flat", "kept"], ["added"]), last="added", initializers=[item]
+    )
 
 
 def test_data_beside_the_file_is_read(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def probabilities_by_hand(
     return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
-def built(model: onnx.ModelProto, folder: Path, **values: Any) -> Manifest:
+def built_manifest(model: onnx.ModelProto, folder: Path, **values: Any) -> Manifest:
     onnx.save(model, folder / "own.onnx")
     values = {"labels": ("a", "b", "c"), **values}
     return build_engine(folder / "own.onnx", folder / "engine", BuildOptions(values=values), Console(quiet=True))
@@ -119,7 +119,7 @@ def test_the_engine_answers_as_the_file_did(own: dict[str, Any], tmp_path: Path)
     pixels = np.random.default_rng(1).integers(0, 256, (11, HEIGHT, WIDTH, 3), np.uint8)
     expected = probabilities_by_hand(model, own.get("layout", "NCHW"), own.get("takes", TensorProto.FLOAT), pixels)
 
-    manifest = built(model, tmp_path, labels=labels)
+    manifest = built_manifest(model, tmp_path, labels=labels)
 
     half = own.get("takes") == TensorProto.FLOAT16
     assert manifest.preprocess.size_px == (HEIGHT, WIDTH)
@@ -140,7 +140,7 @@ def test_a_network_that_takes_any_size_is_given_the_recipes(tmp_path: Path) -> N
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
-    manifest = built(model, tmp_path, size_px=(20, 24), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    manifest = built_manifest(model, tmp_path, size_px=(20, 24), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
     pixels = np.random.default_rng(1).integers(0, 256, (2, 20, 24, 3), np.uint8)
     with closing(opened_engine(tmp_path / "engine", threads=1)) as engine:
@@ -148,7 +148,7 @@ def test_a_network_that_takes_any_size_is_given_the_recipes(tmp_path: Path) -> N
     assert manifest.preprocess.size_px == (20, 24)
 
 
-def changed(change: Callable[[onnx.ModelProto], object], **own: Any) -> onnx.ModelProto:
+def changed_classifier(change: Callable[[onnx.ModelProto], object], **own: Any) -> onnx.ModelProto:
     model = classifier(**own)
     change(model)
     return model
@@ -197,19 +197,29 @@ def flat_input(model: onnx.ModelProto) -> None:
 @pytest.mark.parametrize(
     ("model", "values", "error", "message"),
     [
-        (changed(more_inputs), {}, CheckpointError, "has 2 inputs and 1 outputs; a classifier has one each"),
-        (changed(more_outputs), {}, CheckpointError, "has 1 inputs and 2 outputs; a classifier has one each"),
+        (changed_classifier(more_inputs), {}, CheckpointError, "has 2 inputs and 1 outputs; a classifier has one each"),
         (
-            changed(three_everywhere),
+            changed_classifier(more_outputs),
+            {},
+            CheckpointError,
+            "has 1 inputs and 2 outputs; a classifier has one each",
+        ),
+        (
+            changed_classifier(three_everywhere),
             {},
             CheckpointError,
             r"one axis of 3 channels .* set layout = \"NCHW\" or \"NHWC\"",
         ),
-        (changed(flat_input), {}, CheckpointError, r"takes FLOAT of shape \(None, 210\); it must be .* rank 4"),
-        (changed(no_classes), {}, CheckpointError, "no fixed number of classes"),
-        (changed(external), {}, CheckpointError, "cannot be read as ONNX: .*weights.bin"),
-        (changed(nothing_done), {}, CheckpointError, "own.onnx"),
-        (changed(unknown_operator), {}, BatchclsError, "own.onnx.*Stain"),
+        (
+            changed_classifier(flat_input),
+            {},
+            CheckpointError,
+            r"takes FLOAT of shape \(None, 210\); it must be .* rank 4",
+        ),
+        (changed_classifier(no_classes), {}, CheckpointError, "no fixed number of classes"),
+        (changed_classifier(external), {}, CheckpointError, "cannot be read as ONNX: .*weights.bin"),
+        (changed_classifier(nothing_done), {}, CheckpointError, "own.onnx"),
+        (changed_classifier(unknown_operator), {}, BatchclsError, "own.onnx.*Stain"),
         (classifier(), {"layout": "NHWC"}, CheckpointError, "layout 'NHWC'"),
         (classifier(), {"size_px": (32, 32)}, RecipeError, r"takes \(10, 7\) pixels, the recipe says \(32, 32\)"),
         (classifier(), {"precision": "fp16"}, RecipeError, "computes in fp32, which cannot be made fp16"),
@@ -220,7 +230,7 @@ def test_what_cannot_be_an_engine_is_refused(
     model: onnx.ModelProto, values: dict[str, Any], error: type[BatchclsError], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(error, match=message) as refusal:
-        built(model, tmp_path, **values)
+        built_manifest(model, tmp_path, **values)
 
     assert "\n" not in str(refusal.value)
     assert [path.name for path in tmp_path.iterdir()] == ["own.onnx"]

@@ -132,7 +132,7 @@ def test_a_trained_network_answers_like_float32(
     assert Manifest.read(engine).precision == name.partition("_")[2]
 
 
-def broken(folder: Path) -> None:
+def write_broken_image(folder: Path) -> None:
     folder.mkdir()
     (folder / "a.jpg").write_bytes(b"\xff\xd8 no more")
 
@@ -142,7 +142,7 @@ def broken(folder: Path) -> None:
     [
         (None, "int8 needs typical images to take its ranges from; name a folder: --calibrate DIR"),
         (Path.mkdir, "no image that can be read was found in "),
-        (broken, "no image that can be read was found in "),
+        (write_broken_image, "no image that can be read was found in "),
     ],
     ids=["none", "empty", "broken"],
 )

@@ -41,11 +41,11 @@ LABELS = ("Benign", "Early", "Pre", "Pro")
 VERSION = version("tensorrt_rtx")
 
 
-def fitted(*arguments: str | Path) -> Result:
+def build_result(*arguments: str | Path) -> Result:
     return CliRunner().invoke(main, ["build", *map(str, arguments)])
 
 
-def fitted_by_process(*arguments: str | Path, code: str = "", **options: Any) -> "subprocess.CompletedProcess[str]":
+def build_process(*arguments: str | Path, code: str = "", **options: Any) -> "subprocess.CompletedProcess[str]":
     """`batchcls build` where no GPU is shown, with everything that it says; ``code`` runs first."""
     run = f"{code}\nfrom batchcls.cli import main; main(prog_name='batchcls')"
     return subprocess.run(
@@ -59,7 +59,7 @@ def fitted_by_process(*arguments: str | Path, code: str = "", **options: Any) ->
     )
 
 
-def content(folder: Path) -> dict[str, bytes]:
+def file_contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -67,7 +67,7 @@ def plan_files(*cards: str) -> set[str]:
     return {f"plans/{card}-any-tensorrt_rtx.{ending}" for card in cards for ending in ("json", "plan")}
 
 
-def sidecar(folder: Path, card: str) -> Sidecar:
+def card_sidecar(folder: Path, card: str) -> Sidecar:
     return Sidecar.read(folder / "plans" / f"{card}-any-tensorrt_rtx.json")
 
 
@@ -92,7 +92,7 @@ def tiny(tiny_engine: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def net(tmp_path: Path) -> Path:
+def googlenet_engine(tmp_path: Path) -> Path:
     """A GoogLeNet's engine folder without plans."""
     return googlenet(tmp_path)
 
@@ -102,9 +102,9 @@ def net(tmp_path: Path) -> Path:
 )
 def test_a_network_gets_a_plan_for_each_card_that_is_named(made: Callable[[Path], Path], tmp_path: Path) -> None:
     engine = made(tmp_path)
-    before = content(engine)
+    before = file_contents(engine)
 
-    result = fitted(engine, "--target", "sm86, sm89,sm120")
+    result = build_result(engine, "--target", "sm86, sm89,sm120")
 
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines() == [
@@ -112,12 +112,12 @@ def test_a_network_gets_a_plan_for_each_card_that_is_named(made: Callable[[Path]
         for card in CARDS
     ]
     assert result.stderr == ""
-    after = content(engine)
+    after = file_contents(engine)
     assert set(after) == set(before) | plan_files(*CARDS)
     assert {name: after[name] for name in before} == before
     assert len({after[name] for name in plan_files(*CARDS) if name.endswith(".plan")}) == len(CARDS)
     for card in CARDS:
-        said = sidecar(engine, card)
+        said = card_sidecar(engine, card)
         plan = after[f"plans/{card}-any-tensorrt_rtx.plan"]
         assert said.target == Target("tensorrt_rtx", VERSION, card, gpu=None, driver=None, cuda=None)
         assert (said.plan_sha256, said.plan_bytes) == (hashlib.sha256(plan).hexdigest(), len(plan))
@@ -127,18 +127,23 @@ def test_a_network_gets_a_plan_for_each_card_that_is_named(made: Callable[[Path]
         assert len(plan) > os.path.getsize(engine / "model.onnx") / 2
 
 
-def test_every_card_that_an_error_names_can_be_had(net: Path) -> None:
-    cards = fitted(net, "--target", "sm1").stderr.partition("makes plans for ")[2].partition(";")[0].split(", ")
+def test_every_card_that_an_error_names_can_be_had(googlenet_engine: Path) -> None:
+    cards = (
+        build_result(googlenet_engine, "--target", "sm1")
+        .stderr.partition("makes plans for ")[2]
+        .partition(";")[0]
+        .split(", ")
+    )
 
-    result = fitted(net, "--target", ",".join(cards), "--batch-size", "1")
+    result = build_result(googlenet_engine, "--target", ",".join(cards), "--batch-size", "1")
 
     assert result.exit_code == 0, result.output
     assert set(CARDS) <= set(cards)
-    assert set(content(net)) == {"README.md", "engine.json", "model.onnx"} | plan_files(*cards)
+    assert set(file_contents(googlenet_engine)) == {"README.md", "engine.json", "model.onnx"} | plan_files(*cards)
 
 
 def test_where_one_of_several_cards_cannot_be_had_there_is_no_plan_for_any(tiny: Path) -> None:
-    result = fitted(tiny, "--target", "sm86,sm75")  # cards of SM75 have no matrix product in float32
+    result = build_result(tiny, "--target", "sm86,sm75")  # cards of SM75 have no matrix product in float32
 
     assert result.exit_code == 1
     assert f"batchcls: tensorrt_rtx {VERSION} cannot make a plan of it for batches of 64: " in result.stderr
@@ -149,12 +154,12 @@ def test_where_one_of_several_cards_cannot_be_had_there_is_no_plan_for_any(tiny:
 def test_each_batch_size_has_a_plan_of_its_own(tiny: Path) -> None:
     plans = set()
     for size in (1, 7, 4096):
-        result = fitted(tiny, "--target", "sm86", "--batch-size", str(size))
+        result = build_result(tiny, "--target", "sm86", "--batch-size", str(size))
         assert result.exit_code == 0, result.output
         assert f"batches of {size}: " in result.stdout
-        assert sidecar(tiny, "sm86").batch_size == size
-        assert content(tiny).keys() == {"engine.json", "model.onnx"} | plan_files("sm86")
-        plans.add(sidecar(tiny, "sm86").plan_sha256)
+        assert card_sidecar(tiny, "sm86").batch_size == size
+        assert file_contents(tiny).keys() == {"engine.json", "model.onnx"} | plan_files("sm86")
+        plans.add(card_sidecar(tiny, "sm86").plan_sha256)
 
     assert len(plans) == 3
 
@@ -165,23 +170,30 @@ def test_an_optimization_level_reaches_tensorrt_and_is_recorded(
 ) -> None:
     caplog.set_level(logging.DEBUG, "batchcls.tensorrt")
 
-    result = fitted(tiny, "--target", "sm86", *(["--optimization-level", str(level)] if level is not None else []))
+    result = build_result(
+        tiny, "--target", "sm86", *(["--optimization-level", str(level)] if level is not None else [])
+    )
 
     assert result.exit_code == 0, result.output
-    assert sidecar(tiny, "sm86").optimization_level == level
+    assert card_sidecar(tiny, "sm86").optimization_level == level
     assert ("at optimization level 0" in caplog.text) == (level == 0)
 
 
-def test_too_little_workspace_is_said_in_tensorrts_words_and_leaves_everything_as_it_was(net: Path) -> None:
-    assert fitted(net, "--target", "sm86,sm89", "--workspace", "1024", "--batch-size", "2").exit_code == 0
-    before = content(net)
+def test_too_little_workspace_is_said_in_tensorrts_words_and_leaves_everything_as_it_was(
+    googlenet_engine: Path,
+) -> None:
+    assert (
+        build_result(googlenet_engine, "--target", "sm86,sm89", "--workspace", "1024", "--batch-size", "2").exit_code
+        == 0
+    )
+    before = file_contents(googlenet_engine)
 
-    result = fitted(net, "--target", "sm86,sm89", "--workspace", "1", "--batch-size", "4")
+    result = build_result(googlenet_engine, "--target", "sm86,sm89", "--workspace", "1", "--batch-size", "4")
 
     assert result.exit_code == 1
     assert f"batchcls: tensorrt_rtx {VERSION} cannot make a plan of it for batches of 4: " in result.stderr
     assert "OutOfMemory (Requested size was " in result.stderr
-    assert content(net) == before
+    assert file_contents(googlenet_engine) == before
 
 
 @pytest.mark.parametrize(
@@ -195,38 +207,38 @@ def test_too_little_workspace_is_said_in_tensorrts_words_and_leaves_everything_a
     ],
 )
 def test_options_beyond_their_range_are_usage_errors(tiny: Path, options: tuple[str, ...]) -> None:
-    result = fitted(tiny, "--target", "sm86", *options)
+    result = build_result(tiny, "--target", "sm86", *options)
 
     assert result.exit_code == 2
     assert options[0] in result.stderr
-    assert content(tiny).keys() == {"engine.json", "model.onnx"}
+    assert file_contents(tiny).keys() == {"engine.json", "model.onnx"}
 
 
 @pytest.mark.parametrize(
     "target", ["sm90", "sm1", "86", "SM86", "none", "current", "sm86 sm89", "sm86,sm90", "sm86,", ",", "", "sm\u00e4"]
 )
 def test_a_target_that_nobody_knows_is_named_beside_those_that_there_are(tiny: Path, target: str) -> None:
-    result = fitted(tiny, "--target", target)
+    result = build_result(tiny, "--target", target)
 
     assert result.exit_code == 1
     assert len(result.stderr.splitlines()) == 1
     wrong = ", ".join(repr(name) for name in target.split(",") if name != "sm86")
     assert f"batchcls: target {wrong} was asked for, TensorRT for RTX {VERSION} makes plans for " in result.stderr
     assert "sm86, sm89, sm120" in result.stderr
-    assert content(tiny).keys() == {"engine.json", "model.onnx"}
+    assert file_contents(tiny).keys() == {"engine.json", "model.onnx"}
 
 
 def test_a_trained_file_becomes_a_folder_and_its_plans_at_once(tiny_onnx: Path, tmp_path: Path) -> None:
-    result = fitted(tiny_onnx, "--out", tmp_path / "e", "--labels", "a,b,c", "--target", "sm86,sm120")
+    result = build_result(tiny_onnx, "--out", tmp_path / "e", "--labels", "a,b,c", "--target", "sm86,sm120")
 
     assert result.exit_code == 0, result.output
     assert [line.partition(" ")[0] for line in result.stdout.splitlines()] == ["onnx", "never", "plan", "plan"]
-    assert content(tmp_path / "e").keys() == {"engine.json", "model.onnx"} | plan_files("sm86", "sm120")
-    assert sidecar(tmp_path / "e", "sm86").precision == "fp32"
+    assert file_contents(tmp_path / "e").keys() == {"engine.json", "model.onnx"} | plan_files("sm86", "sm120")
+    assert card_sidecar(tmp_path / "e", "sm86").precision == "fp32"
 
 
 def test_a_target_that_nobody_knows_is_refused_before_the_network_is_built(tiny_onnx: Path, tmp_path: Path) -> None:
-    result = fitted(tiny_onnx, "--out", tmp_path / "e", "--labels", "a,b,c", "--target", "sm90")
+    result = build_result(tiny_onnx, "--out", tmp_path / "e", "--labels", "a,b,c", "--target", "sm90")
 
     assert result.exit_code == 1
     assert "target 'sm90' was asked for" in result.stderr
@@ -234,25 +246,27 @@ def test_a_target_that_nobody_knows_is_refused_before_the_network_is_built(tiny_
 
 
 def test_plans_for_other_cards_stay_when_one_is_made(tiny: Path) -> None:
-    fitted(tiny, "--target", "sm86,sm89")
-    before = content(tiny)
+    build_result(tiny, "--target", "sm86,sm89")
+    before = file_contents(tiny)
 
-    result = fitted(tiny, "--target", "sm120,sm89", "--batch-size", "8")
+    result = build_result(tiny, "--target", "sm120,sm89", "--batch-size", "8")
 
     assert result.exit_code == 0, result.output
-    assert content(tiny).keys() == {"engine.json", "model.onnx"} | plan_files(*CARDS)
-    assert {name: content(tiny)[name] for name in plan_files("sm86")} == {n: before[n] for n in plan_files("sm86")}
-    assert [sidecar(tiny, card).batch_size for card in CARDS] == [64, 8, 8]
+    assert file_contents(tiny).keys() == {"engine.json", "model.onnx"} | plan_files(*CARDS)
+    assert {name: file_contents(tiny)[name] for name in plan_files("sm86")} == {
+        n: before[n] for n in plan_files("sm86")
+    }
+    assert [card_sidecar(tiny, card).batch_size for card in CARDS] == [64, 8, 8]
 
 
 def test_a_rebuilt_folder_has_no_plans_of_the_old_network(tiny: Path, tiny_onnx: Path) -> None:
-    fitted(tiny, "--target", "sm86")
+    build_result(tiny, "--target", "sm86")
     assert (tiny / "plans").is_dir()
 
-    result = fitted(tiny_onnx, "--out", tiny, "--labels", "x,y,z", "--device", "cpu")
+    result = build_result(tiny_onnx, "--out", tiny, "--labels", "x,y,z", "--device", "cpu")
 
     assert result.exit_code == 0, result.output
-    assert content(tiny).keys() == {"engine.json", "model.onnx"}
+    assert file_contents(tiny).keys() == {"engine.json", "model.onnx"}
 
 
 def test_a_terminal_shows_how_far_a_plan_is(tiny: Path) -> None:
@@ -307,20 +321,20 @@ def test_an_operator_that_tensorrt_does_not_know_is_named(
     made: Callable[[Path], Path], operator: str, tmp_path: Path
 ) -> None:
     engine = made(tmp_path)
-    before = content(engine)
+    before = file_contents(engine)
 
-    result = fitted(engine, "--target", "sm86")
+    result = build_result(engine, "--target", "sm86")
 
     assert result.exit_code == 1
     assert f"batchcls: tensorrt_rtx {VERSION} cannot read this network: " in result.stderr
     assert operator in result.stderr
-    assert content(engine) == before
+    assert file_contents(engine) == before
 
 
 def test_what_tensorrt_refuses_is_one_line_on_the_terminal(tmp_path: Path) -> None:
     engine = bitwise_not(tmp_path)
 
-    process = fitted_by_process(engine, "--target", "sm86")
+    process = build_process(engine, "--target", "sm86")
 
     assert process.returncode == 1
     assert len(process.stderr.splitlines()) == 1, process.stderr
@@ -338,34 +352,34 @@ def test_what_tensorrt_refuses_is_one_line_on_the_terminal(tmp_path: Path) -> No
 )
 def test_a_folder_that_is_no_whole_engine_gets_no_plan(tiny: Path, spoil: Callable[[Path], Any], message: str) -> None:
     spoil(tiny)
-    before = content(tiny)
+    before = file_contents(tiny)
 
-    result = fitted(tiny, "--target", "sm86")
+    result = build_result(tiny, "--target", "sm86")
 
     assert result.exit_code == 1
     assert len(result.stderr.splitlines()) == 1
     assert message in result.stderr
-    assert content(tiny) == before
+    assert file_contents(tiny) == before
     assert not (tiny / "plans").exists()
 
 
 @pytest.mark.parametrize("options", [(), ("--device", "cuda"), ("--device", "cuda:3")])
 def test_without_a_gpu_a_plan_for_the_one_here_is_one_error(tiny: Path, options: tuple[str, ...]) -> None:
-    before = content(tiny)
+    before = file_contents(tiny)
 
-    process = fitted_by_process(tiny, *options)
+    process = build_process(tiny, *options)
 
     assert process.returncode == 1
     assert process.stdout == ""
     assert len(process.stderr.splitlines()) == 1, process.stderr
     assert process.stderr.startswith(f"batchcls: device '{options[-1] if options else 'cuda'}' was asked for, ")
     assert "no NVIDIA driver is loaded" in process.stderr or "the NVIDIA driver shows no GPU" in process.stderr
-    assert content(tiny) == before
+    assert file_contents(tiny) == before
     assert sorted(path.name for path in tiny.iterdir()) == ["engine.json", "model.onnx"]
 
 
 def test_a_plan_for_the_cpu_is_a_contradiction(tiny: Path) -> None:
-    result = fitted(tiny, "--device", "cpu")
+    result = build_result(tiny, "--device", "cpu")
 
     assert result.exit_code == 2
     assert "--device cpu" in result.stderr
@@ -384,53 +398,58 @@ def test_a_plan_for_the_cpu_is_a_contradiction(tiny: Path) -> None:
     ],
 )
 def test_how_to_build_a_network_says_nothing_of_a_folder_that_is_one(tiny: Path, option: tuple[str, str]) -> None:
-    result = fitted(tiny, "--target", "sm86", *option)
+    result = build_result(tiny, "--target", "sm86", *option)
 
     assert result.exit_code == 2
     assert f"is a folder, so {option[0]} says nothing" in result.stderr
-    assert content(tiny).keys() == {"engine.json", "model.onnx"}
+    assert file_contents(tiny).keys() == {"engine.json", "model.onnx"}
 
 
 def test_a_trained_file_needs_a_folder_to_become(tiny_onnx: Path) -> None:
-    result = fitted(tiny_onnx, "--labels", "a,b,c")
+    result = build_result(tiny_onnx, "--labels", "a,b,c")
 
     assert result.exit_code == 2
     assert "--out DIR" in result.stderr
 
 
 def test_without_tensorrt_for_rtx_the_command_that_brings_it_is_named(tiny: Path) -> None:
-    process = fitted_by_process(tiny, "--target", "sm86", code="import sys; sys.modules['tensorrt_rtx'] = None")
+    process = build_process(tiny, "--target", "sm86", code="import sys; sys.modules['tensorrt_rtx'] = None")
 
     assert process.returncode == 1
     assert len(process.stderr.splitlines()) == 1, process.stderr
     assert "pip install 'tensorrt-rtx" in process.stderr
-    assert content(tiny).keys() == {"engine.json", "model.onnx"}
+    assert file_contents(tiny).keys() == {"engine.json", "model.onnx"}
 
 
 def test_a_tensorrt_for_rtx_that_is_too_old_is_refused(tiny: Path) -> None:
     code = "import sys, types; sys.modules['tensorrt_rtx'] = types.SimpleNamespace(__version__='1.3.9.1')"
 
-    process = fitted_by_process(tiny, "--target", "sm86", code=code)
+    process = build_process(tiny, "--target", "sm86", code=code)
 
     assert process.returncode == 1
     assert len(process.stderr.splitlines()) == 1, process.stderr
     assert process.stderr.startswith("batchcls: tensorrt_rtx 1.3.9.1 is too old; run: pip install ")
-    assert content(tiny).keys() == {"engine.json", "model.onnx"}
+    assert file_contents(tiny).keys() == {"engine.json", "model.onnx"}
 
 
-def test_a_disk_that_takes_no_more_is_one_error_and_the_old_plan_stays(net: Path) -> None:
-    assert fitted(net, "--target", "sm86", "--batch-size", "1").exit_code == 0
-    before = content(net)
+def test_a_disk_that_takes_no_more_is_one_error_and_the_old_plan_stays(googlenet_engine: Path) -> None:
+    assert build_result(googlenet_engine, "--target", "sm86", "--batch-size", "1").exit_code == 0
+    before = file_contents(googlenet_engine)
 
-    process = fitted_by_process(
-        net,
+    process = build_process(
+        googlenet_engine,
         "--target",
         "sm86",
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000)),
     )
 
-    assert content(net) == before
-    assert sorted(path.name for path in net.iterdir()) == ["README.md", "engine.json", "model.onnx", "plans"]
+    assert file_contents(googlenet_engine) == before
+    assert sorted(path.name for path in googlenet_engine.iterdir()) == [
+        "README.md",
+        "engine.json",
+        "model.onnx",
+        "plans",
+    ]
     assert process.returncode == 1
     assert len(process.stderr.splitlines()) == 1, process.stderr
 
@@ -455,31 +474,31 @@ log.propagate = False
 """
 
 
-def test_an_interrupt_within_tensorrt_stops_it_and_leaves_nothing_behind(net: Path) -> None:
-    before = content(net)
+def test_an_interrupt_within_tensorrt_stops_it_and_leaves_nothing_behind(googlenet_engine: Path) -> None:
+    before = file_contents(googlenet_engine)
 
     # In a process of its own: on a loaded machine TensorRT for RTX 1.7 was once seen to crash while it was stopped.
-    process = fitted_by_process(net, "--target", "sm86,sm89", code=INTERRUPTING)
+    process = build_process(googlenet_engine, "--target", "sm86,sm89", code=INTERRUPTING)
 
     assert "Build canceled by user" in process.stdout
     assert process.returncode == 130
     assert process.stderr == "batchcls: interrupted\n"
-    assert content(net) == before
-    assert sorted(path.name for path in net.iterdir()) == ["README.md", "engine.json", "model.onnx"]
+    assert file_contents(googlenet_engine) == before
+    assert sorted(path.name for path in googlenet_engine.iterdir()) == ["README.md", "engine.json", "model.onnx"]
 
 
 @pytest.mark.parametrize("delay_s", [0.0, 0.3, 0.8])
-def test_control_c_ends_with_130_and_one_line(net: Path, delay_s: float) -> None:
-    before = content(net)
+def test_control_c_ends_with_130_and_one_line(googlenet_engine: Path, delay_s: float) -> None:
+    before = file_contents(googlenet_engine)
     targets = ",".join(["sm75", "sm80", *CARDS] * 3)
     process = subprocess.Popen(
-        [sys.executable, "-m", "batchcls", "build", net, "--target", targets],
+        [sys.executable, "-m", "batchcls", "build", googlenet_engine, "--target", targets],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
     until = time.monotonic() + PATIENCE_S
-    while not list(net.glob(".batchcls-*/plans")):  # made, and known to whoever clears up
+    while not list(googlenet_engine.glob(".batchcls-*/plans")):  # made, and known to whoever clears up
         assert process.poll() is None
         assert time.monotonic() < until
         time.sleep(0.01)
@@ -489,8 +508,8 @@ def test_control_c_ends_with_130_and_one_line(net: Path, delay_s: float) -> None
     out, err = process.communicate(timeout=PATIENCE_S)
 
     assert (process.returncode, out, err) == (130, "", "batchcls: interrupted\n")
-    assert content(net) == before
-    assert sorted(path.name for path in net.iterdir()) == ["README.md", "engine.json", "model.onnx"]
+    assert file_contents(googlenet_engine) == before
+    assert sorted(path.name for path in googlenet_engine.iterdir()) == ["README.md", "engine.json", "model.onnx"]
 
 
 def test_what_stands_beside_a_plan_says_which_network_it_was_made_of(tiny: Path) -> None:

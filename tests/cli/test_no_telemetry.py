@@ -24,7 +24,7 @@ COMMAND = "from batchcls.cli import main\nmain(sys.argv[1:-1], standalone_mode=F
 REPORTS = "import nncf.telemetry; print(type(nncf.telemetry.telemetry).__name__)"
 
 
-def asked_of_the_network(code: str, *arguments: str | Path, log: Path) -> "subprocess.CompletedProcess[str]":
+def run_offline(code: str, *arguments: str | Path, log: Path) -> "subprocess.CompletedProcess[str]":
     """Run ``code`` in a process that writes down whom it asks, as a user who has set nothing runs it."""
     unset = ("NNCF_CI", "NNCF_DEV", "CI", "PYTEST_CURRENT_TEST")
     environment = {key: value for key, value in os.environ.items() if key not in unset}
@@ -47,7 +47,7 @@ def int8_build(
 ) -> tuple["subprocess.CompletedProcess[str]", Path]:
     """An int8 build's process, which goes on to tell who would be told of it; and its folder."""
     folder = tmp_path_factory.mktemp("process")
-    process = asked_of_the_network(
+    process = run_offline(
         COMMAND + REPORTS,
         *("build", small_onnx, "--out", folder / "e", "--labels", "a,b,c", "--device", "cpu"),
         *("--precision", "int8", "--calibrate", field_images),
@@ -84,7 +84,7 @@ def test_no_build_asks_anybody_on_the_network(int8_build: tuple["subprocess.Comp
 
 
 def test_no_run_asks_anybody_on_the_network(small_fp32: Path, field_images: Path, tmp_path: Path) -> None:
-    asked_of_the_network(
+    run_offline(
         COMMAND,
         *("run", field_images, "--engine", small_fp32, "--out", tmp_path / "o.parquet", "--device", "cpu"),
         log=tmp_path / "log",

@@ -37,7 +37,7 @@ ROUNDING = {"bf16": 0.0, "f32": 1e-3, "f16": 0.03, "fp16": 0.0, "none": 0.0}
 """That an answer may depend on what else is in the batch, by precision: kernels are chosen by its size."""
 
 
-def opened(where: tuple[str, str], gpu_engine: Path | None = None) -> Engine:
+def open_on(where: tuple[str, str], gpu_engine: Path | None = None) -> Engine:
     backend, device = where
     folder = gpu_engine if backend == "tensorrt" and gpu_engine else ALL4
     return opened_engine(folder, backend=backend, device=device, threads=2)  # type: ignore[arg-type]
@@ -53,7 +53,7 @@ def where(request: pytest.FixtureRequest) -> tuple[str, str]:
 def engine(where: tuple[str, str], request: pytest.FixtureRequest) -> Iterator[Engine]:
     """The committed engine, run by each backend on each of its devices."""
     gpu_engine = request.getfixturevalue("gpu_engine") if where[0] == "tensorrt" else None
-    with closing(opened(where, gpu_engine)) as ready:
+    with closing(open_on(where, gpu_engine)) as ready:
         yield ready
 
 
@@ -131,7 +131,7 @@ def test_pixels_of_another_shape_or_type_are_refused(engine: Engine, fields: Pix
 
 
 def test_closing_twice_is_harmless(where: tuple[str, str], request: pytest.FixtureRequest) -> None:
-    engine = opened(where, request.getfixturevalue("gpu_engine") if where[0] == "tensorrt" else None)
+    engine = open_on(where, request.getfixturevalue("gpu_engine") if where[0] == "tensorrt" else None)
     engine.close()
     engine.close()
 
@@ -157,10 +157,10 @@ def test_pixels_on_the_gpu_are_answered_as_those_on_the_host(engine: Engine, fie
 @pytest.mark.parametrize("threads", [1, 3])
 def test_threads_change_the_speed_and_not_the_answer(fields: Pixels, threads: int) -> None:
     with (
-        closing(opened_engine(ALL4, threads=threads)) as some,
+        closing(opened_engine(ALL4, threads=threads)) as several,
         closing(opened_engine(ALL4, threads=2)) as two,
     ):
-        np.testing.assert_array_equal(some.infer(fields), two.infer(fields))
+        np.testing.assert_array_equal(several.infer(fields), two.infer(fields))
 
 
 def test_every_backend_answers_as_pytorch_does_in_float32(engine: Engine, fields: Pixels) -> None:

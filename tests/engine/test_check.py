@@ -55,7 +55,7 @@ def test_an_engine_that_answers_otherwise_is_refused(other: str, field: str) -> 
         check_answers(engine, otherwise)
 
 
-class Answering:
+class FixedEngine:
     """An engine whose answers to the probes are given."""
 
     batch_size = 64
@@ -72,12 +72,12 @@ class Answering:
         """Nothing is open."""
 
 
-def checked(precision: str, answers: Any, expected: Any) -> ProbeCheck:
+def probe_check(precision: str, answers: Any, expected: Any) -> ProbeCheck:
     """The check of a GPU's engine that computes in ``precision``, for four classes."""
     expected = tuple(map(tuple, expected))
     manifest = replace(Manifest.read(ALL4), precision=precision, reference=expected, answers=expected)
     return check_answers(
-        Answering(manifest.info(backend="tensorrt", device="cuda:0", precision=precision), answers), manifest
+        FixedEngine(manifest.info(backend="tensorrt", device="cuda:0", precision=precision), answers), manifest
     )
 
 
@@ -86,7 +86,7 @@ def test_an_engine_without_an_answer_is_not_taken_for_a_good_one() -> None:
     expected = [[3.0, 0.0, 0.0, 0.0]] * 16
 
     with pytest.raises(VerificationError, match=r"differ by up to 1\.0000, .*top-1 agreement is 0\.9375"):
-        checked("int8", [*expected[:15], [np.nan] * 4], expected)
+        probe_check("int8", [*expected[:15], [np.nan] * 4], expected)
 
 
 @pytest.mark.parametrize(
@@ -97,24 +97,24 @@ def test_how_far_an_engine_may_be_off_depends_on_its_precision(precision: str, g
     answers = [*expected[:15], [2.15, 0.0, 0.0, 0.0]]  # 0.711 and 0.741 of the first class
 
     if good:
-        assert checked(precision, answers, expected).largest_difference == pytest.approx(0.0298, abs=1e-4)
+        assert probe_check(precision, answers, expected).largest_difference == pytest.approx(0.0298, abs=1e-4)
     else:
         with pytest.raises(VerificationError, match=r"differ by up to 0\.0298"):
-            checked(precision, answers, expected)
+            probe_check(precision, answers, expected)
 
 
 def test_what_is_off_a_little_everywhere_is_off_too_much() -> None:
     expected = [[2.0, 0.0, 0.0, 0.0]] * 16
 
     with pytest.raises(VerificationError, match=r"differ by up to 0\.06\d\d, 0\.06\d\d on average"):
-        checked("bf16", [[2.35, 0.0, 0.0, 0.0]] * 16, expected)
+        probe_check("bf16", [[2.35, 0.0, 0.0, 0.0]] * 16, expected)
 
 
 def test_logarithms_tell_what_probabilities_near_one_hide() -> None:
     expected = [[9.0, 0.0, 0.0, 0.0]] * 16
 
     with pytest.raises(VerificationError, match=r"differ by up to 0\.00\d\d, .*their logarithms by 1\.\d+; bf16"):
-        checked("bf16", [[7.0, 0.0, 0.0, 0.0]] * 16, expected)
+        probe_check("bf16", [[7.0, 0.0, 0.0, 0.0]] * 16, expected)
 
 
 @pytest.fixture

@@ -130,7 +130,7 @@ MISTAKES = [
 ]
 
 
-def stub(module: str, folder: Path) -> str:
+def stub_text(module: str, folder: Path) -> str:
     """What the bindings ``tensorrt_bindings.tensorrt`` or ``tensorrt_rtx_bindings.tensorrt_rtx`` tell of themselves."""
     if module == "tensorrt":
         for library in LIBRARIES:
@@ -167,13 +167,13 @@ def typed(source: str) -> str:
     return text
 
 
-def replaced(source: str, right: str, wrong: str) -> str:
+def replace_code(source: str, right: str, wrong: str) -> str:
     assert right in source
     return source.replace(right, wrong)
 
 
 @pytest.fixture(scope="module", params=APIS)
-def verdict(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, str]]:
+def mypy_errors(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, str]]:
     """One of the APIs, and mypy's errors about our code against it, by file; mistakes are files of their own."""
     module: str = request.param
     if COMPILER is None:
@@ -182,7 +182,7 @@ def verdict(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         pytest.skip(f"the bindings of {module} are not installed")
     folder = tmp_path_factory.mktemp(module)
     (folder / "stubs" / module).mkdir(parents=True)
-    (folder / "stubs" / module / "__init__.pyi").write_text(stub(module, folder))
+    (folder / "stubs" / module / "__init__.pyi").write_text(stub_text(module, folder))
     if module == "tensorrt_rtx":  # it takes the place of the other, as it does when it runs
         (folder / "stubs" / "tensorrt").mkdir()
         (folder / "stubs" / "tensorrt" / "__init__.pyi").write_text("from tensorrt_rtx import *\n")
@@ -191,7 +191,7 @@ def verdict(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     for name in CALLERS:
         (package / name).write_text(typed((package / name).read_text()))
     for number, mistake in enumerate(MISTAKES):
-        wrong = replaced((package / mistake.file).read_text(), mistake.right, mistake.wrong)
+        wrong = replace_code((package / mistake.file).read_text(), mistake.right, mistake.wrong)
         (package / f"mistake_{number}.py").write_text(wrong)
     (folder / "mypy.ini").write_text(MYPY_INI)
     modules = [name.removesuffix(".py").replace("/", ".") for name in CALLERS]
@@ -215,13 +215,15 @@ def verdict(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.mark.parametrize("name", CALLERS)
-def test_every_call_of_tensorrt_is_one_that_its_bindings_know(verdict: tuple[str, dict[str, str]], name: str) -> None:
-    assert verdict[1].get(name, "") == ""
+def test_every_call_of_tensorrt_is_one_that_its_bindings_know(
+    mypy_errors: tuple[str, dict[str, str]], name: str
+) -> None:
+    assert mypy_errors[1].get(name, "") == ""
 
 
 @pytest.mark.parametrize("number", range(len(MISTAKES)), ids=[mistake.wrong for mistake in MISTAKES])
-def test_a_call_that_tensorrt_does_not_know_would_be_seen(verdict: tuple[str, dict[str, str]], number: int) -> None:
-    module, errors = verdict
+def test_a_call_that_tensorrt_does_not_know_would_be_seen(mypy_errors: tuple[str, dict[str, str]], number: int) -> None:
+    module, errors = mypy_errors
 
     assert bool(errors.get(f"mistake_{number}.py")) == (module in MISTAKES[number].apis)
 
@@ -272,4 +274,4 @@ def test_every_call_of_cuda_is_one_that_its_bindings_know() -> None:
 def test_a_call_that_cuda_does_not_know_would_be_seen(right: str, wrong: str) -> None:
     pytest.importorskip("cuda.bindings")
 
-    assert calls_that_do_not_fit(replaced(CUDA.read_text(), right, wrong)) != []
+    assert calls_that_do_not_fit(replace_code(CUDA.read_text(), right, wrong)) != []

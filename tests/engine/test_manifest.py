@@ -38,12 +38,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("manifests")
 
 
-def read(folder: Path, content: str | bytes) -> Manifest:
+def read_manifest(folder: Path, content: str | bytes) -> Manifest:
     (folder / "engine.json").write_bytes(content if isinstance(content, bytes) else content.encode())
     return Manifest.read(folder)
 
 
-def change(engine: Path, **values: Any) -> None:
+def write_fields(engine: Path, **values: Any) -> None:
     path = engine / "engine.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
@@ -57,7 +57,7 @@ def test_a_manifest_is_read_as_it_was_written(folder: Path) -> None:
 @given(value=JSON)
 def test_json_that_is_no_manifest_is_an_engine_error(folder: Path, value: Any) -> None:
     with pytest.raises(EngineError, match=r"engine\.json"):
-        read(folder, json.dumps(value))
+        read_manifest(folder, json.dumps(value))
 
 
 @given(place=st.sampled_from(PLACES), value=JSON)
@@ -66,7 +66,7 @@ def test_a_manifest_with_one_odd_value_is_read_or_an_engine_error(folder: Path, 
     owner = content if len(place) == 1 else content[place[0]]
     owner[place[-1]] = value
     try:
-        manifest = read(folder, json.dumps(content))
+        manifest = read_manifest(folder, json.dumps(content))
     except EngineError:
         return
     assert manifest.labels
@@ -81,7 +81,7 @@ OF_LATE = {"reference", "temperature", "weights", "probes", "answers", "check", 
 @pytest.mark.parametrize("key", sorted(GOOD.keys() - OF_LATE))
 def test_a_manifest_without_one_of_its_keys_is_an_engine_error(folder: Path, key: str) -> None:
     with pytest.raises(EngineError, match=key):
-        read(folder, json.dumps({name: value for name, value in GOOD.items() if name != key}))
+        read_manifest(folder, json.dumps({name: value for name, value in GOOD.items() if name != key}))
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_a_manifest_without_one_of_its_keys_is_an_engine_error(folder: Path, key
 )
 def test_a_manifest_that_no_build_writes_is_an_engine_error(folder: Path, values: dict[str, Any]) -> None:
     with pytest.raises(EngineError, match=r"engine\.json"):
-        read(folder, json.dumps(GOOD | values))
+        read_manifest(folder, json.dumps(GOOD | values))
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_a_manifest_that_no_build_writes_is_an_engine_error(folder: Path, values
 )
 def test_a_manifest_that_is_not_json_is_an_engine_error(folder: Path, content: bytes) -> None:
     with pytest.raises(EngineError, match=r"engine\.json"):
-        read(folder, content)
+        read_manifest(folder, content)
 
 
 def test_a_folder_without_a_manifest_is_no_engine(tmp_path: Path) -> None:
@@ -145,13 +145,13 @@ def test_an_engine_without_its_network_is_refused(engine: Path) -> None:
 
 @pytest.mark.parametrize("labels", [["a", "b"], ["a", "b", "c", "d"]], ids=["one less", "one more"])
 def test_labels_that_do_not_fit_the_network_are_refused(engine: Path, labels: list[str]) -> None:
-    change(engine, labels=labels)
+    write_fields(engine, labels=labels)
     with pytest.raises(EngineError, match="label"):
         opened_engine(engine, threads=1)
 
 
 def test_an_image_size_that_is_not_the_networks_is_refused(engine: Path) -> None:
-    change(engine, preprocess=PREPROCESS | {"size_px": [64, 64]})
+    write_fields(engine, preprocess=PREPROCESS | {"size_px": [64, 64]})
     with pytest.raises(EngineError, match="64"):
         opened_engine(engine, threads=1)
 

@@ -28,7 +28,7 @@ NETWORK = hashlib.sha256(b"a network").hexdigest()
 PLAN = bytes(range(256)) * 40
 
 
-def placed(
+def write_plan(
     folder: Path, target: Target = HERE, content: bytes = PLAN, stem: str | None = None, **changed: Any
 ) -> Sidecar:
     """Put a plan into an engine folder, as a build does."""
@@ -50,7 +50,7 @@ def placed(
     return sidecar
 
 
-def only(folder: Path, ending: str) -> Path:
+def only_file(folder: Path, ending: str) -> Path:
     (path,) = (folder / "plans").glob(f"*.{ending}")
     return path
 
@@ -66,7 +66,7 @@ def refusal(folder: Path, machine: dict[str, Target] = MACHINE) -> str:
 
 
 def test_a_plan_made_here_is_taken_as_it_was_written(tmp_path: Path) -> None:
-    sidecar = placed(tmp_path)
+    sidecar = write_plan(tmp_path)
 
     assert read_fitting_plan(tmp_path, NETWORK, MACHINE, "cuda:0") == (sidecar, PLAN)
 
@@ -88,7 +88,7 @@ def test_a_plan_made_here_is_taken_as_it_was_written(tmp_path: Path) -> None:
     ],
 )
 def test_a_plan_for_another_machine_is_refused_with_what_differs(made: Target, reason: str, tmp_path: Path) -> None:
-    placed(tmp_path, made)
+    write_plan(tmp_path, made)
 
     message = refusal(tmp_path)
 
@@ -97,8 +97,8 @@ def test_a_plan_for_another_machine_is_refused_with_what_differs(made: Target, r
 
 
 def test_everything_that_differs_is_said_of_every_plan(tmp_path: Path) -> None:
-    placed(tmp_path, replace(HERE, sm="sm90", driver="570.1"), onnx_sha256="0" * 64)
-    placed(tmp_path, RTX_HERE)
+    write_plan(tmp_path, replace(HERE, sm="sm90", driver="570.1"), onnx_sha256="0" * 64)
+    write_plan(tmp_path, RTX_HERE)
 
     message = refusal(tmp_path, {"tensorrt": HERE})
 
@@ -107,7 +107,7 @@ def test_everything_that_differs_is_said_of_every_plan(tmp_path: Path) -> None:
 
 
 def test_a_plan_of_another_network_is_refused(tmp_path: Path) -> None:
-    placed(tmp_path, onnx_sha256=hashlib.sha256(b"another").hexdigest())
+    write_plan(tmp_path, onnx_sha256=hashlib.sha256(b"another").hexdigest())
 
     assert "(made from another model.onnx)" in refusal(tmp_path)
 
@@ -121,7 +121,7 @@ def test_a_folder_without_plans_says_so(make: Callable[[Path], Any], tmp_path: P
 
 @pytest.mark.parametrize("card", ["NVIDIA GeForce RTX 3060", "NVIDIA RTX A2000", "NVIDIA A10"])
 def test_a_plan_that_was_made_without_a_gpu_fits_every_card_of_its_kind(card: str, tmp_path: Path) -> None:
-    sidecar = placed(tmp_path, Target("tensorrt_rtx", "1.7.1.116", "sm86"))
+    sidecar = write_plan(tmp_path, Target("tensorrt_rtx", "1.7.1.116", "sm86"))
 
     machine = {"tensorrt_rtx": replace(RTX_HERE, gpu=card, driver="590.1", cuda="13.2")}
 
@@ -132,8 +132,8 @@ def test_a_plan_that_was_made_without_a_gpu_fits_every_card_of_its_kind(card: st
 def test_the_newest_plan_of_those_that_fit_is_taken(order: tuple[str, ...], tmp_path: Path) -> None:
     days = ("2026-11-19T23:59:59+00:00", "2026-11-20T00:00:00+00:00", "2026-11-21T08:00:00+00:00")
     for stem, day in zip(order, days, strict=True):
-        placed(tmp_path, content=stem.encode(), stem=stem, built=day)
-    placed(tmp_path, replace(HERE, gpu="another"), stem="z", built="2026-11-22T00:00:00+00:00")
+        write_plan(tmp_path, content=stem.encode(), stem=stem, built=day)
+    write_plan(tmp_path, replace(HERE, gpu="another"), stem="z", built="2026-11-22T00:00:00+00:00")
 
     sidecar, plan = read_fitting_plan(tmp_path, NETWORK, MACHINE, "cuda:0")
 
@@ -141,9 +141,9 @@ def test_the_newest_plan_of_those_that_fit_is_taken(order: tuple[str, ...], tmp_
 
 
 def test_plans_for_other_machines_beside_it_do_not_disturb(tmp_path: Path) -> None:
-    placed(tmp_path, replace(HERE, gpu="NVIDIA A10"), b"for an A10")
-    sidecar = placed(tmp_path)
-    placed(tmp_path, Target("tensorrt_rtx", "1.7.1.116", "sm120"), b"for any")
+    write_plan(tmp_path, replace(HERE, gpu="NVIDIA A10"), b"for an A10")
+    sidecar = write_plan(tmp_path)
+    write_plan(tmp_path, Target("tensorrt_rtx", "1.7.1.116", "sm120"), b"for any")
     only_plans = [path.with_suffix(".plan") for path in sidecar_paths(tmp_path) if path.stem != HERE.stem]
     for path in only_plans:
         path.unlink()  # nobody looks at them
@@ -190,23 +190,23 @@ def sparse(path: Path) -> None:
 def test_a_plan_that_is_not_the_one_that_was_made_is_refused(
     spoil: Callable[[Path], Any], reason: str, tmp_path: Path
 ) -> None:
-    placed(tmp_path)
-    spoil(only(tmp_path, "plan"))
+    write_plan(tmp_path)
+    spoil(only_file(tmp_path, "plan"))
 
     message = refusal(tmp_path)
 
     assert reason in message
-    assert repr(str(only(tmp_path, "json").with_suffix(".plan"))) in message
+    assert repr(str(only_file(tmp_path, "json").with_suffix(".plan"))) in message
 
 
 def test_a_photograph_of_the_right_length_is_no_plan(tmp_path: Path) -> None:
     photograph = draw(tmp_path / "a.jpg").read_bytes()
-    placed(tmp_path, content=photograph, plan_sha256=hashlib.sha256(PLAN).hexdigest())
+    write_plan(tmp_path, content=photograph, plan_sha256=hashlib.sha256(PLAN).hexdigest())
 
     assert "has SHA-256 " in refusal(tmp_path)
 
 
-def changed(**fields: Any) -> Callable[[Path], Any]:
+def changed_sidecar(**fields: Any) -> Callable[[Path], Any]:
     """Writes a sidecar with other fields; one that is ``...`` is left out."""
 
     def write(path: Path) -> None:
@@ -227,37 +227,39 @@ GARBAGE: dict[str, Callable[[Path], Any]] = {
     "list": lambda path: path.write_text('["format", 1]'),
     "folder": lambda path: (path.unlink(), path.mkdir()),
     "dangling": lambda path: (path.unlink(), path.symlink_to("nowhere")),
-    "other format": changed(format=2),
-    "no format": changed(format=...),
-    "no target": changed(target=...),
-    "target text": changed(target="sm86"),
-    "target number": changed(target={"module": "tensorrt", "version": 11, "sm": "sm86"}),
-    "target list": changed(target={"module": "tensorrt", "version": "11", "sm": ["sm86"]}),
-    "target unknown": changed(target={"module": "tensorrt", "version": "11", "sm": "sm86", "moon": "full"}),
-    "module null": changed(target={"module": None, "version": "11", "sm": "sm86"}),
-    "sm null": changed(target={"module": "tensorrt", "version": "11.4.0.106", "sm": None}),
-    "unknown field": changed(moon="full"),
-    "missing field": changed(plan_sha256=...),
-    "bytes text": changed(plan_bytes="10240"),
-    "bytes float": changed(plan_bytes=10240.0),
-    "bytes true": changed(plan_bytes=True),
-    "batch 0": changed(batch_size=0),
-    "batch negative": changed(batch_size=-64),
-    "batch null": changed(batch_size=None),
-    "check text": changed(check="fine"),
-    "check more": changed(check={"probes": 16, "top1_agreement": 1.0, "largest_difference": 0.0, "moon": "full"}),
-    "sha number": changed(plan_sha256=5),
-    "sha null": changed(plan_sha256=None),
-    "built number": changed(built=5),
-    "precision list": changed(precision=["fp16"]),
-    "level text": changed(optimization_level="high"),
+    "other format": changed_sidecar(format=2),
+    "no format": changed_sidecar(format=...),
+    "no target": changed_sidecar(target=...),
+    "target text": changed_sidecar(target="sm86"),
+    "target number": changed_sidecar(target={"module": "tensorrt", "version": 11, "sm": "sm86"}),
+    "target list": changed_sidecar(target={"module": "tensorrt", "version": "11", "sm": ["sm86"]}),
+    "target unknown": changed_sidecar(target={"module": "tensorrt", "version": "11", "sm": "sm86", "moon": "full"}),
+    "module null": changed_sidecar(target={"module": None, "version": "11", "sm": "sm86"}),
+    "sm null": changed_sidecar(target={"module": "tensorrt", "version": "11.4.0.106", "sm": None}),
+    "unknown field": changed_sidecar(moon="full"),
+    "missing field": changed_sidecar(plan_sha256=...),
+    "bytes text": changed_sidecar(plan_bytes="10240"),
+    "bytes float": changed_sidecar(plan_bytes=10240.0),
+    "bytes true": changed_sidecar(plan_bytes=True),
+    "batch 0": changed_sidecar(batch_size=0),
+    "batch negative": changed_sidecar(batch_size=-64),
+    "batch null": changed_sidecar(batch_size=None),
+    "check text": changed_sidecar(check="fine"),
+    "check more": changed_sidecar(
+        check={"probes": 16, "top1_agreement": 1.0, "largest_difference": 0.0, "moon": "full"}
+    ),
+    "sha number": changed_sidecar(plan_sha256=5),
+    "sha null": changed_sidecar(plan_sha256=None),
+    "built number": changed_sidecar(built=5),
+    "precision list": changed_sidecar(precision=["fp16"]),
+    "level text": changed_sidecar(optimization_level="high"),
 }
 
 
 @pytest.mark.parametrize("spoil", GARBAGE.values(), ids=GARBAGE.keys())
 def test_a_sidecar_that_no_build_has_written_is_refused(spoil: Callable[[Path], Any], tmp_path: Path) -> None:
-    placed(tmp_path)
-    path = only(tmp_path, "json")
+    write_plan(tmp_path)
+    path = only_file(tmp_path, "json")
     spoil(path)
 
     message = refusal(tmp_path)
@@ -272,8 +274,8 @@ def test_a_sidecar_that_no_build_has_written_is_refused(spoil: Callable[[Path], 
 )
 def test_a_broken_sidecar_does_not_keep_a_good_plan_from_its_work(stem: str, kind: str, tmp_path: Path) -> None:
     """No build for this GPU would ever mend it: that replaces the files of its own name only."""
-    sidecar = placed(tmp_path)
-    placed(tmp_path, stem=stem)
+    sidecar = write_plan(tmp_path)
+    write_plan(tmp_path, stem=stem)
     GARBAGE[kind](tmp_path / "plans" / f"{stem}.json")
 
     assert read_fitting_plan(tmp_path, NETWORK, MACHINE, "cuda:0") == (sidecar, PLAN)
@@ -281,8 +283,8 @@ def test_a_broken_sidecar_does_not_keep_a_good_plan_from_its_work(stem: str, kin
 
 def test_info_names_a_broken_sidecar_and_goes_on(tiny_engine: Path, tmp_path: Path) -> None:
     engine = Path(shutil.copytree(tiny_engine, tmp_path / "e"))
-    placed(engine, stem="broken")
-    placed(engine, stem="whole")
+    write_plan(engine, stem="broken")
+    write_plan(engine, stem="whole")
     (engine / "plans" / "broken.json").write_text("{")
 
     result = CliRunner().invoke(main, ["info", str(engine)])
@@ -349,9 +351,9 @@ def test_no_json_is_more_than_an_engine_error(content: Any) -> None:
 @given(st.dictionaries(st.sampled_from(FIELDS), values, min_size=1, max_size=2))
 def test_no_change_of_a_sidecar_is_more_than_an_engine_error(fields: dict[str, Any]) -> None:
     with TemporaryDirectory() as folder:
-        placed(Path(folder), stem="a")
-        placed(Path(folder), stem="b")
-        changed(**fields)(Path(folder) / "plans" / "b.json")
+        write_plan(Path(folder), stem="a")
+        write_plan(Path(folder), stem="b")
+        changed_sidecar(**fields)(Path(folder) / "plans" / "b.json")
 
         try:
             sidecar, content = read_fitting_plan(Path(folder), NETWORK, MACHINE, "cuda:0")
