@@ -39,8 +39,8 @@ class FileReader:
         self._lane.close()
 
 
-def read_file(slide: Slide, largest: int) -> bytes:
-    """All bytes of a slide's file, of at most ``largest`` bytes, read by the calling thread; a FIFO is not waited for.
+def read_file(slide: Slide, limit_bytes: int) -> bytes:
+    """All bytes of a slide's file, of at most ``limit_bytes``, read by the calling thread without waiting for a FIFO.
 
     Raises:
         OSError: If it cannot be read.
@@ -51,7 +51,7 @@ def read_file(slide: Slide, largest: int) -> bytes:
     except IrregularError as error:
         raise RefusedError("not an image", str(error)) from error
     with stream:
-        check_file(status.st_size, largest, is_regular=True)
+        check_file(status.st_size, limit_bytes, is_regular=True)
         return read_up_to(stream, status.st_size)
 
 
