@@ -42,7 +42,9 @@ def main() -> None:
     type=click.Path(exists=True, path_type=Path),
     help="Images of your own, instead of workloads that are drawn.",
 )
-@click.option("--case", "cases", multiple=True, help="Of batchcls; 'none' for none. Default: those of the README.")
+@click.option(
+    "--case", "cases", multiple=True, help="Of batchcls; 'none' for none. Default: those of docs/explanation/speed.md."
+)
 @click.option("--peer", "peers", multiple=True, help="Likewise. Default: those that are installed.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, or cuda:N.")
 @click.option("--repeats", type=click.IntRange(1), default=LEAST_SAMPLES, show_default=True)
@@ -122,10 +124,10 @@ def layers(engine: Path) -> None:
 
 @main.command()
 def report() -> None:
-    """Write the newest records into README.md, as a table and charts."""
-    from benchmarks.report import write_readme
+    """Write the newest records into README.md and docs/explanation/speed.md, as tables and charts."""
+    from benchmarks.report import write_pages
 
-    write_readme()
+    write_pages()
 
 
 @main.command()
