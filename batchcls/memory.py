@@ -7,14 +7,10 @@ import re
 import resource
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Protocol
-
-from batchcls.errors import MemoryShortageError
-from batchcls.file_names import printable
-from batchcls.records import Postponed
 
 READ_PART = 4
 """One part of so many is for files that wait to be decoded, the others are for what they become."""
@@ -28,19 +24,8 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 _LARGE_BYTES = 12 << 20
 _ARENAS = 2
 _STACK_BYTES = 1 << 20
-_SHOWN = 3
 _SIGNS = re.compile(r"memory|alloc|decoder error -9", re.IGNORECASE)
 """How libraries say in a text that there was not enough; -9 is Pillow's code for it."""
-
-
-def shortage(postponed: Sequence[Postponed], remedy: str) -> MemoryShortageError:
-    """The error that ends what cannot go on without these files; names some of them."""
-    names = ", ".join(f"{printable(file.slide.file)!r} ({text_of(file.needed_bytes)})" for file in postponed[:_SHOWN])
-    more = f" and {len(postponed) - _SHOWN:,} more" if len(postponed) > _SHOWN else ""
-    return MemoryShortageError(
-        f"{len(postponed):,} file{'s need' if len(postponed) > 1 else ' needs'} more memory than there is: "
-        f"{names}{more}; {remedy}"
-    )
 
 
 def text_of(size_bytes: int) -> str:

@@ -7,15 +7,14 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from batchcls.file_names import printable
-from batchcls.tally import Tally
+from batchcls.storage.file_names import printable
 
 _LINE_SECONDS = 5.0
 _LATE_SECONDS = 5.0
 
 
 class RunProgress:
-    """Shows a run's tally on ``console``; use it in a ``with`` statement.
+    """Shows how many files are done on ``console``; use it in a ``with`` statement.
 
     Args:
         console: Standard error; a quiet one shows nothing.
@@ -25,7 +24,7 @@ class RunProgress:
 
     def __init__(self, console: Console, title: str, done: int = 0) -> None:
         self._console = console
-        self._done = done
+        self._done_before = done
         self._started = self._last_line = monotonic()
         self._bar = Progress(
             TextColumn(title),
@@ -48,26 +47,26 @@ class RunProgress:
     ) -> None:
         self._bar.stop()
 
-    def show(self, tally: Tally, total: int | None, waiting: tuple[str, float] | None = None) -> None:
-        """Show ``tally``.
+    def show(self, done: int, unreadable: int, total: int | None, waiting: tuple[str, float] | None = None) -> None:
+        """Show how many files are done.
 
         Args:
+            done: Files that have a row, those of earlier runs included.
+            unreadable: Files among them that are no image, or none that can be read.
             total: Files that are to be done; None while that is not known.
             waiting: A file that the file system gives no answer of, and for how many seconds.
         """
         now = monotonic()
-        speed = (tally.rows - self._done) / max(now - self._started, 1e-9)
+        speed = (done - self._done_before) / max(now - self._started, 1e-9)
         late = ""
         if waiting and waiting[1] >= _LATE_SECONDS:
             late = f", waiting for {printable(waiting[0])!r} for {waiting[1]:,.0f} s"
-        self._bar.update(
-            self._task, completed=tally.rows, total=total, speed=speed, unreadable=tally.unreadable, waiting=late
-        )
+        self._bar.update(self._task, completed=done, total=total, speed=speed, unreadable=unreadable, waiting=late)
         if not self._console.is_terminal and now - self._last_line >= _LINE_SECONDS:
             self._last_line = now
-            left = "" if total is None or not speed else f", {(total - tally.rows) / speed:,.0f} s left"
+            left = "" if total is None or not speed else f", {(total - done) / speed:,.0f} s left"
             whole = "" if total is None else f" of {total:,}"
             self._console.print(
-                f"{tally.rows:,}{whole} files, {speed:,.0f} images/s{left}, {tally.unreadable:,} unreadable{late}",
+                f"{done:,}{whole} files, {speed:,.0f} images/s{left}, {unreadable:,} unreadable{late}",
                 highlight=False,
             )

@@ -267,7 +267,7 @@ class Predictions:
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class BatchResult:
     """What became of a batch: a prediction or a failure for each file that memory is there for."""
 
     slides: Sequence[Slide]

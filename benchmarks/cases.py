@@ -17,19 +17,19 @@ import numpy as np
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from batchcls.ahead import overlapped
-from batchcls.backends import open_engine
-from batchcls.classify import classify
-from batchcls.decoders import DecoderName, open_decoder
-from batchcls.decoders.reader import Encoded, ReadAhead, ReadOptions
-from batchcls.discover import Listing
-from batchcls.file_client import FileProcess
+from batchcls.engine.backends import open_engine
+from batchcls.engine.manifest import Manifest
+from batchcls.engine.postprocess import predictions
+from batchcls.images.decoders import DecoderName, open_decoder
+from batchcls.images.decoders.read_ahead import Encoded, ReadAhead, ReadOptions
+from batchcls.images.sources.folder import FolderSource
+from batchcls.inference.options import RunOptions, backend_for
+from batchcls.inference.run import classify_images
 from batchcls.machine import cores
-from batchcls.manifest import Manifest
-from batchcls.output import ParquetOutput, open_output
-from batchcls.postprocess import predictions
-from batchcls.records import DevicePixels, Pixels, Scored, Slide
-from batchcls.run_options import RunOptions, backend_for
+from batchcls.predictions.writer import PredictionsWriter, open_writer
+from batchcls.prefetch import parallel_map
+from batchcls.records import BatchResult, DevicePixels, Pixels, Slide
+from batchcls.storage.file_client import FileProcess
 from benchmarks.sample import Sample, Task
 
 _BATCH = 64
@@ -57,7 +57,7 @@ def end_to_end(task: Task) -> Sample:
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "preds.parquet"
         options = RunOptions(device=task.device, **task.settings)
-        tally = classify([task.folder], task.engine, out, options, Console(file=io.StringIO()))
+        tally = classify_images([task.folder], task.engine, out, options, Console(file=io.StringIO()))
         table = pq.read_table(out, columns=["path", "probabilities"]) if options.backend != "null" else None
     answers = zip(*(column.to_pylist() for column in table.columns), strict=True) if table else ()
     details = {"stages_s": tally.seconds, "unreadable": sum(tally.errors.values())}
@@ -68,7 +68,7 @@ def read_only(task: Task) -> Sample:
     """Listing the folder and reading all of it, up to what the headers say."""
     since = perf_counter()
     with closing(FileProcess()) as process:
-        files = ReadAhead(Listing([task.folder]), process, ReadOptions(RunOptions().max_pixels))
+        files = ReadAhead(FolderSource([task.folder]), process, ReadOptions(RunOptions().max_pixels))
         size = []
         with closing(files):
             for item in files:
@@ -90,9 +90,9 @@ def decode_only(task: Task, *, decoder: DecoderName) -> Sample:
         device=task.device,
     )
     with closing(opened):
-        list(opened.decode(islice(Listing([task.folder]), 8)))
+        list(opened.decode(islice(FolderSource([task.folder]), 8)))
         since, cpu_since = perf_counter(), process_time()
-        decoded = sum(len(batch.slides) + len(batch.failures) for batch in opened.decode(Listing([task.folder])))
+        decoded = sum(len(batch.slides) + len(batch.failures) for batch in opened.decode(FolderSource([task.folder])))
         return Sample(perf_counter() - since, decoded, details={"cpu_s": process_time() - cpu_since})
 
 
@@ -106,7 +106,7 @@ def engine_only(task: Task) -> Sample:
             opened.infer(pixels)
             batches = -(-task.images // size)
             since, cpu_since = perf_counter(), process_time()
-            for _ in overlapped(opened.infer, repeat(pixels, batches), opened.lanes):
+            for _ in parallel_map(opened.infer, repeat(pixels, batches), opened.lanes):
                 pass
             return Sample(perf_counter() - since, batches * size, details={"cpu_s": process_time() - cpu_since})
 
@@ -117,7 +117,7 @@ def resident(pixels: Pixels, device: str) -> Iterator[Pixels | DevicePixels]:
     if device == "cpu":
         yield pixels
         return
-    from batchcls import cuda
+    from batchcls.engine.backends import cuda
 
     cuda.use(int(device.removeprefix("cuda:")))
     with ExitStack() as stack:
@@ -182,20 +182,20 @@ def _slides() -> Iterator[Slide]:
     return (Slide("slides", f"a folder/an image {number:09d}.jpg") for number in range(_ROWS))
 
 
-def _output(scratch: str, task: Task) -> ParquetOutput:
+def _output(scratch: str, task: Task) -> PredictionsWriter:
     labels = Manifest.read(task.engine).labels
-    output = open_output(Path(scratch) / "preds.parquet", roots=["slides"], labels=labels, identity={}, overwrite=True)
-    if not isinstance(output, ParquetOutput):
+    output = open_writer(Path(scratch) / "preds.parquet", roots=["slides"], labels=labels, identity={}, overwrite=True)
+    if not isinstance(output, PredictionsWriter):
         raise TypeError("a file that is to be overwritten is never done")
     return output
 
 
-def _write_all(output: ParquetOutput, task: Task) -> None:
+def _write_all(output: PredictionsWriter, task: Task) -> None:
     logits = np.random.default_rng(0).normal(size=(_BATCH, len(Manifest.read(task.engine).labels))).astype(np.float32)
     answers = predictions(logits)
     slides = _slides()
     while some := list(islice(slides, _BATCH)):
-        output.write(Scored(some, [(1024, 768)] * _BATCH, answers))
+        output.write(BatchResult(some, [(1024, 768)] * _BATCH, answers))
 
 
 CASES: dict[str, Case] = {

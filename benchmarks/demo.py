@@ -6,9 +6,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from batchcls.classify import classify
 from batchcls.cli.run import library_noise_hidden, summary
-from batchcls.run_options import RunOptions
+from batchcls.inference.options import RunOptions
+from batchcls.inference.run import classify_images
 from benchmarks.workload import FIELDS
 
 _IMAGES = 256
@@ -22,7 +22,7 @@ def show(engine: Path, folder: Path) -> None:
     slides = replace(FIELDS, images=_IMAGES).draw(folder)
     out = folder / "preds.parquet"
     with library_noise_hidden() as progress:
-        tally = classify([slides], engine, out, RunOptions(device="cpu", overwrite=True), progress)
+        tally = classify_images([slides], engine, out, RunOptions(device="cpu", overwrite=True), progress)
     console.print(f"\nthe first {_SHOWN_ROWS} of {tally.rows} rows:")
     for row in pq.read_table(out).slice(0, _SHOWN_ROWS).to_pylist():
         shares = " ".join(f"{share:.3f}" for share in row["probabilities"])

@@ -8,10 +8,10 @@ import numpy as np
 import openvino as ov
 from rich.table import Table
 
-from batchcls.manifest import ONNX, Manifest
+from batchcls.engine.manifest import ONNX, Manifest
 
 _CHUNK = 8
-"""Images at a time, as `batchcls.backends.openvino` has it."""
+"""Images at a time, as `batchcls.engine.backends.openvino` has it."""
 _RUNS = 10
 
 

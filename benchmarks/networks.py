@@ -19,9 +19,9 @@ from rich.console import Console
 from torch import nn
 from torchvision.models import get_model, googlenet
 
-from batchcls.build import build
-from batchcls.export import export_network
-from batchcls.manifest import MANIFEST, ONNX, Manifest
+from batchcls.building.build import build_engine
+from batchcls.building.export import export_network
+from batchcls.engine.manifest import MANIFEST, ONNX, Manifest
 from batchcls.records import Preprocess
 from benchmarks import peers
 from benchmarks.peers.environment import python_for
@@ -136,7 +136,7 @@ def _seeded(folder: Path, network: str, preprocess: Preprocess, python: Path) ->
 
 
 def _build(source: Path, out: Path, values: dict[str, Any], calibrate: Path | None = None) -> None:
-    build(source, out, recipe=None, values=values, images=None, console=Console(quiet=True), calibrate=calibrate)
+    build_engine(source, out, recipe=None, values=values, images=None, console=Console(quiet=True), calibrate=calibrate)
 
 
 @contextmanager

@@ -35,7 +35,7 @@ class Task:
     device: str = "cpu"
     """``cpu`` or ``cuda:N``."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Of `batchcls.run_options.RunOptions`, where they are not the default."""
+    """Of `batchcls.inference.options.RunOptions`, where they are not the default."""
 
 
 def take(case: str, task: Task, variables: Mapping[str, str] | None = None) -> Sample:

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from batchcls.classify import classify
-from batchcls.manifest import Manifest
-from batchcls.run_options import RunOptions
+from batchcls.engine.manifest import Manifest
+from batchcls.inference.options import RunOptions
+from batchcls.inference.run import classify_images
 from benchmarks import networks, peers, slow_disk
 from benchmarks.cases import CASES
 from benchmarks.peers import PEERS, Peer
@@ -123,7 +123,7 @@ def reference(course: Course) -> Answers:
         course.console.print(f"{course.workload}: answering all of it by Pillow and float32 PyTorch")
         kept.parent.mkdir(parents=True, exist_ok=True)
         options = RunOptions(device="cpu", backend="torch", decoder="pillow")
-        classify([course.folder], course.engine, kept, options, Console(quiet=True))
+        classify_images([course.folder], course.engine, kept, options, Console(quiet=True))
     table = pq.read_table(kept, columns=["path", "probabilities"])
     return dict(zip(*(column.to_pylist() for column in table.columns), strict=True))
 

@@ -74,10 +74,10 @@ def quiet() -> Console:
 @pytest.fixture(scope="session")
 def gpu_engine(tmp_path_factory: pytest.TempPathFactory, quiet: Console) -> Path:
     """The committed engine with a plan for the first GPU, made just now."""
-    from batchcls import tensorrt_api
+    from batchcls.building.plans import build_plan_here
+    from batchcls.building.tensorrt_plan import PlanOptions
+    from batchcls.engine.backends import tensorrt_api
     from batchcls.errors import EngineError
-    from batchcls.fit import fit_gpu
-    from batchcls.plan import PlanOptions
 
     try:
         tensorrt_api.module_for(machine.gpu("cuda:0").sm)
@@ -85,7 +85,7 @@ def gpu_engine(tmp_path_factory: pytest.TempPathFactory, quiet: Console) -> Path
         pytest.skip(str(error))
     folder = tmp_path_factory.mktemp("engines") / "all4-googlenet"
     shutil.copytree(ALL4, folder, ignore=shutil.ignore_patterns("plans"))
-    fit_gpu(folder, "cuda:0", PlanOptions(), quiet)
+    build_plan_here(folder, "cuda:0", PlanOptions(), quiet)
     return folder
 
 
@@ -115,8 +115,8 @@ def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_engine(tiny_onnx: Path, tmp_path_factory: pytest.TempPathFactory, quiet: Console) -> Path:
     """An engine folder with the labels a, b and c, built from `tiny_onnx`."""
-    from batchcls.build import build  # not on machines that only run engines
+    from batchcls.building.build import build_engine  # not on machines that only run engines
 
     folder = tmp_path_factory.mktemp("engines") / "tiny"
-    build(tiny_onnx, folder, recipe=None, values={"labels": ("a", "b", "c")}, images=None, console=quiet)
+    build_engine(tiny_onnx, folder, recipe=None, values={"labels": ("a", "b", "c")}, images=None, console=quiet)
     return folder

@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from batchcls.backends.torch import TorchEngine
-from batchcls.backends.torch import open as open_torch
-from batchcls.manifest import ONNX, Manifest
+from batchcls.engine.backends.torch import TorchEngine
+from batchcls.engine.backends.torch import open as open_torch
+from batchcls.engine.manifest import ONNX, Manifest
 from benchmarks.cases import CASES
 from benchmarks.charts import draw
 from benchmarks.check import changes

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from batchcls.cli.run import run
-from batchcls.prediction_rows import schema
+from batchcls.predictions.rows import schema
 from benchmarks.report import BEGIN, END, WHOLE_REPORT, chosen, committed, summary, whole
 from tests.conftest import ROOT
 

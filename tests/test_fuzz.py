@@ -11,18 +11,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from batchcls.building.onnx.classifier import load_classifier
 from batchcls.errors import CheckpointError, LabelsError
-from batchcls.harmless import ElementType
-from batchcls.image_formats import RefusedError, examine
-from batchcls.jpeg_markers import jpeg_header
-from batchcls.labelled import Labelled
-from batchcls.onnx_classifier import load_classifier
-from batchcls.predicted import Predicted
-from batchcls.provenance import NOT_RECORDED, throughput
+from batchcls.images.formats.inspection import RefusedError, examine
+from batchcls.images.formats.jpeg_markers import jpeg_header
+from batchcls.images.labels.labeled import LabeledImages
+from batchcls.networks.stand_ins import ElementType
+from batchcls.predictions.provenance import NOT_RECORDED, throughput
+from batchcls.predictions.reader import PredictionsFile
 from tests.commandline import PATIENCE_S
 from tests.conftest import ROOT
+from tests.evaluation.test_report import write
 from tests.faults.targets import _networks
-from tests.test_report import write
 
 CASES = 20
 
@@ -41,7 +41,7 @@ def test_strings_of_a_parquet_file_that_are_no_text_are_refused(tmp_path: Path) 
     broken = pa.array([b"a/1.png", b"a\xff2.png"], pa.binary()).view(pa.string())
     pq.write_table(pa.table({"path": broken, "label": ["a", "b"]}), path)
     with pytest.raises(LabelsError, match=r"labels\.parquet"):
-        Labelled.read(path, "^(.)")
+        LabeledImages.read(path, "^(.)")
 
 
 def test_a_jpeg_that_ends_in_its_frame_is_one_row() -> None:
@@ -66,7 +66,7 @@ def test_json_lines_that_are_none_are_refused(tmp_path: Path, text: str, told: s
     path = tmp_path / "labels.jsonl"
     path.write_text(text)
     with pytest.raises(LabelsError, match=told):
-        Labelled.read(path)
+        LabeledImages.read(path)
 
 
 def test_json_lines_may_lack_a_key_and_begin_with_a_mark(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_json_lines_may_lack_a_key_and_begin_with_a_mark(tmp_path: Path) -> None
         {"path": f"{number}.png", "label": number % 2, **({"group": "g"} if number else {})} for number in range(20_001)
     ]
     path.write_text("\ufeff" + "\r\n".join(map(json.dumps, [*rows[1:], {**rows[0], "group": "h"}])) + "\n\n")
-    table = Labelled.read(path).table
+    table = LabeledImages.read(path).table
     assert table["label"].to_pylist()[:2] == ["1", "0"]
     assert table["group"].to_pylist()[-2:] == ["g", "h"]
 
@@ -117,4 +117,4 @@ def test_figures_beyond_all_runs_are_not_shown(figure: float) -> None:
 def test_halves_of_characters_in_the_metadata_are_shown_as_question_marks(tmp_path: Path) -> None:
     says = json.loads('{"decoder": "\\ud800"}')
     path = write(tmp_path / "rows.parquet", ["a.png"], np.zeros((1, 3)), [False], says=says)
-    assert Predicted.read(path).metadata["decoder"] == "?"
+    assert PredictionsFile.read(path).metadata["decoder"] == "?"

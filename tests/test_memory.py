@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from batchcls import memory
-from batchcls.image_formats import examine
+from batchcls.images.formats.inspection import examine
 from tests.commandline import PATIENCE_S, finished, invoked, partial
 from tests.conftest import ALL4, ROOT, draw
 
@@ -159,7 +159,7 @@ def test_a_control_group_limits_what_is_available() -> None:
 LIMITED = """if True:
     import resource
     from pathlib import Path
-    from batchcls.table_size import check_memory
+    from batchcls.storage.table_size import check_memory
     check_memory(Path("t.csv"), 1 << 30)
     resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 30))
     check_memory(Path("t.csv"), 1 << 30)
@@ -178,7 +178,7 @@ COSTS = """if True:
     from pathlib import Path
     from batchcls import machine, memory
     memory.use_sparingly()
-    from batchcls.image_formats import decode, examine
+    from batchcls.images.formats.inspection import decode, examine
 
     small, large = (Path(path).read_bytes() for path in sys.argv[1:])
     for _ in range(2):

@@ -13,10 +13,10 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from batchcls.manifest import Manifest
-from batchcls.onnx_classifier import load_classifier, own_answer
-from batchcls.postprocess import predictions
-from batchcls.reference import Reference, torch_answer
+from batchcls.building.onnx.classifier import load_classifier, own_answer
+from batchcls.building.reference import Reference, torch_answer
+from batchcls.engine.manifest import Manifest
+from batchcls.engine.postprocess import predictions
 from benchmarks import peers
 from benchmarks.networks import Network, prepared, unfused_googlenet
 from benchmarks.peers.environment import dependencies, install, python_for

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torchvision.transforms import CenterCrop, Resize
 
 from batchcls.errors import EngineError, RecipeError
-from batchcls.file_names import printable
 from batchcls.records import DevicePixels, EngineInfo, Pixels, Preprocess
+from batchcls.storage.file_names import printable
 
 NAMES = st.binary(min_size=1, max_size=12).filter(lambda name: not set(name) & {0, ord("/")})
 SIDES = st.integers(1, 120)

@@ -11,7 +11,7 @@ import click
 from batchcls import __version__
 from batchcls.cli.terminal import echo, exit_code
 from batchcls.errors import BatchclsError, shortage
-from batchcls.stop import Stop, StoppedError
+from batchcls.interrupts import Interrupt, StoppedError
 
 _GRACE_S = 30.0
 """For a command to clean up after itself, when it is to stop; a second signal ends it at once."""
@@ -42,7 +42,7 @@ class Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            with Stop(sys.stderr, _GRACE_S, raises=True).listening():
+            with Interrupt(sys.stderr, _GRACE_S, raises=True).listening():
                 return super().invoke(ctx)
         except BatchclsError as error:
             echo(f"batchcls: {error}", err=True)

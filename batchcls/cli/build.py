@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchcls.cli.devices import known_device
-from batchcls.cli.extras import extra
+from batchcls.cli.environment import extra
+from batchcls.cli.options import known_device
 from batchcls.cli.out_path import OutPath
 from batchcls.cli.terminal import echo
 from batchcls.errors import EngineError
@@ -14,9 +14,9 @@ from batchcls.errors import EngineError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from batchcls.manifest import Manifest
-    from batchcls.plan import PlanOptions
-    from batchcls.sidecar import Sidecar
+    from batchcls.building.tensorrt_plan import PlanOptions
+    from batchcls.engine.manifest import Manifest
+    from batchcls.engine.sidecar import Sidecar
 
 
 @click.command()
@@ -69,8 +69,8 @@ def build(
     SOURCE is a PyTorch or safetensors state_dict, or an ONNX classifier: nothing in it is ever run as code. Or it is
     an engine folder, which is given a TensorRT plan; that needs no PyTorch.
     """
+    from batchcls.building.tensorrt_plan import PlanOptions, targets_without_gpu
     from batchcls.cli.console import console as new_console  # after parsing: --help stays light
-    from batchcls.plan import PlanOptions, targets_without_gpu
 
     console = new_console()
     options = PlanOptions(batch_size, optimization_level, workspace and workspace << 20)
@@ -98,10 +98,10 @@ def _check_usage(source: Path, out: Path | None, device: str, target: str | None
 
 
 def _build_folder(source: Path, out: Path, given: dict[str, Any], console: "Console") -> None:
-    from batchcls.recipe import labels_of
+    from batchcls.networks.recipe import labels_of
 
     with extra("build", "building a trained file"):
-        from batchcls.build import build as build_engine
+        from batchcls.building.build import build_engine
 
     if "labels" in given:
         given["labels"] = labels_of(given["labels"])
@@ -125,11 +125,12 @@ def _fit(
     folder: Path, device: str, target: str | None, options: "PlanOptions", console: "Console", *, asked: bool
 ) -> None:
     """Make plans: for ``target``, or for ``device``, or for what is here if that was not asked for."""
-    from batchcls import machine, tensorrt_api
-    from batchcls.fit import fit_gpu, fit_targets
+    from batchcls import machine
+    from batchcls.building.plans import build_plan_here, build_plans_for
+    from batchcls.engine.backends import tensorrt_api
 
     if target is not None:
-        made = fit_targets(folder, _names(target), options, console)
+        made = build_plans_for(folder, _names(target), options, console)
     else:
         asked = asked or device != "auto"
         (chosen,) = machine.chosen_devices(
@@ -143,7 +144,7 @@ def _fit(
             except EngineError as error:
                 console.print(f"no plan for the GPU was made: {error}", highlight=False)
                 return
-        made = [fit_gpu(folder, chosen, options, console)]
+        made = [build_plan_here(folder, chosen, options, console)]
     for sidecar in made:
         echo(plan(sidecar))
 

@@ -8,7 +8,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
 from batchcls.cli.streams import Guarded
-from batchcls.terminal_text import escaped, escaped_lines
+from batchcls.storage.terminal_text import escaped, escaped_lines
 
 _PLAIN = {"markup": False, "highlight": False, "emoji": False}
 

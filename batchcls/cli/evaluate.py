@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from batchcls.cli.extras import extra
+from batchcls.cli.environment import extra
 from batchcls.cli.finite import FiniteRange
 from batchcls.cli.labelled_folders import LABELS_OF_PREDICTIONS, SPLIT_FOLDERS
 from batchcls.cli.out_path import OutPath
@@ -42,12 +42,12 @@ from batchcls.cli.terminal import echo
 @click.option("--overwrite", is_flag=True, help="Replace an earlier evaluation in --out; other files there stay.")
 def evaluate(predictions: Path, truth: Path, out: Path, overwrite: bool, labels: str | None, **options: Any) -> None:
     """Compare what `batchcls run` wrote with the truth: figures with intervals, calibration, a threshold, a report."""
-    from batchcls.recipe import labels_of  # after parsing: --help stays light
+    from batchcls.networks.recipe import labels_of  # after parsing: --help stays light
 
     with extra("report", "an evaluation"):
-        from batchcls.evaluate import Asked, evaluate
-        from batchcls.findings import summary
+        from batchcls.evaluation.evaluate import EvaluationOptions, evaluate_predictions
+        from batchcls.evaluation.rendering import summary
 
     options["labels"] = labels_of(labels) if labels else ()
-    metrics = evaluate(Asked(predictions, truth, **options), out, overwrite=overwrite)
+    metrics = evaluate_predictions(EvaluationOptions(predictions, truth, **options), out, overwrite=overwrite)
     echo(*summary(metrics, out))

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchcls.cli.extras import extra
+from batchcls.cli.environment import extra
 from batchcls.cli.labelled_folders import SPLIT_FOLDERS
 from batchcls.cli.out_path import OutPath
 from batchcls.cli.run import library_noise_hidden
 from batchcls.cli.terminal import echo
 
 if TYPE_CHECKING:
-    from batchcls.explain import Explained
+    from batchcls.explanation.explain import Explained
 
 
 @click.command()
@@ -72,12 +72,13 @@ def explain(
     given = {key: value for key, value in given.items() if value is not None}
     _check_model(model, checkpoint, [*(["recipe"] if recipe else []), *given])
     _check_images(slides, asked)
-    from batchcls.recipe import labels_of  # after parsing: --help stays light
+    from batchcls.networks.recipe import labels_of  # after parsing: --help stays light
 
     with extra("explain", "an explanation"):
-        from batchcls.chosen import Asked
-        from batchcls.explain import explain as explain_images
-        from batchcls.trained import trained_file, trained_file_of_engine
+        from batchcls.explanation.explain import explain_images
+        from batchcls.explanation.model import trained_file_of_engine
+        from batchcls.explanation.selection import ImageSelection
+        from batchcls.networks.trained import trained_file
 
     if "labels" in given:
         given["labels"] = labels_of(given["labels"])
@@ -85,7 +86,7 @@ def explain(
         loaded = trained_file_of_engine(model, checkpoint) if model.is_dir() else trained_file(model, recipe, given)
         for note in loaded.notes:
             console.print(note, markup=False, highlight=False)
-        explained = explain_images(loaded, out, Asked(slides, **asked), overwrite=overwrite, console=console)
+        explained = explain_images(loaded, out, ImageSelection(slides, **asked), overwrite=overwrite, console=console)
     echo(*summary(explained, out))
 
 

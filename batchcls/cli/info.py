@@ -9,10 +9,10 @@ import click
 
 from batchcls.cli.terminal import answer
 from batchcls.errors import EngineError
-from batchcls.terminal_text import escaped_json
+from batchcls.storage.terminal_text import escaped_json
 
 if TYPE_CHECKING:
-    from batchcls.manifest import Manifest
+    from batchcls.engine.manifest import Manifest
 
 _LONG = 60
 """Characters; such items of a list stand on lines of their own."""
@@ -24,7 +24,7 @@ _LONG = 60
 def info(engine: Path | None, as_json: bool) -> None:
     """What this machine has and lacks, and what is in ENGINE and where it can run."""
     from batchcls import machine
-    from batchcls.manifest import Manifest, checked_onnx
+    from batchcls.engine.manifest import Manifest, checked_onnx
 
     found: dict[str, Any] = {"machine": machine.description() | {"missing_for_gpus": machine.missing_for_gpus()}}
     if engine is not None:
@@ -38,8 +38,9 @@ def info(engine: Path | None, as_json: bool) -> None:
 
 def described(engine: Path, manifest: "Manifest") -> dict[str, Any]:
     """An engine folder, its plans, and the devices of this machine that it is ready for."""
-    from batchcls import machine, tensorrt_api
-    from batchcls.sidecar import Sidecar, sidecars
+    from batchcls import machine
+    from batchcls.engine.backends import tensorrt_api
+    from batchcls.engine.sidecar import Sidecar, sidecars
 
     gpus = machine.gpus()
     here = {gpu: {name: tensorrt_api.here(name, gpu) for name in tensorrt_api.installed()} for gpu in gpus}

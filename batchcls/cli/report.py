@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from batchcls.cli.extras import extra
+from batchcls.cli.environment import extra
 from batchcls.cli.labelled_folders import LABELS_OF_PREDICTIONS
 from batchcls.cli.out_path import OutPath
 from batchcls.cli.run import library_noise_hidden
@@ -33,14 +33,14 @@ from batchcls.cli.terminal import echo
 @click.option("--overwrite", is_flag=True, help="Replace an existing file, once the new one is whole.")
 def report(predictions: Path, out: Path, labels: str | None, **options: Any) -> None:
     """Show what `batchcls run` wrote to PREDICTIONS as one page, which needs no network and no other file."""
-    from batchcls.recipe import labels_of  # after parsing: --help stays light
+    from batchcls.networks.recipe import labels_of  # after parsing: --help stays light
 
     with extra("report", "a report"):
-        from batchcls.report import report as make_report
+        from batchcls.evaluation.report import write_report
 
     order = labels_of(labels) if labels else ()
     with library_noise_hidden():
-        made = make_report(predictions, out, labels=order, **options)
+        made = write_report(predictions, out, labels=order, **options)
     echo(f"{made.rows:,} rows, {made.unreadable:,} unreadable -> {out}")
     for note in made.notes:
         echo(f"note: {note}")

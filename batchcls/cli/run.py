@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchcls.cli.devices import known_device
 from batchcls.cli.finite import FiniteRange
 from batchcls.cli.memory_size import MemorySize
+from batchcls.cli.options import known_device
 from batchcls.cli.out_path import OutPath
 from batchcls.cli.streams import Guarded
 from batchcls.cli.terminal import echo
@@ -20,7 +20,7 @@ from batchcls.errors import EngineError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from batchcls.tally import Tally
+    from batchcls.inference.stats import RunStats
 
 
 @click.command()
@@ -90,13 +90,13 @@ def run(slides: tuple[Path, ...], out: Path, engine: Path | None, strict: bool, 
     from batchcls.memory import use_sparingly  # after parsing: --help stays light
 
     use_sparingly()
-    from batchcls.classify import classify
-    from batchcls.run_options import RunOptions
+    from batchcls.inference.options import RunOptions
+    from batchcls.inference.run import classify_images
 
     engine = engine or only_engine()
     with library_noise_hidden() as console:
         console.quiet = quiet
-        tally = classify(slides, engine, out, RunOptions(**options), console)
+        tally = classify_images(slides, engine, out, RunOptions(**options), console)
     for warning in tally.warnings:
         echo(f"warning: {warning}", err=True)
     if not quiet:
@@ -107,7 +107,7 @@ def run(slides: tuple[Path, ...], out: Path, engine: Path | None, strict: bool, 
 
 def only_engine() -> Path:
     """The engine folder below ./engines, if there is just one."""
-    from batchcls.manifest import engines_below
+    from batchcls.engine.manifest import engines_below
 
     found = engines_below(Path("engines"))
     if len(found) != 1:
@@ -142,7 +142,7 @@ def library_noise_hidden() -> Iterator["Console"]:
         os.close(terminal)
 
 
-def summary(tally: "Tally", out: Path) -> list[str]:
+def summary(tally: "RunStats", out: Path) -> list[str]:
     """The lines that a finished run prints: rows, engine, labels, errors, speed, memory."""
     info = tally.info
     why = f", because {tally.why}" if tally.why else ""

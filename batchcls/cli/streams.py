@@ -7,7 +7,7 @@ import re
 import sys
 from typing import TextIO, cast
 
-from batchcls.terminal_text import escaped_lines
+from batchcls.storage.terminal_text import escaped_lines
 
 _KEPT_CHARACTERS = 1 << 16
 _STREAMS = {"stdout": 1, "stderr": 2}

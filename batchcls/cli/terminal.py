@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import click
 
 from batchcls.cli import streams
-from batchcls.terminal_text import escaped
+from batchcls.storage.terminal_text import escaped
 
 
 def echo(*lines: str, err: bool = False) -> None:

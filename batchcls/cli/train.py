@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchcls.cli.devices import known_device
-from batchcls.cli.extras import extra
+from batchcls.cli.environment import extra
 from batchcls.cli.finite import FiniteRange
 from batchcls.cli.labelled_folders import SPLIT_FOLDERS
+from batchcls.cli.options import known_device
 from batchcls.cli.out_path import OutPath
 from batchcls.cli.terminal import echo
 
 if TYPE_CHECKING:
-    from batchcls.train import Trained
+    from batchcls.training.train import Trained
 
 
 @click.command()
@@ -86,15 +86,14 @@ def train(data: Path, out: Path, **options: Any) -> None:
     from batchcls.cli.console import common_console  # after parsing: --help stays light
 
     with extra("train", "training"):
-        from batchcls.dataset import Parting
-        from batchcls.learner import Course
-        from batchcls.splits import Shares
-        from batchcls.train import TrainOptions
-        from batchcls.train import train as train_network
+        from batchcls.training.dataset import SplitOptions
+        from batchcls.training.module import TrainingConfig
+        from batchcls.training.splits import SplitFractions
+        from batchcls.training.train import TrainOptions, train_network
 
-    parting = Parting(
+    parting = SplitOptions(
         options.pop("way"),
-        Shares(options.pop("val"), options.pop("test")),
+        SplitFractions(options.pop("val"), options.pop("test")),
         options.pop("group_by"),
         options["seed"],
         options.pop("split_folders"),
@@ -102,7 +101,7 @@ def train(data: Path, out: Path, **options: Any) -> None:
     whole = {name: options.pop(name) for name in ("weights", "recipe", "device", "overwrite")}
     architecture = options.pop("architecture")
     values = {"architecture": architecture} if architecture else {}
-    course = Course(**{name: value for name, value in options.items() if value is not None})
+    course = TrainingConfig(**{name: value for name, value in options.items() if value is not None})
     chosen = TrainOptions(values=values, parting=parting, course=course, **whole)
     trained = train_network(data, out, chosen, common_console())
     echo(*summary(trained))

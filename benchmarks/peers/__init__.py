@@ -23,7 +23,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import TYPE_CHECKING, Any, Literal
 
-from batchcls.manifest import Manifest
+from batchcls.engine.manifest import Manifest
 from benchmarks.peers.environment import install as install_environment
 from benchmarks.peers.environment import python_for
 from benchmarks.peers.memory import Watch

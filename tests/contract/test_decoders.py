@@ -21,8 +21,8 @@ import pytest
 from PIL import Image
 
 from batchcls import machine
-from batchcls.contracts import Decoder
-from batchcls.decoders import open_decoder
+from batchcls.images.decoders import open_decoder
+from batchcls.images.decoders.base import Decoder
 from batchcls.records import Batch, DevicePixels, Failure, Pixels, Preprocess, Slide
 from benchmarks.workload import draw_field
 from tests.commandline import PATIENCE_S
@@ -100,9 +100,9 @@ def open_named(name: Any, preprocess: Preprocess = SMALL, max_pixels: int = 10**
         return open_decoder("dali", preprocess, batch_size=8, threads=2, max_pixels=max_pixels, device="cuda:0")
     if name != "graph":
         return open_decoder(name, preprocess, batch_size=8, threads=2, max_pixels=max_pixels)
-    from batchcls.decoders.batching import BatchingDecoder
-    from batchcls.decoders.dali import GraphGroup
-    from batchcls.decoders.reader import ReadOptions
+    from batchcls.images.decoders.batching import BatchingDecoder
+    from batchcls.images.decoders.dali import GraphGroup
+    from batchcls.images.decoders.read_ahead import ReadOptions
 
     group = GraphGroup(preprocess, batch_size=8, threads=2, device="cpu")
     read = ReadOptions(max_pixels)

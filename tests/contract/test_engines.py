@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from batchcls.backends import open_engine
-from batchcls.contracts import Engine
+from batchcls.engine.backends import open_engine
+from batchcls.engine.base import Engine
+from batchcls.engine.manifest import Manifest
+from batchcls.engine.postprocess import predictions
 from batchcls.errors import EngineError
-from batchcls.manifest import Manifest
-from batchcls.postprocess import predictions
 from batchcls.records import DevicePixels, Pixels
 from benchmarks.workload import draw_field
 from tests.conftest import ALL4

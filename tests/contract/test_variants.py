@@ -20,13 +20,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from batchcls.contracts import Decoder
-from batchcls.decoders import open_decoder
-from batchcls.decoders.batching import BatchingDecoder
-from batchcls.decoders.reader import ReadOptions
-from batchcls.fingerprint import fingerprint
-from batchcls.image_formats import RefusedError, examine
+from batchcls.images.decoders import open_decoder
+from batchcls.images.decoders.base import Decoder
+from batchcls.images.decoders.batching import BatchingDecoder
+from batchcls.images.decoders.read_ahead import ReadOptions
+from batchcls.images.formats.inspection import RefusedError, examine
 from batchcls.records import Failure, Pixels, Preprocess, Slide
+from batchcls.training.duplicates import fingerprint
 from tests.image_variants import HEIGHT, WIDTH, bmp, damaged, tiff, variants
 
 INPUT = Preprocess(size_px=(40, 48))
@@ -68,7 +68,7 @@ def opened_by_name(name: str) -> Decoder:
     """One of `DECODERS`; ``graph`` is what a GPU runs, on the CPU."""
     if name != "graph":
         return open_decoder(name, INPUT, batch_size=8, threads=2, max_pixels=10**7)
-    from batchcls.decoders.dali import GraphGroup
+    from batchcls.images.decoders.dali import GraphGroup
 
     group = GraphGroup(INPUT, batch_size=8, threads=2, device="cpu")
     return BatchingDecoder(group, INPUT.size_px, batch_size=8, read=ReadOptions(10**7), decode_bytes=1 << 30)
@@ -127,7 +127,7 @@ def test_training_uses_the_files_that_a_run_uses(tmp_path: Path) -> None:
     for name, found in judged(written(sound | damaged(sound), tmp_path)).items():
         try:
             fingerprint(str(tmp_path / name))
-        except Exception:  # noqa: BLE001  # as `batchcls.dataset` does
+        except Exception:  # noqa: BLE001  # as `batchcls.training.dataset` does
             assert found == "refused", name
         else:
             assert found == "labelled", name

@@ -48,9 +48,9 @@ DECODED = """if True:
     from pathlib import Path
     from batchcls import machine, memory
     memory.use_sparingly()
-    from batchcls.decoders import open_decoder
-    from batchcls.decoders.reader import Encoded
-    from batchcls.image_formats import examine
+    from batchcls.images.decoders import open_decoder
+    from batchcls.images.decoders.read_ahead import Encoded
+    from batchcls.images.formats.inspection import examine
     from batchcls.records import Preprocess, Slide
 
     small, large, name, resize = sys.argv[1:]

@@ -15,9 +15,9 @@ import click
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-import batchcls.backends.null
-import batchcls.classify
-import batchcls.decoders.pillow  # noqa: F401  # before the first fork, so that each run is quick
+import batchcls.engine.backends.null
+import batchcls.images.decoders.pillow
+import batchcls.inference.run  # noqa: F401  # before the first fork, so that each run is quick
 from batchcls.cli import main
 
 EVENTS = frozenset(("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.link", "os.symlink"))

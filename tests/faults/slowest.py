@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from batchcls.decoders import DecoderName, open_decoder
+from batchcls.images.decoders import DecoderName, open_decoder
 from batchcls.records import Batch, Preprocess, Slide
 from tests.faults.machine_line import machine_line
 

@@ -21,28 +21,28 @@ import safetensors.torch
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from batchcls.building.onnx.classifier import _image_input, _read
 from batchcls.cli.info import described
+from batchcls.engine.manifest import MANIFEST, Manifest
+from batchcls.engine.sidecar import Sidecar
+from batchcls.engine.sidecar import Target as Plan
 from batchcls.errors import BatchclsError
-from batchcls.evaluate import Asked, evaluate
-from batchcls.history import EPOCHS
-from batchcls.image_formats import RefusedError, decode, examine
-from batchcls.jpeg_markers import jpeg_header
-from batchcls.known_labels import settled_labels
-from batchcls.label_files import read_labels
-from batchcls.labelled import Labelled
-from batchcls.manifest import MANIFEST, Manifest
-from batchcls.onnx_classifier import _image_input, _read
-from batchcls.partial import Partial
-from batchcls.predicted import Predicted
-from batchcls.prediction_rows import schema
-from batchcls.provenance import provenance, rewriting, throughput
-from batchcls.recipe import Recipe
-from batchcls.recorded import Recorded
+from batchcls.evaluation.evaluate import EvaluationOptions, evaluate_predictions
+from batchcls.evaluation.report import write_report
+from batchcls.images.formats.inspection import RefusedError, decode, examine
+from batchcls.images.formats.jpeg_markers import jpeg_header
+from batchcls.images.labels.labeled import LabeledImages
+from batchcls.networks.known_labels import settled_labels
+from batchcls.networks.label_files import read_labels
+from batchcls.networks.metadata import CheckpointMetadata
+from batchcls.networks.recipe import Recipe
+from batchcls.networks.tensors import read_trained
+from batchcls.predictions.provenance import provenance, rewriting, throughput
+from batchcls.predictions.reader import PredictionsFile
+from batchcls.predictions.rows import schema
 from batchcls.records import METADATA_KEY
-from batchcls.report import report
-from batchcls.sidecar import Sidecar
-from batchcls.sidecar import Target as Plan
-from batchcls.tensors import read_trained
+from batchcls.storage.resumable import ResumableOutput
+from batchcls.training.history import EPOCHS
 from benchmarks.workload import draw_field
 from tests.conftest import ALL4
 from tests.faults.mutations import Mutator, changed, mutated_bytes, mutated_json, mutated_words
@@ -177,7 +177,7 @@ def _try_weights(name: str) -> Callable[[bytes, Path], None]:
     def tried(data: bytes, folder: Path) -> None:
         path = folder / name
         path.write_bytes(data)
-        Recipe.compose(None, {}, Recorded.read(path).recipe)
+        Recipe.compose(None, {}, CheckpointMetadata.read(path).recipe)
         trained = read_trained(path)
         settled_labels(path, 3, ("a", "b", "c"), trained.about)
 
@@ -266,8 +266,8 @@ def _try_table(suffix: str) -> Callable[[bytes, Path], None]:
     def tried(data: bytes, folder: Path) -> None:
         path = folder / f"table{suffix}"
         path.write_bytes(data)
-        Labelled.read(path, "path").of_split(None, path)
-        Labelled.read(path, r"^([^/]+)/").of_split(None, path)
+        LabeledImages.read(path, "path").of_split(None, path)
+        LabeledImages.read(path, r"^([^/]+)/").of_split(None, path)
 
     return tried
 
@@ -360,12 +360,12 @@ def _try_predictions(data: bytes, folder: Path) -> None:
     path = folder / "rows.parquet"
     path.write_bytes(data)
     with suppress(BatchclsError):
-        for part in Predicted.parts(path):
+        for part in PredictionsFile.parts(path):
             _look_at(part)
-    _look_at(Predicted.read(path))
+    _look_at(PredictionsFile.read(path))
 
 
-def _look_at(predicted: Predicted) -> None:
+def _look_at(predicted: PredictionsFile) -> None:
     rows = len(predicted.table)
     shapes = predicted.readable.shape, predicted.codes.shape, predicted.probabilities.shape, len(predicted.files)
     if shapes != ((rows,), (rows,), (rows, len(predicted.labels)), rows):
@@ -377,14 +377,14 @@ def _look_at(predicted: Predicted) -> None:
 def _try_report(data: bytes, folder: Path) -> None:
     path = folder / "rows.parquet"
     path.write_bytes(data)
-    report(path, folder / "page.html", images=1)
+    write_report(path, folder / "page.html", images=1)
 
 
 def _try_evaluation(data: bytes, folder: Path) -> None:
     path, truth = folder / "rows.parquet", folder / "truth.csv"
     path.write_bytes(data)
     truth.write_text("path,label\na/1.png,a\na/2.png,b\nb/3.png,a\nb/4.png,b\n")
-    evaluate(Asked(path, truth), folder / "evaluation")
+    evaluate_predictions(EvaluationOptions(path, truth), folder / "evaluation")
 
 
 _IDENTITY = {"slides": ["/slides"], "engine": {"name": "tiny", "labels": ["a", "b"]}, "decoder": "turbo", "number": 3}
@@ -394,7 +394,7 @@ _RUN = json.dumps({"started": "2026-11-26T00:00:00.000+00:00", "identity": _IDEN
 def _try_run(data: bytes, folder: Path) -> None:
     (folder / "rows.parquet.partial").mkdir()
     (folder / "rows.parquet.partial" / "run.json").write_bytes(data)
-    Partial(folder / "rows.parquet", EPOCHS, _IDENTITY).close()
+    ResumableOutput(folder / "rows.parquet", EPOCHS, _IDENTITY).close()
 
 
 def _networks(folder: Path) -> list[bytes]:

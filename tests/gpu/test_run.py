@@ -23,10 +23,11 @@ from tests.gpu.conftest import Measured
 pytest.importorskip("nvidia.dali", reason="DALI is not installed")
 pytest.importorskip("torch", reason="PyTorch is not installed")
 
-from batchcls import machine, tensorrt_api
-from batchcls.classify import classify
-from batchcls.run_options import RunOptions
-from batchcls.tally import Tally
+from batchcls import machine
+from batchcls.engine.backends import tensorrt_api
+from batchcls.inference.options import RunOptions
+from batchcls.inference.run import classify_images
+from batchcls.inference.stats import RunStats
 
 pytestmark = pytest.mark.gpu
 DEVICE = "cuda:0"
@@ -51,11 +52,13 @@ def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def ran(engine: tuple[str, Path], slides: Path, out: Path, **options: Any) -> tuple[Tally, dict[str, dict[str, Any]]]:
+def ran(
+    engine: tuple[str, Path], slides: Path, out: Path, **options: Any
+) -> tuple[RunStats, dict[str, dict[str, Any]]]:
     """The run's tally, and its rows by path."""
     backend, folder = engine
     asked: dict[str, Any] = {"device": DEVICE, "backend": backend, **options}
-    tally = classify([slides], folder, out, RunOptions(**asked), Console(quiet=True))
+    tally = classify_images([slides], folder, out, RunOptions(**asked), Console(quiet=True))
     return tally, {row["path"]: row for row in pq.read_table(out).to_pylist()}
 
 

@@ -1,0 +1,1 @@
+"""A trained file becomes an engine folder."""

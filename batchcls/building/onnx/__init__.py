@@ -1,0 +1,1 @@
+"""ONNX files, as people have them and as engines need them."""

@@ -1,0 +1,178 @@
+"""ONNX becomes a TensorRT plan: for the GPU in this machine, or without one for other cards."""
+
+import hashlib
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from batchcls.engine.backends.tensorrt_api import api, errors_of, log, rtx_capabilities
+from batchcls.engine.sidecar import Sidecar, Target
+from batchcls.errors import EngineError
+from batchcls.storage.atomic import write_whole
+
+if TYPE_CHECKING:
+    import tensorrt
+    import tensorrt_rtx
+
+_SHOWN_ERRORS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class PlanOptions:
+    """How a plan is built."""
+
+    batch_size: int = 64
+    """Images at a time: the one shape that TensorRT tunes for, and that can be captured as a CUDA graph."""
+    optimization_level: int | None = None
+    """0 to 5, the higher the longer; None: TensorRT's own, 3."""
+    workspace_bytes: int | None = None
+    """GPU memory that a layer may use for scratch; None: all of it."""
+
+
+def targets_without_gpu(names: Sequence[str]) -> list[Target]:
+    """Targets for TensorRT for RTX, by compute capability (``sm86``).
+
+    Raises:
+        EngineError: If it is not installed, or does not know one of them.
+    """
+    known, version = rtx_capabilities(), str(api("tensorrt_rtx").__version__)
+    if unknown := [name for name in names if name not in known]:
+        raise EngineError(
+            f"target {', '.join(map(repr, unknown))} was asked for, TensorRT for RTX {version} makes plans for "
+            f"{', '.join(known)}; for another GPU run in its machine: batchcls build ENGINE --device cuda"
+        )
+    return [Target("tensorrt_rtx", version, name) for name in names]
+
+
+def compile_plan(
+    onnx: bytes, precision: str, target: Target, options: PlanOptions, cache: Path, console: Console
+) -> tuple[bytes, Sidecar]:
+    """The plan of an engine folder's network, and what is to stand beside it.
+
+    Args:
+        onnx: The content of ``model.onnx``.
+        precision: Of ``onnx``, whose types are taken as they stand.
+        target: With a GPU's name: made and tuned on the current CUDA device. Without: for any card of its ``sm``.
+        cache: Where TensorRT keeps what it has timed; made and renewed for targets with a GPU.
+
+    Raises:
+        EngineError: If TensorRT cannot make it, with what it says.
+        KeyboardInterrupt: If it was stopped by SIGINT.
+    """
+    trt = api(target.module)
+    with errors_of(target.module) as errors, _monitored(target.module, console) as monitor:
+        builder = trt.Builder(log(target.module))
+        network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+        parser = trt.OnnxParser(network, log(target.module))
+        if not parser.parse(onnx):
+            found = [parser.get_error(number) for number in range(parser.num_errors)]
+            reasons = [
+                f"{error.node_operator()} {error.node_name()}: {' '.join(error.desc().split())}" for error in found
+            ]
+            raise _refused(target, "read this network", reasons)
+        config = builder.create_builder_config()
+        config.progress_monitor = monitor
+        profile = builder.create_optimization_profile()
+        pixels = network.get_input(0)
+        shape = (options.batch_size, *list(pixels.shape)[1:])
+        pixels.shape = shape  # so that the plan says its batch
+        profile.set_shape(pixels.name, shape, shape, shape)
+        config.add_optimization_profile(profile)
+        if options.optimization_level is not None:
+            config.builder_optimization_level = options.optimization_level
+        if options.workspace_bytes is not None:
+            config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
+        if target.module == "tensorrt_rtx":
+            _configure_rtx(target, config)
+        with _timed_before(target, config, cache):
+            built = builder.build_serialized_network(network, config)
+        if monitor.stopped:
+            raise KeyboardInterrupt
+        if built is None:
+            raise _refused(target, f"make a plan of it for batches of {options.batch_size}", errors)
+    plan = bytes(built)
+    return plan, Sidecar(
+        plan_sha256=hashlib.sha256(plan).hexdigest(),
+        plan_bytes=len(plan),
+        onnx_sha256=hashlib.sha256(onnx).hexdigest(),
+        target=target,
+        batch_size=options.batch_size,
+        precision=precision,
+        optimization_level=options.optimization_level,
+        built=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _configure_rtx(target: Target, config: "tensorrt_rtx.IBuilderConfig") -> None:
+    """What TensorRT for RTX alone has: leave to be captured, and to build for a card that is not here."""
+    rtx = api("tensorrt_rtx")
+    config.set_flag(rtx.BuilderFlag.REQUIRE_USER_ALLOCATION)
+    if target.gpu is not None:
+        return
+    config.num_compute_capabilities = 1
+    config.set_compute_capability(rtx.ComputeCapability.__members__[target.sm.upper()], 0)
+
+
+@contextmanager
+def _timed_before(target: Target, config: "tensorrt.IBuilderConfig", cache: Path) -> Iterator[None]:
+    """Spare TensorRT what it has timed before. TensorRT for RTX times nothing: it compiles where it runs."""
+    if target.module != "tensorrt":
+        yield
+        return
+    before = cache.read_bytes() if cache.is_file() else b""
+    timings = config.create_timing_cache(before)
+    if timings is None or not config.set_timing_cache(timings, False):  # of another GPU or version
+        config.set_timing_cache(config.create_timing_cache(b""), False)
+    yield
+    after = config.get_timing_cache()
+    write_whole(cache, bytes(after.serialize()))
+
+
+def _refused(target: Target, what: str, reasons: list[str]) -> EngineError:
+    shown = "; ".join(dict.fromkeys(reasons[:_SHOWN_ERRORS])) or "it does not say why"
+    return EngineError(f"{target.module} {target.version} cannot {what}: {shown}")
+
+
+@contextmanager
+def _monitored(module: str, console: Console) -> Iterator[Any]:
+    """An IProgressMonitor that draws bars on ``console``, and that SIGINT stops.
+
+    Python's own KeyboardInterrupt must not come out of it: there is nobody to catch it in TensorRT.
+    """
+    trt = api(module)
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[name-defined,misc]  # the module is known when it runs
+        def __init__(self, bars: Progress) -> None:
+            super().__init__()
+            self._bars = bars
+            self._tasks: dict[str, Any] = {}
+            self.stopped = False
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            self._tasks[phase_name] = self._bars.add_task(phase_name, total=num_steps)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            self._bars.update(self._tasks[phase_name], completed=step + 1)
+            return not self.stopped
+
+        def phase_finish(self, phase_name: str) -> None:
+            self._bars.remove_task(self._tasks.pop(phase_name))
+
+        def stop(self, number: int, frame: FrameType | None) -> None:
+            self.stopped = True
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with ExitStack() as stack:
+        bars = stack.enter_context(Progress(*columns, console=console, disable=not console.is_terminal, transient=True))
+        monitor = Monitor(bars)
+        before = signal.signal(signal.SIGINT, monitor.stop)
+        stack.callback(signal.signal, signal.SIGINT, before)
+        yield monitor

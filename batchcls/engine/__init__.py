@@ -1,0 +1,1 @@
+"""The engine folder on disk, and the backends that run it."""

@@ -1,0 +1,1 @@
+"""Predictions, with or without the truth, become figures and pages."""

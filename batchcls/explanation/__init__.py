@@ -1,0 +1,1 @@
+"""Where in an image a network sees what it says."""

@@ -1,0 +1,56 @@
+"""The network that an engine was built from, which alone can be looked into."""
+
+from pathlib import Path
+
+from batchcls.engine.manifest import Manifest, sha256
+from batchcls.errors import EngineError
+from batchcls.networks.architectures import ARCHITECTURES
+from batchcls.networks.checkpoint import load_network
+from batchcls.networks.recipe import Recipe
+from batchcls.networks.trained import TrainedFile
+from batchcls.storage.file_names import original
+
+
+def trained_file_of_engine(folder: Path, checkpoint: Path | None) -> TrainedFile:
+    """The trained file that an engine was built from, with the engine's labels and preprocessing.
+
+    Args:
+        checkpoint: None: a file of the right name and content in the engine folder, or beside it.
+
+    Raises:
+        EngineError: If the engine was built from ONNX, or its trained file is not there.
+        CheckpointError: If the trained file cannot be read.
+    """
+    manifest = Manifest.read(folder)
+    if manifest.architecture not in ARCHITECTURES or manifest.checkpoint.endswith(".onnx"):
+        raise EngineError(
+            f"engine {str(folder)!r} was built from the ONNX file {manifest.checkpoint!r}, whose layers cannot be "
+            "looked into; Grad-CAM needs the checkpoint that it was exported from: batchcls explain CHECKPOINT ..."
+        )
+    path = checkpoint or _beside(folder, manifest)
+    if (found := sha256(path)) != manifest.checkpoint_sha256:
+        raise EngineError(
+            f"engine {str(folder)!r} was built from {manifest.checkpoint!r} with SHA-256 {manifest.checkpoint_sha256}, "
+            f"{str(path)!r} has {found}; name the right file: --checkpoint FILE"
+        )
+    recipe = Recipe(
+        manifest.architecture, manifest.labels, temperature=manifest.temperature, preprocess=manifest.preprocess
+    )
+    transform_input = manifest.preprocess.transform_input
+    network = load_network(path, manifest.architecture, transform_input=transform_input, weights=manifest.weights)
+    if len(recipe.labels) != network.classes:
+        raise EngineError(
+            f"engine {str(folder)!r} names {len(recipe.labels)} labels, {str(path)!r} has {network.classes}"
+        )
+    return TrainedFile(path, network, recipe)
+
+
+def _beside(folder: Path, manifest: Manifest) -> Path:
+    name = Path(original(manifest.checkpoint)).name
+    for path in (folder / name, folder.absolute().parent / name):
+        if path.is_file() and sha256(path) == manifest.checkpoint_sha256:
+            return path
+    raise EngineError(
+        f"Grad-CAM needs {manifest.checkpoint!r}, the trained file of engine {str(folder)!r} with SHA-256 "
+        f"{manifest.checkpoint_sha256}, which is neither in that folder nor beside it; name it: --checkpoint FILE"
+    )

@@ -1,0 +1,223 @@
+"""Batches out of files that are read ahead, whatever decodes them; a file that fails takes no other with it."""
+
+from collections import defaultdict
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+from typing import Protocol
+
+import numpy as np
+
+from batchcls.errors import BatchclsError
+from batchcls.images.decoders.read_ahead import Encoded, ReadAhead, ReadOptions
+from batchcls.memory import Memory, Pool, can_be_taken, needed_to_decode, speaks_of_memory
+from batchcls.prefetch import parallel_map, prefetch
+from batchcls.records import Batch, DevicePixels, Failure, Pixels, Postponed, Slide
+from batchcls.storage.file_client import FileProcess
+
+CPU_GROUP_PIXELS = 64_000_000
+"""A `GroupDecoder.group_pixels` that a CPU's memory bears, for a lane."""
+_BATCHES_AHEAD = 2
+_SMALL_COST_BYTES = 64 << 20
+"""A file that costs less and cannot be decoded is corrupt, if so much can still be had: nearly all that are corrupt."""
+_SURPRISE = 3
+"""Times its cost, that a file may want at most."""
+
+
+class GroupDecoder(Protocol):
+    """Decodes some files at one time."""
+
+    @property
+    def lanes(self) -> int:
+        """How many threads may call it at one time."""
+
+    @property
+    def group_pixels(self) -> int:
+        """Decoded at full size at one time, so that a batch of huge images does not take a batch of huge memory."""
+
+    def part(self, item: Encoded) -> str:
+        """Of a group, files of different parts are decoded apart from one another."""
+
+    def cost_bytes(self, item: Encoded) -> int:
+        """The most memory that it takes to make a file the engine's pixels; the file's own bytes not included."""
+
+    def __call__(self, group: Sequence[Encoded], memory: Memory) -> Pixels | DevicePixels:
+        """(N, H, W, 3) uint8, which the caller owns; raises anything if one of the files cannot be decoded.
+
+        Each file's cost is borrowed from ``memory`` while the file is decoded.
+        """
+
+    def close(self) -> None:
+        """End every thread; calling it twice is harmless."""
+
+
+@dataclass(slots=True)
+class _Group:
+    """Files that have been read, to be decoded at one time."""
+
+    encoded: list[Encoded] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    postponed: list[Postponed] = field(default_factory=list)
+    pixels: int = 0
+    read_s: float = 0.0
+
+    @property
+    def files(self) -> int:
+        return len(self.encoded) + len(self.failures) + len(self.postponed)
+
+    def add(self, item: Encoded | Failure | Postponed) -> None:
+        if isinstance(item, Failure):
+            self.failures.append(item)
+        elif isinstance(item, Postponed):
+            self.postponed.append(item)
+        else:
+            self.encoded.append(item)
+            self.pixels += item.header.width * item.header.height
+
+
+class BatchingDecoder:
+    """A `batchcls.images.decoders.base.Decoder` around whatever decodes a group."""
+
+    def __init__(
+        self,
+        decode_group: GroupDecoder,
+        size_px: tuple[int, int],
+        *,
+        batch_size: int,
+        read: ReadOptions,
+        decode_bytes: int,
+    ) -> None:
+        self._decode_group = decode_group
+        self._size_px = size_px
+        self._batch_size = batch_size
+        self._memory = Pool(decode_bytes)
+        self._read = read
+        self._files: ReadAhead | None = None
+        self.peak_memory_bytes = 0
+
+    def decode(self, slides: Iterable[Slide]) -> Generator[Batch]:
+        with closing(FileProcess()) as process:
+            files = self._files = ReadAhead(slides, process, self._read)
+            yield from self._read_and_decoded(files)
+        self.peak_memory_bytes += process.peak_memory_bytes
+
+    def _read_and_decoded(self, files: ReadAhead) -> Generator[Batch]:
+        def decoded(group: _Group) -> list[Batch]:
+            try:
+                return self._batches(group)
+            finally:
+                files.release(group.encoded)
+
+        groups = parallel_map(decoded, self._groups(files), self._decode_group.lanes, files.close)
+        batches = prefetch((batch for group in groups for batch in group), _BATCHES_AHEAD)
+        try:
+            for batch in batches:  # noqa: UP028  # `yield from` would close the batches before the files they wait for
+                yield batch
+        finally:
+            files.close()
+            batches.close()
+            groups.close()
+
+    def waiting(self) -> tuple[str, float] | None:
+        return self._files.waiting() if self._files else None
+
+    def stop(self) -> None:
+        if self._files:
+            self._files.close()
+
+    def close(self) -> None:
+        self._decode_group.close()
+
+    def _groups(self, files: Iterable[Encoded | Failure | Postponed | None]) -> Iterator[_Group]:
+        """Files enough for a batch, or those that are there when no more come for a moment."""
+        group = _Group()
+        since = perf_counter()
+        for item in files:
+            group.read_s += perf_counter() - since
+            if item is not None:
+                group.add(item)
+            full = group.files >= self._batch_size or group.pixels >= self._decode_group.group_pixels
+            if full or (item is None and group.files):
+                yield group
+                group = _Group()
+            since = perf_counter()
+        if group.files:
+            yield group
+
+    def _batches(self, group: _Group) -> list[Batch]:
+        """One batch of the group, or a few where a file cannot be decoded."""
+        parts: dict[str, list[Encoded]] = defaultdict(list)
+        postponed = group.postponed
+        for item in group.encoded:
+            if (cost := self._decode_group.cost_bytes(item)) > self._memory.size_bytes:
+                postponed.append(Postponed(item.slide, needed_to_decode(cost)))
+            else:
+                parts[self._decode_group.part(item)].append(item)
+        batches = [batch for part in parts.values() for batch in self._isolated(part)]
+        if group.failures or postponed:
+            batches.append(self._without_pixels(group.failures, postponed))
+        return [replace(batches[0], read_s=group.read_s), *batches[1:]]
+
+    def _isolated(self, part: Sequence[Encoded]) -> Iterator[Batch]:
+        """``part`` decoded at one time; if that fails, in halves, until what cannot be decoded is alone."""
+        try:
+            batch = self._decoded(part, self._memory)
+        except BatchclsError:  # which says nothing of the files
+            raise
+        except Exception as error:  # noqa: BLE001  # of one file: this is where it becomes that file's row
+            short = speaks_of_memory(error)
+        else:
+            yield batch
+            return
+        # Not before the exception is gone, and with it the pixels that its traceback holds.
+        if len(part) == 1:
+            yield self._last_word(part[0], short)
+        else:
+            middle = len(part) // 2
+            yield from self._isolated(part[:middle])
+            yield from self._isolated(part[middle:])
+
+    def _decoded(self, part: Sequence[Encoded], memory: Memory) -> Batch:
+        since = perf_counter()
+        pixels = self._decode_group(part, memory)
+        return Batch(
+            slides=[item.slide for item in part],
+            sizes=[(item.header.width, item.header.height) for item in part],
+            pixels=pixels,
+            decode_s=perf_counter() - since,
+        )
+
+    def _last_word(self, item: Encoded, short: bool) -> Batch:
+        """Of a file that failed by itself: whether it is corrupt, or there was too little memory for it.
+
+        Many libraries fail for want of memory without a word of it. So before a file is called corrupt, it fails once
+        more when nothing else is decoded and its cost can be had. One that speaks of memory even then is corrupt if it
+        has several times its cost: headers can ask for more than their image is.
+        """
+        cost = self._decode_group.cost_bytes(item)
+        # So much beside what others have taken since is as much as it could have had.
+        plenty = _SMALL_COST_BYTES if cost < _SMALL_COST_BYTES else self._memory.size_bytes
+        if not short and can_be_taken(plenty):
+            return self._without_pixels([_failure(item)])
+        with self._memory.alone() as memory:
+            if not can_be_taken(cost):
+                return self._without_pixels(postponed=[Postponed(item.slide, needed_to_decode(cost))])
+            try:
+                return self._decoded([item], memory)
+            except BatchclsError:
+                raise
+            except Exception as again:  # noqa: BLE001  # as above
+                short = speaks_of_memory(again)
+            most = _SURPRISE * cost + _SMALL_COST_BYTES
+            if short and not can_be_taken(most):
+                return self._without_pixels(postponed=[Postponed(item.slide, needed_to_decode(most))])
+        return self._without_pixels([_failure(item)])
+
+    def _without_pixels(self, failures: Sequence[Failure] = (), postponed: Sequence[Postponed] = ()) -> Batch:
+        return Batch([], [], np.empty((0, *self._size_px, 3), np.uint8), failures, postponed)
+
+
+def _failure(item: Encoded) -> Failure:
+    reason = "it ends early" if item.header.suspect else "its image data cannot be decoded"
+    return Failure(item.slide, "corrupt", reason, item.header.width, item.header.height)

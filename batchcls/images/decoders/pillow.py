@@ -1,0 +1,64 @@
+"""Decode with Pillow, as torchvision does in training: the reference, not the fast way."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
+
+import numpy as np
+
+from batchcls.images.decoders.batching import CPU_GROUP_PIXELS, BatchingDecoder
+from batchcls.images.decoders.read_ahead import Encoded, ReadOptions
+from batchcls.images.decoders.resample import Resample, cost_bytes, exactly
+from batchcls.images.formats import inspection
+from batchcls.memory import Memory
+from batchcls.records import Pixels, Preprocess
+
+
+def open(
+    preprocess: Preprocess, *, batch_size: int, threads: int, read: ReadOptions, decode_bytes: int, device: str
+) -> BatchingDecoder:
+    """The decoder of `batchcls.images.decoders.open_decoder`."""
+    group = PillowGroup(preprocess, threads=threads)
+    return BatchingDecoder(group, preprocess.size_px, batch_size=batch_size, read=read, decode_bytes=decode_bytes)
+
+
+class PillowGroup:
+    """Pillow decodes and resamples, an image a thread."""
+
+    lanes = 1
+    group_pixels = CPU_GROUP_PIXELS
+
+    def __init__(self, preprocess: Preprocess, *, threads: int) -> None:
+        self._preprocess = preprocess
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="pillow")
+
+    def part(self, item: Encoded) -> str:
+        return "suspect" if item.header.suspect else "sound"
+
+    def cost_bytes(self, item: Encoded) -> int:
+        return total_cost_bytes(item, self._preprocess)
+
+    def __call__(self, group: Sequence[Encoded], memory: Memory) -> Pixels:
+        pixels = np.empty((len(group), *self._preprocess.size_px, 3), np.uint8)
+        if len(group) == 1:  # by the caller: every thread may be waiting for memory, all of which the caller may have
+            self._decode_into(pixels[0], group[0], memory)
+        else:
+            list(self._pool.map(self._decode_into, pixels, group, repeat(memory)))
+        return pixels
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+    def _decode_into(self, row: Pixels, item: Encoded, memory: Memory) -> None:
+        with memory.lent(self.cost_bytes(item)):
+            row[:] = decoded(item, self._preprocess, exactly)
+
+
+def total_cost_bytes(item: Encoded, preprocess: Preprocess) -> int:
+    """The most that it takes in memory to make ``item`` the engine's pixels."""
+    return max(item.header.decode_bytes, cost_bytes(item.header.width, item.header.height, preprocess))
+
+
+def decoded(item: Encoded, preprocess: Preprocess, resample: Resample) -> Pixels:
+    """A file's pixels, as Pillow decodes them, in the engine's size."""
+    return resample(inspection.decode(item.data, item.header), preprocess)

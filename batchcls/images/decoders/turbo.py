@@ -1,0 +1,65 @@
+"""Decode JPEGs with libjpeg-turbo and the rest with Pillow, and resample in vector instructions: the CPU's fast way."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
+
+import numpy as np
+import simplejpeg
+
+from batchcls.images.decoders.batching import CPU_GROUP_PIXELS, BatchingDecoder
+from batchcls.images.decoders.pillow import decoded, total_cost_bytes
+from batchcls.images.decoders.read_ahead import Encoded, ReadOptions
+from batchcls.images.decoders.resample import quickly
+from batchcls.memory import Memory
+from batchcls.records import Pixels, Preprocess
+
+
+def open(
+    preprocess: Preprocess, *, batch_size: int, threads: int, read: ReadOptions, decode_bytes: int, device: str
+) -> BatchingDecoder:
+    """The decoder of `batchcls.images.decoders.open_decoder`."""
+    group = _TurboGroup(preprocess, threads=threads)
+    return BatchingDecoder(group, preprocess.size_px, batch_size=batch_size, read=read, decode_bytes=decode_bytes)
+
+
+class _TurboGroup:
+    """What is decoded is what Pillow decodes, bit for bit; only resampling rounds in its own way.
+
+    JPEGs are decoded whole. libjpeg's reduced scales save a quarter of the time, but leave out what a filter over the
+    whole image would still show of fine structure: 0.3 of 255 on average over real fields of 640x480 pixels, 14 over
+    stripes of 4 pixels, and nothing in a reduced image or its file's size tells which.
+    """
+
+    lanes = 1
+    group_pixels = CPU_GROUP_PIXELS
+
+    def __init__(self, preprocess: Preprocess, *, threads: int) -> None:
+        self._preprocess = preprocess
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="turbo")
+
+    def part(self, item: Encoded) -> str:
+        return "suspect" if item.header.suspect else "sound"
+
+    def cost_bytes(self, item: Encoded) -> int:
+        return total_cost_bytes(item, self._preprocess)
+
+    def __call__(self, group: Sequence[Encoded], memory: Memory) -> Pixels:
+        pixels = np.empty((len(group), *self._preprocess.size_px, 3), np.uint8)
+        list(self._pool.map(self._decode_into, pixels, group, repeat(memory)))
+        return pixels
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+    def _decode_into(self, row: Pixels, item: Encoded, memory: Memory) -> None:
+        with memory.lent(self.cost_bytes(item)):
+            row[:] = self._decoded(item)
+
+    def _decoded(self, item: Encoded) -> Pixels:
+        if item.header.plain_jpeg:
+            try:
+                return quickly(simplejpeg.decode_jpeg(item.data), self._preprocess)
+            except ValueError:  # what libjpeg warns of; whether it is fatal is Pillow's to say, as for other files
+                pass
+        return decoded(item, self._preprocess, quickly)

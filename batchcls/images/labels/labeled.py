@@ -1,0 +1,149 @@
+"""Images and what people say they are: class folders, or a table of paths and labels."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchcls.errors import LabelsError
+from batchcls.images.labels.class_folders import folder_labels
+from batchcls.images.labels.folder_names import PARTS_CALLED
+from batchcls.images.labels.path_groups import path_groups
+from batchcls.images.labels.table import COLUMNS, read_label_table
+from batchcls.images.sources.folder import FolderSource
+from batchcls.storage.file_names import printable
+
+_SHOWN = 3
+_LONGEST = 300
+
+
+@dataclass(frozen=True, slots=True)
+class LabeledImages:
+    """Image files with a label each."""
+
+    root: Path
+    """What the paths are relative to."""
+    table: pa.Table
+    """``path`` and ``label``; ``group`` and ``split`` (train, val or test) where they are known. All strings; no path
+    stands twice."""
+    unlabelled: int = 0
+    """Images below no class folder, or below none of the parts that were named."""
+    notes: tuple[str, ...] = ()
+    """What to know of how a table was read."""
+
+    @classmethod
+    def read(cls, source: Path, group_by: str = "", split_folders: str = "", known: Collection[str] = ()) -> Self:
+        """Read labels from a folder of class folders, or from a table with the columns path and label.
+
+        Args:
+            source: A folder, whose classes `folder_labels` finds; or a file that `read_label_table` reads, whose paths
+                are relative to the folder that it stands in.
+            group_by: A column of the file, or a regular expression that finds the group in a path: what its first
+                group matches, or all of it.
+            split_folders: See `folder_labels`.
+            known: See `folder_labels`.
+
+        Raises:
+            LabelsError: If there is nothing, or something that is not understood.
+        """
+        if source.is_dir():
+            labelled, columns = cls._of_folder(source, split_folders, known)
+        elif split_folders:
+            raise LabelsError(
+                f"--split-folders is for a folder; {str(source)!r} is a table: say in its column split which part each "
+                "image is in"
+            )
+        else:
+            labelled, columns = cls._of_file(source, group_by)
+        if not len(labelled.table):
+            raise LabelsError(
+                f"{str(source)!r} holds no labelled image; it must hold a folder of images for each class, "
+                "or be a table with a row for each image"
+            )
+        if group_by and group_by not in columns:
+            groups = path_groups(labelled.table["path"], group_by)
+            labelled = replace(labelled, table=_with_group(labelled.table, groups))
+        return labelled
+
+    def of_split(self, split: str | None, source: Path) -> pa.Table:
+        """The rows of ``split``; of None, all that are in any, or of a table that knows of none.
+
+        Raises:
+            LabelsError: If there is none, naming ``source``.
+        """
+        if "split" not in self.table.column_names:
+            if split:
+                raise LabelsError(
+                    f"--split {split} was asked for; {str(source)!r} names no splits; leave it out, or say which "
+                    "of its folders they are: --split-folders"
+                )
+            return self.table
+        parts = self.table["split"]
+        kept = self.table.filter(pc.equal(parts, split) if split else pc.is_valid(parts))
+        if not len(kept):
+            counts = {str(item["values"]): item["counts"] for item in pc.value_counts(parts).to_pylist()}
+            raise LabelsError(f"{str(source)!r} has no image in --split {split or 'train|val|test'}: {counts}")
+        return kept
+
+    @classmethod
+    def _of_folder(cls, folder: Path, split_folders: str, known: Collection[str]) -> tuple[Self, Sequence[str]]:
+        """What it says, and that there is no column to group by."""
+        listing = FolderSource([folder])
+        paths = [printable(slide.path) for slide in listing]
+        if listing.unlisted:
+            raise LabelsError(f"not every folder could be listed: {', '.join(listing.unlisted[:_SHOWN])}")
+        images = folder_labels(str(folder), paths, split_folders, known)
+        columns = {"path": images.paths, "label": images.labels}
+        if images.splits is not None:
+            columns["split"] = images.splits
+        table = pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
+        return cls(folder, table, images.unlabelled), ()
+
+    @classmethod
+    def _of_file(cls, path: Path, group_by: str) -> tuple[Self, Sequence[str]]:
+        """What it says, and the names of its columns."""
+        table, notes = read_label_table(path)
+        names = table.column_names
+        if missing := [name for name in COLUMNS[:2] if name not in names]:
+            raise LabelsError(
+                f"{str(path)!r} has no column {' and no '.join(map(repr, missing))}; it has {str(names)[:_LONGEST]}"
+            )
+        if group_by in names and group_by != "group":
+            try:
+                table = _with_group(table, table[group_by].cast(pa.string()))
+            except pa.ArrowException as error:
+                raise LabelsError(f"{str(path)!r} cannot be grouped by {group_by!r}: {error}") from error
+        table = table.select([name for name in COLUMNS if name in table.column_names])
+        return cls(path.parent, _checked(table, path), notes=tuple(notes)), names
+
+
+def _with_group(table: pa.Table, groups: pa.Array | pa.ChunkedArray) -> pa.Table:
+    kept = table.drop_columns("group") if "group" in table.column_names else table
+    return kept.append_column("group", groups)
+
+
+def _checked(table: pa.Table, path: Path) -> pa.Table:
+    whole = [name for name in table.column_names if name != "split"]
+    for name in whole:
+        if lacking := table[name].null_count:
+            raise LabelsError(f"{str(path)!r} has {lacking:,} rows without a {name}; fill them in, or leave them out")
+    counted = pc.value_counts(table["path"])
+    twice = counted.field("values").filter(pc.greater(counted.field("counts"), 1))
+    if len(twice):
+        raise LabelsError(f"{str(path)!r} names {len(twice):,} paths more than once{_examples(twice)}")
+    if "split" in table.column_names:
+        split = pc.utf8_lower(table["split"])
+        strange = pc.unique(split).filter(pc.invert(pc.is_in(pc.unique(split), pa.array([*PARTS_CALLED, None]))))
+        if len(strange):
+            raise LabelsError(f"{str(path)!r} has splits{_examples(strange)}; use train, val and test")
+        names = pa.array(list(PARTS_CALLED)), pa.array(list(PARTS_CALLED.values()))
+        parts = names[1].take(pc.index_in(split, names[0]))
+        table = table.set_column(table.schema.get_field_index("split"), "split", parts)
+    return table
+
+
+def _examples(values: pa.Array | Sequence[str]) -> str:
+    return ": " + ", ".join(repr(str(value)) for value in values[:_SHOWN])

@@ -1,0 +1,186 @@
+"""A table of labels, as spreadsheets and programs of all kinds write it."""
+
+import codecs
+import csv
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from batchcls.errors import LabelsError
+from batchcls.images.labels.json_lines import read_json_lines
+from batchcls.storage.regular_file import open_regular
+from batchcls.storage.table_size import check_memory, check_unfolded
+
+COLUMNS = ("path", "label", "group", "split")
+"""The columns that are known under their name whatever its case."""
+_LONGEST_HEADER = 1 << 16
+_LARGEST_BYTES = 4 << 30
+"""A hundred million rows: what is larger was named by mistake."""
+_HEADER_UTF16 = len("path,label".encode("utf-16-le"))
+_DELIMITERS = ",;\t|"
+_CELL_ENDS = (*(mark.encode() for mark in _DELIMITERS), b"\n")
+_TEXT_EXPANSION, _CELL_BYTES = 4, 24
+"""Bytes of memory that a byte of text takes while it is read, and a cell beside its text."""
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32-le",  # which begins with the mark of UTF-16
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
+_NO_TABLE = {
+    b"PK\x03\x04": "is a spreadsheet (.xlsx, .ods) or a ZIP file, not a table of text; save it there as CSV UTF-8",
+    b"\xd0\xcf\x11\xe0": "is an old spreadsheet (.xls), not a table of text; save it there as CSV UTF-8",
+    b"\x1f\x8b": "is compressed; unpack it first",
+    b"ARROW1": "is an Arrow file; save it as Parquet or CSV",
+}
+"""What is wrong with a file that begins so."""
+_SEPARATOR_LINE = re.compile(rb"""\s*"?sep=([^\r\n"])"?[,;\t |]*(?:\r\n|\r|\n)""", re.IGNORECASE)
+"""By which Excel is told what separates the columns."""
+_BLANK_LINES = re.compile(rb"""(?:[,;\t |]*(?:\r\n|\r|\n))*""")
+_PARQUET = b"PAR1"
+_JSON_LINES = (".jsonl", ".ndjson")
+
+
+def read_label_table(path: Path) -> tuple[pa.Table, list[str]]:
+    """Read CSV, JSON Lines or Parquet; CSV in UTF-8, UTF-16 or Windows-1252, separated by whatever its head says.
+
+    Returns:
+        The columns that have a name; those of `COLUMNS` under it whatever their case, as strings without surrounding
+        blanks, null where they are empty; without the rows in which nothing stands. And what a reader must know of how
+        it was read.
+
+    Raises:
+        LabelsError: If it is no such table.
+    """
+    notes: list[str] = []
+    try:
+        stream, status = open_regular(path)
+        with stream:
+            head = stream.read(_LONGEST_HEADER)
+        if (size := status.st_size) > _LARGEST_BYTES:
+            raise LabelsError(f"{str(path)!r} is too large for a table of labels: {size:,} of {_LARGEST_BYTES:,} bytes")
+        for mark, why in _NO_TABLE.items():
+            if head.startswith(mark):
+                raise LabelsError(f"{str(path)!r} {why}")
+        if head.startswith(_PARQUET) or path.suffix.lower() == ".parquet":
+            check_unfolded(path, whole=True)
+            table = pq.read_table(path, partitioning=None)
+        elif path.suffix.lower() in _JSON_LINES:
+            table = read_json_lines(path)
+        else:
+            _encoding(head)
+            text, notes = _utf8(path)
+            table = _read_csv(text)
+        return _plain(table, path), notes
+    except (pa.ArrowException, OSError, ValueError, OverflowError, RecursionError) as error:
+        mend = (
+            ""
+            if path.suffix.lower() in (".parquet", *_JSON_LINES)
+            else "; a CSV file must be UTF-8, with the columns' names first"
+        )
+        raise LabelsError(f"{str(path)!r} cannot be read as a table of labels: {error}{mend}") from error
+
+
+def _utf8(path: Path) -> tuple[bytes, list[str]]:
+    """Its text in UTF-8, whatever it is in."""
+    check_memory(path, _TEXT_EXPANSION * path.stat().st_size)
+    raw = path.read_bytes()
+    cells = sum(raw.count(mark) for mark in _CELL_ENDS)
+    check_memory(path, _TEXT_EXPANSION * len(raw) + _CELL_BYTES * cells)
+    mark, encoding = _encoding(raw)
+    if encoding:
+        return raw[len(mark) :].decode(encoding).encode(), []
+    try:
+        raw.decode()
+        return raw, []
+    except UnicodeDecodeError as error:
+        around = raw[: error.start].decode()
+        if not around.isascii():  # it is UTF-8, and damaged
+            raise
+        text = raw.decode("cp1252")
+        word = re.split(r"[,;\t|\r\n]", text[: error.start])[-1] + re.split(r"[,;\t|\r\n]", text[error.start :])[0]
+        return text.encode(), [
+            f"{str(path)!r} is not UTF-8 and was read as Windows-1252: make sure that {word!r} is what it should say, "
+            "or save it as UTF-8."
+        ]
+
+
+def _encoding(raw: bytes) -> tuple[bytes, str]:
+    """The mark that a text begins with, and the encoding of the marked; both empty of bytes without zeros."""
+    for mark, encoding in _MARKS.items():
+        if raw.startswith(mark):
+            return mark, encoding
+    halves = [raw[:_HEADER_UTF16][start::2] for start in (0, 1)]
+    for half, other, encoding in ((halves[0], halves[1], "utf-16-be"), (halves[1], halves[0], "utf-16-le")):
+        if half and not any(half) and any(other):
+            return b"", encoding
+    if b"\0" in raw:
+        raise UnicodeError("it holds bytes that are no text")
+    return b"", ""
+
+
+def _read_csv(text: bytes) -> pa.Table:
+    """All as text, for a patient may be called 007."""
+    separator = _SEPARATOR_LINE.match(text)
+    text = text[separator.end() :] if separator else text
+    text = text[_BLANK_LINES.match(text).end() :]  # type: ignore[union-attr]  # it matches nothing as well
+    delimiter = separator[1].decode() if separator else _delimiter(text)
+    parsing = pa.csv.ParseOptions(
+        delimiter=delimiter,
+        newlines_in_values=True,
+        invalid_row_handler=lambda row: "error" if row.text.strip(f'{delimiter}" \t\x1a') else "skip",
+    )
+    with pa.csv.open_csv(pa.BufferReader(text), parse_options=parsing) as stream:
+        as_text = dict.fromkeys(stream.schema.names, pa.string())
+    # Only an empty field is missing: a class may well be called NA or null.
+    options = pa.csv.ConvertOptions(column_types=as_text, strings_can_be_null=True, null_values=[""])
+    return pa.csv.read_csv(pa.BufferReader(text), parse_options=parsing, convert_options=options)
+
+
+def _delimiter(text: bytes) -> str:
+    """The one that makes the columns which a table must have; if none does, the most frequent."""
+    header = re.split(r"\r\n|\r|\n", text[:_LONGEST_HEADER].decode(errors="replace"), maxsplit=1)[0]
+
+    def columns(mark: str) -> tuple[bool, int]:
+        names = [name.strip().lower() for name in next(csv.reader([header], delimiter=mark), [])]
+        return set(COLUMNS[:2]) <= set(names), len(names)
+
+    return max(_DELIMITERS, key=columns)
+
+
+def _plain(table: pa.Table, path: Path) -> pa.Table:
+    """``table`` as `read_label_table` returns it."""
+    table.validate(full=True)  # a Parquet file's strings may be none
+    names = [str(name).strip() for name in table.column_names]
+    names = [name.lower() if name.lower() in COLUMNS else name for name in names]
+    # What pandas writes an index under, and Excel an empty column.
+    named = [position for position, name in enumerate(names) if name]
+    table = table.select(named).rename_columns([names[position] for position in named])
+    if len(set(table.column_names)) < len(table.column_names):
+        raise LabelsError(f"{str(path)!r} has columns of one name: {table.column_names}")
+    for position, name in enumerate(table.column_names):
+        if name in COLUMNS or pa.types.is_string(table[name].type):
+            table = table.set_column(position, name, _words(table[name], trimmed=name != "path"))
+    return table.filter(_any_of([pc.is_valid(column) for column in table.columns])) if table.num_columns else table
+
+
+def _words(column: pa.ChunkedArray, *, trimmed: bool) -> pa.ChunkedArray:
+    """Strings in the composed form of Unicode and without surrounding blanks, if ``trimmed``; null for blank ones."""
+    column = column.cast(pa.string())
+    # 'ALL' and ' ALL' are one class to whoever wrote it.
+    bare = pc.utf8_trim_whitespace(column)
+    kept = pc.utf8_normalize(bare, "NFC") if trimmed else column
+    return pc.if_else(pc.equal(bare, ""), None, kept)
+
+
+def _any_of(masks: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
+    found = masks[0]
+    for mask in masks[1:]:
+        found = pc.or_(found, mask)
+    return found

@@ -1,0 +1,188 @@
+"""Folders become slides while the run already goes on."""
+
+import os
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from heapq import heappop, heappush
+from pathlib import Path
+from queue import SimpleQueue
+from time import monotonic
+
+from batchcls.errors import DecoderError
+from batchcls.records import NO_ANSWER, Slide
+from batchcls.storage.file_client import READ_TIMEOUT_S, FileProcess
+
+IMAGE_ENDINGS = frozenset(
+    # What the decoders read ...
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".tif", ".tiff", ".webp")
+    + (".jp2", ".j2k", ".j2c", ".jpc", ".jpx", ".pnm", ".pbm", ".pgm", ".ppm")
+    # ... and images that they do not: such a file must not vanish from the table, so its row says so.
+    + (".gif", ".heic", ".heif", ".avif", ".jxl", ".svs", ".ndpi")
+)
+_CHUNK_NAMES = 65_536
+
+_Chunk = tuple[str, str, bytes]
+"""A root, a folder below it, and names in that folder: joined by NUL, compressed."""
+_Identity = tuple[int, int] | str
+"""What tells a folder from every other, whatever it is called: device and inode, or its path if it has none."""
+
+
+class FolderSource:
+    """The image files below SLIDES, listed by a process of its own; iterate over it once.
+
+    Args:
+        at_once: Whether to list before anybody iterates.
+
+    A folder's names are put in order 65,536 at a time, so that the first images of a folder of millions are on
+    their way before its last name is known. Names that wait are compressed: ten million take some 80 MB.
+
+    A folder is listed once, however it is reached: named twice, inside another, or through symbolic links. Those
+    are followed after everything else, so that a file is found under its real path first and no cycle can hang.
+    Hidden names, and names without an image's ending, are passed over unless they are named themselves.
+
+    Args:
+        at_once: Begin now, and not with the iteration.
+        timeout_s: How long the file system may take for one answer; a folder without one is `unlisted`.
+    """
+
+    def __init__(self, slides: Sequence[Path], *, at_once: bool = True, timeout_s: float = READ_TIMEOUT_S) -> None:
+        self.found = 0
+        self.complete = False
+        """True once ``found`` is final."""
+        self.skipped: Counter[str] = Counter()
+        """Files and folders passed over, by reason."""
+        self.unlisted: list[str] = []
+        """Folders that could not be opened, each with the reason."""
+        self._slides = tuple(dict.fromkeys(slides))
+        self._seen: set[_Identity] = set()
+        self._named: set[tuple[_Identity, str]] = set()
+        self._links: list[tuple[int, str]] = []
+        """A heap, for there may be very many."""
+        self._chunks: SimpleQueue[_Chunk | None] = SimpleQueue()
+        self._timeout_s = timeout_s
+        self._waiting: tuple[str, float] | None = None
+        self._closed = False
+        self._listed = self._begun() if at_once else None
+
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """Every folder that a slide's ``root`` may name, in the order of SLIDES."""
+        return tuple(dict.fromkeys(str(path) if path.is_dir() else str(path.parent) for path in self._slides))
+
+    def __iter__(self) -> Iterator[Slide]:
+        self._listed = self._listed or self._begun()
+        while (chunk := self._chunks.get()) is not None:
+            root, folder, names = chunk
+            for name in zlib.decompress(names).split(b"\0"):
+                yield Slide(root, os.path.join(folder, os.fsdecode(name)))
+        self._listed.result()
+
+    def waiting(self) -> tuple[str, float] | None:
+        """The folder that the file system's answer is awaited of, and for how many seconds; from any thread."""
+        waiting = self._waiting
+        return waiting and (waiting[0], monotonic() - waiting[1])
+
+    def close(self) -> None:
+        """Stop listing; calling it twice is harmless."""
+        self._closed = True
+        if self._listed:
+            self._lane.close()
+            self._process.close()
+
+    def _begun(self) -> "Future[None]":
+        self._process = FileProcess()
+        self._lane = self._process.lane(self._timeout_s)
+        pool = ThreadPoolExecutor(1, thread_name_prefix="listing")
+        listed = pool.submit(self._fill)
+        pool.shutdown(wait=False)
+        return listed
+
+    def _fill(self) -> None:
+        try:
+            self._list_all()
+        except DecoderError:
+            if not self._closed:
+                raise
+        finally:
+            self.complete = True
+            self._chunks.put(None)
+            self._lane.close()
+            self._process.close()
+
+    def _list_all(self) -> None:
+        files = [path for path in self._slides if not path.is_dir()]
+        self._named = {(self._identity(path.parent), path.name) for path in files}
+        unlisted = set(self._named)
+        for position, path in enumerate(self._slides):
+            if path.is_dir():
+                self._list_tree(position, "")
+            elif (key := (self._identity(path.parent), path.name)) in unlisted:
+                unlisted.remove(key)
+                self._put(str(path.parent), "", [path.name])
+        while self._links:
+            self._list_tree(*heappop(self._links))
+
+    def _list_tree(self, position: int, below: str) -> None:
+        root = str(self._slides[position])
+        pending = [below]
+        while pending:
+            folder = pending.pop()
+            identity = self._identity(os.path.join(root, folder))
+            if identity in self._seen:
+                self.skipped["folder listed already"] += 1
+                continue
+            self._seen.add(identity)
+            names: list[str] = []
+            folders: list[str] = []
+            for kind, name in self._entries(os.path.join(root, folder)):
+                if (identity, name) in self._named:
+                    continue  # it comes by its own name
+                if name.startswith("."):
+                    self.skipped["hidden"] += 1
+                elif kind == "/":
+                    folders.append(os.path.join(folder, name))
+                elif kind == "@":
+                    heappush(self._links, (position, os.path.join(folder, name)))
+                elif os.path.splitext(name)[1].lower() not in IMAGE_ENDINGS:
+                    self.skipped["not an image"] += 1
+                else:
+                    names.append(name)
+                    if len(names) == _CHUNK_NAMES:
+                        self._put(root, folder, names)
+                        names = []
+            self._put(root, folder, names)
+            pending += sorted(folders, reverse=True)
+
+    def _entries(self, folder: str) -> Iterator[tuple[str, str]]:
+        self._waiting = (folder, monotonic())
+        try:
+            for entry in self._lane.entries(folder):
+                yield entry
+                self._waiting = (folder, monotonic())
+        except OSError as error:
+            self.unlisted.append(f"{folder}: {self._reason(error)}")
+        finally:
+            self._waiting = None
+
+    def _identity(self, folder: str | Path) -> _Identity:
+        try:
+            return self._lane.status(str(folder))[1]
+        except OSError as error:
+            self._reason(error)
+            return str(folder)
+
+    def _reason(self, error: OSError) -> str:
+        """What is wrong; after an answer that did not come, others are asked for by another lane."""
+        if not isinstance(error, TimeoutError) or error.errno is not None:
+            return error.strerror or str(error)
+        self._lane.close()
+        self._lane = self._process.lane(self._timeout_s)
+        return f"{NO_ANSWER} {self._timeout_s:g} s"
+
+    def _put(self, root: str, folder: str, names: list[str]) -> None:
+        if names:
+            self.found += len(names)
+            packed = b"\0".join(sorted(map(os.fsencode, names)))
+            self._chunks.put((root, folder, zlib.compress(packed, 1)))

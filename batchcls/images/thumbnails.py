@@ -1,0 +1,72 @@
+"""Small pictures of image files, alone and side by side."""
+
+import base64
+import io
+from collections.abc import Sequence
+
+from PIL import Image, ImageDraw, ImageFont
+
+from batchcls.images.image_file import opened_image
+
+ANSWER_TIMEOUT_S = 10.0
+"""After which a page does without a picture."""
+_CAPTION_PX = 15
+_GAP_PX = 8
+_QUALITY = 85
+
+
+def thumbnail(file: str, side_px: int) -> Image.Image | None:
+    """An RGB picture of ``file`` of at most ``side_px`` x ``side_px``; None if none can be made."""
+    try:
+        with opened_image(file, ANSWER_TIMEOUT_S) as image:
+            image.draft("RGB", (side_px, side_px))
+            small = image.convert("RGB")
+            small.thumbnail((side_px, side_px))
+            return small
+    except MemoryError:  # no fault of the file
+        raise
+    except Exception:  # noqa: BLE001  # of one file: whatever its bytes do to Pillow, the others are shown
+        return None
+
+
+def contact_sheet(cells: Sequence[tuple[Image.Image | None, str]], columns: int, side_px: int) -> Image.Image:
+    """Pictures row by row, each above its caption, of which every line is cut to the picture's width.
+
+    Args:
+        cells: A picture, or None for one that could not be made, and its caption of one line or more.
+    """
+    lines = max((caption.count("\n") + 1 for _, caption in cells), default=1)
+    width, height = side_px + _GAP_PX, side_px + lines * _CAPTION_PX + _GAP_PX
+    rows = -(-len(cells) // columns) or 1
+    sheet = Image.new("RGB", (columns * width + _GAP_PX, rows * height + _GAP_PX), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(_CAPTION_PX - 4)
+    for position, (image, caption) in enumerate(cells):
+        left, top = position % columns * width + _GAP_PX, position // columns * height + _GAP_PX
+        if image is None:
+            pen.rectangle((left, top, left + side_px, top + side_px), fill="gainsboro")
+        else:
+            sheet.paste(image, (left + (side_px - image.width) // 2, top + (side_px - image.height) // 2))
+        for row, line in enumerate(caption.split("\n")):
+            pen.text((left, top + side_px + row * _CAPTION_PX), _cut(line, side_px, font), fill="black", font=font)
+    return sheet
+
+
+def jpeg(image: Image.Image) -> bytes:
+    """``image`` as a JPEG file."""
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=_QUALITY)
+    return stream.getvalue()
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    """``content`` as an address that a page can hold, of a media type such as image/jpeg."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _cut(line: str, width_px: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
+    line = "".join(character if character.isprintable() else "?" for character in line)
+    if font.getlength(line) <= width_px:
+        return line
+    while line and font.getlength("..." + line) > width_px:
+        line = line[1:]  # a path's end tells more than its beginning
+    return "..." + line

@@ -1,0 +1,1 @@
+"""Slides become predictions: one run, on one device or several."""

@@ -1,0 +1,1 @@
+"""The predictions file: its columns, written, read back, and matched with labels."""

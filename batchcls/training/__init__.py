@@ -1,0 +1,1 @@
+"""Labeled images become a checkpoint."""

@@ -1,0 +1,493 @@
+"""Several processes share a run: every slide is scored once, and whatever ends, nobody is left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from dataclasses import replace
+from itertools import cycle
+from multiprocessing import active_children
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import numpy as np
+import onnx
+import pyarrow.parquet as pq
+import pytest
+from onnx import helper, numpy_helper
+from PIL import Image
+from rich.console import Console
+
+from batchcls.building.build import build_engine
+from batchcls.errors import EngineError
+from batchcls.inference.local import DeviceConfig, Executor, LocalExecutor
+from batchcls.inference.processes import ProcessExecutor
+from batchcls.records import BatchResult, Slide
+from tests.commandline import PATIENCE_S, finished, partial
+from tests.conftest import ROOT, draw
+
+SLIDES = 700
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Many files, few of them drawn; one in eight is broken in one of four ways."""
+    folder = tmp_path_factory.mktemp("slides")
+    sources = tmp_path_factory.mktemp("sources")
+    images = [draw(sources / f"{seed}.jpg", seed) for seed in range(20)]
+    whole = draw(sources / "plain.bmp").read_bytes()
+    broken = [b"", b"no image", whole[:-900], images[0].read_bytes()[:700]]
+    for number in range(SLIDES - 10):
+        name = folder / f"{number:04}.bmp"
+        if number % 8 == 3:
+            name.write_bytes(broken[number // 8 % 4])
+        else:
+            os.link(images[number % 20], name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def slides(folder: Path) -> list[Slide]:
+    """Those files, and some that are not there."""
+    return [Slide(str(folder), f"{number:04}.bmp") for number in range(SLIDES)]
+
+
+@pytest.fixture
+def share(tiny_engine: Path) -> DeviceConfig:
+    """What opens soonest."""
+    return DeviceConfig(
+        tiny_engine, "null", "cpu", "pillow", batch_size=8, threads=1, max_pixels=10**7, memory_bytes=2**32
+    )
+
+
+@pytest.fixture(autouse=True)
+def _no_process_is_left() -> Iterator[None]:
+    yield
+    assert active_children() == []
+
+
+def answers(scored: list[BatchResult]) -> dict[str, Any]:
+    """What became of each slide, which is scored once."""
+    found: list[tuple[str, Any]] = []
+    for some in scored:
+        predicted = zip(some.predictions.labels.tolist(), some.predictions.probabilities.tolist(), strict=True)
+        found += [(slide.path, row) for slide, *row in zip(some.slides, some.sizes, predicted, strict=True)]
+        found += [(failure.slide.path, [failure.text, failure.width, failure.height]) for failure in some.failures]
+    assert max(Counter(path for path, _ in found).values(), default=1) == 1
+    return dict(found)
+
+
+def all_scored(scorer: Executor, slides: list[Slide]) -> list[BatchResult]:
+    with closing(scorer), closing(scorer.score(slides)) as scored:
+        return list(scored)
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    """Return once it is so."""
+    end = time.monotonic() + PATIENCE_S
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize(("backend", "decoder"), [("null", "pillow"), ("openvino", "turbo")])
+def test_every_slide_is_scored_once_and_as_on_one_device(
+    share: DeviceConfig, slides: list[Slide], backend: Any, decoder: Any
+) -> None:
+    share = replace(share, backend=backend, decoder=decoder)
+    alone = answers(all_scored(LocalExecutor(share), slides))
+
+    workers = ProcessExecutor([share, share])
+    together = answers(all_scored(workers, slides))
+
+    assert sorted(together) == [slide.path for slide in slides]
+    assert together == alone
+    kinds = Counter(row[0].partition(":")[0] for row in together.values() if isinstance(row[0], str))
+    assert kinds == {"empty": 22, "not an image": 22, "corrupt": 42, "missing": 10}
+
+
+def test_a_slide_that_the_network_has_no_answer_for_keeps_its_row(
+    tiny_onnx: Path, share: DeviceConfig, slides: list[Slide], tmp_path: Path, quiet: Console
+) -> None:
+    model = onnx.load(tiny_onnx)
+    _, flat, scores = model.graph.node
+    scores.output[0] = "finite"
+    model.graph.node.extend(
+        [
+            helper.make_node("MatMul", [flat.output[0], "magenta"], ["how_much"]),
+            helper.make_node("Sub", ["most", "how_much"], ["left"]),
+            helper.make_node("Sqrt", ["left"], ["root"]),  # of pure magenta: not a number
+            helper.make_node("Mul", ["root", "nothing"], ["zero"]),
+            helper.make_node("Add", ["finite", "zero"], ["scores"]),
+        ]
+    )
+    constants = {"magenta": [[1], [-1], [1]], "most": [5], "nothing": [0]}
+    model.graph.initializer.extend(
+        numpy_helper.from_array(np.array(value, np.float32), name) for name, value in constants.items()
+    )
+    onnx.save(model, tmp_path / "model.onnx")
+    values = {"labels": ("a", "b", "c")}
+    build_engine(tmp_path / "model.onnx", tmp_path / "engine", recipe=None, values=values, images=None, console=quiet)
+    Image.new("RGB", (64, 48), "magenta").save(tmp_path / "magenta.png")
+    magenta = Slide(str(tmp_path), "magenta.png")
+
+    scorer = LocalExecutor(replace(share, engine=tmp_path / "engine", backend="openvino"))
+    found = answers(all_scored(scorer, [*slides[:3], magenta, *slides[4:7]]))
+
+    assert found.pop("magenta.png") == ["no answer: the network's output is not a number", 64, 48]
+    assert all(size == (64, 48) and np.isfinite(probabilities).all() for size, (_, probabilities) in found.values())
+    assert sorted(found) == [slide.path for slide in (*slides[:3], *slides[4:7])]
+
+
+def test_several_devices_are_told_of_as_one(share: DeviceConfig, slides: list[Slide]) -> None:
+    with closing(LocalExecutor(share)) as alone:
+        info = alone.info
+    workers = ProcessExecutor([share, replace(share, device="cuda:1")])
+    all_scored(workers, slides[:100])
+
+    assert workers.info == replace(info, device="cpu,cuda:1")
+
+
+def test_the_memory_of_several_devices_is_that_of_all_of_them(share: DeviceConfig, slides: list[Slide]) -> None:
+    one, three = (ProcessExecutor([share] * count) for count in (1, 3))
+    for workers in (one, three):
+        assert workers.peak_memory_bytes == 0
+        all_scored(workers, slides[:100])
+
+    assert 20 << 20 < one.peak_memory_bytes < 2000 << 20
+    assert 2 * one.peak_memory_bytes < three.peak_memory_bytes < 4 * one.peak_memory_bytes
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_more_devices_than_slides_do_no_harm(share: DeviceConfig, slides: list[Slide], count: int) -> None:
+    scored = all_scored(ProcessExecutor([share] * 3), slides[:count])
+
+    assert sorted(answers(scored)) == ["0000.bmp", "0001.bmp"][:count]
+
+
+def test_a_device_that_stalls_holds_up_no_more_than_it_has_taken(share: DeviceConfig, slides: list[Slide]) -> None:
+    shares = [replace(share, device=f"cuda:{number}", max_pixels=1 + number) for number in range(2)]
+    sound = [slide for number, slide in enumerate(slides[:-10]) if number % 8 != 3]
+    early, late = sound * 4, sound
+    stalled: set[int] = set()
+
+    def stalling() -> Iterator[Slide]:
+        """The second device stands still, then the first; each asks for at most one more lot of slides meanwhile."""
+        first, second = (child.pid for child in sorted(active_children(), key=lambda child: child.name))
+        assert first is not None
+        assert second is not None
+        for stopped, some in ((second, early), (first, late)):
+            os.kill(stopped, signal.SIGSTOP)
+            stalled.add(stopped)
+            yield from some
+            os.kill(stopped, signal.SIGCONT)
+
+    try:
+        with closing(ProcessExecutor(shares)) as workers, closing(workers.score(stalling())) as scored:
+            failures = [failure for some in scored for failure in some.failures]
+    finally:
+        for pid in stalled:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+    # All are too large, and what is said of each tells which device had it.
+    by = Counter(failure.text.partition("the limit is ")[2][0] for failure in failures)
+    assert by.total() == len(early) + len(late)
+    assert abs(by["1"] - len(early)) <= 2 * 64
+    assert abs(by["2"] - len(late)) <= 2 * 64
+
+
+TOLD = r"the process for cuda:1 ended with -9; .* is kept: run the same command again, .* --batch-size"
+
+
+class TestKilled:
+    """A device's process that is killed, as the kernel does when memory runs out."""
+
+    @staticmethod
+    def shares(share: DeviceConfig) -> list[DeviceConfig]:
+        return [share, replace(share, device="cuda:1")]
+
+    @pytest.mark.parametrize("state", ["working", "stalled"])
+    def test_in_the_middle_ends_the_run_with_how_to_go_on(
+        self, share: DeviceConfig, slides: list[Slide], state: str
+    ) -> None:
+        processes = {}
+
+        def dying() -> Iterator[Slide]:
+            victim = processes["cuda:1"]
+            if state == "stalled":  # so that it has no wish left when it dies
+                os.kill(victim.pid, signal.SIGSTOP)
+            yield from slides
+            victim.kill()
+            victim.join()
+            yield from cycle(slides)
+
+        with closing(ProcessExecutor(self.shares(share))) as workers:
+            processes.update({child.name: child for child in active_children()})
+            with pytest.raises(EngineError, match=TOLD), closing(workers.score(dying())) as scored:
+                list(scored)
+
+        assert {name: process.exitcode for name, process in processes.items()} == {"cpu": 0, "cuda:1": -9}
+
+    def test_while_it_opens_is_told_alike(self, share: DeviceConfig) -> None:
+        def kill() -> None:
+            until(lambda: len(active_children()) == 2)
+            for child in active_children():
+                if child.name == "cuda:1":
+                    child.kill()
+
+        killer = Thread(target=kill)
+        killer.start()
+        with pytest.raises(EngineError, match=TOLD):
+            ProcessExecutor(self.shares(share))
+        killer.join()
+
+
+def test_closing_early_ends_every_process_soon(share: DeviceConfig, slides: list[Slide]) -> None:
+    with closing(ProcessExecutor([share, share])) as workers:
+        processes = active_children()
+        scored = workers.score(cycle(slides))
+        next(scored)
+        scored.close()
+
+    assert [process.exitcode for process in processes] == [0, 0], "it was killed"
+    workers.close()
+
+
+def test_closing_ends_processes_that_have_much_left_to_say(share: DeviceConfig) -> None:
+    """So much that they wait until somebody listens."""
+    lengthy = [Slide("/nowhere", f"{'a/' * 2000}{number}.jpg") for number in range(64)]
+    with closing(ProcessExecutor([replace(share, batch_size=1)] * 2)) as workers:
+        processes = active_children()
+        scored = workers.score(cycle(lengthy))
+        next(scored)
+        time.sleep(0.3)
+        scored.close()
+
+    assert [process.exitcode for process in processes] == [0, 0], "it was killed"
+
+
+def test_closing_before_anything_is_scored_ends_every_process_soon(share: DeviceConfig) -> None:
+    workers = ProcessExecutor([share, share])
+    processes = active_children()
+    workers.close()
+
+    assert [process.exitcode for process in processes] == [0, 0], "it was killed"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"backend": "openvino", "device": "cuda:1"}, {"engine": Path("nowhere")}],
+    ids=["device", "folder"],
+)
+def test_an_engine_that_cannot_be_opened_says_so_as_on_one_device(share: DeviceConfig, changes: dict[str, Any]) -> None:
+    wrong = replace(share, **changes)
+    with pytest.raises(EngineError) as alone:
+        LocalExecutor(wrong)
+
+    with pytest.raises(EngineError) as together:
+        ProcessExecutor([share, wrong])
+
+    assert type(together.value) is type(alone.value)
+    assert str(together.value) == str(alone.value)
+
+
+def test_a_bug_while_a_device_opens_keeps_its_traceback(share: DeviceConfig) -> None:
+    with pytest.raises(RuntimeError, match=r"in the process for cpu:\nTraceback (?s:.*)No module named .*nonesuch"):
+        ProcessExecutor([share, replace(share, decoder="nonesuch")])  # type: ignore[arg-type]
+
+
+def test_a_bug_while_a_device_scores_keeps_its_traceback(share: DeviceConfig, slides: list[Slide]) -> None:
+    no_slide: Any = "0000.bmp"
+
+    with (
+        closing(ProcessExecutor([share, share])) as workers,
+        pytest.raises(RuntimeError, match=r"in the process for cpu:\nTraceback (?s:.*)AttributeError: 'str' object"),
+        closing(workers.score([*slides, no_slide, *slides])) as scored,
+    ):
+        list(scored)
+
+
+def test_devices_that_would_compute_in_different_ways_are_refused(share: DeviceConfig) -> None:
+    with pytest.raises(EngineError, match=r"^cpu would compute with null none, .* openvino (bf16|f32); .*--backend$"):
+        ProcessExecutor([share, replace(share, backend="openvino")])
+
+
+@pytest.mark.parametrize("kind", [LookupError, OSError, EOFError])
+def test_what_goes_wrong_in_finding_slides_comes_through(
+    share: DeviceConfig, slides: list[Slide], kind: type[Exception]
+) -> None:
+    def failing() -> Iterator[Slide]:
+        yield from slides
+        raise kind("the disk is gone")
+
+    with (
+        closing(ProcessExecutor([share, share])) as workers,
+        pytest.raises(kind, match="the disk is gone"),
+        closing(workers.score(failing())) as scored,
+    ):
+        list(scored)
+
+
+SCRIPT = """if True:
+    import os, signal, sys
+    from contextlib import closing
+    from itertools import cycle
+    from pathlib import Path
+    from threading import Event
+    from batchcls.records import Slide
+    from batchcls.inference.local import Share
+    from batchcls.inference.processes import Workers
+
+    folder, engine, moment = sys.argv[1:]
+    share = Share(Path(engine), "null", "cpu", "pillow", batch_size=8, threads=1, max_pixels=10**7, memory_bytes=2**32)
+    slides = [Slide(folder, name) for name in sorted(os.listdir(folder))]
+    asked_to_stop = Event()
+    signal.signal(signal.SIGINT, lambda number, frame: asked_to_stop.set())
+
+    def coming():
+        yield from slides[:300]
+        if moment == "idle":
+            print("reached", flush=True)
+            asked_to_stop.wait()
+        if moment == "busy":
+            yield from cycle(slides)
+        yield from slides[300:]
+
+    if moment == "opening":
+        print("reached", flush=True)
+    with closing(Workers([share, share])) as workers, closing(workers.score(coming())) as scored:
+        done = 0
+        for some in scored:
+            if not done and moment == "busy":
+                print("reached", flush=True)
+            done += some.files
+        print(asked_to_stop.is_set(), done)
+"""
+
+
+@pytest.fixture
+def started(folder: Path, tiny_engine: Path) -> Iterator[Callable[[str], "subprocess.Popen[str]"]]:
+    """Starts two workers in a process group of their own, which is at ``moment`` when this returns."""
+    processes = []
+
+    def start(moment: str) -> "subprocess.Popen[str]":
+        process = subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, folder, tiny_engine, moment],
+            cwd=ROOT,
+            start_new_session=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        processes.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "reached\n"
+        until(lambda: len(children(process.pid)) >= 3)  # two workers, and Python's own resource tracker
+        return process
+
+    yield start
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def children(pid: int) -> list[int]:
+    """Processes that one has started and that still run."""
+    return [int(name) for name in os.listdir("/proc") if name.isdigit() and alive(int(name), parent=pid)]
+
+
+def alive(pid: int, parent: int | None = None) -> bool:
+    """Whether a process runs, and is the child of that parent."""
+    try:
+        state, its_parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in "ZX" and parent in (None, int(its_parent))
+
+
+@pytest.mark.parametrize("moment", ["opening", "busy", "idle"])
+def test_a_killed_run_leaves_no_process_behind(started: Callable[[str], "subprocess.Popen[str]"], moment: str) -> None:
+    process = started(moment)
+    left = children(process.pid)
+
+    process.kill()
+    process.wait()
+
+    assert len(left) == 3
+    until(lambda: not any(map(alive, left)))
+
+
+@pytest.mark.parametrize("moment", ["opening", "idle"])
+def test_of_an_interrupt_from_the_terminal_only_the_first_process_takes_notice(
+    started: Callable[[str], "subprocess.Popen[str]"], moment: str
+) -> None:
+    process = started(moment)
+
+    os.killpg(process.pid, signal.SIGINT)
+    output, errors = process.communicate(timeout=PATIENCE_S)
+
+    assert errors == ""
+    assert output == f"True {SLIDES - 10}\n"
+    assert process.returncode == 0
+
+
+CLASSIFY = """if True:
+    import os, signal, sys
+    from contextlib import closing
+    from pathlib import Path
+    from batchcls.images.sources.folder import Listing
+    from batchcls.predictions.writer import open_output
+    from batchcls.inference.local import Share
+    from batchcls.inference.processes import Workers
+
+    folder, engine, out, until = sys.argv[1:]
+    share = Share(Path(engine), "null", "cpu", "pillow", batch_size=8, threads=1, max_pixels=10**7, memory_bytes=2**32)
+    with closing(Listing([Path(folder)])) as listing, closing(Workers([share, share])) as workers:
+        labels = workers.info.labels
+        with closing(open_output(Path(out), roots=listing.roots, labels=labels, identity={})) as output:
+            print(output.resumed_rows)
+            done = 0
+            with closing(workers.score(output.missing(listing))) as scored:
+                for some in scored:
+                    output.write(some)
+                    done += some.files
+                    if done >= int(until):
+                        output.flush()
+                        os.kill(os.getpid(), signal.SIGKILL)
+            output.finish({})
+"""
+
+
+def test_a_run_over_two_devices_that_is_killed_ends_in_the_file_of_an_undisturbed_one(
+    folder: Path, tiny_engine: Path, tmp_path: Path
+) -> None:
+    out, whole = tmp_path / "o.parquet", tmp_path / "whole.parquet"
+    alone = finished(folder, "--out", whole, "--engine", tiny_engine, "--backend", "null", "--decoder", "pillow")
+
+    def shared(until_rows: int) -> "subprocess.CompletedProcess[str]":
+        arguments = [folder, tiny_engine, out, str(until_rows)]
+        return subprocess.run(
+            [sys.executable, "-u", "-c", CLASSIFY, *arguments],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+        )
+
+    first, second = shared(100), shared(200)
+    assert not out.exists()
+    last = shared(10**9)
+
+    assert [process.returncode for process in (alone, first, second, last)] == [0, -9, -9, 0], last.stderr
+    resumed = [int(process.stdout) for process in (first, second, last)]
+    assert resumed[0] == 0
+    assert 100 <= resumed[1] < resumed[1] + 200 <= resumed[2] < SLIDES - 10
+    assert pq.read_table(out).equals(pq.read_table(whole))
+    assert not partial(out).exists()

@@ -1,0 +1,266 @@
+"""Weights are found under any key, beside anything harmless; of several the taken ones are named, and can be chosen."""
+
+import datetime
+import decimal
+import pathlib
+import pickle
+import types
+import uuid
+from argparse import Namespace
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from lightning.fabric.utilities.data import AttributeDict
+from torch import Tensor, nn
+
+from batchcls.cli import main
+from batchcls.engine.manifest import Manifest
+from batchcls.errors import CheckpointError
+from batchcls.explanation.model import trained_file_of_engine
+from batchcls.networks.architectures import trainable_network
+from batchcls.networks.checkpoint import load_network
+from batchcls.networks.trained import trained_file
+
+State = dict[str, Tensor]
+
+
+def state(seed: int = 1) -> State:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return dict(trainable_network("cnn", 3).state_dict())
+
+
+def begins_with(prefix: str, tensors: State) -> State:
+    return {prefix + name: tensor for name, tensor in tensors.items()}
+
+
+def is_of(module: nn.Module, tensors: State) -> bool:
+    return all(torch.equal(tensor, tensors[name]) for name, tensor in module.state_dict().items())
+
+
+HARMLESS = {
+    "NumPy numbers": {"best": np.float64(0.93), "epoch": np.int64(3), "ok": np.bool_(True), "name": np.str_("run")},
+    "NumPy arrays": {"means": np.zeros((3, 4)), "names": np.array(["x", "y"]), "mixed": np.array(["a", None], object)},
+    "a random state": {"random": np.random.RandomState(3).get_state()},
+    "an element type": {"dtype": np.dtype("float32"), "kind": np.float32},
+    "default dictionaries": {"history": defaultdict(list, {"loss": [1.0, 0.5]}), "n": defaultdict(int, a=1)},
+    "ordered and counted": {"order": OrderedDict(a=1), "counts": Counter("abca"), "last": deque([1, 2], maxlen=5)},
+    "sets": {"frozen": frozenset({1, 2}), "seen": {"a", "b"}},
+    "namespaces": {
+        "args": Namespace(lr=0.1, out=Path("x")),
+        "more": types.SimpleNamespace(a=types.SimpleNamespace(b=1)),
+    },
+    "Lightning's parameters": {"hyper_parameters": AttributeDict(lr=0.1, nested=AttributeDict(a=1))},
+    "paths": {"out": Path("/data/run"), "pure": pathlib.PureWindowsPath("C:/data")},
+    "times": {
+        "when": datetime.datetime(2024, 5, 1, tzinfo=datetime.UTC),
+        "took": datetime.timedelta(hours=3),
+        "day": datetime.date(2024, 5, 1),
+    },
+    "numbers": {
+        "exact": decimal.Decimal("0.1"),
+        "id": uuid.UUID(int=5),
+        "z": 1j,
+        "range": range(3),
+        "cut": slice(1, 2),
+    },
+    "types": {"factory": int, "kind": torch.float16, "device": torch.device("cpu"), "version": torch.__version__},
+}
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+@pytest.mark.parametrize("new", [True, False])
+def test_what_is_harmless_beside_the_weights_is_read(name: str, new: bool, tmp_path: Path) -> None:
+    content = {"state_dict": state(), **HARMLESS[name]}
+    torch.save(content, tmp_path / "m.pth", _use_new_zipfile_serialization=new)
+
+    assert is_of(load_network(tmp_path / "m.pth").module, state())
+
+
+class Own:
+    """What only the user's code knows."""
+
+
+class Trap:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return exec, (f"open({str(self.path)!r}, 'w')",)
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (lambda path: Own(), "Own"),
+        (lambda path: {"nested": [Namespace(trap=Trap(path))]}, "exec"),
+        (lambda path: np.array([Trap(path)], object), "exec"),
+        (lambda path: defaultdict(list, {"a": Trap(path)}), "exec"),
+        (lambda path: nn.Linear(2, 2), "Linear"),
+        (lambda path: eval, "eval"),
+        (lambda path: pickle.loads, "loads"),
+    ],
+)
+def test_what_would_have_to_be_run_is_refused_as_before(
+    content: Callable[[Path], Any], named: str, tmp_path: Path
+) -> None:
+    torch.save({"state_dict": state(), "more": content(tmp_path / "ran")}, tmp_path / "m.pth")
+
+    with pytest.raises(CheckpointError, match=rf"holds a pickled [\w.]*{named}, and batchcls never runs code"):
+        load_network(tmp_path / "m.pth")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_an_object_that_claims_to_be_an_array_claims_no_memory(tmp_path: Path) -> None:
+    class Hostile:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return np.dtype, ("V1000000000",)
+
+    torch.save({"state_dict": state(), "kind": Hostile(), "big": np.zeros(10**5)}, tmp_path / "m.pth")
+
+    assert is_of(load_network(tmp_path / "m.pth").module, state())
+
+
+OPTIMIZER = {"state": {0: {"exp_avg": torch.zeros(9)}, 1: {"exp_avg": torch.zeros(9)}}, "param_groups": [{"lr": 0.1}]}
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda net: {"net": net},
+        lambda net: {"weights": net, "best_acc": torch.tensor(0.9), "class_weights": torch.ones(3)},
+        lambda net: {"my_cell_classifier": net, "optimizer": OPTIMIZER, "epoch": 3},
+        lambda net: {"checkpoint": {"epoch": 3, "model": net}, "optimizer_state_dict": OPTIMIZER},
+        lambda net: {"a": {"b": {"c": net}}},
+        lambda net: {"ema": {"module": net}},
+        lambda net: {"n_averaged": torch.tensor(7), **begins_with("module.", net)},
+        lambda net: {"state_dict": net, "criterion": {"weight": torch.ones(3)}, "scaler": {"scale": torch.ones(())}},
+        lambda net: {"model": net, "loss_fn": {f"w{number}": torch.ones(3) for number in range(99)}},
+    ],
+)
+def test_weights_are_found_under_any_key(wrap: Callable[[State], Any], tmp_path: Path) -> None:
+    torch.save(wrap(state()), tmp_path / "m.pth")
+
+    network = load_network(tmp_path / "m.pth")
+
+    assert is_of(network.module, state())
+    assert network.others == ()
+
+
+SEVERAL: dict[str, tuple[Callable[[State, State], Any], str]] = {
+    "state_dict_ema": (lambda raw, mean: {"state_dict": raw, "state_dict_ema": mean}, "state_dict_ema"),
+    "the mean first": (lambda raw, mean: {"model_ema": mean, "model": raw}, "model_ema"),
+    "ema": (lambda raw, mean: {"model": raw, "ema": {"module": mean, "updates": 9}}, "ema"),
+    "swa": (lambda raw, mean: {"net": raw, "swa_model": begins_with("module.", mean)}, "swa_model"),
+    "an unknown key": (lambda raw, mean: {"classifier": raw, "classifier_ema": mean}, "classifier_ema"),
+    "by their names": (
+        lambda raw, mean: {"state_dict": begins_with("model.", raw) | begins_with("ema_model.", mean)},
+        "ema_model",
+    ),
+    "best beside last": (lambda raw, mean: {"state_dict": raw, "best_state": mean}, "best_state"),
+}
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_of_several_weights_the_plain_ones_are_taken_and_the_others_named_and_can_be_chosen(
+    name: str, tmp_path: Path
+) -> None:
+    wrap, key = SEVERAL[name]
+    torch.save(wrap(state(1), state(2)), tmp_path / "m.pth")
+    labels = {"labels": ("a", "b", "c")}
+
+    plain = trained_file(tmp_path / "m.pth", None, labels)
+    chosen = trained_file(tmp_path / "m.pth", None, {**labels, "weights": key})
+
+    assert is_of(plain.network.module, state(1))
+    assert any("left out" in note and f"--weights {plain.network.others[0]} takes" in note for note in plain.notes)
+    assert is_of(chosen.network.module, state(2))
+    assert is_of(
+        trained_file(tmp_path / "m.pth", None, {**labels, "weights": plain.network.others[0]}).network.module, state(2)
+    )
+
+
+def test_an_engine_of_chosen_weights_is_explained_with_the_same(tmp_path: Path) -> None:
+    torch.save({"state_dict": state(1), "state_dict_ema": state(2)}, tmp_path / "m.pth")
+    arguments = ["build", tmp_path / "m.pth", "--out", tmp_path / "e", "--labels", "a,b,c", "--device", "cpu"]
+
+    result = CliRunner().invoke(main, [*map(str, arguments), "--weights", "state_dict_ema"])
+
+    assert result.exit_code == 0, result.output
+    assert "weights state_dict_ema; left out: state_dict, which --weights state_dict takes" in result.stderr
+    assert Manifest.read(tmp_path / "e").weights == "state_dict_ema"
+    assert is_of(trained_file_of_engine(tmp_path / "e", None).network.module, state(2))
+
+
+@pytest.mark.parametrize(
+    ("content", "weights", "message"),
+    [
+        (
+            {"state_dict": state(), "ema": state(2)},
+            "emma",
+            "holds no weights under 'emma'; --weights takes ema or state",
+        ),
+        (
+            {"student": state(), "teacher": state(2)},
+            "",
+            "several sets of weights; choose one: --weights student or teacher",
+        ),
+        (state(), "ema", "holds no weights under 'ema'; --weights takes none: there is one set alone"),
+    ],
+)
+def test_what_is_not_there_or_not_clear_is_refused_with_the_keys_that_are(
+    content: Any, weights: str, message: str, tmp_path: Path
+) -> None:
+    torch.save(content, tmp_path / "m.pth")
+
+    with pytest.raises(CheckpointError, match=message):
+        load_network(tmp_path / "m.pth", weights=weights)
+
+
+def test_one_of_two_networks_in_a_file_is_chosen_by_what_its_names_begin_with(tmp_path: Path) -> None:
+    torch.save(begins_with("student.", state(1)) | begins_with("teacher.", state(2)), tmp_path / "m.pth")
+
+    assert is_of(load_network(tmp_path / "m.pth", weights="teacher").module, state(2))
+
+
+def test_an_onnx_file_holds_one_network(tiny_onnx: Path, tmp_path: Path) -> None:
+    arguments = ["build", tiny_onnx, "--out", tmp_path / "e", "--labels", "a,b,c", "--weights", "ema"]
+
+    result = CliRunner().invoke(main, list(map(str, arguments)))
+
+    assert result.exit_code == 1
+    assert "is ONNX, which holds one network alone; leave --weights out" in result.stderr
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8),
+        lambda tensor: tensor.to_sparse(),
+        lambda tensor: tensor.to(torch.complex64),
+        lambda tensor: tensor.to("meta"),
+    ],
+    ids=["quantised", "sparse", "complex", "meta"],
+)
+def test_weights_that_are_no_plain_numbers_are_refused(change: Callable[[Tensor], Tensor], tmp_path: Path) -> None:
+    tensors = state()
+    tensors["fc.weight"] = change(tensors["fc.weight"])
+    torch.save(tensors, tmp_path / "model.pth")
+    with pytest.raises(CheckpointError, match=r"holds 'fc.weight' as a quantised, sparse, complex or empty tensor"):
+        load_network(tmp_path / "model.pth")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")], ids=str)
+def test_weights_of_a_training_that_went_astray_are_refused(value: float, tmp_path: Path) -> None:
+    tensors = state()
+    tensors["fc.weight"][1, 2] = value
+    torch.save(tensors, tmp_path / "model.pth")
+    with pytest.raises(CheckpointError, match=r"holds numbers in 'fc\.weight' that are none, or infinite"):
+        load_network(tmp_path / "model.pth")
