@@ -76,7 +76,7 @@ def overview(runs: Mapping[str, Mapping[str, Run]]) -> str:
     arithmetic = max(compared, key=lambda name: len(compared[name]))
     machine = next(run[0].machine for run in compared[arithmetic].values())
     rows = [_overview_row(run) for run in compared[arithmetic].values()]
-    caption = f"Measured on {machine['cores']} cores of an {machine['cpu']} ({arithmetic}), medians of five turns:"
+    caption = f"Medians of five turns, on {machine['cores']} cores of this CPU: {machine['cpu']} ({arithmetic})."
     return f"{caption}\n\n{_markdown(_OVERVIEW_COLUMNS, rows)}"
 
 

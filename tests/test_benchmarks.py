@@ -22,9 +22,22 @@ from benchmarks.charts import draw
 from benchmarks.check import changes
 from benchmarks.networks import unfused_googlenet
 from benchmarks.record import RESULTS, Record
-from benchmarks.report import EXPERT, GROWTH, PLAIN, chosen, committed, newest, pairs, ratios, shares, summary, table
+from benchmarks.report import (
+    EXPERT,
+    GROWTH,
+    PLAIN,
+    chosen,
+    committed,
+    full_tables,
+    newest,
+    overview,
+    pairs,
+    ratios,
+    shares,
+    table,
+)
 from benchmarks.suite import Course, cases, compared, run_suite
-from benchmarks.workload import CROPS, Workload, draw_field, linked
+from benchmarks.workload import CROPS, FIELDS, Workload, draw_field, linked
 from tests.conftest import ALL4
 
 CROPS_64 = replace(CROPS, images=64)
@@ -169,8 +182,20 @@ def test_the_table_has_a_row_for_each_record() -> None:
         "80 (78.4 to 81.6)",
         "4.00x",
         "1.60x",
-        "0.80",
-        "100.00%, within 0.010",
+        "80%",
+        "100.00%, probabilities within 0.010",
+    ]
+
+
+def test_the_overview_shows_what_both_loops_were_measured_on() -> None:
+    fields = [replace(item, workload=FIELDS.name) for item in a_run("1", 1.25)]
+    alone = [replace(item, workload=CROPS.name) for item in a_run("1", 1.25)[:3]]
+
+    lines = overview(chosen([*fields, *alone])).splitlines()
+
+    assert lines[0] == "Medians of five turns, on 2 cores of this CPU: a CPU (AVX2)."
+    assert [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[4:]] == [
+        ["1024x768 JPEG", "80", "not measured", "4.00x", "1.60x", "80%", "100.00%"]
     ]
 
 
@@ -204,12 +229,12 @@ def test_figures_of_two_kinds_of_cpu_stand_apart_and_are_never_compared(tmp_path
         for item in records:
             item.append(tmp_path / f"{name}.jsonl")
 
-    shown = summary(chosen([*zen_3, *zen_4]))
+    shown = full_tables(chosen([*zen_3, *zen_4]))
     command = [sys.executable, "-m", "benchmarks", "check", tmp_path / "zen4.jsonl", tmp_path / "zen3.jsonl"]
     compared = subprocess.run(command, capture_output=True, text=True, check=False)
 
-    wide, narrow = shown.split("AVX2:")
-    assert wide.startswith("AVX-512, BF16, VNNI:")
+    wide, narrow = shown.split("### AVX2")
+    assert wide.startswith("### AVX-512, BF16, VNNI")
     assert ("80 (" in wide, "40 (" in wide) == (True, False)
     assert ("40 (" in narrow, "80 (" in narrow) == (True, False)
     assert compared.stdout == (
