@@ -38,7 +38,7 @@ bench-check: .venv/dev
 # The site of docs/, in build/docs; open build/docs/index.html. The command reference is written first.
 docs: .venv/docs
 	$(BIN)/python docs/command_reference.py
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 .venv/pip:
 	$(PYTHON) -m venv .venv
