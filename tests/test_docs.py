@@ -9,7 +9,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -251,6 +254,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ALL4, folder / "engines" / ALL4.name, ignore=shutil.ignore_patterns("plans"))
     torch.save(unfused_googlenet(ALL4, 4).state_dict(), folder / "model.pth")
     draw_labeled(folder / "all4")
+    shutil.copytree(folder / "all4" / "Benign", folder / "typical")
     show(ALL4, folder / "demo")
     return folder
 
@@ -308,12 +312,28 @@ def test_the_site_takes_nothing_from_other_servers(site: Path) -> None:
         assert [address for address in loaded if re.match(r"(https?:)?//", address)] == []
 
 
-def test_a_browser_shows_the_site_without_a_network(site: Path, browser: "Browser") -> None:
-    with browser.new_context(offline=True) as context:
+def test_a_browser_shows_and_searches_the_site_without_other_servers(site: Path, browser: "Browser") -> None:
+    handler = partial(QuietHandler, directory=str(site))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, browser.new_context() as context:
+        Thread(target=server.serve_forever, daemon=True).start()
+        home = f"http://127.0.0.1:{server.server_port}"
         asked: list[str] = []
         window = context.new_page()
         window.on("request", lambda request: asked.append(request.url))
-        window.goto((site / "index.html").as_uri())
-        window.get_by_role("link", name="Getting started").first.click()
+
+        window.goto(f"{home}/index.html")
+        window.click(".md-search__input")
+        window.keyboard.type("temperature")
+        window.locator(".md-search-result__item").first.wait_for()
+        window.goto(f"{home}/getting-started.html")
+
         assert window.locator("h1").inner_text().startswith("Getting started")
-        assert [address for address in asked if not address.startswith(("file:", "data:", "blob:"))] == []
+        assert [address for address in asked if not address.startswith((home, "data:", "blob:"))] == []
+        server.shutdown()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    """Serves a folder, and says nothing of it."""
+
+    def log_message(self, *_: object) -> None:
+        pass
