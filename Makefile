@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 GPU_PYTHON ?= $(if $(wildcard .venv/dev),$(BIN)/python,$(PYTHON))
 
-.PHONY: demo test test-gpu bench bench-check clean
+.PHONY: demo test test-gpu bench bench-check docs clean
 
 demo: .venv/run
 	$(BIN)/python -m benchmarks demo
@@ -35,6 +35,11 @@ bench: .venv/dev
 bench-check: .venv/dev
 	$(BIN)/python -m benchmarks check
 
+# The site of docs/, in build/docs; open build/docs/index.html. The command reference is written first.
+docs: .venv/docs
+	$(BIN)/python docs/command_reference.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 .venv/pip:
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
@@ -45,9 +50,13 @@ bench-check: .venv/dev
 	$(BIN)/pip install --quiet --editable .
 	touch $@
 
+.venv/docs: .venv/pip pyproject.toml
+	$(BIN)/pip install --quiet --editable '.[docs]'
+	touch $@ .venv/run
+
 .venv/dev: .venv/pip pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[dev]'
-	touch $@ .venv/run
+	touch $@ .venv/run .venv/docs
 
 clean:
 	rm -rf .venv demo build dist

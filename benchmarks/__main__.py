@@ -133,10 +133,10 @@ def layers(engine: Path) -> None:
 
 @main.command()
 def report() -> None:
-    """Write the newest records into README.md, as a table and charts."""
-    from benchmarks.report import write_readme
+    """Write the newest records into README.md and docs/explanation/speed.md, as tables and charts."""
+    from benchmarks.report import write_pages
 
-    write_readme()
+    write_pages()
 
 
 @main.command()

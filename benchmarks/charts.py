@@ -21,8 +21,8 @@ _STYLE: dict[Any, Any] = {
 }
 _COLORS = {"A": "#b8b8b8", "B": "#7f7f7f", "end-to-end": "#5b8def", "end-to-end int8": "#1f4fb4"}
 _NAMES = {
-    "A": "A: DataLoader, eager float32",
-    "B": "B: channels_last, bfloat16",
+    "A": "PyTorch FP32 loop (DataLoader, eager)",
+    "B": "PyTorch BF16 loop (channels_last, autocast)",
     "end-to-end": "batchcls, bfloat16",
     "end-to-end int8": "batchcls, int8",
 }

@@ -1,12 +1,13 @@
-"""Committed records become the README's table and charts."""
+"""Committed records become the README's speed table, and the tables and charts of docs/explanation/speed.md."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
-from benchmarks.record import RESULTS, Record
+from benchmarks.record import Record
 from benchmarks.runs import (
     BF16_LOOP,
+    END_TO_END,
     FP32_LOOP,
     GROWTH,
     Run,
@@ -16,75 +17,131 @@ from benchmarks.runs import (
     reported_runs,
     speedups,
 )
+from benchmarks.workload import WORKLOADS
 
 README = Path(__file__).parent.parent / "README.md"
-WHOLE_REPORT = RESULTS / "README.md"
+SPEED_PAGE = README.parent / "docs" / "explanation" / "speed.md"
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
-_HEAD = "| workload | case | images/s (range) | against A | against B | share of the roof | top-1 agreement | memory |"
+_RATIOS = ("vs. PyTorch FP32 loop", "vs. PyTorch BF16 loop", "of the hardware's limit")
+_COLUMNS = ("workload", "case", "images/s (range)", *_RATIOS, "same label as PyTorch FP32", "memory")
+_OVERVIEW_COLUMNS = ("images", "images/s", "images/s in int8", *_RATIOS, "same label as PyTorch FP32")
+_NOT_MEASURED = "not measured"
 
 
-def table(runs: Mapping[str, Run], *, stages: bool = True) -> str:
-    """The runs as a table in Markdown, with what is measured of a stage alone or without."""
-    lines = [_HEAD, "|" + "---|" * (_HEAD.count("|") - 1)]
-    for run in runs.values():
-        lines += [_row(record, run) for record in run if stages or record.top1_agreement is not None]
-    return "\n".join(lines)
+def table(runs: Mapping[str, Run]) -> str:
+    """The runs as a table in Markdown, a row for each record."""
+    rows = [_row(record, run) for run in runs.values() for record in run]
+    return _markdown(_COLUMNS, rows)
 
 
-def summary(runs: Mapping[str, Mapping[str, Run]]) -> str:
-    """What the README shows, a table for each arithmetic."""
+def overview(runs: Mapping[str, Mapping[str, Run]]) -> str:
+    """The README's table: whole runs beside PyTorch's loops, of the kind of hardware that has most of them.
+
+    A row is a workload that both loops were measured on; its ratios are those of the engine as it is stored.
+    """
+    compared = {
+        arithmetic: {workload: run for workload, run in of_it.items() if workload in WORKLOADS and _is_compared(run)}
+        for arithmetic, of_it in runs.items()
+    }
+    arithmetic = max(compared, key=lambda name: len(compared[name]))
+    machine = next(run[0].machine for run in compared[arithmetic].values())
+    rows = [_overview_row(run) for run in compared[arithmetic].values()]
+    caption = f"Medians of five turns, on {machine['cores']} cores of this CPU: {machine['cpu']} ({arithmetic})."
+    return f"{caption}\n\n{_markdown(_OVERVIEW_COLUMNS, rows)}"
+
+
+def full_tables(runs: Mapping[str, Mapping[str, Run]]) -> str:
+    """What the page on speed shows for each kind of hardware: charts, every row, and where it was measured."""
     parts = []
-    for arithmetic, of_it in runs.items():
-        shown = {workload: run for workload, run in of_it.items() if workload != GROWTH}
-        parts += [f"{arithmetic}:", table(shown, stages=False)]
-    return "\n\n".join(parts)
-
-
-def whole(runs: Mapping[str, Mapping[str, Run]]) -> str:
-    """What stands beside the records: every row, and where it was measured."""
-    parts = ["# What was measured", "Made by `python -m benchmarks report` from the newest records here."]
     for arithmetic, of_it in runs.items():
         places = dict.fromkeys(
             f"- {workload}: {run[0].machine['cpu']}, {run[0].machine['cores']} cores, commit {run[0].commit}, "
             f"{run[0].run}"
             for workload, run in of_it.items()
         )
-        parts += [f"## {arithmetic}", table(of_it), "\n".join(places)]
-    return "\n\n".join(parts) + "\n"
+        name = _file_name(arithmetic)
+        parts.append(f"### {arithmetic}")
+        if any(find_record(run, FP32_LOOP) for run in of_it.values()):
+            parts.append(f"![Images/s of batchcls and of PyTorch loops, by workload](speed-{name}.svg)")
+        parts += [table(of_it), "\n".join(places)]
+        if GROWTH in of_it:
+            parts.append(f"![Images/s and peak memory from 1,000 to 200,000 files](growth-{name}.svg)")
+    return "\n\n".join(parts)
 
 
-def write_readme() -> None:
-    """Put the summary between the README's markers, and the whole table and the charts beside the records."""
+def between_markers(text: str) -> str:
+    """What was generated into a page."""
+    return text.partition(BEGIN)[2].partition(END)[0].strip()
+
+
+def write_pages() -> None:
+    """Put the tables between the markers of the README and of the page on speed, and the charts beside the latter."""
     from benchmarks.charts import draw
 
     runs = reported_runs(committed_records())
-    text = README.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    README.write_text(f"{before}{BEGIN}\n{summary(runs)}\n{END}{after}", encoding="utf-8")
-    WHOLE_REPORT.write_text(whole(runs), encoding="utf-8")
+    for page, generated in ((README, overview(runs)), (SPEED_PAGE, full_tables(runs))):
+        before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+        _, _, after = rest.partition(END)
+        page.write_text(f"{before}{BEGIN}\n{generated}\n{END}{after}", encoding="utf-8")
     for arithmetic, of_it in runs.items():
-        draw(of_it, RESULTS, "-".join(arithmetic.lower().replace(",", "").split()))
+        draw(of_it, SPEED_PAGE.parent, _file_name(arithmetic))
 
 
-def _row(record: Record, run: Run) -> str:
+def _is_compared(run: Run) -> bool:
+    has_run = any(record.case == END_TO_END[0] for record in run)
+    return has_run and all(find_record(run, loop) for loop in (FP32_LOOP, BF16_LOOP))
+
+
+def _row(record: Record, run: Run) -> list[str]:
     plain, expert = find_record(run, FP32_LOOP), find_record(run, BF16_LOOP)
-    comparable = record.settings.get("network") == "googlenet" and record.top1_agreement is not None
-    agreement = ""
-    if record.top1_agreement is not None:
-        agreement = f"{record.top1_agreement:.2%}, within {record.largest_difference:.3f}"
-    cells = [
+    loop = " = the FP32 loop" if record is plain else " = the BF16 loop" if record is expert else ""
+    agreement = _agreement(record)
+    return [
         f"{record.workload}, {record.images:,}",
-        record.case + (" (A)" if record is plain else " (B)" if record is expert else ""),
-        f"{_shown(record.images_per_s)} ({_shown(min(record.speeds))} to {_shown(max(record.speeds))})",
-        f"{median(speedups(record, plain)):.2f}x" if plain and comparable else "",
-        f"{median(speedups(record, expert)):.2f}x" if expert and comparable else "",
-        f"{median(found):.2f}" if (found := limit_fractions(record, run)) else "",
-        agreement,
+        record.case + loop,
+        f"{_speed(record.images_per_s)} ({_speed(min(record.speeds))} to {_speed(max(record.speeds))})",
+        *_ratios(record, run),
+        f"{agreement}, probabilities within {record.largest_difference:.3f}" if agreement else "",
         f"{record.peak_memory_bytes / 2**20:,.0f} MiB",
     ]
-    return f"| {' | '.join(cells)} |"
 
 
-def _shown(speed: float) -> str:
-    return f"{speed:,.0f}" if speed >= 1000 else f"{speed:,.3g}"
+def _overview_row(run: Run) -> list[str]:
+    whole = next(record for record in run if record.case == END_TO_END[0])
+    int8 = next((record for record in run if record.case == END_TO_END[1]), None)
+    drawn = WORKLOADS[whole.workload]
+    return [
+        f"{drawn.width_px}x{drawn.height_px} {drawn.format}",
+        _speed(whole.images_per_s),
+        _speed(int8.images_per_s) if int8 else _NOT_MEASURED,
+        *(ratio or _NOT_MEASURED for ratio in _ratios(whole, run)),
+        _agreement(whole),
+    ]
+
+
+def _ratios(record: Record, run: Run) -> list[str]:
+    """How a record stands beside both loops and the hardware's limit; empty texts where that is not known."""
+    comparable = record.settings.get("network") == "googlenet" and record.top1_agreement is not None
+    loops = [find_record(run, kind) for kind in (FP32_LOOP, BF16_LOOP)]
+    return [
+        *(f"{median(speedups(record, loop)):.2f}x" if loop and comparable else "" for loop in loops),
+        f"{median(reached):.0%}" if (reached := limit_fractions(record, run)) else "",
+    ]
+
+
+def _agreement(record: Record) -> str:
+    return f"{record.top1_agreement:.2%}" if record.top1_agreement is not None else ""
+
+
+def _markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    return "\n".join(
+        [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns), *(f"| {' | '.join(row)} |" for row in rows)]
+    )
+
+
+def _speed(images_per_s: float) -> str:
+    return f"{images_per_s:,.0f}" if images_per_s >= 1000 else f"{images_per_s:,.3g}"
+
+
+def _file_name(arithmetic: str) -> str:
+    return "-".join(arithmetic.lower().replace(",", "").split())

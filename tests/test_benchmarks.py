@@ -23,7 +23,7 @@ from benchmarks.charts import draw
 from benchmarks.check import changes
 from benchmarks.networks import unfused_googlenet
 from benchmarks.record import RESULTS, Record
-from benchmarks.report import summary, table
+from benchmarks.report import full_tables, overview, table
 from benchmarks.runs import (
     BF16_LOOP,
     FP32_LOOP,
@@ -36,7 +36,7 @@ from benchmarks.runs import (
     speedups,
 )
 from benchmarks.suite import SuiteConfig, agreement, case_candidates, reference_answers, run_suite
-from benchmarks.workload import CROPS, Workload, draw_field, link_images
+from benchmarks.workload import CROPS, FIELDS, Workload, draw_field, link_images
 from tests.conftest import ALL4, ROOT
 
 CROPS_64 = replace(CROPS, images=64)
@@ -201,8 +201,20 @@ def test_the_table_has_a_row_for_each_record() -> None:
         "80 (78.4 to 81.6)",
         "4.00x",
         "1.60x",
-        "0.80",
-        "100.00%, within 0.010",
+        "80%",
+        "100.00%, probabilities within 0.010",
+    ]
+
+
+def test_the_overview_shows_what_both_loops_were_measured_on() -> None:
+    fields = [replace(item, workload=FIELDS.name) for item in a_run("1", 1.25)]
+    alone = [replace(item, workload=CROPS.name) for item in a_run("1", 1.25)[:3]]
+
+    lines = overview(reported_runs([*fields, *alone])).splitlines()
+
+    assert lines[0] == "Medians of five turns, on 2 cores of this CPU: a CPU (AVX2)."
+    assert [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[4:]] == [
+        ["1024x768 JPEG", "80", "not measured", "4.00x", "1.60x", "80%", "100.00%"]
     ]
 
 
@@ -236,12 +248,12 @@ def test_figures_of_two_kinds_of_cpu_stand_apart_and_are_never_compared(tmp_path
         for item in records:
             item.append(tmp_path / f"{name}.jsonl")
 
-    report = summary(reported_runs([*zen_3, *zen_4]))
+    report = full_tables(reported_runs([*zen_3, *zen_4]))
     command = [sys.executable, "-m", "benchmarks", "check", tmp_path / "zen4.jsonl", tmp_path / "zen3.jsonl"]
     compared = subprocess.run(command, capture_output=True, text=True, check=False)
 
-    wide, narrow = report.split("AVX2:")
-    assert wide.startswith("AVX-512, BF16, VNNI:")
+    wide, narrow = report.split("### AVX2")
+    assert wide.startswith("### AVX-512, BF16, VNNI")
     assert ("80 (" in wide, "40 (" in wide) == (True, False)
     assert ("40 (" in narrow, "80 (" in narrow) == (True, False)
     assert compared.stdout == (

@@ -204,8 +204,8 @@ def test_macro_f1_of_all_classes_is_that_of_scikit_learn(images: list[tuple[int,
     assert list(absent.labels) == [label for code, label in enumerate("abcd") if code not in truth]
 
 
-def test_the_readmes_pattern_finds_the_patients_of_c_nmc(tmp_path: Path) -> None:
-    pattern = re.search(r"such as `'(UID_.*?)'` in C-NMC's names", (ROOT / "README.md").read_text())
+def test_the_guides_pattern_finds_the_patients_of_c_nmc(tmp_path: Path) -> None:
+    pattern = re.search(r"such as `'(UID_.*?)'` in C-NMC's names", (ROOT / "docs/guides/train.md").read_text())
     names = ["all/UID_11_15_1_all.bmp", "all/UID_11_2_3_all.bmp", "hem/UID_H14_3_1_hem.bmp", "hem/UID_H4_1_10_hem.bmp"]
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
