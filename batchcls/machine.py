@@ -1,10 +1,9 @@
-"""What this machine has: CPU features, GPUs, and the runtimes that are installed."""
+"""The CPU, the GPUs and the installed runtimes of this machine."""
 
 import ctypes
 import os
 import platform
 import re
-from ctypes.util import find_library
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,21 +28,24 @@ _BFLOAT16 = ("avx512_bf16", "amx_bf16")
 _INT8 = ("avx_vnni", "avx512_vnni", "amx_int8")
 _COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR = 75, 76
 _DALI_CUDA = 13
-"""The CUDA that this build of DALI is made for; a driver may be newer, not older."""
+"""CUDA version that DALI's wheel needs; a driver may run a newer one, not an older one."""
+_NVJPEG = f"libnvjpeg.so.{_DALI_CUDA}"
 
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One GPU, as the driver tells of it."""
+    """One GPU, as the driver describes it."""
 
     number: int
+    """Position among the GPUs of this process."""
     name: str
     sm: str
+    """Compute capability, such as ``sm90``."""
     memory_bytes: int
 
 
 def gpus() -> list[Gpu]:
-    """Every GPU that the CUDA driver shows this process; none where there is no driver.
+    """Every GPU that the CUDA driver shows this process; none without a driver.
 
     Source: CUDA Driver API, cuInit to cuDeviceTotalMem.
     """
@@ -55,7 +57,7 @@ def gpus() -> list[Gpu]:
 
 
 def cuda_version() -> str | None:
-    """The newest CUDA that the driver runs, as ``13.0``; None where there is no driver."""
+    """The newest CUDA version that the driver runs, such as ``13.0``; None without a driver."""
     cuda = _libcuda()
     version = ctypes.c_int()
     if cuda is None or cuda.cuDriverGetVersion(ctypes.byref(version)):
@@ -81,55 +83,56 @@ def _gpu(cuda: ctypes.CDLL, number: int) -> Gpu:
     return Gpu(number, name.value.decode(errors="replace"), f"sm{major.value}{minor.value}", memory.value)
 
 
-def resolve_devices(asked: str, instead: str = "choose --device cpu") -> tuple[str, ...]:
-    """``("cpu",)`` or some ``cuda:N``; ``auto`` is the first GPU where there is one, ``all`` is every GPU.
+def resolve_devices(device: str, alternative: str = "choose --device cpu") -> tuple[str, ...]:
+    """The devices that a name stands for: ``cpu`` alone, or one or more ``cuda:N``.
 
     Args:
-        instead: What else one can do, for the error.
+        device: ``cpu``, ``cuda``, ``cuda:N``, ``all`` for every GPU, or ``auto`` for the first GPU or else the CPU.
+        alternative: What the user can do instead, for the error.
 
     Raises:
-        EngineError: If a GPU is asked for that is not there, or that the driver is too old for.
+        EngineError: If a named GPU is missing, or its driver is too old.
     """
-    if asked == "cpu":
-        return (asked,)
-    found = gpus()
-    if asked == "auto" and not found:
+    if device == "cpu":
+        return (device,)
+    known = gpus()
+    if device == "auto" and not known:
         return ("cpu",)
-    named = re.fullmatch(r"cuda(?::(\d{1,3}))?", "cuda:0" if asked == "auto" else asked)
-    numbers = [int(named[1] or 0)] if named else list(range(len(found))) if asked == "all" else []
-    if not numbers or numbers[-1] >= len(found):
-        raise EngineError(f"device {asked!r} was asked for, {_found(found)}; run: batchcls info, or {instead}")
+    one = re.fullmatch(r"cuda(?::(\d{1,3}))?", "cuda:0" if device == "auto" else device)
+    numbers = [int(one[1] or 0)] if one else list(range(len(known))) if device == "all" else []
+    if not numbers or numbers[-1] >= len(known):
+        raise EngineError(f"device {device!r} was asked for, {_gpu_count(known)}; run: batchcls info, or {alternative}")
     if (newest := cuda_version()) and int(newest.partition(".")[0]) < _DALI_CUDA:
         raise EngineError(
-            f"device {asked!r} was asked for, its driver {driver()} runs CUDA {newest}, and DALI's wheel needs "
-            f"CUDA {_DALI_CUDA}; update the driver, or {instead}"
+            f"device {device!r} was asked for, its driver {driver()} runs CUDA {newest}, and DALI's wheel needs "
+            f"CUDA {_DALI_CUDA}; update the driver, or {alternative}"
         )
     return tuple(f"cuda:{number}" for number in numbers)
 
 
 def gpu(device: str) -> Gpu:
-    """The GPU called ``cuda:N``, which `resolve_devices` has seen.
+    """The GPU named ``cuda:N``.
 
     Raises:
-        EngineError: If it is not there.
+        EngineError: If there is no such GPU.
     """
     number = int(device.removeprefix("cuda:"))
-    found = gpus()
-    if number >= len(found):
-        raise EngineError(f"device {device!r} was asked for, {_found(found)}; run: batchcls info")
-    return found[number]
+    known = gpus()
+    if number >= len(known):
+        raise EngineError(f"device {device!r} was asked for, {_gpu_count(known)}; run: batchcls info")
+    return known[number]
 
 
-def _found(found: list[Gpu]) -> str:
-    if found:
-        return f"this machine shows {len(found)} GPU{'s'[: len(found) > 1]}"
+def _gpu_count(known: list[Gpu]) -> str:
+    if known:
+        return f"this machine shows {len(known)} GPU{'s'[: len(known) > 1]}"
     return "no NVIDIA driver is loaded" if _libcuda() is None else "the NVIDIA driver shows no GPU"
 
 
 def driver() -> str | None:
-    """The NVIDIA driver's version, if one is loaded.
+    """The version of the NVIDIA driver; None without a driver.
 
-    Source: NVML, nvmlSystemGetDriverVersion; in a container there may be no /sys/module/nvidia.
+    Source: NVML, nvmlSystemGetDriverVersion. A container may have no /sys/module/nvidia.
     """
     try:
         nvml = ctypes.CDLL("libnvidia-ml.so.1")
@@ -142,16 +145,23 @@ def driver() -> str | None:
 
 
 def has_nvjpeg() -> bool:
-    """Whether DALI finds what decodes JPEGs on a GPU; without it, it would quietly decode them on the CPU."""
+    """Whether DALI finds the nvJPEG of its CUDA; without it, it would quietly decode JPEGs on the CPU."""
     try:
-        version("nvidia-nvjpeg")
+        return int(version("nvidia-nvjpeg").partition(".")[0]) >= _DALI_CUDA
     except PackageNotFoundError:
-        return find_library("nvjpeg") is not None or bool(list(Path("/usr/local/cuda/lib64").glob("libnvjpeg.so.*")))
+        return any(map(_can_be_loaded, (_NVJPEG, f"/usr/local/cuda/lib64/{_NVJPEG}")))
+
+
+def _can_be_loaded(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
     return True
 
 
 def missing_for_gpus() -> list[str]:
-    """What has to come before a run on a GPU is at its best, each with the command that brings it."""
+    """What is missing for a fast run on a GPU, each with the command that installs it."""
     known = versions()
     newest = cuda_version()
     missing = []
@@ -175,23 +185,23 @@ def missing_for_gpus() -> list[str]:
 
 
 def cpu_model() -> str:
-    """The CPU's name, as the kernel tells it."""
+    """The CPU's name, by the kernel."""
     return _cpuinfo("model name") or platform.processor() or platform.machine()
 
 
 def cpu_features() -> list[str]:
-    """Those of its instruction sets that make a difference to networks."""
+    """The CPU's instruction sets that make a difference to networks."""
     flags = set(_cpuinfo("flags").split())
     return [feature for feature in _CPU_FEATURES if feature in flags]
 
 
 def has_bfloat16() -> bool:
-    """Whether the CPU computes bfloat16 in hardware; emulated, it is slower than float32."""
+    """Whether the CPU computes bfloat16 in hardware; emulated bfloat16 is slower than float32."""
     return not set(_BFLOAT16).isdisjoint(cpu_features())
 
 
 def hardware_precisions() -> dict[str, str]:
-    """What computes each precision on this CPU, and what int8 gains, by the measurements that stand in the README."""
+    """The instruction sets that compute each precision on this CPU, and how much faster int8 is, by the benchmarks."""
     features = cpu_features()
     bfloat16 = [feature for feature in features if feature in _BFLOAT16]
     int8 = [feature for feature in features if feature in _INT8]
@@ -210,18 +220,18 @@ def cores() -> int:
 
 
 def versions() -> dict[str, str]:
-    """Version by name of every runtime that is installed; nothing is imported for it."""
-    found = {"python": platform.python_version()}
+    """The version of every installed runtime by name, without importing it."""
+    installed = {"python": platform.python_version()}
     for name, package in _RUNTIMES.items():
         try:
-            found[name] = version(package)
+            installed[name] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def description() -> dict[str, Any]:
-    """All of the above, as JSON values."""
+    """The machine as JSON values, for `batchcls info` and for benchmarks."""
     return {
         "cpu": cpu_model(),
         "cpu_features": cpu_features(),
@@ -236,7 +246,7 @@ def description() -> dict[str, Any]:
 
 
 def peak_memory_bytes(process: int | Literal["self"] = "self") -> int:
-    """The most that a process has had resident, 0 once it has ended; unlike ru_maxrss, nothing of its parent."""
+    """Most resident memory of a process so far; 0 once it has ended. Unlike ru_maxrss, it excludes the parent's."""
     try:
         return int(_value(f"/proc/{process}/status", "VmHWM").removesuffix("kB") or 0) * 1024
     except OSError:

@@ -20,7 +20,7 @@ from rich.console import Console
 from batchcls.engine.backends import open_engine
 from batchcls.engine.manifest import Manifest
 from batchcls.engine.postprocess import to_predictions
-from batchcls.images.decoders import DecoderName, open_decoder
+from batchcls.images.decoders import DecoderName, default_batch_size, open_decoder
 from batchcls.images.decoders.base import DecoderOptions
 from batchcls.images.decoders.read_ahead import Encoded, ReadAhead, ReadOptions
 from batchcls.images.sources import open_readers, open_source
@@ -84,7 +84,9 @@ def measure_decoding(task: Task, *, name: DecoderName) -> Sample:
     decoder = open_decoder(
         name,
         Manifest.read(task.engine).preprocess,
-        DecoderOptions(_BATCH_SIZE, cores(), RunOptions().max_pixels, device=task.device),
+        DecoderOptions(
+            default_batch_size(name, task.device, _BATCH_SIZE), cores(), RunOptions().max_pixels, device=task.device
+        ),
     )
     with closing(decoder):
         list(decoder.decode(islice(open_source([task.folder]), _WARM_UP_IMAGES)))

@@ -19,7 +19,6 @@ from rich.console import Console
 from torch import nn
 from torchvision.models import get_model, googlenet
 
-from batchcls.building.build import BuildOptions, build_engine
 from batchcls.building.export import export_network
 from batchcls.engine.manifest import MANIFEST, ONNX, Manifest
 from batchcls.records import Preprocess
@@ -144,6 +143,8 @@ def _make_seeded(folder: Path, network: str, preprocess: Preprocess, python: Pat
 
 
 def _build(source: Path, out: Path, values: dict[str, Any], calibrate: Path | None = None) -> None:
+    from batchcls.building.build import BuildOptions, build_engine  # needs OpenVINO, which a GPU machine may lack
+
     build_engine(source, out, BuildOptions(values=values, calibration_images=calibrate), Console(quiet=True))
 
 

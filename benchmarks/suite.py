@@ -143,18 +143,27 @@ def run_suite(config: SuiteConfig, candidates: Sequence[Candidate], *, repeats: 
 def reference_answers(config: SuiteConfig) -> Answers:
     """Answers of the trained network for every file, computed by Pillow and float32 PyTorch.
 
-    The answers are kept in ``config.scratch`` and reused while the engine and the files are the same.
+    The answers are kept in ``config.scratch`` and reused while the engine and the files are the same. Hard links to one
+    file share its answer.
     """
-    sizes = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in config.files]
-    digest = hashlib.sha256(repr((Manifest.read(config.engine).onnx_sha256, sizes)).encode()).hexdigest()[:12]
+    statuses = {file: file.stat() for file in config.files}
+    first_links: dict[tuple[int, int], Path] = {}
+    for file, status in statuses.items():
+        first_links.setdefault((status.st_dev, status.st_ino), file)
+    contents = [(str(file), statuses[file].st_size, statuses[file].st_mtime_ns) for file in first_links.values()]
+    digest = hashlib.sha256(repr((Manifest.read(config.engine).onnx_sha256, contents)).encode()).hexdigest()[:12]
     path = config.scratch / "reference" / f"{config.folder.name}-{digest}.parquet"
     if not path.exists():
         config.console.print(f"{config.workload}: computing the reference answers by Pillow and float32 PyTorch")
         path.parent.mkdir(parents=True, exist_ok=True)
         options = RunOptions(device="cpu", backend="torch", decoder="pillow")
-        classify_images([config.folder], config.engine, path, options, Console(quiet=True))
-    table = pq.read_table(path, columns=["path", "probabilities"])
-    return dict(zip(*(column.to_pylist() for column in table.columns), strict=True))
+        classify_images(list(first_links.values()), config.engine, path, options, Console(quiet=True))
+    rows = pq.read_table(path, columns=["root", "path", "probabilities"]).to_pylist()
+    answers = {Path(row["root"], row["path"]): row["probabilities"] for row in rows}
+    return {
+        str(file.relative_to(config.folder)): answers[first_links[status.st_dev, status.st_ino]]
+        for file, status in statuses.items()
+    }
 
 
 def agreement(answers: Answers, reference: Answers) -> tuple[float | None, float | None]:

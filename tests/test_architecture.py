@@ -80,12 +80,43 @@ def test_the_wheel_holds_one_import_name(tmp_path: Path) -> None:
     assert {"batchcls/py.typed", "batchcls/cli/run.py"} <= set(names)
 
 
-def test_every_module_says_what_it_is_for() -> None:
-    modules = [path for folder in ("batchcls", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
+MODULES = sorted(path for folder in ("batchcls", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
+MOST_ROOMS, MOST_LOOSE_MODULES = 11, 7
+MOST_MODULE_LINES, MOST_FUNCTION_LINES, MOST_PARAMETERS = 250, 40, 6
+Function = ast.FunctionDef | ast.AsyncFunctionDef
 
-    silent = [path for path in modules if path.read_text() and not ast.get_docstring(ast.parse(path.read_text()))]
 
-    assert silent == []
+def functions(module: Path) -> list[Function]:
+    return [node for node in ast.walk(ast.parse(module.read_text())) if isinstance(node, Function)]
+
+
+def lines_without_docstring(function: Function) -> int:
+    lines = (function.end_lineno or 0) - function.lineno + 1
+    first = function.body[0]
+    return lines if ast.get_docstring(function) is None else lines - ((first.end_lineno or 0) - first.lineno + 1)
+
+
+def parameters(function: Function) -> int:
+    names = [argument.arg for argument in (*function.args.posonlyargs, *function.args.args)]
+    return len(names) + len(function.args.kwonlyargs) - (names[:1] in (["self"], ["cls"]))
+
+
+def test_the_package_has_few_rooms_and_few_modules_outside_of_them() -> None:
+    rooms = {path.parent.name for path in (ROOT / "batchcls").glob("*/__init__.py")}
+    loose = {path.stem for path in (ROOT / "batchcls").glob("*.py")} - {"__init__", "__main__"}
+
+    assert len(rooms) <= MOST_ROOMS, rooms
+    assert len(loose) <= MOST_LOOSE_MODULES, loose
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_module_is_short_and_says_what_it_is_for(module: Path) -> None:
+    text = module.read_text()
+
+    assert ast.get_docstring(ast.parse(text)) or not text
+    assert text.count("\n") <= MOST_MODULE_LINES
+    assert [it.name for it in functions(module) if lines_without_docstring(it) > MOST_FUNCTION_LINES] == []
+    assert [it.name for it in functions(module) if parameters(it) > MOST_PARAMETERS] == []
 
 
 def test_no_library_leaves_or_sends_word_of_its_use(tiny_onnx: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -34,9 +35,9 @@ from benchmarks.runs import (
     run_ratios,
     speedups,
 )
-from benchmarks.suite import SuiteConfig, agreement, case_candidates, run_suite
+from benchmarks.suite import SuiteConfig, agreement, case_candidates, reference_answers, run_suite
 from benchmarks.workload import CROPS, Workload, draw_field, link_images
-from tests.conftest import ALL4
+from tests.conftest import ALL4, ROOT
 
 CROPS_64 = replace(CROPS, images=64)
 
@@ -82,6 +83,22 @@ def test_of_a_corrupt_workload_so_many_files_cannot_be_read(tmp_path: Path) -> N
 
 def test_a_linked_folder_has_so_many_files(config: SuiteConfig) -> None:
     assert len(os.listdir(link_images(config.folder, 150))) == 150
+
+
+def test_links_to_one_file_share_its_reference_answer(config: SuiteConfig) -> None:
+    folder = link_images(config.folder, 150)
+    answers = reference_answers(SuiteConfig("linked", folder, ALL4, config.scratch, "cpu", Console(quiet=True)))
+    sources = reference_answers(config)
+    assert sorted(answers) == sorted(os.listdir(folder))
+    for number, name in enumerate(sorted(answers)):
+        assert answers[name] == sources[sorted(sources)[number % len(sources)]]
+    kept = [pq.read_metadata(path).num_rows for path in (config.scratch / "reference").glob(f"{folder.name}-*")]
+    assert kept == [len(sources)]
+
+
+def test_a_machine_without_openvino_can_measure_its_gpu() -> None:
+    code = "import sys; sys.modules['openvino'] = None; import benchmarks.__main__, benchmarks.suite, benchmarks.report"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from batchcls.cli.run import run
-from batchcls.predictions.rows import schema
+from batchcls.predictions.schema import schema
 from benchmarks.report import BEGIN, END, WHOLE_REPORT, summary, whole
 from benchmarks.runs import committed_records, reported_runs
 from tests.conftest import ROOT

@@ -13,11 +13,11 @@ import pytest
 
 from batchcls.building.onnx.classifier import load_classifier
 from batchcls.errors import CheckpointError, LabelsError
-from batchcls.evaluation.provenance import NOT_RECORDED, throughput
+from batchcls.evaluation.provenance import NOT_RECORDED, describe_throughput
 from batchcls.images.formats.inspection import examine
 from batchcls.images.formats.jpeg_markers import jpeg_header
 from batchcls.images.formats.refusal import RefusedError
-from batchcls.images.labels.labeled import LabeledImages
+from batchcls.images.labels.labeled_images import LabeledImages
 from batchcls.networks.stand_ins import DtypeStandIn
 from batchcls.predictions.reader import PredictionsFile
 from tests.commandline import PATIENCE_S
@@ -111,7 +111,7 @@ def test_an_onnx_file_whose_nodes_or_types_are_incomplete_is_refused(tmp_path: P
 
 @pytest.mark.parametrize("figure", [10**400, -(2**70), 1e308])
 def test_figures_beyond_all_runs_are_not_shown(figure: float) -> None:
-    words = throughput({"throughput": {"files": 3, "peak_memory_bytes": figure, "seconds": {"read": figure}}})
+    words = describe_throughput({"throughput": {"files": 3, "peak_memory_bytes": figure, "seconds": {"read": figure}}})
     assert (words.files, words.memory, words.stages) == ("3", NOT_RECORDED, ())
 
 

@@ -237,3 +237,28 @@ def test_info_tells_what_this_cpu_computes_in_hardware_and_what_an_engine_was_ve
         "this CPU differs, so a run shows by the probes whether it holds"
     )
     assert told["engine"]["check"]["probes"] == 16
+
+
+COMPILER = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+
+
+@pytest.mark.skipif(COMPILER is None, reason="no C compiler here")
+@pytest.mark.skipif(bool(list(Path("/usr/local/cuda/lib64").glob("libnvjpeg*"))), reason="this machine has CUDA's own")
+@pytest.mark.parametrize(("library", "enough"), [("libnvjpeg.so.12", False), ("libnvjpeg.so.13", True)])
+def test_the_nvjpeg_of_another_cuda_is_none(library: str, enough: bool, tmp_path: Path) -> None:
+    source = tmp_path / "empty.c"
+    source.write_text("int nothing;\n")
+    command = [str(COMPILER), "-shared", "-fPIC", "-o", str(tmp_path / library), str(source), f"-Wl,-soname,{library}"]
+    subprocess.run(command, check=True, timeout=PATIENCE_S)
+    (tmp_path / "libnvjpeg.so").symlink_to(library)
+    # Without the packages that are installed here, of which nvidia-nvjpeg may be one.
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from batchcls import machine; print(machine.has_nvjpeg())"
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code],
+        env={"PATH": os.environ["PATH"], "LD_LIBRARY_PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=True,
+    )
+    assert done.stdout.split() == [str(enough)]

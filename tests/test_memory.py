@@ -159,7 +159,7 @@ def test_a_control_group_limits_what_is_available() -> None:
 LIMITED = """if True:
     import resource
     from pathlib import Path
-    from batchcls.storage.table_size import check_memory
+    from batchcls.storage.table_memory import check_memory
     check_memory(Path("t.csv"), 1 << 30)
     resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 30))
     check_memory(Path("t.csv"), 1 << 30)

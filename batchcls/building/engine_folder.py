@@ -11,8 +11,8 @@ from batchcls.engine.manifest import MANIFEST, ONNX
 from batchcls.engine.sidecar import PLANS, is_plan_file
 from batchcls.errors import EngineError
 from batchcls.storage.atomic import folder_handle, kind_of, writing
-from batchcls.storage.own_folder import OwnFolder
-from batchcls.storage.scratch import scratch_folder
+from batchcls.storage.owned_folder import OwnedFolder
+from batchcls.storage.temporary_folders import temporary_folder
 
 _REPLACED = (MANIFEST, ONNX, PLANS)
 """Names that a build replaces; the plans are of the old network, so none of them is kept."""
@@ -32,7 +32,7 @@ def check_replaceable(out: Path) -> None:
         return
     if kind != "a folder":
         raise EngineError(f"{str(out)!r} exists and is {kind}, no engine folder; choose another --out")
-    with writing(out), OwnFolder(out) as own:
+    with writing(out), OwnedFolder(out) as own:
         kinds = {name: kind_of(out / name) for name in own.names()}
     if kinds and kinds.get(MANIFEST) != "a file":
         raise EngineError(f"{str(out)!r} exists and is no engine folder; choose another --out")
@@ -40,7 +40,7 @@ def check_replaceable(out: Path) -> None:
         if kind == "no file":
             raise EngineError(f"{str(out / name)!r} is no file, and cannot be kept; move it away")
     if PLANS in kinds:
-        with writing(out), OwnFolder(out / PLANS) as plans:
+        with writing(out), OwnedFolder(out / PLANS) as plans:
             plans.check_names(is_plan_file)
 
 
@@ -55,7 +55,7 @@ def replacing_folder(out: Path) -> Iterator[Path]:
     out = out.absolute()
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        with scratch_folder(out.parent) as scratch:
+        with temporary_folder(out.parent) as scratch:
             folder = scratch / "new"
             folder.mkdir()
             yield folder
@@ -68,7 +68,7 @@ def replacing_folder(out: Path) -> Iterator[Path]:
 def _keep_others(out: Path, folder: Path) -> None:
     """Copy the other files of the old folder, and its permissions, to the new one; links stay links."""
     os.chmod(folder, stat.S_IMODE(out.stat().st_mode))
-    with OwnFolder(out) as own:
+    with OwnedFolder(out) as own:
         for name in own.names():
             if name in _REPLACED:
                 continue

@@ -18,8 +18,8 @@ from batchcls.engine.manifest import MANIFEST, ONNX, Manifest, checked_onnx_path
 from batchcls.engine.sidecar import PLANS, Sidecar, Target
 from batchcls.errors import EngineError, OutputError
 from batchcls.storage.atomic import kind_of
-from batchcls.storage.own_folder import OwnFolder
-from batchcls.storage.scratch import scratch_folder
+from batchcls.storage.owned_folder import OwnedFolder
+from batchcls.storage.temporary_folders import temporary_folder
 
 
 def build_plan_here(folder: Path, device: str, options: PlanOptions, console: Console) -> Sidecar:
@@ -102,7 +102,7 @@ def _write_plan(
 def _scratch(folder: Path) -> Iterator[Path]:
     """A temporary engine folder inside ``folder``: the same network and TensorRT timings, and no plans."""
     try:
-        with scratch_folder(folder) as scratch:
+        with temporary_folder(folder) as scratch:
             (scratch / PLANS).mkdir()
             for name in (MANIFEST, ONNX):
                 os.symlink(os.path.join("..", name), scratch / name)
@@ -118,7 +118,7 @@ def _scratch(folder: Path) -> Iterator[Path]:
 
 def _copy_caches(plans: Path, to: Path) -> None:
     """Copy the timings that TensorRT has taken before."""
-    with OwnFolder(plans) as own:
+    with OwnedFolder(plans) as own:
         for name in own.names():
             if name.endswith(".cache"):
                 own.check_file(name)
@@ -130,7 +130,7 @@ def _move_plan(scratch: Path, folder: Path, sidecar: Sidecar) -> None:
     stem = sidecar.target.stem
     sidecar.write(scratch / PLANS / f"{stem}.json")
     names = [f"{stem}{ending}" for ending in (".cache", ".plan", ".json")]
-    with OwnFolder.made(folder / PLANS) as plans, OwnFolder(scratch / PLANS) as new_plans:
+    with OwnedFolder.made(folder / PLANS) as plans, OwnedFolder(scratch / PLANS) as new_plans:
         for name in names:
             plans.check_file(name)
         for name in filter(new_plans.holds, names):

@@ -89,7 +89,7 @@ def compare_with_reference(
                 disagreements += [batch.slides[rows[row]].path for row in wrong.nonzero()[0]]
             done += batch.files
             unreadable += batch.files - len(rows)
-            progress.show(done, unreadable, listing.found if listing.complete else None)
+            progress.show(done, unreadable, listing.count if listing.complete else None)
     if not differences:
         raise SlidesError(f"no image that can be read was found in {str(folder)!r} to verify with")
     difference = np.concatenate(differences)

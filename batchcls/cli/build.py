@@ -155,7 +155,7 @@ def _build_plan_here(folder: Path, device: str, options: "PlanOptions", console:
     from batchcls.engine.backends import tensorrt_api
 
     (plan_device,) = machine.resolve_devices(
-        "cuda" if required and device == "auto" else device, instead="make plans for cards elsewhere with --target"
+        "cuda" if required and device == "auto" else device, alternative="make plans for cards elsewhere with --target"
     )
     if plan_device == "cpu":
         return

@@ -60,8 +60,8 @@ def evaluate(predictions: Path, truth: Path, out: Path, overwrite: bool, labels:
 
     with extra("report", "an evaluation"):
         from batchcls.evaluation.evaluate import EvaluationOptions, evaluate_predictions
-        from batchcls.evaluation.rendering import summary_lines
+        from batchcls.evaluation.rendering import evaluation_summary
 
     options["labels"] = labels_from_argument(labels) if labels else ()
     evaluation = evaluate_predictions(EvaluationOptions(predictions, truth, **options), out, overwrite=overwrite)
-    echo(*summary_lines(evaluation, out))
+    echo(*evaluation_summary(evaluation, out))

@@ -117,7 +117,7 @@ def explain(
             console.print(note, markup=False, highlight=False)
         selection = ImageSelection(slides, **options)
         summary = explain_images(trained, out, selection, overwrite=overwrite, console=console)
-    echo(*summary_lines(summary, out))
+    echo(*explanation_summary(summary, out))
 
 
 def _check_model(model: Path, checkpoint: Path | None, of_trained_file: Mapping[str, Any]) -> None:
@@ -146,7 +146,7 @@ def _check_images(slides: tuple[Path, ...], options: Mapping[str, Any]) -> None:
         raise click.UsageError("--wrong needs to know what is right: --truth FOLDER, or --truth labels.csv")
 
 
-def summary_lines(summary: "ExplanationSummary", out: Path) -> list[str]:
+def explanation_summary(summary: "ExplanationSummary", out: Path) -> list[str]:
     """How many images were explained, in a line or two for the terminal."""
     flat = f", in {summary.flat:,} of which nothing stands out" if summary.flat else ""
     lines = [f"{summary.images:,} explained{flat}, {summary.unreadable:,} unreadable -> {out}"]

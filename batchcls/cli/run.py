@@ -49,7 +49,11 @@ if TYPE_CHECKING:
     help="Image decoder. turbo: fast, on the CPU; dali: JPEGs on the GPU; pillow: exactly the pixels of training, but "
     "slow.  [default: dali on a GPU, or else turbo]",
 )
-@click.option("--batch-size", type=click.IntRange(1, 4096), help="Images in a batch.  [default: the engine's own]")
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1, 4096),
+    help="Images in a batch.  [default: the engine's own; for decoding on a GPU, at least 256]",
+)
 @click.option(
     "--threads",
     type=click.IntRange(1, 1024),

@@ -10,8 +10,8 @@ from batchcls.evaluation.labeled_predictions import LabeledPredictions
 from batchcls.evaluation.metrics import (
     AREAS,
     CLASS_METRICS,
-    Floats,
-    Ints,
+    Float64Array,
+    Int64Array,
     areas_of_classes,
     confusion_matrix,
     exact_areas,
@@ -79,7 +79,7 @@ class ClassMetrics:
     """Average precision: the area under the precision-recall curve."""
 
 
-def image_blocks(images: int, seed: int) -> Ints:
+def image_blocks(images: int, seed: int) -> Int64Array:
     """(images,) groups for images that have none: one for each image, or at most 20,000 random ones of equal size.
 
     Resampling such blocks has the variance of resampling images, and takes less time.
@@ -87,7 +87,9 @@ def image_blocks(images: int, seed: int) -> Ints:
     return np.random.default_rng(seed).permutation(images) % _MAX_BLOCKS
 
 
-def resampled_histograms(cells: Sequence[tuple[Ints, int]], groups: Ints, seed: int) -> Iterator[list[Floats]]:
+def resampled_histograms(
+    cells: Sequence[tuple[Int64Array, int]], groups: Int64Array, seed: int
+) -> Iterator[list[Float64Array]]:
     """Histograms of 1,000 bootstrap resamples, each of as many groups as there are, drawn with replacement.
 
     Args:
@@ -133,8 +135,11 @@ def estimate_metrics(predictions: LabeledPredictions, seed: int) -> tuple[Overal
 
 
 def _samples(
-    predictions: LabeledPredictions, values: Mapping[str, Floats], levels: Sequence[tuple[Ints, int]], seed: int
-) -> dict[str, Floats]:
+    predictions: LabeledPredictions,
+    values: Mapping[str, Float64Array],
+    levels: Sequence[tuple[Int64Array, int]],
+    seed: int,
+) -> dict[str, Float64Array]:
     """(resamples, columns) of every metric, by name."""
     binned = areas_of_classes([np.bincount(cell, minlength=size)[None] for cell, size in levels])
     # Levels tie what is not quite equal; what that changes is the same in every resample, and is undone.
@@ -146,7 +151,7 @@ def _samples(
     return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in values}
 
 
-def _metrics_of(tables: Sequence[Floats], offsets: Mapping[str, Floats]) -> dict[str, Floats]:
+def _metrics_of(tables: Sequence[Float64Array], offsets: Mapping[str, Float64Array]) -> dict[str, Float64Array]:
     """(resamples, columns) of every metric, of the tables of some resamples: of the confusions, and of each class."""
     classes = len(tables) - 1
     counts = tables[0].reshape(-1, classes, classes)
@@ -154,7 +159,7 @@ def _metrics_of(tables: Sequence[Floats], offsets: Mapping[str, Floats]) -> dict
     return with_macro_averages(rates(counts) | areas, counts)
 
 
-def _estimate(name: str, value: float, samples: Floats) -> Estimate:
+def _estimate(name: str, value: float, samples: Float64Array) -> Estimate:
     if np.isnan(value):
         why = _WHY_UNDEFINED.get(name, "needs a class with images of it and of others")
         return Estimate(None, None, None, why)

@@ -14,8 +14,8 @@ SMALLEST_PROBABILITY = 1e-12
 """Substitute for any smaller probability where the logarithm is taken."""
 _TEMPERATURES = (0.05, 20.0)
 
-Floats = npt.NDArray[np.float32]
-Bools = npt.NDArray[np.bool_]
+Float32Array = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ def measure_calibration(predictions: LabeledPredictions, seed: int) -> Calibrati
     return Calibration(bins, ece, brier, _mean_loss(logits, true_logits, 1.0), scaling, why)
 
 
-def reliability(top: Floats, correct: Bools) -> tuple[tuple[ReliabilityBin, ...], float]:
+def reliability(top: Float32Array, correct: BoolArray) -> tuple[tuple[ReliabilityBin, ...], float]:
     """Mean probability and accuracy in 15 equal bins of the top probability, and the expected calibration error.
 
     Args:
@@ -119,7 +119,7 @@ def reliability(top: Floats, correct: Bools) -> tuple[tuple[ReliabilityBin, ...]
     return bins, float((np.abs(confidence - accuracy) * images).sum() / len(top))
 
 
-def fitted_temperature(logits: Floats, true_logits: Floats) -> float | None:
+def fitted_temperature(logits: Float32Array, true_logits: Float32Array) -> float | None:
     """The divisor of logits with the least negative log likelihood; None if that is not between 0.05 and 20.
 
     Args:
@@ -134,7 +134,7 @@ def fitted_temperature(logits: Floats, true_logits: Floats) -> float | None:
 
 
 def _scaling(
-    logits: Floats, true_logits: Floats, correct: Bools, second: Bools
+    logits: Float32Array, true_logits: Float32Array, correct: BoolArray, second: BoolArray
 ) -> tuple[FittedTemperature | None, str | None]:
     """A temperature fitted on all images, and its calibration on each half as fitted on the other; or why none."""
     if not second.any():
@@ -153,11 +153,11 @@ def _scaling(
     return FittedTemperature(of_all, ece, float(losses.mean(dtype=np.float64)), bins), None
 
 
-def _losses(logits: Floats, true_logits: Floats, temperature: float) -> tuple[Floats, Floats]:
+def _losses(logits: Float32Array, true_logits: Float32Array, temperature: float) -> tuple[Float32Array, Float32Array]:
     """(N,) negative log likelihoods, and (N,) top probabilities."""
     total = np.exp(logits / np.float32(temperature)).sum(axis=1)
     return np.log(total) - true_logits / np.float32(temperature), 1 / total
 
 
-def _mean_loss(logits: Floats, true_logits: Floats, temperature: float) -> float:
+def _mean_loss(logits: Float32Array, true_logits: Float32Array, temperature: float) -> float:
     return float(_losses(logits, true_logits, temperature)[0].mean(dtype=np.float64))

@@ -15,7 +15,7 @@ def embed_rows(table: pa.Table, labels: Sequence[str]) -> dict[str, object]:
 
     Args:
         table: Rows with the columns root, path, error, label, second, probability, chance, width and height, as
-            `batchcls.evaluation.report_rows.report_rows` gives.
+            `batchcls.evaluation.report_rows.ranked_rows` gives.
         labels: Labels by their position in the columns label and second.
     """
     rows = table.take(pc.sort_indices(table, [("root", "ascending"), ("path", "ascending")]))

@@ -16,12 +16,12 @@ from batchcls.evaluation.labeled_predictions import LabeledPredictions
 from batchcls.evaluation.matched_images import MatchedImages, match_images
 from batchcls.evaluation.metrics import absent_classes, confusion_matrix
 from batchcls.evaluation.metrics_file import metrics_json
-from batchcls.evaluation.output_folder import check_output, open_output
+from batchcls.evaluation.output_folder import check_evaluation_folder, open_evaluation_folder
 from batchcls.evaluation.plots import calibration_plot, confusion_plot, risk_coverage_plot
 from batchcls.evaluation.rendering import markdown, page_values
 from batchcls.evaluation.results import ClassResult, Evaluation, PredictionsSummary, TruthSummary
 from batchcls.evaluation.risk_coverage import risk_coverage_curve
-from batchcls.images.labels.labeled import LabeledImages
+from batchcls.images.labels.labeled_images import LabeledImages
 from batchcls.images.thumbnails import data_uri
 from batchcls.predictions.integrity import rewrite_notes
 from batchcls.predictions.reader import PredictionsFile
@@ -68,8 +68,8 @@ def evaluate_predictions(options: EvaluationOptions, out: Path, *, overwrite: bo
         LabelsError: If the predictions or the truth cannot be used, or have no image in common.
         OutputError: If ``out`` may not, or can not, be written.
     """
-    check_output(out, (options.predictions, options.truth), overwrite=overwrite)
-    with open_output(out) as write:
+    check_evaluation_folder(out, (options.predictions, options.truth), overwrite=overwrite)
+    with open_evaluation_folder(out) as write:
         evaluation, matched = _evaluate(options)
         write(_files(evaluation, matched))
     return evaluation
@@ -126,7 +126,7 @@ def _truth_summary(options: EvaluationOptions, labeled: LabeledImages, rows: int
         split=options.split,
         has_splits=has_splits,
         left_out=len(labeled.table) - rows,
-        unlabeled=labeled.unlabelled,
+        unlabeled=labeled.unlabeled,
         split_folders=options.split_folders or None,
         notes=(*labeled.notes, *([_NO_SPLIT_NOTE] if has_splits and not options.split else [])),
     )

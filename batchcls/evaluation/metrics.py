@@ -15,9 +15,9 @@ _QUANTILES = 1024
 _SMALLEST_DIVISOR = 1e-12
 """Below this, a divisor counts as 0: differences of rounding are no larger."""
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Counts = Ints | Floats
+Float64Array = npt.NDArray[np.float64]
+Int64Array = npt.NDArray[np.int64]
+ImageCounts = Int64Array | Float64Array
 """Numbers of images; a resample has them as floats."""
 
 
@@ -31,7 +31,7 @@ class AbsentClasses:
     """Macro F1 over all classes of the engine, in which a class without images counts as 0."""
 
 
-def confusion_matrix(truth: npt.NDArray[np.int32], predicted: npt.NDArray[np.int32], classes: int) -> Ints:
+def confusion_matrix(truth: npt.NDArray[np.int32], predicted: npt.NDArray[np.int32], classes: int) -> Int64Array:
     """(C, C) numbers of images, true class by row, predicted class by column.
 
     Args:
@@ -43,7 +43,7 @@ def confusion_matrix(truth: npt.NDArray[np.int32], predicted: npt.NDArray[np.int
     return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
 
 
-def rates(counts: Counts) -> dict[str, Floats]:
+def rates(counts: ImageCounts) -> dict[str, Float64Array]:
     """Accuracy, Cohen's kappa, precision, recall and F1 of confusion matrices, by name.
 
     Args:
@@ -64,7 +64,7 @@ def rates(counts: Counts) -> dict[str, Floats]:
     }
 
 
-def score_levels(scores: npt.NDArray[np.float32], positive: npt.NDArray[np.bool_]) -> tuple[Ints, int]:
+def score_levels(scores: npt.NDArray[np.float32], positive: npt.NDArray[np.bool_]) -> tuple[Int64Array, int]:
     """Scores as at most 4,097 levels: the quantiles of both sides, and the gaps between quantiles.
 
     Areas under curves stay exact where one side has 1,024 images or fewer.
@@ -83,7 +83,7 @@ def score_levels(scores: npt.NDArray[np.float32], positive: npt.NDArray[np.bool_
     return level * 2 + positive, 2 * (2 * len(edges) + 1)
 
 
-def areas_of_levels(counts: Counts) -> dict[str, Floats]:
+def areas_of_levels(counts: ImageCounts) -> dict[str, Float64Array]:
     """Areas under the ROC curve and, as average precision, under the precision-recall curve, by name.
 
     Args:
@@ -102,7 +102,7 @@ def areas_of_levels(counts: Counts) -> dict[str, Floats]:
     return {"roc_auc": roc, "pr_auc": np.where(pairs > 0, average, np.nan)}
 
 
-def areas_of_classes(tables: Sequence[Counts]) -> dict[str, Floats]:
+def areas_of_classes(tables: Sequence[ImageCounts]) -> dict[str, Float64Array]:
     """(R, C) areas under the curves of all classes, by name.
 
     Args:
@@ -114,7 +114,7 @@ def areas_of_classes(tables: Sequence[Counts]) -> dict[str, Floats]:
 
 def exact_areas(
     probabilities: npt.NDArray[np.float32], positives: Sequence[npt.NDArray[np.bool_]]
-) -> dict[str, Floats]:
+) -> dict[str, Float64Array]:
     """(1, C) areas under the curves of all classes by scikit-learn, by name; NaN where an area is undefined.
 
     Args:
@@ -129,7 +129,7 @@ def exact_areas(
     return dict(zip(AREAS, areas, strict=True))
 
 
-def with_macro_averages(metrics: Mapping[str, Floats], counts: Counts) -> dict[str, Floats]:
+def with_macro_averages(metrics: Mapping[str, Float64Array], counts: ImageCounts) -> dict[str, Float64Array]:
     """``metrics`` and their averages over the classes that have images, each as (R, columns).
 
     Args:
@@ -148,7 +148,7 @@ def with_macro_averages(metrics: Mapping[str, Floats], counts: Counts) -> dict[s
     return {name: values.reshape(len(counts), -1) for name, values in everything.items()}
 
 
-def absent_classes(counts: Ints, labels: Sequence[str]) -> AbsentClasses:
+def absent_classes(counts: Int64Array, labels: Sequence[str]) -> AbsentClasses:
     """The classes without an image, and scikit-learn's macro F1, which counts such a class as 0.
 
     That macro F1 is ``f1_score(average="macro", zero_division=0)`` with ``labels`` of all classes.
@@ -161,7 +161,7 @@ def absent_classes(counts: Ints, labels: Sequence[str]) -> AbsentClasses:
     return AbsentClasses(absent, float(np.nan_to_num(rates(counts[None])["f1"]).mean()))
 
 
-def _ratio(above: npt.ArrayLike, below: npt.ArrayLike) -> Floats:
+def _ratio(above: npt.ArrayLike, below: npt.ArrayLike) -> Float64Array:
     """``above / below``; NaN where ``below`` is 0, or no further from 0 than by rounding."""
     above, below = np.asarray(above, np.float64), np.asarray(below, np.float64)
     return np.asarray(np.divide(above, below, out=np.full(above.shape, np.nan), where=below > _SMALLEST_DIVISOR))

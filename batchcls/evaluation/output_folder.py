@@ -7,7 +7,7 @@ from pathlib import Path
 
 from batchcls.errors import OutputError
 from batchcls.storage.atomic import kind_of, writing
-from batchcls.storage.own_folder import OwnFolder
+from batchcls.storage.owned_folder import OwnedFolder
 
 FILES = (
     *("confusion.png", "calibration.png", "risk_coverage.png", "wrong.jpg", "uncertain.jpg"),
@@ -19,7 +19,7 @@ WriteFiles = Callable[[Mapping[str, bytes | None]], None]
 """Writes content by file name; None removes an earlier file of that name."""
 
 
-def check_output(out: Path, inputs: Sequence[Path], *, overwrite: bool) -> None:
+def check_evaluation_folder(out: Path, inputs: Sequence[Path], *, overwrite: bool) -> None:
     """Refuse a folder in which an input, or an earlier evaluation, would be replaced unasked.
 
     Args:
@@ -39,7 +39,7 @@ def check_output(out: Path, inputs: Sequence[Path], *, overwrite: bool) -> None:
 
 
 @contextmanager
-def open_output(out: Path) -> Iterator[WriteFiles]:
+def open_evaluation_folder(out: Path) -> Iterator[WriteFiles]:
     """A context that yields the function that writes files into ``out``, each whole, in the given order.
 
     A folder that was made for the evaluation is removed again if nothing is written.
@@ -49,7 +49,7 @@ def open_output(out: Path) -> Iterator[WriteFiles]:
     """
     with writing(out):
         is_new = kind_of(out) is None
-        folder = OwnFolder.made(out)
+        folder = OwnedFolder.made(out)
     try:
         with folder:
             for name in FILES:
@@ -61,7 +61,7 @@ def open_output(out: Path) -> Iterator[WriteFiles]:
                 os.rmdir(out)
 
 
-def _write(folder: OwnFolder, files: Mapping[str, bytes | None]) -> None:
+def _write(folder: OwnedFolder, files: Mapping[str, bytes | None]) -> None:
     with writing(folder.path):
         for name, content in files.items():
             if content is None:

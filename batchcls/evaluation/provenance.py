@@ -52,7 +52,7 @@ def describe_provenance(metadata: Mapping[str, Any]) -> dict[str, str]:
     return {name: _recorded(metadata, keys) for name, keys in _PROVENANCE.items()}
 
 
-def throughput(metadata: Mapping[str, Any]) -> Throughput:
+def describe_throughput(metadata: Mapping[str, Any]) -> Throughput:
     """Speed and cost of the run that wrote a predictions file; what an older version did not record is not recorded.
 
     Args:

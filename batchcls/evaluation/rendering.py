@@ -69,8 +69,8 @@ def markdown(evaluation: Evaluation, pictures: Collection[str]) -> str:
     notes = [*caveats(evaluation), *_missing_pictures(pictures, evaluation)]
     captions = [(name, caption) for name, caption in _CAPTIONS.items() if name in pictures]
     parts = [
-        f"# {_plain(evaluation_title(evaluation))}",
-        "\n".join(f"- {_plain(note)}" for note in notes),
+        f"# {_escape_markdown(evaluation_title(evaluation))}",
+        "\n".join(f"- {_escape_markdown(note)}" for note in notes),
         _markdown_table([("all classes", "figure"), *overall_rows(evaluation)]),
         interval_method(evaluation),
         "## Classes",
@@ -78,18 +78,18 @@ def markdown(evaluation: Evaluation, pictures: Collection[str]) -> str:
         _markdown_table(confusion_table(evaluation, as_shares=False)),
         _markdown_table(confusion_table(evaluation, as_shares=True)),
         "## What to do",
-        *map(_plain, asdict(advise(evaluation)).values()),
+        *map(_escape_markdown, asdict(advise(evaluation)).values()),
         "## Images",
         _markdown_table([("images", "number"), *match_rows(evaluation)]),
         *(f"{caption}:\n\n![{caption}]({name})" for name, caption in captions),
         "## Provenance",
-        f"Predictions: SHA-256 `{evaluation.predictions.sha256}`, engine {_plain(str(engine))}; everything is in "
-        "metrics.json, every misclassified image in wrong.csv.",
+        f"Predictions: SHA-256 `{evaluation.predictions.sha256}`, engine {_escape_markdown(str(engine))}; everything "
+        "is in metrics.json, every misclassified image in wrong.csv.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def summary_lines(evaluation: Evaluation, out: Path) -> list[str]:
+def evaluation_summary(evaluation: Evaluation, out: Path) -> list[str]:
     """The main figures in a few lines for the terminal.
 
     Args:
@@ -172,10 +172,10 @@ def _metric_card(evaluation: Evaluation, name: str) -> tuple[str, str, str]:
 
 
 def _markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    head, *body = [f"| {' | '.join(map(_plain, row))} |" for row in rows]
+    head, *body = [f"| {' | '.join(map(_escape_markdown, row))} |" for row in rows]
     return "\n".join([head, "|---" * len(rows[0]) + "|", *body])
 
 
-def _plain(text: str) -> str:
+def _escape_markdown(text: str) -> str:
     """``text`` with nothing in it that Markdown or HTML takes for its own."""
     return re.sub(r"([\\`*_\[\]|#~])", r"\\\1", html.escape(" ".join(text.split()), quote=False))

@@ -16,8 +16,8 @@ import pyarrow as pa
 from batchcls.errors import OutputError
 from batchcls.evaluation.embedded_rows import embed_rows
 from batchcls.evaluation.html import render_page, write_page
-from batchcls.evaluation.provenance import describe_provenance, throughput
-from batchcls.evaluation.report_rows import BINS, UNREADABLE, LowestRanked, RowCounter, report_rows
+from batchcls.evaluation.provenance import describe_provenance, describe_throughput
+from batchcls.evaluation.report_rows import BINS, UNREADABLE, LowestRanked, RowCounter, ranked_rows
 from batchcls.images.sources import slide_exists
 from batchcls.images.thumbnails import ANSWER_TIMEOUT_S, data_uri, jpeg, thumbnail
 from batchcls.predictions.integrity import rewrite_notes
@@ -135,7 +135,7 @@ def write_report(
         LowestRanked(options.images),
     )
     for part in chain([head], parts):
-        rows, ranks = report_rows(part)
+        rows, ranks = ranked_rows(part)
         counter.add(rows, ranks)
         listed.add(rows, ranks)
         readable = ranks > UNREADABLE
@@ -143,14 +143,14 @@ def write_report(
     summary = ReportSummary(
         counter.rows, counter.unreadable, tuple(rewrite_notes(head.metadata, head.labels, counter.rows))
     )
-    cases = [_case(row, head.labels) for row in least_certain.rows().to_pylist()]
+    cases = [_to_case(row, head.labels) for row in least_certain.rows().to_pylist()]
     values = {**_count_values(counter, head.labels), **_case_values(cases), **_row_values(listed.rows(), head.labels)}
     write_page(out, render_page("report", **values, **_file_values(head), notes=summary.notes))
     return summary
 
 
-def _case(row: Mapping[str, Any], labels: Sequence[str]) -> _Case:
-    """A row of `report_rows` as a case."""
+def _to_case(row: Mapping[str, Any], labels: Sequence[str]) -> _Case:
+    """A row of `ranked_rows` as a case."""
     slide = Slide(original(row["root"]), original(row["path"]))
     image = thumbnail(slide, _THUMBNAIL_PX)
     exists = image is not None or slide_exists(slide, ANSWER_TIMEOUT_S)
@@ -175,8 +175,8 @@ def _count_values(counter: RowCounter, labels: Sequence[str]) -> dict[str, objec
         "numbers": int(counter.histograms.sum()),
         "labels": [(labels[code], int(counter.by_label[code])) for code in ranked],
         "present": len(present),
-        "whole": _histogram("All labels", counter.histograms.sum(axis=0)),
-        "histograms": [_histogram(labels[code], counter.histograms[code]) for code in present[:_MAX_HISTOGRAMS]],
+        "whole": _draw_histogram("All labels", counter.histograms.sum(axis=0)),
+        "histograms": [_draw_histogram(labels[code], counter.histograms[code]) for code in present[:_MAX_HISTOGRAMS]],
     }
 
 
@@ -202,13 +202,13 @@ def _file_values(predictions: PredictionsFile) -> dict[str, object]:
     """What the page shows of the predictions file itself."""
     return {
         "title": f"Predictions of {printable(predictions.path.name)}",
-        "throughput": throughput(predictions.metadata),
+        "throughput": describe_throughput(predictions.metadata),
         "provenance": describe_provenance(predictions.metadata),
         "metadata": json.dumps(predictions.metadata, indent=2, ensure_ascii=False),
     }
 
 
-def _histogram(title: str, counts: npt.NDArray[np.int64]) -> _Histogram:
+def _draw_histogram(title: str, counts: npt.NDArray[np.int64]) -> _Histogram:
     decades = max(1, math.ceil(math.log10(max(1, counts.max()))))
 
     def height(count: float) -> float:

@@ -22,7 +22,7 @@ Ranks = npt.NDArray[np.float32]
 """(rows,) the order in which rows are shown, lowest first: `UNREADABLE`, `NO_PROBABILITY`, or the probability."""
 
 
-def report_rows(part: PredictionsFile) -> tuple[pa.Table, Ranks]:
+def ranked_rows(part: PredictionsFile) -> tuple[pa.Table, Ranks]:
     """The columns that a page shows of each row, and the rank of each row.
 
     Args:
@@ -83,7 +83,7 @@ class RowCounter:
         return self.rows - int(self.by_label.sum())
 
     def add(self, rows: pa.Table, ranks: Ranks) -> None:
-        """Count rows of `report_rows`."""
+        """Count rows of `ranked_rows`."""
         codes, has_probability = rows["label"].to_numpy(), ranks > NO_PROBABILITY
         self.rows += len(codes)
         self.by_label += np.bincount(codes[codes >= 0], minlength=len(self.by_label))
@@ -111,7 +111,7 @@ class LowestRanked:
         self._below = math.inf if limit else -math.inf
 
     def add(self, rows: pa.Table, ranks: Ranks) -> None:
-        """Take rows of `report_rows` into account."""
+        """Take rows of `ranked_rows` into account."""
         wanted = ranks < self._below
         if wanted.any() or not self._tables:
             self._tables.append(rows.append_column("rank", pa.array(ranks)).filter(pa.array(wanted)))

@@ -92,8 +92,8 @@ def match_rows(evaluation: Evaluation) -> list[tuple[str, str]]:
         ("labelled and predicted", f"{match.images:,}, matched by {match.by}"),
         ("of those readable", f"{match.readable:,}"),
         ("unreadable", kinds or "none"),
-        ("truth without prediction", _unmatched(match.truth_without_prediction)),
-        ("prediction without truth", _unmatched(match.prediction_without_truth)),
+        ("truth without prediction", _describe_unmatched(match.truth_without_prediction)),
+        ("prediction without truth", _describe_unmatched(match.prediction_without_truth)),
         ("labelled rows of other splits, or of none", f"{evaluation.truth.left_out:,}"),
     ]
 
@@ -104,7 +104,7 @@ def first_labels(labels: Sequence[str]) -> str:
     return ", ".join(labels[:_MAX_LABELS]) + more
 
 
-def _unmatched(images: Unmatched) -> str:
+def _describe_unmatched(images: Unmatched) -> str:
     examples = f": {', '.join(images.examples)}" if images.count else ""
     more = " ..." if images.count > len(images.examples) else ""
     return f"{images.count:,}{examples}{more}"

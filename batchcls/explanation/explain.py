@@ -17,7 +17,14 @@ from batchcls import machine
 from batchcls.engine.postprocess import to_predictions
 from batchcls.errors import RecipeError
 from batchcls.explanation.grad_cam import GradCam, stands_out
-from batchcls.explanation.output_folder import CONTACT_SHEET, TABLE, check_output, is_output, open_output, overlay_name
+from batchcls.explanation.output_folder import (
+    CONTACT_SHEET,
+    TABLE,
+    check_explanation_folder,
+    is_explanation_file,
+    open_explanation_folder,
+    overlay_name,
+)
 from batchcls.explanation.overlays import ImageExplanation, overlay, region_picture, side_by_side
 from batchcls.explanation.selection import ImageSelection, SelectedImages, listed_images, predicted_images
 from batchcls.images.decoders import DEFAULT, open_decoder
@@ -80,9 +87,9 @@ def explain_images(
     """
     if selection.label is not None and selection.label not in model.recipe.labels:
         raise RecipeError(f"--class {selection.label!r} is none of the model's labels {list(model.recipe.labels)}")
-    check_output(out, overwrite=overwrite)
+    check_explanation_folder(out, overwrite=overwrite)
     selected = _selected_images(model, selection, out, console)
-    with open_output(out) as folder:
+    with open_explanation_folder(out) as folder:
         images = _explain(model, selection.label, selected.truths, folder, console)
         cells = [cell for image in images for cell in image.cells]
         (folder / CONTACT_SHEET).write_bytes(jpeg(contact_sheet(cells, _SHEET_COLUMNS, _SHEET_SIDE_PX)))
@@ -96,7 +103,7 @@ def explain_images(
 def _selected_images(model: TrainedFile, selection: ImageSelection, out: Path, console: Console) -> SelectedImages:
     if selection.predictions:
         return predicted_images(selection, model.checkpoint, model.recipe.labels, console)
-    return listed_images(selection, lambda path: is_output(path, out), console)
+    return listed_images(selection, lambda path: is_explanation_file(path, out), console)
 
 
 def _explain(

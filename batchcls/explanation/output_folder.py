@@ -9,8 +9,8 @@ from pathlib import Path
 from batchcls.errors import OutputError
 from batchcls.storage.atomic import kind_of, writing
 from batchcls.storage.file_names import printable
-from batchcls.storage.own_folder import OwnFolder
-from batchcls.storage.scratch import scratch_folder
+from batchcls.storage.owned_folder import OwnedFolder
+from batchcls.storage.temporary_folders import temporary_folder
 
 CONTACT_SHEET = "contact_sheet.jpg"
 TABLE = "explained.csv"
@@ -30,12 +30,12 @@ def overlay_name(number: int, path: str) -> str:
     return f"{number:04d}_{safe}.cam.png"
 
 
-def is_output(path: Path, out: Path) -> bool:
+def is_explanation_file(path: Path, out: Path) -> bool:
     """Whether ``path`` lies in the folder ``out`` and bears a name that explanations give their files."""
     return _is_output_name(path.name) and os.path.realpath(path.parent) == os.path.realpath(out)
 
 
-def check_output(out: Path, *, overwrite: bool) -> None:
+def check_explanation_folder(out: Path, *, overwrite: bool) -> None:
     """Refuse an output folder that is not empty, unless the user asked to replace what is there.
 
     Raises:
@@ -46,7 +46,7 @@ def check_output(out: Path, *, overwrite: bool) -> None:
 
 
 @contextmanager
-def open_output(out: Path) -> Iterator[Path]:
+def open_explanation_folder(out: Path) -> Iterator[Path]:
     """A context that yields a new folder, whose files are moved into ``out`` if no error is raised.
 
     Files of an earlier explanation are removed from ``out`` then; files of other names stay.
@@ -58,19 +58,19 @@ def open_output(out: Path) -> Iterator[Path]:
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         if kind_of(out) is not None:
-            OwnFolder(out).close()  # refuses a folder of another user before any image is explained
-        with scratch_folder(out.parent) as scratch:
+            OwnedFolder(out).close()  # refuses a folder of another user before any image is explained
+        with temporary_folder(out.parent) as scratch:
             folder = scratch / "new"
             folder.mkdir()
             yield folder
             if kind_of(out) is None:
                 folder.rename(out)
                 return
-            with OwnFolder(folder) as new, OwnFolder(out) as existing:
+            with OwnedFolder(folder) as new, OwnedFolder(out) as existing:
                 _replace(new, existing)
 
 
-def _replace(new: OwnFolder, existing: OwnFolder) -> None:
+def _replace(new: OwnedFolder, existing: OwnedFolder) -> None:
     names = new.names()
     outdated = [name for name in existing.names() if name not in names and _is_output_name(name)]
     for name in (*names, *outdated):

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from batchcls.engine.manifest import sha256
 from batchcls.errors import LabelsError, SlidesError
-from batchcls.images.labels.labeled import LabeledImages
+from batchcls.images.labels.labeled_images import LabeledImages
 from batchcls.images.sources import open_source
 from batchcls.predictions.integrity import rewrite_notes
 from batchcls.predictions.matching import label_codes, match_labels

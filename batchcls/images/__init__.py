@@ -1,1 +1,1 @@
-"""Image files become pixels."""
+"""Images: where they come from, what their files say, their labels, and their pixels."""

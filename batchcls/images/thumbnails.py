@@ -10,14 +10,14 @@ from batchcls.images.image_file import opened_image
 from batchcls.records import Slide
 
 ANSWER_TIMEOUT_S = 10.0
-"""After which a page does without a picture."""
+"""Seconds after which a page does without a picture."""
 _CAPTION_PX = 15
 _GAP_PX = 8
 _QUALITY = 85
 
 
 def thumbnail(slide: Slide, side_px: int) -> Image.Image | None:
-    """An RGB picture of ``slide`` of at most ``side_px`` x ``side_px``; None if none can be made."""
+    """An RGB picture of a slide, of at most ``side_px`` x ``side_px`` pixels; None if the slide cannot be decoded."""
     try:
         with opened_image(slide, ANSWER_TIMEOUT_S) as image:
             image.draft("RGB", (side_px, side_px))
@@ -31,10 +31,12 @@ def thumbnail(slide: Slide, side_px: int) -> Image.Image | None:
 
 
 def contact_sheet(cells: Sequence[tuple[Image.Image | None, str]], columns: int, side_px: int) -> Image.Image:
-    """Pictures row by row, each above its caption, of which every line is cut to the picture's width.
+    """An RGB picture of many, row by row, each above its caption, whose lines are cut to the picture's width.
 
     Args:
-        cells: A picture, or None for one that could not be made, and its caption of one line or more.
+        cells: Pictures, None for those that cannot be decoded, each with a caption of one line or more.
+        columns: Number of pictures in a row.
+        side_px: Largest width and height of a picture.
     """
     lines = max((caption.count("\n") + 1 for _, caption in cells), default=1)
     width, height = side_px + _GAP_PX, side_px + lines * _CAPTION_PX + _GAP_PX
@@ -53,15 +55,15 @@ def contact_sheet(cells: Sequence[tuple[Image.Image | None, str]], columns: int,
 
 
 def jpeg(image: Image.Image) -> bytes:
-    """``image`` as a JPEG file."""
+    """The bytes of ``image`` as a JPEG file."""
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=_QUALITY)
     return stream.getvalue()
 
 
-def data_uri(content: bytes, kind: str) -> str:
-    """``content`` as an address that a page can hold, of a media type such as image/jpeg."""
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+def data_uri(content: bytes, media_type: str) -> str:
+    """``content`` as an address that an HTML page can hold; the media type is such as ``image/jpeg``."""
+    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
 
 
 def _cut(line: str, width_px: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:

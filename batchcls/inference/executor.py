@@ -26,7 +26,7 @@ class DeviceConfig:
     """``cpu`` or ``cuda:N``."""
     decoder: DecoderName
     batch_size: int | None
-    """Images in a decoded batch; None for the engine's own batch size."""
+    """Images in a decoded batch; None for the size that is fastest on the device."""
     threads: int
     """CPU threads that decode, and as many that infer."""
     max_pixels: int

@@ -12,7 +12,7 @@ from batchcls.engine.check import check_answers
 from batchcls.engine.manifest import ONNX, Manifest
 from batchcls.engine.postprocess import to_predictions
 from batchcls.errors import MemoryShortageError
-from batchcls.images.decoders import open_decoder
+from batchcls.images.decoders import default_batch_size, open_decoder
 from batchcls.images.decoders.base import DecoderOptions
 from batchcls.inference.executor import DeviceConfig
 from batchcls.memory import available_bytes, format_bytes, resident_bytes
@@ -62,7 +62,7 @@ class LocalExecutor:
             stack.callback(self._engine.close)
             self._check(config.manifest)
             preprocess = self._engine.info.preprocess
-            batch_size = config.batch_size or self._engine.batch_size
+            batch_size = config.batch_size or default_batch_size(config.decoder, config.device, self._engine.batch_size)
             self._taken_bytes = resident_bytes() + _BATCHES * batch_size * 3 * math.prod(preprocess.size_px)
             self._decoder = open_decoder(
                 config.decoder,

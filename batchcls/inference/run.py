@@ -137,7 +137,7 @@ def _classify_all(run: _Run, out: Path) -> None:
                 progress.show(
                     stats.rows,
                     stats.unreadable,
-                    run.source.found if run.source.complete else None,
+                    run.source.count if run.source.complete else None,
                     run.executor.waiting() or run.source.waiting(),
                 )
                 _check(run, out)
@@ -191,9 +191,9 @@ def _finish(run: _Run, decoder: str, arguments: Mapping[str, Any], started: floa
         passed_over = ", ".join(f"{count:,} {reason}" for reason, count in stats.skipped.items())
         folders = ", ".join(map(repr, arguments["slides"]))
         raise SlidesError(f"no image was found in {folders} ({passed_over or 'nothing else either'})")
-    if counts.rows < source.found:
+    if counts.rows < source.count:
         raise RuntimeError(
-            f"{source.found} files were found, {counts.rows} have a row: this is a bug, please report it"
+            f"{source.count} files were found, {counts.rows} have a row: this is a bug, please report it"
         )
     if counts.errors.get("corrupt", 0) == counts.rows >= _SUSPICIOUS_FILES:
         stats.warnings.append(f"not one of {counts.rows:,} files could be decoded; see whether --decoder pillow can")

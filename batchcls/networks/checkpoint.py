@@ -18,7 +18,7 @@ _MOST_NAMED = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Network:
+class TrainedNetwork:
     """A trained classifier with its weights."""
 
     architecture: str
@@ -37,7 +37,9 @@ class Network:
     """All that the file holds, with stand-ins for its objects: labels or an architecture's name may be among it."""
 
 
-def load_network(path: Path, architecture: str = "", *, transform_input: bool = False, weights: str = "") -> Network:
+def load_network(
+    path: Path, architecture: str = "", *, transform_input: bool = False, weights: str = ""
+) -> TrainedNetwork:
     """The network whose weights a trained file holds.
 
     The file is a state_dict saved by PyTorch or as safetensors: plain, or under any key; with any one prefix before all
@@ -73,7 +75,7 @@ def load_network(path: Path, architecture: str = "", *, transform_input: bool = 
     module.to_empty(device="cpu").load_state_dict(
         {name: fit.tensors.get(name, torch.zeros(())) for name in module.state_dict()}
     )
-    return Network(
+    return TrainedNetwork(
         fit.architecture,
         fit.classes,
         module.eval().requires_grad_(False),

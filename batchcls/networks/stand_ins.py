@@ -68,7 +68,7 @@ class ArrayStandIn(ObjectStandIn):
 
 
 def find_values(contents: Mapping[Any, Any], keys: Collection[str]) -> Iterator[tuple[str, Any]]:
-    """Every value in a file under one of ``keys``, however deep, as pairs of the key in lower case and the value.
+    """Every value in a file under one of ``keys``, also in nested mappings, after its key in lower case.
 
     Args:
         contents: All that the file holds, with stand-ins for its objects.

@@ -139,7 +139,7 @@ def _mappings_of_tensors(
 
 
 def _without_means(name: str, tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """A set of weights; and as a set of its own, their running mean, if it is among them under names that begin so."""
+    """A set of weights without a running mean of them, such as ``ema.*``, which becomes a set of its own."""
     averaged = {key: tensor for key, tensor in tensors.items() if _AVERAGED.search(key.partition(".")[0])}
     plain = {key: tensor for key, tensor in tensors.items() if key not in averaged}
     if not averaged or 2 * len(averaged) <= len(plain) or 2 * len(plain) <= len(averaged):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from batchcls.errors import CheckpointError
-from batchcls.networks.checkpoint import Network, load_network
+from batchcls.networks.checkpoint import TrainedNetwork, load_network
 from batchcls.networks.known_labels import resolve_labels
 from batchcls.networks.metadata import CheckpointMetadata
 from batchcls.networks.recipe import Recipe
@@ -19,7 +19,7 @@ class TrainedFile:
 
     checkpoint: Path
     """Path of the file."""
-    network: Network
+    network: TrainedNetwork
     recipe: Recipe
     """Complete recipe, with architecture and labels."""
     notes: tuple[str, ...] = ()
@@ -27,7 +27,7 @@ class TrainedFile:
 
 
 def load_trained_file(checkpoint: Path, recipe: Path | None, values: Mapping[str, Any]) -> TrainedFile:
-    """Open a trained file, with a recipe from ``values``, the TOML file ``recipe`` and the file's own metadata.
+    """An open trained file, with a recipe from ``values``, the TOML file ``recipe`` and the file's own metadata.
 
     Args:
         checkpoint: The trained file.
@@ -60,7 +60,7 @@ def load_trained_file(checkpoint: Path, recipe: Path | None, values: Mapping[str
     return TrainedFile(checkpoint, network, complete.with_values({"labels": labels}), notes)
 
 
-def _weights_notes(network: Network) -> tuple[str, ...]:
+def _weights_notes(network: TrainedNetwork) -> tuple[str, ...]:
     taken = network.weights_key or "at the top of the file"
     return tuple(
         f"weights {taken}; left out: {name}, which --weights {name} takes"

@@ -29,7 +29,7 @@ _LEAST_CORRELATION = 0.6
 _LEAST_RATIO, _MOST_RATIO = 0.6, 1.8
 """Range of the ratio of recorded to predicted means that is taken for the architecture's own.
 
-It was 0.87 to 0.9 for trained networks with ReLU, and 0.46 for one trained with SiLU.
+It was 0.87 to 0.9 for networks trained with ReLU, and 0.46 where these had been trained with SiLU.
 """
 _FEWEST_LAYERS = 3
 """Smallest number of layers to judge by."""

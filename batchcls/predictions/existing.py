@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 
 from batchcls.errors import OutputError
 from batchcls.records import METADATA_KEY
-from batchcls.storage.atomic import check_replaceable_file, kind_of, regular_file
-from batchcls.storage.resumable import differing
+from batchcls.storage.atomic import check_replaceable_file, kind_of, open_regular_file
+from batchcls.storage.resumable import differences
 from batchcls.storage.transient import is_transient
 
 _UNREADABLE = (pa.ArrowException, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
@@ -53,7 +53,7 @@ class ExistingOutput:
             recorded = {}
         if recorded == identity:
             return cls(path, metadata)
-        differs = f", made with {differing(recorded, identity)}; this run has {differing(identity, recorded)}"
+        differs = f", made with {differences(recorded, identity)}; this run has {differences(identity, recorded)}"
         raise OutputError(
             f"{str(path)!r} exists{differs if recorded else ''}; choose another --out, or replace it with --overwrite"
         )
@@ -117,5 +117,5 @@ def _counted_rows(metadata: Mapping[str, Any]) -> int:
 
 @contextmanager
 def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
-    with os.fdopen(regular_file(path), "rb") as stream, pq.ParquetFile(stream) as file:
+    with os.fdopen(open_regular_file(path), "rb") as stream, pq.ParquetFile(stream) as file:
         yield file

@@ -20,7 +20,7 @@ from batchcls.predictions.row_key import files_of, slides_of
 from batchcls.predictions.schema import REQUIRED, WORDS
 from batchcls.records import METADATA_KEY, Slide
 from batchcls.storage.regular_file import check_regular
-from batchcls.storage.table_size import check_unfolded
+from batchcls.storage.table_memory import check_parquet_size
 
 _ANSWERS = ("label", "probability", "probabilities")
 _PART_VALUES = 2**21
@@ -54,7 +54,7 @@ class PredictionsFile:
             LabelsError: If the file cannot be read, or nothing but its name is that of a predictions file.
         """
         with _refusals(path):
-            check_unfolded(path, list(REQUIRED), whole=True)
+            check_parquet_size(path, list(REQUIRED), whole=True)
             metadata = _metadata(pq.read_schema(path))
             table = pq.read_table(path, columns=list(REQUIRED), partitioning=None)
             table = table.select(list(REQUIRED))
@@ -73,7 +73,7 @@ class PredictionsFile:
             LabelsError: As by `read`.
         """
         with _refusals(path):
-            check_unfolded(path, list(REQUIRED), whole=False)
+            check_parquet_size(path, list(REQUIRED), whole=False)
         with _refusals(path), pq.ParquetFile(path) as file:
             metadata = _metadata(file.schema_arrow)
             order = _recorded_labels(metadata) or label_order(_batches(file, _LABEL_ROWS, _ANSWERS), labels)

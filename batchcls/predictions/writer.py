@@ -20,7 +20,7 @@ from batchcls.predictions.row_key import in_order, key_schema, slides_of
 from batchcls.predictions.rows import PredictionRows
 from batchcls.predictions.schema import part_schema, schema
 from batchcls.records import METADATA_KEY, BatchResult, Slide
-from batchcls.storage.partial_folder import clear_left_over
+from batchcls.storage.locked_folder import clear_leftovers
 from batchcls.storage.resumable import ResumableOutput
 
 _PART_ROWS = 16_384
@@ -70,7 +70,7 @@ def open_writer(
     limits, identity_json = dict(limits or {}), json.loads(json.dumps(identity))
     existing = None if overwrite else ExistingOutput.of(path, schema(len(labels)), identity_json)
     if existing and existing.is_settled(limits):
-        clear_left_over(path)
+        clear_leftovers(path)
         return existing
     partial = ResumableOutput(path, part_schema(len(labels)), identity, limits=limits)
     try:

@@ -1,1 +1,1 @@
-"""Every folder and file that a command makes, renames or clears: its own, and whole or not at all."""
+"""Files and folders: written whole or not at all, resumed, and read within limits of time and size."""

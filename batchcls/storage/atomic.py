@@ -14,18 +14,18 @@ from batchcls.errors import OutputError
 TEMPORARY = re.compile(r"\.batchcls-[0-9a-f]{16}")
 """Names of what is not whole yet; a killed process may leave one behind."""
 _SAFELY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-"""A link is not followed, and a pipe that nobody writes to is not waited for."""
+"""Flags of `os.open` by which a link is not followed, and a pipe that nobody writes to is not waited for."""
 _KINDS = {stat.S_IFLNK: "a symbolic link", stat.S_IFDIR: "a folder", stat.S_IFREG: "a file"}
 
 
 def temporary_name() -> str:
-    """A name that nothing has yet: short, so that any folder that takes a name takes it."""
+    """A name that no file has yet, short enough for any file system."""
     return f".batchcls-{secrets.token_hex(8)}"
 
 
 @contextmanager
 def writing(out: Path) -> Iterator[None]:
-    """Turns what the operating system refuses into an `OutputError` that names ``out``."""
+    """A context in which an OSError becomes an `OutputError` that names ``out``."""
     try:
         yield
     except OSError as error:
@@ -35,7 +35,7 @@ def writing(out: Path) -> Iterator[None]:
 
 @contextmanager
 def folder_handle(path: Path) -> Iterator[int]:
-    """A handle of a folder in which something is to be made; the folder may be reached through links."""
+    """A context that yields an open descriptor of a folder, which may be reached through links."""
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield handle
@@ -44,10 +44,10 @@ def folder_handle(path: Path) -> Iterator[int]:
 
 
 def kind_of(name: str | Path, folder: int | None = None) -> str | None:
-    """What bears a name, in words; None: nothing does. A link is not followed.
+    """The kind of file under a name, in words such as ``a folder``; None if there is none. A link is not followed.
 
     Args:
-        folder: Handle of the folder that ``name`` is in.
+        folder: Descriptor of the folder that ``name`` is in.
     """
     try:
         mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
@@ -57,13 +57,13 @@ def kind_of(name: str | Path, folder: int | None = None) -> str | None:
 
 
 def check_replaceable_file(path: Path, folder: int | None = None) -> None:
-    """Refuse what a rename onto ``path`` would replace and should not.
+    """Refuse to replace anything but a regular file; a path where nothing stands is fine.
 
     Args:
-        folder: Handle of the folder that ``path.name`` is in; ``path`` is for the message then.
+        folder: Descriptor of the folder that ``path.name`` is in; ``path`` is for the message then.
 
     Raises:
-        OutputError: If a link, a folder, a pipe or a device stands there, or nothing ever can.
+        OutputError: If a link, a folder, a pipe or a device stands there, or the path cannot be looked at.
     """
     with writing(path):
         kind = kind_of(path if folder is None else path.name, folder)
@@ -71,11 +71,14 @@ def check_replaceable_file(path: Path, folder: int | None = None) -> None:
         raise OutputError(f"{str(path)!r} is {kind}, which is not replaced; move it away, or choose another --out")
 
 
-def regular_file(path: str | Path, folder: int | None = None) -> int:
-    """A descriptor to read a file by, which is no link, pipe or device.
+def open_regular_file(path: str | Path, folder: int | None = None) -> int:
+    """An open descriptor to read a regular file by.
+
+    Args:
+        folder: Descriptor of the folder that ``path`` is relative to.
 
     Raises:
-        OSError: If it is, or cannot be opened.
+        OSError: If it is a link, a pipe or a device, or cannot be opened.
     """
     descriptor = os.open(path, os.O_RDONLY | _SAFELY, dir_fd=folder)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -84,30 +87,33 @@ def regular_file(path: str | Path, folder: int | None = None) -> int:
     raise OSError("it is no file")
 
 
-def fresh_file(name: str, folder: int) -> int:
-    """A descriptor to write a file by that was not there before.
+def create_file(name: str, folder: int) -> int:
+    """An open descriptor to write a new file by.
+
+    Args:
+        folder: Descriptor of the folder that the file is made in.
 
     Raises:
-        OSError: If anything bears the name.
+        OSError: If a file of that name exists.
     """
     return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFELY, 0o666, dir_fd=folder)
 
 
 @contextmanager
 def whole_file_in(folder: int, path: Path) -> Iterator[BinaryIO]:
-    """A stream whose content becomes the file ``path.name`` of a folder if all goes well; if not, nothing has changed.
+    """A context that yields a stream, whose content becomes the file ``path.name`` of a folder if no error is raised.
 
     Args:
-        folder: Handle of the folder.
+        folder: Descriptor of the folder.
         path: The whole path, for messages.
 
     Raises:
-        OutputError: If something that is no file stands there.
-        OSError: If the disk refuses.
+        OutputError: If something else than a regular file stands there.
+        OSError: If the file cannot be written.
     """
     check_replaceable_file(path, folder)
     unfinished = temporary_name()
-    descriptor = fresh_file(unfinished, folder)
+    descriptor = create_file(unfinished, folder)
     try:
         with os.fdopen(descriptor, "wb") as stream:
             yield stream
@@ -123,22 +129,22 @@ def whole_file_in(folder: int, path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A stream whose content becomes the file ``path`` if all goes well; if not, nothing has changed.
+    """A context that yields a stream, whose content becomes the file ``path`` if no error is raised.
 
     Raises:
-        OutputError: If something that is no file stands there.
-        OSError: If the disk refuses.
+        OutputError: If something else than a regular file stands there.
+        OSError: If the file cannot be written.
     """
     with folder_handle(path.parent) as folder, whole_file_in(folder, path) as stream:
         yield stream
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Leave ``path`` with this content, or as it was.
+    """Write a file whole; after an error, the file is as it was.
 
     Raises:
-        OutputError: If something that is no file stands there.
-        OSError: If the disk refuses.
+        OutputError: If something else than a regular file stands there.
+        OSError: If the file cannot be written.
     """
     with whole_file(path) as stream:
         stream.write(content)

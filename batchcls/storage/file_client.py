@@ -1,4 +1,4 @@
-"""Files opened and read by another process: every wait has an end."""
+"""Files opened and read by another process, so that every wait has an end."""
 
 import errno
 import io
@@ -35,21 +35,21 @@ _PATIENCE_S = 0.2
 
 
 class FileProcess:
-    """A process that opens and reads files; `close` never waits for it, whatever it waits for.
+    """A process that opens and reads files; `close` does not wait for a file system that does not answer.
 
-    Where Python cannot be started again (it is embedded, or has given up the right to), threads of this process do the
+    Where no other Python can be started (Python is embedded, or may start no process), threads of this process do the
     same work; then a file system that never answers keeps this process from ending.
     """
 
     def __init__(self) -> None:
         self.peak_memory_bytes = 0
-        """The most that the process has had resident; known once it is closed."""
+        """Most memory that the process has had resident, in bytes; known once it is closed."""
         self._control, theirs = socket.socketpair()
         self._process: subprocess.Popen[bytes] | None = None
         package = str(Path(__file__).parents[2])
         try:
             self._process = subprocess.Popen(  # noqa: S603  # our own program
-                # Neither the user's nor the site's packages: it starts sooner, and nothing there can hang it.
+                # -I -S: without the user's and the site's packages Python starts sooner, and nothing there can hang it.
                 [sys.executable, "-I", "-S", "-c", _PROGRAM, package],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
@@ -61,7 +61,7 @@ class FileProcess:
             Thread(target=serve_lanes, args=(theirs,), name="file server", daemon=True).start()
 
     def lane(self, timeout_s: float) -> "FileLane":
-        """Another way to the process, for one thread.
+        """A new lane to the process, for one thread.
 
         Args:
             timeout_s: How long each answer may take.
@@ -81,7 +81,7 @@ class FileProcess:
         return FileLane(ours, self.ended, memoryview(mmap.mmap(-1, OPENED.size + MOST_BYTES)))
 
     def ended(self) -> DecoderError:
-        """What to raise where the process is gone."""
+        """The error to raise where the process is gone."""
         code = self._ended_with()
         mended = "allow more open files (ulimit -n), then " if code == errno.EMFILE else ""
         return DecoderError(
@@ -107,42 +107,45 @@ class FileProcess:
 
 @dataclass(frozen=True, slots=True)
 class FileLane:
-    """Opens and reads one file after the other.
+    """Opens and reads one file after another, for one thread.
 
-    Each method raises OSError as the operating system does there, and TimeoutError if no answer comes in time, after
-    which the lane is of no use.
+    Each method raises OSError as the operating system does in the other process; and TimeoutError without a number if
+    no answer comes in time, after which the lane is of no use.
     """
 
     socket: socket.socket
     ended: Callable[[], DecoderError]
     buffer: memoryview
-    """An answer; borrowed until the next one."""
+    """Holds an answer until the next one."""
 
     def open(self, path: str) -> "OpenFile":
-        """The file, until this lane opens another."""
+        """A file, which is open until this lane opens another one."""
         mode, size, modified_ns, first = self._answer(b"O", os.fsencode(path), OPENED)
         known_ns = None if modified_ns == UNKNOWN_TIME else modified_ns
         return OpenFile(self, stat.S_ISREG(mode), size, known_ns, bytes(first))
 
     def read(self, offset: int, length: int) -> memoryview:
-        """Up to ``length`` bytes from ``offset`` on of the file that is open, until the lane is used again."""
+        """Up to ``length`` bytes of the open file, from ``offset`` on; they hold until the lane is used again."""
         data: memoryview = self._answer(b"R", SPAN.pack(offset, min(length, MOST_BYTES)), DATA)[0]
         return data
 
     def status(self, path: str) -> tuple[bool, tuple[int, int]]:
-        """Whether it is a folder, links followed; its device and inode."""
+        """Whether a path is a folder, links followed; and its device and inode."""
         mode, inode, device, _ = self._answer(b"S", os.fsencode(path), STATUS)
         return stat.S_ISDIR(mode), (device, inode)
 
     def entries(self, folder: str) -> Iterator[tuple[str, str]]:
-        """What is in a folder, in no order: ``/`` for a folder, ``@`` for a link to one, else ``-``; and the name."""
+        """The kind and name of each entry of a folder, in no order.
+
+        The kind is ``/`` of a folder, ``@`` of a link to a folder, and ``-`` of anything else.
+        """
         self._answer(b"L", os.fsencode(folder), DATA)
         while names := bytes(self._answer(b"N", b"", DATA)[0]):
             for name in names.removesuffix(b"\0").split(b"\0"):
                 yield chr(name[0]), os.fsdecode(name[1:])
 
     def close(self) -> None:
-        """Wake whoever waits here, and serve nobody any more; calling it twice is harmless."""
+        """End the lane, and wake a thread that waits for an answer; calling it twice is harmless."""
         try:
             self.socket.shutdown(socket.SHUT_RDWR)
         except OSError:
@@ -156,7 +159,7 @@ class FileLane:
         self.close()
 
     def _answer(self, operation: bytes, operand: bytes, head: struct.Struct) -> tuple[Any, ...]:
-        """What comes back: the head's values but for the first and the last, and bytes, borrowed until the next."""
+        """An answer: the head's values but the first and the last; and the bytes, which hold until the next answer."""
         try:
             self.socket.sendall(REQUEST.pack(operation, len(operand)) + operand)
         except TimeoutError:
@@ -171,7 +174,7 @@ class FileLane:
         return *values, self.buffer[head.size : head.size + length]
 
     def _receive(self, start: int, end: int) -> int:
-        """Fill the buffer from ``start`` to ``end``, and on if more is there; where that ended."""
+        """Fill the buffer from ``start`` to ``end``, and further if more is there; the position of the last byte."""
         while start < end:
             try:
                 count = self.socket.recv_into(self.buffer[start:])
@@ -194,7 +197,7 @@ class OpenFile:
     size_bytes: int
     modified_ns: int | None
     first_bytes: bytes
-    """As many as came with the opening: usually all, of a file of at most 256 KiB."""
+    """The bytes that came with the opening: usually all of a file of at most 256 KiB."""
 
     def read(self, offset: int, length: int) -> bytes:
         """Bytes from ``offset`` on; fewer than ``length`` only where the file ends.

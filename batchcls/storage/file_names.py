@@ -24,23 +24,23 @@ def printable(name: str) -> str:
 
 
 def original(name: str) -> str:
-    """The file name that `printable` made ``name`` of, as Python opens it."""
+    """The file name that `printable` turned into ``name``, as Python opens it."""
     if not _ESCAPED_BYTE.search(name):
         return name
     raw = os.fsencode(name)
-    return os.fsdecode(_ESCAPED.sub(lambda found: bytes.fromhex(found[1].decode()) if found[1] else b"\\", raw))
+    return os.fsdecode(_ESCAPED.sub(lambda match: bytes.fromhex(match[1].decode()) if match[1] else b"\\", raw))
 
 
 def file_below(folder: str | os.PathLike[str], path: str) -> str:
-    """Where the file is that a table calls ``path``, relative to ``folder``; see `spelling_below`."""
+    """The path of the file that a table calls ``path``, below ``folder``; see `spelling_below`."""
     return os.path.join(folder, spelling_below(folder, path))
 
 
 def spelling_below(folder: str | os.PathLike[str], path: str) -> str:
-    """The spelling of a table's ``path``, relative to ``folder``, that there is a file of; if none, as it is written.
+    """The spelling of a table's ``path`` that is a file's below ``folder``; the spelling as written if none is.
 
-    As it is written comes first; then with ``/`` for Windows' backslashes, without surrounding blanks, and with accents
-    as the file system at hand has them.
+    The spelling as written comes first; then with ``/`` for Windows' backslashes, without surrounding blanks, and with
+    accents as the file system at hand has them.
     """
     spellings = (spelling for spelling in _spellings(path) if os.path.lexists(os.path.join(folder, spelling)))
     return next(spellings, original(path))

@@ -1,8 +1,8 @@
-"""The program that lists, opens and reads slides, in a process of its own: what never returns holds up nobody else.
+"""The program that lists, opens and reads files in a process of its own, where a read that never ends harms nobody.
 
-A thread that waits for a dead file server cannot be ended, and with it the whole process that it is part of. So those
-who read ahead hold one end of a socket, and whatever hangs at its other end can be left behind. Python's own library is
-all that this process imports: it starts in some 20 ms.
+A thread that waits for a dead network disk cannot be ended, nor can its process. So the run holds one end of a socket,
+and a process that hangs at the other end can be left behind. This process imports nothing but Python's own library, to
+start in some 20 ms.
 
 Each socket (a lane) is served by a thread. A request is one byte, the length (uint32) of what follows, and that; an
 answer is two parts, of which the second is bytes, preceded by their number (uint32). Numbers are little-endian.
@@ -31,12 +31,12 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any
 
-from batchcls.storage import deep_paths
+from batchcls.storage import long_paths
 
 FIRST_BYTES = 256 << 10
-"""Handed over with the answer to an opening: most files whole."""
+"""Bytes handed over with the answer to an opening: all of most files."""
 MOST_BYTES = 1 << 20
-"""Of the second part of an answer."""
+"""Largest size of the second part of an answer."""
 REQUEST = struct.Struct("<cI")
 OPENED = struct.Struct("<iIqqI")
 DATA = struct.Struct("<iI")
@@ -45,7 +45,7 @@ SPAN = struct.Struct("<QI")
 UNKNOWN_TIME = -(1 << 63)
 """Stands for a time that 64 bits do not hold in nanoseconds, such as any after the year 2262."""
 _ENTRIES = 2048
-"""Of a folder, at a time; a name has 255 bytes at most."""
+"""Number of a folder's entries in one answer; a name has 255 bytes at most."""
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _STACK_BYTES = 256 << 10
 _REQUEST_BYTES = 8192
@@ -88,7 +88,7 @@ def _serve(lane: socket.socket) -> None:
 
 
 class _Served:
-    """One lane's open file, and the folder that it lists."""
+    """A lane's open file, and the folder that it lists."""
 
     def __init__(self) -> None:
         self._file = -1
@@ -96,7 +96,7 @@ class _Served:
         self._entries: Iterator[os.DirEntry[str]] = iter(())
 
     def answer(self, operation: bytes, operand: bytes) -> tuple[bytes, bytes | memoryview]:
-        """The two parts of an answer, the second borrowed until the next."""
+        """The two parts of an answer; the second holds until the next answer."""
         head, call = _OPERATIONS[operation]
         try:
             *values, data = call(self, operand)
@@ -108,7 +108,7 @@ class _Served:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
-        self._file = deep_paths.open_file(os.fsdecode(path), _FLAGS)
+        self._file = long_paths.open_file(os.fsdecode(path), _FLAGS)
         status = os.fstat(self._file)
         if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -121,7 +121,7 @@ class _Served:
         return (self._buffer[: os.preadv(self._file, [self._buffer[:length]], offset)],)
 
     def status(self, path: bytes) -> tuple[int, int, int, bytes]:
-        status = deep_paths.status(os.fsdecode(path))
+        status = long_paths.status(os.fsdecode(path))
         return status.st_mode, status.st_ino, status.st_dev, b""
 
     def list(self, path: bytes) -> tuple[bytes]:
@@ -143,8 +143,8 @@ _OPERATIONS: dict[bytes, tuple[struct.Struct, Callable[[_Served, bytes], tuple[A
 
 
 def _listed(path: bytes) -> Iterator[Any]:
-    """None, once the folder is open, and then its entries."""
-    with deep_paths.listed(os.fsdecode(path)) as entries:
+    """None once the folder is open, and then its entries."""
+    with long_paths.listed(os.fsdecode(path)) as entries:
         yield None
         yield from entries
 

@@ -1,6 +1,6 @@
-"""What the footer and the pages of a Parquet file say of their sizes.
+"""Sizes that the footer and the page headers of a Parquet file state.
 
-pyarrow tells the footer's part too, but ends the process over some that are damaged, and of pages nothing.
+pyarrow reads footers too, but ends the process over some damaged ones, and tells nothing of pages.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ _MAGIC = b"PAR1"
 _HEADER_BYTES, _LARGEST_HEADER_BYTES = 1 << 12, 1 << 24
 _DEEPEST = 16
 _OF_DICTIONARY = (2, 8)
-"""Encodings of values that stand in a dictionary."""
+"""Encodings by which a page holds positions in a dictionary."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,28 +20,31 @@ class ColumnChunk:
 
     row_group: int
     column: int
-    """Its place among the leaves of the schema."""
+    """Position of the column among the leaves of the schema."""
     values: int
+    """Number of values, by the footer."""
     begin: int
+    """Offset of the first page."""
     end: int
-    """Where its pages stand in the file."""
+    """Offset after the last page."""
 
 
 @dataclass(slots=True)
-class Pages:
-    """Of a column in a row group."""
+class PageTotals:
+    """Sums over the pages of a column in a row group."""
 
     unfolded: int = 0
     """Bytes of all pages, decompressed."""
     values: int = 0
+    """Number of values."""
     dictionary: int = 0
     """Bytes of the dictionary, decompressed; 0 if there is none."""
     from_dictionary: int = 0
-    """So many of the first values hold all that stand in the dictionary; the others stand in their pages."""
+    """Number of first values among which are all that the dictionary holds; later ones stand in their pages."""
 
 
 def footer_bytes(stream: BinaryIO) -> int:
-    """How long the footer is, by the file's end; 0 of a file that has none.
+    """Length of the footer in bytes, by the file's end; 0 if the file has none.
 
     Raises:
         OSError: If it cannot be read.
@@ -65,45 +68,45 @@ def column_chunks(stream: BinaryIO) -> Iterator[ColumnChunk]:
         raise ValueError("its footer is damaged") from error
     for group, row_group in enumerate(_list(footer, 4)):
         for column, chunk in enumerate(_list(row_group, 1)):
-            found = chunk.get(3) if isinstance(chunk, dict) else None
-            if not isinstance(found, dict):
+            metadata = chunk.get(3) if isinstance(chunk, dict) else None
+            if not isinstance(metadata, dict):
                 raise ValueError("its footer is damaged")
-            starts = [_whole(found, number) for number in (9, 11) if number in found]
+            starts = [_count(metadata, number) for number in (9, 11) if number in metadata]
             begin = min((start for start in starts if start), default=0)  # a dictionary that is none may stand at 0
-            yield ColumnChunk(group, column, _whole(found, 5), begin, begin + _whole(found, 7))
+            yield ColumnChunk(group, column, _count(metadata, 5), begin, begin + _count(metadata, 7))
 
 
-def pages_of(stream: BinaryIO, chunk: ColumnChunk) -> Pages:
-    """What the headers of a column's pages say, whatever the footer says of them.
+def pages_of(stream: BinaryIO, chunk: ColumnChunk) -> PageTotals:
+    """Totals by the headers of a column's pages, whatever the footer says.
 
     Raises:
         ValueError: If they are no headers.
     """
-    found, at = Pages(), chunk.begin
-    while at < chunk.end and found.values < max(1, chunk.values):
+    totals, at = PageTotals(), chunk.begin
+    while at < chunk.end and totals.values < max(1, chunk.values):
         header, length = _header(stream, at)
-        unfolded, stored = _whole(header, 2), _whole(header, 3)
-        found.unfolded += unfolded
+        unfolded, stored = _count(header, 2), _count(header, 3)
+        totals.unfolded += unfolded
         if 7 in header:
-            found.dictionary += unfolded
+            totals.dictionary += unfolded
         values, encoding = _data_page(header)
-        found.values += values
+        totals.values += values
         if encoding in _OF_DICTIONARY:
-            found.from_dictionary = found.values
+            totals.from_dictionary = totals.values
         at += length + stored
-    found.values = max(found.values, chunk.values)
-    return found
+    totals.values = max(totals.values, chunk.values)
+    return totals
 
 
 def _data_page(header: dict[int, Any]) -> tuple[int, int]:
-    """How many values a page has, and their encoding; of a dictionary, none."""
+    """Number of values in a page and their encoding; zeros for a dictionary."""
     second, first = header.get(8), header.get(5)
     if isinstance(second, dict):
-        return _whole(second, 1), _whole(second, 4)
-    return (_whole(first, 1), _whole(first, 2)) if isinstance(first, dict) else (0, 0)
+        return _count(second, 1), _count(second, 4)
+    return (_count(first, 1), _count(first, 2)) if isinstance(first, dict) else (0, 0)
 
 
-def _whole(fields: dict[int, Any], number: int) -> int:
+def _count(fields: dict[int, Any], number: int) -> int:
     value = fields.get(number)
     if type(value) is not int or value < 0:
         raise ValueError("its footer or a page's header is damaged")
@@ -111,7 +114,7 @@ def _whole(fields: dict[int, Any], number: int) -> int:
 
 
 def _header(stream: BinaryIO, at: int) -> tuple[dict[int, Any], int]:
-    """A page's header, by field numbers, and its length."""
+    """A page's header, by field numbers, and the header's length."""
     size = _HEADER_BYTES
     while True:
         stream.seek(at)
@@ -125,7 +128,7 @@ def _header(stream: BinaryIO, at: int) -> tuple[dict[int, Any], int]:
 
 
 def _struct(data: bytes, at: int, depth: int) -> tuple[dict[int, Any], int]:
-    """A struct of Thrift's compact protocol, by field numbers, and where it ends.
+    """A struct of Thrift's compact protocol, by field numbers, and its end's position.
 
     Raises:
         IndexError: If ``data`` ends before it does.

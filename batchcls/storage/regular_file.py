@@ -1,4 +1,4 @@
-"""Regular files alone, and no more of them than is allowed: nobody waits for a FIFO, or reads a device to its end."""
+"""Regular files alone, read up to a limit: no FIFO is waited for, and no device is read to its end."""
 
 import io
 import json
@@ -11,15 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from batchcls.storage.deep_paths import open_file
+from batchcls.storage.long_paths import open_file
 
 
 class IrregularError(ValueError):
-    """What stands under a file's name is something else."""
+    """A folder, a FIFO or a device, where a regular file is needed."""
 
 
 def open_regular(path: str | Path) -> tuple[io.FileIO, os.stat_result]:
-    """A file, opened for reading, and its status.
+    """A regular file, opened for reading, and its status.
 
     Raises:
         OSError: If it cannot be opened.
@@ -33,8 +33,8 @@ def open_regular(path: str | Path) -> tuple[io.FileIO, os.stat_result]:
     raise IrregularError("it is no regular file")
 
 
-def read_fully(stream: io.FileIO, size: int) -> bytes:
-    """Up to ``size`` bytes; fewer if the file has shrunk meanwhile."""
+def read_up_to(stream: io.FileIO, size: int) -> bytes:
+    """The next ``size`` bytes of a file; fewer if it ends before."""
     data = stream.read(size) or b""
     while len(data) < size and (more := stream.read(size - len(data))):  # one call reads 2 GiB at most
         data += more
@@ -42,7 +42,7 @@ def read_fully(stream: io.FileIO, size: int) -> bytes:
 
 
 def check_regular(path: Path) -> None:
-    """Refuse what a library would wait for.
+    """Refuse a path at which a library would wait, such as a FIFO.
 
     Raises:
         OSError: If it cannot be opened.
@@ -54,7 +54,7 @@ def check_regular(path: Path) -> None:
 
 @contextmanager
 def readable_name(path: Path) -> Iterator[str]:
-    """A name of a regular file for libraries that take only short ones in UTF-8; it holds while the context does.
+    """A context that yields a short name of a regular file, for libraries that take only short names in UTF-8.
 
     Raises:
         OSError: If it cannot be opened.
@@ -66,7 +66,7 @@ def readable_name(path: Path) -> Iterator[str]:
 
 
 def read_text(path: Path, largest_bytes: int, encoding: str = "utf-8") -> str:
-    """The text of a small file, its lines ended by line feeds.
+    """The text of a small file, with line feeds at the ends of its lines.
 
     Raises:
         OSError: If it cannot be read.
@@ -76,16 +76,16 @@ def read_text(path: Path, largest_bytes: int, encoding: str = "utf-8") -> str:
     with stream:
         if status.st_size > largest_bytes:
             raise ValueError(f"it has {status.st_size:,} bytes, of {largest_bytes:,} at most")
-        text = read_fully(stream, status.st_size).decode(encoding)
+        text = read_up_to(stream, status.st_size).decode(encoding)
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_json(path: Path, largest_bytes: int) -> Any:
-    """What a small JSON file holds: finite numbers, whole characters, and each name of an object once.
+    """The value in a small JSON file: finite numbers, whole characters, and each name of an object once.
 
     Raises:
         OSError: If it cannot be read.
-        ValueError: As by `read_text`; or if it holds something else, or is nested too deep.
+        ValueError: As by `read_text`; or if the file holds anything else, or is nested too deep.
     """
     text = read_text(path, largest_bytes)
     try:
@@ -97,10 +97,10 @@ def read_json(path: Path, largest_bytes: int) -> Any:
 
 
 def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The object of these names and values.
+    """A JSON object of names and values.
 
     Raises:
-        ValueError: If a name stands twice, of which one would be lost.
+        ValueError: If a name stands twice, for one of its values would be lost.
     """
     values = dict(pairs)
     if len(values) < len(pairs):

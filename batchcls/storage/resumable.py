@@ -1,4 +1,4 @@
-"""What a run leaves on disk until its output is whole: a locked folder of parts that another run can go on with."""
+"""An output that is written in parts, in a locked folder, so that another run can go on after a kill."""
 
 import json
 import mmap
@@ -15,17 +15,17 @@ import pyarrow.compute as pc
 
 from batchcls.errors import OutputError
 from batchcls.storage.atomic import check_replaceable_file
-from batchcls.storage.partial_folder import (
+from batchcls.storage.locked_folder import (
     FINISHED,
     LAST,
     LOCK,
     NOTE,
     PART,
     WHOLE,
-    Names,
-    locked_folder,
+    OwnedNames,
+    lock_folder,
+    output_errors,
     partial_folder,
-    refusals,
 )
 
 _LARGEST_NOTE_BYTES = 64 << 20
@@ -35,21 +35,21 @@ class ResumableOutput:
     """``path``.partial, held by this process alone from construction until `close`.
 
     Attributes:
-        folder: Its path.
-        own: The folder itself.
-        identity: As it stands in JSON.
-        started: When the first of the runs that share this output started; UTC, ISO 8601.
+        folder: Path of the folder.
+        own: The open folder.
+        identity: ``identity``, as it stands in JSON.
+        started: Time at which the first of the runs that share this output started; UTC, ISO 8601.
 
     Args:
         path: The output, which takes its place by `finish`.
-        part_schema: Of the rows that `append` takes.
-        identity: What must be the same for two runs to share one output; JSON values.
-        limits: What two runs may have otherwise, and what rows depend on nevertheless; JSON values.
-        others: Names of files that stand there too, until `finish` drops them.
+        part_schema: Schema of the rows that `append` takes.
+        identity: Values that must be the same for two runs to share one output; JSON values.
+        limits: Values that may differ between such runs, and that rows depend on nevertheless; JSON values.
+        others: Names of other files in the folder, which `finish` removes.
 
     Raises:
-        OutputError: If another run holds it, what an earlier run left is of another identity, or something there is
-            not ours.
+        OutputError: If another run holds the folder, an earlier run left one with another identity, or batchcls did
+            not make all that is in it.
     """
 
     def __init__(
@@ -66,12 +66,12 @@ class ResumableOutput:
         self._part_schema = part_schema
         self.identity: dict[str, Any] = json.loads(json.dumps(identity))
         self._limits = dict(limits or {})
-        self._ours = Names(others)
-        with self.refusals():
+        self._ours = OwnedNames(others)
+        with self.output_errors():
             check_replaceable_file(path)
-            self.own, self._lock = locked_folder(path, self._ours)
+            self.own, self._lock = lock_folder(path, self._ours)
         try:
-            with self.refusals():
+            with self.output_errors():
                 self.started, self._earlier_limits = self._agree()
                 self._parts = [name for name in self.own.names() if PART.fullmatch(name)]
         except BaseException:
@@ -80,19 +80,19 @@ class ResumableOutput:
 
     @property
     def begun(self) -> bool:
-        """Whether any part is there."""
+        """Whether any part has been written."""
         return bool(self._parts)
 
     @property
     def changed_limits(self) -> frozenset[str]:
-        """Which limits were others in the runs before."""
+        """Names of the limits that differ from those of the runs before."""
         return frozenset(key for key, value in self._limits.items() if self._earlier_limits.get(key) != value)
 
     def append(self, rows: Iterable[pa.RecordBatch]) -> None:
-        """Bring ``rows`` to the disk as one more part, whole or not at all.
+        """Write rows as one more part, whole or not at all.
 
         Raises:
-            OutputError: If the disk refuses; every part before stays.
+            OutputError: If the part cannot be written; every part before stays.
         """
         last = PART.fullmatch(self._parts[-1]) if self._parts else None
         part = f"part-{int(last[1]) + 1 if last else 0:06d}.arrow"
@@ -100,13 +100,13 @@ class ResumableOutput:
         self._parts.append(part)
 
     def drop(self, dropped: Callable[[pa.Table], pa.Array]) -> None:
-        """Take rows out of the parts; from then on ``limits`` are those that all of their rows were made with.
+        """Remove rows from the parts; from then on ``limits`` are those that all rows were made with.
 
         Args:
-            dropped: Says of each row of a table whether it goes.
+            dropped: A function that says of each row of a table whether it is removed.
 
         Raises:
-            OutputError: If the disk refuses; each part is as it was, or without those rows.
+            OutputError: If a part cannot be written; each part is as it was, or without those rows.
         """
         for part in self._parts:
             table = self._read(part)
@@ -114,7 +114,7 @@ class ResumableOutput:
             if pc.any(gone).as_py():
                 self._write(part, table.filter(pc.invert(gone)).to_batches())
         if self.changed_limits:
-            with self.refusals():
+            with self.output_errors():
                 self._note()
             self._earlier_limits = self._limits
 
@@ -124,37 +124,37 @@ class ResumableOutput:
 
     @contextmanager
     def whole(self) -> Iterator[BinaryIO]:
-        """A stream for the whole output, before `finish`."""
-        with self.refusals(), self.own.writing(WHOLE) as stream:
+        """A context that yields a stream for the whole output; `finish` comes next."""
+        with self.output_errors(), self.own.writing(WHOLE) as stream:
             yield stream
 
     def finish(self) -> None:
-        """Put `whole` in its place and drop the parts."""
-        with self.refusals():
+        """Move what was written by `whole` to its place, and remove the parts."""
+        with self.output_errors():
             self.own.mark(FINISHED)
             self.own.move_out(WHOLE, self._path)
             self.discard()
 
     def discard(self) -> None:
-        """Forget everything that is not in its place yet."""
-        with self.refusals():
+        """Remove everything that is not in its place yet."""
+        with self.output_errors():
             self.own.clear(self._ours, last=LAST)
 
     def close(self) -> None:
-        """Let another run have the output; what is done stays."""
+        """Release the output for another run; finished parts stay."""
         os.close(self._lock)
         self.own.close()
 
-    def refusals(self) -> AbstractContextManager[None]:
-        """Turns what the operating system refuses into an error that says what is safe and how to go on."""
-        return refusals(self.folder)
+    def output_errors(self) -> AbstractContextManager[None]:
+        """A context in which an OSError becomes an `OutputError` that says what is safe, and how to go on."""
+        return output_errors(self.folder)
 
     @property
     def _start_over(self) -> str:
         return f"rm -r {shlex.quote(str(self.folder))}"
 
     def _agree(self) -> tuple[str, Mapping[str, Any]]:
-        """When the first of the runs that share this output started, in UTC, ISO 8601; and the limits of the last."""
+        """The time at which the first of the runs that share this output started, and the limits of the last run."""
         if not self.own.holds(NOTE):
             for name in self.own.names():
                 if name != LOCK:  # nobody knows whose rows these are
@@ -166,13 +166,17 @@ class ResumableOutput:
         try:
             with os.fdopen(self.own.file(NOTE), "rb") as stream:
                 earlier = json.loads(stream.read(_LARGEST_NOTE_BYTES))
-            found, started, limits = dict(earlier["identity"]), str(earlier["started"]), dict(earlier.get("limits", {}))
+            recorded, started, limits = (
+                dict(earlier["identity"]),
+                str(earlier["started"]),
+                dict(earlier.get("limits", {})),
+            )
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise OutputError(f"{str(note)!r} cannot be read; to start over: {self._start_over}") from error
-        if found != self.identity:
+        if recorded != self.identity:
             raise OutputError(
-                f"{str(self.folder)!r} was begun with {differing(found, self.identity)}, this run has "
-                f"{differing(self.identity, found)}; finish it as it was begun, or start over: {self._start_over}"
+                f"{str(self.folder)!r} was begun with {differences(recorded, self.identity)}, this run has "
+                f"{differences(self.identity, recorded)}; finish it as it was begun, or start over: {self._start_over}"
             )
         return started, limits
 
@@ -182,7 +186,7 @@ class ResumableOutput:
 
     def _write(self, part: str, rows: Iterable[pa.RecordBatch]) -> None:
         with (
-            self.refusals(),
+            self.output_errors(),
             self.own.writing(part) as stream,
             pa.ipc.new_file(stream, self._part_schema) as writer,
         ):
@@ -200,13 +204,13 @@ class ResumableOutput:
             ) from error
 
 
-def differing(values: Mapping[str, Any], others: Mapping[str, Any]) -> str:
-    """What of ``values`` is otherwise in ``others``, or is not there."""
-    said = []
+def differences(values: Mapping[str, Any], others: Mapping[str, Any]) -> str:
+    """The entries of ``values`` that differ from ``others``, or are missing there, in words."""
+    words = []
     for key in sorted(values.keys() | others.keys()):
         value, other = values.get(key), others.get(key)
         if value != other:
             if isinstance(value, dict) and isinstance(other, dict):
                 value = {name: value[name] for name in value if name not in other or value[name] != other[name]}
-            said.append(f"{key} {value!r}")
-    return ", ".join(said)
+            words.append(f"{key} {value!r}")
+    return ", ".join(words)

@@ -1,4 +1,4 @@
-"""Text of strangers, as a terminal, a log or a JSON file may show it: names, labels and messages that do nothing."""
+"""File names, labels and messages without characters that a terminal or a log would obey."""
 
 import re
 
@@ -13,7 +13,7 @@ _ANY_BUT_LINES = re.compile(f"(?!\n)[{_UNSAFE}]")
 
 
 def escaped(text: str) -> str:
-    r"""``text`` on one line in which nothing moves a cursor, rings, or reads otherwise than it stands.
+    r"""``text`` on one line, without characters that move a cursor, ring, or turn the text around.
 
     Control characters become ``\x1b``, ``\n``, ``\u202e`` and the like; bytes of a file name that are not UTF-8
     ``\xff``. Everything else stays: backslashes, accents, CJK, emoji.
@@ -22,12 +22,12 @@ def escaped(text: str) -> str:
 
 
 def escaped_lines(text: str) -> str:
-    """The same, but for the ends of its lines."""
+    """``text`` as by `escaped`, with its line feeds."""
     return _ANY_BUT_LINES.sub(_readable, text)
 
 
 def escaped_json(text: str) -> str:
-    r"""JSON with the same values, in which nothing unsafe is left but the ends of its lines: ``\u009b``."""
+    r"""JSON with the same values, in which unsafe characters but line feeds are escapes such as ``\u009b``."""
     return _ANY_BUT_LINES.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 

@@ -1,4 +1,4 @@
-"""File systems that never answer: whoever asks them waits for a time, and no longer."""
+"""Calls to file systems that may never answer, with an end to the wait."""
 
 import errno
 from collections.abc import Callable

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from batchcls.errors import TrainingError
 from batchcls.storage.atomic import whole_file
-from batchcls.storage.own_folder import OwnFolder
+from batchcls.storage.owned_folder import OwnedFolder
 
 LAST, BEST = "last.ckpt", "best.ckpt"
 """Names of the two checkpoints in the folder of an unfinished training."""
@@ -31,7 +31,7 @@ class WholeFileIO(TorchCheckpointIO):
             torch.save(checkpoint, stream)
 
     def remove_checkpoint(self, path: Any) -> None:
-        with OwnFolder(Path(path).parent) as folder:
+        with OwnedFolder(Path(path).parent) as folder:
             folder.remove(Path(path).name)
 
 

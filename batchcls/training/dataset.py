@@ -17,7 +17,7 @@ from rich.progress import track
 
 from batchcls import machine
 from batchcls.errors import LabelsError
-from batchcls.images.labels.labeled import LabeledImages
+from batchcls.images.labels.labeled_images import LabeledImages
 from batchcls.images.sources import slide_below
 from batchcls.records import Slide
 from batchcls.storage.file_names import printable
@@ -80,7 +80,7 @@ class SplitDataset:
         rows = _rows_of(labeled)
         _take_fingerprints(rows, console)
         _leave_out_duplicates(rows)
-        _print_left_out(rows, labeled.unlabelled, console)
+        _print_left_out(rows, labeled.unlabeled, console)
         used = [row for row in rows if not row.left_out]
         labels = tuple(sorted({row.label for row in used}))
         if len(labels) < 2:

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from batchcls.errors import OutputError
 from batchcls.records import METADATA_KEY
 from batchcls.storage.atomic import check_replaceable_file, writing
-from batchcls.storage.partial_folder import clear_left_over, partial_folder
-from batchcls.storage.resumable import differing
+from batchcls.storage.locked_folder import clear_leftovers, partial_folder
+from batchcls.storage.resumable import differences
 from batchcls.training.checkpoints import BEST, DONE, LAST
 
 SPLIT, CURVES, METRICS, HISTORY = "split.csv", "curves.png", "metrics.json", "history.parquet"
@@ -42,7 +42,7 @@ def check_output(out: Path, data: Path, overwrite: bool) -> None:
     for path in outputs:
         check_replaceable_file(path)
     history = output_path(out, HISTORY)
-    clear_left_over(history, files_beside_rows(out))
+    clear_leftovers(history, files_beside_rows(out))
     begun = partial_folder(history).exists() or (_recorded(history) and all(path.exists() for path in outputs))
     if any(path.exists() and path.samefile(data) for path in outputs):
         raise OutputError(f"--out {str(out)!r} would replace {str(data)!r} itself; choose another --out")
@@ -66,8 +66,8 @@ def completed_metrics(out: Path, identity: Mapping[str, Any]) -> dict[str, Any] 
     as_json = json.loads(json.dumps(identity))
     if recorded["identity"] != as_json:
         raise OutputError(
-            f"{str(out)!r} exists, trained with {differing(recorded['identity'], as_json)}; this training has "
-            f"{differing(as_json, recorded['identity'])}; choose another --out, or replace it with --overwrite"
+            f"{str(out)!r} exists, trained with {differences(recorded['identity'], as_json)}; this training has "
+            f"{differences(as_json, recorded['identity'])}; choose another --out, or replace it with --overwrite"
         )
     return dict(recorded["training"]["metrics"])
 

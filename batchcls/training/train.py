@@ -76,7 +76,7 @@ def train_network(data: Path, out: Path, options: TrainOptions, console: Console
     """
     check_output(out, data, options.overwrite)
     recipe = starting_recipe(options.recipe, options.recipe_values, options.initial_weights)
-    (device,) = machine.resolve_devices(options.device, instead="train on --device cpu")
+    (device,) = machine.resolve_devices(options.device, alternative="train on --device cpu")
     config = replace(options.config, precision=choose_arithmetic(options.config.precision, device))
     images = SplitDataset.read(data, options.split, console)
     recipe = recipe.with_values({"labels": ordered_labels(recipe.labels, images.labels)})
@@ -185,7 +185,7 @@ def _train_remaining_epochs(training: _PreparedTraining, network: nn.Module, int
         interrupt=interrupt,
         console=training.console,
     )
-    with output.refusals():
+    with output.output_errors():
         train_epochs(run)
         output.own.mark(DONE)
 
@@ -223,7 +223,7 @@ def _write(
     with output.whole() as stream:
         recorded = json.dumps({**metadata, "identity": output.identity})
         pq.write_table(history.replace_schema_metadata({METADATA_KEY: recorded}), stream)
-    with output.refusals():
+    with output.output_errors():
         with output.own.writing(CURVES) as stream:
             draw_history(history, metadata["training"]["metrics"]["kept_epoch"] - 1, stream)
         with output.own.writing(SPLIT) as stream:

@@ -1,6 +1,7 @@
 """Every decoder gives the pixels of training, and no file costs another its place."""
 
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import pytest
 from PIL import Image
 
 from batchcls import machine
+from batchcls.errors import DeviceMemoryError
 from batchcls.images.decoders import open_decoder
 from batchcls.images.decoders.base import Decoder, DecoderOptions
 from batchcls.records import Batch, DevicePixels, Failure, Pixels, Preprocess, Slide
@@ -552,6 +554,68 @@ def test_where_it_is_decoded_does_not_decide_what_can_be(opened: Open) -> None:
 
     assert ours == theirs
     assert 100 < sum(map(bool, ours.values())) < len(files) - 100
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("Error in MIXED operator `decoders.image` encountered:\nCan't allocate 603979776 bytes on device 0.", "GPU"),
+        ("CUDA runtime API error cudaErrorMemoryAllocation (2):\nout of memory", "GPU"),
+        ("CUDA driver API error CUDA_ERROR_OUT_OF_MEMORY (2)", "GPU"),
+        ("CUDA allocation failed", "GPU"),
+        ("device allocator failed", "GPU"),
+        ("std::bad_alloc", "host"),
+        ("Failed to decode sample #3", "file"),
+    ],
+)
+def test_what_dali_says_of_a_full_gpu_is_told_from_a_broken_file(text: str, kind: str) -> None:
+    from batchcls.images.decoders.dali_graph import translated_error
+
+    error = translated_error(
+        RuntimeError(f"Critical error in pipeline:\n{text}\nCurrent pipeline object is no longer valid.")
+    )
+    assert isinstance(error, {"GPU": DeviceMemoryError, "host": MemoryError, "file": RuntimeError}[kind])
+
+
+FULL = """if True:
+    import sys
+    from contextlib import closing
+    from batchcls.engine.backends import cuda
+    from batchcls.errors import DecoderError
+    from batchcls.images.decoders import open_decoder
+    from batchcls.images.decoders.base import DecoderOptions
+    from batchcls.records import Preprocess, Slide
+
+    def files_decoded(batch_size):
+        with closing(
+            open_decoder("dali", Preprocess(), DecoderOptions(batch_size, 8, 10**7, device="cuda:0"))
+        ) as decoder:
+            slides = [Slide(sys.argv[1], f"{number % 32:02}.jpg") for number in range(1024)]
+            return sum(len(batch.slides) for batch in decoder.decode(slides))
+
+    cuda.use(0)
+    taken = cuda.DeviceMemory(cuda.free_bytes() - (600 << 20))
+    try:
+        print(files_decoded(128))
+    except DecoderError as error:
+        print(error)
+    taken.close()
+    print(files_decoded(128))
+"""
+
+
+@pytest.mark.gpu
+def test_a_full_gpu_ends_with_the_batch_size_to_try(tmp_path: Path) -> None:
+    pytest.importorskip("cuda.bindings", reason="cuda-bindings is not installed")
+    for seed in range(32):
+        draw(tmp_path / f"{seed:02}.jpg", seed, (1024, 768))
+    # A process of its own: DALI keeps what it once took, for whoever decodes next.
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, tmp_path], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=True
+    )
+    refused, then = done.stdout.splitlines()
+    assert re.search(r"too little free memory to decode \d+ images .*--batch-size \d+", refused)
+    assert then == "1024"
 
 
 LEFTOVERS = """if True:

@@ -65,7 +65,7 @@ def test_every_slide_comes_once_and_is_counted(place: Path, at_once: bool) -> No
     with closing(open_source([place], at_once=at_once)) as source:
         paths = rest(source)
         assert sorted(paths) == sorted(FILES)
-        assert (source.found, source.complete, source.unlisted) == (len(FILES), True, [])
+        assert (source.count, source.complete, source.unlisted) == (len(FILES), True, [])
         assert source.waiting() is None
 
 

@@ -33,7 +33,7 @@ from tests.image_variants import HEIGHT, WIDTH, bmp, damaged, tiff, variants
 INPUT = Preprocess(size_px=(40, 48))
 DECODERS = ("turbo", "pillow", *(("dali", "graph") if find_spec("nvidia.dali") else ()))
 OUTCOMES = ("labelled", "refused")
-TOO_DEEP = "its colours are not stored in 8 bits each"
+TOO_DEEP = "its colors are not stored in 8 bits each"
 OTHERS = (".gif", ".tga", ".eps")
 """Of formats that are not decoded."""
 WHOLE_SLIDE = "whole slides are not decoded"

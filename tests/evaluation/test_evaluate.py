@@ -451,7 +451,7 @@ def test_nothing_in_common_is_refused_with_examples_of_both(plain: tuple[Path, P
     ("content", "more", "promised"),
     [
         ("", (), "cannot be read as a table"),
-        ("path,label\n", (), "no labelled image"),
+        ("path,label\n", (), "no labeled image"),
         ("file,label\n0000.jpg,a\n", (), "no column 'path'"),
         ("path,label\n0000.jpg,\n", (), "without a label"),
         ("path,label\n0000.jpg,a\n0000.jpg,b\n", (), "more than once"),

@@ -14,7 +14,7 @@ from rich.console import Console
 from sklearn.metrics import f1_score
 
 from batchcls.evaluation.metrics import absent_classes, confusion_matrix
-from batchcls.images.labels.labeled import LabeledImages
+from batchcls.images.labels.labeled_images import LabeledImages
 from batchcls.training.dataset import SplitDataset
 from batchcls.training.options import SplitFractions, SplitOptions
 from tests.commandline import invoked

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from batchcls.cli import main
-from batchcls.images.labels.labeled import LabeledImages
+from batchcls.images.labels.labeled_images import LabeledImages
 from batchcls.storage.spreadsheet_cells import text_cell
 from tests.browser import shown
 from tests.conftest import draw

@@ -28,12 +28,12 @@ from batchcls.engine.sidecar import Sidecar
 from batchcls.engine.sidecar import Target as Plan
 from batchcls.errors import BatchclsError
 from batchcls.evaluation.evaluate import EvaluationOptions, evaluate_predictions
-from batchcls.evaluation.provenance import describe_provenance, throughput
+from batchcls.evaluation.provenance import describe_provenance, describe_throughput
 from batchcls.evaluation.report import ReportOptions, write_report
 from batchcls.images.formats.inspection import decode, examine
 from batchcls.images.formats.jpeg_markers import jpeg_header
 from batchcls.images.formats.refusal import RefusedError
-from batchcls.images.labels.labeled import LabeledImages
+from batchcls.images.labels.labeled_images import LabeledImages
 from batchcls.networks.known_labels import resolve_labels
 from batchcls.networks.label_files import read_labels
 from batchcls.networks.metadata import CheckpointMetadata
@@ -373,7 +373,7 @@ def _look_at(predicted: PredictionsFile) -> None:
     if shapes != ((rows,), (rows,), (rows, len(predicted.labels)), rows):
         raise AssertionError(f"{shapes} of {rows} rows")
     json.dumps([describe_provenance(predicted.metadata), list(predicted.errors)])
-    throughput(predicted.metadata)
+    describe_throughput(predicted.metadata)
     rewrite_notes(predicted.metadata, predicted.labels, rows)
 
 

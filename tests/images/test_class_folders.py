@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from batchcls.cli import main
 from batchcls.errors import LabelsError
 from batchcls.images.labels.class_folders import folder_labels
-from batchcls.images.labels.labeled import LabeledImages
+from batchcls.images.labels.labeled_images import LabeledImages
 
 CLASSES = ("Benign", "Early", "Pre", "Pro")
 
@@ -143,7 +143,7 @@ def test_split_folders_say_which_folder_is_which_part(tmp_path: Path) -> None:
     assert splits(root, "train=Train,val=TestB,test=TestA") == {"Train": "train", "TestB": "val", "TestA": "test"}
     assert splits(root, "train=Train,train=./TestB/") == {"Train": "train", "TestB": "train"}
     assert labels(root, "train=Train,test=TestA") == set(CLASSES)
-    assert LabeledImages.read(root, split_folders="train=Train").unlabelled == 24
+    assert LabeledImages.read(root, split_folders="train=Train").unlabeled == 24
 
 
 def test_split_folders_may_be_deeper_and_hold_a_comma(tmp_path: Path) -> None:
@@ -233,5 +233,5 @@ def test_classes_with_and_without_patients_are_the_classes(classes: list[str], p
 
     found = folder_labels("DATA", paths)
 
-    assert (found.paths, found.splits, found.unlabelled) == (paths, None, 0)
+    assert (found.paths, found.splits, found.unlabeled) == (paths, None, 0)
     assert [path.split("/")[0] for path in found.paths] == found.labels

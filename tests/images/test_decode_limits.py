@@ -67,16 +67,20 @@ def webp(between: bytes) -> bytes:
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
-def tiff(height: int, pieces: int, extra: list[tuple[int, int, int, int]], tail: bytes = b"") -> bytes:
-    """An uncompressed one of ``pieces`` strips, all of the same bytes."""
+def tiff(
+    height: int, pieces: int, extra: list[tuple[int, int, int, int]], tail: bytes = b"", order: str = "<"
+) -> bytes:
+    """An uncompressed one of ``pieces`` strips, all of the same bytes; ``order`` of bytes as `struct` has it."""
     entries = [(256, 4, 1, 10), (257, 4, 1, height), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1)]
     start = 8 + 2 + 12 * (9 + len(extra)) + 4
     many = pieces > 1
     entries += [(273, 4, pieces, start if many else 8), (277, 3, 1, 1), (278, 4, 1, height // pieces)]
     entries += [(279, 4, pieces, start + 4 * pieces if many else 10 * height), *extra]
-    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries)
-    offsets = struct.pack("<I", 8) * pieces + struct.pack("<I", 10) * pieces if many else b""
-    return b"II*\0" + struct.pack("<I", 8) + directory + bytes(4) + offsets + tail
+    forms = {3: "HHIHxx", 4: "HHII", 1: "HHII"}
+    directory = b"".join(struct.pack(order + forms[entry[1]], *entry) for entry in entries)
+    offsets = struct.pack(order + "I", 8) * pieces + struct.pack(order + "I", 10) * pieces if many else b""
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "IH", 8, len(entries))
+    return head + directory + bytes(4) + offsets + tail
 
 
 def bmp_of_runs(side: int) -> bytes:
@@ -107,6 +111,10 @@ ENDLESS: dict[str, tuple[Callable[[], bytes], str]] = {
     "header": (lambda: b"P5\n#" + b"x" * 10_000_000 + b"\n9 9\n255\n" + bytes(81), "corrupt: it begins as PPM"),
     "runs": (lambda: bmp_of_runs(6000), "unsupported: it is a BMP in runs"),
     "strips": (lambda: tiff(1_000_001, 1_000_001, []), "corrupt: its pixels are stored in 1,000,001 pieces"),
+    "strips of big-endian": (
+        lambda: tiff(1_000_001, 1_000_001, [], order=">"),
+        "corrupt: its pixels are stored in 1,000,001 pieces",
+    ),
     "tags": (
         lambda: tiff(10, 1, [(40_000 + number, 1, 10 << 20, 8) for number in range(100)], bytes(10 << 20)),
         "corrupt: its tags take 1,048,576,",
@@ -144,3 +152,35 @@ def test_some_chunks_or_boxes_more_are_no_work(make: Callable[[bytes], bytes]) -
     between = b"free\0\0\0\0" if make is webp else b"\0\0\0\x08free"
     data = make(between * 1000)
     assert decode(data, examine("x", data, 10**9)).shape == (10, 10, 3)
+
+
+@pytest.mark.parametrize(
+    ("scan", "sound"),
+    [
+        ((0, 0, 0, 0), True),
+        ((0, 0, 0, 13), True),
+        ((0, 0, 1, 0), True),
+        ((1, 63, 2, 1), True),
+        ((0, 5, 0, 0), False),  # the mean and details in one scan
+        ((6, 5, 0, 0), False),
+        ((1, 64, 0, 0), False),
+        ((1, 63, 0, 14), False),
+        ((1, 63, 1, 1), False),  # bits that are refined before they are there
+        ((1, 63, 1, 14), False),
+    ],
+)
+def test_a_progression_that_libjpeg_refuses_is_no_plain_jpeg(scan: tuple[int, int, int, int], sound: bool) -> None:
+    first, last, before, now = scan
+    usual = progressive(1, side=8)
+    place = usual.index(b"\xff\xda")
+    header = segment(0xDA, bytes([1, 1, 0, first, last, before << 4 | now]))
+    data = usual[:-2] + header + usual[place + len(header) :]
+    header_of_image = examine("image.jpg", data, 10**6)
+    try:
+        decode(data, header_of_image)
+    except OSError:
+        refused = True
+    else:
+        refused = False
+    assert refused is not sound
+    assert header_of_image.plain_jpeg is sound

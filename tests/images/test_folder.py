@@ -75,7 +75,7 @@ def test_every_image_is_listed_once_however_its_folder_is_reached(
 
         assert found == expected
         assert listing.complete
-        assert listing.found == expected.total()
+        assert listing.count == expected.total()
 
 
 @given(tree=TREES)

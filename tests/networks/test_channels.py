@@ -51,9 +51,9 @@ def in_opencv(path: Path, network: SmallCnn) -> Any:
     """Probabilities as OpenCV's and Caffe's users come to them: the file's pixels, BGR, each from the nearest place."""
     with path.open("rb") as stream, Image.open(stream) as image:
         pixels = np.asarray(image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.NEAREST))
-    normalised = (pixels[..., ::-1] / 255 - VALUES["mean"]) / VALUES["std"]
+    normalized = (pixels[..., ::-1] / 255 - VALUES["mean"]) / VALUES["std"]
     with torch.inference_mode():
-        return network(torch.from_numpy(normalised.transpose(2, 0, 1)[None]).float()).softmax(1)[0].numpy()
+        return network(torch.from_numpy(normalized.transpose(2, 0, 1)[None]).float()).softmax(1)[0].numpy()
 
 
 def rows(engine: Path, fields: Path, out: Path, *options: str) -> dict[str, Any]:
@@ -114,10 +114,10 @@ def test_an_onnx_classifier_of_bgr_sees_bgr(
         np.testing.assert_allclose(probabilities, blue_first / blue_first.sum(), atol=0.02)
 
 
-def test_training_reverses_the_channels_before_it_normalises() -> None:
+def test_training_reverses_the_channels_before_it_normalizes() -> None:
     preprocess = Preprocess((2, 2), interpolation="nearest", channels="BGR", mean=(0.0, 0.0, 0.5), std=(1.0, 1.0, 0.5))
-    normalised = input_transform(preprocess)(Image.new("RGB", (9, 7), (255, 0, 51)))
-    np.testing.assert_allclose(normalised[:, 0, 0], [0.2, 0, 1], atol=1e-6)
+    normalized = input_transform(preprocess)(Image.new("RGB", (9, 7), (255, 0, 51)))
+    np.testing.assert_allclose(normalized[:, 0, 0], [0.2, 0, 1], atol=1e-6)
 
 
 def test_an_engine_folder_of_an_older_version_has_rgb(tiny_engine: Path, tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ def deeper_head(state: State) -> State:
     return {**state, **head, "classifier.3.weight": torch.zeros(4, 9), "classifier.3.bias": torch.zeros(4)}
 
 
-def normalised_head(state: State) -> State:
+def normalized_head(state: State) -> State:
     norm = dict.fromkeys(("weight", "bias", "running_mean", "running_var"), torch.zeros(1280))
     return {**state, **{f"classifier.0.{name}": tensor for name, tensor in norm.items()}}
 
@@ -175,7 +175,7 @@ def normalised_head(state: State) -> State:
         (dict, {"transform_input": True}, "transform_input is true, but mobilenet_v2 has no such step"),
         (two_networks, {}, "holds several networks, under .*student.*teacher"),
         (deeper_head, {}, "closest to 'mobilenet_v2', but .*batchcls build model.onnx"),
-        (normalised_head, {}, r"closest to 'mobilenet_v2', but .*unexpected \(classifier.0.weight, "),
+        (normalized_head, {}, r"closest to 'mobilenet_v2', but .*unexpected \(classifier.0.weight, "),
     ],
 )
 def test_what_does_not_fit_is_refused_with_the_names_that_differ(

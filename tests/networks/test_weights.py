@@ -252,7 +252,7 @@ def test_an_onnx_file_holds_one_network(tiny_onnx: Path, tmp_path: Path) -> None
         lambda tensor: tensor.to(torch.complex64),
         lambda tensor: tensor.to("meta"),
     ],
-    ids=["quantised", "sparse", "complex", "meta"],
+    ids=["quantized", "sparse", "complex", "meta"],
 )
 def test_weights_that_are_no_plain_numbers_are_refused(change: Callable[[Tensor], Tensor], tmp_path: Path) -> None:
     tensors = state()

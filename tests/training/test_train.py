@@ -384,7 +384,7 @@ def test_folds_are_trained_on_as_they_are_said_to_be_parted(tmp_path: Path, smal
     [
         ({"a": 5}, "1 class ('a') that can be used; training needs two"),
         ({"a": 9, "b": 1}, "class 'b' has 1 image"),
-        ({}, "no labelled image"),
+        ({}, "no labeled image"),
     ],
 )
 def test_images_that_nothing_can_be_learned_from_are_refused(
@@ -436,7 +436,7 @@ def test_usage_that_cannot_work_is_refused_before_an_image_is_read(data: Path, t
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_network_without_batch_normalisation_gets_smaller_steps(architecture: str) -> None:
+def test_a_network_without_batch_normalization_gets_smaller_steps(architecture: str) -> None:
     with torch.device("meta"):
         network = trainable_network(architecture, 2)
     assert default_learning_rate(network) == (1e-4 if architecture in ("vgg16", "alexnet") else 1e-3)

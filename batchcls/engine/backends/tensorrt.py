@@ -1,6 +1,6 @@
 """Run an engine's plan on a GPU with TensorRT, or TensorRT for RTX."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from queue import SimpleQueue
@@ -81,13 +81,16 @@ class TensorRtEngine:
                     f"{module} {sidecar.target.version} refuses the plan of engine {info.name!r}: "
                     f"{'; '.join(errors) or 'it does not say why'}; run: batchcls build ENGINE --device {info.device}"
                 )
-        self._check(engine)
-        try:
-            for _ in range(_LANES):
-                self._free.put(_Lane(engine, info, sidecar.batch_size, self._closing))
-        except DeviceMemoryError as error:
-            self.close()
-            raise self._too_large(free_bytes) from error
+            self._check(engine)
+            try:
+                for _ in range(_LANES):
+                    self._free.put(_Lane(engine, info, sidecar.batch_size, self._closing, errors))
+            except DeviceMemoryError as error:
+                self.close()
+                raise self._too_large(free_bytes) from error
+            except EngineError:
+                self.close()
+                raise
 
     def infer(self, pixels: Pixels | DevicePixels) -> Logits:
         self.info.check_pixels(pixels)
@@ -129,16 +132,33 @@ class TensorRtEngine:
 
 
 class _Lane:
-    """One execution context, with its own stream and memory, which ``closing`` releases."""
+    """One execution context, which works in a stream and in memory of its own, all of which ``closing`` releases."""
 
-    def __init__(self, engine: "tensorrt.ICudaEngine", info: EngineInfo, batch_size: int, closing: ExitStack) -> None:
+    def __init__(
+        self,
+        engine: "tensorrt.ICudaEngine",
+        info: EngineInfo,
+        batch_size: int,
+        closing: ExitStack,
+        errors: Sequence[str],
+    ) -> None:
+        trt = tensorrt_module(info.backend)
         height, width = info.preprocess.size_px
         self._answer = (batch_size, len(info.labels))
-        self._context: tensorrt.IExecutionContext | None = engine.create_execution_context()
+        # A plan that may be captured as a graph allocates nothing by itself, so its context has to be given memory.
+        strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        self._context: tensorrt.IExecutionContext | None = engine.create_execution_context(strategy)
         if self._context is None:
-            raise DeviceMemoryError("TensorRT could not take the memory that it works in")
+            raise EngineError(
+                f"{info.backend} cannot prepare engine {info.name!r} for work on {info.device}: "
+                f"{'; '.join(errors) or 'it does not say why'}; run: batchcls build ENGINE --device {info.device}"
+            )
         self._stream = cuda.Stream()
         closing.callback(self._stream.close)
+        scratch_bytes = engine.device_memory_size_v2
+        self._scratch = cuda.DeviceMemory(max(1, scratch_bytes))
+        closing.callback(self._scratch.close)
+        self._context.set_device_memory(self._scratch.address, scratch_bytes)
         self._pixels = cuda.DeviceMemory(batch_size * height * width * 3)
         closing.callback(self._pixels.close)
         self._logits = cuda.DeviceMemory(batch_size * len(info.labels) * 4)

@@ -22,6 +22,7 @@ _PREFIX = "network."
 """Prefix that the export gives to the names of the network's weights."""
 _GPU_LANES = 2
 """Batches under way at one time, so that the GPU has the next one before the last answer is fetched."""
+_Score = Callable[[Pixels | DevicePixels], Logits]
 _DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 
 
@@ -55,11 +56,12 @@ class TorchEngine:
         self.lanes = 1 if info.device == "cpu" else _GPU_LANES
         device = torch.device(info.device)
         classifier = PixelClassifier(network, info.preprocess, _DTYPES[info.precision]).eval()
-        self._free: SimpleQueue[Callable[[Tensor], Tensor]] = SimpleQueue()
+        self._free: SimpleQueue[_Score] = SimpleQueue()
         with self._translated():
             self._classifier = classifier.to(device).to(memory_format=torch.channels_last)
             for _ in range(self.lanes):
-                self._free.put(self._score if info.device == "cpu" else self._captured())
+                on_cpu = info.device == "cpu"
+                self._free.put(self._score_on_cpu if on_cpu else _Lane(self._classifier, info, self.batch_size).run)
 
     def infer(self, pixels: Pixels | DevicePixels) -> Logits:
         self.info.check_pixels(pixels)
@@ -67,50 +69,16 @@ class TorchEngine:
             return np.empty((0, len(self.info.labels)), np.float32)
         score = self._free.get()
         try:
-            # Neither NumPy's interface nor that of CUDA arrays copies pixels that are on the right device.
-            images = pixels if isinstance(pixels, DevicePixels) else torch.from_numpy(np.ascontiguousarray(pixels))
             with self._translated(), torch.inference_mode():
-                return np.asarray(score(torch.as_tensor(images, device=self.info.device)).cpu().numpy())
+                return score(pixels)
         finally:
             self._free.put(score)
 
     def close(self) -> None:
         """There is nothing to release: the memory is freed with the object."""
 
-    def _score(self, pixels: Tensor) -> Tensor:
-        logits: Tensor = self._classifier(pixels)
-        return logits
-
-    def _captured(self) -> Callable[[Tensor], Tensor]:
-        """A function that computes logits in chunks of one shape, each a replay of one CUDA graph.
-
-        Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
-        """
-        device = torch.device(self.info.device)
-        with torch.cuda.device(device), torch.inference_mode():
-            chunk = torch.zeros((self.batch_size, *self.info.preprocess.size_px, 3), dtype=torch.uint8, device=device)
-            side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-            side.wait_stream(torch.cuda.current_stream(device))
-            with torch.cuda.stream(side):
-                for _ in range(3):  # kernels are chosen and compiled in the first calls, which must not be captured
-                    self._classifier(chunk)
-            side.synchronize()
-            graph = torch.cuda.CUDAGraph()
-            # In this mode, allocations of other threads do not disturb the capture.
-            with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
-                answer = self._classifier(chunk)
-
-        def score(pixels: Tensor) -> Tensor:
-            logits = torch.empty((len(pixels), answer.shape[1]), device=device)
-            with torch.cuda.device(device):
-                parts = (torch.split(values, self.batch_size) for values in (pixels, logits))
-                for source, target in zip(*parts, strict=True):
-                    chunk[: len(source)].copy_(source)
-                    graph.replay()
-                    target.copy_(answer[: len(source)])
-            return logits
-
-        return score
+    def _score_on_cpu(self, pixels: Pixels | DevicePixels) -> Logits:
+        return np.asarray(self._classifier(torch.from_numpy(np.ascontiguousarray(pixels))).numpy())
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -127,6 +95,57 @@ class TorchEngine:
             reason = str(error).strip().splitlines()[0]
             other = "--backend openvino" if device == "cpu" else "--device cpu"
             raise EngineError(f"PyTorch cannot run engine {name!r} on {device}: {reason}; choose {other}") from error
+
+
+class _Lane:
+    """A CUDA stream on which batches of one shape are replays of one CUDA graph, with memory of its own.
+
+    Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
+    """
+
+    def __init__(self, classifier: nn.Module, info: EngineInfo, batch_size: int) -> None:
+        self._device = torch.device(info.device)
+        shape = (batch_size, *info.preprocess.size_px, 3)
+        with torch.cuda.device(self._device), torch.inference_mode():
+            self._host_pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+            # A thread that waits for these events sleeps, and leaves its core to the decoder.
+            self._copied, self._done = (torch.cuda.Event(blocking=True) for _ in range(2))  # type: ignore[no-untyped-call]
+            self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+            self._stream.wait_stream(torch.cuda.current_stream(self._device))  # the current stream moves the weights
+            with torch.cuda.stream(self._stream):
+                self._pixels = torch.zeros(shape, dtype=torch.uint8, device=self._device)
+                for _ in range(3):  # kernels are chosen and compiled in the first calls, which must not be captured
+                    classifier(self._pixels)
+            self._stream.synchronize()
+            self._graph = torch.cuda.CUDAGraph()
+            # In this mode, allocations of other threads do not disturb the capture.
+            with torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"):
+                self._logits: Tensor = classifier(self._pixels)
+
+    def run(self, pixels: Pixels | DevicePixels) -> Logits:
+        """Logits of any number of images; the last batch is filled up with rows whose logits are dropped."""
+        batch_size, classes = self._logits.shape
+        answers = torch.empty((len(pixels), classes), pin_memory=True)
+        with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
+            for start in range(0, len(pixels), batch_size):
+                rows = slice(start, min(start + batch_size, len(pixels)))
+                self._copy(pixels[rows])
+                self._graph.replay()
+                answers[rows].copy_(self._logits[: rows.stop - start], non_blocking=True)
+            self._done.record()
+        self._done.synchronize()
+        return answers.numpy().copy()
+
+    def _copy(self, pixels: Pixels | DevicePixels) -> None:
+        """Copy a batch to where the CUDA graph reads it, through pinned memory if the batch is on the host."""
+        if isinstance(pixels, DevicePixels):
+            source = torch.as_tensor(pixels, device=self._device)  # by CUDA's array interface, without a copy
+        else:
+            self._copied.synchronize()  # the last batch has left the pinned memory
+            source = self._host_pixels[: len(pixels)]
+            np.copyto(source.numpy(), pixels)
+        self._pixels[: len(pixels)].copy_(source, non_blocking=True)
+        self._copied.record()
 
 
 def _network(manifest: Manifest, path: Path) -> nn.Module:

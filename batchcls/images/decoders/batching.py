@@ -1,4 +1,4 @@
-"""Batches out of files that are read ahead, whatever decodes them; a file that fails takes no other with it."""
+"""Batches of slides that are read ahead, with any decoder of groups; a file that fails takes no other with it."""
 
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -26,30 +26,30 @@ from batchcls.prefetch import parallel_map, prefetch
 from batchcls.records import Batch, DevicePixels, Failure, Pixels, Postponed, Slide
 
 CPU_GROUP_PIXELS = 64_000_000
-"""A `GroupDecoder.group_pixels` that a CPU's memory bears, for a lane."""
+"""`GroupDecoder.group_pixels` of decoders on the CPU."""
 _BATCHES_AHEAD = 2
 _SMALL_COST_BYTES = 64 << 20
-"""A file that costs less and cannot be decoded is corrupt, if so much can still be had: nearly all that are corrupt."""
+"""Bytes: a file that costs less and cannot be decoded is corrupt if so much memory can still be had."""
 _SURPRISE = 3
-"""Times its cost, that a file may want at most."""
+"""Largest memory that a file may ask for, as a multiple of its cost."""
 
 
 class GroupDecoder(Protocol):
-    """Decodes some files at one time."""
+    """Decodes a group of files at one time."""
 
     @property
     def lanes(self) -> int:
-        """How many threads may call it at one time."""
+        """Number of threads that may call the decoder at one time."""
 
     @property
     def group_pixels(self) -> int:
-        """Decoded at full size at one time, so that a batch of huge images does not take a batch of huge memory."""
+        """Number of pixels at which a group is full, so that a batch of huge images does not take huge memory."""
 
     def part(self, item: Encoded) -> str:
-        """Of a group, files of different parts are decoded apart from one another."""
+        """Name of the part of a group that a file belongs to; parts are decoded apart from one another."""
 
     def cost_bytes(self, item: Encoded) -> int:
-        """The most memory that it takes to make a file the engine's pixels; the file's own bytes not included."""
+        """Most memory that decoding and resizing a file takes, in bytes; without the file itself."""
 
     def __call__(self, group: Sequence[Encoded], memory: Memory) -> Pixels | DevicePixels:
         """(N, H, W, 3) uint8, which the caller owns; raises anything if one of the files cannot be decoded.
@@ -86,7 +86,12 @@ class _Group:
 
 
 class BatchingDecoder:
-    """A `batchcls.images.decoders.base.Decoder` around whatever decodes a group."""
+    """A `batchcls.images.decoders.base.Decoder` with any decoder of groups.
+
+    Args:
+        decode_group: Decodes a group of files; closed with this decoder.
+        size_px: Height and width of the engine's input.
+    """
 
     def __init__(
         self,
@@ -138,7 +143,7 @@ class BatchingDecoder:
         self._decode_group.close()
 
     def _groups(self, files: Iterable[Encoded | Failure | Postponed | None]) -> Iterator[_Group]:
-        """Files enough for a batch, or those that are there when no more come for a moment."""
+        """Groups of as many files as a batch takes, or of fewer where no more come for a moment."""
         group = _Group()
         since = perf_counter()
         for item in files:
@@ -154,7 +159,7 @@ class BatchingDecoder:
             yield group
 
     def _batches(self, group: _Group) -> list[Batch]:
-        """One batch of the group, or a few where a file cannot be decoded."""
+        """The batches of a group: usually one, more where a file cannot be decoded."""
         parts: dict[str, list[Encoded]] = defaultdict(list)
         postponed = group.postponed
         for item in group.encoded:
@@ -168,7 +173,7 @@ class BatchingDecoder:
         return [replace(batches[0], read_s=group.read_s), *batches[1:]]
 
     def _isolated(self, part: Sequence[Encoded]) -> Iterator[Batch]:
-        """``part`` decoded at one time; if that fails, in halves, until what cannot be decoded is alone."""
+        """The batches of a part, decoded at one time; if that fails, in halves, until a failing file is alone."""
         try:
             batch = self._decoded(part, self._memory)
         except BatchclsError:  # which says nothing of the files
@@ -180,7 +185,7 @@ class BatchingDecoder:
             return
         # Not before the exception is gone, and with it the pixels that its traceback holds.
         if len(part) == 1:
-            yield self._last_word(part[0], short)
+            yield self._decide_alone(part[0], short)
         else:
             middle = len(part) // 2
             yield from self._isolated(part[:middle])
@@ -196,8 +201,8 @@ class BatchingDecoder:
             decode_s=perf_counter() - since,
         )
 
-    def _last_word(self, item: Encoded, short: bool) -> Batch:
-        """Of a file that failed by itself: whether it is corrupt, or there was too little memory for it.
+    def _decide_alone(self, item: Encoded, short: bool) -> Batch:
+        """The batch of a file that failed by itself: decoded at the second try, corrupt, or postponed.
 
         Many libraries fail for want of memory without a word of it. So before a file is called corrupt, it fails once
         more when nothing else is decoded and its cost can be had. One that speaks of memory even then is corrupt if it

@@ -2,20 +2,21 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from queue import SimpleQueue
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from nvidia.dali import Pipeline, fn, types
+from nvidia.dali import Pipeline
 
 from batchcls import machine
-from batchcls.errors import DecoderError
+from batchcls.errors import DecoderError, DeviceMemoryError
 from batchcls.images.decoders.base import DecoderOptions
 from batchcls.images.decoders.batching import CPU_GROUP_PIXELS, BatchingDecoder
+from batchcls.images.decoders.dali_graph import DECODE_OPERATOR, MOST_ERROR_CHARACTERS, build_graph, run_graph
 from batchcls.images.decoders.pillow import PillowGroup, total_cost_bytes
 from batchcls.images.decoders.read_ahead import Encoded
-from batchcls.images.decoders.resample import exactly
+from batchcls.images.decoders.resample import resample_exactly
 from batchcls.memory import Memory
 from batchcls.records import DevicePixels, Pixels, Preprocess
 
@@ -28,15 +29,8 @@ _COPY_BYTES = 3
 _LANES = 2
 """Groups on their way at one time on a GPU: one is parsed by the CPU while the other is decoded."""
 _MOST_REFUSED = 100
-_SHOWN_REASON = 400
 _REFUSALS = (RuntimeError, ValueError, IndexError, TypeError)
 """What DALI makes of its own exceptions."""
-_OUT_OF_MEMORY = ("std::bad_alloc", "out of memory", "cudaErrorMemoryAllocation", "CUDA_ERROR_OUT_OF_MEMORY")
-_FILTERS = {
-    "bilinear": types.INTERP_LINEAR,
-    "bicubic": types.INTERP_CUBIC,
-    "lanczos": types.INTERP_LANCZOS3,
-}
 
 
 def open_decoder(preprocess: Preprocess, options: DecoderOptions) -> BatchingDecoder:
@@ -58,7 +52,7 @@ class DaliGroup:
     def __init__(self, preprocess: Preprocess, *, threads: int) -> None:
         self._preprocess = preprocess
         self._pillow = PillowGroup(preprocess, threads=threads)
-        self._pipeline = graph(None, batch_size=_GROUP, threads=threads, device="cpu")
+        self._pipeline = build_graph(None, batch_size=_GROUP, threads=threads, device="cpu")
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="resample")
 
     def part(self, item: Encoded) -> str:
@@ -89,7 +83,7 @@ class DaliGroup:
         start = 0
         for part, cost in self._parts(group, memory.size_bytes):
             with memory.lease(cost):
-                (images,) = _run(self._pipeline, encoded=_bytes(part))
+                (images,) = run_graph(self._pipeline, encoded=_bytes(part))
                 decoded = [images.at(row) for row in range(len(images))]  # borrowed: the next run overwrites it
                 pixels[start : start + len(part)] = list(self._pool.map(self._resampled, decoded))
             start += len(part)
@@ -109,7 +103,7 @@ class DaliGroup:
         yield part, costs
 
     def _resampled(self, image: Pixels) -> Pixels:
-        return exactly(image, self._preprocess)
+        return resample_exactly(image, self._preprocess)
 
 
 class GraphGroup:
@@ -126,10 +120,13 @@ class GraphGroup:
             )
         self._preprocess = preprocess
         self._device = device
+        lane_threads = max(1, threads // _LANES)
+        self._open_pipeline = partial(
+            build_graph, preprocess, batch_size=batch_size, threads=lane_threads, device=device
+        )
         self._free: SimpleQueue[Pipeline] = SimpleQueue()
         for _ in range(_LANES):
-            lane_threads = max(1, threads // _LANES)
-            self._free.put(graph(preprocess, batch_size=batch_size, threads=lane_threads, device=device))
+            self._free.put(self._open_pipeline())
         self._pillow = PillowGroup(preprocess, threads=threads)
         self._refused = 0
         """Plain JPEGs in a row that Pillow decodes."""
@@ -143,16 +140,16 @@ class GraphGroup:
     def __call__(self, group: Sequence[Encoded], memory: Memory) -> Pixels | DevicePixels:
         if not group[0].header.plain_jpeg:
             return self._pillow(group, memory)
-        pipeline = self._free.get()
         try:
-            with memory.lease(self._on_the_host(group)):
-                pixels = self._run(pipeline, group)
+            pixels = self._decoded(group, memory)
+        except DeviceMemoryError as error:
+            if len(group) > 1:
+                raise self._full_gpu_error(group, error) from error
+            return self._tried_again(group, error, memory)
         except (*_REFUSALS, MemoryError) as error:
             if len(group) > 1:
                 raise
             return self._tried_again(group, error, memory)
-        finally:
-            self._free.put(pipeline)
         self._refused = 0
         return pixels
 
@@ -161,9 +158,35 @@ class GraphGroup:
         while not self._free.empty():
             self._free.get()
 
+    def _decoded(self, group: Sequence[Encoded], memory: Memory) -> Pixels | DevicePixels:
+        """The pixels of ``group``, by a pipeline that holds nothing of another group.
+
+        A pipeline whose feeding failed keeps its inputs for the next group, and one that found the GPU full keeps the
+        memory that it could take: both are built anew, which takes a second on a GPU. A pipeline that could not decode
+        a file is as good as before.
+        """
+        pipeline = self._free.get()
+        usable = False
+        try:
+            with memory.lease(self._on_the_host(group)):
+                pixels = self._run(pipeline, group)
+            usable = True
+        except RuntimeError as error:
+            usable = DECODE_OPERATOR in str(error)
+            raise
+        finally:
+            self._free.put(pipeline if usable else self._open_pipeline())
+        return pixels
+
+    def _full_gpu_error(self, group: Sequence[Encoded], error: Exception) -> DecoderError:
+        return DecoderError(
+            f"{self._device} has too little free memory to decode {len(group):,} images at a time: {error}; run with "
+            f"--batch-size {len(group) // 2}, free memory of the GPU, or decode on the CPU with --decoder turbo"
+        )
+
     def _run(self, pipeline: Pipeline, group: Sequence[Encoded]) -> Pixels | DevicePixels:
         boxes = np.array([self._preprocess.region(item.header.width, item.header.height) for item in group], np.float32)
-        (images,) = _run(
+        (images,) = run_graph(
             pipeline,
             encoded=_bytes(group),
             start=np.ascontiguousarray(boxes[:, [1, 0]]),
@@ -192,7 +215,7 @@ class GraphGroup:
         if self._refused > _MOST_REFUSED:
             raise DecoderError(
                 f"DALI refuses on {self._device} what Pillow decodes, {self._refused:,} files in a row: "
-                f"{' '.join(str(error).split())[:_SHOWN_REASON]}; decode on the CPU with --decoder turbo, "
+                f"{' '.join(str(error).split())[:MOST_ERROR_CHARACTERS]}; decode on the CPU with --decoder turbo, "
                 "or free memory of the GPU"
             ) from error
         return pixels
@@ -200,58 +223,3 @@ class GraphGroup:
 
 def _bytes(group: Sequence[Encoded]) -> list[npt.NDArray[np.uint8]]:
     return [np.frombuffer(item.data, np.uint8) for item in group]
-
-
-def _run(pipeline: Pipeline, **inputs: Any) -> Sequence[Any]:
-    """The pipeline's outputs for one batch of each of its inputs.
-
-    Raises:
-        MemoryError: If DALI had not enough, on the host or on the GPU.
-        RuntimeError, ValueError, IndexError, TypeError: If it could not decode some of the files.
-    """
-    try:
-        outputs: Sequence[Any] = pipeline.run(**inputs)
-    except RuntimeError as error:
-        if any(sign in str(error) for sign in _OUT_OF_MEMORY):
-            raise MemoryError(" ".join(str(error).split())[:_SHOWN_REASON]) from error
-        raise
-    return outputs
-
-
-def graph(preprocess: Preprocess | None, *, batch_size: int, threads: int, device: str) -> Pipeline:
-    """From ``encoded`` bytes to RGB, uint8 on ``device``.
-
-    Args:
-        preprocess: (N, H, W, 3), resized from the box between ``start`` and ``end``, each (row, column) in pixels.
-            None: (H, W, 3) of each image, as it was stored.
-        device: ``cpu``, or ``cuda:N``, where the GPU's JPEG engine, its cores and CPU threads decode together.
-    """
-    number = None if device == "cpu" else int(device.removeprefix("cuda:"))
-    # Nothing is prefetched, so that an exception is of the files that were just handed over.
-    pipeline = Pipeline(
-        batch_size=batch_size, num_threads=threads, device_id=number, prefetch_queue_depth=1, exec_dynamic=True
-    )
-    with pipeline:
-        encoded = fn.external_source(name="encoded", device="cpu", no_copy=True)
-        images = fn.decoders.image(
-            encoded,
-            device="cpu" if number is None else "mixed",
-            output_type=types.RGB,
-            adjust_orientation=False,  # as Pillow does, so that pixels are those of training
-            jpeg_fancy_upsampling=True,  # likewise
-            hw_decoder_load=1.0,  # a share would let an image's pixels depend on its batch: the two decoders differ
-        )
-        if preprocess is not None:
-            start, end = (fn.external_source(name=name, device="cpu") for name in ("start", "end"))
-            images = fn.resize(
-                images,
-                size=[float(side) for side in preprocess.size_px],
-                roi_start=start,
-                roi_end=end,
-                interp_type=_FILTERS[preprocess.interpolation],
-                antialias=True,
-                subpixel_scale=False,
-            )
-        pipeline.set_outputs(images)
-    pipeline.build()
-    return pipeline

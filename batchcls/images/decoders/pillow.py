@@ -9,7 +9,7 @@ import numpy as np
 from batchcls.images.decoders.base import DecoderOptions
 from batchcls.images.decoders.batching import CPU_GROUP_PIXELS, BatchingDecoder
 from batchcls.images.decoders.read_ahead import Encoded
-from batchcls.images.decoders.resample import Resample, cost_bytes, exactly
+from batchcls.images.decoders.resample import Resample, cost_bytes, resample_exactly
 from batchcls.images.formats import inspection
 from batchcls.memory import Memory
 from batchcls.records import Pixels, Preprocess
@@ -22,7 +22,7 @@ def open_decoder(preprocess: Preprocess, options: DecoderOptions) -> BatchingDec
 
 
 class PillowGroup:
-    """Pillow decodes and resamples, an image a thread."""
+    """Decodes and resamples with Pillow, one image in each thread."""
 
     lanes = 1
     group_pixels = CPU_GROUP_PIXELS
@@ -50,14 +50,14 @@ class PillowGroup:
 
     def _decode_into(self, row: Pixels, item: Encoded, memory: Memory) -> None:
         with memory.lease(self.cost_bytes(item)):
-            row[:] = decoded(item, self._preprocess, exactly)
+            row[:] = decode_resized(item, self._preprocess, resample_exactly)
 
 
 def total_cost_bytes(item: Encoded, preprocess: Preprocess) -> int:
-    """The most that it takes in memory to make ``item`` the engine's pixels."""
+    """Most memory in bytes that decoding and resizing ``item`` takes."""
     return max(item.header.decode_bytes, cost_bytes(item.header.width, item.header.height, preprocess))
 
 
-def decoded(item: Encoded, preprocess: Preprocess, resample: Resample) -> Pixels:
-    """A file's pixels, as Pillow decodes them, in the engine's size."""
+def decode_resized(item: Encoded, preprocess: Preprocess, resample: Resample) -> Pixels:
+    """(H, W, 3) uint8 RGB in the engine's size, as Pillow decodes a file."""
     return resample(inspection.decode(item.data, item.header), preprocess)

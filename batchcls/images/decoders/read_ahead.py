@@ -1,4 +1,4 @@
-"""Files become bytes whose header has been read: ahead of the decoder, by threads, within a budget."""
+"""Slides read ahead of the decoder, by threads, within a budget of memory."""
 
 import errno
 import threading
@@ -21,52 +21,54 @@ from batchcls.storage.timeouts import READ_TIMEOUT_S
 from batchcls.storage.transient import NO_ANSWER
 
 _LEAST_COST_BYTES = 64 << 10
-"""What a small file or a failure counts for, so that their number is bounded too."""
+"""Bytes that a small file or a failure counts for, so that their number is bounded too."""
 _READERS = 32
-"""Threads that mostly wait: enough to hide 5 ms a file on a network, up to 6,000 files a second."""
+"""Number of threads, which mostly wait: enough to hide 5 ms per file on a network, up to 6,000 files per second."""
 _READS_AHEAD = 256
+"""Largest number of files read and not taken yet."""
 _SHORT_BYTES = 64 << 20
-"""What is missing where not even a small file could be read."""
+"""Bytes that are missing where not even a small file could be read."""
 _IDLE_S = 0.25
-"""After so long without a file, whoever collects files is told."""
+"""Seconds without a file after which the iteration yields None."""
 _OUT_OF_FILES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS))
-"""What is no fault of the file that was to be opened."""
+"""Error numbers that are no fault of the file that was to be opened."""
 _END = object()
-"""A reader has none left."""
+"""What a thread puts into the queue when it has read its last file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A file's bytes, whose header promises an image that can be decoded."""
+    """A slide's bytes, with a header that promises an image that can be decoded."""
 
     slide: Slide
     data: bytes
     header: Header
     cost: int
-    """Bytes of the read budget that it holds until `ReadAhead.release`."""
+    """Bytes of the read budget that are held until `ReadAhead.release`."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """How files are read ahead."""
+    """How slides are read ahead."""
 
     max_pixels: int
+    """Largest number of pixels of an image; larger images are refused."""
     timeout_s: float = READ_TIMEOUT_S
     """How long the file system may take for one answer."""
     budget_bytes: int = 256 << 20
-    """The most that is read and not decoded yet; a larger file is postponed."""
+    """Most bytes that are read and not decoded yet; a larger file is postponed."""
 
 
 class _ClosedError(Exception):
-    """Nobody wants to read on."""
+    """The reading has been closed."""
 
 
 class ReadAhead:
     """Reads slides in threads; iterate once to get each, as `Encoded`, `Failure` or `Postponed`, as reads end.
 
-    None comes in between where no file does for a moment: whoever waits for some more to come should go on with what
-    there is, for the budget may be spent, or a read never return. An exception of ``slides`` itself, or of what is no
-    fault of a file, is raised from the iteration.
+    The iteration yields None where no file comes for a moment: a consumer that waits for more should decode what it
+    has, for the budget may be spent, or a read never return. An exception of ``slides`` itself, or one that is no fault
+    of a file, is raised from the iteration.
     """
 
     def __init__(self, slides: Iterable[Slide], readers: SlideReaders, options: ReadOptions) -> None:
@@ -78,12 +80,12 @@ class ReadAhead:
         self._closed = False
         self._room = threading.Semaphore(_READS_AHEAD)
         self._done: SimpleQueue[Any] = SimpleQueue()
-        """`Encoded`, `Failure`, `Postponed`, an exception, None for a look around, or `_END`."""
+        """`Encoded`, `Failure`, `Postponed`, an exception, None to be yielded as such, or `_END`."""
         self._readers = readers
         self._open_readers: dict[int, SlideReader] = {}
-        """The reader of each thread, by the thread's number."""
+        """Each thread's reader, by the thread's number."""
         self._waiting: dict[int, tuple[str, float]] = {}
-        """By thread: the file that an answer is awaited of, and since when."""
+        """The file whose answer is awaited, and since when, by the thread's number."""
         self._threads = [
             threading.Thread(target=self._read_all, name=f"reader-{number}", daemon=True) for number in range(_READERS)
         ]
@@ -109,12 +111,12 @@ class ReadAhead:
             yield item
 
     def waiting(self) -> tuple[str, float] | None:
-        """The file whose answer has been awaited longest, and for how many seconds; None if there is none."""
+        """The file whose answer has been awaited longest, and for how many seconds; None: no file."""
         longest = min(list(self._waiting.values()), key=lambda wait: wait[1], default=None)
         return longest and (longest[0], monotonic() - longest[1])
 
     def release(self, items: Iterable[Encoded | Failure | Postponed]) -> None:
-        """Give back what these hold of the budget: they are decoded."""
+        """Give back the budget that decoded items hold."""
         with self._changed:
             self._held_bytes -= sum(item.cost if isinstance(item, Encoded) else 0 for item in items)
             self._changed.notify_all()
@@ -130,7 +132,7 @@ class ReadAhead:
         self._done.put(None)  # wakes the iteration, if it waits
 
     def _read_all(self) -> None:
-        """A reader's whole life."""
+        """Read until there are no more slides; runs in each thread."""
         number = threading.get_ident()
         try:
             self._open_readers[number] = self._readers.reader(self._options.timeout_s)
@@ -148,7 +150,7 @@ class ReadAhead:
             self._done.put(_END)
 
     def _next(self) -> Slide | None:
-        """One more slide; None if there are no more, or nobody wants them."""
+        """One more slide; None if there are no more, or the reading has been closed."""
         self._room.acquire()
         with self._taking:
             return None if self._closed else next(self._slides, None)
@@ -164,7 +166,7 @@ class ReadAhead:
             if length > self._options.budget_bytes:
                 format_of(slide.path, file.first_bytes)  # what is no image never needs so much
                 return Postponed(slide, needed_to_read(length))
-            self._waiting.pop(number)  # for a while it may wait for us
+            self._waiting.pop(number)  # while it waits for the budget, no answer is awaited
             cost = self._reserve(length)
             self._waiting[number] = (slide.path, monotonic())
             data = file.read(0, length)
@@ -181,14 +183,16 @@ class ReadAhead:
             self._waiting.pop(number, None)
 
     def _failure(self, number: int, slide: Slide, error: RefusedError | OSError) -> Failure:
-        """The row of a file that could not be read, or is none of an image.
+        """Why a slide has no label: it could not be read, or is no image.
 
         Raises:
             DecoderError: If the fault is none of the file.
         """
         if isinstance(error, RefusedError):
             return Failure(slide, *error.details)
-        if isinstance(error, TimeoutError) and error.errno is None:  # ours: the file system's own have a number
+        if (
+            isinstance(error, TimeoutError) and error.errno is None
+        ):  # no answer in time: the file system's own errors have a number
             self._open_readers[number].close()
             self._open_readers[number] = self._readers.reader(self._options.timeout_s)
             return Failure(slide, "unreadable", f"{NO_ANSWER} {self._options.timeout_s:g} s")

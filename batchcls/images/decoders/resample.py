@@ -1,4 +1,4 @@
-"""Decoded images become an engine's pixels: by Pillow's own filters, or by its bilinear one in vector instructions."""
+"""Decoded images resampled to an engine's size, by Pillow's filters or by faster ones in vector instructions."""
 
 import math
 from collections.abc import Callable
@@ -17,32 +17,32 @@ _PILLOW_FILTERS = {
 }
 _BAND_BYTES = 4 << 20
 _MOST_PIXELS_BETWEEN = 64_000_000
-"""Of an image that has been resampled in one direction: a long, narrow one can take a thousand times its own memory."""
+"""Largest image between the two directions of resampling, for a long and narrow one can grow a thousand times."""
 _RGB, _PILLOW_RGB = 3, 4
-"""Bytes a pixel, here and in Pillow."""
+"""Bytes per pixel, here and in Pillow."""
 _SAMPLED_ROWS = 2
 _LARGEST_DIFFERENCE = 0.4
-"""Mean, of 255, over any of the rows that are held against Pillow's."""
+"""Largest mean difference of 255 from Pillow's pixels, over any of the rows that are compared."""
 
 _LONG_SIDE = 1_000_000
-"""From here on Pillow's tables of weights would take more memory than the image does."""
+"""Side in pixels beyond which Pillow's tables of weights would take more memory than the image."""
 _PIECE_PIXELS = 1 << 20
 _LARGEST_SUPPORT = 3
-"""Pixels to each side, of lanczos, at the scale of the smaller image."""
+"""Reach of the lanczos filter to each side, in pixels of the smaller image."""
 _WEIGHT_BYTES = 8 * 2 * _LARGEST_SUPPORT
-"""A pixel of a side."""
+"""Bytes of weights for each pixel of a side."""
 
 _Box = tuple[float, float, float, float]
 """Left, top, right, bottom."""
 Resample = Callable[[Pixels, Preprocess], Pixels]
-"""From an image, (H, W, 3) uint8 RGB, to the engine's pixels, which the caller owns."""
+"""A function from an image, (H, W, 3) uint8 RGB, to the engine's pixels, which the caller owns."""
 
 
-def exactly(image: Pixels, preprocess: Preprocess) -> Pixels:
-    """The `Resample` of training: bit for bit what torchvision makes of an image.
+def resample_exactly(image: Pixels, preprocess: Preprocess) -> Pixels:
+    """Resample as training does, bit for bit as torchvision.
 
-    Of images that are so long and narrow that they would grow by thousands before they are cropped, only the crop is
-    resampled, which rounds otherwise.
+    Of an image so long and narrow that it would grow by thousands before being cropped, only the crop is resampled,
+    which rounds otherwise.
     """
     if _is_wanted(image, preprocess):
         return image
@@ -65,7 +65,7 @@ def exactly(image: Pixels, preprocess: Preprocess) -> Pixels:
 
 
 def cost_bytes(width: int, height: int, preprocess: Preprocess) -> int:
-    """The most that `exactly` and `quickly` take in memory for an image of that size; the image itself included."""
+    """Most memory in bytes that resampling an image of a size takes, with the image."""
     if preprocess.resize == "shorter":
         scaled_width, scaled_height, _, _ = preprocess.crop(width, height)
         between = max(scaled_width * max(scaled_height, height), width * scaled_height)
@@ -76,23 +76,23 @@ def cost_bytes(width: int, height: int, preprocess: Preprocess) -> int:
     return width * height * (_RGB + _PILLOW_RGB) + between * 2 * _PILLOW_RGB + weights
 
 
-def quickly(image: Pixels, preprocess: Preprocess) -> Pixels:
-    """The `Resample` of the fast way: bilinear in a quarter of the time, within 2 of 255 of `exactly`; else `exactly`.
+def resample_quickly(image: Pixels, preprocess: Preprocess) -> Pixels:
+    """Resample bilinearly in a quarter of the time, within 2 of 255 of `resample_exactly`; otherwise by that.
 
-    Filters that overshoot (bicubic, lanczos) are Pillow's: it rounds between the directions, in an order of its own.
+    Filters that overshoot (bicubic, lanczos) are Pillow's, which rounds between the directions in an order of its own.
     """
     rows, columns = image.shape[:2]
     height, width = preprocess.size_px
     too_long = max(columns * height, rows * width) > _MOST_PIXELS_BETWEEN
     if preprocess.interpolation != "bilinear" or too_long or _is_wanted(image, preprocess):
-        return exactly(image, preprocess)
+        return resample_exactly(image, preprocess)
     box = _box(image, preprocess)
     pixels = _in_bands(image, preprocess, box)
-    return pixels if _is_close(pixels, image, box) else exactly(image, preprocess)
+    return pixels if _is_close(pixels, image, box) else resample_exactly(image, preprocess)
 
 
 def _of_long(image: Pixels, preprocess: Preprocess) -> Pixels:
-    """As `exactly`, of an image with a side beyond `_LONG_SIDE`: along that side first, some columns at a time."""
+    """Resample an image with a side beyond `_LONG_SIDE`: along that side first, some columns at a time."""
     height, width = preprocess.size_px
     resampling = _PILLOW_FILTERS[preprocess.interpolation]
     left, top, right, bottom = _box(image, preprocess)
@@ -107,7 +107,7 @@ def _of_long(image: Pixels, preprocess: Preprocess) -> Pixels:
 
 
 def _narrowed(image: Pixels, left: float, right: float, width: int, resampling: Image.Resampling) -> Pixels:
-    """What of ``image`` lies between ``left`` and ``right``, ``width`` pixels wide and as high as it was."""
+    """The part of ``image`` between ``left`` and ``right``, resampled to ``width`` pixels, with its height."""
     rows, scale = len(image), (right - left) / width
     step = max(1, int(_PIECE_PIXELS / (rows * scale)))
     reach = _LARGEST_SUPPORT * max(1.0, scale) + 1
@@ -123,7 +123,7 @@ def _narrowed(image: Pixels, left: float, right: float, width: int, resampling: 
 
 
 def _is_close(pixels: Pixels, image: Pixels, box: _Box) -> bool:
-    """Whether a few rows of ``pixels`` are Pillow's; of stripes, every pixel can be rounded the other way."""
+    """Whether a few rows of ``pixels`` are close to Pillow's; in stripes, every pixel can be rounded the other way."""
     height, width = pixels.shape[:2]
     apart = []
     for row in np.linspace(0, height, _SAMPLED_ROWS + 2)[1:-1].astype(int).tolist():
@@ -134,7 +134,7 @@ def _is_close(pixels: Pixels, image: Pixels, box: _Box) -> bool:
 
 
 def _in_bands(image: Pixels, preprocess: Preprocess, box: _Box) -> Pixels:
-    """``box`` of ``image`` in the engine's size, some rows at a time: no copy of a large image is made as a whole."""
+    """``box`` of ``image`` in the engine's size, made some rows at a time, without a copy of the whole image."""
     height, width = preprocess.size_px
     step = max(1, int(_BAND_BYTES / (3 * image.shape[1] * (box[3] - box[1]) / height)))
     pixels = np.empty((height, width, 3), np.uint8)
@@ -146,7 +146,7 @@ def _in_bands(image: Pixels, preprocess: Preprocess, box: _Box) -> Pixels:
 
 
 def _band(image: Pixels, box: _Box, height: int, first: int, last: int) -> tuple[Pixels, _Box]:
-    """What of ``image`` rows ``first`` to ``last`` of ``height`` are made of, and what that shows of ``box``."""
+    """The band of ``image`` for rows ``first`` to ``last`` of ``height``, and their part of ``box`` within the band."""
     left, top, right, bottom = box
     scale = (bottom - top) / height
     reach = max(1.0, scale) + 1
@@ -156,7 +156,7 @@ def _band(image: Pixels, box: _Box, height: int, first: int, last: int) -> tuple
 
 
 def _convolved(image: Pixels, size: tuple[int, int], box: _Box) -> Pixels:
-    """``box`` of ``image``, resampled to width and height."""
+    """``box`` of ``image``, resampled to ``size``, width and height."""
     left, top, right, bottom = box
     source = ImageData(image.shape[1], image.shape[0], PixelType.U8x3, image.tobytes())
     target = ImageData(*size, PixelType.U8x3)
@@ -174,7 +174,7 @@ def _is_wanted(image: Pixels, preprocess: Preprocess) -> bool:
 
 
 def _box(image: Pixels, preprocess: Preprocess) -> _Box:
-    """What of ``image`` the engine is to see: left, top, right and bottom in its pixels."""
+    """The part of ``image`` that the engine sees: left, top, right and bottom in pixels of the image."""
     height, width = image.shape[:2]
     left, top, right, bottom = preprocess.region(width, height)
     return left, top, min(right, width), min(bottom, height)

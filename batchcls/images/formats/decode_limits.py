@@ -1,4 +1,4 @@
-"""What makes decoding an image endless work, told from its bytes and by no clock: a file has one row everywhere."""
+"""Images that would take minutes to decode, told by their bytes and not by time, so that every run refuses the same."""
 
 import re
 
@@ -14,6 +14,7 @@ libwebp keeps a record of every one."""
 _MOST_SEGMENTS, _MOST_FILL_BYTES = 100_000, 1_000_000
 """Largest number of segments of a JPEG before its first scan, and of fill bytes, which Pillow skips one by one."""
 _FILL = re.compile(rb"[\xff\0]*")
+"""Bytes between segments."""
 _MOST_PIECES = 1_000_000
 """Largest number of strips or tiles of an uncompressed TIFF; Pillow takes some microseconds for each."""
 _MOST_TAG_BYTES = 256 << 20
@@ -21,6 +22,7 @@ _MOST_TAG_BYTES = 256 << 20
 _PIECES = (STRIP_OFFSETS, TILE_OFFSETS)
 """Tags that have a value for each strip or tile."""
 _MOST_SAMPLES = 20_000_000
+"""Largest number of samples of a PNM that is decoded in Python."""
 _MOST_COMMENTS = 100_000
 """Largest number of comments of a plain-text PNM; Pillow copies up to a megabyte for each."""
 _MOST_RLE_WORK = 150_000_000
@@ -29,13 +31,18 @@ _WRITTEN_IN_PYTHON = "Pillow would take minutes to decode it; convert it to PNG"
 
 
 def before_opening(format_: str, data: bytes) -> str:
-    """Why not even the header should be read by Pillow; empty if it may be."""
-    work = {"PNG": _of_png, "JPEG": _of_jpeg, "JPEG2000": _of_jpeg2000, "TIFF": _of_tiff, "WEBP": _of_webp}.get(format_)
-    return work(data) if work else ""
+    """The reason why Pillow should not even read the header of a file; empty if it may."""
+    check = {"PNG": _of_png, "JPEG": _of_jpeg, "JPEG2000": _of_jpeg2000, "TIFF": _of_tiff, "WEBP": _of_webp}.get(
+        format_
+    )
+    return check(data) if check else ""
 
 
 def of_opened(image: ImageFile.ImageFile, data: bytes) -> str:
-    """Why an image that Pillow has opened should not be decoded: decoders that are written in Python are slow."""
+    """The reason why an image that Pillow has opened should not be decoded; empty if it may.
+
+    Such images are decoded by code that is written in Python, and slow.
+    """
     codec = image.tile[0].codec_name if image.tile else ""
     samples = image.width * image.height * len(image.getbands())
     if codec in ("ppm", "ppm_plain") and samples > _MOST_SAMPLES:

@@ -26,13 +26,13 @@ from batchcls.images.formats.tiff import (
 )
 
 LARGE_BYTES = 8 << 20
-"""Smaller files are read whole: that takes less than looking."""
+"""Size up to which files are read whole, which takes less time than looking for the image's end."""
 _HEAD_BYTES = 64
-"""Are always read: a damaged file may say that it ends in the middle of them."""
+"""Bytes at the beginning that are always read: a damaged file may say that it ends among them."""
 _WINDOW_BYTES = 1 << 20
 _END_MARKS = (b"\xff\xd9", b"IEND\xaeB`\x82")
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-"""A byte 0xFF that begins a segment of a JPEG."""
+"""A byte 0xFF that begins a segment of a JPEG, and the byte after it."""
 _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
 _MOST_SEGMENTS = 1 << 16
 _PNM = re.compile(rb"P([456])\s+(\d{1,9})\s+(\d{1,9})(?:\s+(\d{1,5}))?\s")
@@ -47,20 +47,21 @@ _OLD_JPEG = 6
 
 @dataclass(slots=True)
 class _Window:
-    """A file, of which a part is kept."""
+    """A file of which the part that was read last is kept."""
 
     pread: Pread
     start: int = 0
     data: bytes = b""
 
     def at(self, offset: int, length: int) -> bytes:
+        """Bytes from ``offset`` on; fewer only where the file ends."""
         if not self.start <= offset <= offset + length <= self.start + len(self.data):
             self.start, self.data = offset, self.pread(offset, max(length, _WINDOW_BYTES))
         return self.data[offset - self.start : offset - self.start + length]
 
 
 def image_end(size_bytes: int, pread: Pread) -> int:
-    """How many bytes from its beginning a file's image takes; ``size_bytes`` where that is not known, or all.
+    """Bytes that a file's image takes from the beginning of the file; ``size_bytes`` where that is not known, or all.
 
     Files that end as images of their format do are taken whole, whatever is in between. An image is decoded to the same
     pixels, or fails alike, with what follows it and without.
@@ -69,7 +70,7 @@ def image_end(size_bytes: int, pread: Pread) -> int:
         return size_bytes
     window = _Window(pread)
     head = window.at(0, _HEAD_BYTES)
-    find = next((find for magic, find in _FORMATS.items() if head.startswith(magic)), None)
+    find = next((find for magic, find in _END_FINDERS.items() if head.startswith(magic)), None)
     if find is None or any(mark in pread(size_bytes - 64, 64) for mark in _END_MARKS):
         return size_bytes
     try:
@@ -96,10 +97,10 @@ def _of_jpeg(window: _Window) -> int | None:
 
 
 def _next_marker(window: _Window, position: int) -> int:
-    """Where the next segment begins; -1 if none does."""
+    """Offset of the next segment; -1 if there is none."""
     while len(data := window.at(position, _WINDOW_BYTES)) > 1:
-        if found := _MARKER.search(data):
-            return position + found.start()
+        if match := _MARKER.search(data):
+            return position + match.start()
         position += len(data) - 1
     return -1
 
@@ -128,14 +129,14 @@ def _of_webp(window: _Window) -> int | None:
 
 
 def _of_pnm(window: _Window) -> int | None:
-    found = _PNM.match(window.at(0, 64))
-    if not found or (found[1] != b"4") != (found[4] is not None):
+    match = _PNM.match(window.at(0, 64))
+    if not match or (match[1] != b"4") != (match[4] is not None):
         return None
-    width, height = int(found[2]), int(found[3])
-    if found[1] == b"4":
-        return found.end() + (width + 7) // 8 * height
-    samples = width * height * (3 if found[1] == b"6" else 1)
-    return found.end() + samples * (1 if int(found[4]) < 256 else 2)
+    width, height = int(match[2]), int(match[3])
+    if match[1] == b"4":
+        return match.end() + (width + 7) // 8 * height
+    samples = width * height * (3 if match[1] == b"6" else 1)
+    return match.end() + samples * (1 if int(match[4]) < 256 else 2)
 
 
 def _of_jpeg2000(window: _Window) -> int | None:
@@ -182,7 +183,7 @@ def _unsigned(directory: Directory, tag: int, window: _Window) -> npt.NDArray[np
     return values.astype(np.float64)
 
 
-_FORMATS: dict[bytes, Callable[[_Window], int | None]] = {
+_END_FINDERS: dict[bytes, Callable[[_Window], int | None]] = {
     b"\xff\xd8": _of_jpeg,
     b"\x89PNG": _of_png,
     b"BM": _of_bmp,
@@ -195,3 +196,4 @@ _FORMATS: dict[bytes, Callable[[_Window], int | None]] = {
     b"MM\0*": _of_tiff,
     b"II+\0": _of_tiff,
 }
+"""Functions that find the end of an image, by the first bytes of its format; None: the end is not known."""

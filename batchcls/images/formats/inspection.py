@@ -1,4 +1,4 @@
-"""Which image files are used, and the pixels that Pillow makes of them: one answer for training and for running."""
+"""What an image file says of itself, and whether it is used: one answer for training and for running."""
 
 import struct
 from dataclasses import dataclass
@@ -15,27 +15,30 @@ from batchcls.images.formats.signatures import WHOLE_SLIDE, format_of
 from batchcls.records import Pixels
 
 _MODES = frozenset(("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB"))
-"""Pillow's modes of at most 8 bits a channel that it turns into RGB."""
-_TOO_DEEP = "its colours are not stored in 8 bits each; convert it to 8-bit RGB"
+"""Pillow's modes of at most 8 bits per channel that Pillow converts to RGB."""
+_TOO_DEEP = "its colors are not stored in 8 bits each; convert it to 8-bit RGB"
 """Decoders scale 16 bits to 8 in ways that differ by up to 254 of 255: such a probability would mean nothing."""
 _OTHER_TIFF = "a TIFF of this layout, with compression {}, is not decoded; convert it to 8-bit RGB"
 _WEBP = 50001
-"""A compression of TIFF that Pillow knows by name, and is built without."""
-_MOST_CHANNELS = 1 << 16
+"""A compression of TIFF that Pillow knows by name but is built without."""
+_MOST_VALUES = 1 << 16
+"""Largest number of values of a tag that is read."""
 _MOST_TILE_PIXELS = 1 << 26
-"""A small image can be stored as a part of a huge tile, which takes memory whole."""
+"""Largest number of pixels of a tile: a small image can be stored in a huge tile, which takes memory as a whole."""
 
 _MOST_SCANS = 1000
-"""Thousands of scans of a few bytes each make libjpeg work for hours. The limit leaves room for what looks like one in
-a color profile, or in a film that a camera has appended. Source: https://cure53.de/pentest-report_libjpeg-turbo.pdf."""
+"""Largest number of scans: thousands of a few bytes each make libjpeg work for hours. The limit leaves room for what
+looks like a scan in a color profile, or in a film that a camera has appended. Source: https://cure53.de/pentest-report_libjpeg-turbo.pdf."""
 _USUAL_SCANS = 30
+"""Number of scans up to which their pixels are not counted."""
 _MOST_SCANNED_PIXELS = 6_000_000_000
-"""Of all scans together, unless there are few: ten seconds of work, counted so that a file has one row everywhere."""
+"""Largest number of pixels of all scans together: ten seconds of work, counted so that every run refuses the same."""
 _USUAL_BMP = struct.pack("<IHI", 40, 24, 0)
-"""Bytes of the header, bits a pixel, and no compression."""
+"""Size of the header, bits per pixel, and no compression, as they stand in most BMPs."""
 _PNM_HEADER_BYTES = 1 << 16
-"""Pillow reads it byte by byte, comments and all."""
+"""Bytes of a PNM in which its header must end: Pillow reads byte by byte, comments and all."""
 _END_MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
+"""Bytes that an image ends with, by its format."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +46,21 @@ class Header:
     """What a file says of itself before any pixel is decoded."""
 
     format: str
-    """Pillow's name for it."""
+    """Pillow's name for the format."""
     width: int
+    """Width in pixels of the decoded image; a TIFF is turned by its Orientation tag, as by Pillow, others are not."""
     height: int
-    """Of the image as decoded: a TIFF is turned by its Orientation tag, as Pillow does; other formats are not."""
+    """Height in pixels of the decoded image."""
     suspect: bool
-    """The mark that its format ends with is missing, so decoding it is likely to fail."""
+    """Whether the mark that the format ends with is missing, so that decoding is likely to fail."""
     plain_jpeg: bool
-    """A whole JPEG of the usual kinds, of which libjpeg-turbo's own interface gives Pillow's pixels."""
+    """Whether it is a whole JPEG of the usual kinds, of which libjpeg-turbo's own interface gives Pillow's pixels."""
     decode_bytes: int
-    """The most that `decode`, or a decoder instead of it, takes in memory; its pixels included, the file not."""
+    """Most memory that decoding takes, by `decode` or another decoder; with the pixels, without the file."""
 
 
 def examine(name: str, data: bytes, max_pixels: int) -> Header:
-    """The header of a file called ``name``.
+    """The header of a file called ``name``, which promises an image that can be decoded.
 
     Raises:
         RefusedError: If it is no image that Pillow decodes to 8 bits a channel without rounding off more.
@@ -74,14 +78,14 @@ def examine(name: str, data: bytes, max_pixels: int) -> Header:
     if reason:
         raise RefusedError("unsupported", reason, width, height)
     if jpeg and jpeg.scans > _MOST_SCANS:
-        told = f"it has {jpeg.scans:,} scans; a sound progressive JPEG has about ten"
-        raise RefusedError("corrupt", told, width, height)
+        excess = f"it has {jpeg.scans:,} scans; a sound progressive JPEG has about ten"
+        raise RefusedError("corrupt", excess, width, height)
     if jpeg and jpeg.scans > _USUAL_SCANS and jpeg.scans * width * height > _MOST_SCANNED_PIXELS:
-        told = (
+        excess = (
             f"its {jpeg.scans:,} scans of {width}x{height} pixels are more than {_MOST_SCANNED_PIXELS:,} pixels to go "
             "over; a sound progressive JPEG has about ten scans"
         )
-        raise RefusedError("corrupt", told, width, height)
+        raise RefusedError("corrupt", excess, width, height)
     mark = _END_MARKS.get(format_)
     # In what follows an image there can be anything. Of a JPEG, of which it cannot be told, its own segments say.
     ended = mark is None or mark in data[-64:] or (jpeg.end is not None if jpeg else data.rfind(mark) >= 0)
@@ -105,7 +109,7 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
 
 
 def _size_of_others(format_: str, data: bytes) -> tuple[int, int] | None:
-    """Width and height where it takes no more than a look; None where Pillow has to read the header."""
+    """Width and height in pixels where a few bytes say them; None where Pillow has to read the header."""
     if format_ == "WEBP":  # Pillow would take memory for the image
         return _webp_size(data)
     if format_ == "BMP" and data[14:18] + data[28:34] == _USUAL_BMP:
@@ -123,7 +127,7 @@ def _usual_cost(format_: str, width: int, height: int, jpeg: JpegHeader | None) 
 
 
 def _by_pillow(format_: str, data: bytes, jpeg: JpegHeader | None) -> tuple[tuple[int, int], str, int]:
-    """Width and height; why the image is not decoded all the same, empty if it is; and what decoding it takes."""
+    """Width and height; the reason why the image is not decoded, empty if it is; and bytes that decoding takes."""
     try:
         image = open_image(format_, data[:_PNM_HEADER_BYTES] if format_ == "PPM" else data)
         return image.size, _unsupported(image, data), _cost(image, data, jpeg)
@@ -150,7 +154,7 @@ def _cost(image: ImageFile.ImageFile, data: bytes, jpeg: JpegHeader | None) -> i
 
 
 def _unsupported(image: ImageFile.ImageFile, data: bytes) -> str:
-    """Why an image that Pillow opens is not decoded all the same; empty if it is."""
+    """The reason why an image that Pillow opens is not decoded; empty if it is."""
     arguments = image.tile[0].args if image.tile else ()
     if isinstance(image, TiffImageFile):
         tags = image.tag_v2
@@ -177,7 +181,7 @@ def _unsupported(image: ImageFile.ImageFile, data: bytes) -> str:
 
 
 def _unknown_tiff(data: bytes) -> str:
-    """Why Pillow does not open a TIFF that has a first page; empty if it has none."""
+    """The reason why Pillow does not open a TIFF that has a first page; empty if it has none."""
 
     def pread(offset: int, length: int) -> bytes:
         return data[offset : offset + length]
@@ -186,12 +190,12 @@ def _unknown_tiff(data: bytes) -> str:
     if directory is None:
         return ""
     try:
-        if not len(directory.read(tiff.WIDTH, pread, _MOST_CHANNELS)):
+        if not len(directory.read(tiff.WIDTH, pread, _MOST_VALUES)):
             return ""
         if directory.is_whole_slide(pread):
             return WHOLE_SLIDE
-        depths = directory.read(tiff.BITS_PER_SAMPLE, pread, _MOST_CHANNELS)
-        compression = directory.read(tiff.COMPRESSION, pread, _MOST_CHANNELS)
+        depths = directory.read(tiff.BITS_PER_SAMPLE, pread, _MOST_VALUES)
+        compression = directory.read(tiff.COMPRESSION, pread, _MOST_VALUES)
     except ValueError:
         return ""
     if "S" in (depths.dtype.kind, compression.dtype.kind):  # text, where numbers should be
@@ -202,7 +206,10 @@ def _unknown_tiff(data: bytes) -> str:
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:
-    """Source: https://developers.google.com/speed/webp/docs/riff_container."""
+    """Width and height in pixels.
+
+    Source: https://developers.google.com/speed/webp/docs/riff_container.
+    """
     try:
         if data[12:16] == b"VP8 ":
             width, height = struct.unpack_from("<HH", data, 26)

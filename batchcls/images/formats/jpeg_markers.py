@@ -1,4 +1,4 @@
-"""What the markers of a JPEG say of it, before any pixel is decoded. Source: ITU-T T.81, B."""
+"""What the markers of a JPEG say, before any pixel is decoded. Source: ITU-T T.81, B."""
 
 from bisect import bisect_left
 from dataclasses import dataclass
@@ -9,18 +9,20 @@ import numpy.typing as npt
 _START_OF_SCAN, _END_OF_IMAGE, _APP0 = 0xDA, 0xD9, 0xE0
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _BASELINE, _EXTENDED, _PROGRESSIVE = 0xC0, 0xC1, 0xC2
-"""Frames of Huffman coding; the others are lossless, hierarchical or arithmetic."""
+"""Markers of frames with Huffman coding; other frames are lossless, hierarchical or arithmetic."""
 _TABLES = (0xC4, 0xDB, 0xDD, 0xFE)
-"""Huffman and quantization tables, the restart interval, comments."""
+"""Markers of Huffman tables, quantization tables, the restart interval and comments."""
 _JFIF_BYTES = 16
+_COEFFICIENTS, _LOWEST_BIT = 64, 13
+"""Coefficients in a block, and most of their low bits that a progressive scan may leave to later scans."""
 _USUAL_SAMPLING = (b"\x11", *(luma + b"\x11\x11" for luma in (b"\x11", b"\x21", b"\x22", b"\x12", b"\x41")))
-"""Of grey; of 4:4:4, 4:2:2, 4:2:0, 4:4:0 and 4:1:1."""
+"""Sampling factors of the components: of gray; of 4:4:4, 4:2:2, 4:2:0, 4:4:0 and 4:1:1."""
 _IN_ONE_SCAN = np.isin(np.arange(256), [0x00, *range(0xD0, 0xD8), _END_OF_IMAGE])
 """(256,) True for what may follow a byte 0xFF in a sound scan: a stuffed zero, restarts, the image's end."""
 _AMONG_PIXELS = np.isin(np.arange(256), [0x00, *range(0xD0, 0xD8), 0xFF])
 """(256,) True for what follows a byte 0xFF that is no segment's beginning."""
 _MOST_SEGMENTS = 1 << 16
-"""Many more than any image has; beyond them a file of nothing else would take long to walk through."""
+"""Largest number of segments that are walked through; a sound image has far fewer."""
 _IN_SCANS = _IN_ONE_SCAN | np.isin(np.arange(256), [0xC4, _START_OF_SCAN])
 _ALLOWED = {_BASELINE: _IN_ONE_SCAN, _EXTENDED: _IN_ONE_SCAN, _PROGRESSIVE: _IN_SCANS}
 
@@ -32,22 +34,24 @@ class JpegHeader:
     width: int
     height: int
     depth: int
-    """Bits a channel."""
+    """Bits per channel."""
     ordinary: bool
-    """Nothing precedes the first scan but one frame, its tables and JFIF's segment, of which no reader makes more."""
+    """Whether only one frame, its tables and JFIF's segment precede the first scan, so that all readers agree."""
     plain: bool
-    """Whole, of a usual kind and without a foreign marker: every way to ask libjpeg-turbo gives the same pixels."""
+    """Whether it is whole, of a usual kind, and without a foreign marker or a progression that libjpeg refuses, so that
+    every interface of libjpeg-turbo gives the same pixels."""
     scans: int
-    """Scans of the image, or, in a file that is no ordinary one, what reads like the beginning of one."""
+    """Number of the image's scans; where no frame is in its place, of what reads like the beginning of a scan."""
     end: int | None = None
-    """Of the image, which more may follow; None where it ends early, or is not found."""
+    """Offset of the image's end, which more bytes may follow; None where the image ends early, or is not found."""
     components: int = 0
+    """Number of color components."""
     coefficients: float = 0.0
-    """How many a pixel libjpeg keeps until the last scan; 0 where there is but one scan, in which they are used up."""
+    """Coefficients per pixel that libjpeg keeps until the last scan; 0 where the only scan uses them up."""
 
 
 def jpeg_header(data: bytes) -> JpegHeader:
-    """The header of a file that begins as a JPEG; all zeros, but for the scans, if no frame is where it should be."""
+    """The header of a file that begins as a JPEG; sizes are 0 if no frame is where it should be."""
     position, frame, ordinary = 2, b"", True
     while position + 4 <= len(data) and data[position] == 0xFF and data[position + 1] != _START_OF_SCAN:
         marker, end = data[position + 1], position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
@@ -60,10 +64,12 @@ def jpeg_header(data: bytes) -> JpegHeader:
         return JpegHeader(
             0, 0, frame[3] if len(frame) > 3 else 0, False, False, int(_counts(_after_0xff(data, 0)[1])[_START_OF_SCAN])
         )
-    scans, ends_at, markers = _walked(data, position)
+    scans, ends_at, markers, scan_headers = _walk_scans(data, position)
     allowed = _ALLOWED.get(frame[0])
-    # Among the pixels any other marker is damage: libjpeg would end there, and DALI fill up with grey.
+    # Among the pixels any other marker is damage: libjpeg would end there, and DALI fill up with gray.
     whole = allowed is not None and ends_at is not None and not markers[~allowed].any()
+    if frame[0] == _PROGRESSIVE:  # a GPU's decoder makes pixels of scans that libjpeg refuses
+        whole = whole and all(map(_can_be_refined, scan_headers))
     return JpegHeader(
         width=int.from_bytes(frame[6:8], "big"),
         height=int.from_bytes(frame[4:6], "big"),
@@ -78,7 +84,7 @@ def jpeg_header(data: bytes) -> JpegHeader:
 
 
 def _samples_a_pixel(frame: bytes) -> float:
-    """Of all components together: 3 where each has all pixels, 1.5 of 4:2:0."""
+    """Samples per pixel of all components together: 3 where each has all pixels, 1.5 for 4:2:0."""
     sides = [(sampling >> 4, sampling & 15) for sampling in frame[10::3]]
     across, down = (max((side[axis] for side in sides), default=0) for axis in (0, 1))
     if not across * down:  # nothing that could be decoded
@@ -86,32 +92,51 @@ def _samples_a_pixel(frame: bytes) -> float:
     return sum(horizontal * vertical for horizontal, vertical in sides) / (across * down)
 
 
-def _walked(data: bytes, start: int) -> tuple[int, int | None, npt.NDArray[np.int64]]:
-    """How many scans an image has whose first one begins at ``start``, where it ends, and its markers' counts.
+def _can_be_refined(scan_header: bytes) -> bool:
+    """Whether libjpeg decodes a progressive scan with this header. Source: libjpeg-turbo, jdphuff.c.
 
-    What comes after the image is none of it: another picture, a film, or as many zeros as a file may have. One that
-    does not end has None, and all there is.
+    Args:
+        scan_header: The segment after its length: components, the band of coefficients, and the bits of these.
+    """
+    components = scan_header[0] if scan_header else 0
+    if len(scan_header) < 4 + 2 * components:
+        return False
+    first, last, bits = scan_header[1 + 2 * components : 4 + 2 * components]
+    bit_before, bit_now = bits >> 4, bits & 15
+    is_band = last == 0 if first == 0 else first <= last < _COEFFICIENTS and components == 1
+    return is_band and bit_now <= _LOWEST_BIT and bit_before in (0, bit_now + 1)
+
+
+def _walk_scans(data: bytes, start: int) -> tuple[int, int | None, npt.NDArray[np.int64], list[bytes]]:
+    """An image's number of scans, the offset of its end, how often each byte follows a 0xFF in it, and scan headers.
+
+    What comes after the image does not count: another picture, a film, or as many zeros as a file may have. The end of
+    an image that does not end is None, and then all bytes of the file count.
+
+    Args:
+        start: Offset of the first scan.
     """
     # Python's own bisection: each function of NumPy's lets other threads go first, of which there are many.
     places, following = _after_0xff(data, start)
     of_segments = places[~_AMONG_PIXELS[following]]
-    position, scans = start, 0
+    position, scans = start, list[bytes]()
     for _ in range(_MOST_SEGMENTS):
         marker = data[position + 1]
         if marker == _END_OF_IMAGE:
-            return scans, position + 2, _counts(following[1 : bisect_left(places, position)])
-        scans += marker == _START_OF_SCAN
+            return len(scans), position + 2, _counts(following[1 : bisect_left(places, position)]), scans
         behind = position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+        if marker == _START_OF_SCAN:
+            scans.append(data[position + 4 : behind])
         number = bisect_left(of_segments, behind)
         if number == len(of_segments):
-            return scans, None, _counts(following[1:])
+            return len(scans), None, _counts(following[1:]), scans
         position = int(of_segments[number])
     counts = _counts(following[1:])
-    return 1 + int(counts[_START_OF_SCAN]), None, counts
+    return 1 + int(counts[_START_OF_SCAN]), None, counts, scans
 
 
 def _after_0xff(data: bytes, start: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
-    """Where a byte 0xFF stands from ``start`` on, and what follows it; other threads can run meanwhile."""
+    """(n,) offsets of the bytes 0xFF from ``start`` on, and (n,) the bytes that follow; other threads run meanwhile."""
     values = np.frombuffer(data, np.uint8)
     places = start + np.flatnonzero(values[start:-1] == 0xFF)
     return places, values[places + 1]

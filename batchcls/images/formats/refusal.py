@@ -17,16 +17,16 @@ class RefusedError(ValueError):
 
 
 def largest_bytes(max_pixels: int) -> int:
-    """The size of the largest file that can hold ``max_pixels``."""
+    """Size in bytes of the largest file that can hold ``max_pixels``."""
     return max_pixels * _LARGEST_PIXEL_BYTES + _OVERHEAD_BYTES
 
 
-def check_file(size_bytes: int, largest: int, *, is_regular: bool) -> None:
+def check_file(size_bytes: int, limit_bytes: int, *, is_regular: bool) -> None:
     """Refuse, before any byte is read, a file that can be no image of the allowed size.
 
     Args:
         size_bytes: Bytes of the file, or of the part of it that is the image.
-        largest: Largest allowed size in bytes, as by `largest_bytes`.
+        limit_bytes: Largest allowed size in bytes, as by `largest_bytes`.
         is_regular: Whether it is a file, and not a folder, a FIFO or a device.
 
     Raises:
@@ -36,5 +36,5 @@ def check_file(size_bytes: int, largest: int, *, is_regular: bool) -> None:
         raise RefusedError("not an image", "it is no regular file")
     if size_bytes == 0:
         raise RefusedError("empty", "it has no bytes")
-    if size_bytes > largest:
-        raise RefusedError("too large", f"it has {size_bytes:,} bytes; --max-pixels allows for {largest:,}")
+    if size_bytes > limit_bytes:
+        raise RefusedError("too large", f"it has {size_bytes:,} bytes; --max-pixels allows for {limit_bytes:,}")

@@ -1,4 +1,4 @@
-"""A table from JSON Lines: an object a line, whose keys are the columns."""
+"""Tables in JSON Lines: one object on each line, whose keys are the columns."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -9,21 +9,21 @@ from typing import Any
 import pyarrow as pa
 
 from batchcls.errors import LabelsError
-from batchcls.storage.table_size import check_memory, largest_sound
+from batchcls.storage.table_memory import check_memory, most_plausible_bytes
 
 _CHUNK_ROWS = 50_000
 _CELL_BYTES = 8
 _TEXT_EXPANSION = 6
-"""Bytes of memory that a byte of the file takes while it is read."""
+"""Bytes of memory for each byte of the file while it is read."""
 
 _Row = Mapping[str, Any]
 
 
 def read_json_lines(path: Path) -> pa.Table:
-    """Every object, null where it lacks a key that another has; blank lines are none.
+    """A table with a row for each object, null where an object lacks a key; blank lines are skipped.
 
     Raises:
-        LabelsError: If it would take more memory than its size, or this machine, allows for.
+        LabelsError: If the table would take more memory than a sound file of its size, or than this machine has.
         ArrowException, OSError, ValueError: If a line is no object, or a column holds values of several kinds.
     """
     size = path.stat().st_size
@@ -34,7 +34,7 @@ def read_json_lines(path: Path) -> pa.Table:
         objects = _objects(stream)
         while chunk := list(islice(objects, _CHUNK_ROWS)):
             names = dict.fromkeys([*columns, *(name for row in chunk for name in row)])
-            if (rows + len(chunk)) * len(names) * _CELL_BYTES > largest_sound(size):
+            if (rows + len(chunk)) * len(names) * _CELL_BYTES > most_plausible_bytes(size):
                 raise LabelsError(
                     f"{str(path)!r} has {size:,} bytes and unfolds to {rows + len(chunk):,} rows of {len(names):,} "
                     "columns and more, which no sound file does; give its rows the columns that they need"
@@ -74,6 +74,6 @@ def _array(name: str, values: list[Any]) -> pa.Array:
 
 
 def _joined(name: str, arrays: list[pa.Array]) -> pa.ChunkedArray:
-    """Chunks of one type; a chunk without values has any."""
+    """A column of all chunks in one type; a chunk without values takes any."""
     tables = [pa.table({name: array}) for array in arrays]
     return pa.concat_tables(tables, promote_options="permissive")[name]

@@ -1,4 +1,4 @@
-"""A table of labels, as spreadsheets and programs of all kinds write it."""
+"""Tables of labels, as spreadsheets and programs of all kinds write them."""
 
 import codecs
 import csv
@@ -14,18 +14,18 @@ import pyarrow.parquet as pq
 from batchcls.errors import LabelsError
 from batchcls.images.labels.json_lines import read_json_lines
 from batchcls.storage.regular_file import open_regular
-from batchcls.storage.table_size import check_memory, check_unfolded
+from batchcls.storage.table_memory import check_memory, check_parquet_size
 
 COLUMNS = ("path", "label", "group", "split")
-"""The columns that are known under their name whatever its case."""
+"""Columns that are recognized whatever the case of their names."""
 _LONGEST_HEADER = 1 << 16
 _LARGEST_BYTES = 4 << 30
-"""A hundred million rows: what is larger was named by mistake."""
+"""Size of some hundred million rows; a larger file was named by mistake."""
 _HEADER_UTF16 = len("path,label".encode("utf-16-le"))
 _DELIMITERS = ",;\t|"
 _CELL_ENDS = (*(mark.encode() for mark in _DELIMITERS), b"\n")
 _TEXT_EXPANSION, _CELL_BYTES = 4, 24
-"""Bytes of memory that a byte of text takes while it is read, and a cell beside its text."""
+"""Bytes of memory for each byte of text while it is read, and for each cell beside its text."""
 _MARKS = {
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF32_LE: "utf-32-le",  # which begins with the mark of UTF-16
@@ -39,9 +39,9 @@ _NO_TABLE = {
     b"\x1f\x8b": "is compressed; unpack it first",
     b"ARROW1": "is an Arrow file; save it as Parquet or CSV",
 }
-"""What is wrong with a file that begins so."""
+"""What is wrong with a file, by its first bytes."""
 _SEPARATOR_LINE = re.compile(rb"""\s*"?sep=([^\r\n"])"?[,;\t |]*(?:\r\n|\r|\n)""", re.IGNORECASE)
-"""By which Excel is told what separates the columns."""
+"""First line by which Excel is told what separates the columns."""
 _BLANK_LINES = re.compile(rb"""(?:[,;\t |]*(?:\r\n|\r|\n))*""")
 _PARQUET = b"PAR1"
 _JSON_LINES = (".jsonl", ".ndjson")
@@ -51,12 +51,12 @@ def read_label_table(path: Path) -> tuple[pa.Table, list[str]]:
     """Read CSV, JSON Lines or Parquet; CSV in UTF-8, UTF-16 or Windows-1252, separated by whatever its head says.
 
     Returns:
-        The columns that have a name; those of `COLUMNS` under it whatever their case, as strings without surrounding
-        blanks, null where they are empty; without the rows in which nothing stands. And what a reader must know of how
-        it was read.
+        The table, and notes on how it was read that the user should see. Of the table, the columns that have a name:
+        those of `COLUMNS` in lower case, as strings without surrounding blanks, null where they are empty; without
+        empty rows.
 
     Raises:
-        LabelsError: If it is no such table.
+        LabelsError: If the file is no such table.
     """
     notes: list[str] = []
     try:
@@ -69,7 +69,7 @@ def read_label_table(path: Path) -> tuple[pa.Table, list[str]]:
             if head.startswith(mark):
                 raise LabelsError(f"{str(path)!r} {why}")
         if head.startswith(_PARQUET) or path.suffix.lower() == ".parquet":
-            check_unfolded(path, whole=True)
+            check_parquet_size(path, whole=True)
             table = pq.read_table(path, partitioning=None)
         elif path.suffix.lower() in _JSON_LINES:
             table = read_json_lines(path)
@@ -77,7 +77,7 @@ def read_label_table(path: Path) -> tuple[pa.Table, list[str]]:
             _encoding(head)
             text, notes = _utf8(path)
             table = _read_csv(text)
-        return _plain(table, path), notes
+        return _normalize_columns(table, path), notes
     except (pa.ArrowException, OSError, ValueError, OverflowError, RecursionError) as error:
         mend = (
             ""
@@ -88,7 +88,7 @@ def read_label_table(path: Path) -> tuple[pa.Table, list[str]]:
 
 
 def _utf8(path: Path) -> tuple[bytes, list[str]]:
-    """Its text in UTF-8, whatever it is in."""
+    """The text of a file in UTF-8, whatever its encoding, and notes that the user should see."""
     check_memory(path, _TEXT_EXPANSION * path.stat().st_size)
     raw = path.read_bytes()
     cells = sum(raw.count(mark) for mark in _CELL_ENDS)
@@ -112,7 +112,7 @@ def _utf8(path: Path) -> tuple[bytes, list[str]]:
 
 
 def _encoding(raw: bytes) -> tuple[bytes, str]:
-    """The mark that a text begins with, and the encoding of the marked; both empty of bytes without zeros."""
+    """The byte order mark of a text, and its encoding; both empty where the text has no mark and no zeros."""
     for mark, encoding in _MARKS.items():
         if raw.startswith(mark):
             return mark, encoding
@@ -126,7 +126,7 @@ def _encoding(raw: bytes) -> tuple[bytes, str]:
 
 
 def _read_csv(text: bytes) -> pa.Table:
-    """All as text, for a patient may be called 007."""
+    """A CSV table, all of it as text, for a patient may be called 007."""
     separator = _SEPARATOR_LINE.match(text)
     text = text[separator.end() :] if separator else text
     text = text[_BLANK_LINES.match(text).end() :]  # type: ignore[union-attr]  # it matches nothing as well
@@ -144,7 +144,7 @@ def _read_csv(text: bytes) -> pa.Table:
 
 
 def _delimiter(text: bytes) -> str:
-    """The one that makes the columns which a table must have; if none does, the most frequent."""
+    """The delimiter that makes the columns which a table must have; if none does, the one that makes most columns."""
     header = re.split(r"\r\n|\r|\n", text[:_LONGEST_HEADER].decode(errors="replace"), maxsplit=1)[0]
 
     def columns(mark: str) -> tuple[bool, int]:
@@ -154,7 +154,7 @@ def _delimiter(text: bytes) -> str:
     return max(_DELIMITERS, key=columns)
 
 
-def _plain(table: pa.Table, path: Path) -> pa.Table:
+def _normalize_columns(table: pa.Table, path: Path) -> pa.Table:
     """``table`` as `read_label_table` returns it."""
     table.validate(full=True)  # a Parquet file's strings may be none
     names = [str(name).strip() for name in table.column_names]
@@ -167,11 +167,11 @@ def _plain(table: pa.Table, path: Path) -> pa.Table:
     for position, name in enumerate(table.column_names):
         if name in COLUMNS or pa.types.is_string(table[name].type):
             table = table.set_column(position, name, _words(table[name], trimmed=name != "path"))
-    return table.filter(_any_of([pc.is_valid(column) for column in table.columns])) if table.num_columns else table
+    return table.filter(_either([pc.is_valid(column) for column in table.columns])) if table.num_columns else table
 
 
 def _words(column: pa.ChunkedArray, *, trimmed: bool) -> pa.ChunkedArray:
-    """Strings in the composed form of Unicode and without surrounding blanks, if ``trimmed``; null for blank ones."""
+    """Strings, null for blank ones; if ``trimmed``, without surrounding blanks and in Unicode's composed form."""
     column = column.cast(pa.string())
     # 'ALL' and ' ALL' are one class to whoever wrote it.
     bare = pc.utf8_trim_whitespace(column)
@@ -179,8 +179,8 @@ def _words(column: pa.ChunkedArray, *, trimmed: bool) -> pa.ChunkedArray:
     return pc.if_else(pc.equal(bare, ""), None, kept)
 
 
-def _any_of(masks: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
-    found = masks[0]
+def _either(masks: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
+    any_of = masks[0]
     for mask in masks[1:]:
-        found = pc.or_(found, mask)
-    return found
+        any_of = pc.or_(any_of, mask)
+    return any_of

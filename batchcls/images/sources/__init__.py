@@ -26,17 +26,17 @@ def open_readers() -> SlideReaders:
     return FileReaders()
 
 
-def read_slide(slide: Slide, largest: int, timeout_s: float = READ_TIMEOUT_S) -> bytes:
+def read_slide(slide: Slide, limit_bytes: int, timeout_s: float = READ_TIMEOUT_S) -> bytes:
     """All bytes of one slide; from any thread, and in any process that was forked from one that has imported this.
 
     Args:
-        largest: Largest allowed size in bytes.
+        limit_bytes: Largest allowed size in bytes.
 
     Raises:
         OSError: If it cannot be read, or does not answer in ``timeout_s`` seconds (TimeoutError).
         RefusedError: If it is no regular file, empty, or larger.
     """
-    return call_with_timeout(lambda: read_file(slide, largest), timeout_s)
+    return call_with_timeout(lambda: read_file(slide, limit_bytes), timeout_s)
 
 
 def slide_exists(slide: Slide, timeout_s: float = READ_TIMEOUT_S) -> bool:

@@ -14,10 +14,10 @@ class Source(Protocol):
     source lists, the readers of `batchcls.images.sources.open_readers` open, and `read_slide` reads.
     """
 
-    found: int
+    count: int
     """Number of slides listed so far."""
     complete: bool
-    """Whether the list has ended, so that ``found`` is final."""
+    """Whether the list has ended, so that ``count`` is final."""
     skipped: Counter[str]
     """Number of files and folders passed over, by reason."""
     unlisted: list[str]

@@ -4,9 +4,9 @@ import stat
 
 from batchcls.images.formats.refusal import RefusedError, check_file
 from batchcls.records import Slide
-from batchcls.storage import deep_paths
+from batchcls.storage import long_paths
 from batchcls.storage.file_client import FileLane, FileProcess, OpenFile
-from batchcls.storage.regular_file import IrregularError, open_regular, read_fully
+from batchcls.storage.regular_file import IrregularError, open_regular, read_up_to
 
 
 class FileReaders:
@@ -39,8 +39,8 @@ class FileReader:
         self._lane.close()
 
 
-def read_file(slide: Slide, largest: int) -> bytes:
-    """All bytes of a slide's file, of at most ``largest`` bytes, read by the calling thread; a FIFO is not waited for.
+def read_file(slide: Slide, limit_bytes: int) -> bytes:
+    """All bytes of a slide's file, of at most ``limit_bytes``, read by the calling thread without waiting for a FIFO.
 
     Raises:
         OSError: If it cannot be read.
@@ -51,14 +51,14 @@ def read_file(slide: Slide, largest: int) -> bytes:
     except IrregularError as error:
         raise RefusedError("not an image", str(error)) from error
     with stream:
-        check_file(status.st_size, largest, is_regular=True)
-        return read_fully(stream, status.st_size)
+        check_file(status.st_size, limit_bytes, is_regular=True)
+        return read_up_to(stream, status.st_size)
 
 
 def file_exists(slide: Slide) -> bool:
     """Whether a slide's file is there, and is a regular one."""
     try:
-        return stat.S_ISREG(deep_paths.status(slide.file).st_mode)
+        return stat.S_ISREG(long_paths.status(slide.file).st_mode)
     except TimeoutError:  # the file system's own: it may be there
         return True
     except (OSError, ValueError):

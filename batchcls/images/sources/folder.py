@@ -1,4 +1,4 @@
-"""Folders become slides while the run already goes on."""
+"""Folders and files as a source of slides."""
 
 import os
 import zlib
@@ -17,64 +17,60 @@ from batchcls.storage.timeouts import READ_TIMEOUT_S
 from batchcls.storage.transient import NO_ANSWER
 
 IMAGE_ENDINGS = frozenset(
-    # What the decoders read ...
+    # Formats that the decoders read ...
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".tif", ".tiff", ".webp")
     + (".jp2", ".j2k", ".j2c", ".jpc", ".jpx", ".pnm", ".pbm", ".pgm", ".ppm")
-    # ... and images that they do not: such a file must not vanish from the table, so its row says so.
+    # ... and formats that they do not read: such a file must not vanish from the table, so its row says so.
     + (".gif", ".heic", ".heif", ".avif", ".jxl", ".svs", ".ndpi")
 )
 _CHUNK_NAMES = 65_536
+"""Number of names that are put in order together."""
 
 _Chunk = tuple[str, str, bytes]
-"""A root, a folder below it, and names in that folder: joined by NUL, compressed."""
+"""A root, a folder below it, and the names in that folder, joined by NUL and compressed."""
 _Identity = tuple[int, int] | str
-"""What tells a folder from every other, whatever it is called: device and inode, or its path if it has none."""
+"""A folder's device and inode, which tell it from every other whatever it is called; its path if they are not known."""
 
 
 class FolderSource:
-    """The image files below SLIDES, listed by a process of its own; iterate over it once.
-
-    Args:
-        at_once: Whether to list before anybody iterates.
+    """A `batchcls.images.sources.base.Source` of the image files below folders, listed by another process.
 
     A folder's names are put in order 65,536 at a time, so that the first images of a folder of millions are on
     their way before its last name is known. Names that wait are compressed: ten million take some 80 MB.
 
     A folder is listed once, however it is reached: named twice, inside another, or through symbolic links. Those
     are followed after everything else, so that a file is found under its real path first and no cycle can hang.
-    Hidden names, and names without an image's ending, are passed over unless they are named themselves.
+    Hidden names, and names without an image's ending, are passed over unless the user names them.
 
     Args:
-        at_once: Begin now, and not with the iteration.
+        slides: Folders, searched to any depth, and files.
+        at_once: Whether listing begins now, and not with the iteration.
         timeout_s: How long the file system may take for one answer; a folder without one is `unlisted`.
     """
 
     def __init__(self, slides: Sequence[Path], *, at_once: bool = True, timeout_s: float = READ_TIMEOUT_S) -> None:
-        self.found = 0
+        self.count = 0
         self.complete = False
-        """True once ``found`` is final."""
         self.skipped: Counter[str] = Counter()
-        """Files and folders passed over, by reason."""
         self.unlisted: list[str] = []
-        """Folders that could not be opened, each with the reason."""
         self._slides = tuple(dict.fromkeys(slides))
-        self._seen: set[_Identity] = set()
+        self._listed_folders: set[_Identity] = set()
         self._named: set[tuple[_Identity, str]] = set()
         self._links: list[tuple[int, str]] = []
-        """A heap, for there may be very many."""
+        """A heap of links to folders: the position of their root, and their path below it."""
         self._chunks: SimpleQueue[_Chunk | None] = SimpleQueue()
         self._timeout_s = timeout_s
         self._waiting: tuple[str, float] | None = None
         self._closed = False
-        self._listed = self._begun() if at_once else None
+        self._listed = self._start() if at_once else None
 
     @property
     def roots(self) -> tuple[str, ...]:
-        """Every folder that a slide's ``root`` may name, in the order of SLIDES."""
+        """Every folder that a slide's ``root`` may name, in the order that the user named them."""
         return tuple(dict.fromkeys(str(path) if path.is_dir() else str(path.parent) for path in self._slides))
 
     def __iter__(self) -> Iterator[Slide]:
-        self._listed = self._listed or self._begun()
+        self._listed = self._listed or self._start()
         while (chunk := self._chunks.get()) is not None:
             root, folder, names = chunk
             for name in zlib.decompress(names).split(b"\0"):
@@ -82,7 +78,7 @@ class FolderSource:
         self._listed.result()
 
     def waiting(self) -> tuple[str, float] | None:
-        """The folder that the file system's answer is awaited of, and for how many seconds; from any thread."""
+        """The folder whose answer is awaited, and for how many seconds; None: no folder; from any thread."""
         waiting = self._waiting
         return waiting and (waiting[0], monotonic() - waiting[1])
 
@@ -93,7 +89,7 @@ class FolderSource:
             self._lane.close()
             self._process.close()
 
-    def _begun(self) -> "Future[None]":
+    def _start(self) -> "Future[None]":
         self._process = FileProcess()
         self._lane = self._process.lane(self._timeout_s)
         pool = ThreadPoolExecutor(1, thread_name_prefix="listing")
@@ -102,6 +98,7 @@ class FolderSource:
         return listed
 
     def _fill(self) -> None:
+        """List everything into the queue; runs in a thread of its own."""
         try:
             self._list_all()
         except DecoderError:
@@ -132,15 +129,15 @@ class FolderSource:
         while pending:
             folder = pending.pop()
             identity = self._identity(os.path.join(root, folder))
-            if identity in self._seen:
+            if identity in self._listed_folders:
                 self.skipped["folder listed already"] += 1
                 continue
-            self._seen.add(identity)
+            self._listed_folders.add(identity)
             names: list[str] = []
             folders: list[str] = []
             for kind, name in self._entries(os.path.join(root, folder)):
                 if (identity, name) in self._named:
-                    continue  # it comes by its own name
+                    continue  # it is listed where the user names it
                 if name.startswith("."):
                     self.skipped["hidden"] += 1
                 elif kind == "/":
@@ -176,7 +173,7 @@ class FolderSource:
             return str(folder)
 
     def _reason(self, error: OSError) -> str:
-        """What is wrong; after an answer that did not come, others are asked for by another lane."""
+        """The error in words; where no answer came, later questions go by another lane."""
         if not isinstance(error, TimeoutError) or error.errno is not None:
             return error.strerror or str(error)
         self._lane.close()
@@ -185,6 +182,6 @@ class FolderSource:
 
     def _put(self, root: str, folder: str, names: list[str]) -> None:
         if names:
-            self.found += len(names)
+            self.count += len(names)
             packed = b"\0".join(sorted(map(os.fsencode, names)))
             self._chunks.put((root, folder, zlib.compress(packed, 1)))

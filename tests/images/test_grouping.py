@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchcls.errors import LabelsError
-from batchcls.images.labels.path_groups import path_groups
+from batchcls.images.labels.grouping import groups_of_paths
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.filterwarnings("ignore:Possible nested set:FutureWarning")]
 
@@ -32,7 +32,7 @@ _PATHS = st.lists(st.text("aAbB12_/-. ()[]éßÄ", max_size=12), min_size=1, max
 
 
 def groups(pattern: str, paths: list[str]) -> list[str]:
-    return list(path_groups(pa.chunked_array([paths], pa.string()), pattern).to_pylist())
+    return list(groups_of_paths(pa.chunked_array([paths], pa.string()), pattern).to_pylist())
 
 
 def pythons(pattern: str, paths: list[str]) -> list[str] | None:

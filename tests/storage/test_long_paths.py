@@ -15,7 +15,7 @@ from batchcls.images.sources import slide_exists
 from batchcls.images.sources.folder import FolderSource
 from batchcls.images.thumbnails import thumbnail
 from batchcls.records import Slide
-from batchcls.storage import deep_paths
+from batchcls.storage import long_paths
 from tests.conftest import draw
 
 NAME = "ä" * 127 + "x"
@@ -51,9 +51,9 @@ def test_a_file_is_opened_however_long_its_path_is(deep: str, tmp_path: Path, mo
         with pytest.raises(OSError, match="File name too long"):
             os.open(path, os.O_RDONLY)
 
-        with os.fdopen(deep_paths.open_file(path, os.O_RDONLY), "rb") as stream:
+        with os.fdopen(long_paths.open_file(path, os.O_RDONLY), "rb") as stream:
             assert stream.read() == b"whole"
-        assert deep_paths.status(path).st_size == 5
+        assert long_paths.status(path).st_size == 5
 
 
 def test_what_is_wrong_with_a_long_path_is_said_of_the_path(deep: str) -> None:
@@ -67,7 +67,7 @@ def test_what_is_wrong_with_a_long_path_is_said_of_the_path(deep: str) -> None:
         ("x" * 9000, errno.ENAMETOOLONG),
     ):
         with pytest.raises(OSError, match=os.strerror(number)) as caught:
-            deep_paths.open_file(f"{deep}/{name}", os.O_RDONLY)
+            long_paths.open_file(f"{deep}/{name}", os.O_RDONLY)
         assert (caught.value.errno, caught.value.filename) == (number, f"{deep}/{name}")
     assert len(os.listdir("/proc/self/fd")) == open_files
 
@@ -89,7 +89,7 @@ def test_a_path_about_as_long_as_one_call_takes_is_found(tmp_path: Path, length:
     path = os.path.join(tmp_path, *names, "a.jpg")
     assert len(path) == length
 
-    assert deep_paths.status(path).st_size == 0
+    assert long_paths.status(path).st_size == 0
     assert [slide.file for slide in FolderSource([tmp_path])] == [path]
     shutil.rmtree(tmp_path)
 
@@ -120,7 +120,7 @@ def test_every_image_below_a_path_of_any_length_has_its_row(deep: str, tmp_path:
 
 def test_a_picture_below_a_path_of_any_length_is_opened(tmp_path: Path, deep: str) -> None:
     picture = draw(tmp_path / "b.png")
-    descriptor = deep_paths.open_file(f"{deep}/a.jpg", os.O_WRONLY | os.O_TRUNC)
+    descriptor = long_paths.open_file(f"{deep}/a.jpg", os.O_WRONLY | os.O_TRUNC)
     os.write(descriptor, picture.read_bytes())
     os.close(descriptor)
 

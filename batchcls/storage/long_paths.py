@@ -9,11 +9,11 @@ from typing import TypeVar
 T = TypeVar("T")
 
 _LONGEST_BYTES = 4095
-"""Of a path in one system call, by Linux; a name of more than 255 bytes is refused wherever it stands."""
+"""Longest path in one system call of Linux; a name of more than 255 bytes is refused wherever it stands."""
 
 
 def open_file(path: str | os.PathLike[str], flags: int) -> int:
-    """A descriptor of the file or folder, as `os.open` gives it, however long ``path`` is; the caller closes it.
+    """An open descriptor of a file or folder, as by `os.open`, however long its path is; the caller closes it.
 
     Raises:
         OSError: As `os.open`.
@@ -22,7 +22,7 @@ def open_file(path: str | os.PathLike[str], flags: int) -> int:
 
 
 def status(path: str | os.PathLike[str]) -> os.stat_result:
-    """What `os.stat` says, links followed, however long ``path`` is.
+    """The status of a file, as by `os.stat`, however long its path is; links are followed.
 
     Raises:
         OSError: As `os.stat`.
@@ -32,7 +32,7 @@ def status(path: str | os.PathLike[str]) -> os.stat_result:
 
 @contextmanager
 def listed(folder: str | os.PathLike[str]) -> Iterator[Iterator[os.DirEntry[str]]]:
-    """What `os.scandir` gives, however long the path of ``folder`` is; entries know their names, and no path.
+    """A context that yields the entries of a folder, as by `os.scandir`, however long its path is; without their paths.
 
     Raises:
         OSError: As `os.scandir`.
@@ -46,7 +46,10 @@ def listed(folder: str | os.PathLike[str]) -> Iterator[Iterator[os.DirEntry[str]
 
 
 def _at(path: str | os.PathLike[str], call: Callable[[str | os.PathLike[str] | bytes, int | None], T]) -> T:
-    """``call`` with ``path`` itself, or with what is left of it below the folder that all before leads to."""
+    """The result of ``call`` with a path, and the descriptor of the folder that the path is relative to.
+
+    The path is whole, and the folder None, unless the path is too long; then it is the last piece, below the others.
+    """
     try:
         return call(path, None)
     except OSError as error:
@@ -67,7 +70,7 @@ def _at(path: str | os.PathLike[str], call: Callable[[str | os.PathLike[str] | b
 
 
 def _pieces(path: bytes) -> list[bytes]:
-    """``path``, cut at slashes into parts that the kernel takes, each relative to the one before."""
+    """``path`` cut at slashes into pieces that one system call takes, each relative to the one before."""
     pieces = []
     while len(path) > _LONGEST_BYTES and (cut := path.rfind(b"/", 1, _LONGEST_BYTES + 1)) > 0:
         pieces.append(path[:cut])

@@ -1,4 +1,4 @@
-"""A folder for the time being, in which something comes about that is to take its place whole."""
+"""Temporary folders beside an output, from which finished files move to their places."""
 
 import os
 import shutil
@@ -10,11 +10,11 @@ from batchcls.storage.atomic import temporary_name
 
 
 @contextmanager
-def scratch_folder(inside: Path) -> Iterator[Path]:
-    """A fresh folder of ours inside another; it is gone afterwards, with what is left in it.
+def temporary_folder(inside: Path) -> Iterator[Path]:
+    """A context that yields a new folder inside another one; the folder is removed in the end, with its content.
 
     Raises:
-        OSError: If it cannot be made.
+        OSError: If the folder cannot be made.
     """
     path = inside / temporary_name()
     os.mkdir(path, 0o700)

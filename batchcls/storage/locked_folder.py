@@ -1,4 +1,4 @@
-"""The folder where an output comes about: its name, its lock, and what in it is ours."""
+"""The folder of an unfinished output: its name, its lock, and the names of its files."""
 
 import fcntl
 import os
@@ -9,37 +9,37 @@ from pathlib import Path
 from time import monotonic, sleep
 
 from batchcls.errors import OutputError
-from batchcls.storage.own_folder import OwnFolder
+from batchcls.storage.owned_folder import OwnedFolder
 
 LOCK, NOTE, WHOLE = "lock", "run.json", "whole.parquet"
 FINISHED = "finished"
-"""Stands from just before the whole file moves to its place until the parts are gone."""
+"""Name of the file that exists from just before the whole file moves to its place until the parts are gone."""
 LAST = (NOTE, FINISHED, LOCK)
-"""What is removed after all parts, in this order, so that a kill in between leaves none whose run nobody knows."""
+"""Files that are removed after all parts, in this order, so that no kill leaves parts of an unknown run."""
 PART = re.compile(r"part-(\d{6,})\.arrow")
 _PATIENCE_S, _POLL_S = 5.0, 0.05
-"""A lock may be held by what a kill has left, which takes a moment to end."""
+"""A lock may be held by a child of a killed process, which takes a moment to end."""
 
 
 def partial_folder(path: Path) -> Path:
-    """Where an output is until it is whole."""
+    """The folder of an output that is not finished."""
     return path.with_name(path.name + ".partial")
 
 
-def clear_left_over(path: Path, others: Iterable[str] = ()) -> None:
-    """Remove what a run left that was killed once ``path`` was in its place; what another run has begun stays.
+def clear_leftovers(path: Path, others: Iterable[str] = ()) -> None:
+    """Remove the folder of a run that was killed after ``path`` was in its place; one that another run has begun stays.
 
     Args:
-        others: As of `ResumableOutput`.
+        others: See `ResumableOutput`.
 
     Raises:
-        OutputError: If a run is writing ``path``, or something there is not ours.
+        OutputError: If a run is writing ``path``, or batchcls did not make all that is in the folder.
     """
-    folder, ours = partial_folder(path), Names(others)
+    folder, ours = partial_folder(path), OwnedNames(others)
     if not os.path.lexists(folder):
         return
-    with refusals(folder):
-        own, lock = locked_folder(path, ours)
+    with output_errors(folder):
+        own, lock = lock_folder(path, ours)
         try:
             if not own.holds(NOTE):
                 own.clear(ours, last=LAST)
@@ -48,8 +48,8 @@ def clear_left_over(path: Path, others: Iterable[str] = ()) -> None:
             own.close()
 
 
-class Names:
-    """Which names are those of our files."""
+class OwnedNames:
+    """Whether a name is one of the files of an unfinished output."""
 
     def __init__(self, others: Iterable[str] = ()) -> None:
         self._others = frozenset(others)
@@ -58,12 +58,16 @@ class Names:
         return name in (*LAST, WHOLE) or name in self._others or PART.fullmatch(name) is not None
 
 
-def locked_folder(path: Path, ours: Names) -> tuple[OwnFolder, int]:
-    """The folder where ``path`` comes about, and its lock, which is held."""
+def lock_folder(path: Path, ours: OwnedNames) -> tuple[OwnedFolder, int]:
+    """The folder of the unfinished output ``path``, and the descriptor of its lock, which is held.
+
+    Raises:
+        OutputError: If another run holds the lock, or batchcls did not make all that is in the folder.
+    """
     until = monotonic() + _PATIENCE_S
     while True:
         try:
-            own = OwnFolder.made(partial_folder(path), mode=0o700)
+            own = OwnedFolder.made(partial_folder(path), mode=0o700)
             if (lock := _held_or_closed(own, ours)) is not None:
                 return own, lock
         except FileNotFoundError:  # the run that held it has just finished, folder and all
@@ -74,7 +78,7 @@ def locked_folder(path: Path, ours: Names) -> tuple[OwnFolder, int]:
         sleep(_POLL_S)
 
 
-def _held_or_closed(own: OwnFolder, ours: Names) -> int | None:
+def _held_or_closed(own: OwnedFolder, ours: OwnedNames) -> int | None:
     lock = None
     try:
         lock = _held(own, ours)
@@ -84,8 +88,8 @@ def _held_or_closed(own: OwnFolder, ours: Names) -> int | None:
     return lock
 
 
-def _held(own: OwnFolder, ours: Names) -> int | None:
-    """The lock of a folder that is in its place and has nothing left over; None: try again."""
+def _held(own: OwnedFolder, ours: OwnedNames) -> int | None:
+    """The descriptor of a folder's lock, once the folder is in its place and nothing is left over; None: try again."""
     lock = own.lock_file(LOCK)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -108,8 +112,8 @@ def _held(own: OwnFolder, ours: Names) -> int | None:
 
 
 @contextmanager
-def refusals(folder: Path) -> Iterator[None]:
-    """Turns what the operating system refuses into an error that says what is safe and how to go on."""
+def output_errors(folder: Path) -> Iterator[None]:
+    """A context in which an OSError becomes an `OutputError` that says what is safe, and how to go on."""
     try:
         yield
     except OSError as error:

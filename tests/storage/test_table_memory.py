@@ -24,7 +24,7 @@ from batchcls.images.labels.table import read_label_table
 from batchcls.predictions.reader import PredictionsFile
 from batchcls.predictions.schema import schema
 from batchcls.records import METADATA_KEY
-from batchcls.storage.table_size import check_unfolded
+from batchcls.storage.table_memory import check_parquet_size
 from tests.conftest import ROOT, draw
 from tests.evaluation.test_report import write_random_predictions
 
@@ -192,7 +192,7 @@ def test_any_small_sound_table_passes(
         table, path, row_group_size=group, data_page_version=version, use_dictionary=dictionary, data_page_size=page
     )
 
-    check_unfolded(path, whole=True)
+    check_parquet_size(path, whole=True)
 
 
 @given(changes=st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=9)), min_size=1, max_size=4))

@@ -1,4 +1,4 @@
-"""A folder of our own, held by a handle: whatever its path comes to name meanwhile, nothing else is touched."""
+"""A folder of this user, held by a descriptor, so that nothing else is touched if its path comes to name another."""
 
 import errno
 import os
@@ -12,23 +12,23 @@ from batchcls.errors import OutputError
 from batchcls.storage.atomic import (
     TEMPORARY,
     check_replaceable_file,
+    create_file,
     folder_handle,
-    fresh_file,
     kind_of,
-    regular_file,
+    open_regular_file,
     temporary_name,
     whole_file_in,
 )
 
 _OPEN_ELSEWHERE = re.compile(r"\.nfs[0-9a-f]+")
-"""What NFS calls a removed file that somebody has open still."""
+"""Names that NFS gives to removed files that are still open."""
 
 
-class OwnFolder:
-    """An existing folder that is no link, and that belongs to whoever owns what we make in it.
+class OwnedFolder:
+    """An existing folder that is no link, and that has the same owner as the files that this process makes in it.
 
-    Which user that is, the file system says (a network's may have another than this process), so it is asked: by a
-    file that is made there and removed again.
+    On a network disk that owner may be another than this process's user, so a file is made in the folder, and removed
+    again, to learn who it is.
 
     Raises:
         OutputError: If it is a link, no folder, or another user's.
@@ -54,7 +54,7 @@ class OwnFolder:
 
     @classmethod
     def made(cls, path: Path, mode: int = 0o777) -> Self:
-        """The folder, made with its parents if it is not there."""
+        """The folder at ``path``, made with its parents if it does not exist."""
         path.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileExistsError):
             os.mkdir(path, mode)
@@ -71,25 +71,26 @@ class OwnFolder:
 
     @property
     def in_place(self) -> bool:
-        """Whether its path names it still."""
+        """Whether the folder's path still names it."""
         try:
             return os.path.samestat(os.lstat(self.path), os.fstat(self._handle))
         except FileNotFoundError:
             return False
 
     def names(self) -> list[str]:
-        """What is in it, by name; without what is on its way to or from there."""
+        """Sorted names of what is in the folder, without temporary files."""
         names = sorted(os.listdir(self._handle))
         return [name for name in names if not TEMPORARY.fullmatch(name) and not _OPEN_ELSEWHERE.fullmatch(name)]
 
     def holds(self, name: str) -> bool:
+        """Whether anything in the folder has a name."""
         return kind_of(name, self._handle) is not None
 
     def check_names(self, ours: Callable[[str], object]) -> None:
-        """Refuse what is not ours.
+        """Refuse a folder that holds anything that batchcls did not make.
 
         Args:
-            ours: Whether we make files of that name there.
+            ours: Whether batchcls makes files of a name in the folder.
 
         Raises:
             OutputError: If there is a file of another name, or anything but a file.
@@ -103,76 +104,76 @@ class OwnFolder:
                 )
 
     def check_file(self, name: str) -> None:
-        """Refuse what is no file, where one of ours is to be.
+        """Refuse a name under which something else than a regular file stands.
 
         Raises:
-            OutputError: Naming it.
+            OutputError: If it does; the message names it.
         """
         check_replaceable_file(self.path / name, self._handle)
 
     def file(self, name: str) -> int:
-        """A descriptor to read a file by.
+        """An open descriptor to read a file by.
 
         Raises:
             OSError: If it cannot be opened, or is a link, a pipe or a device.
         """
-        return regular_file(name, self._handle)
+        return open_regular_file(name, self._handle)
 
     def lock_file(self, name: str) -> int:
-        """A descriptor of a file that is there to be locked, and that nobody writes to.
+        """An open descriptor of a file that serves as a lock, made if it does not exist.
 
         Raises:
-            OutputError: If something that is no file bears the name.
+            OutputError: If something else than a regular file has the name.
         """
         self.check_file(name)
         flags = os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         return os.open(name, flags, 0o666, dir_fd=self._handle)
 
     def is_file(self, descriptor: int, name: str) -> bool:
-        """Whether a name is that of an open file still."""
+        """Whether a name is still that of an open file."""
         try:
             return os.path.samestat(os.fstat(descriptor), os.stat(name, dir_fd=self._handle, follow_symlinks=False))
         except FileNotFoundError:
             return False
 
     def writing(self, name: str) -> AbstractContextManager[BinaryIO]:
-        """A stream whose content becomes the file if all goes well."""
+        """A context that yields a stream, whose content becomes a file if no error is raised."""
         return whole_file_in(self._handle, self.path / name)
 
     def write(self, name: str, content: bytes) -> None:
-        """Leave a file with this content, or as it was."""
+        """Write a file whole; after an error, the file is as it was."""
         with self.writing(name) as stream:
             stream.write(content)
 
     def mark(self, name: str) -> None:
-        """Let an empty file bear the name."""
+        """Make an empty file, if nothing has the name."""
         if not self.holds(name):
-            os.close(fresh_file(name, self._handle))
+            os.close(create_file(name, self._handle))
             os.fsync(self._handle)
 
     def remove(self, name: str) -> None:
-        """Let no file of ours bear the name.
+        """Remove a file, if it exists.
 
         Raises:
-            OutputError: If something that is no file does.
+            OutputError: If something else than a regular file has the name.
         """
         self.check_file(name)
         with suppress(FileNotFoundError):
             os.unlink(name, dir_fd=self._handle)
 
     def move(self, name: str, to: Self) -> None:
-        """Put a file into another folder under the same name; one that is there is replaced.
+        """Move a file into another folder under the same name, where it may replace a file.
 
         Raises:
-            OutputError: If something that is no file stands there.
+            OutputError: If something else than a regular file stands there.
         """
         self._move(name, to.path / name, to._handle)
 
     def move_out(self, name: str, to: Path) -> None:
-        """Put a file in its place, in a folder that need not be ours; one that is there is replaced.
+        """Move a file to a path in any folder, where it may replace a file.
 
         Raises:
-            OutputError: If something that is no file stands there.
+            OutputError: If something else than a regular file stands there.
         """
         with folder_handle(to.parent) as folder:
             self._move(name, to, folder)
@@ -183,11 +184,11 @@ class OwnFolder:
         os.fsync(folder)
 
     def clear(self, ours: Callable[[str], object], last: tuple[str, ...] = ()) -> None:
-        """Remove what we made, and the folder itself unless somebody puts something there meanwhile.
+        """Remove all files that batchcls made, and the folder itself unless somebody puts something there meanwhile.
 
         Args:
-            ours: As of `check_names`, which comes first.
-            last: Names that go after all others, in this order.
+            ours: See `check_names`, by which the folder is checked first.
+            last: Names that are removed after all others, in this order.
         """
         self.check_names(ours)
         for name in [*(name for name in self.names() if name not in last), *last]:
@@ -200,7 +201,7 @@ class OwnFolder:
                 raise
 
     def sweep(self) -> None:
-        """Remove what killed processes left unfinished."""
+        """Remove the temporary files that killed processes left."""
         for name in os.listdir(self._handle):
             if TEMPORARY.fullmatch(name) and kind_of(name, self._handle) == "a file":
                 with suppress(FileNotFoundError):
@@ -208,7 +209,7 @@ class OwnFolder:
 
     def _check_owner(self) -> None:
         probe = temporary_name()
-        descriptor = fresh_file(probe, self._handle)
+        descriptor = create_file(probe, self._handle)
         try:
             owner, ours = os.fstat(self._handle).st_uid, os.fstat(descriptor).st_uid
         finally:

@@ -1,15 +1,15 @@
-"""What the name of a folder says of the images in it."""
+"""What the name of a folder suggests about the images in it."""
 
 import re
 import unicodedata
 from collections.abc import Sequence
 
-PARTS_CALLED = {
+SPLITS_BY_NAME = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing", "holdout"), "test"),
 }
-"""What a part of a data set may be called, in lower case."""
+"""train, val or test, by what folders of that part are called, in lower case."""
 _LITTER = frozenset(("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"))
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_]+")
 _PART = re.compile(
@@ -27,41 +27,41 @@ _ONE_OF_MANY = re.compile(
 
 
 def label_of(name: str) -> str:
-    """What a class is called, however its name is encoded and whatever blanks surround it."""
+    """The label that a name stands for: in Unicode's composed form, without surrounding blanks."""
     return unicodedata.normalize("NFC", name).strip() or name
 
 
-def is_litter(name: str) -> bool:
-    """Whether a system leaves such folders among images."""
+def is_system_folder(name: str) -> bool:
+    """Whether operating systems leave folders of this name among images."""
     return name in _LITTER
 
 
-def is_part(name: str) -> bool:
-    """Whether a word of it is what parts of a data set are called: TestA, fold_0, C-NMC_training_data."""
+def suggests_split(name: str) -> bool:
+    """Whether a word of the name is one for parts of a data set: TestA, fold_0, C-NMC_training_data."""
     return any(map(_PART.fullmatch, _words(name)))
 
 
-def part_of(name: str) -> str:
-    """train, val or test, if its first word of that kind says so."""
+def suggested_split(name: str) -> str:
+    """train, val or test, if the first word for a part says so; else empty."""
     word = next(filter(None, map(_PART.fullmatch, _words(name))), None)
     return next((part for part, text in word.groupdict().items() if text), "") if word else ""
 
 
-def proposed_parts(names: Sequence[str]) -> str:
-    """``names`` as PART=FOLDER,...: what they say of themselves; if none says that it trains, the last is the test."""
-    parts = {name: part_of(name) for name in names}
+def proposed_splits(names: Sequence[str]) -> str:
+    """A value for --split-folders, PART=FOLDER,..., by the folders' names; if none says train, the last one is test."""
+    parts = {name: suggested_split(name) for name in names}
     if len(names) > 1 and "train" not in parts.values():
         parts = {**dict.fromkeys(names, "train"), names[-1]: "test"}
     return ",".join(f"{part}={name}" for name, part in parts.items() if part) or "train=FOLDER,test=FOLDER"
 
 
-def is_view(name: str) -> bool:
-    """Whether a word of it says what was done to the images: Original, Segmented."""
+def suggests_view(name: str) -> bool:
+    """Whether a word of the name says what was done to the images: Original, Segmented."""
     return any(map(_VIEW.fullmatch, _words(name)))
 
 
 def is_one_of_many(name: str) -> bool:
-    """Whether it is a patient, a slide, a magnification or a day: what classes are seldom called."""
+    """Whether the name is a patient's, a slide's, a magnification or a day, as classes are seldom called."""
     return _ONE_OF_MANY.fullmatch(name.strip().casefold()) is not None
 
 

@@ -1,4 +1,4 @@
-"""What a regular expression finds in paths, by RE2, whose time grows with the text alone: none runs for ever."""
+"""Groups of images, found in their paths by a regular expression that never takes for ever."""
 
 import re
 
@@ -7,21 +7,23 @@ import pyarrow.compute as pc
 
 from batchcls.errors import LabelsError
 
-_SHOWN = 3
+_MOST_PATHS = 3
 _PIECE = re.compile(r"\[\^?\]?(?:\\.|[^\]\\])*\]|\\.|\(\?P<\w+>|\(\?|\(|\{,(?=\d+\})|.", re.DOTALL)
-"""A class, an escaped character, what begins a group, a repetition from 0, or any other character."""
+"""A piece of a pattern: a class, an escaped character, a group's beginning, a repetition from 0, or a character."""
 _ITEM = re.compile(r"\\.|.", re.DOTALL)
-"""Of a class."""
+"""An item of a class of characters."""
 _WORDS = {"w": r"\p{L}\p{N}_", "d": r"\p{Nd}", "s": r"\t-\r\x1c-\x20\x{85}\p{Z}"}
-"""Python's classes of characters, which RE2 knows of ASCII alone."""
+"""Python's classes of characters, in Unicode; RE2 has them for ASCII alone."""
 _GROUP = "group"
 
 
-def path_groups(paths: pa.ChunkedArray, pattern: str) -> pa.ChunkedArray:
-    """What the first group of ``pattern``, or all of it, matches in each path, as Python's `re.search` would.
+def groups_of_paths(paths: pa.ChunkedArray, pattern: str) -> pa.ChunkedArray:
+    """The text that the first group of ``pattern``, or all of it, matches in each path, as by Python's `re.search`.
+
+    The pattern is matched by RE2, whose time grows with the text alone.
 
     Raises:
-        LabelsError: If it is no regular expression, one that RE2 does not know, or does not match everywhere.
+        LabelsError: If ``pattern`` is no regular expression, is more than RE2 knows, or does not match every path.
     """
     try:
         re.compile(pattern)
@@ -38,7 +40,7 @@ def path_groups(paths: pa.ChunkedArray, pattern: str) -> pa.ChunkedArray:
             "back-references and the like, which can take for ever, or give a table with a column to group by"
         ) from error
     if texts.null_count:
-        few = ", ".join(map(repr, paths.filter(pc.is_null(texts))[:_SHOWN].to_pylist()))
+        few = ", ".join(map(repr, paths.filter(pc.is_null(texts))[:_MOST_PATHS].to_pylist()))
         raise LabelsError(
             f"--group-by {pattern!r} finds nothing in {texts.null_count:,} of {len(paths):,} paths: {few}"
         )
@@ -48,13 +50,13 @@ def path_groups(paths: pa.ChunkedArray, pattern: str) -> pa.ChunkedArray:
 
 
 def _translated(pattern: str, plain: bool) -> str:
-    """``pattern`` for RE2, its first group, or all of it, called `_GROUP`.
+    """``pattern`` for RE2, with its first group, or all of it, called `_GROUP`.
 
     Args:
-        plain: Whether it is for texts of ASCII alone.
+        plain: Whether all paths are ASCII.
 
     Raises:
-        ValueError: If it holds what RE2 knows of ASCII alone.
+        ValueError: If ``pattern`` holds what RE2 knows for ASCII alone, and not all paths are ASCII.
     """
     groups, written = 0, []
     for piece in _PIECE.findall(pattern):

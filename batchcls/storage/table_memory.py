@@ -1,4 +1,4 @@
-"""What a table unfolds to, found out before memory is taken; of Parquet, by its footer and its pages' headers."""
+"""The memory that a table needs, computed before it is taken; of Parquet, from its footer and its pages' headers."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,28 +14,29 @@ from batchcls.memory import capacity_bytes
 from batchcls.storage.parquet_pages import column_chunks, footer_bytes, pages_of
 
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8, "BYTE_ARRAY": 4}
-"""Bytes of a value in memory; of BYTE_ARRAY without its text."""
+"""Bytes of a value in memory, by its physical type; of BYTE_ARRAY without the text."""
 _NO_BOMB_BYTES = 1 << 30
+"""Size in memory up to which no file is refused."""
 _LARGEST_EXPANSION = 300
-"""Times its size that a sound file may unfold to."""
+"""Largest size in memory of a sound file, as a multiple of its own size."""
 _LARGEST_FOOTER_BYTES = 16 << 20
-"""Of some fifty thousand columns in row groups."""
+"""Size of the footer of some fifty thousand columns in row groups."""
 _BATCH_ROWS = 65_536
 
 
-def check_unfolded(path: Path, columns: Sequence[str] | None = None, *, whole: bool) -> None:
-    """Refuse a Parquet file that unfolds to what no sound file of its size does.
+def check_parquet_size(path: Path, columns: Sequence[str] | None = None, *, whole: bool) -> None:
+    """Refuse a Parquet file that would take more memory than a sound file of its size does.
 
     Args:
-        columns: Those that will be read; None: all.
-        whole: Whether they will be held in memory all at once.
+        columns: Columns that will be read; None: all.
+        whole: Whether all rows will be in memory at one time.
 
     Raises:
-        LabelsError: If it does, or, if ``whole``, as by `check_memory`.
+        LabelsError: If it would, or, if ``whole``, as by `check_memory`.
         ArrowException, OSError, ValueError: If it is damaged.
     """
     size = path.stat().st_size
-    largest = largest_sound(size)
+    largest = most_plausible_bytes(size)
     with path.open("rb") as stream:
         if (length := footer_bytes(stream)) > _LARGEST_FOOTER_BYTES:
             raise LabelsError(
@@ -43,8 +44,8 @@ def check_unfolded(path: Path, columns: Sequence[str] | None = None, *, whole: b
                 f"{_LARGEST_FOOTER_BYTES:,}); write it again with larger row groups"
             )
         unfolded = 0
-        for more in _unfolding(stream, columns, largest):
-            unfolded += more
+        for part_bytes in _part_sizes(stream, columns, largest):
+            unfolded += part_bytes
             if unfolded > largest:
                 raise LabelsError(
                     f"{str(path)!r} has {size:,} bytes and unfolds to more than {unfolded:,}, which no sound file "
@@ -54,13 +55,13 @@ def check_unfolded(path: Path, columns: Sequence[str] | None = None, *, whole: b
         check_memory(path, unfolded)
 
 
-def largest_sound(size: int) -> int:
-    """Bytes that a file of ``size`` bytes may unfold to; more is made to be more."""
+def most_plausible_bytes(size: int) -> int:
+    """Most memory in bytes that a sound file of ``size`` bytes takes."""
     return max(_NO_BOMB_BYTES, _LARGEST_EXPANSION * size)
 
 
 def check_memory(path: Path, needed: int) -> None:
-    """Refuse a table that takes more than half of the memory that this process could have.
+    """Refuse a table that needs more than half of the memory that this process could have.
 
     Raises:
         LabelsError: If it does.
@@ -73,8 +74,8 @@ def check_memory(path: Path, needed: int) -> None:
         )
 
 
-def _unfolding(stream: BinaryIO, columns: Sequence[str] | None, largest: int) -> Iterator[int]:
-    """Bytes in memory, bit by bit: pages first, which cost nothing to look at; then texts that dictionaries repeat."""
+def _part_sizes(stream: BinaryIO, columns: Sequence[str] | None, largest: int) -> Iterator[int]:
+    """Parts of the bytes in memory: of pages first, whose headers are quickly read; then of repeated texts."""
     repeated: dict[tuple[int, str], int] = {}
     with pq.ParquetFile(stream.name) as file:
         schema, all_rows = file.schema, file.metadata.num_rows
@@ -91,11 +92,11 @@ def _unfolding(stream: BinaryIO, columns: Sequence[str] | None, largest: int) ->
             flat = not leaf.max_repetition_level
             repeated[chunk.row_group, name] = pages.from_dictionary if flat else all_rows
     for (group, name), rows in repeated.items():
-        yield from _texts(stream.name, group, name, rows)
+        yield from _text_sizes(stream.name, group, name, rows)
 
 
-def _texts(path: str, group: int, name: str, rows: int) -> Iterator[int]:
-    """Bytes of the texts in a column's first rows, each of which is held once while they are counted."""
+def _text_sizes(path: str, group: int, name: str, rows: int) -> Iterator[int]:
+    """Parts of the bytes of the texts in a column's first rows."""
     with pq.ParquetFile(path, read_dictionary=[name]) as file:
         for batch in file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=[name]):
             column = batch.column(0)

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchcls.errors import LabelsError
-from batchcls.images.labels.labeled import LabeledImages
+from batchcls.images.labels.labeled_images import LabeledImages
 from tests.conftest import draw
 
 
@@ -24,7 +24,7 @@ def test_folders_are_classes_to_any_depth(tmp_path: Path) -> None:
 
     paths = ["ALL/1.jpg", "ALL/patient 7/2.png", "normal/1.jpg"]
     assert rows(labelled) == {"path": paths, "label": ["ALL", "ALL", "normal"]}
-    assert labelled.unlabelled == 1
+    assert labelled.unlabeled == 1
 
 
 def test_folders_called_like_parts_hold_the_classes(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_a_pattern_finds_groups_in_paths(tmp_path: Path) -> None:
         ("path,label\n1.jpg,a\n1.jpg,b\n", "1 paths more than once: '1.jpg'"),
         ("path,label,split\n1.jpg,a,maybe\n", "splits: 'maybe'; use train, val and test"),
         ("path,label\n1.jpg\n", "cannot be read as a table"),
-        ("path,label\n", "no labelled image"),
+        ("path,label\n", "no labeled image"),
         ("", "cannot be read as a table"),
     ],
 )

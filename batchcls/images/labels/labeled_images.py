@@ -1,4 +1,4 @@
-"""Images and what people say they are: class folders, or a table of paths and labels."""
+"""Images and the labels that people gave them: class folders, or a table of paths and labels."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -10,14 +10,14 @@ import pyarrow.compute as pc
 
 from batchcls.errors import LabelsError
 from batchcls.images.labels.class_folders import folder_labels
-from batchcls.images.labels.folder_names import PARTS_CALLED
-from batchcls.images.labels.path_groups import path_groups
+from batchcls.images.labels.grouping import groups_of_paths
+from batchcls.images.labels.name_patterns import SPLITS_BY_NAME
 from batchcls.images.labels.table import COLUMNS, read_label_table
 from batchcls.images.sources import open_source
 from batchcls.storage.file_names import printable
 
-_SHOWN = 3
-_LONGEST = 300
+_MOST_NAMES = 3
+_MOST_CHARS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +25,14 @@ class LabeledImages:
     """Image files with a label each."""
 
     root: Path
-    """What the paths are relative to."""
+    """Folder that the paths are relative to."""
     table: pa.Table
-    """``path`` and ``label``; ``group`` and ``split`` (train, val or test) where they are known. All strings; no path
-    stands twice."""
-    unlabelled: int = 0
-    """Images below no class folder, or below none of the parts that were named."""
+    """Columns of strings: ``path``, each once, and ``label``; ``group`` and ``split`` (train, val or test) where they
+    are known."""
+    unlabeled: int = 0
+    """Number of images below no class folder, or below no folder that was named as a part."""
     notes: tuple[str, ...] = ()
-    """What to know of how a table was read."""
+    """What the user should know of how a table was read."""
 
     @classmethod
     def read(cls, source: Path, group_by: str = "", split_folders: str = "", known: Collection[str] = ()) -> Self:
@@ -50,29 +50,29 @@ class LabeledImages:
             LabelsError: If there is nothing, or something that is not understood.
         """
         if source.is_dir():
-            labelled, columns = cls._of_folder(source, split_folders, known)
+            labeled, columns = cls._of_folder(source, split_folders, known)
         elif split_folders:
             raise LabelsError(
                 f"--split-folders is for a folder; {str(source)!r} is a table: say in its column split which part each "
                 "image is in"
             )
         else:
-            labelled, columns = cls._of_file(source, group_by)
-        if not len(labelled.table):
+            labeled, columns = cls._of_file(source, group_by)
+        if not len(labeled.table):
             raise LabelsError(
-                f"{str(source)!r} holds no labelled image; it must hold a folder of images for each class, "
+                f"{str(source)!r} holds no labeled image; it must hold a folder of images for each class, "
                 "or be a table with a row for each image"
             )
         if group_by and group_by not in columns:
-            groups = path_groups(labelled.table["path"], group_by)
-            labelled = replace(labelled, table=_with_group(labelled.table, groups))
-        return labelled
+            groups = groups_of_paths(labeled.table["path"], group_by)
+            labeled = replace(labeled, table=_with_group(labeled.table, groups))
+        return labeled
 
     def of_split(self, split: str | None, source: Path) -> pa.Table:
-        """The rows of ``split``; of None, all that are in any, or of a table that knows of none.
+        """The rows of ``split``; for None, all rows that are in any split, or all where there are no splits.
 
         Raises:
-            LabelsError: If there is none, naming ``source``.
+            LabelsError: If there are no such rows; the message names ``source``.
         """
         if "split" not in self.table.column_names:
             if split:
@@ -90,26 +90,26 @@ class LabeledImages:
 
     @classmethod
     def _of_folder(cls, folder: Path, split_folders: str, known: Collection[str]) -> tuple[Self, Sequence[str]]:
-        """What it says, and that there is no column to group by."""
+        """The images of class folders, and no column to group by."""
         listing = open_source([folder])
         paths = [printable(slide.path) for slide in listing]
         if listing.unlisted:
-            raise LabelsError(f"not every folder could be listed: {', '.join(listing.unlisted[:_SHOWN])}")
+            raise LabelsError(f"not every folder could be listed: {', '.join(listing.unlisted[:_MOST_NAMES])}")
         images = folder_labels(str(folder), paths, split_folders, known)
         columns = {"path": images.paths, "label": images.labels}
         if images.splits is not None:
             columns["split"] = images.splits
         table = pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
-        return cls(folder, table, images.unlabelled), ()
+        return cls(folder, table, images.unlabeled), ()
 
     @classmethod
     def _of_file(cls, path: Path, group_by: str) -> tuple[Self, Sequence[str]]:
-        """What it says, and the names of its columns."""
+        """The images of a table, and the names of its columns."""
         table, notes = read_label_table(path)
         names = table.column_names
         if missing := [name for name in COLUMNS[:2] if name not in names]:
             raise LabelsError(
-                f"{str(path)!r} has no column {' and no '.join(map(repr, missing))}; it has {str(names)[:_LONGEST]}"
+                f"{str(path)!r} has no column {' and no '.join(map(repr, missing))}; it has {str(names)[:_MOST_CHARS]}"
             )
         if group_by in names and group_by != "group":
             try:
@@ -126,8 +126,9 @@ def _with_group(table: pa.Table, groups: pa.Array | pa.ChunkedArray) -> pa.Table
 
 
 def _checked(table: pa.Table, path: Path) -> pa.Table:
-    whole = [name for name in table.column_names if name != "split"]
-    for name in whole:
+    """``table`` with its splits called train, val and test; refused where a row lacks something, or repeats a path."""
+    required = [name for name in table.column_names if name != "split"]
+    for name in required:
         if lacking := table[name].null_count:
             raise LabelsError(f"{str(path)!r} has {lacking:,} rows without a {name}; fill them in, or leave them out")
     counted = pc.value_counts(table["path"])
@@ -136,14 +137,14 @@ def _checked(table: pa.Table, path: Path) -> pa.Table:
         raise LabelsError(f"{str(path)!r} names {len(twice):,} paths more than once{_examples(twice)}")
     if "split" in table.column_names:
         split = pc.utf8_lower(table["split"])
-        strange = pc.unique(split).filter(pc.invert(pc.is_in(pc.unique(split), pa.array([*PARTS_CALLED, None]))))
+        strange = pc.unique(split).filter(pc.invert(pc.is_in(pc.unique(split), pa.array([*SPLITS_BY_NAME, None]))))
         if len(strange):
             raise LabelsError(f"{str(path)!r} has splits{_examples(strange)}; use train, val and test")
-        names = pa.array(list(PARTS_CALLED)), pa.array(list(PARTS_CALLED.values()))
+        names = pa.array(list(SPLITS_BY_NAME)), pa.array(list(SPLITS_BY_NAME.values()))
         parts = names[1].take(pc.index_in(split, names[0]))
         table = table.set_column(table.schema.get_field_index("split"), "split", parts)
     return table
 
 
 def _examples(values: pa.Array | Sequence[str]) -> str:
-    return ": " + ", ".join(repr(str(value)) for value in values[:_SHOWN])
+    return ": " + ", ".join(repr(str(value)) for value in values[:_MOST_NAMES])
