@@ -245,14 +245,14 @@ def test_what_cannot_be_told_is_refused_in_one_line(name: str, tmp_path: Path) -
 def test_one_channel_is_refused_and_the_way_out_named(tmp_path: Path) -> None:
     graph = helper.make_graph(
         [helper.make_node("GlobalMaxPool", ["x"], ["pooled"]), helper.make_node("Flatten", ["pooled"], ["y"])],
-        "grey",
+        "gray",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 1, HEIGHT, WIDTH])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 1])],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
 
     for layout in ("auto", "NCHW"):
-        with pytest.raises(CheckpointError, match=r"one channel of grey, .* export it with three"):
+        with pytest.raises(CheckpointError, match=r"one channel of gray, .* export it with three"):
             build_output(model, tmp_path, layout=layout)
 
 
@@ -330,7 +330,7 @@ def test_a_network_that_hardly_sees_normalized_images_is_warned_of(tmp_path: Pat
 
     said = build_output(model, tmp_path)
 
-    assert "its answers hardly change between drawn images" in said
+    assert "answers hardly change between drawn images" in said
     assert "if it is fed pixels of 0 to 255" in said
 
 
