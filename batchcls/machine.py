@@ -27,9 +27,9 @@ _CPU_FEATURES = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "a
 _BFLOAT16 = ("avx512_bf16", "amx_bf16")
 _INT8 = ("avx_vnni", "avx512_vnni", "amx_int8")
 _COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR = 75, 76
-_DALI_CUDA = 13
+DALI_CUDA = 13
 """CUDA version that DALI's wheel needs; a driver may run a newer one, not an older one."""
-_NVJPEG = f"libnvjpeg.so.{_DALI_CUDA}"
+_NVJPEG = f"libnvjpeg.so.{DALI_CUDA}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +102,10 @@ def resolve_devices(device: str, alternative: str = "choose --device cpu") -> tu
     numbers = [int(one[1] or 0)] if one else list(range(len(known))) if device == "all" else []
     if not numbers or numbers[-1] >= len(known):
         raise EngineError(f"device {device!r} was asked for, {_gpu_count(known)}; run: batchcls info, or {alternative}")
-    if (newest := cuda_version()) and int(newest.partition(".")[0]) < _DALI_CUDA:
+    if (newest := cuda_version()) and int(newest.partition(".")[0]) < DALI_CUDA:
         raise EngineError(
             f"device {device!r} was asked for, its driver {driver()} runs CUDA {newest}, and DALI's wheel needs "
-            f"CUDA {_DALI_CUDA}; update the driver, or {alternative}"
+            f"CUDA {DALI_CUDA}; update the driver, or {alternative}"
         )
     return tuple(f"cuda:{number}" for number in numbers)
 
@@ -147,7 +147,7 @@ def driver() -> str | None:
 def has_nvjpeg() -> bool:
     """Whether DALI finds the nvJPEG of its CUDA; without it, it would quietly decode JPEGs on the CPU."""
     try:
-        return int(version("nvidia-nvjpeg").partition(".")[0]) >= _DALI_CUDA
+        return int(version("nvidia-nvjpeg").partition(".")[0]) >= DALI_CUDA
     except PackageNotFoundError:
         return any(map(_can_be_loaded, (_NVJPEG, f"/usr/local/cuda/lib64/{_NVJPEG}")))
 
@@ -158,30 +158,6 @@ def _can_be_loaded(library: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def missing_for_gpus() -> list[str]:
-    """What is missing for a fast run on a GPU, each with the command that installs it."""
-    known = versions()
-    newest = cuda_version()
-    missing = []
-    if newest is None:
-        missing.append(f"no NVIDIA driver: install one for CUDA {_DALI_CUDA} or later from nvidia.com/drivers")
-    elif int(newest.partition(".")[0]) < _DALI_CUDA:
-        missing.append(f"the driver runs CUDA {newest}, DALI needs {_DALI_CUDA}: update it from nvidia.com/drivers")
-    elif not gpus():
-        missing.append("the driver shows no GPU: run nvidia-smi")
-    if not known.keys() & {"tensorrt", "tensorrt_rtx"}:
-        missing.append(
-            "no TensorRT: pip install 'tensorrt>=10.12' (any GPU), or pip install 'tensorrt-rtx>=1.4' (GeForce, RTX)"
-        )
-    if "cuda_bindings" not in known:
-        missing.append("no cuda-bindings, which TensorRT's backend needs: pip install 'cuda-bindings>=13'")
-    if "dali" not in known:
-        missing.append("no DALI, which decodes on a GPU: pip install 'batchcls[gpu]'")
-    elif not has_nvjpeg():
-        missing.append("no nvJPEG, with which DALI decodes on a GPU: pip install nvidia-nvjpeg")
-    return missing
 
 
 def cpu_model() -> str:

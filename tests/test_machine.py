@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from batchcls import machine
 from batchcls.cli import main
+from batchcls.cli.info import missing_for_gpus
 from batchcls.errors import EngineError
 from tests.commandline import PATIENCE_S, invoked
 from tests.conftest import ROOT, draw
@@ -57,7 +58,7 @@ def test_a_gpu_that_is_not_there_cannot_be_told_of() -> None:
 
 @NO_DRIVER
 def test_without_a_driver_it_is_the_first_thing_that_gpus_lack() -> None:
-    assert re.match(r"no NVIDIA driver: install one for CUDA \d+ or later from \S+", machine.missing_for_gpus()[0])
+    assert re.match(r"no NVIDIA driver: install one for CUDA \d+ or later from \S+", missing_for_gpus()[0])
 
 
 @NO_DRIVER
@@ -66,7 +67,7 @@ def test_info_says_that_the_driver_is_missing() -> None:
     shown = CliRunner().invoke(main, ["info"]).stdout
 
     assert (told["gpus"], told["driver"], told["cuda"]) == ([], None, None)
-    assert told["missing_for_gpus"] == machine.missing_for_gpus()
+    assert told["missing_for_gpus"] == missing_for_gpus()
     assert all(line in shown for line in [*told["missing_for_gpus"], "gpus: none", "driver: none"])
 
 
@@ -137,6 +138,7 @@ ASK = """if True:
     import json, sys
     from dataclasses import asdict
     from batchcls import machine
+    from batchcls.cli.info import missing_for_gpus
     from batchcls.errors import EngineError
 
     def answer(device):
@@ -146,7 +148,7 @@ ASK = """if True:
             return str(error)
 
     gpus = [asdict(gpu) for gpu in machine.gpus()]
-    missing = machine.missing_for_gpus()
+    missing = missing_for_gpus()
     print(json.dumps({"gpus": gpus, "missing": missing, **{device: answer(device) for device in sys.argv[1:]}}))
 """
 

@@ -26,7 +26,7 @@ def info(engine: Path | None, as_json: bool) -> None:
     from batchcls import machine
     from batchcls.engine.manifest import Manifest, checked_onnx_path
 
-    facts: dict[str, Any] = {"machine": machine.description() | {"missing_for_gpus": machine.missing_for_gpus()}}
+    facts: dict[str, Any] = {"machine": machine.description() | {"missing_for_gpus": missing_for_gpus()}}
     if engine is not None:
         manifest = Manifest.read(engine)
         checked_onnx_path(engine, manifest)
@@ -34,6 +34,34 @@ def info(engine: Path | None, as_json: bool) -> None:
     if as_json:
         print_and_exit(*escaped_json(json.dumps(facts, indent=2, ensure_ascii=False)).split("\n"))
     print_and_exit(*_lines("", facts))
+
+
+def missing_for_gpus() -> list[str]:
+    """What is missing for a fast run on a GPU, each with the command that installs it."""
+    from batchcls import machine
+
+    known = machine.versions()
+    newest = machine.cuda_version()
+    missing = []
+    if newest is None:
+        missing.append(f"no NVIDIA driver: install one for CUDA {machine.DALI_CUDA} or later from nvidia.com/drivers")
+    elif int(newest.partition(".")[0]) < machine.DALI_CUDA:
+        missing.append(
+            f"the driver runs CUDA {newest}, DALI needs {machine.DALI_CUDA}: update it from nvidia.com/drivers"
+        )
+    elif not machine.gpus():
+        missing.append("the driver shows no GPU: run nvidia-smi")
+    if not known.keys() & {"tensorrt", "tensorrt_rtx"}:
+        missing.append(
+            "no TensorRT: pip install 'tensorrt>=10.12' (any GPU), or pip install 'tensorrt-rtx>=1.4' (GeForce, RTX)"
+        )
+    if "cuda_bindings" not in known:
+        missing.append("no cuda-bindings, which TensorRT's backend needs: pip install 'cuda-bindings>=13'")
+    if "dali" not in known:
+        missing.append("no DALI, which decodes on a GPU: pip install 'batchcls[gpu]'")
+    elif not machine.has_nvjpeg():
+        missing.append("no nvJPEG, with which DALI decodes on a GPU: pip install nvidia-nvjpeg")
+    return missing
 
 
 def engine_facts(engine: Path, manifest: "Manifest") -> dict[str, Any]:
