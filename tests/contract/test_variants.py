@@ -27,6 +27,10 @@ from batchcls.decoders.reader import ReadOptions
 from batchcls.fingerprint import fingerprint
 from batchcls.image_formats import RefusedError, examine
 from batchcls.records import Failure, Pixels, Preprocess, Slide
+
+pytest.importorskip("simplejpeg", reason="simplejpeg is not installed")
+pytest.importorskip("cykooz_resizer", reason="cykooz.resizer is not installed")
+
 from tests.image_variants import HEIGHT, WIDTH, bmp, damaged, tiff, variants
 
 INPUT = Preprocess(size_px=(40, 48))
