@@ -21,7 +21,8 @@ test: .venv/dev
 test-gpu:
 	$(GPU_PYTHON) -m pytest -o addopts=-ra -W default -m gpu tests/contract tests/gpu
 
-# On an H200 a turn of crops took 45 s without read-only; each workload has five. TensorRT's plan is for this GPU alone; without TensorRT, PyTorch is measured.
+# On an H200 a turn of crops took 45 s without read-only, and each workload has five. Without TensorRT, PyTorch is
+# measured.
 bench-gpu:
 	-$(GPU_PYTHON) -m batchcls build engines/all4-googlenet --device cuda
 	$(GPU_PYTHON) -m benchmarks run --device cuda:0 --workload crops-224x224 --workload fields-1024x768 \
