@@ -31,6 +31,7 @@ from tests.commandline import PATIENCE_S
 from tests.conftest import DATA, ROOT, draw
 
 pytest.importorskip("nvidia.dali", reason="DALI is not installed")
+pytest.importorskip("cykooz_resizer", reason="cykooz.resizer is not installed")
 
 HOSTILE = DATA / "hostile"
 REAL = ("bccd", "pbc8", "all4")

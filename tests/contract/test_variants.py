@@ -28,6 +28,10 @@ from batchcls.images.formats.refusal import RefusedError
 from batchcls.records import Failure, Pixels, Preprocess, Slide
 from batchcls.training.duplicates import fingerprint
 from tests.conftest import slide_of
+
+pytest.importorskip("simplejpeg", reason="simplejpeg is not installed")
+pytest.importorskip("cykooz_resizer", reason="cykooz.resizer is not installed")
+
 from tests.image_variants import HEIGHT, WIDTH, bmp, damaged, tiff, variants
 
 INPUT = Preprocess(size_px=(40, 48))

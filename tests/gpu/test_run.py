@@ -21,6 +21,7 @@ from tests.conftest import ALL4, DATA, draw
 from tests.gpu.conftest import Measured
 
 pytest.importorskip("nvidia.dali", reason="DALI is not installed")
+pytest.importorskip("cykooz_resizer", reason="cykooz.resizer is not installed")
 pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from batchcls import machine
