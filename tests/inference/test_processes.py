@@ -350,7 +350,8 @@ SCRIPT = """if True:
 
     folder, engine, moment = sys.argv[1:]
     share = DeviceConfig(
-        Path(engine), Manifest.read(Path(engine)), "null", "cpu", "pillow", batch_size=8, threads=1, max_pixels=10**7, memory_bytes=2**32
+        Path(engine), Manifest.read(Path(engine)), "null", "cpu", "pillow",
+        batch_size=8, threads=1, max_pixels=10**7, memory_bytes=2**32
     )
     slides = [Slide(folder, name) for name in sorted(os.listdir(folder))]
     asked_to_stop = Event()
@@ -456,7 +457,8 @@ CLASSIFY = """if True:
 
     folder, engine, out, until = sys.argv[1:]
     share = DeviceConfig(
-        Path(engine), Manifest.read(Path(engine)), "null", "cpu", "pillow", batch_size=8, threads=1, max_pixels=10**7, memory_bytes=2**32
+        Path(engine), Manifest.read(Path(engine)), "null", "cpu", "pillow",
+        batch_size=8, threads=1, max_pixels=10**7, memory_bytes=2**32
     )
     with closing(FolderSource([Path(folder)])) as listing, closing(ProcessExecutor([share, share])) as workers:
         labels = workers.info.labels
