@@ -344,12 +344,14 @@ SCRIPT = """if True:
     from pathlib import Path
     from threading import Event
     from batchcls.records import Slide
+    from batchcls.engine.manifest import Manifest
     from batchcls.inference.executor import DeviceConfig
     from batchcls.inference.processes import ProcessExecutor
 
     folder, engine, moment = sys.argv[1:]
     share = DeviceConfig(
-        Path(engine), "null", "cpu", "pillow", batch_size=8, threads=1, max_pixels=10**7, memory_bytes=2**32
+        Path(engine), Manifest.read(Path(engine)), "null", "cpu", "pillow",
+        batch_size=8, threads=1, max_pixels=10**7, memory_bytes=2**32
     )
     slides = [Slide(folder, name) for name in sorted(os.listdir(folder))]
     asked_to_stop = Event()
@@ -449,12 +451,14 @@ CLASSIFY = """if True:
     from pathlib import Path
     from batchcls.images.sources.folder import FolderSource
     from batchcls.predictions.writer import open_writer
+    from batchcls.engine.manifest import Manifest
     from batchcls.inference.executor import DeviceConfig
     from batchcls.inference.processes import ProcessExecutor
 
     folder, engine, out, until = sys.argv[1:]
     share = DeviceConfig(
-        Path(engine), "null", "cpu", "pillow", batch_size=8, threads=1, max_pixels=10**7, memory_bytes=2**32
+        Path(engine), Manifest.read(Path(engine)), "null", "cpu", "pillow",
+        batch_size=8, threads=1, max_pixels=10**7, memory_bytes=2**32
     )
     with closing(FolderSource([Path(folder)])) as listing, closing(ProcessExecutor([share, share])) as workers:
         labels = workers.info.labels

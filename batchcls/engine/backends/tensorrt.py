@@ -172,11 +172,7 @@ class _Lane:
         self._execute()  # TensorRT asks for one execution before a capture
         self._stream.wait()
         self._launch: Callable[[], None] = self._execute
-        with suppress(EngineError):  # not every plan can be captured
-            graph = cuda.Graph(self._stream, self._execute)
-            closing.callback(graph.close)
-            if self._seconds(graph.launch) <= self._seconds(self._execute) * _GRAPH_MAY_TAKE:
-                self._launch = graph.launch
+        self._capture(closing)
         closing.callback(self._forget)
 
     def run(self, pixels: Pixels | DevicePixels) -> Logits:
@@ -186,6 +182,14 @@ class _Lane:
         self._stream.copy(self._host_logits.address, self._logits.address, len(self._host_logits.content))
         self._stream.wait()
         return self._host_logits.content.view(np.float32).reshape(self._answer)[: len(pixels)].copy()
+
+    def _capture(self, closing: ExitStack) -> None:
+        """Launch by a CUDA graph from now on, if the plan can be captured and the graph is fast enough."""
+        with suppress(EngineError):  # not every plan can be captured
+            graph = cuda.Graph(self._stream, self._execute)
+            closing.callback(graph.close)
+            if self._seconds(graph.launch) <= self._seconds(self._execute) * _GRAPH_MAY_TAKE:
+                self._launch = graph.launch
 
     def _forget(self) -> None:
         """Drop TensorRT's objects, before the stream and the memory that they use are released."""
