@@ -21,16 +21,17 @@ from batchcls.memory import Memory
 from batchcls.records import DevicePixels, Pixels, Preprocess
 
 _GROUP = 16
-"""Files decoded at a time on the CPU: what they decode to is still in the caches when it is resampled."""
+"""Number of files decoded at one time on the CPU, so that their pixels are still in the caches when resampled."""
 _LARGEST_PIXELS = 1 << 21
-"""On the CPU, larger JPEGs are Pillow's, to the same pixels: DALI keeps what an image took for the next one."""
+"""Largest JPEGs that DALI decodes on the CPU, for DALI keeps memory; Pillow decodes larger ones to the same pixels."""
 _COPY_BYTES = 3
-"""A pixel, of what DALI hands over."""
+"""Bytes per pixel of the images that DALI hands over."""
 _LANES = 2
-"""Groups on their way at one time on a GPU: one is parsed by the CPU while the other is decoded."""
+"""Number of groups on their way to a GPU: one is parsed by the CPU while the other is decoded."""
 _MOST_REFUSED = 100
+"""Number of plain JPEGs in a row that DALI may refuse before the run ends."""
 _REFUSALS = (RuntimeError, ValueError, IndexError, TypeError)
-"""What DALI makes of its own exceptions."""
+"""Exceptions that DALI raises for files that it cannot decode."""
 
 
 def open_decoder(preprocess: Preprocess, options: DecoderOptions) -> BatchingDecoder:
@@ -44,7 +45,7 @@ def open_decoder(preprocess: Preprocess, options: DecoderOptions) -> BatchingDec
 
 
 class DaliGroup:
-    """DALI decodes plain JPEGs to Pillow's pixels, and Pillow resamples them and decodes the rest."""
+    """Decodes plain JPEGs with DALI to Pillow's pixels; Pillow resamples them, and decodes all other files."""
 
     lanes = 1
     group_pixels = CPU_GROUP_PIXELS
@@ -68,7 +69,7 @@ class DaliGroup:
         if self.part(group[0]) != "plain":
             return self._pillow(group, memory)
         try:
-            return self._whole(group, memory)
+            return self._decode(group, memory)
         except _REFUSALS:
             if len(group) > 1:
                 raise
@@ -78,7 +79,7 @@ class DaliGroup:
         self._pool.shutdown()
         self._pillow.close()
 
-    def _whole(self, group: Sequence[Encoded], memory: Memory) -> Pixels:
+    def _decode(self, group: Sequence[Encoded], memory: Memory) -> Pixels:
         pixels = np.empty((len(group), *self._preprocess.size_px, 3), np.uint8)
         start = 0
         for part, cost in self._parts(group, memory.size_bytes):
@@ -90,7 +91,7 @@ class DaliGroup:
         return pixels
 
     def _parts(self, group: Sequence[Encoded], most_bytes: int) -> Iterator[tuple[list[Encoded], int]]:
-        """Files to decode at a time, and what that costs; one that costs more than ``most_bytes`` is alone."""
+        """Files to decode at one time, and their cost in bytes; a file that costs more than ``most_bytes`` is alone."""
         part: list[Encoded] = []
         costs = 0
         for item in group:
@@ -107,7 +108,7 @@ class DaliGroup:
 
 
 class GraphGroup:
-    """DALI decodes plain JPEGs and resizes them, and the pixels stay on ``device``; the rest is Pillow's."""
+    """Decodes and resizes plain JPEGs with DALI, and leaves the pixels on ``device``; Pillow decodes other files."""
 
     lanes = _LANES
     group_pixels = 256_000_000
@@ -129,7 +130,7 @@ class GraphGroup:
             self._free.put(self._open_pipeline())
         self._pillow = PillowGroup(preprocess, threads=threads)
         self._refused = 0
-        """Plain JPEGs in a row that Pillow decodes."""
+        """Number of plain JPEGs in a row that DALI has refused and Pillow decoded."""
 
     def part(self, item: Encoded) -> str:
         return "plain" if item.header.plain_jpeg else self._pillow.part(item)
@@ -145,11 +146,11 @@ class GraphGroup:
         except DeviceMemoryError as error:
             if len(group) > 1:
                 raise self._full_gpu_error(group, error) from error
-            return self._tried_again(group, error, memory)
+            return self._decode_with_pillow(group, error, memory)
         except (*_REFUSALS, MemoryError) as error:
             if len(group) > 1:
                 raise
-            return self._tried_again(group, error, memory)
+            return self._decode_with_pillow(group, error, memory)
         self._refused = 0
         return pixels
 
@@ -168,7 +169,7 @@ class GraphGroup:
         pipeline = self._free.get()
         usable = False
         try:
-            with memory.lease(self._on_the_host(group)):
+            with memory.lease(self._host_bytes(group)):
                 pixels = self._run(pipeline, group)
             usable = True
         except RuntimeError as error:
@@ -197,18 +198,18 @@ class GraphGroup:
         tensor = images.as_tensor()  # its memory is DALI's until the last one who knows it lets go
         return DevicePixels(tuple(tensor.shape()), tensor.data_ptr(), tensor)
 
-    def _on_the_host(self, group: Sequence[Encoded]) -> int:
-        """What of memory a group takes; on a GPU, what is parsed on the host is no larger than one channel of each."""
+    def _host_bytes(self, group: Sequence[Encoded]) -> int:
+        """Bytes of host memory that a group takes; for a GPU, parsing takes no more than one channel of each image."""
         costs = [self.cost_bytes(item) for item in group]
         if self._device == "cpu":
             return sum(costs)
         return max(max(costs), sum(item.header.width * item.header.height for item in group))
 
-    def _tried_again(self, group: Sequence[Encoded], error: Exception, memory: Memory) -> Pixels:
-        """What Pillow decodes of a file, so that a row does not depend on the device.
+    def _decode_with_pillow(self, group: Sequence[Encoded], error: Exception, memory: Memory) -> Pixels:
+        """The pixels of a file that DALI has refused, by Pillow, so that a row does not depend on the device.
 
         Raises:
-            DecoderError: If it is not the files that the GPU fails on.
+            DecoderError: If so many were refused that the GPU is at fault, and not the files.
         """
         pixels = self._pillow(group, memory)
         self._refused += 1
