@@ -5,11 +5,12 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.record import LEAST_SAMPLES, RESULTS, Record
-from benchmarks.workload import WORKLOADS
+from benchmarks.workload import FIELDS, WORKLOADS
 
 README = Path(__file__).parent.parent / "README.md"
 SPEED_PAGE = README.parent / "docs" / "explanation" / "speed.md"
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
+BEGIN_RUN, END_RUN = "<!-- one run: begin -->", "<!-- one run: end -->"
 PLAIN, EXPERT = "torchvision DataLoader, eager FP32", "torchvision DataLoader, channels_last BF16 autocast"
 GROWTH = "growth"
 WHOLE = ("end-to-end", "end-to-end int8")
@@ -69,15 +70,18 @@ def overview(runs: Mapping[str, Mapping[str, Run]]) -> str:
 
     A row is a workload that both loops were measured on; its ratios are those of the engine as it is stored.
     """
-    compared = {
-        arithmetic: {workload: run for workload, run in of_it.items() if workload in WORKLOADS and _is_compared(run)}
-        for arithmetic, of_it in runs.items()
-    }
-    arithmetic = max(compared, key=lambda name: len(compared[name]))
-    machine = next(run[0].machine for run in compared[arithmetic].values())
-    rows = [_overview_row(run) for run in compared[arithmetic].values()]
+    arithmetic, compared = _most_compared(runs)
+    machine = next(run[0].machine for run in compared.values())
+    rows = [_overview_row(run) for run in compared.values()]
     caption = f"Medians of five turns, on {machine['cores']} cores of this CPU: {machine['cpu']} ({arithmetic})."
     return f"{caption}\n\n{_markdown(_OVERVIEW_COLUMNS, rows)}"
+
+
+def printed(runs: Mapping[str, Mapping[str, Run]]) -> str:
+    """What ``python -m benchmarks run`` printed when it measured the demo's kind of images, by today's headings."""
+    run = _most_compared(runs)[1][FIELDS.name]
+    target = (RESULTS / f"{run[0].run[:10]}.jsonl").relative_to(README.parent)
+    return f"```text\nrecords -> {target}\n{table({FIELDS.name: run})}\n```"
 
 
 def full_tables(runs: Mapping[str, Mapping[str, Run]]) -> str:
@@ -99,9 +103,9 @@ def full_tables(runs: Mapping[str, Mapping[str, Run]]) -> str:
     return "\n\n".join(parts)
 
 
-def between_markers(text: str) -> str:
+def between_markers(text: str, begin: str = BEGIN, end: str = END) -> str:
     """What was generated into a page."""
-    return text.partition(BEGIN)[2].partition(END)[0].strip()
+    return text.partition(begin)[2].partition(end)[0].strip()
 
 
 def write_pages() -> None:
@@ -109,10 +113,14 @@ def write_pages() -> None:
     from benchmarks.charts import draw
 
     runs = chosen(committed())
-    for page, generated in ((README, overview(runs)), (SPEED_PAGE, full_tables(runs))):
-        before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-        _, _, after = rest.partition(END)
-        page.write_text(f"{before}{BEGIN}\n{generated}\n{END}{after}", encoding="utf-8")
+    for page, begin, end, generated in (
+        (README, BEGIN, END, overview(runs)),
+        (README, BEGIN_RUN, END_RUN, printed(runs)),
+        (SPEED_PAGE, BEGIN, END, full_tables(runs)),
+    ):
+        before, _, rest = page.read_text(encoding="utf-8").partition(begin)
+        _, _, after = rest.partition(end)
+        page.write_text(f"{before}{begin}\n{generated}\n{end}{after}", encoding="utf-8")
     for arithmetic, of_it in runs.items():
         draw(of_it, SPEED_PAGE.parent, _file_name(arithmetic))
 
@@ -158,6 +166,15 @@ def ratios(run: Run) -> dict[str, list[float]]:
                 if other := rival(run, kind):
                     found[f"{record.case} against {name}"] = pairs(record, other)
     return {name: turns for name, turns in found.items() if turns}
+
+
+def _most_compared(runs: Mapping[str, Mapping[str, Run]]) -> tuple[str, dict[str, Run]]:
+    """The kind of hardware on which most workloads were measured beside both loops, and those."""
+    compared = {
+        arithmetic: {workload: run for workload, run in of_it.items() if workload in WORKLOADS and _is_compared(run)}
+        for arithmetic, of_it in runs.items()
+    }
+    return max(compared.items(), key=lambda item: len(item[1]))
 
 
 def _is_compared(run: Run) -> bool:
