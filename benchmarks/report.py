@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
-from benchmarks.record import Record
+from benchmarks.record import RESULTS, Record
 from benchmarks.runs import (
     BF16_LOOP,
     END_TO_END,
@@ -17,11 +17,12 @@ from benchmarks.runs import (
     reported_runs,
     speedups,
 )
-from benchmarks.workload import WORKLOADS
+from benchmarks.workload import FIELDS, WORKLOADS
 
 README = Path(__file__).parent.parent / "README.md"
 SPEED_PAGE = README.parent / "docs" / "explanation" / "speed.md"
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
+BEGIN_RUN, END_RUN = "<!-- one run: begin -->", "<!-- one run: end -->"
 _RATIOS = ("vs. PyTorch FP32 loop", "vs. PyTorch BF16 loop", "of the hardware's limit")
 _COLUMNS = ("workload", "case", "images/s (range)", *_RATIOS, "same label as PyTorch FP32", "memory")
 _OVERVIEW_COLUMNS = ("images", "images/s", "images/s in int8", *_RATIOS, "same label as PyTorch FP32")
@@ -39,15 +40,18 @@ def overview(runs: Mapping[str, Mapping[str, Run]]) -> str:
 
     A row is a workload that both loops were measured on; its ratios are those of the engine as it is stored.
     """
-    compared = {
-        arithmetic: {workload: run for workload, run in of_it.items() if workload in WORKLOADS and _is_compared(run)}
-        for arithmetic, of_it in runs.items()
-    }
-    arithmetic = max(compared, key=lambda name: len(compared[name]))
-    machine = next(run[0].machine for run in compared[arithmetic].values())
-    rows = [_overview_row(run) for run in compared[arithmetic].values()]
+    arithmetic, compared = _most_compared(runs)
+    machine = next(run[0].machine for run in compared.values())
+    rows = [_overview_row(run) for run in compared.values()]
     caption = f"Medians of five turns, on {machine['cores']} cores of this CPU: {machine['cpu']} ({arithmetic})."
     return f"{caption}\n\n{_markdown(_OVERVIEW_COLUMNS, rows)}"
+
+
+def printed(runs: Mapping[str, Mapping[str, Run]]) -> str:
+    """What ``python -m benchmarks run`` printed when it measured the demo's kind of images, by today's headings."""
+    run = _most_compared(runs)[1][FIELDS.name]
+    target = (RESULTS / f"{run[0].run[:10]}.jsonl").relative_to(README.parent)
+    return f"```text\nrecords -> {target}\n{table({FIELDS.name: run})}\n```"
 
 
 def full_tables(runs: Mapping[str, Mapping[str, Run]]) -> str:
@@ -69,9 +73,9 @@ def full_tables(runs: Mapping[str, Mapping[str, Run]]) -> str:
     return "\n\n".join(parts)
 
 
-def between_markers(text: str) -> str:
+def between_markers(text: str, begin: str = BEGIN, end: str = END) -> str:
     """What was generated into a page."""
-    return text.partition(BEGIN)[2].partition(END)[0].strip()
+    return text.partition(begin)[2].partition(end)[0].strip()
 
 
 def write_pages() -> None:
@@ -79,12 +83,25 @@ def write_pages() -> None:
     from benchmarks.charts import draw
 
     runs = reported_runs(committed_records())
-    for page, generated in ((README, overview(runs)), (SPEED_PAGE, full_tables(runs))):
-        before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-        _, _, after = rest.partition(END)
-        page.write_text(f"{before}{BEGIN}\n{generated}\n{END}{after}", encoding="utf-8")
+    for page, begin, end, generated in (
+        (README, BEGIN, END, overview(runs)),
+        (README, BEGIN_RUN, END_RUN, printed(runs)),
+        (SPEED_PAGE, BEGIN, END, full_tables(runs)),
+    ):
+        before, _, rest = page.read_text(encoding="utf-8").partition(begin)
+        _, _, after = rest.partition(end)
+        page.write_text(f"{before}{begin}\n{generated}\n{end}{after}", encoding="utf-8")
     for arithmetic, of_it in runs.items():
         draw(of_it, SPEED_PAGE.parent, _file_name(arithmetic))
+
+
+def _most_compared(runs: Mapping[str, Mapping[str, Run]]) -> tuple[str, dict[str, Run]]:
+    """The kind of hardware on which most workloads were measured beside both loops, and those."""
+    compared = {
+        arithmetic: {workload: run for workload, run in of_it.items() if workload in WORKLOADS and _is_compared(run)}
+        for arithmetic, of_it in runs.items()
+    }
+    return max(compared.items(), key=lambda item: len(item[1]))
 
 
 def _is_compared(run: Run) -> bool:

@@ -27,11 +27,14 @@ from batchcls.predictions.schema import schema
 from benchmarks.__main__ import main as benchmarks
 from benchmarks.report import (
     BEGIN,
+    BEGIN_RUN,
+    END_RUN,
     README,
     SPEED_PAGE,
     between_markers,
     full_tables,
     overview,
+    printed,
 )
 from benchmarks.runs import committed_records, reported_runs
 from benchmarks.workload import draw_field
@@ -111,8 +114,10 @@ def test_the_first_pages_stay_short(page: str, most: int) -> None:
 
 def test_the_speed_tables_are_those_of_the_committed_records() -> None:
     runs = reported_runs(committed_records())
-    for page, generated in ((README, overview(runs)), (SPEED_PAGE, full_tables(runs))):
-        assert between_markers(page.read_text(encoding="utf-8")) == generated, "run: python -m benchmarks report"
+    readme, speed = (page.read_text(encoding="utf-8") for page in (README, SPEED_PAGE))
+    assert between_markers(readme) == overview(runs), "run: python -m benchmarks report"
+    assert between_markers(readme, BEGIN_RUN, END_RUN) == printed(runs)
+    assert between_markers(speed) == full_tables(runs)
 
 
 def test_the_readmes_speed_table_has_five_rows() -> None:
@@ -172,13 +177,13 @@ def masked(line: str) -> str:
     ).strip()
 
 
-def agrees(shown: str, printed: str) -> bool:
+def agrees(shown: str, line: str) -> bool:
     """Whether a page shows a line that was printed; of ``key  value`` only the key must be the same."""
-    shown, printed = masked(shown), masked(printed)
+    shown, line = masked(shown), masked(line)
     if shown.endswith("..."):
-        return printed.startswith(shown.removesuffix("..."))
+        return line.startswith(shown.removesuffix("..."))
     key, gap, _ = shown.partition("  ")
-    return printed == shown or (bool(gap) and printed.startswith(f"{key}  "))
+    return line == shown or (bool(gap) and line.startswith(f"{key}  "))
 
 
 def check_console(block: Block, folder: Path) -> None:
@@ -196,9 +201,9 @@ def check_console(block: Block, folder: Path) -> None:
             check=False,
         )
         assert done.returncode == 0, f"$ {command}\n{done.stdout}"
-        printed = iter(done.stdout.splitlines())
+        output = iter(done.stdout.splitlines())
         for line in shown:
-            assert any(agrees(line, other) for other in printed), (
+            assert any(agrees(line, other) for other in output), (
                 f"$ {command}\ndoes not print {line!r}, but\n{done.stdout}"
             )
 
