@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from batchcls.cli.environment import library_noise_hidden
+from batchcls.cli.libraries import library_noise_hidden
 from batchcls.cli.run import summary
 from batchcls.inference.options import RunOptions
 from batchcls.inference.run import classify_images

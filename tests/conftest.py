@@ -82,7 +82,7 @@ def quiet() -> Console:
 @pytest.fixture(scope="session")
 def gpu_engine(tmp_path_factory: pytest.TempPathFactory, quiet: Console) -> Path:
     """The committed engine with a plan for the first GPU, made just now."""
-    from batchcls.building.plans import build_plan_here
+    from batchcls.building.gpu_plans import build_plan_here
     from batchcls.building.tensorrt_plan import PlanOptions
     from batchcls.engine.backends import tensorrt_api
     from batchcls.errors import EngineError

@@ -18,7 +18,7 @@ from batchcls.images.formats.inspection import examine
 from batchcls.images.formats.jpeg_markers import jpeg_header
 from batchcls.images.formats.refusal import RefusedError
 from batchcls.images.labels.labeled_images import LabeledImages
-from batchcls.networks.stand_ins import DtypeStandIn
+from batchcls.networks.unpickling_stand_ins import DtypeStandIn
 from batchcls.predictions.reader import PredictionsFile
 from tests.commandline import PATIENCE_S
 from tests.conftest import ROOT

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from batchcls.engine.manifest import MANIFEST, ONNX
-from batchcls.engine.sidecar import PLANS, is_plan_file
+from batchcls.engine.plan_sidecar import PLANS, is_plan_file
 from batchcls.errors import EngineError
 from batchcls.storage.atomic import folder_handle, kind_of, writing
 from batchcls.storage.owned_folder import OwnedFolder

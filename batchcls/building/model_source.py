@@ -15,9 +15,9 @@ from batchcls.building.onnx.edits import with_preprocessing
 from batchcls.building.reference import Reference, tempered, torch_answer
 from batchcls.engine.manifest import ONNX
 from batchcls.errors import CheckpointError, RecipeError, temporary_files
-from batchcls.networks.known_labels import resolve_labels
+from batchcls.networks.label_resolution import resolve_labels
 from batchcls.networks.recipe import Recipe
-from batchcls.networks.trained import load_trained_file
+from batchcls.networks.trained_file import load_trained_file
 from batchcls.records import Preprocess
 
 

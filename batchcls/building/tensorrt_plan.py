@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from batchcls.engine.backends.tensorrt_api import logged_errors, module_logger, rtx_capabilities, tensorrt_module
-from batchcls.engine.sidecar import Sidecar, Target
+from batchcls.engine.plan_sidecar import Sidecar, Target
 from batchcls.errors import EngineError
 from batchcls.storage.atomic import write_whole
 

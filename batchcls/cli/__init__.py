@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from batchcls import __version__
-from batchcls.cli.terminal import echo, exit_code
+from batchcls.cli.printing import echo, exit_code
 from batchcls.errors import BatchclsError, describe_shortage
 from batchcls.interrupts import Interrupt, StoppedError
 

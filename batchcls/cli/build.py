@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchcls.cli.environment import extra
+from batchcls.cli.libraries import extra
 from batchcls.cli.options import OutPath, check_device
-from batchcls.cli.terminal import echo
+from batchcls.cli.printing import echo
 from batchcls.errors import EngineError
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from batchcls.building.tensorrt_plan import PlanOptions
     from batchcls.engine.manifest import Manifest
-    from batchcls.engine.sidecar import Sidecar
+    from batchcls.engine.plan_sidecar import Sidecar
 
 
 @click.command()
@@ -89,7 +89,7 @@ def build(source: Path, out: Path | None, device: str, target: str | None, **opt
     an engine folder, which is given a TensorRT plan; that needs no PyTorch.
     """
     from batchcls.building.tensorrt_plan import PlanOptions, targets_without_gpu
-    from batchcls.cli.console import console as new_console  # after parsing: --help stays light
+    from batchcls.cli.progress_console import console as new_console  # after parsing: --help stays light
 
     console = new_console()
     workspace = options.pop("workspace")
@@ -142,7 +142,7 @@ def _build_folder(source: Path, out: Path, training_options: dict[str, Any], con
 
 
 def _build_plans_elsewhere(folder: Path, target: str, options: "PlanOptions", console: "Console") -> None:
-    from batchcls.building.plans import build_plans_for
+    from batchcls.building.gpu_plans import build_plans_for
 
     for sidecar in build_plans_for(folder, _names(target), options, console):
         echo(plan_summary(sidecar))
@@ -151,7 +151,7 @@ def _build_plans_elsewhere(folder: Path, target: str, options: "PlanOptions", co
 def _build_plan_here(folder: Path, device: str, options: "PlanOptions", console: "Console", *, required: bool) -> None:
     """Make a plan for a GPU of this machine; unless that is ``required``, only where there is one with TensorRT."""
     from batchcls import machine
-    from batchcls.building.plans import build_plan_here
+    from batchcls.building.gpu_plans import build_plan_here
     from batchcls.engine.backends import tensorrt_api
 
     (plan_device,) = machine.resolve_devices(

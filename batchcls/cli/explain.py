@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchcls.cli.environment import extra, library_noise_hidden
+from batchcls.cli.libraries import extra, library_noise_hidden
 from batchcls.cli.options import SPLIT_FOLDERS, TRUTH, OutPath
-from batchcls.cli.terminal import echo
+from batchcls.cli.printing import echo
 
 if TYPE_CHECKING:
     from batchcls.explanation.explain import ExplanationSummary
@@ -103,7 +103,7 @@ def explain(
         from batchcls.explanation.explain import explain_images
         from batchcls.explanation.model import trained_file_of_engine
         from batchcls.explanation.selection import ImageSelection
-        from batchcls.networks.trained import load_trained_file
+        from batchcls.networks.trained_file import load_trained_file
 
     recipe = of_trained_file.pop("recipe", None)
     if "labels" in of_trained_file:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchcls.cli.terminal import print_and_exit
+from batchcls.cli.printing import print_and_exit
 from batchcls.errors import EngineError
 from batchcls.storage.terminal_text import escaped_json
 
@@ -68,7 +68,7 @@ def engine_facts(engine: Path, manifest: "Manifest") -> dict[str, Any]:
     """An engine folder's manifest, its plans, and the devices of this machine that can run it; JSON values."""
     from batchcls import machine
     from batchcls.engine.backends import tensorrt_api
-    from batchcls.engine.sidecar import Sidecar, sidecar_paths
+    from batchcls.engine.plan_sidecar import Sidecar, sidecar_paths
 
     gpus = machine.gpus()
     here = {

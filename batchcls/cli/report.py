@@ -5,9 +5,9 @@ from typing import Any
 
 import click
 
-from batchcls.cli.environment import extra, library_noise_hidden
+from batchcls.cli.libraries import extra, library_noise_hidden
 from batchcls.cli.options import LABELS_OF_PREDICTIONS, OutPath
-from batchcls.cli.terminal import echo
+from batchcls.cli.printing import echo
 
 
 @click.command()

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchcls.cli.environment import library_noise_hidden
+from batchcls.cli.libraries import library_noise_hidden
 from batchcls.cli.options import FiniteRange, MemorySize, OutPath, check_device
-from batchcls.cli.terminal import echo
+from batchcls.cli.printing import echo
 from batchcls.errors import EngineError
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchcls.cli.environment import extra
+from batchcls.cli.libraries import extra
 from batchcls.cli.options import SPLIT_FOLDERS, FiniteRange, OutPath, check_device
-from batchcls.cli.terminal import echo
+from batchcls.cli.printing import echo
 
 if TYPE_CHECKING:
     from batchcls.training.options import TrainOptions
@@ -162,7 +162,7 @@ def train(data: Path, out: Path, **options: Any) -> None:
     and optionally group and split. Stop the training whenever you like: the same command goes on after the last
     epoch.
     """
-    from batchcls.cli.console import common_console  # after parsing: --help stays light
+    from batchcls.cli.progress_console import common_console  # after parsing: --help stays light
 
     with extra("train", "training"):
         from batchcls.training.train import train_network

@@ -13,7 +13,7 @@ from batchcls.errors import LabelsError
 from batchcls.evaluation.bootstrap import image_blocks
 from batchcls.evaluation.labeled_predictions import LabeledPredictions
 from batchcls.evaluation.results import MatchCounts, Unmatched
-from batchcls.predictions.matching import LabelMatch, excerpt, label_codes, match_labels, two_files
+from batchcls.predictions.label_matching import LabelMatch, excerpt, label_codes, match_labels, two_files
 from batchcls.predictions.reader import PredictionsFile
 
 _EXAMPLES = 3

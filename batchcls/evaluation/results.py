@@ -39,7 +39,7 @@ class MatchCounts:
     """How labeled images and predicted rows were matched, and what became of both."""
 
     by: str
-    """Rule of the match, one of the values of `batchcls.predictions.matching.LabelMatch.by`."""
+    """Rule of the match, one of the values of `batchcls.predictions.label_matching.LabelMatch.by`."""
     images: int
     """Number of labeled images that have a row in the predictions."""
     readable: int

@@ -30,7 +30,7 @@ from batchcls.explanation.selection import ImageSelection, SelectedImages, liste
 from batchcls.images.decoders import DEFAULT, open_decoder
 from batchcls.images.decoders.base import DecoderOptions, shortage_error
 from batchcls.images.thumbnails import contact_sheet, jpeg
-from batchcls.networks.trained import TrainedFile
+from batchcls.networks.trained_file import TrainedFile
 from batchcls.records import Batch, Failure, Pixels, Preprocess, Slide
 from batchcls.storage.file_names import printable
 from batchcls.storage.spreadsheet_cells import text_cell

@@ -7,7 +7,7 @@ from batchcls.errors import EngineError
 from batchcls.networks.architectures import ARCHITECTURES
 from batchcls.networks.checkpoint import load_network
 from batchcls.networks.recipe import Recipe
-from batchcls.networks.trained import TrainedFile
+from batchcls.networks.trained_file import TrainedFile
 from batchcls.storage.file_names import original
 
 

@@ -14,7 +14,7 @@ from batchcls.errors import LabelsError, SlidesError
 from batchcls.images.labels.labeled_images import LabeledImages
 from batchcls.images.sources import open_source
 from batchcls.predictions.integrity import rewrite_notes
-from batchcls.predictions.matching import label_codes, match_labels
+from batchcls.predictions.label_matching import label_codes, match_labels
 from batchcls.predictions.reader import PredictionsFile
 from batchcls.records import Slide
 from batchcls.storage.file_names import printable

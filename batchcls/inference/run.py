@@ -16,21 +16,21 @@ from batchcls.errors import InterruptedRunError, SlidesError
 from batchcls.images.decoders.base import shortage_error
 from batchcls.images.sources import open_source
 from batchcls.images.sources.base import Source
+from batchcls.inference.engine_notes import no_probes_warnings, speed_hint
 from batchcls.inference.executor import DeviceConfig, Executor
-from batchcls.inference.hints import no_probes_warnings, speed_hint
-from batchcls.inference.local import LocalExecutor
-from batchcls.inference.metadata import run_identity, run_metadata
+from batchcls.inference.local_executor import LocalExecutor
 from batchcls.inference.options import RunOptions, device_configs
-from batchcls.inference.processes import ProcessExecutor
+from batchcls.inference.process_executor import ProcessExecutor
+from batchcls.inference.run_metadata import run_identity, run_metadata
 from batchcls.inference.stats import RecentReads, RunStats
 from batchcls.interrupts import GRACE_S, Interrupt
 from batchcls.memory import format_bytes
-from batchcls.predictions.existing import ExistingOutput
+from batchcls.predictions.existing_output import ExistingOutput
 from batchcls.predictions.writer import PredictionsWriter, open_writer
 from batchcls.prefetch import poll
 from batchcls.progress import RunProgress
 from batchcls.records import BatchResult, Postponed
-from batchcls.storage.transient import is_transient
+from batchcls.storage.transient_errors import is_transient
 
 _POLL_S = 0.25
 """Seconds after which signals, the clock and the progress are looked at, even if no row came."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from batchcls.engine.base import EngineInfo
 from batchcls.records import BatchResult
-from batchcls.storage.transient import is_transient
+from batchcls.storage.transient_errors import is_transient
 
 _RECENT_FILES = 100
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from batchcls.errors import CheckpointError
-from batchcls.networks.stand_ins import STAND_INS
+from batchcls.networks.unpickling_stand_ins import STAND_INS
 from batchcls.storage.regular_file import IrregularError, check_regular, readable_name
 
 _AUXILIARY = re.compile(r"(^|\.)(aux1|aux2|AuxLogits)\.")

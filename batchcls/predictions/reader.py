@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batchcls.errors import LabelsError
-from batchcls.predictions.rewritten import fixed_lists, label_order
+from batchcls.predictions.resaved_files import fixed_lists, label_order
 from batchcls.predictions.row_key import files_of, slides_of
 from batchcls.predictions.schema import REQUIRED, WORDS
 from batchcls.records import METADATA_KEY, Slide

@@ -14,14 +14,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batchcls.predictions.done_slides import DoneSlides
-from batchcls.predictions.existing import ExistingOutput, worth_again
+from batchcls.predictions.existing_output import ExistingOutput, worth_again
 from batchcls.predictions.row_key import COLUMNS as KEY_COLUMNS
 from batchcls.predictions.row_key import in_order, key_schema, slides_of
 from batchcls.predictions.rows import PredictionRows
 from batchcls.predictions.schema import part_schema, schema
 from batchcls.records import METADATA_KEY, BatchResult, Slide
 from batchcls.storage.locked_folder import clear_leftovers
-from batchcls.storage.resumable import ResumableOutput
+from batchcls.storage.resumable_output import ResumableOutput
 
 _PART_ROWS = 16_384
 """Most rows that a kill can cost."""

@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from threading import Thread
 from typing import TypeVar
 
-from batchcls.storage.transient import NO_ANSWER
+from batchcls.storage.transient_errors import NO_ANSWER
 
 READ_TIMEOUT_S = 300.0
 """How long a file system may take for one answer, unless the user says otherwise."""

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from batchcls.errors import TrainingError
-from batchcls.storage.resumable import ResumableOutput
+from batchcls.storage.resumable_output import ResumableOutput
 
 _FIGURES = ("learning_rate", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_f1")
 HISTORY_SCHEMA = pa.schema([(name, pa.float64()) for name in ("epoch", *_FIGURES, "elapsed_s")])

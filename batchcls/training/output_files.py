@@ -13,7 +13,7 @@ from batchcls.errors import OutputError
 from batchcls.records import METADATA_KEY
 from batchcls.storage.atomic import check_replaceable_file, writing
 from batchcls.storage.locked_folder import clear_leftovers, partial_folder
-from batchcls.storage.resumable import differences
+from batchcls.storage.resumable_output import differences
 from batchcls.training.checkpoints import BEST, DONE, LAST
 
 SPLIT, CURVES, METRICS, HISTORY = "split.csv", "curves.png", "metrics.json", "history.parquet"

@@ -13,7 +13,7 @@ from batchcls import machine
 from batchcls.errors import RecipeError, TrainingError
 from batchcls.networks.architectures import ARCHITECTURES, TRANSFORM_INPUT_ARCHITECTURES, trainable_network
 from batchcls.networks.checkpoint import pretrained_tensors, starting_tensors
-from batchcls.networks.metadata import CheckpointMetadata
+from batchcls.networks.checkpoint_metadata import CheckpointMetadata
 from batchcls.networks.recipe import Recipe
 from batchcls.training.options import Arithmetic
 

@@ -19,7 +19,7 @@ from batchcls.interrupts import Interrupt
 from batchcls.networks.checkpoint import load_network
 from batchcls.networks.recipe import Recipe
 from batchcls.records import METADATA_KEY
-from batchcls.storage.resumable import ResumableOutput
+from batchcls.storage.resumable_output import ResumableOutput
 from batchcls.training.checkpoints import DONE, LAST, read_best_epoch
 from batchcls.training.dataset import SplitDataset
 from batchcls.training.held_out import held_out_metrics

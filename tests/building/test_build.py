@@ -24,7 +24,7 @@ from batchcls.cli import main
 from batchcls.engine.manifest import Manifest, sha256
 from batchcls.engine.postprocess import to_predictions
 from batchcls.networks.architectures import SmallCnn
-from batchcls.networks.metadata import CheckpointMetadata
+from batchcls.networks.checkpoint_metadata import CheckpointMetadata
 from batchcls.networks.tensors import read_trained_tensors
 from tests.conftest import ROOT, draw
 from tests.engines import opened_engine

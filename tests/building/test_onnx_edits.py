@@ -10,11 +10,11 @@ import pytest
 from onnx import TensorProto, numpy_helper
 from rich.console import Console
 
+from batchcls.building.gpu_plans import build_plans_for
 from batchcls.building.onnx.edits import with_signed_activations
-from batchcls.building.plans import build_plans_for
 from batchcls.building.tensorrt_plan import PlanOptions
 from batchcls.engine.manifest import Manifest, sha256
-from batchcls.engine.sidecar import Sidecar
+from batchcls.engine.plan_sidecar import Sidecar
 from batchcls.errors import EngineError
 from tests.engines import largest_difference, onnxruntime_logits
 from tests.quantized_engines import SIDE, resized_images

@@ -26,11 +26,11 @@ from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 
 from batchcls.building.build import BuildOptions, build_engine
-from batchcls.building.plans import build_plans_for
+from batchcls.building.gpu_plans import build_plans_for
 from batchcls.building.tensorrt_plan import PlanOptions, compile_plan, targets_without_gpu
 from batchcls.cli import main
 from batchcls.engine.manifest import Manifest, sha256
-from batchcls.engine.sidecar import Sidecar, Target
+from batchcls.engine.plan_sidecar import Sidecar, Target
 from tests.commandline import PATIENCE_S
 from tests.conftest import ALL4
 

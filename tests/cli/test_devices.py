@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from batchcls.building.plans import build_plans_for
+from batchcls.building.gpu_plans import build_plans_for
 from batchcls.building.tensorrt_plan import PlanOptions
 from tests.c_libraries import COMPILER, compile_library
 from tests.commandline import PATIENCE_S

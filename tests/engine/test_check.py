@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from batchcls.building.plans import build_plan_here
+from batchcls.building.gpu_plans import build_plan_here
 from batchcls.building.tensorrt_plan import PlanOptions
 from batchcls.engine.base import EngineInfo
 from batchcls.engine.check import check_answers

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from batchcls.cli import main
 from batchcls.engine.check_result import ProbeCheck
-from batchcls.engine.sidecar import Sidecar, Target, read_fitting_plan, sidecar_paths
+from batchcls.engine.plan_sidecar import Sidecar, Target, read_fitting_plan, sidecar_paths
 from batchcls.errors import EngineError
 from tests.conftest import draw
 

@@ -24,8 +24,8 @@ from onnx import TensorProto, helper, numpy_helper
 from batchcls.building.onnx.classifier import _image_input, _read
 from batchcls.cli.info import engine_facts
 from batchcls.engine.manifest import MANIFEST, Manifest
-from batchcls.engine.sidecar import Sidecar
-from batchcls.engine.sidecar import Target as Plan
+from batchcls.engine.plan_sidecar import Sidecar
+from batchcls.engine.plan_sidecar import Target as Plan
 from batchcls.errors import BatchclsError
 from batchcls.evaluation.evaluate import EvaluationOptions, evaluate_predictions
 from batchcls.evaluation.provenance import describe_provenance, describe_throughput
@@ -34,16 +34,16 @@ from batchcls.images.formats.inspection import decode, examine
 from batchcls.images.formats.jpeg_markers import jpeg_header
 from batchcls.images.formats.refusal import RefusedError
 from batchcls.images.labels.labeled_images import LabeledImages
-from batchcls.networks.known_labels import resolve_labels
+from batchcls.networks.checkpoint_metadata import CheckpointMetadata
 from batchcls.networks.label_files import read_labels
-from batchcls.networks.metadata import CheckpointMetadata
+from batchcls.networks.label_resolution import resolve_labels
 from batchcls.networks.recipe import Recipe
 from batchcls.networks.tensors import read_trained_tensors
 from batchcls.predictions.integrity import rewrite_notes
 from batchcls.predictions.reader import PredictionsFile
 from batchcls.predictions.schema import schema
 from batchcls.records import METADATA_KEY
-from batchcls.storage.resumable import ResumableOutput
+from batchcls.storage.resumable_output import ResumableOutput
 from batchcls.training.history import HISTORY_SCHEMA
 from benchmarks.workload import draw_field
 from tests.conftest import ALL4

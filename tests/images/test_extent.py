@@ -16,7 +16,7 @@ from PIL import Image
 from batchcls.images.decoders import open_decoder
 from batchcls.images.decoders.base import DecoderOptions
 from batchcls.images.formats import extent
-from batchcls.images.formats.extent import LARGE_BYTES, image_end
+from batchcls.images.formats.byte_extent import LARGE_BYTES, image_end
 from batchcls.images.formats.inspection import Header, decode, examine
 from batchcls.images.formats.refusal import RefusedError
 from batchcls.records import Failure, Preprocess, Slide

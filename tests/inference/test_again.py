@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchcls.engine.postprocess import to_predictions
-from batchcls.predictions.existing import ExistingOutput
+from batchcls.predictions.existing_output import ExistingOutput
 from batchcls.predictions.writer import PredictionsWriter, open_writer
 from batchcls.records import BatchResult, Failure, Slide
 from tests.conftest import ROOT

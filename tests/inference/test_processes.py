@@ -27,8 +27,8 @@ from batchcls.building.build import BuildOptions, build_engine
 from batchcls.engine.manifest import Manifest
 from batchcls.errors import EngineError
 from batchcls.inference.executor import DeviceConfig, Executor
-from batchcls.inference.local import LocalExecutor
-from batchcls.inference.processes import ProcessExecutor
+from batchcls.inference.local_executor import LocalExecutor
+from batchcls.inference.process_executor import ProcessExecutor
 from batchcls.records import BatchResult, Slide
 from tests.commandline import PATIENCE_S, finished, partial
 from tests.conftest import ROOT, draw
@@ -346,7 +346,7 @@ SCRIPT = """if True:
     from batchcls.records import Slide
     from batchcls.engine.manifest import Manifest
     from batchcls.inference.executor import DeviceConfig
-    from batchcls.inference.processes import ProcessExecutor
+    from batchcls.inference.process_executor import ProcessExecutor
 
     folder, engine, moment = sys.argv[1:]
     share = DeviceConfig(
@@ -453,7 +453,7 @@ CLASSIFY = """if True:
     from batchcls.predictions.writer import open_writer
     from batchcls.engine.manifest import Manifest
     from batchcls.inference.executor import DeviceConfig
-    from batchcls.inference.processes import ProcessExecutor
+    from batchcls.inference.process_executor import ProcessExecutor
 
     folder, engine, out, until = sys.argv[1:]
     share = DeviceConfig(

@@ -18,7 +18,7 @@ from torch import Tensor
 from batchcls.cli import main
 from batchcls.engine.manifest import Manifest
 from batchcls.networks.architectures import trainable_network
-from batchcls.networks.trained import load_trained_file
+from batchcls.networks.trained_file import load_trained_file
 
 LABELS = ("Pro", "Benign", "Early pre-B")
 CLASS_TO_IDX = {"Benign": 1, "Early pre-B": 2, "Pro": 0}

@@ -9,7 +9,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from batchcls.networks.trained import load_trained_file
+from batchcls.networks.trained_file import load_trained_file
 from tests.conftest import DATA
 
 LABELS = {"labels": ("a", "b", "c", "d")}

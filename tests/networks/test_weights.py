@@ -25,7 +25,7 @@ from batchcls.errors import CheckpointError
 from batchcls.explanation.model import trained_file_of_engine
 from batchcls.networks.architectures import trainable_network
 from batchcls.networks.checkpoint import load_network
-from batchcls.networks.trained import load_trained_file
+from batchcls.networks.trained_file import load_trained_file
 
 State = dict[str, Tensor]
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from batchcls.cli import main
 from batchcls.errors import LabelsError
 from batchcls.predictions.reader import PredictionsFile
-from batchcls.predictions.rewritten import label_order
+from batchcls.predictions.resaved_files import label_order
 from batchcls.records import METADATA_KEY
 from tests.evaluation.test_evaluate import LABELS, Row, metrics_of, predictions_file, refusal, rows_and_truth, truth_csv
 

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from batchcls.cli import main
 from batchcls.engine.manifest import MANIFEST, Manifest
-from batchcls.engine.sidecar import Sidecar
+from batchcls.engine.plan_sidecar import Sidecar
 from batchcls.errors import BatchclsError
 from batchcls.networks.label_files import read_labels
 from batchcls.networks.recipe import Recipe

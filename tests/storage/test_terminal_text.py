@@ -186,7 +186,7 @@ def test_on_a_terminal_a_bar_is_drawn_and_names_do_nothing(tmp_path: Path, tiny_
 
 PRINTING = {"print", "echo", "secho", "Console", "write"}
 """Calls that can show something."""
-ALLOWED = {"batchcls/cli/terminal.py", "batchcls/cli/console.py", "batchcls/cli/streams.py"}
+ALLOWED = {"batchcls/cli/printing.py", "batchcls/cli/progress_console.py", "batchcls/cli/standard_streams.py"}
 
 
 def shown_in(module: Path) -> list[str]:

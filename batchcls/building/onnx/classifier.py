@@ -10,9 +10,9 @@ import onnx.compose
 from google.protobuf.message import DecodeError
 from onnx import TensorProto
 
-from batchcls.building.onnx.logits_network import LogitsNetwork, varied_images
+from batchcls.building.onnx.logits_conversion import LogitsNetwork, varied_images
 from batchcls.building.onnx.normalization import normalization_warning
-from batchcls.building.onnx.outputs import OutputFormat
+from batchcls.building.onnx.output_kinds import OutputFormat
 from batchcls.building.onnx.sandbox import check_runs
 from batchcls.building.onnx.session import Outputs
 from batchcls.building.onnx.static_checks import check_external_data, check_loops

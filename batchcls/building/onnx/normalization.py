@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from batchcls.building.onnx.outputs import softmax
+from batchcls.building.onnx.output_kinds import softmax
 from batchcls.building.onnx.session import normalize
 from batchcls.engine.probes import draw_probes
 from batchcls.records import Logits, NormalizedImages, Preprocess

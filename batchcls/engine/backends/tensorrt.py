@@ -21,7 +21,7 @@ from batchcls.engine.backends.tensorrt_api import (
 )
 from batchcls.engine.base import EngineInfo
 from batchcls.engine.manifest import Manifest
-from batchcls.engine.sidecar import Sidecar, read_fitting_plan
+from batchcls.engine.plan_sidecar import Sidecar, read_fitting_plan
 from batchcls.errors import DeviceMemoryError, EngineError
 from batchcls.records import DevicePixels, Logits, Pixels
 

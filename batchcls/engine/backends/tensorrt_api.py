@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from batchcls import machine
-from batchcls.engine.sidecar import Target
+from batchcls.engine.plan_sidecar import Target
 from batchcls.errors import EngineError
 
 MODULES = ("tensorrt", "tensorrt_rtx")

@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Any
 
 from batchcls.errors import DecoderError
-from batchcls.images.formats.extent import image_end
+from batchcls.images.formats.byte_extent import image_end
 from batchcls.images.formats.inspection import Header, examine
 from batchcls.images.formats.refusal import RefusedError, check_file, largest_bytes
 from batchcls.images.formats.signatures import format_of
@@ -18,7 +18,7 @@ from batchcls.images.sources.base import SlideReader, SlideReaders
 from batchcls.memory import needed_to_read
 from batchcls.records import Failure, Postponed, Slide
 from batchcls.storage.timeouts import READ_TIMEOUT_S
-from batchcls.storage.transient import NO_ANSWER
+from batchcls.storage.transient_errors import NO_ANSWER
 
 _LEAST_COST_BYTES = 64 << 10
 """Bytes that a small file or a failure counts for, so that their number is bounded too."""

@@ -14,7 +14,7 @@ from batchcls.errors import DecoderError
 from batchcls.records import Slide
 from batchcls.storage.file_client import FileProcess
 from batchcls.storage.timeouts import READ_TIMEOUT_S
-from batchcls.storage.transient import NO_ANSWER
+from batchcls.storage.transient_errors import NO_ANSWER
 
 IMAGE_ENDINGS = frozenset(
     # Formats that the decoders read ...

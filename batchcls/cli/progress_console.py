@@ -7,7 +7,7 @@ from rich import get_console, reconfigure
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from batchcls.cli.streams import GuardedStream
+from batchcls.cli.standard_streams import GuardedStream
 from batchcls.storage.terminal_text import escaped, escaped_lines
 
 _PLAIN = {"markup": False, "highlight": False, "emoji": False}

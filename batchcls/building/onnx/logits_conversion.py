@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 import openvino as ov
 
-from batchcls.building.onnx.logits_output import closing_operators, with_logits_output, without_softmax
-from batchcls.building.onnx.outputs import OutputFormat, UnclearOutputsError, detect_output_format, softmax
+from batchcls.building.onnx.logits_edits import closing_operators, with_logits_output, without_softmax
+from batchcls.building.onnx.output_kinds import OutputFormat, UnclearOutputsError, detect_output_format, softmax
 from batchcls.building.onnx.session import Outputs, as_network_input, normalize, onnx_runner
 from batchcls.engine.probes import draw_probes
 from batchcls.errors import CheckpointError

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, fx, nn
 
-from batchcls.networks.stand_ins import find_values
+from batchcls.networks.unpickling_stand_ins import find_values
 
 _NETWORK_KEYS = (
     "arch",

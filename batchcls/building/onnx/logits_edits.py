@@ -8,7 +8,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from batchcls.building.onnx.outputs import LEAST_PROBABILITY, OutputFormat
+from batchcls.building.onnx.output_kinds import LEAST_PROBABILITY, OutputFormat
 
 _RESHAPING = ("Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten")
 """Operators that leave every value, and the order of values, as they were."""

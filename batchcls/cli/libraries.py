@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from batchcls.cli.streams import GuardedStream
+from batchcls.cli.standard_streams import GuardedStream
 from batchcls.errors import BatchclsError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def library_noise_hidden() -> Iterator["Console"]:
     """
     import faulthandler
 
-    from batchcls.cli.console import console
+    from batchcls.cli.progress_console import console
 
     sys.stderr.flush()
     terminal = os.dup(2)

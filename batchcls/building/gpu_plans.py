@@ -15,7 +15,7 @@ from batchcls.engine.backends import open_engine
 from batchcls.engine.backends.tensorrt_api import local_target, module_for
 from batchcls.engine.check import check_answers, missing_answers_error
 from batchcls.engine.manifest import MANIFEST, ONNX, Manifest, checked_onnx_path
-from batchcls.engine.sidecar import PLANS, Sidecar, Target
+from batchcls.engine.plan_sidecar import PLANS, Sidecar, Target
 from batchcls.errors import EngineError, OutputError
 from batchcls.storage.atomic import kind_of
 from batchcls.storage.owned_folder import OwnedFolder

@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 import click
 
-from batchcls.cli import streams
+from batchcls.cli import standard_streams
 from batchcls.storage.terminal_text import escaped
 
 
@@ -29,7 +29,7 @@ def exit_code(command: Callable[[], Any]) -> int:
     Args:
         command: Returns the exit code of a command that ended early, or what it printed; None after its work.
     """
-    streams.guard()
+    standard_streams.guard()
     try:
         printed = command()
         code = int(printed or 0)
@@ -44,6 +44,6 @@ def exit_code(command: Callable[[], Any]) -> int:
         echo("batchcls: interrupted", err=True)
     except SystemExit as end:
         printed, code = None, end.code if isinstance(end.code, int) else int(end.code is not None)
-    streams.report_lost_output()
+    standard_streams.report_lost_output()
     only_printed = printed is not None  # a help text, for example: a command that did its work returns None
-    return code or int(only_printed and streams.output_failure() is not None)
+    return code or int(only_printed and standard_streams.output_failure() is not None)

@@ -9,7 +9,7 @@ from typing import Any
 from batchcls.errors import RecipeError
 from batchcls.networks.label_files import parse_labels_text, read_labels
 from batchcls.networks.label_values import LABEL_KEYS, UnclearLabelsError, parse_labels
-from batchcls.networks.stand_ins import ArrayStandIn, find_values
+from batchcls.networks.unpickling_stand_ins import ArrayStandIn, find_values
 
 LABEL_FILES = (
     "class_to_idx.json",

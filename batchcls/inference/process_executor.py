@@ -16,7 +16,7 @@ from batchcls import machine
 from batchcls.engine.base import EngineInfo
 from batchcls.errors import BatchclsError, EngineError
 from batchcls.inference.executor import DeviceConfig
-from batchcls.inference.local import LocalExecutor
+from batchcls.inference.local_executor import LocalExecutor
 from batchcls.memory import limit_memory_use, resident_bytes
 from batchcls.prefetch import poll
 from batchcls.records import BatchResult, Postponed, Slide

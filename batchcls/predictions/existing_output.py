@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 from batchcls.errors import OutputError
 from batchcls.records import METADATA_KEY
 from batchcls.storage.atomic import check_replaceable_file, kind_of, open_regular_file
-from batchcls.storage.resumable import differences
-from batchcls.storage.transient import is_transient
+from batchcls.storage.resumable_output import differences
+from batchcls.storage.transient_errors import is_transient
 
 _UNREADABLE = (pa.ArrowException, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 

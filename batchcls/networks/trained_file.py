@@ -7,10 +7,10 @@ from typing import Any
 
 from batchcls.errors import CheckpointError
 from batchcls.networks.checkpoint import TrainedNetwork, load_network
-from batchcls.networks.known_labels import resolve_labels
-from batchcls.networks.metadata import CheckpointMetadata
+from batchcls.networks.checkpoint_metadata import CheckpointMetadata
+from batchcls.networks.label_resolution import resolve_labels
 from batchcls.networks.recipe import Recipe
-from batchcls.networks.variants import variant_warnings
+from batchcls.networks.variant_detection import variant_warnings
 
 
 @dataclass(frozen=True, slots=True)
