@@ -22,7 +22,7 @@ from batchcls.networks.label_values import (
     position_columns,
     reading_of_pairs,
 )
-from batchcls.storage.regular_file import distinct, read_text
+from batchcls.storage.regular_file import object_with_distinct_names, read_text
 
 _LARGEST_BYTES = 1 << 20
 """Largest size of a labels file, or of a text in the metadata of a file."""
@@ -77,7 +77,7 @@ def _parsed(suffix: str, text: str) -> tuple[str, ...]:
     if suffix in (".csv", ".tsv"):
         return _labels_of_table(text)
     if suffix == ".json" or text.lstrip().startswith(("[", "{")):
-        return parse_labels(json.loads(text, object_pairs_hook=distinct))
+        return parse_labels(json.loads(text, object_pairs_hook=object_with_distinct_names))
     return _labels_of_lines([line.strip() for line in text.split("\n") if line.strip()])
 
 
@@ -93,7 +93,9 @@ def _yaml(text: str) -> Any:
         """Yields nothing but strings, lists and dictionaries, and so leaves labels such as ``No`` as they are."""
 
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            distinct([(name.value, None) for name, _ in node.value if isinstance(name, yaml.ScalarNode)])
+            object_with_distinct_names(
+                [(name.value, None) for name, _ in node.value if isinstance(name, yaml.ScalarNode)]
+            )
             return super().construct_mapping(node, deep)
 
     try:

@@ -4,7 +4,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Mapping
 
-from batchcls.images.image_file import image_pixels
+from batchcls.images.image_file import read_pixels
 from batchcls.records import Slide
 
 
@@ -15,7 +15,7 @@ def fingerprint(slide: Slide) -> bytes:
         OSError: If the file cannot be read, or its disk does not answer.
         ValueError: If the file is no image that `batchcls run` decodes; damaged pixels may raise any error of Pillow's.
     """
-    pixels = image_pixels(slide)
+    pixels = read_pixels(slide)
     digest = hashlib.blake2b(repr((pixels.shape[1], pixels.shape[0])).encode(), digest_size=16)
     digest.update(pixels.tobytes())
     return digest.digest()
