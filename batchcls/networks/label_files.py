@@ -27,7 +27,7 @@ from batchcls.storage.regular_file import object_with_distinct_names, read_text
 _LARGEST_BYTES = 1 << 20
 """Largest size of a labels file, or of a text in the metadata of a file."""
 _NUMBERED = re.compile(r"(\d+)(?:\s*[\s:;,=]|[.)]\s)\s*(\S.*)")
-# For a line that is read from its end: forwards, a line of blanks would take for ever.
+# Patterns for reversed lines: forwards, a long line of blanks would take quadratic time.
 _NUMBERED_AFTER = re.compile(r"(\d+)(?:\s*[:;,=]|\s*\t)\s*(\S|\S.*\S)")
 _ENDING_IN_NUMBER = re.compile(r"(\d+) +(.*\S)")
 
@@ -90,7 +90,7 @@ def _yaml(text: str) -> Any:
         ) from error
 
     class Loader(yaml.BaseLoader):  # type: ignore[misc, unused-ignore]
-        """Yields nothing but strings, lists and dictionaries, and so leaves labels such as ``No`` as they are."""
+        """Loads only strings, lists and dictionaries, so that labels such as ``No`` do not become booleans."""
 
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
             object_with_distinct_names(
@@ -122,7 +122,7 @@ def _labels_of_lines(lines: Sequence[str]) -> tuple[str, ...]:
             "name the labels as a JSON list"
         )
     readings = reading_of_pairs("", ending) if len(ending) == len(lines) else {}
-    if readings and len(set(readings[""])) == len(lines):  # else the numbers are all that tells the labels apart
+    if readings and len(set(readings[""])) == len(lines):  # otherwise the labels differ in these numbers alone
         return readings[""]
     return tuple(lines)
 
