@@ -1,1 +1,1 @@
-"""Images: where they come from, what their files say, their labels, and their pixels."""
+"""Image files: their sources, formats, labels and pixels."""

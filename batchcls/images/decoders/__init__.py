@@ -1,4 +1,4 @@
-"""Slides become pixels: one module for each decoder."""
+"""Decoders from slides to pixels, one module each."""
 
 from importlib import import_module
 from typing import Literal, cast
@@ -16,7 +16,7 @@ _GPU_BATCH_SIZE = 256
 
 
 def default_batch_size(name: DecoderName, device: str, engine_batch_size: int) -> int:
-    """The number of files that a decoder decodes fastest at a time; an engine splits batches into its own."""
+    """The number of files per batch with which a decoder is fastest; an engine may split such batches further."""
     return engine_batch_size if device == "cpu" or name != "dali" else max(engine_batch_size, _GPU_BATCH_SIZE)
 
 
@@ -24,7 +24,7 @@ def open_decoder(name: DecoderName, preprocess: Preprocess, options: DecoderOpti
     """The decoder called ``name``, ready to decode for an engine that wants ``preprocess``.
 
     Raises:
-        DecoderError: If what it needs is not installed.
+        DecoderError: If a library that the decoder needs is not installed.
     """
     try:
         module = import_module(f"batchcls.images.decoders.{name}")

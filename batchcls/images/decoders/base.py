@@ -1,4 +1,4 @@
-"""What every decoder promises, and what it is opened with."""
+"""The protocol of decoders, and their options."""
 
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
@@ -22,41 +22,49 @@ class DecoderOptions:
     threads: int
     """Number of CPU threads that decode."""
     max_pixels: int
-    """Largest number of pixels of an image; a file whose header says more is refused before memory is taken for it."""
+    """Largest number of pixels of an image; files with a larger image are refused before memory is taken for them."""
     memory_bytes: int | None = None
-    """Most memory for files and images on their way to the engine's size; None: half of what is available."""
+    """Largest memory for files and images until they are resized; None: half of the available memory."""
     read_timeout_s: float = READ_TIMEOUT_S
     """How long the file system may take for one answer, before the file is given up."""
     device: str = "cpu"
-    """The engine's device. The ``dali`` decoder alone decodes on a GPU, and leaves the pixels there."""
+    """Device of the engine; only the ``dali`` decoder decodes on a GPU, and then leaves the pixels there."""
 
 
 class Decoder(Protocol):
     """Turns slides into batches of pixels, reading ahead by itself."""
 
     def decode(self, slides: Iterable[Slide]) -> Generator[Batch]:
-        """Every slide once, in the order in which their bytes arrive.
+        """Batches that contain every slide once, in the order in which their bytes arrive.
 
-        A file that cannot be decoded becomes a `Failure` of its batch and costs no other file its place. The
-        pixels of a batch belong to the caller. Closing the iterator stops the reading ahead.
+        A file that cannot be decoded becomes a `Failure` in a batch, and does not affect other files. The pixels of a
+        batch belong to the caller. Closing the iterator stops reading ahead.
         """
 
     @property
     def peak_memory_bytes(self) -> int:
-        """Most memory that the decoder's other processes have had resident together; known when all is decoded."""
+        """Peak resident memory of the decoder's other processes together, in bytes; known after `decode` has ended."""
 
     def waiting(self) -> tuple[str, float] | None:
-        """The file whose answer has been awaited longest, and for how many seconds; None: no file; from any thread."""
+        """The file that has been waited for longest, and the seconds since then; None if no file is waited for.
+
+        Any thread may call this method.
+        """
 
     def stop(self) -> None:
-        """Read nothing more, and wait for no file: `decode` ends with what has been read; from any thread."""
+        """Stop reading, so that `decode` ends with the files that have been read; any thread may call this method."""
 
     def close(self) -> None:
         """Release threads and buffers; calling it twice is harmless."""
 
 
 def shortage_error(postponed: Sequence[Postponed], remedy: str) -> MemoryShortageError:
-    """The error that ends a command which cannot go on without files that need more memory; names some of them."""
+    """The error for a command that cannot leave out the files that need more memory than there is.
+
+    Args:
+        postponed: Files that need more memory, of which the message names a few.
+        remedy: Instruction for the user, the end of the message.
+    """
     files = [f"{printable(file.slide.file)!r} ({format_bytes(file.needed_bytes)})" for file in postponed[:_MOST_NAMES]]
     more = f" and {len(postponed) - _MOST_NAMES:,} more" if len(postponed) > _MOST_NAMES else ""
     return MemoryShortageError(

@@ -1,4 +1,4 @@
-"""Batches of slides that are read ahead, with any decoder of groups; a file that fails takes no other with it."""
+"""Batches of decoded slides, by any decoder of groups of files; a file that fails does not affect the others."""
 
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -26,12 +26,12 @@ from batchcls.prefetch import parallel_map, prefetch
 from batchcls.records import Batch, DevicePixels, Failure, Pixels, Postponed, Slide
 
 CPU_GROUP_PIXELS = 64_000_000
-"""`GroupDecoder.group_pixels` of decoders on the CPU."""
+"""Value of `GroupDecoder.group_pixels` for decoders on the CPU."""
 _BATCHES_AHEAD = 2
 _SMALL_COST_BYTES = 64 << 20
-"""Bytes: a file that costs less and cannot be decoded is corrupt if so much memory can still be had."""
-_SURPRISE = 3
-"""Largest memory that a file may ask for, as a multiple of its cost."""
+"""Memory with which a file that costs less must be decodable: if so much is free and decoding fails, it is corrupt."""
+_LARGEST_COST_RATIO = 3
+"""Largest memory that a file may take, as a multiple of its cost; with so much free, a failing file is corrupt."""
 
 
 class GroupDecoder(Protocol):
@@ -46,15 +46,20 @@ class GroupDecoder(Protocol):
         """Number of pixels at which a group is full, so that a batch of huge images does not take huge memory."""
 
     def part(self, item: Encoded) -> str:
-        """Name of the part of a group that a file belongs to; parts are decoded apart from one another."""
+        """Name of the part of a group that a file belongs to; the parts of a group are decoded separately."""
 
     def cost_bytes(self, item: Encoded) -> int:
-        """Most memory that decoding and resizing a file takes, in bytes; without the file itself."""
+        """Peak memory of decoding and resizing a file, in bytes, without the file itself."""
 
     def __call__(self, group: Sequence[Encoded], memory: Memory) -> Pixels | DevicePixels:
-        """(N, H, W, 3) uint8, which the caller owns; raises anything if one of the files cannot be decoded.
+        """(N, H, W, 3) uint8 pixels of a group, owned by the caller.
 
-        Each file's cost is borrowed from ``memory`` while the file is decoded.
+        Args:
+            group: Files of one part.
+            memory: Pool from which each file's cost is leased while the file is decoded.
+
+        Raises:
+            Exception: Any error, if one of the files cannot be decoded.
         """
 
     def close(self) -> None:
@@ -86,11 +91,12 @@ class _Group:
 
 
 class BatchingDecoder:
-    """A `batchcls.images.decoders.base.Decoder` with any decoder of groups.
+    """A `batchcls.images.decoders.base.Decoder` that reads files ahead and decodes them in groups.
 
     Args:
-        decode_group: Decodes a group of files; closed with this decoder.
+        decode_group: Decoder of a group of files, which is closed with this decoder.
         size_px: Height and width of the engine's input.
+        options: Batch size and limits.
     """
 
     def __init__(
@@ -143,7 +149,7 @@ class BatchingDecoder:
         self._decode_group.close()
 
     def _groups(self, files: Iterable[Encoded | Failure | Postponed | None]) -> Iterator[_Group]:
-        """Groups of as many files as a batch takes, or of fewer where no more come for a moment."""
+        """Groups of as many files as a batch may have, or of fewer if no more files arrive for a moment."""
         group = _Group()
         since = perf_counter()
         for item in files:
@@ -159,7 +165,7 @@ class BatchingDecoder:
             yield group
 
     def _batches(self, group: _Group) -> list[Batch]:
-        """The batches of a group: usually one, more where a file cannot be decoded."""
+        """The batches of a group: usually one, more if a file cannot be decoded."""
         parts: dict[str, list[Encoded]] = defaultdict(list)
         postponed = group.postponed
         for item in group.encoded:
@@ -173,17 +179,17 @@ class BatchingDecoder:
         return [replace(batches[0], read_s=group.read_s), *batches[1:]]
 
     def _isolated(self, part: Sequence[Encoded]) -> Iterator[Batch]:
-        """The batches of a part, decoded at one time; if that fails, in halves, until a failing file is alone."""
+        """The batches of a part: one if the part can be decoded, else those of its halves, down to single files."""
         try:
             batch = self._decoded(part, self._memory)
-        except BatchclsError:  # which says nothing of the files
+        except BatchclsError:  # no fault of the files
             raise
-        except Exception as error:  # noqa: BLE001  # of one file: this is where it becomes that file's row
+        except Exception as error:  # noqa: BLE001  # the fault of one file, which becomes that file's row
             short = is_memory_error(error)
         else:
             yield batch
             return
-        # Not before the exception is gone, and with it the pixels that its traceback holds.
+        # After the except block, when the exception is deleted with the pixels that its traceback holds.
         if len(part) == 1:
             yield self._decide_alone(part[0], short)
         else:
@@ -204,12 +210,16 @@ class BatchingDecoder:
     def _decide_alone(self, item: Encoded, short: bool) -> Batch:
         """The batch of a file that failed by itself: decoded at the second try, corrupt, or postponed.
 
-        Many libraries fail for want of memory without a word of it. So before a file is called corrupt, it fails once
-        more when nothing else is decoded and its cost can be had. One that speaks of memory even then is corrupt if it
-        has several times its cost: headers can ask for more than their image is.
+        Many libraries do not say that they lacked memory. So a file counts as corrupt only after a second try, with
+        nothing else being decoded and its cost being free. If decoding lacks memory even then, the file is corrupt if
+        several times its cost is free, for damaged headers can demand any amount of memory.
+
+        Args:
+            item: The file.
+            short: Whether the first try raised an error about memory.
         """
         cost = self._decode_group.cost_bytes(item)
-        # So much beside what others have taken since is as much as it could have had.
+        # If so much is free although other threads have taken memory since, the first try did not lack memory.
         plenty = _SMALL_COST_BYTES if cost < _SMALL_COST_BYTES else self._memory.size_bytes
         if not short and can_be_taken(plenty):
             return self._without_pixels([_failure(item)])
@@ -222,7 +232,7 @@ class BatchingDecoder:
                 raise
             except Exception as again:  # noqa: BLE001  # as above
                 short = is_memory_error(again)
-            most = _SURPRISE * cost + _SMALL_COST_BYTES
+            most = _LARGEST_COST_RATIO * cost + _SMALL_COST_BYTES
             if short and not can_be_taken(most):
                 return self._without_pixels(postponed=[Postponed(item.slide, needed_to_decode(most))])
         return self._without_pixels([_failure(item)])

@@ -1,4 +1,4 @@
-"""Decode with NVIDIA DALI, a group of files at a time: on the CPU, or on a GPU up to the engine's own pixels."""
+"""Decode with NVIDIA DALI, a group of files at a time: on the CPU, or on a GPU, where the resized pixels stay."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,9 +23,9 @@ from batchcls.records import DevicePixels, Pixels, Preprocess
 _GROUP = 16
 """Number of files decoded at one time on the CPU, so that their pixels are still in the caches when resampled."""
 _LARGEST_PIXELS = 1 << 21
-"""Largest JPEGs that DALI decodes on the CPU, for DALI keeps memory; Pillow decodes larger ones to the same pixels."""
+"""Largest JPEGs that DALI decodes on the CPU, for it keeps its memory; Pillow decodes larger ones to equal pixels."""
 _COPY_BYTES = 3
-"""Bytes per pixel of the images that DALI hands over."""
+"""Bytes per pixel of the images that DALI returns."""
 _LANES = 2
 """Number of groups on their way to a GPU: one is parsed by the CPU while the other is decoded."""
 _MOST_REFUSED = 100
@@ -36,7 +36,7 @@ _REFUSALS = (RuntimeError, ValueError, IndexError, TypeError)
 
 def open_decoder(preprocess: Preprocess, options: DecoderOptions) -> BatchingDecoder:
     """The decoder that `batchcls.images.decoders.open_decoder` calls ``dali``."""
-    # Where two pixels are equally near, DALI takes the other one.
+    # If two pixels are equally near, DALI and Pillow choose different ones.
     if options.device == "cpu" or preprocess.interpolation == "nearest":
         group: DaliGroup | GraphGroup = DaliGroup(preprocess, threads=options.threads)
     else:
@@ -91,7 +91,7 @@ class DaliGroup:
         return pixels
 
     def _parts(self, group: Sequence[Encoded], most_bytes: int) -> Iterator[tuple[list[Encoded], int]]:
-        """Files to decode at one time, and their cost in bytes; a file that costs more than ``most_bytes`` is alone."""
+        """Files to decode at one time, with their total cost in bytes; a file of more than ``most_bytes`` is alone."""
         part: list[Encoded] = []
         costs = 0
         for item in group:
@@ -160,11 +160,10 @@ class GraphGroup:
             self._free.get()
 
     def _decoded(self, group: Sequence[Encoded], memory: Memory) -> Pixels | DevicePixels:
-        """The pixels of ``group``, by a pipeline that holds nothing of another group.
+        """The pixels of ``group``, from a pipeline that holds no data of another group.
 
-        A pipeline whose feeding failed keeps its inputs for the next group, and one that found the GPU full keeps the
-        memory that it could take: both are built anew, which takes a second on a GPU. A pipeline that could not decode
-        a file is as good as before.
+        A pipeline is usable again if it could not decode a file. After any other error a new pipeline is built, which
+        takes a second on a GPU: the old one may still hold inputs of the failed group, or memory of a full GPU.
         """
         pipeline = self._free.get()
         usable = False
@@ -195,21 +194,21 @@ class GraphGroup:
         )
         if self._device == "cpu":
             return np.array(images.as_array())
-        tensor = images.as_tensor()  # its memory is DALI's until the last one who knows it lets go
+        tensor = images.as_tensor()  # keeps DALI's memory alive as long as it is referenced
         return DevicePixels(tuple(tensor.shape()), tensor.data_ptr(), tensor)
 
     def _host_bytes(self, group: Sequence[Encoded]) -> int:
-        """Bytes of host memory that a group takes; for a GPU, parsing takes no more than one channel of each image."""
+        """Peak host memory of a group, in bytes; for a GPU, parsing takes at most one channel of each image."""
         costs = [self.cost_bytes(item) for item in group]
         if self._device == "cpu":
             return sum(costs)
         return max(max(costs), sum(item.header.width * item.header.height for item in group))
 
     def _decode_with_pillow(self, group: Sequence[Encoded], error: Exception, memory: Memory) -> Pixels:
-        """The pixels of a file that DALI has refused, by Pillow, so that a row does not depend on the device.
+        """The pixels, by Pillow, of a file that DALI has refused, so that its row does not depend on the device.
 
         Raises:
-            DecoderError: If so many were refused that the GPU is at fault, and not the files.
+            DecoderError: If DALI has refused so many files in a row that the GPU is at fault, and not the files.
         """
         pixels = self._pillow(group, memory)
         self._refused += 1

@@ -1,4 +1,4 @@
-"""DALI's graph from encoded images to pixels, and how to run it."""
+"""Build and run DALI's graph from encoded images to pixels."""
 
 import re
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from batchcls.errors import DeviceMemoryError
 from batchcls.records import Preprocess
 
 MOST_ERROR_CHARACTERS = 400
-"""Length to which DALI's error texts are cut."""
+"""Largest length of an excerpt from DALI's error texts."""
 DECODE_OPERATOR = "fn.decoders.image"
 """DALI's name for the operator that failed on a file, in its error texts."""
 _FULL_GPU = re.compile(
@@ -18,9 +18,9 @@ _FULL_GPU = re.compile(
     "|cudaErrorMemoryAllocation|CUDA_ERROR_OUT_OF_MEMORY|CUDA.*out of memory|out of memory.*CUDA",
     re.DOTALL,
 )
-"""What DALI says when the GPU's memory is taken."""
+"""DALI's error texts for a lack of GPU memory."""
 _FULL_HOST = ("std::bad_alloc", "out of memory")
-"""What DALI says when the host's memory is taken."""
+"""DALI's error texts for a lack of host memory."""
 _FILTERS = {
     "bilinear": types.INTERP_LINEAR,
     "bicubic": types.INTERP_CUBIC,
@@ -29,7 +29,7 @@ _FILTERS = {
 
 
 def run_graph(pipeline: Pipeline, **inputs: Any) -> Sequence[Any]:
-    """A graph's outputs for one batch of each of its inputs.
+    """The outputs of a graph for one batch of each input.
 
     Raises:
         DeviceMemoryError: If the GPU had too little memory.
@@ -44,7 +44,7 @@ def run_graph(pipeline: Pipeline, **inputs: Any) -> Sequence[Any]:
 
 
 def translated_error(error: RuntimeError) -> Exception:
-    """DALI's error; or the error that says whether the GPU or the host had too little memory."""
+    """`DeviceMemoryError` or MemoryError if the GPU or the host lacked memory, otherwise ``error`` itself."""
     text = " ".join(str(error).split())
     if full_gpu := _FULL_GPU.search(text):
         return DeviceMemoryError(text[full_gpu.start() :][:MOST_ERROR_CHARACTERS])
@@ -52,15 +52,19 @@ def translated_error(error: RuntimeError) -> Exception:
 
 
 def build_graph(preprocess: Preprocess | None, *, batch_size: int, threads: int, device: str) -> Pipeline:
-    """A graph from ``encoded`` bytes to RGB, uint8 on ``device``.
+    """A graph from the input ``encoded``, bytes of image files, to uint8 RGB pixels on ``device``.
+
+    With ``preprocess`` the output is (N, H, W, 3), resized from the box between the inputs ``start`` and ``end``, each
+    (row, column) in pixels; without it, (H, W, 3) for each image in its own size.
 
     Args:
-        preprocess: (N, H, W, 3), resized from the box between ``start`` and ``end``, each (row, column) in pixels.
-            None: (H, W, 3) of each image, as it was stored.
+        preprocess: Size and filter of resizing; None: images are not resized.
+        batch_size: Largest number of images in a batch.
+        threads: Number of CPU threads.
         device: ``cpu``, or ``cuda:N``, where the GPU's JPEG engine, its cores and CPU threads decode together.
     """
     number = None if device == "cpu" else int(device.removeprefix("cuda:"))
-    # Nothing is prefetched, so that an exception is of the files that were just handed over.
+    # Nothing is prefetched, so that an exception concerns the files of the present batch.
     pipeline = Pipeline(
         batch_size=batch_size, num_threads=threads, device_id=number, prefetch_queue_depth=1, exec_dynamic=True
     )
@@ -70,9 +74,9 @@ def build_graph(preprocess: Preprocess | None, *, batch_size: int, threads: int,
             encoded,
             device="cpu" if number is None else "mixed",
             output_type=types.RGB,
-            adjust_orientation=False,  # as Pillow does, so that pixels are those of training
-            jpeg_fancy_upsampling=True,  # likewise
-            hw_decoder_load=1.0,  # a share would let an image's pixels depend on its batch: the two decoders differ
+            adjust_orientation=False,  # as in Pillow, so that pixels are those of training
+            jpeg_fancy_upsampling=True,  # as in Pillow
+            hw_decoder_load=1.0,  # with less, an image's pixels would depend on its batch, for the two decoders differ
         )
         if preprocess is not None:
             start, end = (fn.external_source(name=name, device="cpu") for name in ("start", "end"))

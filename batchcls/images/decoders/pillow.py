@@ -1,4 +1,4 @@
-"""Decode with Pillow, as torchvision does in training: the reference, not the fast way."""
+"""Decode with Pillow, as torchvision does in training: the reference for faster decoders."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -39,7 +39,7 @@ class PillowGroup:
 
     def __call__(self, group: Sequence[Encoded], memory: Memory) -> Pixels:
         pixels = np.empty((len(group), *self._preprocess.size_px, 3), np.uint8)
-        if len(group) == 1:  # by the caller: every thread may be waiting for memory, all of which the caller may have
+        if len(group) == 1:  # in this thread, for it may hold all memory that the pool's threads wait for
             self._decode_into(pixels[0], group[0], memory)
         else:
             list(self._pool.map(self._decode_into, pixels, group, repeat(memory)))
@@ -54,10 +54,10 @@ class PillowGroup:
 
 
 def total_cost_bytes(item: Encoded, preprocess: Preprocess) -> int:
-    """Most memory in bytes that decoding and resizing ``item`` takes."""
+    """Peak memory of decoding and resizing a file, in bytes."""
     return max(item.header.decode_bytes, cost_bytes(item.header.width, item.header.height, preprocess))
 
 
 def decode_resized(item: Encoded, preprocess: Preprocess, resample: Resample) -> Pixels:
-    """(H, W, 3) uint8 RGB in the engine's size, as Pillow decodes a file."""
+    """(H, W, 3) uint8 RGB pixels in the engine's input size, decoded by Pillow and resized by ``resample``."""
     return resample(inspection.decode(item.data, item.header), preprocess)

@@ -1,4 +1,4 @@
-"""Slides read ahead of the decoder, by threads, within a budget of memory."""
+"""Reading slides ahead of the decoder, in threads, within a budget of memory."""
 
 import errno
 import threading
@@ -21,24 +21,24 @@ from batchcls.storage.timeouts import READ_TIMEOUT_S
 from batchcls.storage.transient_errors import NO_ANSWER
 
 _LEAST_COST_BYTES = 64 << 10
-"""Bytes that a small file or a failure counts for, so that their number is bounded too."""
+"""Smallest cost of a file in the budget, so that the number of small files is bounded too."""
 _READERS = 32
-"""Number of threads, which mostly wait: enough to hide 5 ms per file on a network, up to 6,000 files per second."""
+"""Number of threads, which mostly wait; with 5 ms per file on a network disk they read up to 6,000 files per second."""
 _READS_AHEAD = 256
-"""Largest number of files read and not taken yet."""
+"""Largest number of files that are read and not taken by the iteration yet."""
 _SHORT_BYTES = 64 << 20
-"""Bytes that are missing where not even a small file could be read."""
+"""Smallest amount of memory that is taken to be missing after a MemoryError."""
 _IDLE_S = 0.25
 """Seconds without a file after which the iteration yields None."""
 _OUT_OF_FILES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS))
-"""Error numbers that are no fault of the file that was to be opened."""
+"""Error numbers of failures to open a file that are no fault of the file."""
 _END = object()
-"""What a thread puts into the queue when it has read its last file."""
+"""Item that a thread puts into the queue after its last file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A slide's bytes, with a header that promises an image that can be decoded."""
+    """The bytes of a slide's file, and the header of its image."""
 
     slide: Slide
     data: bytes
@@ -56,7 +56,7 @@ class ReadOptions:
     timeout_s: float = READ_TIMEOUT_S
     """How long the file system may take for one answer."""
     budget_bytes: int = 256 << 20
-    """Most bytes that are read and not decoded yet; a larger file is postponed."""
+    """Largest number of bytes that are read and not decoded yet; a larger file is postponed."""
 
 
 class _ClosedError(Exception):
@@ -64,11 +64,16 @@ class _ClosedError(Exception):
 
 
 class ReadAhead:
-    """Reads slides in threads; iterate once to get each, as `Encoded`, `Failure` or `Postponed`, as reads end.
+    """Reads slides in threads; one iteration yields each as `Encoded`, `Failure` or `Postponed`, as soon as it is read.
 
-    The iteration yields None where no file comes for a moment: a consumer that waits for more should decode what it
-    has, for the budget may be spent, or a read never return. An exception of ``slides`` itself, or one that is no fault
-    of a file, is raised from the iteration.
+    The iteration yields None if no file arrives for a moment. Then a consumer that waits for more files should decode
+    those that it has, for the budget may be exhausted, or a read may never return. Exceptions of ``slides`` itself, and
+    those that are no fault of a file, are raised from the iteration.
+
+    Args:
+        slides: Slides to read.
+        readers: Makes a reader for each thread.
+        options: Limits of reading.
     """
 
     def __init__(self, slides: Iterable[Slide], readers: SlideReaders, options: ReadOptions) -> None:
@@ -80,12 +85,12 @@ class ReadAhead:
         self._closed = False
         self._room = threading.Semaphore(_READS_AHEAD)
         self._done: SimpleQueue[Any] = SimpleQueue()
-        """`Encoded`, `Failure`, `Postponed`, an exception, None to be yielded as such, or `_END`."""
+        """Queue of `Encoded`, `Failure` and `Postponed`, of exceptions to raise, of None to yield, and of `_END`."""
         self._readers = readers
         self._open_readers: dict[int, SlideReader] = {}
-        """Each thread's reader, by the thread's number."""
+        """Reader of each thread, by the number of the thread."""
         self._waiting: dict[int, tuple[str, float]] = {}
-        """The file whose answer is awaited, and since when, by the thread's number."""
+        """File that a thread waits for, and monotonic time of the wait's beginning, by the number of the thread."""
         self._threads = [
             threading.Thread(target=self._read_all, name=f"reader-{number}", daemon=True) for number in range(_READERS)
         ]
@@ -111,7 +116,7 @@ class ReadAhead:
             yield item
 
     def waiting(self) -> tuple[str, float] | None:
-        """The file whose answer has been awaited longest, and for how many seconds; None: no file."""
+        """The file that has been waited for longest, and the seconds since then; None if no file is waited for."""
         longest = min(list(self._waiting.values()), key=lambda wait: wait[1], default=None)
         return longest and (longest[0], monotonic() - longest[1])
 
@@ -122,7 +127,7 @@ class ReadAhead:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """End the iteration, which may be going on in another thread, and the reading; calling it twice is harmless."""
+        """End reading and iteration, also an iteration in another thread; calling it twice is harmless."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -164,9 +169,9 @@ class ReadAhead:
             length = image_end(file.size_bytes, file.read)
             check_file(length, largest_bytes(self._options.max_pixels), is_regular=file.is_regular)
             if length > self._options.budget_bytes:
-                format_of(slide.path, file.first_bytes)  # what is no image never needs so much
+                format_of(slide.path, file.first_bytes)  # refuses a file that is no image, instead of postponing it
                 return Postponed(slide, needed_to_read(length))
-            self._waiting.pop(number)  # while it waits for the budget, no answer is awaited
+            self._waiting.pop(number)  # waiting for the budget is no waiting for the file system
             cost = self._reserve(length)
             self._waiting[number] = (slide.path, monotonic())
             data = file.read(0, length)
@@ -183,10 +188,10 @@ class ReadAhead:
             self._waiting.pop(number, None)
 
     def _failure(self, number: int, slide: Slide, error: RefusedError | OSError) -> Failure:
-        """Why a slide has no label: it could not be read, or is no image.
+        """The failure of a slide that could not be read, or is no image.
 
         Raises:
-            DecoderError: If the fault is none of the file.
+            DecoderError: If the error is no fault of the file.
         """
         if isinstance(error, RefusedError):
             return Failure(slide, *error.details)
@@ -209,7 +214,7 @@ class ReadAhead:
         cost = max(size, _LEAST_COST_BYTES)
         with self._changed:
             if not self._fits(cost):
-                self._done.put(None)  # so that what is held and could be decoded is not kept for more to come
+                self._done.put(None)  # makes the consumer decode what it has, which frees the budget
             self._changed.wait_for(lambda: self._closed or self._fits(cost))
             if self._closed:
                 raise _ClosedError

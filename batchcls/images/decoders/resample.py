@@ -1,4 +1,4 @@
-"""Decoded images resampled to an engine's size, by Pillow's filters or by faster ones in vector instructions."""
+"""Resampling of decoded images to an engine's input size, by Pillow's filters or by faster vectorized ones."""
 
 import math
 from collections.abc import Callable
@@ -17,39 +17,39 @@ _PILLOW_FILTERS = {
 }
 _BAND_BYTES = 4 << 20
 _MOST_PIXELS_BETWEEN = 64_000_000
-"""Largest image between the two directions of resampling, for a long and narrow one can grow a thousand times."""
+"""Largest intermediate image between the two passes of resampling; long and narrow images can grow a thousandfold."""
 _RGB, _PILLOW_RGB = 3, 4
-"""Bytes per pixel, here and in Pillow."""
+"""Bytes per pixel in an array, and in Pillow's memory."""
 _SAMPLED_ROWS = 2
 _LARGEST_DIFFERENCE = 0.4
-"""Largest mean difference of 255 from Pillow's pixels, over any of the rows that are compared."""
+"""Largest mean difference from Pillow's pixels (of 255) in any of the compared rows."""
 
 _LONG_SIDE = 1_000_000
 """Side in pixels beyond which Pillow's tables of weights would take more memory than the image."""
 _PIECE_PIXELS = 1 << 20
 _LARGEST_SUPPORT = 3
-"""Reach of the lanczos filter to each side, in pixels of the smaller image."""
+"""Radius of the lanczos filter, in pixels of the smaller image."""
 _WEIGHT_BYTES = 8 * 2 * _LARGEST_SUPPORT
 """Bytes of weights for each pixel of a side."""
 
 _Box = tuple[float, float, float, float]
 """Left, top, right, bottom."""
 Resample = Callable[[Pixels, Preprocess], Pixels]
-"""A function from an image, (H, W, 3) uint8 RGB, to the engine's pixels, which the caller owns."""
+"""Function from an image, (H, W, 3) uint8 RGB, to pixels in the engine's input size, which the caller owns."""
 
 
 def resample_exactly(image: Pixels, preprocess: Preprocess) -> Pixels:
-    """Resample as training does, bit for bit as torchvision.
+    """(H, W, 3) uint8 pixels in the engine's input size, bit for bit those of torchvision in training.
 
-    Of an image so long and narrow that it would grow by thousands before being cropped, only the crop is resampled,
-    which rounds otherwise.
+    Exception: of an image so long and narrow that it would grow a thousandfold before being cropped, only the crop is
+    resampled, with other rounding.
     """
-    if _is_wanted(image, preprocess):
+    if _has_engine_size(image, preprocess):
         return image
     height, width = preprocess.size_px
     resampling = _PILLOW_FILTERS[preprocess.interpolation]
     if max(image.shape[:2]) > _LONG_SIDE:
-        return _of_long(image, preprocess)
+        return _resample_long(image, preprocess)
     whole = Image.fromarray(image)
     if preprocess.resize == "shorter":
         scaled_width, scaled_height, across, down = preprocess.crop(*whole.size)
@@ -65,7 +65,7 @@ def resample_exactly(image: Pixels, preprocess: Preprocess) -> Pixels:
 
 
 def cost_bytes(width: int, height: int, preprocess: Preprocess) -> int:
-    """Most memory in bytes that resampling an image of a size takes, with the image."""
+    """Peak memory in bytes of resampling an image of ``width`` x ``height`` pixels, with the image itself."""
     if preprocess.resize == "shorter":
         scaled_width, scaled_height, _, _ = preprocess.crop(width, height)
         between = max(scaled_width * max(scaled_height, height), width * scaled_height)
@@ -77,36 +77,37 @@ def cost_bytes(width: int, height: int, preprocess: Preprocess) -> int:
 
 
 def resample_quickly(image: Pixels, preprocess: Preprocess) -> Pixels:
-    """Resample bilinearly in a quarter of the time, within 2 of 255 of `resample_exactly`; otherwise by that.
+    """Pixels within 2 of 255 of those of `resample_exactly`, for bilinear filters in a quarter of its time.
 
-    Filters that overshoot (bicubic, lanczos) are Pillow's, which rounds between the directions in an order of its own.
+    For other filters `resample_exactly` is called, for those that overshoot (bicubic, lanczos) depend on Pillow's
+    rounding between the two passes.
     """
     rows, columns = image.shape[:2]
     height, width = preprocess.size_px
     too_long = max(columns * height, rows * width) > _MOST_PIXELS_BETWEEN
-    if preprocess.interpolation != "bilinear" or too_long or _is_wanted(image, preprocess):
+    if preprocess.interpolation != "bilinear" or too_long or _has_engine_size(image, preprocess):
         return resample_exactly(image, preprocess)
     box = _box(image, preprocess)
     pixels = _in_bands(image, preprocess, box)
     return pixels if _is_close(pixels, image, box) else resample_exactly(image, preprocess)
 
 
-def _of_long(image: Pixels, preprocess: Preprocess) -> Pixels:
+def _resample_long(image: Pixels, preprocess: Preprocess) -> Pixels:
     """Resample an image with a side beyond `_LONG_SIDE`: along that side first, some columns at a time."""
     height, width = preprocess.size_px
     resampling = _PILLOW_FILTERS[preprocess.interpolation]
     left, top, right, bottom = _box(image, preprocess)
     if image.shape[1] > _LONG_SIDE:
-        image = _narrowed(image, left, right, width, resampling)
+        image = _resample_columns(image, left, right, width, resampling)
         left, right = 0, width
     if image.shape[0] > _LONG_SIDE:
-        image = _narrowed(image.swapaxes(0, 1), top, bottom, height, resampling).swapaxes(0, 1)
+        image = _resample_columns(image.swapaxes(0, 1), top, bottom, height, resampling).swapaxes(0, 1)
         top, bottom = 0, height
     whole = Image.fromarray(np.ascontiguousarray(image))
     return np.asarray(whole.resize((width, height), resampling, box=(left, top, right, bottom)))
 
 
-def _narrowed(image: Pixels, left: float, right: float, width: int, resampling: Image.Resampling) -> Pixels:
+def _resample_columns(image: Pixels, left: float, right: float, width: int, resampling: Image.Resampling) -> Pixels:
     """The part of ``image`` between ``left`` and ``right``, resampled to ``width`` pixels, with its height."""
     rows, scale = len(image), (right - left) / width
     step = max(1, int(_PIECE_PIXELS / (rows * scale)))
@@ -123,18 +124,18 @@ def _narrowed(image: Pixels, left: float, right: float, width: int, resampling: 
 
 
 def _is_close(pixels: Pixels, image: Pixels, box: _Box) -> bool:
-    """Whether a few rows of ``pixels`` are close to Pillow's; in stripes, every pixel can be rounded the other way."""
+    """Whether a few rows of ``pixels`` are close to Pillow's; in striped images, every pixel may round otherwise."""
     height, width = pixels.shape[:2]
-    apart = []
+    mean_differences = []
     for row in np.linspace(0, height, _SAMPLED_ROWS + 2)[1:-1].astype(int).tolist():
         band, inside = _band(image, box, height, row, row + 1)
-        wanted = np.asarray(Image.fromarray(band).resize((width, 1), Image.Resampling.BILINEAR, box=inside))[0]
-        apart.append(float((np.maximum(pixels[row], wanted) - np.minimum(pixels[row], wanted)).mean()))
-    return max(apart) <= _LARGEST_DIFFERENCE
+        expected = np.asarray(Image.fromarray(band).resize((width, 1), Image.Resampling.BILINEAR, box=inside))[0]
+        mean_differences.append(float((np.maximum(pixels[row], expected) - np.minimum(pixels[row], expected)).mean()))
+    return max(mean_differences) <= _LARGEST_DIFFERENCE
 
 
 def _in_bands(image: Pixels, preprocess: Preprocess, box: _Box) -> Pixels:
-    """``box`` of ``image`` in the engine's size, made some rows at a time, without a copy of the whole image."""
+    """``box`` of ``image`` in the engine's size, resampled a band of rows at a time, without a copy of the image."""
     height, width = preprocess.size_px
     step = max(1, int(_BAND_BYTES / (3 * image.shape[1] * (box[3] - box[1]) / height)))
     pixels = np.empty((height, width, 3), np.uint8)
@@ -146,7 +147,7 @@ def _in_bands(image: Pixels, preprocess: Preprocess, box: _Box) -> Pixels:
 
 
 def _band(image: Pixels, box: _Box, height: int, first: int, last: int) -> tuple[Pixels, _Box]:
-    """The band of ``image`` for rows ``first`` to ``last`` of ``height``, and their part of ``box`` within the band."""
+    """The rows of ``image`` that rows ``first`` to ``last`` of ``height`` depend on, and their box in these rows."""
     left, top, right, bottom = box
     scale = (bottom - top) / height
     reach = max(1.0, scale) + 1
@@ -169,7 +170,7 @@ def _convolved(image: Pixels, size: tuple[int, int], box: _Box) -> Pixels:
     return np.frombuffer(target.get_buffer(), np.uint8).reshape(size[1], size[0], 3)
 
 
-def _is_wanted(image: Pixels, preprocess: Preprocess) -> bool:
+def _has_engine_size(image: Pixels, preprocess: Preprocess) -> bool:
     return image.shape[:2] == preprocess.size_px and preprocess.resize == "stretch"
 
 

@@ -23,11 +23,11 @@ def open_decoder(preprocess: Preprocess, options: DecoderOptions) -> BatchingDec
 
 
 class _TurboGroup:
-    """Decodes to Pillow's pixels, bit for bit; only resampling rounds in its own way.
+    """Decodes to the same pixels as Pillow, bit for bit; only the rounding of resampling differs.
 
-    JPEGs are decoded whole. libjpeg's reduced scales save a quarter of the time, but leave out what a filter over the
-    whole image would still show of fine structure: 0.3 of 255 on average over real fields of 640x480 pixels, 14 over
-    stripes of 4 pixels, and nothing in a reduced image or its file's size tells which.
+    JPEGs are decoded at full size. Decoding at libjpeg's reduced scales would save a quarter of the time, but lose fine
+    structure: the difference is 0.3 of 255 on average over real fields of 640x480 pixels, and 14 over stripes of 4
+    pixels, and neither a reduced image nor its file's size tells how large it is.
     """
 
     lanes = 1
@@ -59,6 +59,6 @@ class _TurboGroup:
         if item.header.plain_jpeg:
             try:
                 return resample_quickly(simplejpeg.decode_jpeg(item.data), self._preprocess)
-            except ValueError:  # what libjpeg warns of; whether it is fatal is Pillow's to say, as for other files
+            except ValueError:  # a warning of libjpeg's; Pillow decides whether it is fatal, as for other files
                 pass
         return decode_resized(item, self._preprocess, resample_quickly)

@@ -1,1 +1,1 @@
-"""What the bytes of an image file say before any pixel is decoded."""
+"""Formats of image files: headers, limits and memory costs, read before any pixel is decoded."""

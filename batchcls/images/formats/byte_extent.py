@@ -1,4 +1,4 @@
-"""Where in a file its image ends, so that what follows it, however large, is not read."""
+"""The end of the image in a file, after which no bytes need to be read."""
 
 import re
 import struct
@@ -28,11 +28,11 @@ from batchcls.images.formats.tiff import (
 LARGE_BYTES = 8 << 20
 """Size up to which files are read whole, which takes less time than looking for the image's end."""
 _HEAD_BYTES = 64
-"""Bytes at the beginning that are always read: a damaged file may say that it ends among them."""
+"""Number of first bytes that are always read, even if a damaged header states an earlier end."""
 _WINDOW_BYTES = 1 << 20
 _END_MARKS = (b"\xff\xd9", b"IEND\xaeB`\x82")
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-"""A byte 0xFF that begins a segment of a JPEG, and the byte after it."""
+"""Marker of a JPEG segment: the byte 0xFF, and the byte after it."""
 _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
 _MOST_SEGMENTS = 1 << 16
 _PNM = re.compile(rb"P([456])\s+(\d{1,9})\s+(\d{1,9})(?:\s+(\d{1,5}))?\s")
@@ -42,12 +42,12 @@ _LEAST_BOX_BYTES = 8
 
 _MOST_PIECES = 1 << 22
 _OLD_JPEG = 6
-"""A compression of TIFF whose pieces stand anywhere."""
+"""TIFF compression whose data may stand anywhere in the file."""
 
 
 @dataclass(slots=True)
 class _Window:
-    """A file of which the part that was read last is kept."""
+    """A file of which the part that was read last is cached."""
 
     pread: Pread
     start: int = 0
@@ -61,10 +61,10 @@ class _Window:
 
 
 def image_end(size_bytes: int, pread: Pread) -> int:
-    """Bytes that a file's image takes from the beginning of the file; ``size_bytes`` where that is not known, or all.
+    """Offset of the end of a file's image; ``size_bytes`` if it is not known.
 
-    Files that end as images of their format do are taken whole, whatever is in between. An image is decoded to the same
-    pixels, or fails alike, with what follows it and without.
+    For files of 8 MiB or less, and files that end with their format's end mark, it is ``size_bytes``. Decoding the
+    bytes before the returned offset gives the same pixels, or the same failure, as decoding the whole file.
     """
     if size_bytes <= LARGE_BYTES:
         return size_bytes
@@ -75,12 +75,12 @@ def image_end(size_bytes: int, pread: Pread) -> int:
         return size_bytes
     try:
         end = find(window)
-    except (struct.error, ValueError, IndexError, OverflowError):  # it ends early, or its numbers lead nowhere
+    except (struct.error, ValueError, IndexError, OverflowError):  # the file ends early, or has impossible offsets
         return size_bytes
     return min(max(end, _HEAD_BYTES) if end else size_bytes, size_bytes)
 
 
-def _of_jpeg(window: _Window) -> int | None:
+def _jpeg_end(window: _Window) -> int | None:
     position, scans = 2, False
     length: int
     for _ in range(_MOST_SEGMENTS):
@@ -105,7 +105,7 @@ def _next_marker(window: _Window, position: int) -> int:
     return -1
 
 
-def _of_png(window: _Window) -> int | None:
+def _png_end(window: _Window) -> int | None:
     position = 8
     length: int
     for _ in range(MOST_CHUNKS):
@@ -116,19 +116,19 @@ def _of_png(window: _Window) -> int | None:
     return position  # with more chunks it is refused, whatever follows
 
 
-def _of_bmp(window: _Window) -> int | None:
+def _bmp_end(window: _Window) -> int | None:
     start, header, width, height, _, bits, compression = struct.unpack("<I I ii HHI", window.at(10, 24))
     if header < 40 or start < 14 + header or compression != _UNCOMPRESSED_BMP or width <= 0:
         return None
     return int(start + (width * bits + 31) // 32 * 4 * abs(height))
 
 
-def _of_webp(window: _Window) -> int | None:
+def _webp_end(window: _Window) -> int | None:
     (length,) = struct.unpack("<I", window.at(4, 4))
     return 8 + int(length) + int(length) % 2
 
 
-def _of_pnm(window: _Window) -> int | None:
+def _pnm_end(window: _Window) -> int | None:
     match = _PNM.match(window.at(0, 64))
     if not match or (match[1] != b"4") != (match[4] is not None):
         return None
@@ -139,7 +139,7 @@ def _of_pnm(window: _Window) -> int | None:
     return match.end() + samples * (1 if int(match[4]) < 256 else 2)
 
 
-def _of_jpeg2000(window: _Window) -> int | None:
+def _jpeg2000_end(window: _Window) -> int | None:
     for _, box in zip(range(_MOST_SEGMENTS), walk_boxes(window.at), strict=False):
         if box.length < _LEAST_BOX_BYTES:
             return None
@@ -148,8 +148,8 @@ def _of_jpeg2000(window: _Window) -> int | None:
     return None
 
 
-def _of_tiff(window: _Window) -> int | None:
-    """The end of what a file's first page is stored in, where pages were written one after the other."""
+def _tiff_end(window: _Window) -> int | None:
+    """The end of the directory and data of a file's first page; None if it cannot be determined."""
     directory = first_directory(window.at)
     if directory is None or not len(directory.entries):
         return None
@@ -166,16 +166,16 @@ def _of_tiff(window: _Window) -> int | None:
     )
     if not len(offsets) or len(offsets) != len(counts) or compression == _OLD_JPEG:
         return None
-    if compression == UNCOMPRESSED and counts.sum() < width * height * samples:  # of which decoders ask no counts
+    if compression == UNCOMPRESSED and counts.sum() < width * height * samples:  # decoders ignore such counts
         return None
     return int(max(end, (offsets + counts).max()))
 
 
 def _unsigned(directory: Directory, tag: int, window: _Window) -> npt.NDArray[np.float64]:
-    """A tag's values, which cannot overflow; (0,) if no entry has the tag.
+    """(values,) float64, so that sums cannot overflow; (0,) if no entry has the tag.
 
     Raises:
-        ValueError: If they cannot be read, or are no unsigned numbers.
+        ValueError: If the values cannot be read, or are no unsigned numbers.
     """
     values = directory.read(tag, window.at, _MOST_PIECES)
     if directory.has(tag) and (not len(values) or values.dtype.kind != "u"):
@@ -184,16 +184,16 @@ def _unsigned(directory: Directory, tag: int, window: _Window) -> npt.NDArray[np
 
 
 _END_FINDERS: dict[bytes, Callable[[_Window], int | None]] = {
-    b"\xff\xd8": _of_jpeg,
-    b"\x89PNG": _of_png,
-    b"BM": _of_bmp,
-    b"RIFF": _of_webp,
-    b"P4": _of_pnm,
-    b"P5": _of_pnm,
-    b"P6": _of_pnm,
-    b"\0\0\0\x0cjP": _of_jpeg2000,
-    b"II*\0": _of_tiff,
-    b"MM\0*": _of_tiff,
-    b"II+\0": _of_tiff,
+    b"\xff\xd8": _jpeg_end,
+    b"\x89PNG": _png_end,
+    b"BM": _bmp_end,
+    b"RIFF": _webp_end,
+    b"P4": _pnm_end,
+    b"P5": _pnm_end,
+    b"P6": _pnm_end,
+    b"\0\0\0\x0cjP": _jpeg2000_end,
+    b"II*\0": _tiff_end,
+    b"MM\0*": _tiff_end,
+    b"II+\0": _tiff_end,
 }
-"""Functions that find the end of an image, by the first bytes of its format; None: the end is not known."""
+"""Functions that return the offset of an image's end, or None if it is not known, by the first bytes of the format."""

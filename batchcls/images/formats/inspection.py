@@ -1,4 +1,4 @@
-"""What an image file says of itself, and whether it is used: one answer for training and for running."""
+"""Headers of image files, and the decision whether an image is used, the same in training and in runs."""
 
 import struct
 from dataclasses import dataclass
@@ -17,53 +17,58 @@ from batchcls.records import Pixels
 _MODES = frozenset(("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB"))
 """Pillow's modes of at most 8 bits per channel that Pillow converts to RGB."""
 _TOO_DEEP = "its colors are not stored in 8 bits each; convert it to 8-bit RGB"
-"""Decoders scale 16 bits to 8 in ways that differ by up to 254 of 255: such a probability would mean nothing."""
+"""Reason for refusing 16-bit images: decoders scale them to 8 bits in ways that differ by up to 254 of 255."""
 _OTHER_TIFF = "a TIFF of this layout, with compression {}, is not decoded; convert it to 8-bit RGB"
 _WEBP = 50001
-"""A compression of TIFF that Pillow knows by name but is built without."""
+"""Number of a TIFF compression that Pillow knows, but that its builds do not support."""
 _MOST_VALUES = 1 << 16
-"""Largest number of values of a tag that is read."""
+"""Largest number of values that are read of a tag."""
 _MOST_TILE_PIXELS = 1 << 26
-"""Largest number of pixels of a tile: a small image can be stored in a huge tile, which takes memory as a whole."""
+"""Largest number of pixels of a tile: a small image can be stored in a huge tile, which is decoded as a whole."""
 
 _MOST_SCANS = 1000
 """Largest number of scans: thousands of a few bytes each make libjpeg work for hours. The limit leaves room for what
 looks like a scan in a color profile, or in a film that a camera has appended. Source: https://cure53.de/pentest-report_libjpeg-turbo.pdf."""
 _USUAL_SCANS = 30
-"""Number of scans up to which their pixels are not counted."""
+"""Number of scans up to which the pixels of the scans are not counted."""
 _MOST_SCANNED_PIXELS = 6_000_000_000
 """Largest number of pixels of all scans together: ten seconds of work, counted so that every run refuses the same."""
 _USUAL_BMP = struct.pack("<IHI", 40, 24, 0)
-"""Size of the header, bits per pixel, and no compression, as they stand in most BMPs."""
+"""Header size, bits per pixel and compression (none) of the usual BMPs."""
 _PNM_HEADER_BYTES = 1 << 16
-"""Bytes of a PNM in which its header must end: Pillow reads byte by byte, comments and all."""
+"""Number of bytes within which the header of a PNM must end, since Pillow reads headers and comments byte by byte."""
 _END_MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 """Bytes that an image ends with, by its format."""
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a file says of itself before any pixel is decoded."""
+    """Properties of an image, read before any pixel is decoded."""
 
     format: str
     """Pillow's name for the format."""
     width: int
-    """Width in pixels of the decoded image; a TIFF is turned by its Orientation tag, as by Pillow, others are not."""
+    """Width in pixels of the decoded image, after a TIFF has been turned by its Orientation tag, as Pillow does."""
     height: int
     """Height in pixels of the decoded image."""
     suspect: bool
-    """Whether the mark that the format ends with is missing, so that decoding is likely to fail."""
+    """Whether the format's end mark is missing, so that decoding is likely to fail."""
     plain_jpeg: bool
-    """Whether it is a whole JPEG of the usual kinds, of which libjpeg-turbo's own interface gives Pillow's pixels."""
+    """Whether the file is a complete JPEG of a usual kind, which libjpeg-turbo decodes to the same pixels as Pillow."""
     decode_bytes: int
-    """Most memory that decoding takes, by `decode` or another decoder; with the pixels, without the file."""
+    """Peak memory of decoding, by `decode` or another decoder, with the pixels and without the file itself."""
 
 
 def examine(name: str, data: bytes, max_pixels: int) -> Header:
-    """The header of a file called ``name``, which promises an image that can be decoded.
+    """The header of an image that can be decoded.
+
+    Args:
+        name: Name of the file, which tells whole slides by their ending.
+        data: Bytes of the file.
+        max_pixels: Largest allowed number of pixels, width times height.
 
     Raises:
-        RefusedError: If it is no image that Pillow decodes to 8 bits a channel without rounding off more.
+        RefusedError: If the file is no image, is too large or too costly, or has more than 8 bits per channel.
     """
     format_ = format_of(name, data)
     if reason := decode_limits.before_opening(format_, data):
@@ -87,13 +92,13 @@ def examine(name: str, data: bytes, max_pixels: int) -> Header:
         )
         raise RefusedError("corrupt", excess, width, height)
     mark = _END_MARKS.get(format_)
-    # In what follows an image there can be anything. Of a JPEG, of which it cannot be told, its own segments say.
+    # Bytes after an image may contain the mark by chance; for a JPEG, the segments tell where the image ends.
     ended = mark is None or mark in data[-64:] or (jpeg.end is not None if jpeg else data.rfind(mark) >= 0)
     return Header(format_, width, height, not ended, jpeg is not None and jpeg.plain, cost)
 
 
 def decode(data: bytes, header: Header) -> Pixels:
-    """(H, W, 3) uint8 RGB: the pixels that training sees; raises anything if Pillow cannot decode them."""
+    """(H, W, 3) uint8 RGB pixels, the same as in training; may raise any error if Pillow cannot decode the file."""
     with open_image(header.format, data) as image:
         image.load()
         check_size_px(image, header.width, header.height)
@@ -109,7 +114,7 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
 
 
 def _size_of_others(format_: str, data: bytes) -> tuple[int, int] | None:
-    """Width and height in pixels where a few bytes say them; None where Pillow has to read the header."""
+    """Width and height in pixels if a few bytes of the file state them; None if Pillow has to read the header."""
     if format_ == "WEBP":  # Pillow would take memory for the image
         return _webp_size(data)
     if format_ == "BMP" and data[14:18] + data[28:34] == _USUAL_BMP:
@@ -127,13 +132,13 @@ def _usual_cost(format_: str, width: int, height: int, jpeg: JpegHeader | None) 
 
 
 def _by_pillow(format_: str, data: bytes, jpeg: JpegHeader | None) -> tuple[tuple[int, int], str, int]:
-    """Width and height; the reason why the image is not decoded, empty if it is; and bytes that decoding takes."""
+    """Width and height, the reason why the image is not decoded (empty if there is none), and memory of decoding."""
     try:
         image = open_image(format_, data[:_PNM_HEADER_BYTES] if format_ == "PPM" else data)
         return image.size, _unsupported(image, data), _cost(image, data, jpeg)
     except MemoryError:
         raise
-    except Exception as error:  # whatever a plugin raises, it is of this one file
+    except Exception as error:  # any error of a Pillow plugin concerns this one file
         reason = _unknown_tiff(data) if format_ == "TIFF" else ""
         if jpeg and jpeg.depth > 8:
             reason = _TOO_DEEP
@@ -145,7 +150,7 @@ def _by_pillow(format_: str, data: bytes, jpeg: JpegHeader | None) -> tuple[tupl
 def _cost(image: ImageFile.ImageFile, data: bytes, jpeg: JpegHeader | None) -> int:
     if jpeg:
         channels = len(image.getbands())
-        unknown = float(channels)  # its frame is not where it should be
+        unknown = float(channels)  # for a JPEG without a frame where one is expected
         return memory_costs.of_jpeg(*image.size, channels, jpeg.coefficients if jpeg.components else unknown)
     if image.format == "JPEG2000":
         size = j2k_size(data)
@@ -154,7 +159,7 @@ def _cost(image: ImageFile.ImageFile, data: bytes, jpeg: JpegHeader | None) -> i
 
 
 def _unsupported(image: ImageFile.ImageFile, data: bytes) -> str:
-    """The reason why an image that Pillow opens is not decoded; empty if it is."""
+    """The reason why an image that Pillow has opened is not decoded; empty if there is none."""
     arguments = image.tile[0].args if image.tile else ()
     if isinstance(image, TiffImageFile):
         tags = image.tag_v2
@@ -163,11 +168,11 @@ def _unsupported(image: ImageFile.ImageFile, data: bytes) -> str:
         if tags.get(tiff.COMPRESSION) == _WEBP:
             return _OTHER_TIFF.format(_WEBP)
         tile = [tags.get(tag, 1) for tag in (tiff.TILE_WIDTH, tiff.TILE_LENGTH)]
-        if not all(isinstance(side, int) for side in tile):  # a text, so many times, would fill the memory
+        if not all(isinstance(side, int) for side in tile):  # a text times a number would be a huge text
             raise ValueError("its tiles have no size")
         if tile[0] * tile[1] > _MOST_TILE_PIXELS:
             return f"its tiles have more than {_MOST_TILE_PIXELS:,} pixels; convert it to PNG"
-    # Of a damaged fax, a TIFF of one bit, decoders give away what lay in memory before.
+    # For a damaged fax (a TIFF with one bit per pixel), decoders return uninitialized memory.
     fax = image.format == "TIFF" and image.mode == "1"
     deep = image.mode[0] in "IF" or (image.format == "JPEG2000" and max(j2k_size(data).depths, default=0) > 8)
     deep |= image.format in ("PNG", "TIFF") and ";16" in str(image.tile)
@@ -181,7 +186,7 @@ def _unsupported(image: ImageFile.ImageFile, data: bytes) -> str:
 
 
 def _unknown_tiff(data: bytes) -> str:
-    """The reason why Pillow does not open a TIFF that has a first page; empty if it has none."""
+    """The reason why Pillow does not open a TIFF that has a first page; empty if the file has no page."""
 
     def pread(offset: int, length: int) -> bytes:
         return data[offset : offset + length]

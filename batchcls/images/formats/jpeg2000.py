@@ -1,4 +1,4 @@
-"""What the boxes of a JPEG 2000 say before any pixel is decoded. Source: ITU-T T.800, A.5.1 (SIZ) and I.4 (boxes)."""
+"""Boxes and codestream header of a JPEG 2000. Source: ITU-T T.800, A.5.1 (SIZ) and I.4 (boxes)."""
 
 import struct
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ class Box(NamedTuple):
     """A box of a JPEG 2000 file."""
 
     kind: bytes
-    """Four bytes, such as ``jp2c`` of the box that holds the image."""
+    """Four bytes that name the kind, such as ``jp2c`` for the box with the image."""
     start: int
     """Offset of the box in the file."""
     head_bytes: int
@@ -26,7 +26,7 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class J2kSize:
-    """What a JPEG 2000's codestream says of its size."""
+    """Tile size and bit depths from the codestream of a JPEG 2000."""
 
     tile_pixels: int
     """Number of pixels of a tile."""
@@ -35,10 +35,11 @@ class J2kSize:
 
 
 def walk_boxes(pread: Pread, entered: bytes = b"") -> Iterator[Box]:
-    """The boxes of a file in their order, as far as they are there.
+    """The boxes of a file in order, as far as the file is complete.
 
     Args:
-        entered: A kind whose boxes are entered: the boxes inside come next.
+        pread: Reads bytes of the file.
+        entered: Kind of boxes whose inner boxes are yielded too, after the box itself.
     """
     position = 0
     while len(head := pread(position, 16)) >= 8:
@@ -54,7 +55,7 @@ def walk_boxes(pread: Pread, entered: bytes = b"") -> Iterator[Box]:
 
 
 def j2k_size(data: bytes) -> J2kSize:
-    """What the codestream of a file says of its size.
+    """Tile size and bit depths that the codestream of a file states.
 
     Raises:
         ValueError: If the file has no codestream, or a box that is smaller than its head.

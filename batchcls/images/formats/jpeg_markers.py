@@ -1,4 +1,4 @@
-"""What the markers of a JPEG say, before any pixel is decoded. Source: ITU-T T.81, B."""
+"""Frame header and scans of a JPEG, read from its markers before any pixel is decoded. Source: ITU-T T.81, B."""
 
 from bisect import bisect_left
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _TABLES = (0xC4, 0xDB, 0xDD, 0xFE)
 """Markers of Huffman tables, quantization tables, the restart interval and comments."""
 _JFIF_BYTES = 16
 _COEFFICIENTS, _LOWEST_BIT = 64, 13
-"""Coefficients in a block, and most of their low bits that a progressive scan may leave to later scans."""
+"""Coefficients in a block, and largest number of low bits that a progressive scan may leave to later scans."""
 _USUAL_SAMPLING = (b"\x11", *(luma + b"\x11\x11" for luma in (b"\x11", b"\x21", b"\x22", b"\x12", b"\x41")))
 """Sampling factors of the components: of gray; of 4:4:4, 4:2:2, 4:2:0, 4:4:0 and 4:1:1."""
 _IN_ONE_SCAN = np.isin(np.arange(256), [0x00, *range(0xD0, 0xD8), _END_OF_IMAGE])
@@ -29,7 +29,7 @@ _ALLOWED = {_BASELINE: _IN_ONE_SCAN, _EXTENDED: _IN_ONE_SCAN, _PROGRESSIVE: _IN_
 
 @dataclass(frozen=True, slots=True)
 class JpegHeader:
-    """A JPEG's first frame header, and what else there is."""
+    """A JPEG's first frame header, and properties of its scans."""
 
     width: int
     height: int
@@ -38,20 +38,20 @@ class JpegHeader:
     ordinary: bool
     """Whether only one frame, its tables and JFIF's segment precede the first scan, so that all readers agree."""
     plain: bool
-    """Whether it is whole, of a usual kind, and without a foreign marker or a progression that libjpeg refuses, so that
-    every interface of libjpeg-turbo gives the same pixels."""
+    """Whether the image is complete, of a usual kind, and without a foreign marker or a progression that libjpeg
+    refuses, so that every interface of libjpeg-turbo gives the same pixels."""
     scans: int
-    """Number of the image's scans; where no frame is in its place, of what reads like the beginning of a scan."""
+    """Number of scans of the image; without a frame at its place, the number of start-of-scan markers in the file."""
     end: int | None = None
-    """Offset of the image's end, which more bytes may follow; None where the image ends early, or is not found."""
+    """Offset of the image's end, after which the file may continue; None if the image has no end, or is not found."""
     components: int = 0
     """Number of color components."""
     coefficients: float = 0.0
-    """Coefficients per pixel that libjpeg keeps until the last scan; 0 where the only scan uses them up."""
+    """Coefficients per pixel that libjpeg stores until the last scan; 0 if there is only one scan."""
 
 
 def jpeg_header(data: bytes) -> JpegHeader:
-    """The header of a file that begins as a JPEG; sizes are 0 if no frame is where it should be."""
+    """The header of a file that begins as a JPEG; width and height are 0 if no frame precedes the first scan."""
     position, frame, ordinary = 2, b"", True
     while position + 4 <= len(data) and data[position] == 0xFF and data[position + 1] != _START_OF_SCAN:
         marker, end = data[position + 1], position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
@@ -66,9 +66,9 @@ def jpeg_header(data: bytes) -> JpegHeader:
         )
     scans, ends_at, markers, scan_headers = _walk_scans(data, position)
     allowed = _ALLOWED.get(frame[0])
-    # Among the pixels any other marker is damage: libjpeg would end there, and DALI fill up with gray.
+    # Any other marker within a scan is damage, at which libjpeg would end and DALI fill the rest with gray.
     whole = allowed is not None and ends_at is not None and not markers[~allowed].any()
-    if frame[0] == _PROGRESSIVE:  # a GPU's decoder makes pixels of scans that libjpeg refuses
+    if frame[0] == _PROGRESSIVE:  # a GPU's decoder would decode scans that libjpeg refuses
         whole = whole and all(map(_can_be_refined, scan_headers))
     return JpegHeader(
         width=int.from_bytes(frame[6:8], "big"),
@@ -84,10 +84,10 @@ def jpeg_header(data: bytes) -> JpegHeader:
 
 
 def _samples_a_pixel(frame: bytes) -> float:
-    """Samples per pixel of all components together: 3 where each has all pixels, 1.5 for 4:2:0."""
+    """Samples per pixel of all components together: 3 if none is subsampled, 1.5 for 4:2:0."""
     sides = [(sampling >> 4, sampling & 15) for sampling in frame[10::3]]
     across, down = (max((side[axis] for side in sides), default=0) for axis in (0, 1))
-    if not across * down:  # nothing that could be decoded
+    if not across * down:  # damaged sampling factors, with which nothing can be decoded
         return float(len(sides))
     return sum(horizontal * vertical for horizontal, vertical in sides) / (across * down)
 
@@ -108,40 +108,40 @@ def _can_be_refined(scan_header: bytes) -> bool:
 
 
 def _walk_scans(data: bytes, start: int) -> tuple[int, int | None, npt.NDArray[np.int64], list[bytes]]:
-    """An image's number of scans, the offset of its end, how often each byte follows a 0xFF in it, and scan headers.
+    """Number of scans of an image, offset of its end, (256,) counts of the bytes after a 0xFF in it, and scan headers.
 
-    What comes after the image does not count: another picture, a film, or as many zeros as a file may have. The end of
-    an image that does not end is None, and then all bytes of the file count.
+    Bytes after the image do not count, such as another picture, a film or zeros. If the image has no end mark, its end
+    is None, and all bytes of the file count.
 
     Args:
         start: Offset of the first scan.
     """
-    # Python's own bisection: each function of NumPy's lets other threads go first, of which there are many.
+    # Python's own bisection, because NumPy's functions release the lock, and other threads would run first.
     places, following = _after_0xff(data, start)
-    of_segments = places[~_AMONG_PIXELS[following]]
+    segment_places = places[~_AMONG_PIXELS[following]]
     position, scans = start, list[bytes]()
     for _ in range(_MOST_SEGMENTS):
         marker = data[position + 1]
         if marker == _END_OF_IMAGE:
             return len(scans), position + 2, _counts(following[1 : bisect_left(places, position)]), scans
-        behind = position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+        segment_end = position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
         if marker == _START_OF_SCAN:
-            scans.append(data[position + 4 : behind])
-        number = bisect_left(of_segments, behind)
-        if number == len(of_segments):
+            scans.append(data[position + 4 : segment_end])
+        number = bisect_left(segment_places, segment_end)
+        if number == len(segment_places):
             return len(scans), None, _counts(following[1:]), scans
-        position = int(of_segments[number])
+        position = int(segment_places[number])
     counts = _counts(following[1:])
     return 1 + int(counts[_START_OF_SCAN]), None, counts, scans
 
 
 def _after_0xff(data: bytes, start: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
-    """(n,) offsets of the bytes 0xFF from ``start`` on, and (n,) the bytes that follow; other threads run meanwhile."""
+    """(n,) offsets of the bytes 0xFF from ``start`` on, and (n,) the byte after each."""
     values = np.frombuffer(data, np.uint8)
     places = start + np.flatnonzero(values[start:-1] == 0xFF)
     return places, values[places + 1]
 
 
 def _counts(values: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-    """(256,) how often each byte is among ``values``."""
+    """(256,) number of occurrences of each byte among ``values``."""
     return np.bincount(values, minlength=256)

@@ -36,7 +36,7 @@ def of_jpeg(width: int, height: int, components: int, coefficients: float) -> in
 
 
 def of_rgb(width: int, height: int) -> int:
-    """Bytes that decoding an image takes whose pixels are stored as they are."""
+    """Bytes that decoding an image takes whose pixels are stored uncompressed."""
     return _total(width, height, _WIDE, 0)
 
 
@@ -54,12 +54,16 @@ def of_jpeg2000(image: ImageFile.ImageFile, components: int, tile_pixels: int) -
 
 
 def of_others(image: ImageFile.ImageFile) -> int:
-    """Bytes that decoding an image of another format takes; Pillow has opened the image, and not loaded it."""
+    """Bytes that decoding an image of another format takes.
+
+    Args:
+        image: An image that Pillow has opened, and not loaded.
+    """
     pixels = image.width * image.height
     working = 0
     if isinstance(image, TiffImageFile):
         working = _of_tiff(image)
-    elif image.tile and image.tile[0].codec_name in ("ppm", "ppm_plain", "bmp_rle"):  # which are written in Python
+    elif image.tile and image.tile[0].codec_name in ("ppm", "ppm_plain", "bmp_rle"):  # codecs in Python code
         working = 3 * pixels * len(image.getbands())
     return _total(image.width, image.height, _pixel_bytes(image), working)
 

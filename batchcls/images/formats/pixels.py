@@ -1,4 +1,4 @@
-"""The pixels that Pillow makes of an image file: those that training sees."""
+"""Pillow's decoding of image files, which defines the pixels of training and of runs."""
 
 import io
 
@@ -12,29 +12,29 @@ _SMALL_PIXELS, _BAND_PIXELS = 1 << 20, 1 << 18
 
 
 def open_image(format_: str, data: bytes) -> ImageFile.ImageFile:
-    """An image of which Pillow has read no more than the header; raises anything if Pillow cannot read that.
+    """An image of which Pillow has read only the header; may raise any error if Pillow cannot read the header.
 
     Args:
         format_: Pillow's name for the format; no other one is tried.
         data: The file's bytes, or as many as hold the header.
     """
-    Image.MAX_IMAGE_PIXELS = None  # it would warn, and raise what is no ValueError; `examine` checks the size
-    # From bytes: of a file that it has the name of, Pillow maps some, and turns those wrongly.
+    Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit would warn, or raise another error; `examine` checks the size
+    # From bytes, because Pillow memory-maps some files that it opens by name, and turns these wrongly.
     return Image.open(io.BytesIO(data), formats=(format_,))
 
 
 def check_size_px(image: Image.Image, width: int, height: int) -> None:
-    """Refuse an image that is of another size than its header said.
+    """Refuse an image whose size differs from that in its header.
 
     Raises:
-        RefusedError: If it is.
+        RefusedError: If the sizes differ.
     """
     if image.size != (width, height):
         raise RefusedError("corrupt", "its headers contradict one another")
 
 
 def rgb_pixels(image: Image.Image) -> Pixels:
-    """(H, W, 3) uint8 RGB of a loaded image; of a large one, no other copy is made as a whole."""
+    """(H, W, 3) uint8 RGB pixels of a loaded image; a large image is converted in pieces, without a second copy."""
     width, height = image.size
     if width * height <= _SMALL_PIXELS:
         return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))

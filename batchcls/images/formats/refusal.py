@@ -1,15 +1,15 @@
-"""Files that no decoder need try, and why: the error, and the checks that need no more than a file's size."""
+"""The error for files that are not given to any decoder, and checks that need only a file's size."""
 
 from batchcls.records import FailureKind
 
 _LARGEST_PIXEL_BYTES = 8
-"""Four channels of 16 bits: what an uncompressed file can hold for each pixel."""
+"""Largest size of a pixel in an uncompressed file: four channels of 16 bits."""
 _OVERHEAD_BYTES = 16 << 20
 """Room for headers, color profiles and thumbnails."""
 
 
 class RefusedError(ValueError):
-    """A file that no decoder need try; carries the fields of its `batchcls.records.Failure`."""
+    """A file is not given to any decoder; ``details`` are the fields of its `batchcls.records.Failure`."""
 
     def __init__(self, kind: FailureKind, reason: str, width: int | None = None, height: int | None = None) -> None:
         super().__init__(f"{kind}: {reason}")
@@ -26,11 +26,11 @@ def check_file(size_bytes: int, limit_bytes: int, *, is_regular: bool) -> None:
 
     Args:
         size_bytes: Bytes of the file, or of the part of it that is the image.
-        limit_bytes: Largest allowed size in bytes, as by `largest_bytes`.
-        is_regular: Whether it is a file, and not a folder, a FIFO or a device.
+        limit_bytes: Largest allowed size in bytes, see `largest_bytes`.
+        is_regular: Whether it is a regular file, and no folder, FIFO or device.
 
     Raises:
-        RefusedError: If it is another kind of file, empty, or larger.
+        RefusedError: If the file is not regular, is empty, or is larger than ``limit_bytes``.
     """
     if not is_regular:
         raise RefusedError("not an image", "it is no regular file")

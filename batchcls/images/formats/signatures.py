@@ -15,7 +15,7 @@ _FORMATS = {
     b"\xff\x4f\xff\x51": "JPEG2000",
     **{b"P%d" % kind: "PPM" for kind in range(1, 7)},
 }
-"""The one format that Pillow is asked for, by a file's first bytes; never PostScript, which others would run."""
+"""Pillow's name of the format by a file's first bytes; PostScript is left out, for other programs would execute it."""
 _NOT_DECODED = {
     b"GIF8": "GIF",
     b"\xff\x0a": "JPEG XL",
@@ -31,7 +31,7 @@ def format_of(name: str, data: bytes) -> str:
     """Pillow's name for the format of a file called ``name``, by its first 16 bytes.
 
     Raises:
-        RefusedError: If the format is none that is decoded.
+        RefusedError: If files of that format are not decoded.
     """
     if name.lower().endswith(_SLIDE_ENDINGS):
         raise RefusedError("unsupported", WHOLE_SLIDE)

@@ -8,13 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 Pread = Callable[[int, int], bytes]
-"""Bytes of a file, from an offset on, so many; fewer only where the file ends."""
+"""Function from an offset and a length to bytes of a file, which are fewer only where the file ends."""
 
 WIDTH, HEIGHT, BITS_PER_SAMPLE, COMPRESSION, DESCRIPTION, SAMPLES_PER_PIXEL = 256, 257, 258, 259, 270, 277
 STRIP_OFFSETS, STRIP_BYTES, TILE_WIDTH, TILE_LENGTH, TILE_OFFSETS, TILE_BYTES = 273, 279, 322, 323, 324, 325
 NDPI_FORMAT_FLAG = 65420
 _APERIO = b"Aperio"
-"""Beginning of the description in whole slides of Aperio's scanners."""
+"""Beginning of the image description in whole slides from Aperio's scanners."""
 UNCOMPRESSED = 1
 
 _MOST_ENTRIES = 1 << 16
@@ -36,7 +36,7 @@ _FIELDS = {
     17: "i8",
     18: "u8",
 }
-"""NumPy's type for each type of a TIFF's values, by its number; unknown ones count as bytes."""
+"""NumPy's type code by the number of a TIFF type; unknown types count as bytes."""
 _LAST_TYPE = max(_FIELDS)
 _ITEM_BYTES = np.array([np.dtype(_FIELDS.get(number, "u1")).itemsize for number in range(_LAST_TYPE + 1)])
 """(types,) size in bytes of a value, by the number of its type; types beyond count as the last one."""
@@ -44,7 +44,7 @@ _ITEM_BYTES = np.array([np.dtype(_FIELDS.get(number, "u1")).itemsize for number 
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """A TIFF's first directory, as far as it is there."""
+    """A TIFF's first directory, as far as the file is complete."""
 
     entries: np.ndarray[tuple[int], np.dtype[np.void]]
     """(entries,) with the fields ``tag``, ``type``, ``count`` and ``value``, which holds an offset where values are
@@ -69,13 +69,13 @@ class Directory:
         return bool((self.entries["tag"] == tag).any())
 
     def short(self, tag: int, default: int) -> int:
-        """The value of the first entry with a tag, of one number of 16 bits; ``default`` if there is none."""
+        """The 16-bit value of the first entry with a tag; ``default`` if there is no such entry."""
         entries = self.entries[self.entries["tag"] == tag]
         # The number stands first in its field, whatever the byte order.
         return int(entries["value"][:1].view(self._order + "u2")[0]) if len(entries) else default
 
     def read(self, tag: int, pread: Pread, most: int) -> npt.NDArray[np.generic]:
-        """(count,) the values of the last entry with a tag; (0,) if there is none, or none that can be read.
+        """(count,) the values of the last entry with a tag; (0,) if there is no such entry, or it cannot be read.
 
         Raises:
             ValueError: If there are more than ``most``.
@@ -95,11 +95,11 @@ class Directory:
 
     @property
     def _order(self) -> str:
-        """Of bytes: ``<`` or ``>``."""
+        """Byte order of the file, ``<`` or ``>``."""
         return self.entries.dtype["tag"].str[0]
 
     def is_whole_slide(self, pread: Pread) -> bool:
-        """Whether a slide scanner has left its mark, whatever the file is called now."""
+        """Whether the tags show that a slide scanner wrote the file, whatever its name."""
         if self.has(NDPI_FORMAT_FLAG):
             return True
         entries = self.entries[self.entries["tag"] == DESCRIPTION]

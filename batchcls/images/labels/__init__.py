@@ -1,1 +1,1 @@
-"""What people say images show: class folders, and tables of paths and labels."""
+"""Labels that people gave to images: class folders, and tables of paths and labels."""

@@ -1,4 +1,4 @@
-"""Which folders are the classes: those of a folder of images, or those inside its parts."""
+"""Labels from class folders, which stand in a folder of images or inside its parts, such as train and test."""
 
 import re
 from collections.abc import Collection, Sequence
@@ -23,16 +23,16 @@ from batchcls.images.labels.name_patterns import (
 
 @dataclass(frozen=True, slots=True)
 class FolderLabels:
-    """Images with the label that their folder gives them."""
+    """Images of class folders with their labels and splits."""
 
     paths: list[str]
-    """Path of each image below the folder, with ``/``."""
+    """Path of each image below the folder, with ``/`` as separator."""
     labels: list[str]
     """Label of each image."""
     splits: list[str] | None
-    """train, val or test of each image; None where no folder is a part."""
+    """Split of each image, train, val or test; None if no folder is a part."""
     unlabeled: int
-    """Number of images below no class folder, or below no folder that was named as a part."""
+    """Number of images outside of all class folders, or outside of all folders that the user named as parts."""
 
 
 def folder_labels(
@@ -40,18 +40,18 @@ def folder_labels(
 ) -> FolderLabels:
     """The images of a folder, labeled by the folders inside it, or by those inside its parts.
 
-    Parts are the folders that ``split_folders`` names; where it is empty, all folders if all are called like train, val
-    or test.
+    Parts are the folders that ``split_folders`` names. If it is empty, all folders are parts, provided that all have
+    names like train, val or test.
 
     Args:
         source: The folder, as the user named it.
-        paths: Paths of image files below the folder, with ``/``.
+        paths: Paths of image files below the folder, with ``/`` as separator.
         split_folders: ``PART=FOLDER,...``, which may name a part more than once; ``none``: no folder is a part,
-            whatever it is called.
-        known: Labels that exist; folders of these names are classes.
+            whatever its name.
+        known: Labels of an engine or model; folders with these names are classes.
 
     Raises:
-        LabelsError: If the folders are no classes, as far as their names tell, or ``split_folders`` does not fit them.
+        LabelsError: If the folders' names suggest that they are no classes, or ``split_folders`` does not fit them.
     """
     folders = {path: tuple(path.split("/")[:-1]) for path in paths}
     folders = {path: names for path, names in folders.items() if not any(map(is_system_folder, names))}
@@ -75,7 +75,7 @@ def folder_labels(
 
 
 def _named_parts(source: str, split_folders: str, folders: Collection[Folders]) -> dict[Folders, str]:
-    """train, val or test by folder, as ``split_folders`` names them."""
+    """The part, train, val or test, of each folder that ``split_folders`` names."""
     parts: dict[Folders, str] = {}
     for pair in re.split(r",(?=[^,=/]+=)", split_folders):  # a folder's name may hold a comma
         part, _, name = pair.partition("=")
@@ -84,13 +84,13 @@ def _named_parts(source: str, split_folders: str, folders: Collection[Folders]) 
                 f"--split-folders {split_folders!r} is not understood at {pair!r}; write PART=FOLDER,..., such as "
                 f"train=FOLDER,test=FOLDER, where a part is train, val or test; or {NO_PARTS}"
             )
-        wanted = tuple(piece for piece in name.split("/") if piece not in ("", "."))
-        if any(is_within(wanted, other) or is_within(other, wanted) for other in parts):
+        part_folder = tuple(piece for piece in name.split("/") if piece not in ("", "."))
+        if any(is_within(part_folder, other) or is_within(other, part_folder) for other in parts):
             raise LabelsError(f"--split-folders {split_folders!r} names {name!r}, or a folder in it, more than once")
-        if not any(is_within(names, wanted) for names in folders):
+        if not any(is_within(names, part_folder) for names in folders):
             tops = sorted({names[0] for names in folders if names})
             raise LabelsError(
                 f"--split-folders names {name!r}; {source!r} has no such folder of images: {quoted(tops)}"
             )
-        parts[wanted] = SPLITS_BY_NAME[part.strip().lower()]
+        parts[part_folder] = SPLITS_BY_NAME[part.strip().lower()]
     return parts

@@ -1,4 +1,4 @@
-"""Whether folders are classes, as far as their names tell: parts, views and patients are refused, with the way out."""
+"""Refuse folders whose names suggest parts, views or patients instead of classes, with advice for the user."""
 
 import shlex
 from collections import Counter
@@ -16,27 +16,27 @@ from batchcls.images.labels.name_patterns import (
 )
 
 NO_PARTS = "none"
-"""Value of --split-folders that says that no folder is a part of the data set, whatever it is called."""
+"""Value of --split-folders for: no folder is a part of the data set, whatever its name."""
 SPLIT_ORDER = ("train", "", "val", "test")
-"""Order in which parts are named; the empty one is of a folder whose name says none."""
+"""Order in which messages name parts; the empty text stands for a folder whose name suggests no part."""
 _MOST_NAMES = 4
 
 Folders = tuple[str, ...]
-"""The names of the folders that lead to a file, the outermost first."""
+"""Names of the folders on the way to a file, the outermost first."""
 
 
 def is_within(names: Folders, folder: Folders) -> bool:
-    """Whether the folder that ``names`` lead to is ``folder``, or stands inside it."""
+    """Whether ``names`` lead to ``folder`` or to a folder inside it."""
     return names[: len(folder)] == folder
 
 
 class CandidateClasses:
-    """The folders that would be the classes, and what is inside them.
+    """The folders that would become the classes, with the folders inside them.
 
     Args:
         source: The folder of images, as the user named it.
-        parts: train, val or test, by the folder that is this part; empty where no folder is a part.
-        folders: Every folder that holds images, below ``source`` or below its part.
+        parts: Part (train, val or test) by folder; an empty text for a folder that is no part.
+        folders: Every folder that holds images, relative to ``source`` or to its part.
     """
 
     def __init__(self, source: str, parts: Mapping[Folders, str], folders: Collection[Folders]) -> None:
@@ -56,7 +56,7 @@ class CandidateClasses:
         return repr("/".join(filter(None, (self.source.rstrip("/"), self.above, *names))))
 
     def way_in(self, *names: str) -> str:
-        """What the user can do to make the folders inside a folder the classes."""
+        """An instruction for the user by which the folders inside the folder ``names`` become the classes."""
         if not self.parts:
             return f"name the folder that holds the classes, such as {self.path(*names)}"
         inner = ",".join("/".join((f"{part}={folder}", *names)) for folder, part in self.parts.items())
@@ -67,12 +67,12 @@ def check_classes(classes: CandidateClasses, explicit: bool, known: Collection[s
     """Refuse folders that are no classes.
 
     Args:
-        classes: The candidates.
+        classes: Candidates for classes.
         explicit: Whether the user has named parts; then only folders called like parts or views are refused.
-        known: Labels that exist; candidates with these names are classes.
+        known: Labels of an engine or model; candidates with these names are classes.
 
     Raises:
-        LabelsError: If they are none, with the ways out.
+        LabelsError: If the candidates are no classes; the message tells the user what to do.
     """
     if not classes.names:
         if classes.parts and classes.folders:
@@ -90,17 +90,20 @@ def check_classes(classes: CandidateClasses, explicit: bool, known: Collection[s
 
 
 def _check_names(classes: CandidateClasses, explicit: bool) -> None:
-    """Refuse folders that are all called like parts or views, and one so called with folders inside it."""
-    called = [name for name in classes.names if suggests_split(name) or suggests_view(name)]
-    holding = [name for name in called if sum(not is_one_of_many(child) for child in classes.tops[name]) > 1]
-    if len(called) == len(classes.names) or (holding and not explicit):
-        inside = sorted(set().union(*(classes.tops[name] for name in called)))
+    """Refuse folders if all are called like parts or views, or if one so called has several folders inside."""
+    suspects = [name for name in classes.names if suggests_split(name) or suggests_view(name)]
+    suspects_with_folders = [
+        name for name in suspects if sum(not is_one_of_many(child) for child in classes.tops[name]) > 1
+    ]
+    if len(suspects) == len(classes.names) or (suspects_with_folders and not explicit):
+        inside = sorted(set().union(*(classes.tops[name] for name in suspects)))
         if not inside:
-            raise _no_classes(classes, called)
-        what = (
-            f"{quoted(called)}, called like parts or views of a data set, not like classes; inside are {quoted(inside)}"
+            raise _no_classes(classes, suspects)
+        description = (
+            f"{quoted(suspects)}, called like parts or views of a data set, not like classes; inside are "
+            f"{quoted(inside)}"
         )
-        raise _refusal(classes, what, called, nested=all(map(suggests_split, inside)))
+        raise _refusal(classes, description, suspects, nested=all(map(suggests_split, inside)))
 
 
 def _check_deeper_parts(classes: CandidateClasses) -> None:
@@ -176,8 +179,8 @@ def _check_shared_names(classes: CandidateClasses) -> None:
                     f"--split-folders {NO_PARTS}"
                 )
             if not inside_many:
-                what = f"{quoted(classes.names)}, and more than one of them holds {quoted(repeated)}"
-                raise _refusal(classes, what, shared=shared)
+                description = f"{quoted(classes.names)}, and more than one of them holds {quoted(repeated)}"
+                raise _refusal(classes, description, shared=shared)
         if len(every) > 1:
             return
         inside_many |= len(every) < len(counts)
@@ -193,14 +196,19 @@ def _no_classes(classes: CandidateClasses, names: Sequence[str]) -> LabelsError:
 
 
 def _refusal(
-    classes: CandidateClasses, what: str, parts: Sequence[str] = (), *, shared: Folders = (), nested: bool = False
+    classes: CandidateClasses,
+    description: str,
+    parts: Sequence[str] = (),
+    *,
+    shared: Folders = (),
+    nested: bool = False,
 ) -> LabelsError:
-    """The error for candidates that are no classes, with the ways out.
+    """The error for candidates that are no classes, with advice for the user.
 
     Args:
-        what: What the folder holds instead, in words.
+        description: Contents of the folder, in words.
         parts: The candidates that are called like parts or views.
-        shared: Folders that all candidates have inside, one in the other, above the true classes.
+        shared: Names of nested folders that all candidates have inside, above the true classes.
         nested: Whether the folders inside are called like parts as well.
     """
     parts = sorted(parts, key=lambda name: SPLIT_ORDER.index(suggested_split(name)))
@@ -210,7 +218,8 @@ def _refusal(
         ways.append(f"say which folder is which part: --split-folders {shlex.quote(proposed_splits(parts))}")
     way = "a table with the columns path, label and split" if classes.parts else f"--split-folders {NO_PARTS}"
     return LabelsError(
-        f"{classes.path()} holds {what}: {', or '.join(ways)}; or, if {quoted(classes.names)} are the classes: {way}"
+        f"{classes.path()} holds {description}: {', or '.join(ways)}; or, if {quoted(classes.names)} are the classes: "
+        f"{way}"
     )
 
 

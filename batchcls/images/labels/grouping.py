@@ -1,4 +1,4 @@
-"""Groups of images, found in their paths by a regular expression that never takes for ever."""
+"""Groups of images, taken from their paths by a regular expression in linear time."""
 
 import re
 
@@ -9,29 +9,29 @@ from batchcls.errors import LabelsError
 
 _MOST_PATHS = 3
 _PIECE = re.compile(r"\[\^?\]?(?:\\.|[^\]\\])*\]|\\.|\(\?P<\w+>|\(\?|\(|\{,(?=\d+\})|.", re.DOTALL)
-"""A piece of a pattern: a class, an escaped character, a group's beginning, a repetition from 0, or a character."""
+"""Token of a pattern: a class, an escaped character, a group's beginning, a repetition from 0, or a character."""
 _ITEM = re.compile(r"\\.|.", re.DOTALL)
-"""An item of a class of characters."""
+"""Item of a class of characters."""
 _WORDS = {"w": r"\p{L}\p{N}_", "d": r"\p{Nd}", "s": r"\t-\r\x1c-\x20\x{85}\p{Z}"}
-"""Python's classes of characters, in Unicode; RE2 has them for ASCII alone."""
+"""RE2's spelling of Python's Unicode classes ``\\w``, ``\\d`` and ``\\s``, which are ASCII classes in RE2."""
 _GROUP = "group"
 
 
 def groups_of_paths(paths: pa.ChunkedArray, pattern: str) -> pa.ChunkedArray:
-    """The text that the first group of ``pattern``, or all of it, matches in each path, as by Python's `re.search`.
+    """(paths,) the text that ``pattern`` matches in each path, as by Python's `re.search`.
 
-    The pattern is matched by RE2, whose time grows with the text alone.
+    If the pattern has groups, the text is that of its first group. The pattern is matched by RE2, in linear time.
 
     Raises:
-        LabelsError: If ``pattern`` is no regular expression, is more than RE2 knows, or does not match every path.
+        LabelsError: If ``pattern`` is no regular expression, RE2 does not support it, or it does not match every path.
     """
     try:
         re.compile(pattern)
     except (re.error, RecursionError, OverflowError) as error:
         raise LabelsError(f"--group-by {pattern!r} is neither a column nor a regular expression: {error}") from error
-    plain = pc.all(pc.string_is_ascii(paths)).as_py()
+    is_ascii = pc.all(pc.string_is_ascii(paths)).as_py()
     try:
-        translated = _translated(pattern, plain)
+        translated = _translated(pattern, is_ascii)
         texts = pc.struct_field(pc.extract_regex(paths, translated), _GROUP)
         spans = pc.struct_field(pc.extract_regex_span(paths, translated), _GROUP)
     except (pa.ArrowException, ValueError) as error:
@@ -49,14 +49,14 @@ def groups_of_paths(paths: pa.ChunkedArray, pattern: str) -> pa.ChunkedArray:
     return texts
 
 
-def _translated(pattern: str, plain: bool) -> str:
+def _translated(pattern: str, is_ascii: bool) -> str:
     """``pattern`` for RE2, with its first group, or all of it, called `_GROUP`.
 
     Args:
-        plain: Whether all paths are ASCII.
+        is_ascii: Whether all paths are ASCII.
 
     Raises:
-        ValueError: If ``pattern`` holds what RE2 knows for ASCII alone, and not all paths are ASCII.
+        ValueError: If RE2 supports a part of ``pattern`` for ASCII alone, and not all paths are ASCII.
     """
     groups, written = 0, []
     for piece in _PIECE.findall(pattern):
@@ -68,8 +68,8 @@ def _translated(pattern: str, plain: bool) -> str:
         elif piece == r"\Z":
             piece = r"\z"
         elif piece.startswith("[") and len(piece) > 1:
-            piece = f"[{''.join(_in_class(item, plain) for item in _ITEM.findall(piece[1:-1]))}]"
-        elif piece.startswith("\\") and not plain:
+            piece = f"[{''.join(_in_class(item, is_ascii) for item in _ITEM.findall(piece[1:-1]))}]"
+        elif piece.startswith("\\") and not is_ascii:
             piece = _escaped(piece)
         written.append(piece)
     return "".join(written) if groups else f"(?P<{_GROUP}>{''.join(written)})"
@@ -82,10 +82,10 @@ def _escaped(piece: str) -> str:
     return f"[{'^' * kind.isupper()}{_WORDS[kind.lower()]}]" if kind.lower() in _WORDS else piece
 
 
-def _in_class(item: str, plain: bool) -> str:
-    if item == "[":  # where RE2 would look for a class's name
+def _in_class(item: str, is_ascii: bool) -> str:
+    if item == "[":  # RE2 would take it for the beginning of a class's name
         return r"\["
-    if plain or len(item) < 2 or item[1].lower() not in _WORDS:
+    if is_ascii or len(item) < 2 or item[1].lower() not in _WORDS:
         return item
     if item[1].isupper():
         raise ValueError(f"{item} in brackets is for letters without accents alone, and not all paths are of these")

@@ -23,7 +23,7 @@ def read_json_lines(path: Path) -> pa.Table:
     """A table with a row for each object, null where an object lacks a key; blank lines are skipped.
 
     Raises:
-        LabelsError: If the table would take more memory than a sound file of its size, or than this machine has.
+        LabelsError: If the table would take more memory than is plausible for the file's size, or than there is.
         ArrowException, OSError, ValueError: If a line is no object, or a column holds values of several kinds.
     """
     size = path.stat().st_size
@@ -74,6 +74,6 @@ def _array(name: str, values: list[Any]) -> pa.Array:
 
 
 def _joined(name: str, arrays: list[pa.Array]) -> pa.ChunkedArray:
-    """A column of all chunks in one type; a chunk without values takes any."""
+    """A column of all chunks in their common type; chunks without values do not count."""
     tables = [pa.table({name: array}) for array in arrays]
     return pa.concat_tables(tables, promote_options="permissive")[name]

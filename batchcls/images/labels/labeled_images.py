@@ -1,4 +1,4 @@
-"""Images and the labels that people gave them: class folders, or a table of paths and labels."""
+"""Images with labels that people gave them, by class folders or in a table of paths and labels."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -27,27 +27,27 @@ class LabeledImages:
     root: Path
     """Folder that the paths are relative to."""
     table: pa.Table
-    """Columns of strings: ``path``, each once, and ``label``; ``group`` and ``split`` (train, val or test) where they
-    are known."""
+    """Columns of strings: ``path``, without duplicates, and ``label``; also ``group`` and ``split`` (train, val or
+    test) if they are known."""
     unlabeled: int = 0
-    """Number of images below no class folder, or below no folder that was named as a part."""
+    """Number of images outside of all class folders, or outside of all folders that the user named as parts."""
     notes: tuple[str, ...] = ()
-    """What the user should know of how a table was read."""
+    """Sentences for the user on how a table was read."""
 
     @classmethod
     def read(cls, source: Path, group_by: str = "", split_folders: str = "", known: Collection[str] = ()) -> Self:
         """Read labels from a folder of class folders, or from a table with the columns path and label.
 
         Args:
-            source: A folder, whose classes `folder_labels` finds; or a file that `read_label_table` reads, whose paths
-                are relative to the folder that it stands in.
-            group_by: A column of the file, or a regular expression that finds the group in a path: what its first
-                group matches, or all of it.
-            split_folders: See `folder_labels`.
-            known: See `folder_labels`.
+            source: Folder with classes, see `folder_labels`; or a table, see `read_label_table`, with paths relative
+                to its own folder.
+            group_by: Column of the table, or regular expression on paths; the group is the text that the expression,
+                or its first group, matches.
+            split_folders: Folders that hold a split each; see `folder_labels`.
+            known: Labels of an engine or model; folders with these names are classes.
 
         Raises:
-            LabelsError: If there is nothing, or something that is not understood.
+            LabelsError: If there is no labeled image, or folders, table or ``group_by`` cannot be interpreted.
         """
         if source.is_dir():
             labeled, columns = cls._of_folder(source, split_folders, known)
@@ -69,7 +69,7 @@ class LabeledImages:
         return labeled
 
     def of_split(self, split: str | None, source: Path) -> pa.Table:
-        """The rows of ``split``; for None, all rows that are in any split, or all where there are no splits.
+        """The rows of ``split``; for None, the rows of all splits, or all rows if there are no splits.
 
         Raises:
             LabelsError: If there are no such rows; the message names ``source``.
@@ -82,15 +82,15 @@ class LabeledImages:
                 )
             return self.table
         parts = self.table["split"]
-        kept = self.table.filter(pc.equal(parts, split) if split else pc.is_valid(parts))
-        if not len(kept):
+        rows = self.table.filter(pc.equal(parts, split) if split else pc.is_valid(parts))
+        if not len(rows):
             counts = {str(item["values"]): item["counts"] for item in pc.value_counts(parts).to_pylist()}
             raise LabelsError(f"{str(source)!r} has no image in --split {split or 'train|val|test'}: {counts}")
-        return kept
+        return rows
 
     @classmethod
     def _of_folder(cls, folder: Path, split_folders: str, known: Collection[str]) -> tuple[Self, Sequence[str]]:
-        """The images of class folders, and no column to group by."""
+        """The images of class folders, and an empty list of columns."""
         listing = open_source([folder])
         paths = [printable(slide.path) for slide in listing]
         if listing.unlisted:
@@ -121,12 +121,16 @@ class LabeledImages:
 
 
 def _with_group(table: pa.Table, groups: pa.Array | pa.ChunkedArray) -> pa.Table:
-    kept = table.drop_columns("group") if "group" in table.column_names else table
-    return kept.append_column("group", groups)
+    ungrouped = table.drop_columns("group") if "group" in table.column_names else table
+    return ungrouped.append_column("group", groups)
 
 
 def _checked(table: pa.Table, path: Path) -> pa.Table:
-    """``table`` with its splits called train, val and test; refused where a row lacks something, or repeats a path."""
+    """``table`` with its splits renamed to train, val and test.
+
+    Raises:
+        LabelsError: If a row lacks a value, a path is repeated, or a split has another name.
+    """
     required = [name for name in table.column_names if name != "split"]
     for name in required:
         if lacking := table[name].null_count:

@@ -1,4 +1,4 @@
-"""What the name of a folder suggests about the images in it."""
+"""Patterns in the names of folders that suggest splits, views, patients or system folders."""
 
 import re
 import unicodedata
@@ -9,7 +9,7 @@ SPLITS_BY_NAME = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing", "holdout"), "test"),
 }
-"""train, val or test, by what folders of that part are called, in lower case."""
+"""Split (train, val or test) by the usual names of its folder, in lower case."""
 _LITTER = frozenset(("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"))
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_]+")
 _PART = re.compile(
@@ -27,12 +27,12 @@ _ONE_OF_MANY = re.compile(
 
 
 def label_of(name: str) -> str:
-    """The label that a name stands for: in Unicode's composed form, without surrounding blanks."""
+    """The label for the name of a folder: the name in Unicode's composed form, without surrounding blanks."""
     return unicodedata.normalize("NFC", name).strip() or name
 
 
 def is_system_folder(name: str) -> bool:
-    """Whether operating systems leave folders of this name among images."""
+    """Whether operating systems create folders of this name by themselves."""
     return name in _LITTER
 
 
@@ -42,13 +42,16 @@ def suggests_split(name: str) -> bool:
 
 
 def suggested_split(name: str) -> str:
-    """train, val or test, if the first word for a part says so; else empty."""
+    """The split, train, val or test, that the first word for parts in a name suggests; empty if there is none."""
     word = next(filter(None, map(_PART.fullmatch, _words(name))), None)
     return next((part for part, text in word.groupdict().items() if text), "") if word else ""
 
 
 def proposed_splits(names: Sequence[str]) -> str:
-    """A value for --split-folders, PART=FOLDER,..., by the folders' names; if none says train, the last one is test."""
+    """A proposal for the value of --split-folders, PART=FOLDER,..., from the folders' names.
+
+    If no name suggests train, the last folder becomes test and the others train.
+    """
     parts = {name: suggested_split(name) for name in names}
     if len(names) > 1 and "train" not in parts.values():
         parts = {**dict.fromkeys(names, "train"), names[-1]: "test"}
@@ -56,12 +59,12 @@ def proposed_splits(names: Sequence[str]) -> str:
 
 
 def suggests_view(name: str) -> bool:
-    """Whether a word of the name says what was done to the images: Original, Segmented."""
+    """Whether a word of the name denotes a processing of the images: Original, Segmented."""
     return any(map(_VIEW.fullmatch, _words(name)))
 
 
 def is_one_of_many(name: str) -> bool:
-    """Whether the name is a patient's, a slide's, a magnification or a day, as classes are seldom called."""
+    """Whether the name is that of a patient or a slide, a magnification or a date, which are seldom classes."""
     return _ONE_OF_MANY.fullmatch(name.strip().casefold()) is not None
 
 

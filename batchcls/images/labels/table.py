@@ -17,10 +17,10 @@ from batchcls.storage.regular_file import open_regular
 from batchcls.storage.table_memory import check_memory, check_parquet_size
 
 COLUMNS = ("path", "label", "group", "split")
-"""Columns that are recognized whatever the case of their names."""
+"""Names of the recognized columns; their case does not matter."""
 _LONGEST_HEADER = 1 << 16
 _LARGEST_BYTES = 4 << 30
-"""Size of some hundred million rows; a larger file was named by mistake."""
+"""Largest size of a table, enough for some hundred million rows; a larger file is probably no table of labels."""
 _HEADER_UTF16 = len("path,label".encode("utf-16-le"))
 _DELIMITERS = ",;\t|"
 _CELL_ENDS = (*(mark.encode() for mark in _DELIMITERS), b"\n")
@@ -39,21 +39,22 @@ _NO_TABLE = {
     b"\x1f\x8b": "is compressed; unpack it first",
     b"ARROW1": "is an Arrow file; save it as Parquet or CSV",
 }
-"""What is wrong with a file, by its first bytes."""
+"""Reason why a file is no table of text, by the file's first bytes."""
 _SEPARATOR_LINE = re.compile(rb"""\s*"?sep=([^\r\n"])"?[,;\t |]*(?:\r\n|\r|\n)""", re.IGNORECASE)
-"""First line by which Excel is told what separates the columns."""
+"""First line of a CSV file for Excel, which names the separator."""
 _BLANK_LINES = re.compile(rb"""(?:[,;\t |]*(?:\r\n|\r|\n))*""")
 _PARQUET = b"PAR1"
 _JSON_LINES = (".jsonl", ".ndjson")
 
 
 def read_label_table(path: Path) -> tuple[pa.Table, list[str]]:
-    """Read CSV, JSON Lines or Parquet; CSV in UTF-8, UTF-16 or Windows-1252, separated by whatever its head says.
+    """A table of labels from a file in CSV, JSON Lines or Parquet.
+
+    CSV may be in UTF-8, UTF-16, UTF-32 or Windows-1252, with any usual separator.
 
     Returns:
-        The table, and notes on how it was read that the user should see. Of the table, the columns that have a name:
-        those of `COLUMNS` in lower case, as strings without surrounding blanks, null where they are empty; without
-        empty rows.
+        The columns that have a name, without empty rows; and notes for the user on how the file was read. The columns
+        of `COLUMNS` have their names in lower case, and hold strings without surrounding blanks, null if empty.
 
     Raises:
         LabelsError: If the file is no such table.
@@ -88,7 +89,7 @@ def read_label_table(path: Path) -> tuple[pa.Table, list[str]]:
 
 
 def _utf8(path: Path) -> tuple[bytes, list[str]]:
-    """The text of a file in UTF-8, whatever its encoding, and notes that the user should see."""
+    """The text of a file, converted to UTF-8, and notes for the user."""
     check_memory(path, _TEXT_EXPANSION * path.stat().st_size)
     raw = path.read_bytes()
     cells = sum(raw.count(mark) for mark in _CELL_ENDS)
@@ -112,7 +113,7 @@ def _utf8(path: Path) -> tuple[bytes, list[str]]:
 
 
 def _encoding(raw: bytes) -> tuple[bytes, str]:
-    """The byte order mark of a text, and its encoding; both empty where the text has no mark and no zeros."""
+    """The byte order mark of a text, and its encoding; both empty if the text has neither a mark nor zero bytes."""
     for mark, encoding in _MARKS.items():
         if raw.startswith(mark):
             return mark, encoding
@@ -126,7 +127,7 @@ def _encoding(raw: bytes) -> tuple[bytes, str]:
 
 
 def _read_csv(text: bytes) -> pa.Table:
-    """A CSV table, all of it as text, for a patient may be called 007."""
+    """A CSV table with all cells as text, since a number would lose leading zeros, as of patient 007."""
     separator = _SEPARATOR_LINE.match(text)
     text = text[separator.end() :] if separator else text
     text = text[_BLANK_LINES.match(text).end() :]  # type: ignore[union-attr]  # it matches nothing as well
@@ -144,7 +145,7 @@ def _read_csv(text: bytes) -> pa.Table:
 
 
 def _delimiter(text: bytes) -> str:
-    """The delimiter that makes the columns which a table must have; if none does, the one that makes most columns."""
+    """The delimiter by which the header has the required columns; if there is none, the one with most columns."""
     header = re.split(r"\r\n|\r|\n", text[:_LONGEST_HEADER].decode(errors="replace"), maxsplit=1)[0]
 
     def columns(mark: str) -> tuple[bool, int]:
@@ -155,11 +156,11 @@ def _delimiter(text: bytes) -> str:
 
 
 def _normalize_columns(table: pa.Table, path: Path) -> pa.Table:
-    """``table`` as `read_label_table` returns it."""
-    table.validate(full=True)  # a Parquet file's strings may be none
+    """``table`` with the columns, types and rows that `read_label_table` describes."""
+    table.validate(full=True)  # strings in a Parquet file may not be UTF-8
     names = [str(name).strip() for name in table.column_names]
     names = [name.lower() if name.lower() in COLUMNS else name for name in names]
-    # What pandas writes an index under, and Excel an empty column.
+    # Columns without a name: pandas' index, or empty columns of Excel.
     named = [position for position, name in enumerate(names) if name]
     table = table.select(named).rename_columns([names[position] for position in named])
     if len(set(table.column_names)) < len(table.column_names):
@@ -173,10 +174,10 @@ def _normalize_columns(table: pa.Table, path: Path) -> pa.Table:
 def _words(column: pa.ChunkedArray, *, trimmed: bool) -> pa.ChunkedArray:
     """Strings, null for blank ones; if ``trimmed``, without surrounding blanks and in Unicode's composed form."""
     column = column.cast(pa.string())
-    # 'ALL' and ' ALL' are one class to whoever wrote it.
+    # 'ALL' and ' ALL' mean the same class.
     bare = pc.utf8_trim_whitespace(column)
-    kept = pc.utf8_normalize(bare, "NFC") if trimmed else column
-    return pc.if_else(pc.equal(bare, ""), None, kept)
+    strings = pc.utf8_normalize(bare, "NFC") if trimmed else column
+    return pc.if_else(pc.equal(bare, ""), None, strings)
 
 
 def _either(masks: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:

@@ -1,4 +1,4 @@
-"""Where slides come from: a source lists them, and gives their bytes to whoever asks, in any process."""
+"""Sources of slides, which list slides, and functions that read their bytes in any process."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,32 +15,36 @@ def open_source(slides: Sequence[Path], *, at_once: bool = True, timeout_s: floa
     """The slides below ``slides``: folders, searched to any depth, and files.
 
     Args:
-        at_once: Whether listing begins now, and not with the iteration.
-        timeout_s: How long the file system may take for one answer; a folder without one is `Source.unlisted`.
+        slides: Folders and image files.
+        at_once: Whether listing begins now, instead of with the iteration.
+        timeout_s: How long the file system may take for one answer; folders without an answer are in
+            `Source.unlisted`.
     """
     return FolderSource(slides, at_once=at_once, timeout_s=timeout_s)
 
 
 def open_readers() -> SlideReaders:
-    """Readers of slides for threads that read many of them, ahead of their use."""
+    """Readers of slides, one for each thread that reads many slides."""
     return FileReaders()
 
 
 def read_slide(slide: Slide, limit_bytes: int, timeout_s: float = READ_TIMEOUT_S) -> bytes:
-    """All bytes of one slide; from any thread, and in any process that was forked from one that has imported this.
+    """All bytes of one slide; any thread may call this function, also in a forked process.
 
     Args:
+        slide: Slide to read.
         limit_bytes: Largest allowed size in bytes.
+        timeout_s: How long the file system may take.
 
     Raises:
-        OSError: If it cannot be read, or does not answer in ``timeout_s`` seconds (TimeoutError).
-        RefusedError: If it is no regular file, empty, or larger.
+        OSError: If the slide cannot be read; a TimeoutError if it is not read in time.
+        RefusedError: If the slide is no regular file, is empty, or is larger than ``limit_bytes``.
     """
     return call_with_timeout(lambda: read_file(slide, limit_bytes), timeout_s)
 
 
 def slide_exists(slide: Slide, timeout_s: float = READ_TIMEOUT_S) -> bool:
-    """Whether a slide is there, or may well be there: where no answer comes in time."""
+    """Whether a slide exists; True as well if the file system does not answer in time."""
     try:
         return call_with_timeout(lambda: file_exists(slide), timeout_s)
     except TimeoutError:
@@ -48,5 +52,5 @@ def slide_exists(slide: Slide, timeout_s: float = READ_TIMEOUT_S) -> bool:
 
 
 def slide_below(root: Path, path: str) -> Slide:
-    """The slide below ``root`` that a table of labels calls ``path``, by the spelling that there is a file of."""
+    """The slide below ``root`` for a path in a table of labels, in the spelling under which the file exists."""
     return Slide(str(root), spelling_below(root, path))

@@ -1,4 +1,4 @@
-"""What every source promises: a list of slides, and the bytes of each."""
+"""The protocols of sources and readers of slides."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -8,10 +8,10 @@ from batchcls.records import Slide
 
 
 class Source(Protocol):
-    """The slides of one or more places, listed while the first of them are classified already; iterate over it once.
+    """Lists the slides of one or more places; one iteration yields them while listing continues.
 
-    A source lists in one process, and the bytes are read in others too, so both come by ways of their own: whatever a
-    source lists, the readers of `batchcls.images.sources.open_readers` open, and `read_slide` reads.
+    A source does not read slides, because other processes than the listing one read them too, by the readers of
+    `batchcls.images.sources.open_readers` or by `read_slide`.
     """
 
     count: int
@@ -25,13 +25,16 @@ class Source(Protocol):
 
     @property
     def roots(self) -> tuple[str, ...]:
-        """Every place that a slide's ``root`` may name, in the order that the user named them."""
+        """All values that the ``root`` of a slide may have, in the order in which the user named the places."""
 
     def __iter__(self) -> Iterator[Slide]:
         """Every slide once."""
 
     def waiting(self) -> tuple[str, float] | None:
-        """The place whose answer is awaited, and for how many seconds; None if there is none; from any thread."""
+        """The place that is waited for, and the seconds since then; None if there is none.
+
+        Any thread may call this method.
+        """
 
     def close(self) -> None:
         """Stop listing; calling it twice is harmless."""
@@ -42,7 +45,7 @@ class OpenSlide(Protocol):
 
     @property
     def is_regular(self) -> bool:
-        """Whether it is a file, and not a FIFO or a device, of which nothing is read."""
+        """Whether the slide is a regular file, and no FIFO or device, which are not read."""
 
     @property
     def size_bytes(self) -> int:
@@ -54,14 +57,14 @@ class OpenSlide(Protocol):
 
     @property
     def first_bytes(self) -> bytes:
-        """The bytes that came with the opening, from the first one on; of small files usually all."""
+        """First bytes of the slide, read when it was opened; usually all bytes of a small file."""
 
     def read(self, offset: int, length: int) -> bytes:
         """Bytes from ``offset`` on; fewer than ``length`` only where the slide ends.
 
         Raises:
-            OSError: As by the operating system.
-            TimeoutError: As by `SlideReader.open`.
+            OSError: If the slide cannot be read, with the operating system's number.
+            TimeoutError: Without a number, if no answer comes in time; the reader cannot be used any more then.
         """
 
 
@@ -72,28 +75,28 @@ class SlideReader(Protocol):
         """The slide, opened.
 
         Raises:
-            OSError: If it cannot be opened, with the operating system's number.
-            TimeoutError: Without a number, if no answer comes in time; the reader is of no use then.
-            DecoderError: If nothing can be read any more, whatever the slide.
+            OSError: If the slide cannot be opened, with the operating system's number.
+            TimeoutError: Without a number, if no answer comes in time; the reader cannot be used any more then.
+            DecoderError: If no slide can be read any more.
         """
 
     def close(self) -> None:
-        """Wake the thread that waits for an answer, from any other thread; calling it twice is harmless."""
+        """End the reader, and wake a thread that waits for an answer; any thread may call this method, also twice."""
 
 
 class SlideReaders(Protocol):
-    """Makes readers, one for each thread that reads; every wait of theirs has an end."""
+    """Makes readers, one for each thread; no reader waits for ever."""
 
     @property
     def peak_memory_bytes(self) -> int:
-        """Most memory that another process has had resident for the readers; known once this is closed."""
+        """Peak resident memory of the process that reads for the readers, in bytes; known after `close`."""
 
     def reader(self, timeout_s: float) -> SlideReader:
-        """A reader, of which each answer may take so many seconds.
+        """A reader whose calls take at most ``timeout_s`` seconds each.
 
         Raises:
-            DecoderError: If nothing can be read any more.
+            DecoderError: If no slide can be read any more.
         """
 
     def close(self) -> None:
-        """End the reading, and wait for no answer; calling it twice is harmless."""
+        """End all readers without waiting for answers; calling it twice is harmless."""

@@ -1,4 +1,4 @@
-"""The bytes of slides that are files."""
+"""Reading of slides that are files."""
 
 import stat
 
@@ -40,11 +40,11 @@ class FileReader:
 
 
 def read_file(slide: Slide, limit_bytes: int) -> bytes:
-    """All bytes of a slide's file, of at most ``limit_bytes``, read by the calling thread without waiting for a FIFO.
+    """All bytes of a slide's file, read by the calling thread.
 
     Raises:
-        OSError: If it cannot be read.
-        RefusedError: As by `batchcls.images.formats.refusal.check_file`.
+        OSError: If the file cannot be read.
+        RefusedError: If the slide is no regular file, is empty, or has more than ``limit_bytes``.
     """
     try:
         stream, status = open_regular(slide.file)
@@ -56,10 +56,10 @@ def read_file(slide: Slide, limit_bytes: int) -> bytes:
 
 
 def file_exists(slide: Slide) -> bool:
-    """Whether a slide's file is there, and is a regular one."""
+    """Whether a slide's file exists and is a regular file; True as well if the file system reports a timeout."""
     try:
         return stat.S_ISREG(long_paths.status(slide.file).st_mode)
-    except TimeoutError:  # the file system's own: it may be there
+    except TimeoutError:  # raised by the file system itself; the file may exist
         return True
     except (OSError, ValueError):
         return False

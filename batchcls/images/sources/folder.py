@@ -17,35 +17,35 @@ from batchcls.storage.timeouts import READ_TIMEOUT_S
 from batchcls.storage.transient_errors import NO_ANSWER
 
 IMAGE_ENDINGS = frozenset(
-    # Formats that the decoders read ...
+    # Formats that the decoders read.
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".tif", ".tiff", ".webp")
     + (".jp2", ".j2k", ".j2c", ".jpc", ".jpx", ".pnm", ".pbm", ".pgm", ".ppm")
-    # ... and formats that they do not read: such a file must not vanish from the table, so its row says so.
+    # Formats that no decoder reads; such files are listed so that their rows tell the reason.
     + (".gif", ".heic", ".heif", ".avif", ".jxl", ".svs", ".ndpi")
 )
 _CHUNK_NAMES = 65_536
-"""Number of names that are put in order together."""
+"""Number of names that are sorted together."""
 
 _Chunk = tuple[str, str, bytes]
-"""A root, a folder below it, and the names in that folder, joined by NUL and compressed."""
+"""A root, a folder below it, and names of files in that folder, joined by NUL and compressed."""
 _Identity = tuple[int, int] | str
-"""A folder's device and inode, which tell it from every other whatever it is called; its path if they are not known."""
+"""A folder's device and inode, which identify it whatever its name; its path if they are not known."""
 
 
 class FolderSource:
     """A `batchcls.images.sources.base.Source` of the image files below folders, listed by another process.
 
-    A folder's names are put in order 65,536 at a time, so that the first images of a folder of millions are on
-    their way before its last name is known. Names that wait are compressed: ten million take some 80 MB.
+    A folder's names are sorted 65,536 at a time, so that the first images of a folder of millions are yielded before
+    its last name is known. Names in the queue are compressed: ten million take some 80 MB.
 
-    A folder is listed once, however it is reached: named twice, inside another, or through symbolic links. Those
-    are followed after everything else, so that a file is found under its real path first and no cycle can hang.
-    Hidden names, and names without an image's ending, are passed over unless the user names them.
+    A folder is listed once, even if it is named twice, is inside another one, or is reached through symbolic links.
+    Links are followed last, so that a file is listed under its real path, and cycles end. Hidden names, and names
+    without an image's ending, are skipped unless the user names them.
 
     Args:
         slides: Folders, searched to any depth, and files.
-        at_once: Whether listing begins now, and not with the iteration.
-        timeout_s: How long the file system may take for one answer; a folder without one is `unlisted`.
+        at_once: Whether listing begins now, instead of with the iteration.
+        timeout_s: How long the file system may take for one answer; folders without an answer are in ``unlisted``.
     """
 
     def __init__(self, slides: Sequence[Path], *, at_once: bool = True, timeout_s: float = READ_TIMEOUT_S) -> None:
@@ -57,7 +57,7 @@ class FolderSource:
         self._listed_folders: set[_Identity] = set()
         self._named: set[tuple[_Identity, str]] = set()
         self._links: list[tuple[int, str]] = []
-        """A heap of links to folders: the position of their root, and their path below it."""
+        """Heap of links to folders: position of the root among the slides, and path below the root."""
         self._chunks: SimpleQueue[_Chunk | None] = SimpleQueue()
         self._timeout_s = timeout_s
         self._waiting: tuple[str, float] | None = None
@@ -66,7 +66,7 @@ class FolderSource:
 
     @property
     def roots(self) -> tuple[str, ...]:
-        """Every folder that a slide's ``root`` may name, in the order that the user named them."""
+        """All folders that the ``root`` of a slide may name, in the order in which the user named them."""
         return tuple(dict.fromkeys(str(path) if path.is_dir() else str(path.parent) for path in self._slides))
 
     def __iter__(self) -> Iterator[Slide]:
@@ -78,7 +78,10 @@ class FolderSource:
         self._listed.result()
 
     def waiting(self) -> tuple[str, float] | None:
-        """The folder whose answer is awaited, and for how many seconds; None: no folder; from any thread."""
+        """The folder that is waited for, and the seconds since then; None if there is none.
+
+        Any thread may call this method.
+        """
         waiting = self._waiting
         return waiting and (waiting[0], monotonic() - waiting[1])
 
@@ -98,7 +101,7 @@ class FolderSource:
         return listed
 
     def _fill(self) -> None:
-        """List everything into the queue; runs in a thread of its own."""
+        """List all slides into the queue; runs in a thread of its own."""
         try:
             self._list_all()
         except DecoderError:
@@ -137,7 +140,7 @@ class FolderSource:
             folders: list[str] = []
             for kind, name in self._entries(os.path.join(root, folder)):
                 if (identity, name) in self._named:
-                    continue  # it is listed where the user names it
+                    continue  # the user names this file, so it is listed on its own
                 if name.startswith("."):
                     self.skipped["hidden"] += 1
                 elif kind == "/":
@@ -173,7 +176,7 @@ class FolderSource:
             return str(folder)
 
     def _reason(self, error: OSError) -> str:
-        """The error in words; where no answer came, later questions go by another lane."""
+        """The reason of an error in words; after a timeout, a new lane replaces the old one."""
         if not isinstance(error, TimeoutError) or error.errno is not None:
             return error.strerror or str(error)
         self._lane.close()
