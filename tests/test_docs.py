@@ -23,7 +23,7 @@ from PIL import Image
 from batchcls import machine
 from batchcls.cli import main
 from batchcls.cli.run import run
-from batchcls.predictions.schema import schema
+from batchcls.predictions.schema import file_schema
 from benchmarks.__main__ import main as benchmarks
 from benchmarks.report import (
     BEGIN,
@@ -104,7 +104,7 @@ def test_the_guide_explains_every_option_of_run() -> None:
 
 @pytest.mark.parametrize("page", [README, DOCS / "reference" / "predictions-file.md"], ids=name_of)
 def test_every_column_is_explained(page: Path) -> None:
-    assert set(schema(2).names) - set(re.findall(r"`(\w+)`", page.read_text(encoding="utf-8"))) == set()
+    assert set(file_schema(2).names) - set(re.findall(r"`(\w+)`", page.read_text(encoding="utf-8"))) == set()
 
 
 @pytest.mark.parametrize(("page", "most"), [("README.md", 200), ("CONTRIBUTING.md", 80)])

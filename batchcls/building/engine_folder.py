@@ -61,11 +61,11 @@ def replacing_folder(out: Path) -> Iterator[Path]:
             yield folder
             check_replaceable(out)
             if kind_of(out) is not None:
-                _keep_others(out, folder)
+                _copy_other_files(out, folder)
             _exchange(scratch, out)
 
 
-def _keep_others(out: Path, folder: Path) -> None:
+def _copy_other_files(out: Path, folder: Path) -> None:
     """Copy the other files of the old folder, and its permissions, to the new one; links stay links."""
     os.chmod(folder, stat.S_IMODE(out.stat().st_mode))
     with OwnedFolder(out) as own:

@@ -35,7 +35,7 @@ def build_plan_here(folder: Path, device: str, options: PlanOptions, console: Co
         EngineError: If the folder, the GPU or TensorRT refuses.
         VerificationError: If the plan answers the probes otherwise than recorded; the plan is not kept then.
     """
-    manifest, onnx = _read(folder)
+    manifest, onnx = _read_network(folder)
     if not manifest.reference:  # before minutes are spent on a plan that could not be checked
         raise missing_answers_error(manifest)
     gpu = machine.gpu(device)
@@ -67,7 +67,7 @@ def build_plans_for(folder: Path, names: Sequence[str], options: PlanOptions, co
         EngineError: If the folder or TensorRT for RTX refuses; no plan is added then.
     """
     targets = targets_without_gpu(names)
-    manifest, onnx = _read(folder)
+    manifest, onnx = _read_network(folder)
     with _scratch(folder) as scratch:
         new_sidecars = [_write_plan(scratch, manifest, onnx, target, options, console) for target in targets]
         for sidecar in new_sidecars:
@@ -75,7 +75,7 @@ def build_plans_for(folder: Path, names: Sequence[str], options: PlanOptions, co
     return new_sidecars
 
 
-def _read(folder: Path) -> tuple[Manifest, bytes]:
+def _read_network(folder: Path) -> tuple[Manifest, bytes]:
     """An engine's manifest, and its ONNX file as TensorRT can compute it."""
     manifest = Manifest.read(folder)
     onnx = checked_onnx_path(folder, manifest).read_bytes()

@@ -29,7 +29,7 @@ def select_mixtures(answer: Callable[[Pixels], Logits], size_px: tuple[int, int]
         `batchcls.engine.probes.PROBE_COUNT` mixtures.
     """
     candidates = to_predictions(answer(draw_candidates(size_px)))
-    pairs = list(islice(_pairs(candidates.labels.tolist()), PROBE_COUNT))
+    pairs = list(islice(_candidate_pairs(candidates.labels.tolist()), PROBE_COUNT))
     if not pairs:
         least_sure = np.argsort(candidates.probabilities.max(axis=1), kind="stable")[:PROBE_COUNT].tolist()
         return tuple((number, number, 0) for number in least_sure)
@@ -45,7 +45,7 @@ def select_mixtures(answer: Callable[[Pixels], Logits], size_px: tuple[int, int]
     return tuple((*pair, weight) for pair, weight in zip(pairs, sure.tolist(), strict=True))
 
 
-def _pairs(labels: Sequence[int]) -> Iterator[tuple[int, int]]:
+def _candidate_pairs(labels: Sequence[int]) -> Iterator[tuple[int, int]]:
     """Numbers of two candidates with different labels, every ordered pair of labels in turn, so that all are met."""
     members = defaultdict(list)
     for number, label in enumerate(labels):

@@ -112,11 +112,11 @@ def _disagreement_error(verification: Verification, manifest: Manifest) -> Verif
     return VerificationError(
         f"top-1 agreement over {verification.images:,} images is {verification.top1_agreement:.4f}, "
         f"below {LEAST_AGREEMENT}; these differ: {', '.join(files[:_MOST_NAMED_FILES])}{more}; "
-        f"compare the recipe with the training{finer_precision(manifest)}"
+        f"compare the recipe with the training{finer_precision_advice(manifest)}"
     )
 
 
-def finer_precision(manifest: Manifest) -> str:
+def finer_precision_advice(manifest: Manifest) -> str:
     """The end of an error on a build whose rounding may be at fault; empty where no finer precision can be built."""
     if manifest.architecture == "onnx":
         return ", or build without --precision" if manifest.precision == "int8" else ""

@@ -40,7 +40,7 @@ _BOUNDS = {
 """Bounds by precision, the finest first: at least ten times the differences of a trained GoogLeNet on sound hardware,
 and beyond those of ResNet-18, AlexNet and `networks.architectures.SmallCnn` with random features. An int8 GoogLeNet
 that overflows on AVX2 differs by 0.94, 0.59 and 2.4. The measurements: docs/explanation/design.md, "Probes"."""
-_NOTHING = _Bounds(0.0, 0.0, 0.0)
+_ZERO_BOUNDS = _Bounds(0.0, 0.0, 0.0)
 """Bounds of a precision that is not known."""
 _PRECISIONS = {"f32": "fp32", "f16": "fp16"}
 """Precisions of the bounds, by the backends' names for them."""
@@ -61,11 +61,11 @@ def check_answers(engine: Engine, manifest: Manifest) -> ProbeCheck:
     if len(manifest.reference) != PROBE_COUNT:
         raise missing_answers_error(manifest)
     if manifest.answers:
-        expected, precision = manifest.answers, _known(engine.info.precision)
+        expected, precision = manifest.answers, _bounds_name(engine.info.precision)
     else:
         expected, precision = manifest.reference, _coarser(engine.info.precision, manifest.precision)
     check = _compare(engine, manifest, expected)
-    if not _BOUNDS.get(precision, _NOTHING).hold(check):
+    if not _BOUNDS.get(precision, _ZERO_BOUNDS).hold(check):
         raise _difference_error(engine.info, check, precision, _remedy(engine.info, manifest))
     return check
 
@@ -107,20 +107,20 @@ def compare_predictions(ours: Predictions, expected: Predictions) -> ProbeCheck:
     )
 
 
-def _known(precision: str) -> str:
+def _bounds_name(precision: str) -> str:
     """Name of a precision as the bounds have it; an unknown one stays as it is."""
     return _PRECISIONS.get(precision, precision)
 
 
 def _coarser(*precisions: str) -> str:
     """The coarsest of several precisions; an unknown one, to which nothing is allowed, wins."""
-    names = list(map(_known, precisions))
+    names = list(map(_bounds_name, precisions))
     unknown = [name for name in names if name not in _BOUNDS]
     return unknown[0] if unknown else max(names, key=list(_BOUNDS).index)
 
 
 def _difference_error(info: EngineInfo, check: ProbeCheck, precision: str, remedy: str) -> VerificationError:
-    bounds = _BOUNDS.get(precision, _NOTHING)
+    bounds = _BOUNDS.get(precision, _ZERO_BOUNDS)
     return VerificationError(
         f"engine {info.name!r} answers the probes by {info.backend} on {info.device} otherwise than verified: "
         f"probabilities differ by up to {check.largest_difference:.4f}, {check.mean_difference:.4f} on average, "

@@ -25,11 +25,11 @@ _LEAST_START_BYTES = 320 << 20
 """Memory for a backend's libraries and threads."""
 _MODEL_COPIES = 4
 """Memory for what a backend makes of a network, as a multiple of the model file's size."""
-_BATCHES = 8
+_BATCHES_IN_FLIGHT = 8
 """Batches of pixels between a decoder and the end of inference."""
 
 
-def _check_room(config: DeviceConfig) -> None:
+def _check_memory(config: DeviceConfig) -> None:
     """Refuse to open an engine where libraries would end the process for want of memory."""
     model = config.engine / ONNX
     needed = _LEAST_START_BYTES + _MODEL_COPIES * (model.stat().st_size if model.exists() else 0)
@@ -49,7 +49,7 @@ class LocalExecutor:
     """
 
     def __init__(self, config: DeviceConfig) -> None:
-        _check_room(config)
+        _check_memory(config)
         with ExitStack() as stack:
             self._engine = open_engine(
                 config.engine,
@@ -63,7 +63,7 @@ class LocalExecutor:
             self._check(config.manifest)
             preprocess = self._engine.info.preprocess
             batch_size = config.batch_size or default_batch_size(config.decoder, config.device, self._engine.batch_size)
-            self._taken_bytes = resident_bytes() + _BATCHES * batch_size * 3 * math.prod(preprocess.size_px)
+            self._taken_bytes = resident_bytes() + _BATCHES_IN_FLIGHT * batch_size * 3 * math.prod(preprocess.size_px)
             self._decoder = open_decoder(
                 config.decoder,
                 preprocess,

@@ -72,7 +72,7 @@ def device_configs(engine: Path, options: RunOptions) -> tuple[list[DeviceConfig
             batch_size=options.batch_size,
             threads=max(1, threads // len(devices)),
             max_pixels=options.max_pixels,
-            memory_bytes=options.memory or memory.default_bytes(),
+            memory_bytes=options.memory or memory.default_budget_bytes(),
             read_timeout_s=options.read_timeout_s,
         )
         for device in devices

@@ -58,7 +58,7 @@ class ProcessExecutor:
         try:
             for config in configs:
                 memory_bytes = (config.memory_bytes - resident_bytes()) // len(configs)
-                self._workers.append(_start(replace(config, memory_bytes=memory_bytes)))
+                self._workers.append(_start_worker(replace(config, memory_bytes=memory_bytes)))
             self.info = _common_info([self._receive(worker) for worker in self._workers])
         except BaseException:
             self.close()
@@ -120,12 +120,12 @@ class ProcessExecutor:
         return message
 
 
-def _start(config: DeviceConfig) -> _Worker:
+def _start_worker(config: DeviceConfig) -> _Worker:
     spawn = multiprocessing.get_context("spawn")  # a fork would share CUDA's state
     requests, worker_requests = spawn.Pipe()
     results, worker_results = spawn.Pipe(duplex=False)
     process = spawn.Process(
-        target=_work, args=(config, worker_requests, worker_results), name=config.device, daemon=True
+        target=_run_worker, args=(config, worker_requests, worker_results), name=config.device, daemon=True
     )
     # A terminal interrupts all processes, and the parent decides: SIGINT is blocked until the worker ignores it.
     resource_tracker.ensure_running()  # it unblocks signals when it starts
@@ -167,7 +167,7 @@ def _common_info(infos: Sequence[EngineInfo]) -> EngineInfo:
     return replace(first, device=",".join(info.device for info in infos))
 
 
-def _work(config: DeviceConfig, requests: Connection, results: Connection) -> None:
+def _run_worker(config: DeviceConfig, requests: Connection, results: Connection) -> None:
     """Run a worker: the program of each process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     limit_memory_use()

@@ -10,7 +10,7 @@ from batchcls.predictions.row_key import DIGEST_BYTES, row_digests, slide_digest
 from batchcls.records import Slide
 
 _LOOKUP_SLIDES = 1024
-_SORTED = f"S{DIGEST_BYTES}"
+_SORTABLE_TYPE = f"S{DIGEST_BYTES}"
 """Byte strings, which NumPy sorts and searches. It compares them without trailing zeros, so equality is asked of raw
 bytes."""
 
@@ -26,7 +26,7 @@ class DoneSlides:
     def __init__(self, rows: pa.Table, roots: Mapping[str, int]) -> None:
         self._roots = roots
         digests = row_digests(rows)
-        self._digests = np.sort(digests.view(_SORTED)).view(digests.dtype)
+        self._digests = np.sort(digests.view(_SORTABLE_TYPE)).view(digests.dtype)
 
     def __len__(self) -> int:
         return len(self._digests)
@@ -38,6 +38,6 @@ class DoneSlides:
             yield from slides
         while chunk := list(islice(slides, _LOOKUP_SLIDES)):
             wanted = slide_digests(chunk, self._roots)
-            places = np.searchsorted(self._digests.view(_SORTED), wanted.view(_SORTED))
+            places = np.searchsorted(self._digests.view(_SORTABLE_TYPE), wanted.view(_SORTABLE_TYPE))
             is_done = self._digests[places.clip(max=len(self._digests) - 1)] == wanted
             yield from (slide for slide, done in zip(chunk, is_done, strict=True) if not done)

@@ -56,10 +56,10 @@ def match_labels(paths: pa.ChunkedArray, root: str, predictions: PredictionsFile
     predicted_paths, roots = predictions.table["path"], predictions.table["root"].cast(pa.string())
     best = _match_whole_paths(paths, root, predicted_paths, roots)
     if (best.rows < 0).any():
-        folded, folded_roots = _folded(predicted_paths), _folded(roots)
-        best = max(best, _match_whole_paths(_folded(paths), root, folded, folded_roots), key=_count)
+        folded, folded_roots = _normalized_paths(predicted_paths), _normalized_paths(roots)
+        best = max(best, _match_whole_paths(_normalized_paths(paths), root, folded, folded_roots), key=_count)
         if not _count(best) and not best.ambiguous.any():
-            best = _match_ends(_folded(paths), pc.binary_join_element_wise(folded_roots, folded, "/"))
+            best = _match_ends(_normalized_paths(paths), pc.binary_join_element_wise(folded_roots, folded, "/"))
     if best.ambiguous.any():
         raise LabelsError(
             f"{int(best.ambiguous.sum()):,} labeled images have more than one row by {best.by}, or share one"
@@ -84,10 +84,10 @@ def label_codes(labels: pa.ChunkedArray, known: Sequence[str]) -> pa.ChunkedArra
 
     Blanks around a label, and the Unicode form of its accents, are ignored unless they tell two known labels apart.
     """
-    codes, words = pc.index_in(labels, pa.array(known, pa.string())), _composed(pa.array(known, pa.string()))
+    codes, words = pc.index_in(labels, pa.array(known, pa.string())), _normalized_text(pa.array(known, pa.string()))
     if len(words.unique()) < len(words):
         return codes
-    return pc.coalesce(codes, pc.index_in(_composed(labels), words))
+    return pc.coalesce(codes, pc.index_in(_normalized_text(labels), words))
 
 
 def two_files(root: Path, images: pa.Table) -> list[str] | None:
@@ -117,9 +117,9 @@ def _match_whole_paths(
 
 def _match_ends(paths: pa.ChunkedArray, files: pa.ChunkedArray) -> LabelMatch:
     """Match by as many of the last parts of each path as find the most images; of equal counts, by the most parts."""
-    best = _match_by("file name", _names(paths), _names(files))
+    best = _match_by("file name", _path_ends(paths), _path_ends(files))
     for parts in range(2, _MOST_PATH_PARTS):
-        ends = _names(paths, parts), _names(files, parts)
+        ends = _path_ends(paths, parts), _path_ends(files, parts)
         match = _match_by("end of path", *ends)
         if not _count(match) and not match.ambiguous.any():
             break  # paths that differ in their last parts differ in longer ends too
@@ -150,21 +150,21 @@ def _absolute(roots: pa.ChunkedArray, paths: pa.ChunkedArray) -> pa.ChunkedArray
     joined = pc.if_else(pc.starts_with(paths, "/"), paths, pc.binary_join_element_wise(roots, paths, "/"))
     folders = pc.dictionary_encode(pc.replace_substring_regex(joined, r"(?s)/[^/]*$", "/"))
     real = pa.array([os.path.realpath(str(folder)).rstrip("/") for folder in folders.dictionary], pa.string())
-    return pa.chunked_array([pc.binary_join_element_wise(real.take(folders.indices), _names(joined), "/")])
+    return pa.chunked_array([pc.binary_join_element_wise(real.take(folders.indices), _path_ends(joined), "/")])
 
 
-def _names(paths: Any, parts: int = 1) -> Any:
+def _path_ends(paths: Any, parts: int = 1) -> Any:
     """The last ``parts`` parts of each path; null for a path with fewer."""
     if parts == 1:
         return pc.replace_substring_regex(paths, r"(?s)^.*/", "")
     return pc.struct_field(pc.extract_regex(paths, rf"(?s)(?:^|/)(?P<end>(?:[^/]+/){{{parts - 1}}}[^/]+)$"), "end")
 
 
-def _folded(paths: Any) -> Any:
-    return pc.replace_substring(_composed(paths), "\\", "/")
+def _normalized_paths(paths: Any) -> Any:
+    return pc.replace_substring(_normalized_text(paths), "\\", "/")
 
 
-def _composed(words: Any) -> Any:
+def _normalized_text(words: Any) -> Any:
     return pc.utf8_normalize(pc.utf8_trim_whitespace(words), "NFC")
 
 

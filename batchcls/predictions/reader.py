@@ -22,7 +22,7 @@ from batchcls.records import METADATA_KEY, Slide
 from batchcls.storage.regular_file import check_regular
 from batchcls.storage.table_memory import check_parquet_size
 
-_ANSWERS = ("label", "probability", "probabilities")
+_ANSWER_COLUMNS = ("label", "probability", "probabilities")
 _PART_VALUES = 2**21
 _PART_ROWS = 32_768
 """Most rows, and most probabilities, of a part."""
@@ -53,7 +53,7 @@ class PredictionsFile:
         Raises:
             LabelsError: If the file cannot be read, or nothing but its name is that of a predictions file.
         """
-        with _refusals(path):
+        with _errors_translated(path):
             check_parquet_size(path, list(REQUIRED), whole=True)
             metadata = _metadata(pq.read_schema(path))
             table = pq.read_table(path, columns=list(REQUIRED), partitioning=None)
@@ -72,11 +72,11 @@ class PredictionsFile:
         Raises:
             LabelsError: As by `read`.
         """
-        with _refusals(path):
+        with _errors_translated(path):
             check_parquet_size(path, list(REQUIRED), whole=False)
-        with _refusals(path), pq.ParquetFile(path) as file:
+        with _errors_translated(path), pq.ParquetFile(path) as file:
             metadata = _metadata(file.schema_arrow)
-            order = _recorded_labels(metadata) or label_order(_batches(file, _LABEL_ROWS, _ANSWERS), labels)
+            order = _recorded_labels(metadata) or label_order(_batches(file, _LABEL_ROWS, _ANSWER_COLUMNS), labels)
             head = cls._checked(path, file.schema_arrow.empty_table().select(list(REQUIRED)), order, metadata)
             yield head
             for table in _batches(file, max(1, min(_PART_ROWS, _PART_VALUES // len(order))), list(REQUIRED)):
@@ -182,7 +182,7 @@ def _typed(table: pa.Table, classes: int) -> pa.Table:
 
 
 @contextmanager
-def _refusals(path: Path) -> Iterator[None]:
+def _errors_translated(path: Path) -> Iterator[None]:
     """Turn whatever makes the file unreadable into a `LabelsError` that names the file."""
     try:
         check_regular(path)

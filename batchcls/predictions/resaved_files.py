@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-_CLOSE = 1e-5
+_LARGEST_ROUNDING = 1e-5
 """Largest difference between a row's probability, written as text or in another precision, and its largest one."""
 
 
@@ -54,7 +54,7 @@ def label_order(tables: Iterable[pa.Table], labels: Sequence[str] = ()) -> tuple
         if length not in (0, answers.shape[1]):
             raise ValueError(f"it has {answers.shape[1]} probabilities a row, not {length}")
         length = answers.shape[1]
-        for position, label in _pairs(rows, answers):
+        for position, label in _clear_labels(rows, answers):
             if order.setdefault(position, label) != label:
                 raise ValueError(f"its label is not always the most probable one: {order[position]!r} and {label!r}")
     twice = len(set(order.values())) < len(order)
@@ -71,11 +71,11 @@ def label_order(tables: Iterable[pa.Table], labels: Sequence[str] = ()) -> tuple
     return tuple(labels) or tuple(order[position] for position in range(length))
 
 
-def _pairs(rows: pa.Table, answers: npt.NDArray[np.float32]) -> set[tuple[int, str]]:
+def _clear_labels(rows: pa.Table, answers: npt.NDArray[np.float32]) -> set[tuple[int, str]]:
     """Position of the largest probability and label of each row, of rows where only one probability is the largest."""
     top = answers.max(axis=1)
     recorded = np.asarray(rows["probability"].cast(pa.float32()).to_numpy(), np.float32)
-    if (np.abs(recorded - top) > _CLOSE).any():
+    if (np.abs(recorded - top) > _LARGEST_ROUNDING).any():
         raise ValueError("its column probability is not the largest of its probabilities")
     clear = (answers == top[:, None]).sum(axis=1) == 1
     words = _one(rows["label"].cast(pa.string())).dictionary_encode()

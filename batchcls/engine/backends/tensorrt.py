@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _LANES = 2
 """Batches under way at one time, so that the GPU has the next one before the last answer is fetched."""
 _TRIALS = 10
-_GRAPH_MAY_TAKE = 1.05
+_LARGEST_GRAPH_TIME_RATIO = 1.05
 """Time of a CUDA graph relative to single launches, at most: where both keep the GPU busy, a graph spares the CPU."""
 
 
@@ -188,7 +188,7 @@ class _Lane:
         with suppress(EngineError):  # not every plan can be captured
             graph = cuda.Graph(self._stream, self._execute)
             closing.callback(graph.close)
-            if self._seconds(graph.launch) <= self._seconds(self._execute) * _GRAPH_MAY_TAKE:
+            if self._seconds(graph.launch) <= self._seconds(self._execute) * _LARGEST_GRAPH_TIME_RATIO:
                 self._launch = graph.launch
 
     def _forget(self) -> None:
