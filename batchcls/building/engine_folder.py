@@ -46,10 +46,10 @@ def check_replaceable(out: Path) -> None:
 
 @contextmanager
 def replacing_folder(out: Path) -> Iterator[Path]:
-    """A new folder beside ``out``, which replaces ``out`` at the end; after an error it is gone, and ``out`` as before.
+    """A new folder beside ``out``, which replaces ``out`` at the end; after an error ``out`` is as before.
 
     Raises:
-        EngineError: If, meanwhile, something else than an engine folder has appeared at ``out``.
+        EngineError: If anything but an engine folder has meanwhile appeared at ``out``.
         OutputError: If the disk refuses.
     """
     out = out.absolute()

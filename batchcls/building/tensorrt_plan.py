@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import tensorrt_rtx
 
 _MOST_REASONS = 3
-"""Reasons of TensorRT that an error repeats."""
+"""Most reasons of TensorRT that an error repeats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def targets_without_gpu(names: Sequence[str]) -> list[Target]:
         names: Compute capabilities, such as ``sm86``.
 
     Raises:
-        EngineError: If TensorRT for RTX is not installed, or does not know one of them.
+        EngineError: If TensorRT for RTX is not installed, or does not know one of ``names``.
     """
     known, version = rtx_capabilities(), str(tensorrt_module("tensorrt_rtx").__version__)
     if unknown := [name for name in names if name not in known]:
@@ -118,7 +118,7 @@ def _reasons(parser: "tensorrt.OnnxParser") -> list[str]:
 
 
 def _configure_rtx(target: Target, config: "tensorrt_rtx.IBuilderConfig") -> None:
-    """Set what TensorRT for RTX alone knows: capture as a CUDA graph, and compiling for a card that is elsewhere."""
+    """Set the options that only TensorRT for RTX has: capture as a CUDA graph, and the card to compile for."""
     rtx = tensorrt_module("tensorrt_rtx")
     config.set_flag(rtx.BuilderFlag.REQUIRE_USER_ALLOCATION)
     if target.gpu is not None:
@@ -142,9 +142,9 @@ def _timing_cache(target: Target, config: "tensorrt.IBuilderConfig", cache: Path
     write_whole(cache, bytes(after.serialize()))
 
 
-def _refusal_error(target: Target, what: str, reasons: list[str]) -> EngineError:
+def _refusal_error(target: Target, action: str, reasons: list[str]) -> EngineError:
     listed = "; ".join(dict.fromkeys(reasons[:_MOST_REASONS])) or "it does not say why"
-    return EngineError(f"{target.module} {target.version} cannot {what}: {listed}")
+    return EngineError(f"{target.module} {target.version} cannot {action}: {listed}")
 
 
 @contextmanager

@@ -34,17 +34,18 @@ class _Worker:
     device: str
     process: BaseProcess
     requests: Connection
-    """Receives None as a request for slides, and is answered with a list of them; an empty list ends the process."""
+    """Connection from which the parent reads None, a request for slides, and to which it sends a list of slides; an
+    empty list ends the process."""
     results: Connection
-    """Receives the `EngineInfo`; then each `BatchResult`, and what `Executor.waiting` says while there is none; last
-    the peak memory in bytes, or an exception."""
+    """Connection from which the parent reads the `EngineInfo`; then each `BatchResult`, or the value of
+    `Executor.waiting` while there is no result; last the peak memory in bytes, or an exception."""
 
 
 class ProcessExecutor:
     """An `Executor` of one process a device.
 
     Args:
-        configs: One for each process.
+        configs: The configuration of each process.
 
     Raises:
         EngineError: If a device cannot be used, or devices would compute in different ways.
@@ -53,7 +54,7 @@ class ProcessExecutor:
     def __init__(self, configs: Sequence[DeviceConfig]) -> None:
         self.peak_memory_bytes = 0
         self._waiting: dict[str, tuple[str, float] | None] = {}
-        """What `Executor.waiting` last said, by device."""
+        """Latest value of each worker's `Executor.waiting`, by device."""
         self._workers: list[_Worker] = []
         try:
             for config in configs:
@@ -152,10 +153,10 @@ def _send_slides(requests: Connection, remaining: Iterator[Slide]) -> bool:
 
 
 def _common_info(infos: Sequence[EngineInfo]) -> EngineInfo:
-    """The info of several engines, with all their devices.
+    """The info that several engines share, with all their devices.
 
     Raises:
-        EngineError: If they would compute in different ways, so that rows depended on the device.
+        EngineError: If the engines would compute in different ways, so that rows depended on the device.
     """
     first = infos[0]
     for info in infos[1:]:

@@ -33,14 +33,14 @@ from batchcls.records import BatchResult, Postponed
 from batchcls.storage.transient_errors import is_transient
 
 _POLL_S = 0.25
-"""Seconds after which signals, the clock and the progress are looked at, even if no row came."""
+"""Seconds without a row after which the run looks at signals, the clock and the progress."""
 _SUSPICIOUS_FILES = 20
-"""Number of files from which a run with corrupt files alone is rather a fault of the decoder."""
+"""Least number of files that, if all are corrupt, hints at a fault of the decoder."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """The open parts of a run."""
+    """The open resources of a run, and its counts."""
 
     source: Source
     executor: Executor
@@ -62,7 +62,7 @@ def classify_images(slides: Sequence[Path], engine: Path, out: Path, options: Ru
         console: Shows progress and notes.
 
     Raises:
-        SlidesError: If there is no image, or the disk of the slides is gone.
+        SlidesError: If there is no image, or the disk of the slides can no longer be read.
         EngineError: If the engine or its device cannot be used.
         DecoderError: If the decoder fails for a reason other than its files.
         OutputError: If ``out`` may not be written, or the disk refuses.
@@ -73,7 +73,7 @@ def classify_images(slides: Sequence[Path], engine: Path, out: Path, options: Ru
     started = perf_counter()
     configs, why = device_configs(engine, options)
     decoder = configs[0].decoder
-    # If the output exists, it is probably this run's whole file, and then nothing need be listed.
+    # An output that exists is probably this run's finished file, for which no folder has to be listed.
     source = open_source(
         slides, at_once=options.overwrite or not os.path.lexists(out), timeout_s=options.read_timeout_s
     )
@@ -162,8 +162,8 @@ def _check_interruption(run: _Run, out: Path) -> None:
     """End the run after a signal, or if its files cannot be read any more."""
     if (number := run.interrupt.signal) is not None:
         raise InterruptedRunError(f"stopped by {number.name}; {_resume_advice(run, out)}", number)
-    if message := run.reads.failing:
-        raise SlidesError(f"{message}; {_resume_advice(run, out)}, once the disk or the network is well")
+    if message := run.reads.failure_message:
+        raise SlidesError(f"{message}; {_resume_advice(run, out)}, once the disk or the network works again")
 
 
 def _resume_advice(run: _Run, out: Path) -> str:

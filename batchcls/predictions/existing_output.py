@@ -35,7 +35,7 @@ class ExistingOutput:
 
         Args:
             columns: The schema that the file must have.
-            identity: What the run and the file must share, as read back from JSON.
+            identity: Properties that the run and the file must share, as read back from JSON.
 
         Raises:
             OutputError: If the file is of another identity, or does not record one.
@@ -102,7 +102,7 @@ def retry_mask(errors: pa.Array, changed_limits: Set[str]) -> pa.BooleanArray:
 
 
 def _recorded_row_count(metadata: Mapping[str, Any]) -> int:
-    """How many rows the run wrote.
+    """The number of rows that the run recorded.
 
     Raises:
         LookupError, TypeError, ValueError: If the counts are incomplete, or of other types.

@@ -31,7 +31,7 @@ class LabelMatch:
     """The row of each labeled image in a predictions file."""
 
     by: Literal["path", "absolute path", "end of path", "file name"]
-    """What of the paths had to be equal."""
+    """Part of the paths that had to be equal."""
     rows: npt.NDArray[np.int64]
     """(labeled images,) position of each image's row; -1 where it has none."""
     ambiguous: npt.NDArray[np.bool_]
@@ -39,11 +39,11 @@ class LabelMatch:
 
 
 def match_labels(paths: pa.ChunkedArray, root: str, predictions: PredictionsFile) -> LabelMatch:
-    """Match labeled images with rows, by the first of these rules that finds all, or else by the one that finds most.
+    """The row of each labeled image, by the first rule that matches all images, or else by the one that matches most.
 
-    Paths as written; absolute paths; both again with ``/`` for Windows' backslashes, without blanks around a path, and
-    with accents in one Unicode form. Only where none of these finds any image, by as much of the end of each path as
-    finds the most.
+    The rules compare paths as written; absolute paths; and both again with ``/`` for Windows' backslashes, without
+    blanks around a path, and with accents in one Unicode form. If no rule matches any image, the ends of paths are
+    compared, at the length that matches most.
 
     Args:
         paths: (N,) the labeled images, relative to ``root`` or absolute.
@@ -51,7 +51,7 @@ def match_labels(paths: pa.ChunkedArray, root: str, predictions: PredictionsFile
         predictions: The file that is searched.
 
     Raises:
-        LabelsError: If no image has a row, or an image and a row do not belong to each other alone.
+        LabelsError: If no image has a row, or several images or several rows share a match.
     """
     predicted_paths, roots = predictions.table["path"], predictions.table["root"].cast(pa.string())
     best = _match_whole_paths(paths, root, predicted_paths, roots)
@@ -91,11 +91,12 @@ def label_codes(labels: pa.ChunkedArray, known: Sequence[str]) -> pa.ChunkedArra
 
 
 def two_files(root: Path, images: pa.Table) -> list[str] | None:
-    """The paths of a labeled and of the classified file that were matched, but hold different bytes; None if none do.
+    """The paths of a labeled and a classified file that match but hold different bytes; None if all compared are equal.
 
     Args:
         root: The folder of the labeled images.
-        images: With the columns ``path``, as labeled, and ``file``, as classified; the first three rows are compared.
+        images: Matched images, with the columns ``path``, as labeled, and ``file``, as classified; the first three rows
+            are compared.
     """
     for image in images.slice(0, _COMPARED_FILES).to_pylist():
         labeled, classified = file_below(root, image["path"]), original(image["file"])
@@ -132,9 +133,13 @@ def _count(match: LabelMatch) -> int:
 
 
 def _match_by(by: Any, keys: pa.ChunkedArray, predicted_keys: pa.ChunkedArray) -> LabelMatch:
-    rows, back = _positions(keys, predicted_keys), _positions(predicted_keys, keys)
-    claimed = np.bincount(back[back >= 0], minlength=len(rows))
-    shared = np.bincount(rows[rows >= 0], minlength=len(back))[rows] > 1 if len(back) else np.zeros(len(rows), bool)
+    rows, reverse_rows = _positions(keys, predicted_keys), _positions(predicted_keys, keys)
+    claimed = np.bincount(reverse_rows[reverse_rows >= 0], minlength=len(rows))
+    shared = (
+        np.bincount(rows[rows >= 0], minlength=len(reverse_rows))[rows] > 1
+        if len(reverse_rows)
+        else np.zeros(len(rows), bool)
+    )
     ambiguous = (rows >= 0) & ((claimed > 1) | shared)
     return LabelMatch(by, np.where(ambiguous, -1, rows), ambiguous)
 

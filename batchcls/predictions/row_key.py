@@ -1,4 +1,4 @@
-"""Which slide a row belongs to: the columns that tell, and the order of rows."""
+"""The key columns, which tell the slide of a row, and the order of rows."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,7 +26,7 @@ def column_values(slides: Sequence[Slide], roots: Mapping[str, int]) -> dict[str
     """The key columns of a part's rows, by name.
 
     Args:
-        slides: One for each row.
+        slides: The slide of each row.
         roots: Position of each `Slide.root` in the list that the whole run shares.
     """
     return {
@@ -36,7 +36,7 @@ def column_values(slides: Sequence[Slide], roots: Mapping[str, int]) -> dict[str
 
 
 def slide_digests(slides: Iterable[Slide], roots: Mapping[str, int]) -> npt.NDArray[np.void]:
-    """(slides,) 16 bytes for each slide that no other slide has."""
+    """(slides,) a digest of 16 bytes for each slide, which no other slide has."""
     return np.array([_digest(roots[slide.root], printable(slide.path)) for slide in slides], f"V{DIGEST_BYTES}")
 
 
@@ -51,8 +51,8 @@ def slides_of(rows: pa.Table, roots: Sequence[str] | None = None) -> Iterator[Sl
     """The slide of each row.
 
     Args:
-        rows: With the key columns of a part, or of a whole file.
-        roots: What the positions in a part stand for; None for a whole file, which holds the roots as text.
+        rows: Rows of a part, or of a whole file, with their key columns.
+        roots: Roots by their position in a part's rows; None for a whole file, which holds the roots as text.
     """
     for row in rows.select(list(KEY_COLUMNS)).to_pylist():
         root = original(row["root"]) if roots is None else roots[row["root"]]

@@ -1,4 +1,4 @@
-"""The columns of a predictions file, declared once for whoever writes and whoever reads one."""
+"""The columns of a predictions file, declared once for the writer and the reader."""
 
 from dataclasses import dataclass
 

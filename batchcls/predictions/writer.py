@@ -1,4 +1,4 @@
-"""Predictions become one Parquet file; until it is whole, parts on disk hold what is done."""
+"""Write predictions to one Parquet file; until it is whole, parts on disk hold the finished rows."""
 
 import json
 from collections import Counter
@@ -60,8 +60,8 @@ def open_writer(
         path: The predictions file.
         roots: Every `Slide.root` of the run.
         labels: The engine's labels, by position.
-        identity: What two runs must share to write one file; JSON values.
-        limits: What may differ between runs of one identity: a run with other limits does again what these had refused.
+        identity: Properties that two runs must share to write one file; JSON values.
+        limits: Options that may differ between runs of one identity: a run with other limits repeats refused files.
         overwrite: Whether an existing ``path`` is replaced, which happens when the new file is whole.
 
     Raises:
@@ -99,7 +99,7 @@ class PredictionsWriter:
         existing: A whole file whose rows are taken over, but for those worth doing again.
 
     Raises:
-        OutputError: If what earlier runs left cannot be read, or the disk refuses.
+        OutputError: If the rows of earlier runs cannot be read, or the disk refuses.
     """
 
     def __init__(

@@ -32,13 +32,13 @@ _LANES = 2
 """Batches under way at one time, so that the GPU has the next one before the last answer is fetched."""
 _TRIALS = 10
 _LARGEST_GRAPH_TIME_RATIO = 1.05
-"""Time of a CUDA graph relative to single launches, at most: where both keep the GPU busy, a graph spares the CPU."""
+"""Largest ratio of a CUDA graph's time to that of single launches at which the graph is used, to spare the CPU."""
 
 
 def open_engine(
     manifest: Manifest, onnx: Path, *, device: str, threads: int, precision: str | None = None
 ) -> "TensorRtEngine":
-    """The engine of `batchcls.engine.backends.open_engine`, from the plan in its folder that fits this GPU."""
+    """A `TensorRtEngine` of the folder's plan for this GPU, with the parameters of `backends.open_engine`."""
     if device == "cpu":
         raise EngineError("backend 'tensorrt' runs on a GPU, not on the CPU; run: batchcls run --device cuda")
     gpu = machine.gpu(device)
