@@ -52,8 +52,8 @@ batchcls() {{ "{sys.executable}" -m batchcls "$@"; }}
 python() {{ "{sys.executable}" "$@"; }}
 make() {{ "{sys.executable}" -c "
 from pathlib import Path
-from benchmarks.demo import show
-show(Path('engines/all4-googlenet'), Path('$1'))"; }}
+from benchmarks.demo import run_demo
+run_demo(Path('engines/all4-googlenet'), Path('$1'))"; }}
 """
 """Commands that the pages use, as this checkout has them; of ``make`` its target demo, in the folder at hand."""
 
@@ -251,7 +251,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the pages take as given: the engine, a trained GoogLeNet, labeled images, and the demo's."""
     import torch
 
-    from benchmarks.demo import show
+    from benchmarks.demo import run_demo
     from benchmarks.networks import unfused_googlenet
 
     folder = tmp_path_factory.mktemp("material")
@@ -259,7 +259,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.save(unfused_googlenet(ALL4, 4).state_dict(), folder / "model.pth")
     draw_labeled(folder / "all4")
     shutil.copytree(folder / "all4" / "Benign", folder / "typical")
-    show(ALL4, folder / "demo")
+    run_demo(ALL4, folder / "demo")
     return folder
 
 
