@@ -239,7 +239,7 @@ def draw_labeled(folder: Path) -> None:
     tints = {"Benign": (1, 1, 1), "Early": (0.8, 1, 1), "Pre": (1, 0.8, 1), "Pro": (1, 1, 0.75)}
     for place, (label, tint) in enumerate(tints.items()):
         (folder / label).mkdir(parents=True)
-        for number in range(24):
+        for number in range(16):
             field = draw_field(np.random.default_rng((place, number)), 96, 96)
             pixels = (np.asarray(field) * tint).astype(np.uint8)
             Image.fromarray(pixels).save(folder / label / f"WBC-Malignant-{label}-{number:03d}.jpg", quality=95)
