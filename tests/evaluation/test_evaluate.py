@@ -69,7 +69,7 @@ def predictions_file(
     kind = file_schema(len(labels))
     arrays = [pa.array(columns.get(field.name, [None] * len(rows)), field.type) for field in kind]
     metadata = {"labels": list(labels), "engine": {"name": "tiny", **(engine or {})}}
-    pq.write_table(pa.table(arrays, file_schema=kind.with_metadata({"batchcls": json.dumps(metadata)})), path)
+    pq.write_table(pa.table(arrays, schema=kind.with_metadata({"batchcls": json.dumps(metadata)})), path)
     return path
 
 

@@ -65,7 +65,7 @@ def write_predictions(out: Path, paths: Sequence[str], logits: Any, unreadable: 
         "modified": pa.nulls(len(paths), final.field("modified").type),
         "error": pa.array(["corrupt: no end mark" if bad else None for bad in unreadable], pa.string()),
     }
-    pq.write_table(pa.table({**columns, **changed}, file_schema=final), out, row_group_size=32_768)
+    pq.write_table(pa.table({**columns, **changed}, schema=final), out, row_group_size=32_768)
     return out
 
 
