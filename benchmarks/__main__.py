@@ -81,7 +81,7 @@ def _single_device(_context: click.Context, _option: click.Parameter, device: st
 )
 def run(repeats: int, out: Path | None, **options: Any) -> None:
     """Measure every case and peer in turns, REPEATS times, each time in a process of its own."""
-    from benchmarks.report import table  # after parsing, because the demo runs without PyTorch
+    from benchmarks.report import table  # imported here, because the demo runs without PyTorch
     from benchmarks.runs import newest_runs
     from benchmarks.selection import Selection
     from benchmarks.suite import run_suite

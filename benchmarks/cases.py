@@ -114,7 +114,7 @@ def measure_inference(task: Task) -> Sample:
 
 @contextmanager
 def on_device(pixels: Pixels, device: str) -> Iterator[Pixels | DevicePixels]:
-    """``pixels``, copied to the memory of ``device`` if that is a GPU."""
+    """A context that yields ``pixels``, copied to the memory of ``device`` if that is a GPU."""
     if device == "cpu":
         yield pixels
         return
@@ -167,7 +167,7 @@ def measure_start_up(task: Task) -> Sample:
 
 def measure_build(task: Task) -> Sample:
     """Run the command `batchcls build` on the engine's own network, without verification on images."""
-    from benchmarks.networks import prepare_network  # here, because it needs PyTorch, which would count as memory
+    from benchmarks.networks import prepare_network  # imported here: PyTorch would count in the memory of other cases
 
     labels = ",".join(Manifest.read(task.engine).labels)
     with tempfile.TemporaryDirectory() as scratch:

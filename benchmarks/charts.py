@@ -1,4 +1,4 @@
-"""Charts of the records, as SVG that is the same whenever it is drawn from the same records."""
+"""Charts of the records, as reproducible SVG: the same records give the same bytes."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,17 +19,23 @@ _STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
 }
-_COLORS = {"A": "#b8b8b8", "B": "#7f7f7f", "end-to-end": "#5b8def", "end-to-end int8": "#1f4fb4"}
+_COLORS = {FP32_LOOP: "#b8b8b8", BF16_LOOP: "#7f7f7f", "end-to-end": "#5b8def", "end-to-end int8": "#1f4fb4"}
 _NAMES = {
-    "A": "PyTorch FP32 loop (DataLoader, eager)",
-    "B": "PyTorch BF16 loop (channels_last, autocast)",
+    FP32_LOOP: "PyTorch FP32 loop (DataLoader, eager)",
+    BF16_LOOP: "PyTorch BF16 loop (channels_last, autocast)",
     "end-to-end": "batchcls, bfloat16",
     "end-to-end int8": "batchcls, int8",
 }
 
 
 def draw(runs: Mapping[str, Run], folder: Path, name: str) -> None:
-    """Write ``speed-NAME.svg`` and ``growth-NAME.svg`` into ``folder``, as far as there are records for them."""
+    """Write ``speed-NAME.svg`` and ``growth-NAME.svg`` into ``folder``, each if there are records for it.
+
+    Args:
+        runs: Runs by workload.
+        folder: Folder of the charts.
+        name: Name of the hardware in the names of the files.
+    """
     with plt.rc_context(_STYLE):
         compared = {workload: run for workload, run in runs.items() if find_record(run, FP32_LOOP)}
         if compared:
@@ -64,7 +70,7 @@ def _growth(run: Run, path: Path) -> None:
     files = [count for count in FILE_COUNTS if count in by_files]
     figure, (speed, memory) = plt.subplots(1, 2, figsize=(8, 2.8), layout="constrained")
     speed.plot(files, [by_files[count].images_per_s for count in files], "o-", color=_COLORS["end-to-end int8"])
-    memory.plot(files, [by_files[count].peak_memory_bytes / 2**20 for count in files], "o-", color=_COLORS["B"])
+    memory.plot(files, [by_files[count].peak_memory_bytes / 2**20 for count in files], "o-", color=_COLORS[BF16_LOOP])
     for axes, label in ((speed, "images/s without inference"), (memory, "peak memory, MiB")):
         axes.set_xscale("log")
         axes.margins(y=0.15)
@@ -77,7 +83,7 @@ def _growth(run: Run, path: Path) -> None:
 def _bar(run: Run, name: str) -> Record | None:
     if name in END_TO_END:
         return next((record for record in run if record.case == name), None)
-    return find_record(run, {"A": FP32_LOOP, "B": BF16_LOOP}[name])
+    return find_record(run, name)
 
 
 def _save(figure: Figure, path: Path) -> None:

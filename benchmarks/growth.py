@@ -23,7 +23,7 @@ def growth_candidates(config: SuiteConfig) -> Iterator[Candidate]:
     The largest folders are run without inference (backend ``null``), because a step would take half an hour with it.
 
     Args:
-        config: With the images of `CROPS`.
+        config: Configuration of the suite, with the images of `CROPS` as its folder.
     """
     for files in FILE_COUNTS:
         yield _step(config, link_images(config.folder, files), f"{files:,} files, no inference", backend="null")

@@ -39,11 +39,11 @@ _LABELS = ("A", "B", "C", "D")
 _SEED_WORKLOAD = Workload("seeded", 224, 224, images=64, seed=1_000_003)
 """Images that set the statistics and the last layer of a network with random weights."""
 _CALIBRATION_WORKLOAD = Workload("calibration", 224, 224, images=300, seed=1_000_033)
-"""Images for the int8 calibration; like those above, drawn from a seed that no measured workload has."""
+"""Images for the int8 calibration; their seed, like that of `_SEED_WORKLOAD`, is none of a measured workload."""
 
 
 def prepare_network(name: str, scratch: Path, engine: Path = ENGINE) -> Network:
-    """A network in all its forms, prepared below ``scratch`` and kept there.
+    """A network in all its forms, stored below ``scratch``, where later calls find it.
 
     Args:
         name: One of `NAMES`.
@@ -51,7 +51,7 @@ def prepare_network(name: str, scratch: Path, engine: Path = ENGINE) -> Network:
         engine: Engine folder whose network is GoogLeNet; the other networks have random weights.
 
     Raises:
-        RuntimeError: If a peer whose library is needed to make the network is not installed.
+        RuntimeError: If a peer is not installed whose library is needed to create the network.
     """
     make = {"googlenet": _make_googlenet, "resnet50": _make_resnet50, "yolo11n-cls": _make_yolo}[name]
     digest = hashlib.sha256(Path(__file__).read_bytes() + script_path(_SEEDED_SCRIPT).read_bytes())
@@ -65,7 +65,7 @@ def prepare_network(name: str, scratch: Path, engine: Path = ENGINE) -> Network:
 
 
 def int8_engine(engine: Path, scratch: Path) -> Path:
-    """An engine folder with the weights of ``engine`` that computes in int8, built below ``scratch`` and kept there.
+    """An int8 engine folder with the weights of ``engine``, stored below ``scratch``, where later calls find it.
 
     Args:
         engine: Engine folder whose network is GoogLeNet.

@@ -32,20 +32,20 @@ class Record:
     peak_memory_bytes: int
     """Largest resident memory of all turns: of a case's one process, or of all processes of a peer."""
     top1_agreement: float | None = None
-    """Fraction of files with the same label as the trained network in float32 PyTorch behind Pillow.
+    """Fraction of files with the same label as from the trained network in float32 PyTorch with Pillow's pixels.
 
-    None where nothing is classified.
+    None for cases that classify nothing.
     """
     largest_difference: float | None = None
-    """Largest absolute difference of a probability from the same float32 network; None where nothing is classified."""
+    """Largest absolute difference of a probability from that float32 network; None for cases that classify nothing."""
     settings: dict[str, Any] = field(default_factory=dict)
     """Device, network, and options that differ from their defaults."""
     details: dict[str, Any] = field(default_factory=dict)
     """Further values that the last turn reported."""
     machine: dict[str, Any] = field(default_factory=machine.description)
-    """CPU, GPUs, and versions of the libraries."""
+    """Description of the machine: CPU, GPUs, and versions of the libraries."""
     commit: str = ""
-    """Commit of the checkout, as `checkout_commit` gives it."""
+    """Commit of the checkout, see `checkout_commit`."""
     run: str = ""
     """Start of the run of the suite in UTC, ISO 8601; equal in all records of that run."""
 

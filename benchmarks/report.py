@@ -1,4 +1,4 @@
-"""Committed records become the README's speed table, and the tables and charts of docs/explanation/speed.md."""
+"""Generate the README's speed table, and the tables and charts of docs/explanation/speed.md, from committed records."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -30,15 +30,15 @@ _NOT_MEASURED = "not measured"
 
 
 def table(runs: Mapping[str, Run]) -> str:
-    """The runs as a table in Markdown, a row for each record."""
+    """A Markdown table of runs, by workload, with a row for each record."""
     rows = [_row(record, run) for run in runs.values() for record in run]
     return _markdown(_COLUMNS, rows)
 
 
 def overview(runs: Mapping[str, Mapping[str, Run]]) -> str:
-    """The README's table: whole runs beside PyTorch's loops, of the kind of hardware that has most of them.
+    """The README's table: end-to-end runs compared with PyTorch's loops, on the hardware with most such runs.
 
-    A row is a workload that both loops were measured on; its ratios are those of the engine as it is stored.
+    A row is a workload on which both loops were measured; its ratios are those of the committed engine, not of int8.
     """
     arithmetic, compared = _most_compared(runs)
     machine = next(run[0].machine for run in compared.values())
@@ -48,33 +48,33 @@ def overview(runs: Mapping[str, Mapping[str, Run]]) -> str:
 
 
 def printed(runs: Mapping[str, Mapping[str, Run]]) -> str:
-    """What ``python -m benchmarks run`` printed when it measured the demo's kind of images, by today's headings."""
+    """The output of ``python -m benchmarks run`` for the demo's kind of images, from records, in its present format."""
     run = _most_compared(runs)[1][FIELDS.name]
     target = (RESULTS / f"{run[0].run[:10]}.jsonl").relative_to(README.parent)
     return f"```text\nrecords -> {target}\n{table({FIELDS.name: run})}\n```"
 
 
 def full_tables(runs: Mapping[str, Mapping[str, Run]]) -> str:
-    """What the page on speed shows for each kind of hardware: charts, every row, and where it was measured."""
+    """The generated part of the page on speed: for each kind of hardware charts, a table, and the machines."""
     parts = []
-    for arithmetic, of_it in runs.items():
+    for arithmetic, hardware_runs in runs.items():
         places = dict.fromkeys(
             f"- {workload}: {run[0].machine['cpu']}, {run[0].machine['cores']} cores, commit {run[0].commit}, "
             f"{run[0].run}"
-            for workload, run in of_it.items()
+            for workload, run in hardware_runs.items()
         )
         name = _file_name(arithmetic)
         parts.append(f"### {arithmetic}")
-        if any(find_record(run, FP32_LOOP) for run in of_it.values()):
+        if any(find_record(run, FP32_LOOP) for run in hardware_runs.values()):
             parts.append(f"![Images/s of batchcls and of PyTorch loops, by workload](speed-{name}.svg)")
-        parts += [table(of_it), "\n".join(places)]
-        if GROWTH in of_it:
+        parts += [table(hardware_runs), "\n".join(places)]
+        if GROWTH in hardware_runs:
             parts.append(f"![Images/s and peak memory from 1,000 to 200,000 files](growth-{name}.svg)")
     return "\n\n".join(parts)
 
 
 def between_markers(text: str, begin: str = BEGIN, end: str = END) -> str:
-    """What was generated into a page."""
+    """The generated part of a page's text, which stands between two markers."""
     return text.partition(begin)[2].partition(end)[0].strip()
 
 
@@ -91,15 +91,17 @@ def write_pages() -> None:
         before, _, rest = page.read_text(encoding="utf-8").partition(begin)
         _, _, after = rest.partition(end)
         page.write_text(f"{before}{begin}\n{generated}\n{end}{after}", encoding="utf-8")
-    for arithmetic, of_it in runs.items():
-        draw(of_it, SPEED_PAGE.parent, _file_name(arithmetic))
+    for arithmetic, hardware_runs in runs.items():
+        draw(hardware_runs, SPEED_PAGE.parent, _file_name(arithmetic))
 
 
 def _most_compared(runs: Mapping[str, Mapping[str, Run]]) -> tuple[str, dict[str, Run]]:
-    """The kind of hardware on which most workloads were measured beside both loops, and those."""
+    """The kind of hardware on which most workloads were measured together with both loops, and these runs."""
     compared = {
-        arithmetic: {workload: run for workload, run in of_it.items() if workload in WORKLOADS and _is_compared(run)}
-        for arithmetic, of_it in runs.items()
+        arithmetic: {
+            workload: run for workload, run in hardware_runs.items() if workload in WORKLOADS and _is_compared(run)
+        }
+        for arithmetic, hardware_runs in runs.items()
     }
     return max(compared.items(), key=lambda item: len(item[1]))
 
@@ -110,8 +112,8 @@ def _is_compared(run: Run) -> bool:
 
 
 def _row(record: Record, run: Run) -> list[str]:
-    plain, expert = find_record(run, FP32_LOOP), find_record(run, BF16_LOOP)
-    loop = " = the FP32 loop" if record is plain else " = the BF16 loop" if record is expert else ""
+    fp32_loop, bf16_loop = find_record(run, FP32_LOOP), find_record(run, BF16_LOOP)
+    loop = " = the FP32 loop" if record is fp32_loop else " = the BF16 loop" if record is bf16_loop else ""
     agreement = _agreement(record)
     return [
         f"{record.workload}, {record.images:,}",
@@ -124,20 +126,20 @@ def _row(record: Record, run: Run) -> list[str]:
 
 
 def _overview_row(run: Run) -> list[str]:
-    whole = next(record for record in run if record.case == END_TO_END[0])
+    end_to_end = next(record for record in run if record.case == END_TO_END[0])
     int8 = next((record for record in run if record.case == END_TO_END[1]), None)
-    drawn = WORKLOADS[whole.workload]
+    drawn = WORKLOADS[end_to_end.workload]
     return [
         f"{drawn.width_px}x{drawn.height_px} {drawn.format}",
-        _speed(whole.images_per_s),
+        _speed(end_to_end.images_per_s),
         _speed(int8.images_per_s) if int8 else _NOT_MEASURED,
-        *(ratio or _NOT_MEASURED for ratio in _ratios(whole, run)),
-        _agreement(whole),
+        *(ratio or _NOT_MEASURED for ratio in _ratios(end_to_end, run)),
+        _agreement(end_to_end),
     ]
 
 
 def _ratios(record: Record, run: Run) -> list[str]:
-    """How a record stands beside both loops and the hardware's limit; empty texts where that is not known."""
+    """Ratios of a record to both loops and to the hardware's limit, as text; empty if not measured."""
     comparable = record.settings.get("network") == "googlenet" and record.top1_agreement is not None
     loops = [find_record(run, kind) for kind in (FP32_LOOP, BF16_LOOP)]
     return [

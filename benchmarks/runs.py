@@ -6,7 +6,7 @@ from benchmarks.record import MIN_SAMPLES, RESULTS, Record
 
 FP32_LOOP = "torchvision DataLoader, eager FP32"
 BF16_LOOP = "torchvision DataLoader, channels_last BF16 autocast"
-"""Beginnings of the names of the two PyTorch loops; the number of workers follows."""
+"""Beginnings of the two PyTorch loops' names, which end with the number of workers."""
 GROWTH = "growth"
 """Workload name of ``python -m benchmarks growth``."""
 END_TO_END = ("end-to-end", "end-to-end int8")
@@ -23,7 +23,7 @@ def newest_runs(
     """The newest run of each workload, by the workload's name.
 
     Args:
-        skipped: How many of the newest runs to pass over; 1 gives the run before the newest.
+        skipped: Number of newest runs to skip; 1 gives the run before the newest.
         min_samples: Records with fewer samples are ignored.
     """
     runs: dict[str, dict[str, list[Record]]] = {}

@@ -1,4 +1,4 @@
-"""One measurement of a case or a peer, and what a case is measured on."""
+"""One measurement of a case or a peer, and the inputs of a case."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,14 +8,14 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """How long one measurement took, and which answers it gave."""
+    """Duration and answers of one measurement."""
 
     elapsed_s: float
-    """Wall time from the moment everything is loaded and warm to the last answer, or the last row on disk."""
+    """Wall time after loading and warm-up, until the last answer is there or the last row is on disk."""
     images: int
     """Number of images that were processed in that time."""
     answers: Mapping[str, Sequence[float] | None] = field(default_factory=dict)
-    """Probabilities by file path; None for an unreadable file; empty where nothing is classified."""
+    """Probabilities by file path, None for an unreadable file; empty for cases that classify nothing."""
     peak_memory_bytes: int = 0
     """Largest resident memory."""
     details: Mapping[str, Any] = field(default_factory=dict)

@@ -16,7 +16,7 @@ from benchmarks.workload import CROPS, FIELDS, WORKLOADS, link_images
 NONE = "none"
 """Word on the command line for no case, or no peer."""
 _GPU_IMAGES = 20_480
-"""Images of a workload on a GPU, which would finish fewer before it is warm."""
+"""Number of images of a workload on a GPU, which would process fewer images before it is warm."""
 _STAGED_WORKLOADS = (FIELDS.name, CROPS.name, "crops-450x450-bmp")
 """Workloads on which each stage is measured alone, so that the hardware's limit is known."""
 _ALL_PEERS_WORKLOAD = "fields-640x480"
@@ -29,7 +29,7 @@ _LOOP_PEERS = tuple(f"torchvision-{mode}-{workers}" for mode in ("eager", "bf16"
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What the command line selects; an empty tuple selects the default."""
+    """Engine, workloads, cases and peers that the user selected; an empty tuple stands for the default."""
 
     engine: Path
     """Engine folder under test."""
@@ -53,7 +53,7 @@ class Selection:
 
         Args:
             scratch: Folder for drawn images, prepared networks and reference answers.
-            console: Where progress is printed.
+            console: Console that progress is printed to.
         """
         folders = {folder.resolve().name: folder for folder in self.folders}
         for name in folders or self.workloads or WORKLOADS:

@@ -10,7 +10,7 @@ _DELAY_US = 5_000
 
 
 def slow_disk_variables(folder: Path, scratch: Path) -> dict[str, str]:
-    """Environment variables that make a process wait 5 ms longer for each file or folder it opens below ``folder``.
+    """Environment variables with which a process takes 5 ms longer to open each file or folder below ``folder``.
 
     Args:
         folder: Folder that is made slow.

@@ -23,13 +23,13 @@ from benchmarks.sample import Sample, Task
 from benchmarks.slow_disk import slow_disk_variables
 
 _PEER_IMAGES = 128
-"""Images for each peer on a CPU: peers are slow, and no faster on more files."""
-_HEAT_IMAGES = 64
-"""Images for choosing the fastest of several peers on a CPU."""
+"""Number of images for each peer on a CPU: peers are slow, and no faster on more files."""
+_PRESELECTION_IMAGES = 64
+"""Number of images for choosing the fastest of several peers on a CPU."""
 _ENGINE_IMAGES = 512
-"""Images for an engine alone on a CPU."""
+"""Number of images for an engine alone on a CPU."""
 _GPU_IMAGES = 20_000
-"""Images for all of these on a GPU, which would finish fewer before it is warm."""
+"""Number of images for each of these on a GPU, which would process fewer images before it is warm."""
 
 Answers = Mapping[str, Sequence[float] | None]
 """Probabilities by file path; None for an unreadable file."""
@@ -64,7 +64,7 @@ class SuiteConfig:
     device: str
     """``cpu`` or ``cuda:N``."""
     console: Console
-    """Where progress is printed."""
+    """Console that progress is printed to."""
 
     @property
     def files(self) -> list[Path]:
@@ -96,7 +96,7 @@ def case_candidates(config: SuiteConfig, names: Iterable[str], **settings: Any) 
 
 
 def peer_candidates(config: SuiteConfig, names: Iterable[str]) -> list[Candidate]:
-    """A candidate for each named peer; of peers that differ only in their number of workers, the fastest.
+    """A candidate for each named peer, but only for the fastest of peers that differ in their number of workers.
 
     A peer with a network other than the engine's is followed by an end-to-end run of batchcls on that network.
 
@@ -109,11 +109,11 @@ def peer_candidates(config: SuiteConfig, names: Iterable[str]) -> list[Candidate
         peer = PEERS[name]
         groups.setdefault((peer.script, str(peer.settings.get("mode"))), []).append(peer)
     for group in groups.values():
-        peer, heat_speeds = _fastest_peer(config, group)
+        peer, preselection_speeds = _fastest_peer(config, group)
         network = prepare_network(peer.network, config.scratch, config.engine)
         files = config.spread_files(_PEER_IMAGES if config.device == "cpu" else _GPU_IMAGES)
         measure = partial(measure_peer, peer, config.folder, files, network, config.device)
-        settings = {"heat_images_per_s": heat_speeds} if heat_speeds else None
+        settings = {"heat_images_per_s": preselection_speeds} if preselection_speeds else None
         candidates.append(Candidate(peer.name, measure, peer.network, settings))
         if peer.network != "googlenet":
             task = Task(config.folder, network.engine, len(files), config.device)
@@ -143,8 +143,8 @@ def run_suite(config: SuiteConfig, candidates: Sequence[Candidate], *, repeats: 
 def reference_answers(config: SuiteConfig) -> Answers:
     """Answers of the trained network for every file, computed by Pillow and float32 PyTorch.
 
-    The answers are kept in ``config.scratch`` and reused while the engine and the files are the same. Hard links to one
-    file share its answer.
+    The answers are stored in ``config.scratch`` and reused as long as the engine and the files are the same. Hard links
+    to one file share its answer.
     """
     statuses = {file: file.stat() for file in config.files}
     first_links: dict[tuple[int, int], Path] = {}
@@ -170,21 +170,22 @@ def agreement(answers: Answers, reference: Answers) -> tuple[float | None, float
     """Top-1 agreement, and the largest absolute difference of a probability, over the files that both sides answer.
 
     Returns:
-        The fraction of files with the same most probable class, and the difference; None twice without such files.
+        The fraction of files with the same most probable class, and the difference; both None if there are no such
+        files.
     """
     shared = [path for path in answers.keys() & reference.keys() if answers[path] and reference[path]]
     if not shared:
         return None, None
-    ours, theirs = (np.array([side[path] for path in shared], np.float64) for side in (answers, reference))
-    same = ours.argmax(axis=1) == theirs.argmax(axis=1)
-    return float(same.mean()), float(np.abs(ours - theirs).max())
+    probabilities, expected = (np.array([side[path] for path in shared], np.float64) for side in (answers, reference))
+    same = probabilities.argmax(axis=1) == expected.argmax(axis=1)
+    return float(same.mean()), float(np.abs(probabilities - expected).max())
 
 
 def _fastest_peer(config: SuiteConfig, group: Sequence[Peer]) -> tuple[Peer, dict[str, float]]:
-    """The fastest peer of ``group``, and the speeds in images/s that decided it; no speeds if there was no choice."""
+    """The fastest peer of ``group``, and the measured speed of each in images/s; no speeds for a group of one peer."""
     if len(group) == 1:
         return group[0], {}
-    files = config.spread_files(_HEAT_IMAGES if config.device == "cpu" else _GPU_IMAGES)
+    files = config.spread_files(_PRESELECTION_IMAGES if config.device == "cpu" else _GPU_IMAGES)
     speeds = {}
     for peer in group:
         network = prepare_network(peer.network, config.scratch, config.engine)

@@ -85,10 +85,10 @@ WORKLOADS: dict[str, Workload] = {
 
 
 def link_images(folder: Path, images: int) -> Path:
-    """A folder with the given number of hard links to the images of ``folder``, each of which is linked many times.
+    """A folder with ``images`` hard links to the images of ``folder``, which are linked in turn.
 
     Args:
-        folder: Folder of images, on the disk that takes the links too.
+        folder: Folder of images, beside which the new folder is created.
         images: Number of links.
     """
     target = folder.with_name(f"{folder.name}-as-{images}")
@@ -145,7 +145,7 @@ def _random_position(canvas: Canvas, rng: np.random.Generator) -> tuple[float, f
 
 @dataclass(frozen=True, slots=True)
 class _Paint:
-    """How a disc looks."""
+    """Color, edge and grain of a disc."""
 
     color: tuple[float, float, float]
     """RGB, 0 to 255."""

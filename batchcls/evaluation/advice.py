@@ -1,4 +1,4 @@
-"""Advice on what to do after an evaluation, and caveats to know before its figures are believed."""
+"""Recommendations that follow from an evaluation, and caveats on its metrics."""
 
 from dataclasses import dataclass
 
@@ -19,9 +19,9 @@ class Advice:
     """Recommendations of an evaluation, as paragraphs for a reader."""
 
     temperature: str
-    """Whether to scale probabilities by a temperature, and the command that does."""
+    """Recommendation for or against temperature scaling, with the command for it."""
     threshold: str
-    """From which probability on to accept images without a human, and what is left then."""
+    """Probability from which on images can be accepted without a human, with the errors that remain."""
 
 
 def advise(evaluation: Evaluation) -> Advice:
@@ -67,13 +67,13 @@ def _threshold_advice(evaluation: Evaluation) -> str:
 
 
 def caveats(evaluation: Evaluation) -> list[str]:
-    """What a reader must know before the figures are believed, a sentence or two each."""
+    """Caveats on the metrics of an evaluation, a sentence or two each."""
     recorded = [*evaluation.predictions.notes, *evaluation.truth.notes]
     return list(dict.fromkeys([*recorded, *_match_caveats(evaluation), *_figure_caveats(evaluation)]))
 
 
 def _match_caveats(evaluation: Evaluation) -> list[str]:
-    """Caveats on which images were compared."""
+    """Caveats on the selection and the matching of the images."""
     match, truth = evaluation.matched, evaluation.truth
     without = match.truth_without_prediction.count
     caveats = {
@@ -93,7 +93,7 @@ def _match_caveats(evaluation: Evaluation) -> list[str]:
 
 
 def _figure_caveats(evaluation: Evaluation) -> list[str]:
-    """Caveats on how much the figures say."""
+    """Caveats on the uncertainty of the metrics."""
     classes, absent, groups = evaluation.classes, evaluation.absent_classes, evaluation.groups
     single = [result.label for result in classes if result.images == 1]
     narrow = [result.label for result in classes if _has_no_width(result.metrics.recall)]

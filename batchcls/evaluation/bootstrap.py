@@ -80,9 +80,9 @@ class ClassMetrics:
 
 
 def image_blocks(images: int, seed: int) -> Int64Array:
-    """(images,) groups for images that have none: one for each image, or at most 20,000 random ones of equal size.
+    """(images,) blocks to resample where images have no groups: one per image, or 20,000 random ones of equal size.
 
-    Resampling such blocks has the variance of resampling images, and takes less time.
+    Metrics vary as much over resampled blocks as over resampled images, in less time.
     """
     return np.random.default_rng(seed).permutation(images) % _MAX_BLOCKS
 
@@ -98,7 +98,7 @@ def resampled_histograms(
         seed: Seed of the draws.
 
     Yields:
-        For each pair of ``cells`` a table (resamples, cells) of numbers of images, for some resamples at a time.
+        For at most 100 resamples at a time, a table (resamples, cells) of numbers of images for each pair of ``cells``.
     """
     rng, count = np.random.default_rng(seed), int(groups.max()) + 1
     ones = np.ones(len(groups))
@@ -111,10 +111,10 @@ def resampled_histograms(
 
 
 def estimate_metrics(predictions: LabeledPredictions, seed: int) -> tuple[OverallMetrics, list[ClassMetrics]]:
-    """Every metric with its 95 % percentile interval: of all classes together, and of each of C classes.
+    """Every metric with its 95 % percentile interval, for all classes together and for each of the C classes.
 
     Args:
-        predictions: The images that the metrics are of.
+        predictions: Images with true and predicted classes.
         seed: Seed of the bootstrap.
     """
     classes = predictions.classes
@@ -142,17 +142,24 @@ def _samples(
 ) -> dict[str, Float64Array]:
     """(resamples, columns) of every metric, by name."""
     binned = areas_of_classes([np.bincount(cell, minlength=size)[None] for cell, size in levels])
-    # Levels tie what is not quite equal; what that changes is the same in every resample, and is undone.
+    # Levels make almost equal scores equal; the offset that this causes is taken to be the same in every resample.
     offsets = {name: values[name] - binned[name] for name in AREAS}
     classes = predictions.classes
     pairs = predictions.truth.astype(np.int64) * classes + predictions.predicted
     tables = resampled_histograms([(pairs, classes**2), *levels], predictions.groups, seed)
-    chunks = [_metrics_of(chunk, offsets) for chunk in tables]
+    chunks = [_metrics_of_resamples(chunk, offsets) for chunk in tables]
     return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in values}
 
 
-def _metrics_of(tables: Sequence[Float64Array], offsets: Mapping[str, Float64Array]) -> dict[str, Float64Array]:
-    """(resamples, columns) of every metric, of the tables of some resamples: of the confusions, and of each class."""
+def _metrics_of_resamples(
+    tables: Sequence[Float64Array], offsets: Mapping[str, Float64Array]
+) -> dict[str, Float64Array]:
+    """(resamples, columns) of every metric, by name, for some of the resamples.
+
+    Args:
+        tables: (resamples, C * C) confusion matrices, then for each class (resamples, cells) histograms of its scores.
+        offsets: Corrections of the areas under curves, by name.
+    """
     classes = len(tables) - 1
     counts = tables[0].reshape(-1, classes, classes)
     areas = {name: np.clip(values + offsets[name], 0, 1) for name, values in areas_of_classes(tables[1:]).items()}

@@ -1,4 +1,4 @@
-"""Calibration: how far probabilities agree with accuracy, and the temperature that brings them closer."""
+"""Calibration: the agreement of probabilities with accuracy, and the temperature that improves the agreement."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from batchcls.evaluation.labeled_predictions import LabeledPredictions
 BINS = 15
 """Number of equal bins of the top probability."""
 SMALLEST_PROBABILITY = 1e-12
-"""Substitute for any smaller probability where the logarithm is taken."""
+"""Smallest probability of which a logarithm is taken; smaller ones are replaced by it."""
 _TEMPERATURES = (0.05, 20.0)
 
 Float32Array = npt.NDArray[np.float32]
@@ -78,7 +78,8 @@ def measure_calibration(predictions: LabeledPredictions, seed: int) -> Calibrati
     """Calibration as predicted, and after scaling by one fitted temperature.
 
     Args:
-        predictions: The images; images of one group stay in one half where a temperature is cross-validated.
+        predictions: Images with true and predicted classes; images of one group stay in one half of the
+            cross-validation.
         seed: Seed of the two halves.
     """
     probabilities, truth, correct = predictions.probabilities, predictions.truth, predictions.correct
@@ -136,7 +137,11 @@ def fitted_temperature(logits: Float32Array, true_logits: Float32Array) -> float
 def _scaling(
     logits: Float32Array, true_logits: Float32Array, correct: BoolArray, second: BoolArray
 ) -> tuple[FittedTemperature | None, str | None]:
-    """A temperature fitted on all images, and its calibration on each half as fitted on the other; or why none."""
+    """A cross-validated temperature and None, or None and the reason why no temperature can be fitted.
+
+    Args:
+        second: (N,) whether an image is in the second half.
+    """
     if not second.any():
         return None, "two images or groups are needed, to try it on others than it is fitted on"
     parts = (slice(None), ~second, second)

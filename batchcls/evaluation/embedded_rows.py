@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 
 def embed_rows(table: pa.Table, labels: Sequence[str]) -> dict[str, object]:
-    """Rows as JSON values in the order of root and path: every word once, numbers as little-endian bytes in base64.
+    """Rows as JSON values, ordered by root and path, with each text stored once and numbers as bytes in base64.
 
     Args:
         table: Rows with the columns root, path, error, label, second, probability, chance, width and height, as
@@ -29,7 +29,7 @@ def embed_rows(table: pa.Table, labels: Sequence[str]) -> dict[str, object]:
         names.append(path[cut:])
         places.append(folders.setdefault((roots[root], path[:cut]), len(folders)))
     by_name = sorted(range(len(labels)), key=labels.__getitem__)
-    rank = np.append(np.argsort(by_name), -1)  # so that code -1 stays what it is
+    rank = np.append(np.argsort(by_name), -1)  # code -1, no label, stays -1
     errors = sorted(set(rows["error"].drop_null().to_pylist()))
     reason = pc.fill_null(pc.index_in(rows["error"], pa.array(errors, pa.string())), -1)
     columns = {

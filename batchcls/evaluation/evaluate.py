@@ -36,7 +36,7 @@ _MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg"}
 
 @dataclass(frozen=True, slots=True)
 class EvaluationOptions:
-    """What to evaluate, against which labels, and how."""
+    """Inputs and settings of an evaluation."""
 
     predictions: Path
     """Predictions file of `batchcls run`."""
@@ -51,22 +51,22 @@ class EvaluationOptions:
     seed: int = 0
     """Seed of the bootstrap and of cross-validation."""
     split_folders: str = ""
-    """Folders that hold the class folders of a split, as `LabeledImages.read` takes them."""
+    """Folders that hold the class folders of a split; see `LabeledImages.read`."""
     labels: tuple[str, ...] = ()
-    """Labels in the order of the probabilities, for a predictions file that no longer says."""
+    """Labels in the order of the probabilities, for a predictions file that has lost its metadata."""
 
 
 def evaluate_predictions(options: EvaluationOptions, out: Path, *, overwrite: bool = False) -> Evaluation:
     """Write an evaluation into the folder ``out``, and return its results.
 
     Args:
-        options: What to evaluate, and how.
-        out: Folder of the report; made if it is missing.
+        options: Inputs and settings of the evaluation.
+        out: Folder of the report; created if it is missing.
         overwrite: Whether files of an earlier evaluation may be replaced, once the new files are whole.
 
     Raises:
         LabelsError: If the predictions or the truth cannot be used, or have no image in common.
-        OutputError: If ``out`` may not, or can not, be written.
+        OutputError: If ``out`` may not, or cannot, be written.
     """
     check_evaluation_folder(out, (options.predictions, options.truth), overwrite=overwrite)
     with open_evaluation_folder(out) as write:
@@ -133,7 +133,7 @@ def _truth_summary(options: EvaluationOptions, labeled: LabeledImages, rows: int
 
 
 def _files(evaluation: Evaluation, matched: MatchedImages) -> dict[str, bytes | None]:
-    """Content by file name, None for a picture that cannot be made; the metrics last, which say that all is there."""
+    """Content by file name, None for a picture that cannot be made; last metrics.json, a sign that all is complete."""
     most_confident_wrong = _wrong_rows(matched.predictions)
     least_certain = np.argsort(matched.predictions.top, kind="stable")
     pictures = {

@@ -36,8 +36,8 @@ def write_page(out: Path, text: str) -> None:
     """Write a page into the file ``out``, which is replaced as a whole or left untouched.
 
     Raises:
-        OutputError: If the disk refuses, or ``out`` exists and is no file.
+        OutputError: If the file cannot be written, or ``out`` exists and is no file.
     """
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(out, text.encode(errors="backslashreplace"))  # names may be no UTF-8
+        write_whole(out, text.encode(errors="backslashreplace"))  # file names may not be UTF-8

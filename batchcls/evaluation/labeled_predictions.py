@@ -1,4 +1,4 @@
-"""True and predicted classes of the images that an evaluation is of."""
+"""True and predicted classes of the images of an evaluation."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ class LabeledPredictions:
     """Readable images with a true and a predicted class: row i of every array is image i."""
 
     truth: npt.NDArray[np.int32]
-    """(N,) position of the true class, from 0; N is 1 or more."""
+    """(N,) position of the true class among the labels, from 0; N is 1 or more."""
     predicted: npt.NDArray[np.int32]
     """(N,) position of the predicted class, from 0."""
     probabilities: npt.NDArray[np.float32]

@@ -26,11 +26,11 @@ class MatchedImages:
     """The readable images that have a true label and a prediction, one row each, and counts of all others."""
 
     images: pa.Table
-    """(N rows) ``path`` and ``label`` of the truth, ``group`` if known, and ``file``, the path when classified."""
+    """(N rows) ``path`` and ``label`` of the truth, ``group`` if known, and ``file``, the path that was classified."""
     rows: pa.Table
     """(N rows) rows of the predictions file, in the order of ``images``."""
     root: Path
-    """Folder that relative paths of ``images`` are below."""
+    """Folder that paths of ``images`` are relative to."""
     predictions: LabeledPredictions
     counts: MatchCounts
     groups: int | None
@@ -44,12 +44,12 @@ def match_images(predictions: PredictionsFile, truth: Path, table: pa.Table, roo
         predictions: The predictions file.
         truth: Path of the labels, for error texts.
         table: Labeled images: ``path``, ``label``, and ``group`` if known.
-        root: Folder that relative paths of ``table`` are below.
-        seed: Seed of the blocks that are resampled where the truth names no groups.
+        root: Folder that paths of ``table`` are relative to.
+        seed: Seed of the blocks that are resampled if the truth names no groups.
 
     Raises:
-        LabelsError: If the truth has a label that is none of the engine's; if no labeled image has a row, or no such
-            row is readable; or if a probability lies outside 0 to 1.
+        LabelsError: If the truth has a label that the engine does not have, no labeled image has a readable row, or a
+            probability lies outside 0 to 1.
     """
     codes = _label_codes(table, truth, predictions)
     match = match_labels(table["path"], str(root), predictions)
@@ -59,14 +59,14 @@ def match_images(predictions: PredictionsFile, truth: Path, table: pa.Table, roo
     readable = matched.readable
     if not readable.any():
         raise LabelsError(f"none of the {len(readable):,} images in common could be read: {dict(matched.errors)}")
-    kept = np.flatnonzero(has_row)[readable]
+    positions = np.flatnonzero(has_row)[readable]
     answers = replace(matched, table=matched.table.filter(pa.array(readable)))
-    images = table.take(pa.array(kept)).append_column("file", answers.files)
-    groups, is_grouped = image_blocks(len(kept), seed), "group" in images.column_names
+    images = table.take(pa.array(positions)).append_column("file", answers.files)
+    groups, is_grouped = image_blocks(len(positions), seed), "group" in images.column_names
     if is_grouped:
         groups = np.asarray(images["group"].combine_chunks().dictionary_encode().indices.to_numpy()).astype(np.int64)
     labeled = LabeledPredictions(
-        np.asarray(codes.to_numpy())[kept].astype(np.int32), answers.codes, _probabilities(answers), groups
+        np.asarray(codes.to_numpy())[positions].astype(np.int32), answers.codes, _probabilities(answers), groups
     )
     counts = _counts(match, table, predictions, matched, two_files(root, images))
     return MatchedImages(images, answers.table, root, labeled, counts, int(groups.max()) + 1 if is_grouped else None)

@@ -8,17 +8,17 @@ import numpy.typing as npt
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 CLASS_METRICS = ("precision", "recall", "f1", "roc_auc", "pr_auc")
-"""Names of the metrics that every class has."""
+"""Names of the metrics that are computed for each class."""
 AREAS = ("roc_auc", "pr_auc")
 """Names of the metrics that are areas under curves."""
 _QUANTILES = 1024
 _SMALLEST_DIVISOR = 1e-12
-"""Below this, a divisor counts as 0: differences of rounding are no larger."""
+"""Smallest divisor that does not count as 0; rounding causes smaller ones."""
 
 Float64Array = npt.NDArray[np.float64]
 Int64Array = npt.NDArray[np.int64]
 ImageCounts = Int64Array | Float64Array
-"""Numbers of images; a resample has them as floats."""
+"""Numbers of images, as integers, or as floats in a bootstrap resample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ def areas_of_classes(tables: Sequence[ImageCounts]) -> dict[str, Float64Array]:
     """(R, C) areas under the curves of all classes, by name.
 
     Args:
-        tables: For each of C classes, histograms as of `areas_of_levels`.
+        tables: For each of C classes, (R, levels * 2) histograms; see `areas_of_levels`.
     """
     areas = [areas_of_levels(table) for table in tables]
     return {name: np.stack([area[name] for area in areas], axis=1) for name in AREAS}
@@ -162,6 +162,6 @@ def absent_classes(counts: Int64Array, labels: Sequence[str]) -> AbsentClasses:
 
 
 def _ratio(above: npt.ArrayLike, below: npt.ArrayLike) -> Float64Array:
-    """``above / below``; NaN where ``below`` is 0, or no further from 0 than by rounding."""
+    """``above / below``; NaN where ``below`` is 0 but for rounding."""
     above, below = np.asarray(above, np.float64), np.asarray(below, np.float64)
     return np.asarray(np.divide(above, below, out=np.full(above.shape, np.nan), where=below > _SMALLEST_DIVISOR))

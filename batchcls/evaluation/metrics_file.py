@@ -16,7 +16,7 @@ def metrics_json(evaluation: Evaluation) -> bytes:
 
 
 def provenance_json(evaluation: Evaluation) -> str:
-    """What was evaluated and by which version, as indented JSON: that part of metrics.json."""
+    """The part of metrics.json that names inputs, seed and version, as indented JSON."""
     values = _provenance(evaluation)
     return json.dumps({key: values[key] for key in ("predictions", "truth", "seed", "batchcls")}, indent=1)
 

@@ -1,4 +1,4 @@
-"""The output folder of an evaluation, in which no file is replaced unless the user asks for that."""
+"""The output folder of an evaluation, in which files are replaced only if the user asks for it."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,11 +16,11 @@ FILES = (
 """Names of all files that an evaluation writes."""
 
 WriteFiles = Callable[[Mapping[str, bytes | None]], None]
-"""Writes content by file name; None removes an earlier file of that name."""
+"""Function that writes files, given their content by name; None as content removes an earlier file of that name."""
 
 
 def check_evaluation_folder(out: Path, inputs: Sequence[Path], *, overwrite: bool) -> None:
-    """Refuse a folder in which an input, or an earlier evaluation, would be replaced unasked.
+    """Refuse a folder in which an input would be replaced, or an earlier evaluation without the user's consent.
 
     Args:
         out: Output folder; may be missing.
@@ -42,10 +42,10 @@ def check_evaluation_folder(out: Path, inputs: Sequence[Path], *, overwrite: boo
 def open_evaluation_folder(out: Path) -> Iterator[WriteFiles]:
     """A context that yields the function that writes files into ``out``, each whole, in the given order.
 
-    A folder that was made for the evaluation is removed again if nothing is written.
+    A folder that was created for the evaluation is removed again if nothing is written.
 
     Raises:
-        OutputError: If the disk refuses, or one of `FILES` in ``out`` is no file.
+        OutputError: If the files cannot be written, or one of `FILES` in ``out`` is no file.
     """
     with writing(out):
         is_new = kind_of(out) is None
@@ -57,7 +57,7 @@ def open_evaluation_folder(out: Path) -> Iterator[WriteFiles]:
             yield lambda files: _write(folder, files)
     finally:
         if is_new:
-            with suppress(OSError):  # a folder that is not empty stays: all went well
+            with suppress(OSError):  # after a success the folder is not empty, and stays
                 os.rmdir(out)
 
 

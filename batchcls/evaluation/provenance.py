@@ -1,11 +1,11 @@
-"""What a predictions file records of the run that wrote the file, in words."""
+"""Descriptions, as text, of the run that wrote a predictions file."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 NOT_RECORDED = "not recorded"
-"""Words in place of what the file does not record."""
+"""Text in place of a value that the file does not record."""
 _LARGEST_FIGURE = 2**63
 _PROVENANCE = {
     "Engine": ("engine", "name"),
@@ -24,12 +24,12 @@ _PROVENANCE = {
     "Passed by": ("counts", "skipped"),
     "Folders not listed": ("unlisted_folders",),
 }
-"""Names for readers, and the keys below which a run's metadata records each."""
+"""Displayed name of each item, and the keys that lead to it in the metadata of a run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """Speed and cost of a run, in words; `NOT_RECORDED` where the file does not record a figure."""
+    """Speed and memory of a run as text; `NOT_RECORDED` for a value that the file does not record."""
 
     files: str
     """Number of files of the last session of the run."""
@@ -44,19 +44,19 @@ class Throughput:
 
 
 def describe_provenance(metadata: Mapping[str, Any]) -> dict[str, str]:
-    """How the rows of a predictions file were made, in words by name.
+    """Descriptions of the engine, device, settings and times of a run, by displayed name.
 
     Args:
-        metadata: What `batchcls run` recorded in the file.
+        metadata: Metadata that `batchcls run` recorded in the file.
     """
     return {name: _recorded(metadata, keys) for name, keys in _PROVENANCE.items()}
 
 
 def describe_throughput(metadata: Mapping[str, Any]) -> Throughput:
-    """Speed and cost of the run that wrote a predictions file; what an older version did not record is not recorded.
+    """Speed and memory of the run that wrote a predictions file, of which older versions record less.
 
     Args:
-        metadata: What `batchcls run` recorded in the file.
+        metadata: Metadata that `batchcls run` recorded in the file.
     """
     figures = metadata.get("throughput")
     figures = figures if isinstance(figures, dict) else {}
@@ -78,7 +78,7 @@ def _formatted(figure: object, form: str, unit: int = 1) -> str:
 
 
 def _is_figure(value: object) -> TypeGuard[int | float]:
-    """Whether ``value`` is a number that a run can have recorded."""
+    """Whether ``value`` is a plausible number, and no text or object that a damaged file may hold."""
     return isinstance(value, int | float) and abs(value) < _LARGEST_FIGURE
 
 

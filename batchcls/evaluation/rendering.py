@@ -35,10 +35,10 @@ _CARDS = ("accuracy", "balanced_accuracy", "macro_f1", "kappa")
 
 
 def page_values(evaluation: Evaluation, picture_uris: Mapping[str, str]) -> dict[str, object]:
-    """The values that the template ``evaluation.html`` is filled with.
+    """The values of the template ``evaluation.html``, by name.
 
     Args:
-        evaluation: The results that the page shows.
+        evaluation: Results to show on the page.
         picture_uris: Data URIs of the pictures that exist, by file name.
     """
     return {
@@ -62,7 +62,7 @@ def markdown(evaluation: Evaluation, pictures: Collection[str]) -> str:
     """The report in Markdown, with links to the pictures beside it.
 
     Args:
-        evaluation: The results that the report shows.
+        evaluation: Results to show in the report.
         pictures: File names of the pictures that exist.
     """
     engine = evaluation.predictions.metadata.get("engine")
@@ -90,11 +90,11 @@ def markdown(evaluation: Evaluation, pictures: Collection[str]) -> str:
 
 
 def evaluation_summary(evaluation: Evaluation, out: Path) -> list[str]:
-    """The main figures in a few lines for the terminal.
+    """The main metrics in a few lines for the terminal.
 
     Args:
-        evaluation: The results to summarize.
-        out: The folder that the report was written to.
+        evaluation: Results to summarize.
+        out: Folder that the report was written to.
     """
     match, risk, threshold = evaluation.matched, evaluation.risk_coverage, evaluation.risk_coverage.threshold
     without, unused = match.truth_without_prediction.count, match.prediction_without_truth.count
@@ -137,7 +137,7 @@ def _absent_class_lines(evaluation: Evaluation) -> list[str]:
 
 
 def _missing_pictures(pictures: Collection[str], evaluation: Evaluation) -> list[str]:
-    """Why a contact sheet is missing, in a sentence."""
+    """At most one sentence, on why a contact sheet is missing."""
     if "uncertain.jpg" not in pictures:
         return ["No contact sheet was made: none of the image files is where it was classified, nor below the truth."]
     if "wrong.jpg" in pictures:
@@ -148,7 +148,7 @@ def _missing_pictures(pictures: Collection[str], evaluation: Evaluation) -> list
 
 
 def _cards(evaluation: Evaluation) -> list[tuple[str, str, str]]:
-    """Name, figure and remark of the main figures."""
+    """Name, value and remark of each main metric, for the cards at the top of the page."""
     absent, risk = evaluation.absent_classes, evaluation.risk_coverage
     of_all = ("F1, macro, of all classes", f"{absent.macro_f1_of_all:.4f}", f"0 for {first_labels(absent.labels)}")
     return [
@@ -177,5 +177,5 @@ def _markdown_table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _escape_markdown(text: str) -> str:
-    """``text`` with nothing in it that Markdown or HTML takes for its own."""
+    """``text`` on one line, with all characters escaped that have a meaning in Markdown or HTML."""
     return re.sub(r"([\\`*_\[\]|#~])", r"\\\1", html.escape(" ".join(text.split()), quote=False))

@@ -34,31 +34,31 @@ _MISSING = "not there now"
 
 @dataclass(frozen=True, slots=True)
 class ReportOptions:
-    """What a report shows of a predictions file."""
+    """Contents of a report on a predictions file."""
 
     images: int = 24
     """Number of the least certain images to show."""
     rows: int = 100_000
     """Largest number of rows in the table: unreadable files first, then the least certain."""
     labels: tuple[str, ...] = ()
-    """Labels in the order of the probabilities, for a predictions file that no longer says."""
+    """Labels in the order of the probabilities, for a predictions file that has lost its metadata."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReportSummary:
-    """What a report was written about."""
+    """Row counts of the predictions file of a report, and notes on the file."""
 
     rows: int
     """Number of rows in the predictions file."""
     unreadable: int
     """Number of rows without a label."""
     notes: tuple[str, ...]
-    """Sentences on what became of the file since `batchcls run` wrote the file."""
+    """Sentences on changes to the file since `batchcls run` wrote it."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """An image of the page, with its most probable labels."""
+    """An image on the page, with its two most probable labels."""
 
     file: str
     """Root and path, joined."""
@@ -66,7 +66,7 @@ class _Case:
     image: str
     """Data URI of a thumbnail; empty where none can be made."""
     instead: str
-    """Words in place of a missing thumbnail."""
+    """Text in place of a missing thumbnail."""
     label: str
     probability: float
     second: str
@@ -114,12 +114,12 @@ def write_report(
     Args:
         predictions: Predictions file of `batchcls run`.
         out: HTML file to write.
-        options: What the page shows.
+        options: Contents of the page.
         overwrite: Whether an existing ``out`` may be replaced, once the new page is whole.
 
     Raises:
         LabelsError: If ``predictions`` is no predictions file.
-        OutputError: If ``out`` may not, or can not, be written.
+        OutputError: If ``out`` may not, or cannot, be written.
     """
     check_replaceable_file(out)
     if os.path.exists(out) and out.samefile(predictions):
@@ -167,7 +167,7 @@ def _to_case(row: Mapping[str, Any], labels: Sequence[str]) -> _Case:
 
 
 def _count_values(counter: RowCounter, labels: Sequence[str]) -> dict[str, object]:
-    """What the page shows of all rows, the most frequent labels first."""
+    """Template values on all rows: counts and histograms, the most frequent labels first."""
     ranked = sorted(range(len(labels)), key=lambda code: (-counter.by_label[code], labels[code]))
     present = [code for code in ranked if counter.by_label[code]]
     return {
@@ -181,7 +181,7 @@ def _count_values(counter: RowCounter, labels: Sequence[str]) -> dict[str, objec
 
 
 def _case_values(cases: Sequence[_Case]) -> dict[str, object]:
-    """What the page shows of the least certain images."""
+    """Template values on the least certain images."""
     return {
         "cases": cases,
         "absent": sum(not case.image for case in cases),
@@ -190,7 +190,7 @@ def _case_values(cases: Sequence[_Case]) -> dict[str, object]:
 
 
 def _row_values(listed: pa.Table, labels: Sequence[str]) -> dict[str, object]:
-    """What the page shows in its table of rows."""
+    """Template values of the table of rows."""
     unreadable = int((listed["label"].to_numpy() < 0).sum())
     return {
         "held": {"rows": len(listed), "unreadable": unreadable, "others": len(listed) - unreadable},
@@ -199,7 +199,7 @@ def _row_values(listed: pa.Table, labels: Sequence[str]) -> dict[str, object]:
 
 
 def _file_values(predictions: PredictionsFile) -> dict[str, object]:
-    """What the page shows of the predictions file itself."""
+    """Template values on the predictions file itself."""
     return {
         "title": f"Predictions of {printable(predictions.path.name)}",
         "throughput": describe_throughput(predictions.metadata),

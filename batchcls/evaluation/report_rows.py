@@ -1,4 +1,4 @@
-"""Rows of a predictions file as the page of a report shows, counts, and ranks them."""
+"""Rows of a predictions file in the form that a report displays, with their ranks and counts."""
 
 import math
 from collections import Counter, defaultdict
@@ -23,10 +23,10 @@ Ranks = npt.NDArray[np.float32]
 
 
 def ranked_rows(part: PredictionsFile) -> tuple[pa.Table, Ranks]:
-    """The columns that a page shows of each row, and the rank of each row.
+    """The displayed columns of rows, and the rank of each row.
 
     Args:
-        part: Some rows of a predictions file.
+        part: Rows of a predictions file, all of them or a part.
 
     Returns:
         (rows) path, width, height, root, error, ``label`` and ``second`` as positions among the labels (-1: none),
@@ -35,7 +35,7 @@ def ranked_rows(part: PredictionsFile) -> tuple[pa.Table, Ranks]:
     codes, others = part.codes, part.probabilities.copy()
     probability = np.array(pc.fill_null(part.table["probability"], math.nan).to_numpy(), np.float32)
     rows = np.arange(len(codes))
-    others[rows, codes] = -1  # of the label itself; an unreadable row loses nothing that means anything
+    others[rows, codes] = -1  # the label itself; unreadable rows (code -1) have no meaningful probabilities to lose
     others[~np.isfinite(others)] = -1
     second = others.argmax(axis=1).astype(np.int32)
     chance = others[rows, second]
@@ -83,7 +83,7 @@ class RowCounter:
         return self.rows - int(self.by_label.sum())
 
     def add(self, rows: pa.Table, ranks: Ranks) -> None:
-        """Count rows of `ranked_rows`."""
+        """Count more rows, with the columns and ranks that `ranked_rows` returns."""
         codes, has_probability = rows["label"].to_numpy(), ranks > NO_PROBABILITY
         self.rows += len(codes)
         self.by_label += np.bincount(codes[codes >= 0], minlength=len(self.by_label))
@@ -98,7 +98,7 @@ class RowCounter:
 
 
 class LowestRanked:
-    """Of all rows that were added, those of lowest rank; of equal ranks, those that were added first.
+    """The rows of lowest rank among all added rows; among equal ranks, the rows that were added first.
 
     Args:
         limit: Largest number of rows to keep.
@@ -107,21 +107,21 @@ class LowestRanked:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._tables: list[pa.Table] = []
-        self._kept = 0
-        self._below = math.inf if limit else -math.inf
+        self._row_count = 0
+        self._rank_limit = math.inf if limit else -math.inf
 
     def add(self, rows: pa.Table, ranks: Ranks) -> None:
-        """Take rows of `ranked_rows` into account."""
-        wanted = ranks < self._below
-        if wanted.any() or not self._tables:
-            self._tables.append(rows.append_column("rank", pa.array(ranks)).filter(pa.array(wanted)))
-            self._kept += int(wanted.sum())
-        if self._kept > 2 * self._limit:
+        """Consider more rows, with the columns and ranks that `ranked_rows` returns."""
+        is_candidate = ranks < self._rank_limit
+        if is_candidate.any() or not self._tables:
+            self._tables.append(rows.append_column("rank", pa.array(ranks)).filter(pa.array(is_candidate)))
+            self._row_count += int(is_candidate.sum())
+        if self._row_count > 2 * self._limit:
             self._tables = [self.rows()]
-            self._kept = self._limit
-            self._below = self._tables[0]["rank"][-1].as_py()
+            self._row_count = self._limit
+            self._rank_limit = self._tables[0]["rank"][-1].as_py()
 
     def rows(self) -> pa.Table:
-        """The kept rows with the column ``rank``, lowest rank first."""
-        kept = pa.concat_tables(self._tables)
-        return kept.take(pa.array(np.argsort(kept["rank"].to_numpy(), kind="stable")[: self._limit]))
+        """The rows of lowest rank, lowest first, with the column ``rank``."""
+        candidates = pa.concat_tables(self._tables)
+        return candidates.take(pa.array(np.argsort(candidates["rank"].to_numpy(), kind="stable")[: self._limit]))

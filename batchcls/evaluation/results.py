@@ -1,4 +1,4 @@
-"""The results of an evaluation, as frozen values; files, pages and terminal text are renderings of these."""
+"""The results of an evaluation as frozen types, from which files, pages and terminal text are rendered."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from batchcls.evaluation.risk_coverage import RiskCoverage
 
 @dataclass(frozen=True, slots=True)
 class ClassResult:
-    """One class of the engine: how many images have the label and the prediction, and the metrics."""
+    """Numbers of images and metrics of one class."""
 
     label: str
     images: int
@@ -27,23 +27,24 @@ class ClassResult:
 
 @dataclass(frozen=True, slots=True)
 class Unmatched:
-    """Images of one file that have no partner in the other."""
+    """Images that have a label and no prediction, or a prediction and no label."""
 
     count: int
+    """Number of images."""
     examples: tuple[str, ...]
-    """Paths of the first few."""
+    """Paths of the first few images."""
 
 
 @dataclass(frozen=True, slots=True)
 class MatchCounts:
-    """How labeled images and predicted rows were matched, and what became of both."""
+    """How labeled images and predicted rows were matched, with counts of both."""
 
     by: str
-    """Rule of the match, one of the values of `batchcls.predictions.label_matching.LabelMatch.by`."""
+    """Matching rule, one of the values of `batchcls.predictions.label_matching.LabelMatch.by`."""
     images: int
     """Number of labeled images that have a row in the predictions."""
     readable: int
-    """Number of those images that could be read when they were classified."""
+    """Number of matched images that could be read when they were classified."""
     unreadable: Mapping[str, int]
     """Number of matched images that could not be read, by kind of error."""
     truth_without_prediction: Unmatched
@@ -61,9 +62,9 @@ class PredictionsSummary:
     sha256: str
     rows: int
     metadata: Mapping[str, Any]
-    """The JSON that `batchcls run` wrote into the file, with None for NaN and infinity; empty if it is gone."""
+    """Metadata that `batchcls run` wrote into the file, with None for NaN and infinity; empty if lost since."""
     notes: tuple[str, ...]
-    """Sentences on what became of the file since `batchcls run` wrote the file."""
+    """Sentences on changes to the file since `batchcls run` wrote it."""
 
     @property
     def engine_temperature(self) -> float | None:
@@ -89,7 +90,7 @@ class TruthSummary:
     """The evaluated split, train, val or test; None: all splits."""
     has_splits: bool
     left_out: int
-    """Number of labeled images of other splits, or of none."""
+    """Number of labeled images in other splits, or in no split."""
     unlabeled: int
     """Number of images outside every class folder."""
     split_folders: str | None
@@ -100,12 +101,12 @@ class TruthSummary:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Everything that an evaluation measured, and what the figures are of."""
+    """All results of an evaluation, with a description of its inputs."""
 
     predictions: PredictionsSummary
     truth: TruthSummary
     seed: int
-    """Seed of the bootstrap and of the halves that a temperature is tried on."""
+    """Seed of the bootstrap and of the halves for cross-validating a temperature."""
     resamples: int
     """Number of bootstrap resamples of every interval."""
     matched: MatchCounts
@@ -113,7 +114,7 @@ class Evaluation:
     """Number of groups that were resampled; None where images were resampled one by one."""
     overall: OverallMetrics
     classes: tuple[ClassResult, ...]
-    """One result for each class, in the engine's order."""
+    """Results of each class, in the engine's order."""
     absent_classes: AbsentClasses
     confusion: npt.NDArray[np.int64]
     """(C, C) number of images, true class by row, predicted class by column, in the engine's order."""

@@ -1,4 +1,4 @@
-"""Selective classification: errors among the most certain images, and the threshold from which on few are left."""
+"""Selective classification: the error rate of the most certain images, and a threshold for accepting images."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ _CONFIDENCE = 0.95
 
 @dataclass(frozen=True, slots=True)
 class AcceptanceThreshold:
-    """The lowest top probability from which on images may be accepted without a human."""
+    """A threshold on the top probability for accepting images without a human, and the errors above it."""
 
     probability: float
     """Smallest accepted top probability."""
@@ -32,7 +32,7 @@ class AcceptanceThreshold:
 
 @dataclass(frozen=True, slots=True)
 class RiskCoverage:
-    """The risk-coverage curve: the error rate of the most certain images, by their share of all."""
+    """The risk-coverage curve: the error rate of the most certain images, by their share of all images."""
 
     aurc: float
     """Area under the risk-coverage curve."""
@@ -45,7 +45,7 @@ class RiskCoverage:
     wanted_error_rate: float
     """Largest error rate that the user allows among accepted images."""
     threshold: AcceptanceThreshold | None
-    """The threshold for that error rate; None where no threshold reaches that rate."""
+    """Lowest threshold with at most the wanted error rate; None if there is none."""
 
 
 def risk_coverage_curve(
@@ -53,7 +53,8 @@ def risk_coverage_curve(
 ) -> RiskCoverage:
     """The risk-coverage curve of N images, its area, and the threshold for an error rate.
 
-    Images of equal probability are accepted together. In the area, each image counts with the risk at its probability.
+    Images of equal probability are accepted together; for the area, each image counts with the error rate at its
+    probability.
 
     Args:
         top: (N,) largest probability of each image, 0 to 1; N is 1 or more.

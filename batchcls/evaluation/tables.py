@@ -1,4 +1,4 @@
-"""Figures of an evaluation as words and tables, which its page, its Markdown and the terminal share."""
+"""Metrics of an evaluation as text and tables, shared by the HTML page, the Markdown report and the terminal."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ OVERALL_NAMES = {
     "macro_pr_auc": "PR AUC, macro, one against the rest",
     "kappa": "Cohen's kappa",
 }
-"""Names for readers of the fields of `OverallMetrics`, in the order of a table."""
+"""Displayed name of each field of `OverallMetrics`, in the order of a table."""
 _CLASS_NAMES = {"precision": "precision", "recall": "recall", "f1": "F1", "roc_auc": "ROC AUC", "pr_auc": "PR AUC"}
 
 Table = list[list[str]]
@@ -29,7 +29,7 @@ def evaluation_title(evaluation: Evaluation) -> str:
 
 
 def format_estimate(estimate: Estimate) -> str:
-    """A value with its interval in brackets, or with the reason why one of both is missing."""
+    """A metric with its interval in brackets, or with the reason why value or interval is missing."""
     if estimate.value is None:
         return f"undefined: {estimate.why}"
     if estimate.low is None:
@@ -46,7 +46,7 @@ def interval_method(evaluation: Evaluation) -> str:
 
 
 def overall_rows(evaluation: Evaluation) -> list[tuple[str, str]]:
-    """Names and figures of all classes together."""
+    """Name and value of each metric over all classes."""
     rows = [(name, format_estimate(getattr(evaluation.overall, key))) for key, name in OVERALL_NAMES.items()]
     absent, calibration = evaluation.absent_classes, evaluation.calibration
     if absent.labels:
@@ -64,7 +64,7 @@ def overall_rows(evaluation: Evaluation) -> list[tuple[str, str]]:
 
 
 def class_table(evaluation: Evaluation) -> Table:
-    """Numbers of images and metrics of every class, a row each."""
+    """A table with the numbers of images and the metrics of each class, a row per class."""
     rows = [
         [
             result.label,

@@ -1,1 +1,1 @@
-"""Explain answers: heat maps of the places in an image that speak for a class."""
+"""Explain predictions: heat maps of the places in an image that are evidence for a class."""

@@ -40,21 +40,21 @@ _FLAT = "nothing stands out"
 _BATCH_SIZE = 8
 _MAX_IMAGE_PIXELS = 200_000_000
 _SHEET_IMAGES, _SHEET_COLUMNS, _SHEET_SIDE_PX = 100, 6, 200
-"""Number of images in the contact sheet, two cells each; cells in a row; side of a cell."""
+"""Largest number of images in the contact sheet, two cells each; number of cells in a row; side of a cell."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExplanationSummary:
-    """How many images an explanation is of."""
+    """Numbers of images of an explanation."""
 
     images: int
     """Number of explained images."""
     flat: int
-    """Number of explained images in whose heat map nothing stands out."""
+    """Number of explained images whose heat map has no hot place."""
     unreadable: int
-    """Number of images that could not be read, or have no answer."""
+    """Number of images that could not be read, or for which the network's output is no number."""
     left_out: int
-    """Number of images beyond the limit of the selection."""
+    """Number of images left out because of the limit of the selection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,26 +64,26 @@ class _ListedImage:
     values: tuple[str, ...]
     """One cell for each of `_COLUMNS`."""
     cells: tuple[tuple[Image.Image, str], ...] = ()
-    """Pictures and captions in the contact sheet; empty beyond its limit."""
+    """Pictures and captions for the contact sheet; empty for images that do not fit into it."""
 
 
 def explain_images(
     model: TrainedFile, out: Path, selection: ImageSelection, *, overwrite: bool, console: Console
 ) -> ExplanationSummary:
-    """Write overlays, `CONTACT_SHEET` and `TABLE` into the folder ``out``, and return how many images they are of.
+    """Write overlays, `CONTACT_SHEET` and `TABLE` into the folder ``out``, and return the numbers of images.
 
     Args:
-        model: The network to explain.
-        out: Output folder; made if it is missing.
+        model: Trained file of the network to explain.
+        out: Output folder; created if it is missing.
         selection: The images to explain, and the class to explain in each.
         overwrite: Whether files of an earlier explanation may be replaced, once the new files are whole.
-        console: Where warnings are printed.
+        console: Console that warnings are printed to.
 
     Raises:
-        RecipeError: If the class is none of the model's.
+        RecipeError: If the model does not have the class.
         SlidesError: If there is no image.
         LabelsError: If the predictions or the truth cannot be used, or are not of this model.
-        OutputError: If ``out`` may not, or can not, be written.
+        OutputError: If ``out`` may not, or cannot, be written.
     """
     if selection.label is not None and selection.label not in model.recipe.labels:
         raise RecipeError(f"--class {selection.label!r} is none of the model's labels {list(model.recipe.labels)}")
@@ -109,7 +109,7 @@ def _selected_images(model: TrainedFile, selection: ImageSelection, out: Path, c
 def _explain(
     model: TrainedFile, label: str | None, truths: Mapping[Slide, str], folder: Path, console: Console
 ) -> list[_ListedImage]:
-    """One entry for each slide of ``truths``, in that order; overlays are written while images are decoded."""
+    """Write an overlay for each slide of ``truths``, and return the rows of the table in the same order."""
     preprocess = model.recipe.preprocess
     grad_cam = GradCam(model.network.module, model.network.architecture, preprocess)
     numbers = {slide: number for number, slide in enumerate(truths, 1)}

@@ -1,4 +1,4 @@
-"""Grad-CAM: heat maps of the places in an image that speak for a class.
+"""Grad-CAM: heat maps of the places in an image that are evidence for a class.
 
 Source: Selvaraju et al., Grad-CAM: Visual explanations from deep networks via gradient-based localization, 2017.
 """
@@ -15,14 +15,14 @@ from batchcls.networks.architectures import CAM_LAYERS
 from batchcls.records import Logits, Pixels, Preprocess
 
 HeatMap = npt.NDArray[np.float32]
-"""(H, W) float32 of the network's input size, 0 to 1: 1 at the hottest place; all 0 where nothing stands out."""
+"""(H, W) float32 at the network's input size, 0 to 1, with 1 at the hottest place; all 0 if there is no such place."""
 
 _SMALLEST_CONTRAST = 1e-3
-"""Smallest range of a map that stands out, as a share of the map's largest value."""
+"""Smallest range of values that counts as a hot place, as a fraction of the map's largest value."""
 
 
 class GradCam:
-    """Heat maps of a network, from the gradients at its last layer that has places.
+    """Computes heat maps from the gradients at a network's last layer that has a height and a width.
 
     Args:
         network: Network in eval mode on the CPU, from (N, 3, H, W) normalized float32 to (N, classes) logits. Its
@@ -34,7 +34,7 @@ class GradCam:
     def __init__(self, network: nn.Module, architecture: str, preprocess: Preprocess) -> None:
         for step in network.modules():
             if hasattr(step, "inplace"):
-                step.inplace = False  # type: ignore[assignment]  # of the modules that have it, a bool
+                step.inplace = False  # type: ignore[assignment]  # a bool in every module that has the attribute
         self._network = network
         self._grad_cam = LayerGradCam(network, network.get_submodule(CAM_LAYERS[architecture]))
         self._preprocess = preprocess
@@ -54,7 +54,7 @@ class GradCam:
 
         Args:
             pixels: (N, H, W, 3) uint8 RGB of the network's input size.
-            classes: (N,) the class that each map is of, as a position among the labels.
+            classes: (N,) class to explain in each image, as a position among the labels.
         """
         coarse = self._grad_cam.attribute(self._normalized(pixels), target=list(classes), relu_attributions=True)
         fine = LayerAttribution.interpolate(coarse, pixels.shape[1:3], "bilinear")
@@ -73,5 +73,5 @@ def _scaled(values: HeatMap) -> HeatMap:
 
 
 def stands_out(heat: HeatMap) -> bool:
-    """Whether any place of the map is hotter than the rest."""
+    """Whether the map has a place that is hotter than the rest."""
     return bool(heat.any())

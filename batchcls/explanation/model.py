@@ -1,4 +1,4 @@
-"""The trained file that an engine was built from: only a network that is no ONNX file can be explained."""
+"""The trained file that an engine was built from, which Grad-CAM needs, for an ONNX file gives no gradients."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def trained_file_of_engine(folder: Path, checkpoint: Path | None) -> TrainedFile
             beside that folder.
 
     Raises:
-        EngineError: If the engine was built from ONNX, or the trained file is missing or another one.
+        EngineError: If the engine was built from ONNX, or the trained file is missing or differs from the engine's.
         CheckpointError: If the trained file cannot be read.
     """
     manifest = Manifest.read(folder)

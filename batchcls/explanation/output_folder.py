@@ -19,7 +19,7 @@ _MAX_STEM_LENGTH = 48
 
 
 def overlay_name(number: int, path: str) -> str:
-    """A file name for an overlay that every file system takes; the number tells equal names apart.
+    """A file name for an overlay that is valid in every file system, and unique by its number.
 
     Args:
         number: Position of the image in the explanation, from 1.
@@ -31,15 +31,15 @@ def overlay_name(number: int, path: str) -> str:
 
 
 def is_explanation_file(path: Path, out: Path) -> bool:
-    """Whether ``path`` lies in the folder ``out`` and bears a name that explanations give their files."""
+    """Whether ``path`` is in the folder ``out`` and has the name of a file that an explanation writes."""
     return _is_output_name(path.name) and os.path.realpath(path.parent) == os.path.realpath(out)
 
 
 def check_explanation_folder(out: Path, *, overwrite: bool) -> None:
-    """Refuse an output folder that is not empty, unless the user asked to replace what is there.
+    """Refuse an output folder that is not empty, unless the user asked to replace its files.
 
     Raises:
-        OutputError: If ``out`` is no folder; or if it holds something and ``overwrite`` is false.
+        OutputError: If ``out`` is no folder, or is not empty and ``overwrite`` is false.
     """
     if os.path.exists(out) and (not out.is_dir() or (any(out.iterdir()) and not overwrite)):
         raise OutputError(f"{str(out)!r} is not empty; choose another --out, or replace what is there with --overwrite")
@@ -49,10 +49,10 @@ def check_explanation_folder(out: Path, *, overwrite: bool) -> None:
 def open_explanation_folder(out: Path) -> Iterator[Path]:
     """A context that yields a new folder, whose files are moved into ``out`` if no error is raised.
 
-    Files of an earlier explanation are removed from ``out`` then; files of other names stay.
+    Then files of an earlier explanation are removed from ``out``; files of other names stay.
 
     Raises:
-        OutputError: If the disk refuses, or something in ``out`` that would be replaced is no file.
+        OutputError: If the files cannot be written, or something in ``out`` that would be replaced is no file.
     """
     out = out.absolute()
     with writing(out):

@@ -16,27 +16,27 @@ _SIDE_PX = 448
 _COLORS = "viridis"
 """Color map whose steps look even, also to color-blind readers; no blood stain is green or yellow."""
 _OPACITY = 0.5
-"""Opacity of the hottest place, which leaves the cell below visible."""
+"""Opacity of the color at the hottest place, low enough for the cell to remain visible."""
 _GAP_PX = 8
 _LINE_PX = 18
 
 
 @dataclass(frozen=True, slots=True)
 class ImageExplanation:
-    """The answer of a network to one image, and the places that speak for a class."""
+    """The prediction of a network for one image, and the heat map for a class."""
 
     slide: Slide
     size: tuple[int, int]
     """Width and height of the image file, in pixels."""
     pixels: Pixels
-    """(H, W, 3) uint8 RGB, as the network sees the image."""
+    """(H, W, 3) uint8 RGB pixels at the network's input size, not normalized."""
     heat: HeatMap
     label: str
-    """The predicted label."""
+    """Predicted label."""
     probability: float
     """Probability of the predicted label, 0 to 1."""
     explained_label: str
-    """The label whose evidence ``heat`` shows."""
+    """Label of the class that ``heat`` explains."""
 
 
 def region_picture(explanation: ImageExplanation, preprocess: Preprocess) -> Image.Image:
@@ -49,12 +49,12 @@ def region_picture(explanation: ImageExplanation, preprocess: Preprocess) -> Ima
     zoom = _SIDE_PX / max(right - left, bottom - top)
     sides = (width, height) if preprocess.resize == "stretch" else preprocess.size_px[::-1]
     size = max(1, round(_SIDE_PX * sides[0] / max(sides))), max(1, round(_SIDE_PX * sides[1] / max(sides)))
-    whole = thumbnail(explanation.slide, round(max(width, height) * min(1, zoom)))
-    if whole is None:
+    picture = thumbnail(explanation.slide, round(max(width, height) * min(1, zoom)))
+    if picture is None:
         return Image.fromarray(explanation.pixels).resize(size, Image.Resampling.BICUBIC)
-    across, down = whole.width / width, whole.height / height
-    box = left * across, top * down, min(right * across, whole.width), min(bottom * down, whole.height)
-    return whole.resize(size, Image.Resampling.BICUBIC, box)
+    across, down = picture.width / width, picture.height / height
+    box = left * across, top * down, min(right * across, picture.width), min(bottom * down, picture.height)
+    return picture.resize(size, Image.Resampling.BICUBIC, box)
 
 
 def overlay(image: Image.Image, heat: HeatMap) -> Image.Image:
@@ -81,13 +81,13 @@ def side_by_side(pictures: Sequence[tuple[Image.Image, str]]) -> Image.Image:
     """
     width, height = pictures[0][0].size
     column = max(width, _SIDE_PX // 2)  # wide enough for a caption
-    whole = Image.new("RGB", (len(pictures) * (column + _GAP_PX) - _GAP_PX, height + _LINE_PX), "white")
+    canvas = Image.new("RGB", (len(pictures) * (column + _GAP_PX) - _GAP_PX, height + _LINE_PX), "white")
     font = ImageFont.load_default(_LINE_PX - 6)
     for position, (picture, caption) in enumerate(pictures):
         left = position * (column + _GAP_PX)
         line = Image.new("RGB", (column, _LINE_PX), "white")  # cuts a caption that is too long
         text = "".join(character if character.isprintable() else "?" for character in caption)
         ImageDraw.Draw(line).text((2, 1), text, fill="black", font=font)
-        whole.paste(picture, (left, 0))
-        whole.paste(line, (left, height))
-    return whole
+        canvas.paste(picture, (left, 0))
+        canvas.paste(line, (left, height))
+    return canvas

@@ -1,4 +1,4 @@
-"""Select the images to explain: evenly from folders, or from predictions the wrong or uncertain ones."""
+"""Select the images to explain: evenly spaced ones of folders, or wrong or uncertain ones of a predictions file."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,9 +24,9 @@ _EXAMPLES = 3
 
 @dataclass(frozen=True, slots=True)
 class ImageSelection:
-    """Which images to explain, and for which class.
+    """The user's selection of the images to explain, and of the class to explain.
 
-    Images come from ``slides``; or from ``predictions``, and then either ``wrong`` or ``uncertain`` is given.
+    Images come from ``slides``, or from ``predictions`` together with either ``wrong`` or ``uncertain``.
     """
 
     slides: tuple[Path, ...] = ()
@@ -34,13 +34,13 @@ class ImageSelection:
     predictions: Path | None = None
     """Predictions file of `batchcls run`; None: images come from ``slides``."""
     wrong: int | None = None
-    """Number of misclassified images to explain, the most confident first; None: not by misclassification."""
+    """Number of misclassified images to explain, the most confident first; None: the option is not given."""
     uncertain: int | None = None
-    """Number of images to explain, the least confident first; None: not by confidence."""
+    """Number of images to explain, the least confident first; None: the option is not given."""
     truth: Path | None = None
     """Folder of class folders, or CSV or Parquet table, that names the true labels; None: unknown."""
     split_folders: str = ""
-    """Folders of ``truth`` that hold the class folders of a split, as `LabeledImages.read` takes them."""
+    """Folders of ``truth`` that hold the class folders of a split; see `LabeledImages.read`."""
     label: str | None = None
     """Label of the class to explain; None: the predicted class of each image."""
     limit: int = 100
@@ -49,23 +49,23 @@ class ImageSelection:
 
 @dataclass(frozen=True, slots=True)
 class SelectedImages:
-    """The images to explain."""
+    """The selected images with their true labels."""
 
     truths: Mapping[Slide, str]
     """True label of each image, in the order of the output; empty where the true label is unknown."""
     left_out: int = 0
-    """Number of images beyond the limit."""
+    """Number of images left out because of the limit."""
 
 
 def listed_images(selection: ImageSelection, is_output: Callable[[Path], bool], console: Console) -> SelectedImages:
-    """The images of ``selection.slides``, evenly spaced where the limit leaves some out.
+    """The images of ``selection.slides``, or as many as the limit allows, evenly spaced in their list.
 
-    Evenly, because listings are often sorted by class.
+    They are evenly spaced because lists of images are often sorted by class.
 
     Args:
-        selection: What the user selected.
-        is_output: Whether a file is the output of an earlier explanation, which is no image to explain.
-        console: Where warnings are printed.
+        selection: The user's selection, with slides.
+        is_output: Says whether a file was written by an earlier explanation, and so is no image to explain.
+        console: Console that warnings are printed to.
 
     Raises:
         SlidesError: If there is no image.
@@ -86,13 +86,13 @@ def predicted_images(
     """The images of ``selection.predictions`` that are most confidently wrong, or least certain, in that order.
 
     Args:
-        selection: What the user selected; names a predictions file.
+        selection: The user's selection, with a predictions file.
         checkpoint: Trained file of the model to explain.
         labels: Labels of that model, in the order of its outputs.
-        console: Where warnings are printed.
+        console: Console that warnings are printed to.
 
     Raises:
-        SlidesError: If no row qualifies.
+        SlidesError: If no row is wrong, or readable if ``selection.wrong`` is None.
         LabelsError: If the predictions or the truth cannot be used, or are not of this model.
     """
     assert selection.predictions is not None  # noqa: S101  # for mypy: the caller checked

@@ -19,33 +19,40 @@ LARGEST_PIXELS = 200_000_000
 def read_image(
     slide: Slide, max_pixels: int = LARGEST_PIXELS, timeout_s: float = READ_TIMEOUT_S
 ) -> tuple[bytes, Header]:
-    """A slide's bytes, and its header, which promises an image that can be decoded.
+    """The bytes of a slide's file, and its header, by which the image can be decoded.
+
+    Args:
+        max_pixels: Largest allowed number of pixels, width times height.
+        timeout_s: How long the file system may take for one answer.
 
     Raises:
-        OSError: If it cannot be read, or does not answer in ``timeout_s`` seconds.
-        RefusedError: If it is no image that `batchcls run` decodes.
+        OSError: If the file cannot be read, or the file system does not answer in time.
+        RefusedError: If the file is no image that `batchcls run` decodes.
     """
     data = read_slide(slide, largest_bytes(max_pixels), timeout_s)
     return data, examine(slide.file, data, max_pixels)
 
 
-def image_pixels(slide: Slide) -> Pixels:
-    """(H, W, 3) uint8 RGB, as Pillow decodes a slide.
+def read_pixels(slide: Slide) -> Pixels:
+    """(H, W, 3) uint8 RGB pixels of a slide, as Pillow decodes them.
 
     Raises:
-        OSError: As by `read_image`.
-        RefusedError: As by `read_image`; or whatever Pillow raises of damaged pixels.
+        OSError: If the file cannot be read, or the file system does not answer in time.
+        RefusedError: If the file is no image that `batchcls run` decodes; damaged pixels may raise any Pillow error.
     """
     return decode(*read_image(slide))
 
 
 @contextmanager
 def opened_image(slide: Slide, timeout_s: float = READ_TIMEOUT_S) -> Iterator[Image.Image]:
-    """A slide as an image of Pillow's that is not decoded yet, so that a smaller one can be decoded from it.
+    """A context that yields a slide as a Pillow image, not decoded yet, so that it can be decoded at a smaller size.
+
+    Args:
+        timeout_s: How long the file system may take for one answer.
 
     Raises:
-        OSError: As by `read_image`.
-        RefusedError: As by `read_image`; or whatever Pillow raises of damaged pixels.
+        OSError: If the file cannot be read, or the file system does not answer in time.
+        RefusedError: If the file is no image that `batchcls run` decodes; damaged pixels may raise any Pillow error.
     """
     data, header = read_image(slide, timeout_s=timeout_s)
     with open_image(header.format, data) as image:

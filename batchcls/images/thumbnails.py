@@ -10,10 +10,10 @@ from batchcls.images.image_file import opened_image
 from batchcls.records import Slide
 
 ANSWER_TIMEOUT_S = 10.0
-"""Seconds after which a page does without a picture."""
+"""How long the file system may take for one answer, before a page goes without the picture."""
 _CAPTION_PX = 15
 _GAP_PX = 8
-_QUALITY = 85
+_JPEG_QUALITY = 85
 
 
 def thumbnail(slide: Slide, side_px: int) -> Image.Image | None:
@@ -26,12 +26,12 @@ def thumbnail(slide: Slide, side_px: int) -> Image.Image | None:
             return small
     except MemoryError:  # no fault of the file
         raise
-    except Exception:  # noqa: BLE001  # of one file: whatever its bytes do to Pillow, the others are shown
+    except Exception:  # noqa: BLE001  # one damaged file, whatever Pillow raises, must not cost the other pictures
         return None
 
 
 def contact_sheet(cells: Sequence[tuple[Image.Image | None, str]], columns: int, side_px: int) -> Image.Image:
-    """An RGB picture of many, row by row, each above its caption, whose lines are cut to the picture's width.
+    """An RGB image that shows many pictures row by row, each above its caption, whose lines are cut to fit.
 
     Args:
         cells: Pictures, None for those that cannot be decoded, each with a caption of one line or more.
@@ -50,23 +50,26 @@ def contact_sheet(cells: Sequence[tuple[Image.Image | None, str]], columns: int,
         else:
             sheet.paste(image, (left + (side_px - image.width) // 2, top + (side_px - image.height) // 2))
         for row, line in enumerate(caption.split("\n")):
-            pen.text((left, top + side_px + row * _CAPTION_PX), _cut(line, side_px, font), fill="black", font=font)
+            pen.text(
+                (left, top + side_px + row * _CAPTION_PX), _fitting_end(line, side_px, font), fill="black", font=font
+            )
     return sheet
 
 
 def jpeg(image: Image.Image) -> bytes:
     """The bytes of ``image`` as a JPEG file."""
     stream = io.BytesIO()
-    image.save(stream, "JPEG", quality=_QUALITY)
+    image.save(stream, "JPEG", quality=_JPEG_QUALITY)
     return stream.getvalue()
 
 
 def data_uri(content: bytes, media_type: str) -> str:
-    """``content`` as an address that an HTML page can hold; the media type is such as ``image/jpeg``."""
+    """``content`` as a ``data:`` URI, by which an HTML page can embed it; ``media_type`` is such as ``image/jpeg``."""
     return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
 
 
-def _cut(line: str, width_px: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
+def _fitting_end(line: str, width_px: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
+    """``line`` if it fits into ``width_px``, else the longest end of it that fits after three dots."""
     line = "".join(character if character.isprintable() else "?" for character in line)
     if font.getlength(line) <= width_px:
         return line

@@ -1,4 +1,4 @@
-"""The architectures that batchcls knows, as modules without trained weights, and the preprocessing in front of them."""
+"""The supported architectures as modules without trained weights, and a module that normalizes their input."""
 
 from itertools import pairwise
 from typing import cast
@@ -38,11 +38,11 @@ CAM_LAYERS = {
     "mobilenet_v2": "features",
     "cnn": "features",
 }
-"""Name of the last layer of each architecture whose output still has a height and a width, for Grad-CAM."""
+"""Name, by architecture, of the last layer with an output that has a height and a width, for Grad-CAM."""
 
 ARCHITECTURES = tuple(LAST_LAYERS)
 TRANSFORM_INPUT_ARCHITECTURES = ("googlenet", "inception_v3")
-"""Architectures with torchvision's ``transform_input``, a second normalization of the input."""
+"""Architectures with torchvision's option ``transform_input``, by which the input is normalized a second time."""
 
 
 class SmallCnn(nn.Module):
@@ -92,8 +92,8 @@ def empty_network(architecture: str, classes: int, last_layer: str = "", *, tran
     Args:
         architecture: One of `ARCHITECTURES`.
         classes: Number of logits.
-        last_layer: ``classifier`` for a network whose whole classifier was replaced by one Linear; anything else: the
-            last layer as torchvision builds it.
+        last_layer: ``classifier`` for a network whose whole classifier was replaced by one Linear; any other value for
+            the last layer as torchvision builds it.
         transform_input: See `TRANSFORM_INPUT_ARCHITECTURES`; ignored for others.
     """
     inception = {"aux_logits": False, "init_weights": False, "transform_input": transform_input}
@@ -111,8 +111,8 @@ def empty_network(architecture: str, classes: int, last_layer: str = "", *, tran
 def fuse_batch_norm(network: nn.Module) -> nn.Module:
     """A copy of ``network`` with each batch normalization folded into the convolution before it, in the same precision.
 
-    Folded in float32, the statistics never have to fit half precision. The other modules keep their names, so that
-    their weights can be found in an exported ONNX file.
+    If folded in float32, the statistics never have to be stored in half precision. The other modules keep their names,
+    so that their weights can be identified in an exported ONNX file.
     """
     return cast(nn.Module, fuse(network))
 
@@ -123,7 +123,7 @@ class PixelClassifier(nn.Module):
     Args:
         network: Takes (N, 3, H, W) normalized images; moved to ``dtype``.
         preprocess: Channel order, mean and standard deviation of the normalization, which is computed in float32.
-        dtype: What the network computes in.
+        dtype: Number type that the network computes in.
     """
 
     scale: Tensor

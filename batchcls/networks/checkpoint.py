@@ -1,4 +1,4 @@
-"""A trained file becomes a network of the architecture that its tensors fit."""
+"""Load a trained file as a network of the architecture that its tensors fit."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,15 +26,15 @@ class TrainedNetwork:
     classes: int
     """Number of logits."""
     module: nn.Module
-    """Takes (N, 3, H, W) float32, normalized, and answers (N, classes) logits; in eval mode, on the CPU."""
+    """Network in eval mode on the CPU, from (N, 3, H, W) normalized float32 images to (N, classes) logits."""
     ignored: tuple[str, ...] = ()
-    """Names of tensors that are no part of the network, such as a loss function's weights."""
+    """Names of tensors in the file that are no part of the network, such as a loss function's weights."""
     weights_key: str = ""
-    """Keys, joined by dots, that the weights have in the file; empty: they are at its top."""
+    """Keys, joined by dots, under which the file holds the weights; empty: the weights are at the top of the file."""
     other_weights_keys: tuple[str, ...] = ()
     """Keys of other weights in the file that could be loaded instead."""
     contents: Mapping[Any, Any] = field(default_factory=dict)
-    """All that the file holds, with stand-ins for its objects: labels or an architecture's name may be among it."""
+    """Everything in the file, such as labels or an architecture's name, with stand-ins for its objects."""
 
 
 def load_network(
@@ -42,14 +42,14 @@ def load_network(
 ) -> TrainedNetwork:
     """The network whose weights a trained file holds.
 
-    The file is a state_dict saved by PyTorch or as safetensors: plain, or under any key; with any one prefix before all
-    names; in any floating point type; with or without auxiliary heads. Its last layer is a Linear, or a Sequential that
-    holds one.
+    The file holds a state_dict, saved by PyTorch or as safetensors. The state_dict may be under any key, have one
+    prefix before all names, be of any floating point type, and have auxiliary heads. The network's last layer is a
+    Linear, or a Sequential that contains one.
 
     Args:
         path: The trained file.
         architecture: One of `ARCHITECTURES`; empty: the one that the names and shapes of the tensors fit.
-        transform_input: Whether the network has torchvision's ``transform_input``, which a state_dict does not tell.
+        transform_input: Whether the network has torchvision's ``transform_input``, which a state_dict does not record.
         weights: Which weights to load if the file holds several; see `read_trained_tensors`.
 
     Raises:
@@ -59,14 +59,14 @@ def load_network(
         raise CheckpointError(f"architecture {architecture!r} is not known; known are {', '.join(ARCHITECTURES)}")
     trained = read_trained_tensors(path, weights)
     tensors = trained.tensors
-    fits = [_Fit.of(name, tensors) for name in ARCHITECTURES]
+    fits = [_ArchitectureMatch.of(name, tensors) for name in ARCHITECTURES]
     closest = max(fits, key=lambda fit: fit.score)
     fit = next((fit for fit in fits if fit.architecture == architecture), closest)
     if fit.missing or fit.unexpected:
         raise CheckpointError(f"{str(path)!r} {_misfit(fit, closest)}")
-    if astray := next((name for name, tensor in fit.tensors.items() if not torch.isfinite(tensor).all()), None):
+    if not_finite := next((name for name, tensor in fit.tensors.items() if not torch.isfinite(tensor).all()), None):
         raise CheckpointError(
-            f"{str(path)!r} holds values in {astray!r} that are NaN or infinite; its training went astray: "
+            f"{str(path)!r} holds values in {not_finite!r} that are NaN or infinite; its training went astray: "
             "build an earlier checkpoint"
         )
     if transform_input and fit.architecture not in TRANSFORM_INPUT_ARCHITECTURES:
@@ -87,7 +87,7 @@ def load_network(
 
 
 def starting_tensors(path: Path, architecture: str) -> tuple[dict[str, Tensor], int]:
-    """The tensors of a trained file that a training of ``architecture`` can begin with, and the number of its classes.
+    """The tensors of a trained file that a training of ``architecture`` can start from, and the number of its classes.
 
     Returns:
         Float32 tensors on the CPU under torchvision's names; and the number of classes of the last layer, 0 if the file
@@ -97,10 +97,10 @@ def starting_tensors(path: Path, architecture: str) -> tuple[dict[str, Tensor], 
         CheckpointError: If the file cannot be read, or is of another architecture.
     """
     tensors = read_tensors(path)
-    fit = _Fit.of(architecture, tensors)
+    fit = _ArchitectureMatch.of(architecture, tensors)
     head = [name for name in fit.missing if name.startswith(f"{fit.last_layer.partition('.')[0]}.")]
     if set(fit.missing) - set(head):
-        closest = max((_Fit.of(name, tensors) for name in ARCHITECTURES), key=lambda other: other.score)
+        closest = max((_ArchitectureMatch.of(name, tensors) for name in ARCHITECTURES), key=lambda other: other.score)
         raise CheckpointError(f"{str(path)!r} {_misfit(fit, fit if closest.score <= fit.score else closest)}")
     return dict(fit.tensors), 0 if head else fit.classes
 
@@ -124,22 +124,22 @@ def pretrained_tensors(architecture: str) -> dict[str, Tensor]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Fit:
+class _ArchitectureMatch:
     """How well a file's tensors fit an architecture."""
 
     architecture: str
     last_layer: str
-    """Name of the last Linear: as torchvision has it, or ``classifier`` where one Linear replaced all of that."""
+    """Name of the last Linear: torchvision's, or ``classifier`` if one Linear replaced torchvision's classifier."""
     tensors: Mapping[str, Tensor]
     """Fitting tensors as float32, under torchvision's names."""
     missing: tuple[str, ...]
-    """Names in the architecture that the file lacks, or has with another shape."""
+    """Names of the architecture's tensors that are not in the file, or have another shape there."""
     unexpected: tuple[str, ...]
-    """Names in the file that the architecture lacks, or has with another shape."""
+    """Names of the file's tensors that are not in the architecture, or have another shape there."""
     ignored: tuple[str, ...]
-    """Names in the file outside the prefix of the network."""
+    """Names of the file's tensors without the prefix of the network."""
     score: float
-    """Fraction of all names that fit, 0 to 1."""
+    """Fraction of the architecture's and the file's names that fit, 0 to 1."""
 
     @property
     def classes(self) -> int:
@@ -161,7 +161,7 @@ class _Fit:
         present = {name: tensor.shape for name, tensor in named.items()}
         for name in (f"{last_layer}.weight", f"{last_layer}.bias"):
             if name in present and present[name][1:] == expected[name][1:]:
-                expected[name] = present[name]  # with as many classes as the file has
+                expected[name] = present[name]  # the number of classes is the file's
         fitting = {name for name, shape in present.items() if expected.get(name) == shape}
         counted = {name for name in expected if not name.endswith("num_batches_tracked")}
         return cls(
@@ -176,7 +176,7 @@ class _Fit:
 
 
 def _prefix(expected: Mapping[str, torch.Size], tensors: Mapping[str, Tensor]) -> str:
-    """The prefix of all of the network's names in a file, such as ``module.`` or ``model.net.``."""
+    """The prefix, such as ``module.`` or ``model.net.``, that the network's tensors have in a file."""
     first = next(iter(expected))
     prefixes = {name.removesuffix(first) for name in tensors if name == first or name.endswith("." + first)}
     hits = {prefix: sum(prefix + name in tensors for name in expected) for prefix in prefixes or {""}}
@@ -188,7 +188,7 @@ def _prefix(expected: Mapping[str, torch.Size], tensors: Mapping[str, Tensor]) -
 
 
 def _with_plain_head(last_layer: str, tensors: dict[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
-    """The name of the last Linear, and the tensors with that Linear moved out of a Sequential around it."""
+    """The name of the last Linear, and all tensors, renamed if the Linear is inside a Sequential."""
     container = last_layer.partition(".")[0]
     for place in dict.fromkeys((last_layer, container)):
         below = [name for name in tensors if name.startswith(f"{place}.")]
@@ -202,10 +202,10 @@ def _with_plain_head(last_layer: str, tensors: dict[str, Tensor]) -> tuple[str, 
     return last_layer, tensors
 
 
-def _misfit(fit: _Fit, closest: _Fit) -> str:
-    """Why a file does not fit an architecture, and which one it is closest to."""
-    lacks = f"{len(fit.missing)} of its tensors are missing or of another shape{_few(fit.missing)}"
-    extra = f"{len(fit.unexpected)} are unexpected{_few(fit.unexpected)}"
+def _misfit(fit: _ArchitectureMatch, closest: _ArchitectureMatch) -> str:
+    """The text for an error: why a file does not fit an architecture, and to which architecture it is closest."""
+    lacks = f"{len(fit.missing)} of its tensors are missing or of another shape{_first_names(fit.missing)}"
+    extra = f"{len(fit.unexpected)} are unexpected{_first_names(fit.unexpected)}"
     if fit is not closest:
         return (
             f"does not fit {fit.architecture!r}: {lacks}, {extra}; "
@@ -217,5 +217,5 @@ def _misfit(fit: _Fit, closest: _Fit) -> str:
     )
 
 
-def _few(names: tuple[str, ...]) -> str:
+def _first_names(names: tuple[str, ...]) -> str:
     return f" ({', '.join(names[:_MOST_NAMED])}{', ...' if len(names) > _MOST_NAMED else ''})" if names else ""

@@ -15,16 +15,16 @@ from batchcls.storage.regular_file import IrregularError, readable_name
 
 @dataclass(frozen=True, slots=True)
 class CheckpointMetadata:
-    """Recipe and training images of a checkpoint of `batchcls train`; both are empty for any other file."""
+    """Recipe and digest of the images in a checkpoint of `batchcls train`; both are empty for any other file."""
 
     recipe: Mapping[str, Any] = field(default_factory=dict)
     """Values by the keys of a recipe."""
     images: str = ""
-    """SHA-256 over the pixels, labels and splits of all images of the training; empty if not recorded."""
+    """SHA-256 over the pixels, labels and splits of all training, validation and test images; empty if not recorded."""
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """The metadata of a .safetensors file; empty for a file of another ending.
+        """The metadata of a .safetensors file; empty for a file with another ending.
 
         Raises:
             CheckpointError: If the file cannot be read, or its metadata is not what `batchcls train` writes.

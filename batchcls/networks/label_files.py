@@ -22,12 +22,12 @@ from batchcls.networks.label_values import (
     position_columns,
     reading_of_pairs,
 )
-from batchcls.storage.regular_file import distinct, read_text
+from batchcls.storage.regular_file import object_with_distinct_names, read_text
 
 _LARGEST_BYTES = 1 << 20
 """Largest size of a labels file, or of a text in the metadata of a file."""
 _NUMBERED = re.compile(r"(\d+)(?:\s*[\s:;,=]|[.)]\s)\s*(\S.*)")
-# For a line that is read from its end: forwards, a line of blanks would take for ever.
+# Patterns for reversed lines: forwards, a long line of blanks would take quadratic time.
 _NUMBERED_AFTER = re.compile(r"(\d+)(?:\s*[:;,=]|\s*\t)\s*(\S|\S.*\S)")
 _ENDING_IN_NUMBER = re.compile(r"(\d+) +(.*\S)")
 
@@ -77,7 +77,7 @@ def _parsed(suffix: str, text: str) -> tuple[str, ...]:
     if suffix in (".csv", ".tsv"):
         return _labels_of_table(text)
     if suffix == ".json" or text.lstrip().startswith(("[", "{")):
-        return parse_labels(json.loads(text, object_pairs_hook=distinct))
+        return parse_labels(json.loads(text, object_pairs_hook=object_with_distinct_names))
     return _labels_of_lines([line.strip() for line in text.split("\n") if line.strip()])
 
 
@@ -90,10 +90,12 @@ def _yaml(text: str) -> Any:
         ) from error
 
     class Loader(yaml.BaseLoader):  # type: ignore[misc, unused-ignore]
-        """Yields nothing but strings, lists and dictionaries, and so leaves labels such as ``No`` as they are."""
+        """Loads only strings, lists and dictionaries, so that labels such as ``No`` do not become booleans."""
 
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            distinct([(name.value, None) for name, _ in node.value if isinstance(name, yaml.ScalarNode)])
+            object_with_distinct_names(
+                [(name.value, None) for name, _ in node.value if isinstance(name, yaml.ScalarNode)]
+            )
             return super().construct_mapping(node, deep)
 
     try:
@@ -120,7 +122,7 @@ def _labels_of_lines(lines: Sequence[str]) -> tuple[str, ...]:
             "name the labels as a JSON list"
         )
     readings = reading_of_pairs("", ending) if len(ending) == len(lines) else {}
-    if readings and len(set(readings[""])) == len(lines):  # else the numbers are all that tells the labels apart
+    if readings and len(set(readings[""])) == len(lines):  # otherwise the labels differ in these numbers alone
         return readings[""]
     return tuple(lines)
 

@@ -32,7 +32,7 @@ Those with the trained file's name before theirs, as in ``net.labels.json``, win
 _ONLY_LABELS = LABEL_FILES[:4]
 """Names of files that can hold nothing but labels."""
 _PLACEHOLDER = re.compile(r"LABEL_\d+")
-"""Names that the library transformers gives to classes without one."""
+"""Names that the library transformers gives to classes that have no name."""
 _MOST_NAMED = 12
 """Largest number of labels that an error names."""
 
@@ -42,29 +42,29 @@ class KnownLabels:
     """Labels that a trained file or a file beside it names."""
 
     labels: tuple[str, ...]
-    """In the order of the network's outputs."""
+    """Labels in the order of the network's outputs."""
     source: str
-    """Key and file, for messages."""
+    """Key and file that name the labels, as text for messages."""
     remedy: str
-    """What the user can do if the labels are wrong, for errors."""
+    """Instruction for the user if the labels are wrong, as text for errors."""
 
 
 def resolve_labels(
     checkpoint: Path, classes: int, given: tuple[str, ...], contents: Mapping[Any, Any]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The labels of a trained file, and a line on where they stand unless the user gave them.
+    """The labels of a trained file, and notes to print: the source of the labels, unless the user named them.
 
     Args:
-        checkpoint: The trained file; files beside it may name labels.
+        checkpoint: Path of the trained file; files beside it may name labels.
         classes: Number of the network's outputs.
-        given: Labels from the command line or a recipe; empty: none were given.
-        contents: All that the file holds, with stand-ins for its objects, or its metadata as text.
+        given: Labels from the command line or a recipe; empty if the user named none.
+        contents: Everything in the trained file, with stand-ins for its objects, or its metadata as text.
 
     Raises:
-        RecipeError: If there are no labels, not as many as classes, or others are given than the file names.
+        RecipeError: If no labels are known, their number is not ``classes``, or two sources name different labels.
     """
     unclear: list[str] = []
-    known = [*_inside(checkpoint, contents), *_beside(checkpoint, unclear)]
+    known = [*_labels_inside(checkpoint, contents), *_labels_beside(checkpoint, unclear)]
     known = [item for item in known if len(item.labels) == classes and _are_names(item.labels)]
     labels = given or (known[0].labels if known else ())
     if len(labels) != classes:
@@ -78,34 +78,34 @@ def resolve_labels(
     for other in known:
         if not _agree(other.labels, labels):
             raise RecipeError(
-                f"{source} {_few(labels)}, but {other.source} says {_few(other.labels)}; "
+                f"{source} {_first_labels(labels)}, but {other.source} says {_first_labels(other.labels)}; "
                 f"correct what is wrong, or {other.remedy}"
             )
     return labels, () if given else (f"labels of {known[0].source}: {', '.join(labels)}",)
 
 
-def _inside(checkpoint: Path, contents: Mapping[Any, Any]) -> Iterator[KnownLabels]:
-    """Labels under any of the usual keys for labels, wherever in the file."""
+def _labels_inside(checkpoint: Path, contents: Mapping[Any, Any]) -> Iterator[KnownLabels]:
+    """Labels under any of the usual keys for labels, at the top of the file's contents or nested."""
     weights = f"save the weights alone: torch.save(model.state_dict(), {checkpoint.name!r})"
     remedy = "take it out of the file's metadata" if checkpoint.suffix == ".onnx" else weights
     for key, value in find_values(contents, LABEL_KEYS):
         try:
             labels = parse_labels_text(value, key) if isinstance(value, str) else parse_labels(_plain(value), key)
         except UnclearLabelsError:
-            continue  # a number of classes, say
+            continue  # the value is no list of labels, but a number of classes, for example
         yield KnownLabels(labels, f"{key!r} in {checkpoint.name!r}", remedy)
 
 
 def _plain(value: Any) -> Any:
-    """``value`` with an array as a list."""
+    """``value``, or its items as a list if it is an array."""
     return value.values() if isinstance(value, ArrayStandIn) else value
 
 
-def _beside(checkpoint: Path, unclear: list[str]) -> Iterator[KnownLabels]:
+def _labels_beside(checkpoint: Path, unclear: list[str]) -> Iterator[KnownLabels]:
     """Labels of files beside the trained file.
 
     Args:
-        unclear: Gets the error of each file that should hold labels and does not.
+        unclear: List to which the error of each file is appended that should hold labels and does not.
     """
     own = [checkpoint.with_name(f"{checkpoint.stem}.{name}") for name in LABEL_FILES]
     paths = [path for path in own if path.is_file()] or [checkpoint.with_name(name) for name in LABEL_FILES]
@@ -119,12 +119,12 @@ def _beside(checkpoint: Path, unclear: list[str]) -> Iterator[KnownLabels]:
 
 def _are_names(labels: Sequence[str]) -> bool:
     """Whether labels are different from one another, not blank, and not placeholders."""
-    distinct = len(set(labels)) == len(labels) and all(label.strip() for label in labels)
-    return distinct and not all(_PLACEHOLDER.fullmatch(label) for label in labels)
+    are_distinct = len(set(labels)) == len(labels) and all(label.strip() for label in labels)
+    return are_distinct and not all(_PLACEHOLDER.fullmatch(label) for label in labels)
 
 
 def _agree(labels: Sequence[str], others: Sequence[str]) -> bool:
-    """Whether two lists of labels are the same but for case; blanks and signs count only if they tell labels apart."""
+    """Whether two lists of labels are equal, apart from case, and from blanks and signs that distinguish no labels."""
     plain = [[label.strip().casefold() for label in names] for names in (labels, others)]
     letters = [[re.sub(r"[\W_]+", "", label) for label in names] for names in plain]
     simple = all(len(set(names)) == len(names) and all(names) for names in letters)
@@ -132,5 +132,5 @@ def _agree(labels: Sequence[str], others: Sequence[str]) -> bool:
     return first == second
 
 
-def _few(labels: Sequence[str]) -> str:
+def _first_labels(labels: Sequence[str]) -> str:
     return f"[{', '.join(labels[:_MOST_NAMED])}{', ...' if len(labels) > _MOST_NAMED else ''}]"

@@ -1,17 +1,17 @@
-"""Labels in the order of a network's outputs, from the lists, mappings and tables that people store them in."""
+"""Labels in the order of a network's outputs, from the usual lists, mappings and tables of labels."""
 
 import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 POSITION_TO_NAME = ("idx_to_class", "id2label", "idx_to_label", "idx2label", "index_to_class", "names")
-"""Keys, in lower case, of a mapping from position to label; or of a list of labels."""
+"""Keys, in lower case, of a mapping from position to label, or of a list of labels."""
 NAME_TO_POSITION = ("class_to_idx", "label2id", "label_to_idx", "label2idx", "class_to_index", "classes_to_idx")
 """Keys, in lower case, of a mapping from label to position."""
 NAMES = ("class_names", "classes", "label_names", "labels", "classnames")
-"""Keys, in lower case, of a list of labels, or of a mapping either way."""
+"""Keys, in lower case, of a list of labels, or of a mapping between labels and positions in either direction."""
 LABEL_KEYS = (*NAME_TO_POSITION, *POSITION_TO_NAME, *NAMES)
-"""All keys that labels usually have, in lower case."""
+"""All usual keys of labels, in lower case."""
 
 _MOST_CELLS = 1 << 20
 """Largest number of cells of a table of labels."""
@@ -25,15 +25,16 @@ NAME_COLUMNS = ("name", "label", "class", "class_name", "label_name", "classname
 
 
 class UnclearLabelsError(ValueError):
-    """Values hold no labels, or can be read as labels in two ways."""
+    """A value contains no labels, or can be read as labels in two ways."""
 
 
 def parse_labels(values: Any, key: str = "") -> tuple[str, ...]:
     """Labels from a list, from a mapping between labels and positions either way, or from the rows of a table.
 
     Args:
-        values: Such values; without ``key`` also a mapping that has them under one of `LABEL_KEYS`.
-        key: One of `LABEL_KEYS`, which has ``values`` as its value and tells how to read them; empty: there is none.
+        values: List, mapping or rows; if ``key`` is empty, also a mapping that holds one of these under a key of
+            `LABEL_KEYS`.
+        key: Key of `LABEL_KEYS` under which ``values`` was stored, which tells how to read it; empty if there is none.
 
     Raises:
         UnclearLabelsError: If the values hold no labels, or can be read in two ways.
@@ -53,7 +54,7 @@ def labels_of_rows(rows: Sequence[Mapping[str, str]]) -> tuple[str, ...]:
     """Labels from a table with a column of positions and one of labels, or with one column of labels alone.
 
     Args:
-        rows: Cells by the name of their column.
+        rows: Cells by the names of their columns, for each row.
 
     Raises:
         UnclearLabelsError: If it is unclear which column holds the positions, or which the labels.
@@ -77,11 +78,11 @@ def labels_of_rows(rows: Sequence[Mapping[str, str]]) -> tuple[str, ...]:
 
 
 def reading_of_pairs(name: str, pairs: Sequence[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
-    """One reading of pairs of position and label: the labels in order under ``name``; empty if it is not possible.
+    """The labels of pairs of position and label, in order of position, under the key ``name``; empty if not possible.
 
     Args:
         name: Name of the reading, for errors.
-        pairs: Position and label; the positions must be 0, 1, ..., each once.
+        pairs: Pairs of position and label, whose positions must be 0, 1, ..., each once.
     """
     places = dict(pairs)
     if len(places) != len(pairs) or set(places) != set(map(str, range(len(pairs)))) or not pairs:
@@ -129,13 +130,13 @@ def _labels_of_mapping(values: Mapping[str, Any], key: str) -> tuple[str, ...]:
         readings |= reading_of_pairs("positions by label", [(_text(value), name) for name, value in values.items()])
     if not readings:
         raise UnclearLabelsError(
-            f"its positions are not 0 to {len(values) - 1}, each once; it holds {_few(values.items())}"
+            f"its positions are not 0 to {len(values) - 1}, each once; it holds {_first_items(values.items())}"
         )
     return only_reading(readings)
 
 
 def _text(value: Any) -> str:
-    """A label or a position as text; empty for any other value, whose text a small file can make endless."""
+    """A label or a position as text; empty for a value of another type, since its text could be huge."""
     return str(value) if isinstance(value, str | int | float) else ""
 
 
@@ -151,7 +152,7 @@ def _usual(candidates: Sequence[str], usual_names: Sequence[str]) -> list[str]:
     return [name for name in candidates if name in usual_names] or list(candidates)
 
 
-def _few(items: Any) -> str:
+def _first_items(items: Any) -> str:
     few = [
         f"{name!r}: {reprlib.repr(value) if _text(value) else type(value).__name__}"
         for name, value in [*items][:_MOST_NAMED]

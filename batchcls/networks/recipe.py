@@ -1,4 +1,4 @@
-"""The recipe of an engine: what a build has to know beside the weights, read from TOML."""
+"""The recipe of an engine: the settings that a build needs beside the weights, read from TOML."""
 
 import errno
 import tomllib
@@ -30,10 +30,10 @@ INPUT_PX = {"inception_v3": 299}
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Everything about a build that a state_dict does not say.
+    """Settings of a build that a state_dict does not contain.
 
     Raises:
-        RecipeError: If a value makes no sense.
+        RecipeError: If a value is out of range, is none of the allowed ones, or labels are empty or equal.
     """
 
     architecture: str = ""
@@ -46,10 +46,11 @@ class Recipe:
     layout: Layout = "auto"
     """Order of the axes of an ONNX classifier's own input; ignored for a checkpoint."""
     output: Output = "auto"
-    """Meaning of an ONNX classifier's own output. ``auto``: decided by its answers to drawn images."""
+    """Meaning of an ONNX classifier's own output. ``auto``: inferred from its outputs for synthetic images."""
     temperature: float = 1.0
-    """Divisor of the logits: above 1, the engine's probabilities are less extreme than the trained network's."""
+    """Divisor of the logits; above 1, the engine's probabilities are less extreme than the trained network's."""
     preprocess: Preprocess = field(default_factory=Preprocess)
+    """Size, channel order and normalization of the images."""
 
     def __post_init__(self) -> None:
         if not 0.01 <= self.temperature <= 100:
@@ -62,8 +63,8 @@ class Recipe:
             raise RecipeError(f"output is {self.output!r}; use one of {get_args(Output)}")
         if len(set(self.labels)) != len(self.labels) or not all(label.strip() for label in self.labels):
             raise RecipeError(f"labels {list(self.labels)} must be different from one another and not empty")
-        if halves := [label for label in self.labels if not _is_text(label)]:
-            raise RecipeError(f"labels {halves} hold halves of characters, which no file can; write them out")
+        if invalid_labels := [label for label in self.labels if not _is_text(label)]:
+            raise RecipeError(f"labels {invalid_labels} hold halves of characters, which no file can; write them out")
 
     @classmethod
     def for_architecture(cls, architecture: str) -> Self:
@@ -77,9 +78,9 @@ class Recipe:
         """A recipe from a TOML file and from values, both by the names of the fields of `Recipe` and `Preprocess`.
 
         Args:
-            path: TOML file, which wins over ``defaults``; None: there is none.
-            values: Values that win over the file, such as those of the command line.
-            defaults: Values that win over those of the architecture only, such as a trained file's own.
+            path: TOML file, whose values override ``defaults``; None: no file.
+            values: Values that override the file, such as those of the command line.
+            defaults: Values that override only those of the architecture, such as a trained file's own.
 
         Raises:
             RecipeError: If the file is not TOML, a key is unknown, or a value has the wrong type or makes no sense.
@@ -133,7 +134,7 @@ def _split(text: str) -> tuple[str, ...]:
 def _toml(path: Path) -> dict[str, Any]:
     try:
         text = read_text(path, _LARGEST_BYTES)
-        # tomllib keeps every beginning of a dotted key, so 30 KB of dots take gigabytes.
+        # tomllib stores every prefix of a dotted key, so 30 KB of dots would take gigabytes.
         if any(line.count(".") > _MOST_DOTS for line in text.split("\n")):
             raise ValueError(f"a line of it has more than {_MOST_DOTS} dots; write long lists one item a line")
         return tomllib.loads(text)
@@ -142,7 +143,7 @@ def _toml(path: Path) -> dict[str, Any]:
 
 
 def _typed(key: str, value: Any, owner: Recipe | Preprocess) -> Any:
-    """``value`` in the type of the default that it replaces."""
+    """``value``, converted to the type of the field ``key`` of ``owner``."""
     default = getattr(owner, key)
     if key == "size_px" and type(value) is int:
         return (value, value)

@@ -22,17 +22,17 @@ from batchcls.storage.regular_file import IrregularError, check_regular, readabl
 _AUXILIARY = re.compile(r"(^|\.)(aux1|aux2|AuxLogits)\.")
 """Names of the tensors of auxiliary heads, which only training uses."""
 _USUAL_KEYS = ("state_dict", "model_state_dict", "model", "net", "network", "params", "weights", "module")
-"""Keys that files usually have for the trained weights, the likeliest first."""
+"""Usual keys of the trained weights in a file, the most common first."""
 _AVERAGED = re.compile(r"(^|[._])(ema|swa|averaged?|avg|shadow)([._]|$)|^(ema|swa)|_(ema|swa)$")
-"""Keys, or beginnings of names, of running means of the weights."""
+"""Keys, or beginnings of tensor names, of running means of the weights."""
 _TRAINING = re.compile(r"optim|sched|scaler|callback|loop|criterion|loss|hook|rng", re.IGNORECASE)
 """Keys of mappings that hold tensors of the training, such as the optimizer's, and no network."""
 _DEEPEST = 4
-"""Number of nested mappings in which weights are looked for."""
+"""Largest depth of nested mappings in which weights are looked for."""
 _LARGEST_EXPANSION = 4
 """Largest ratio of the bytes of all tensors to those of the file.
 
-Tensors may share their storage, as tied weights do; far more than the file holds is an attack on the memory.
+Tensors may share their storage, as tied weights do, but a much larger ratio is an attempt to exhaust the memory.
 """
 _MOST_NAMED = 4
 """Largest number of keys that an error names."""
@@ -56,16 +56,16 @@ _UNREADABLE = (
 
 @dataclass(frozen=True, slots=True)
 class TrainedTensors:
-    """The weights that were chosen in a trained file, and what else it holds."""
+    """The weights chosen from a trained file, with the file's other contents."""
 
     tensors: Mapping[str, Tensor]
     """Chosen weights by name, on the CPU, without auxiliary heads."""
     weights_key: str
-    """Keys, joined by dots, that the weights have in the file; empty: they are at its top."""
+    """Keys, joined by dots, under which the file holds the weights; empty: the weights are at the top of the file."""
     other_weights_keys: tuple[str, ...]
     """Keys of other weights in the file that could be chosen instead."""
     contents: Mapping[Any, Any]
-    """All that the file holds, with stand-ins for its objects; the metadata of a safetensors file."""
+    """Everything in a file of PyTorch's, with stand-ins for its objects; for safetensors, the file's metadata."""
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -74,16 +74,16 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_trained_tensors(path: Path, weights: str = "") -> TrainedTensors:
-    """The weights in a checkpoint, and what else it holds.
+    """The weights in a checkpoint, with its other contents.
 
     Args:
-        path: A state_dict saved by PyTorch, or a .safetensors file.
-        weights: Which weights, if there are several: a key, keys joined by dots, or the beginning of their names.
-            Empty: those under the usual key, and not a running mean of them.
+        path: File saved by PyTorch, or a .safetensors file.
+        weights: Selection among several sets of weights: a key, keys joined by dots, or the beginning of the tensors'
+            names. Empty: the set under the most usual key, which is no running mean.
 
     Raises:
-        CheckpointError: If the file is damaged, holds no weights, or none or several that ``weights`` names, or cannot
-            be read without running code from it.
+        CheckpointError: If the file is damaged, cannot be read without running code from it, or does not hold exactly
+            one set of weights that fits ``weights``.
     """
     try:
         check_regular(path)
@@ -112,7 +112,7 @@ def _is_plain(tensor: Tensor) -> bool:
 
 
 def _sets_of_weights(path: Path, values: Mapping[Any, Any]) -> dict[str, dict[str, Tensor]]:
-    """Every set of weights in a file, by its keys joined by dots, but those much smaller than the largest."""
+    """The sets of weights in a file by their keys, joined by dots; sets much smaller than the largest are left out."""
     candidates = {".".join(keys): tensors for keys, tensors in _mappings_of_tensors(values, ())}
     most = max(map(len, candidates.values()), default=0)
     sets = {name: tensors for name, tensors in candidates.items() if 2 * len(tensors) > most}
@@ -127,7 +127,7 @@ def _sets_of_weights(path: Path, values: Mapping[Any, Any]) -> dict[str, dict[st
 def _mappings_of_tensors(
     values: Mapping[Any, Any], keys: tuple[str, ...]
 ) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
-    """The keys of each mapping below ``values`` that holds tensors by name, and these; without the optimizer's."""
+    """The keys and the tensors of ``values`` and of each mapping below that holds tensors, the optimizer's excepted."""
     tensors = {name: value for name, value in values.items() if isinstance(name, str) and isinstance(value, Tensor)}
     if tensors:
         yield keys, tensors
@@ -139,7 +139,7 @@ def _mappings_of_tensors(
 
 
 def _without_means(name: str, tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """A set of weights without a running mean of them, such as ``ema.*``, which becomes a set of its own."""
+    """A set of weights, divided in two if it also contains a running mean of the weights, such as ``ema.*``."""
     averaged = {key: tensor for key, tensor in tensors.items() if _AVERAGED.search(key.partition(".")[0])}
     plain = {key: tensor for key, tensor in tensors.items() if key not in averaged}
     if not averaged or 2 * len(averaged) <= len(plain) or 2 * len(plain) <= len(averaged):
@@ -161,13 +161,13 @@ def _choose(path: Path, sets: Mapping[str, Mapping[str, Tensor]], weights: str) 
 
 
 def _matching(sets: Iterable[str], weights: str) -> list[str]:
-    """Names of the sets whose keys are those of ``weights``; or else, contain these in a row."""
+    """The name that equals ``weights``; if there is none, the names that contain the keys of ``weights`` in a row."""
     keys = weights.strip(".")
     return [name for name in sets if name == keys] or [name for name in sets if f".{keys}." in f".{name}."]
 
 
 def _beginning_with(sets: Mapping[str, dict[str, Tensor]], weights: str) -> dict[str, dict[str, Tensor]]:
-    """The tensors whose names begin with ``weights``, as a set of that name; empty unless they are all of one set."""
+    """The tensors whose names begin with ``weights``, as a set of that name; empty unless all are in one set."""
     start = weights.strip(".") + "."
     named = [{key: tensor for key, tensor in tensors.items() if key.startswith(start)} for tensors in sets.values()]
     subsets = [tensors for tensors in named if tensors]
@@ -205,7 +205,7 @@ def _read_torch(path: Path) -> Mapping[str, Any]:
             if inflated > _LARGEST_EXPANSION * path.stat().st_size:
                 raise CheckpointError(f"{str(path)!r} would inflate to {inflated:,} bytes; PyTorch never compresses")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # whatever PyTorch warns of, it either reads well or refuses
+            warnings.simplefilter("ignore")  # files that PyTorch warns about are either read correctly or refused
             with torch.serialization.safe_globals(list(STAND_INS)):
                 values = torch.load(path, map_location="cpu", weights_only=True)
     except (*_UNREADABLE, zipfile.BadZipFile) as error:

@@ -1,4 +1,4 @@
-"""A trained file is opened: its network, and the recipe that says what images the network takes."""
+"""Open a trained file: its network, and the recipe that describes the images that the network takes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class TrainedFile:
     recipe: Recipe
     """Complete recipe, with architecture and labels."""
     notes: tuple[str, ...] = ()
-    """Lines to print: which weights and labels were taken, what was left out, and warnings."""
+    """Lines to print on the weights and labels that were taken, on tensors that were left out, and warnings."""
 
 
 def load_trained_file(checkpoint: Path, recipe: Path | None, values: Mapping[str, Any]) -> TrainedFile:
@@ -32,8 +32,8 @@ def load_trained_file(checkpoint: Path, recipe: Path | None, values: Mapping[str
     Args:
         checkpoint: The trained file.
         recipe: TOML file, whose values win over the metadata of the trained file.
-        values: Values by the keys of a recipe, which win over both; and ``weights``, which weights to load if the file
-            holds several, see `read_trained_tensors`.
+        values: Values by recipe key, which override the TOML file and the metadata; also ``weights``, which selects
+            one of several sets of weights, see `read_trained_tensors`.
 
     Raises:
         CheckpointError: If the file cannot be read, does not fit the architecture, or is an ONNX file.
@@ -47,7 +47,7 @@ def load_trained_file(checkpoint: Path, recipe: Path | None, values: Mapping[str
     values = dict(values)
     weights = values.pop("weights", "")
     metadata = CheckpointMetadata.read(checkpoint).recipe
-    partial = Recipe.compose(recipe, values, metadata)  # its architecture may still be open
+    partial = Recipe.compose(recipe, values, metadata)  # the architecture may still be unknown
     transform_input = partial.preprocess.transform_input
     network = load_network(checkpoint, partial.architecture, transform_input=transform_input, weights=weights)
     complete = Recipe.compose(recipe, {**values, "architecture": network.architecture}, metadata)

@@ -1,4 +1,4 @@
-"""From an image to a network's input by torchvision's own transforms, as in training."""
+"""torchvision's transforms from an image to a network's input, as used in training."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from torchvision import transforms
 from batchcls.records import Preprocess
 
 Transform = Callable[[Image.Image], torch.Tensor]
-"""From an RGB image to a normalized (3, H, W) float32 tensor on the CPU."""
+"""Function from an RGB image to a normalized (3, H, W) float32 tensor on the CPU."""
 
 _FILTERS = {
     "nearest": transforms.InterpolationMode.NEAREST,
@@ -40,5 +40,5 @@ def input_transform(preprocess: Preprocess, image_steps: Sequence[Any] = ()) -> 
 
 
 def _reverse_channels(image: torch.Tensor) -> torch.Tensor:
-    """(3, H, W) with RGB as BGR."""
+    """A (3, H, W) image with its channels in reverse order: RGB becomes BGR."""
     return image.flip(0)

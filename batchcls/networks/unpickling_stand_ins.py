@@ -1,8 +1,7 @@
-"""Stand-ins for the objects that a checkpoint may hold beside its weights: they keep values and can do nothing.
+"""Stand-ins for the objects that a checkpoint may hold beside its weights, which keep values and run no code.
 
 PyTorch's restricted unpickler takes a callable for each name that a checkpoint may refer to. Here each such name, like
-``numpy.ndarray``, has a stand-in: no class that a checkpoint names is ever instantiated, and no module that it names is
-imported.
+``numpy.ndarray``, has a stand-in, so no class that a checkpoint names is ever instantiated, and no module imported.
 """
 
 from collections import OrderedDict
@@ -17,11 +16,11 @@ _LARGEST_BYTES = 4096
 _DEEPEST = 4
 """Number of nested mappings that `find_values` goes down."""
 _MOST_VALUES = 10_000
-"""Number of values in a file that `find_values` looks at."""
+"""Largest number of values in a file that `find_values` inspects."""
 
 
 class ObjectStandIn:
-    """Any object: its arguments and state are kept as they were read, so that a small file cannot claim much memory."""
+    """An object of any type; arguments and state are stored as read, so that a small file cannot take much memory."""
 
     def __new__(cls, *arguments: Any, **_: Any) -> Self:
         instance = super().__new__(cls)
@@ -52,7 +51,7 @@ class DtypeStandIn(ObjectStandIn):
         try:
             dtype = np.dtype(str(arguments[0])).newbyteorder(">" if order == ">" else "<")
             return list(np.frombuffer(content, dtype).tolist()) if dtype.kind in "biufUS" else []
-        except (LookupError, TypeError, ValueError, SystemError):  # SystemError: of characters beyond Unicode's
+        except (LookupError, TypeError, ValueError, SystemError):  # SystemError: characters that Unicode does not have
             return []
 
 
@@ -68,11 +67,11 @@ class ArrayStandIn(ObjectStandIn):
 
 
 def find_values(contents: Mapping[Any, Any], keys: Collection[str]) -> Iterator[tuple[str, Any]]:
-    """Every value in a file under one of ``keys``, also in nested mappings, after its key in lower case.
+    """Pairs of a key in lower case and its value, for each of ``keys`` at the top of a file and in nested mappings.
 
     Args:
-        contents: All that the file holds, with stand-ins for its objects.
-        keys: Keys in lower case; the case of those in the file does not matter.
+        contents: Everything in the file, with stand-ins for its objects.
+        keys: Keys in lower case; keys in the file may have any case.
     """
     yield from _find_values(contents, keys, [_MOST_VALUES], 0)
 
@@ -80,7 +79,11 @@ def find_values(contents: Mapping[Any, Any], keys: Collection[str]) -> Iterator[
 def _find_values(
     values: Mapping[Any, Any], keys: Collection[str], left: list[int], depth: int
 ) -> Iterator[tuple[str, Any]]:
-    """See `find_values`; ``left`` holds the one number of values that may still be looked at."""
+    """The pairs of `find_values` below ``depth`` mappings.
+
+    Args:
+        left: One number, of values that may still be inspected, which is reduced.
+    """
     for name, value in values.items():
         left[0] -= 1
         if left[0] < 0:
@@ -164,4 +167,4 @@ STAND_INS: tuple[tuple[Callable[..., Any], str], ...] = (
     *((ObjectStandIn, name) for name in _VALUES),
     *((_path, f"{module}.{name}") for module in ("pathlib", "pathlib._local") for name in _PATHS),
 )
-"""Pairs of a stand-in and the name that checkpoints have for its object: what PyTorch's allow-list takes."""
+"""Pairs, for PyTorch's allow-list, of a stand-in and the name in checkpoints of the object that it replaces."""

@@ -1,4 +1,4 @@
-"""Signs that weights which fit an architecture are those of a variant with other computations, such as timm's."""
+"""Signs that weights which fit an architecture belong to a variant with other computations, such as one of timm's."""
 
 import math
 import re
@@ -25,26 +25,26 @@ _NETWORK_KEYS = (
 )
 """Keys, in lower case, under which a checkpoint names its network."""
 _LEAST_CORRELATION = 0.6
-"""Smallest correlation of recorded with predicted means that is taken for the architecture's own."""
+"""Smallest correlation of recorded with predicted means that counts as a sign of the same architecture."""
 _LEAST_RATIO, _MOST_RATIO = 0.6, 1.8
-"""Range of the ratio of recorded to predicted means that is taken for the architecture's own.
+"""Range of the ratio of recorded to predicted means that counts as a sign of the same architecture.
 
-It was 0.87 to 0.9 for networks trained with ReLU, and 0.46 where these had been trained with SiLU.
+The ratio was 0.87 to 0.9 for networks trained with ReLU, and 0.46 for the same networks trained with SiLU.
 """
 _FEWEST_LAYERS = 3
-"""Smallest number of layers to judge by."""
+"""Smallest number of layers from which a variant is inferred."""
 
 
 def variant_warnings(
     module: nn.Module, architecture: str, size_px: tuple[int, int], contents: Mapping[Any, Any]
 ) -> list[str]:
-    """A warning for each sign that ``module`` computes otherwise than the network that its weights were trained in.
+    """A warning for each sign that ``module`` computes otherwise than the network whose weights it has.
 
     Args:
-        module: Float32, in eval mode, on the CPU.
-        architecture: One of `ARCHITECTURES`, which ``module`` was built as.
+        module: Network in float32 and eval mode on the CPU.
+        architecture: Architecture of ``module``, one of `ARCHITECTURES`.
         size_px: Height and width of the input.
-        contents: All that the checkpoint holds, with stand-ins for its objects.
+        contents: Everything in the checkpoint, with stand-ins for its objects.
     """
     remedy = (
         "compare its answers with those in training; if it is a variant, such as one of timm's with torchvision's "
@@ -64,7 +64,7 @@ def variant_warnings(
 
 
 def _is_variant(name: str, architecture: str) -> bool:
-    """Whether a network's name is of the family of ``architecture``, but another one."""
+    """Whether ``name`` is that of another member of the family of ``architecture``, such as a larger ResNet."""
     named, own = (re.sub(r"[\W_]+", "", text.casefold()) for text in (name, architecture))
     family = re.match("[a-z]+?(?=v?[0-9]|$)", own)
     return own not in named and family is not None and bool(re.search(rf"{family[0]}[a-z]{{0,4}}[0-9]", named))
@@ -80,7 +80,7 @@ def _consistent(module: nn.Module, size_px: tuple[int, int]) -> bool:
     correlations, ratios = [], []
     for predicted, norm in _predictions(module, size_px):
         recorded = norm.running_mean
-        if recorded is not None and recorded.abs().max() > 0:  # else it was never trained
+        if recorded is not None and recorded.abs().max() > 0:  # zeros: the network was never trained
             correlations.append(torch.corrcoef(torch.stack([predicted, recorded]))[0, 1])
             ratios.append((predicted @ recorded) / (predicted @ predicted))
     if len(ratios) < _FEWEST_LAYERS:
@@ -90,9 +90,9 @@ def _consistent(module: nn.Module, size_px: tuple[int, int]) -> bool:
 
 
 def _predictions(module: nn.Module, size_px: tuple[int, int]) -> Iterator[tuple[Tensor, nn.BatchNorm2d]]:
-    """The (channels,) mean that a batch normalization should have recorded, and that batch normalization.
+    """Pairs of the (channels,) mean that a batch normalization should have recorded, and that batch normalization.
 
-    Only for those that come after another batch normalization, a ReLU and a convolution.
+    There is a pair for each batch normalization that follows another one, a ReLU and a convolution.
     """
     graph = fx.symbolic_trace(module)
     modules = dict(graph.named_modules())
@@ -122,8 +122,8 @@ def _input_sizes(module: nn.Module, size_px: tuple[int, int]) -> dict[str, tuple
     try:
         with (
             torch.inference_mode(),
-            suppress(RuntimeError),
-        ):  # images too small for the network, which its export refuses
+            suppress(RuntimeError),  # images too small for the network, which the export refuses
+        ):
             module(torch.zeros((1, 3, *size_px)))
     finally:
         for handle in handles:
@@ -132,7 +132,7 @@ def _input_sizes(module: nn.Module, size_px: tuple[int, int]) -> dict[str, tuple
 
 
 def _expected_mean(before: nn.BatchNorm2d, convolution: nn.Conv2d, size_px: tuple[int, int]) -> Tensor:
-    """(channels,) the mean after a batch normalization, a ReLU and a convolution whose input has this size."""
+    """(channels,) the mean after a batch normalization, a ReLU and a convolution whose input has ``size_px``."""
     mean, deviation = before.bias, before.weight.abs().clamp_min(1e-6)
     place = mean / deviation
     density = torch.exp(-place * place / 2) / math.sqrt(2 * math.pi)
@@ -140,6 +140,6 @@ def _expected_mean(before: nn.BatchNorm2d, convolution: nn.Conv2d, size_px: tupl
     weights = convolution.weight.sum((2, 3))
     result = weights @ rectified if convolution.groups == 1 else weights[:, 0] * rectified
     for side, kernel, padding in zip(size_px, convolution.kernel_size, convolution.padding, strict=True):
-        if isinstance(padding, int) and padding:  # what part of the kernel's input is not padding
+        if isinstance(padding, int) and padding:  # scale by the fraction of the kernel's input that is no padding
             result = result * (1 - min(1.0, padding * (padding + 1) / (kernel * side)))
     return result if convolution.bias is None else result + convolution.bias

@@ -12,9 +12,9 @@ from typing import BinaryIO
 from batchcls.errors import OutputError
 
 TEMPORARY = re.compile(r"\.batchcls-[0-9a-f]{16}")
-"""Names of what is not whole yet; a killed process may leave one behind."""
-_SAFELY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-"""Flags of `os.open` by which a link is not followed, and a pipe that nobody writes to is not waited for."""
+"""Names of files that are still being written; a killed process may leave one behind."""
+_SAFE_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+"""Flags of `os.open` for not following a link, and not waiting for a pipe that nobody writes to."""
 _KINDS = {stat.S_IFLNK: "a symbolic link", stat.S_IFDIR: "a folder", stat.S_IFREG: "a file"}
 
 
@@ -60,10 +60,10 @@ def check_replaceable_file(path: Path, folder: int | None = None) -> None:
     """Refuse to replace anything but a regular file; a path where nothing stands is fine.
 
     Args:
-        folder: Descriptor of the folder that ``path.name`` is in; ``path`` is for the message then.
+        folder: Descriptor of the folder that ``path.name`` is in; with it, ``path`` serves for the message alone.
 
     Raises:
-        OutputError: If a link, a folder, a pipe or a device stands there, or the path cannot be looked at.
+        OutputError: If ``path`` is a link, a folder, a pipe or a device, or its kind cannot be determined.
     """
     with writing(path):
         kind = kind_of(path if folder is None else path.name, folder)
@@ -72,15 +72,15 @@ def check_replaceable_file(path: Path, folder: int | None = None) -> None:
 
 
 def open_regular_file(path: str | Path, folder: int | None = None) -> int:
-    """An open descriptor to read a regular file by.
+    """An open descriptor for reading a regular file; the caller closes it.
 
     Args:
-        folder: Descriptor of the folder that ``path`` is relative to.
+        folder: Descriptor of the folder that ``path`` is relative to; None: the current folder.
 
     Raises:
-        OSError: If it is a link, a pipe or a device, or cannot be opened.
+        OSError: If ``path`` is a link, a pipe or a device, or cannot be opened.
     """
-    descriptor = os.open(path, os.O_RDONLY | _SAFELY, dir_fd=folder)
+    descriptor = os.open(path, os.O_RDONLY | _SAFE_FLAGS, dir_fd=folder)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return descriptor
     os.close(descriptor)
@@ -88,15 +88,15 @@ def open_regular_file(path: str | Path, folder: int | None = None) -> int:
 
 
 def create_file(name: str, folder: int) -> int:
-    """An open descriptor to write a new file by.
+    """An open descriptor for writing a new file; the caller closes it.
 
     Args:
-        folder: Descriptor of the folder that the file is made in.
+        folder: Descriptor of the folder in which the file is created.
 
     Raises:
         OSError: If a file of that name exists.
     """
-    return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFELY, 0o666, dir_fd=folder)
+    return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFE_FLAGS, 0o666, dir_fd=folder)
 
 
 @contextmanager
@@ -108,7 +108,7 @@ def whole_file_in(folder: int, path: Path) -> Iterator[BinaryIO]:
         path: The whole path, for messages.
 
     Raises:
-        OutputError: If something else than a regular file stands there.
+        OutputError: If something other than a regular file has that path.
         OSError: If the file cannot be written.
     """
     check_replaceable_file(path, folder)
@@ -132,7 +132,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A context that yields a stream, whose content becomes the file ``path`` if no error is raised.
 
     Raises:
-        OutputError: If something else than a regular file stands there.
+        OutputError: If something other than a regular file has that path.
         OSError: If the file cannot be written.
     """
     with folder_handle(path.parent) as folder, whole_file_in(folder, path) as stream:
@@ -140,10 +140,10 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole; after an error, the file is as it was.
+    """Write a file whole; if an error is raised, the earlier file remains unchanged.
 
     Raises:
-        OutputError: If something else than a regular file stands there.
+        OutputError: If something other than a regular file has that path.
         OSError: If the file cannot be written.
     """
     with whole_file(path) as stream:

@@ -19,19 +19,19 @@ from typing import Any, Self
 from batchcls.errors import DecoderError
 from batchcls.machine import peak_memory_bytes
 from batchcls.storage.file_server import (
-    DATA,
-    FIRST_BYTES,
-    MOST_BYTES,
-    OPENED,
+    DATA_ANSWER,
+    LARGEST_DATA_BYTES,
+    LARGEST_FIRST_BYTES,
+    OPEN_ANSWER,
     REQUEST,
     SPAN,
-    STATUS,
+    STATUS_ANSWER,
     UNKNOWN_TIME,
     serve_lanes,
 )
 
 _PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from batchcls.storage.file_server import main; main()"
-_PATIENCE_S = 0.2
+_EXIT_WAIT_S = 0.2
 
 
 class FileProcess:
@@ -43,25 +43,25 @@ class FileProcess:
 
     def __init__(self) -> None:
         self.peak_memory_bytes = 0
-        """Most memory that the process has had resident, in bytes; known once it is closed."""
-        self._control, theirs = socket.socketpair()
+        """Peak resident memory of the process, in bytes; 0 until `close`."""
+        self._control, server_end = socket.socketpair()
         self._process: subprocess.Popen[bytes] | None = None
         package = str(Path(__file__).parents[2])
         try:
             self._process = subprocess.Popen(  # noqa: S603  # our own program
                 # -I -S: without the user's and the site's packages Python starts sooner, and nothing there can hang it.
                 [sys.executable, "-I", "-S", "-c", _PROGRAM, package],
-                stdin=theirs.fileno(),
+                stdin=server_end.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                start_new_session=True,  # what a terminal sends is for the process that decides
+                start_new_session=True,  # a terminal's signals are for this process, which ends the other one
             )
-            theirs.close()
+            server_end.close()
         except OSError:
-            Thread(target=serve_lanes, args=(theirs,), name="file server", daemon=True).start()
+            Thread(target=serve_lanes, args=(server_end,), name="file server", daemon=True).start()
 
     def lane(self, timeout_s: float) -> "FileLane":
-        """A new lane to the process, for one thread.
+        """A new connection to the process, for one thread.
 
         Args:
             timeout_s: How long each answer may take.
@@ -69,38 +69,38 @@ class FileProcess:
         Raises:
             DecoderError: If the process has ended.
         """
-        ours, theirs = socket.socketpair()
-        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, FIRST_BYTES)  # most answers at one go
-        with theirs:
+        client_end, server_end = socket.socketpair()
+        server_end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LARGEST_FIRST_BYTES)  # most answers in one call
+        with server_end:
             try:
-                socket.send_fds(self._control, [b"L"], [theirs.fileno()])
+                socket.send_fds(self._control, [b"L"], [server_end.fileno()])
             except OSError as error:
-                ours.close()
-                raise self.ended() from error
-        ours.settimeout(timeout_s)
-        return FileLane(ours, self.ended, memoryview(mmap.mmap(-1, OPENED.size + MOST_BYTES)))
+                client_end.close()
+                raise self.ended_error() from error
+        client_end.settimeout(timeout_s)
+        return FileLane(client_end, self.ended_error, memoryview(mmap.mmap(-1, OPEN_ANSWER.size + LARGEST_DATA_BYTES)))
 
-    def ended(self) -> DecoderError:
-        """The error to raise where the process is gone."""
-        code = self._ended_with()
-        mended = "allow more open files (ulimit -n), then " if code == errno.EMFILE else ""
+    def ended_error(self) -> DecoderError:
+        """The error to raise when the process has ended."""
+        code = self._exit_code()
+        first_step = "allow more open files (ulimit -n), then " if code == errno.EMFILE else ""
         return DecoderError(
-            f"the process that reads files has ended ({code}); every finished part is kept: {mended}run the same "
+            f"the process that reads files has ended ({code}); every finished part is kept: {first_step}run the same "
             "command again"
         )
 
     def close(self) -> None:
-        """End the process; calling it twice is harmless. One that cannot be ended now ends when its read returns."""
+        """Kill the process; a second call is harmless. A process that is stuck in a read ends when the read returns."""
         self._control.close()
         if self._process and self._process.returncode is None:
             self.peak_memory_bytes = peak_memory_bytes(self._process.pid)
             self._process.kill()
-            if self._ended_with() is None:
-                self._process.returncode = -signal.SIGKILL  # or it would be waited for, when nobody knows it any more
+            if self._exit_code() is None:
+                self._process.returncode = -signal.SIGKILL  # otherwise Python would wait for the process at its own end
 
-    def _ended_with(self) -> int | None:
+    def _exit_code(self) -> int | None:
         try:
-            return self._process.wait(_PATIENCE_S) if self._process else None
+            return self._process.wait(_EXIT_WAIT_S) if self._process else None
         except subprocess.TimeoutExpired:
             return None
 
@@ -109,38 +109,39 @@ class FileProcess:
 class FileLane:
     """Opens and reads one file after another, for one thread.
 
-    Each method raises OSError as the operating system does in the other process; and TimeoutError without a number if
-    no answer comes in time, after which the lane is of no use.
+    Each method raises the OSError that the operating system raised in the other process, or a TimeoutError without
+    ``errno`` if no answer comes in time; after a timeout the lane cannot be used any more.
     """
 
     socket: socket.socket
-    ended: Callable[[], DecoderError]
+    ended_error: Callable[[], DecoderError]
+    """A function that returns the error to raise when the process has ended."""
     buffer: memoryview
-    """Holds an answer until the next one."""
+    """Memory of the latest answer, overwritten by the next one."""
 
     def open(self, path: str) -> "OpenFile":
-        """A file, which is open until this lane opens another one."""
-        mode, size, modified_ns, first = self._answer(b"O", os.fsencode(path), OPENED)
+        """The opened file; it stays open until this lane opens another one."""
+        mode, size, modified_ns, first = self._answer(b"O", os.fsencode(path), OPEN_ANSWER)
         known_ns = None if modified_ns == UNKNOWN_TIME else modified_ns
         return OpenFile(self, stat.S_ISREG(mode), size, known_ns, bytes(first))
 
     def read(self, offset: int, length: int) -> memoryview:
-        """Up to ``length`` bytes of the open file, from ``offset`` on; they hold until the lane is used again."""
-        data: memoryview = self._answer(b"R", SPAN.pack(offset, min(length, MOST_BYTES)), DATA)[0]
+        """Up to ``length`` bytes of the open file from ``offset`` on, valid until the lane is used again."""
+        data: memoryview = self._answer(b"R", SPAN.pack(offset, min(length, LARGEST_DATA_BYTES)), DATA_ANSWER)[0]
         return data
 
     def status(self, path: str) -> tuple[bool, tuple[int, int]]:
-        """Whether a path is a folder, links followed; and its device and inode."""
-        mode, inode, device, _ = self._answer(b"S", os.fsencode(path), STATUS)
+        """Whether a path leads to a folder, and the device and inode that it leads to; links are followed."""
+        mode, inode, device, _ = self._answer(b"S", os.fsencode(path), STATUS_ANSWER)
         return stat.S_ISDIR(mode), (device, inode)
 
     def entries(self, folder: str) -> Iterator[tuple[str, str]]:
         """The kind and name of each entry of a folder, in no order.
 
-        The kind is ``/`` of a folder, ``@`` of a link to a folder, and ``-`` of anything else.
+        The kind is ``/`` for a folder, ``@`` for a link to a folder, and ``-`` for anything else.
         """
-        self._answer(b"L", os.fsencode(folder), DATA)
-        while names := bytes(self._answer(b"N", b"", DATA)[0]):
+        self._answer(b"L", os.fsencode(folder), DATA_ANSWER)
+        while names := bytes(self._answer(b"N", b"", DATA_ANSWER)[0]):
             for name in names.removesuffix(b"\0").split(b"\0"):
                 yield chr(name[0]), os.fsdecode(name[1:])
 
@@ -159,13 +160,18 @@ class FileLane:
         self.close()
 
     def _answer(self, operation: bytes, operand: bytes, head: struct.Struct) -> tuple[Any, ...]:
-        """An answer: the head's values but the first and the last; and the bytes, which hold until the next answer."""
+        """The answer to a request: the values of its head, and its data, which is valid until the next answer.
+
+        Args:
+            head: Layout of the first part of the answer; its first value, errno, and its last, the length of the data,
+                are not returned.
+        """
         try:
             self.socket.sendall(REQUEST.pack(operation, len(operand)) + operand)
         except TimeoutError:
             raise
         except OSError as error:
-            raise self.ended() from error
+            raise self.ended_error() from error
         received = self._receive(0, head.size)
         number, *values, length = head.unpack_from(self.buffer)
         if number:
@@ -174,16 +180,16 @@ class FileLane:
         return *values, self.buffer[head.size : head.size + length]
 
     def _receive(self, start: int, end: int) -> int:
-        """Fill the buffer from ``start`` to ``end``, and further if more is there; the position of the last byte."""
+        """Fill the buffer from ``start`` to at least ``end``; returns the offset after the last byte received."""
         while start < end:
             try:
                 count = self.socket.recv_into(self.buffer[start:])
             except TimeoutError:
                 raise
             except OSError as error:
-                raise self.ended() from error
+                raise self.ended_error() from error
             if not count:
-                raise self.ended()
+                raise self.ended_error()
             start += count
         return start
 
@@ -196,19 +202,20 @@ class OpenFile:
     is_regular: bool
     size_bytes: int
     modified_ns: int | None
+    """Time of the last change, in nanoseconds since 1970, UTC; None if 64 bits do not hold it."""
     first_bytes: bytes
-    """The bytes that came with the opening: usually all of a file of at most 256 KiB."""
+    """First bytes of the file, sent when it was opened: usually all bytes of a file of at most 256 KiB."""
 
     def read(self, offset: int, length: int) -> bytes:
         """Bytes from ``offset`` on; fewer than ``length`` only where the file ends.
 
         Raises:
-            OSError: As by the operating system.
+            OSError: If the operating system cannot read the file.
             TimeoutError: If no answer comes in time.
         """
         if offset == 0 and length == len(self.first_bytes):
             return self.first_bytes
-        data = io.BytesIO()  # which hands over what it has gathered, and makes no copy of it
+        data = io.BytesIO()  # its getvalue() makes no copy
         data.write(self.first_bytes[offset : offset + length])
         while data.tell() < length and (more := self.lane.read(offset + data.tell(), length - data.tell())):
             data.write(more)

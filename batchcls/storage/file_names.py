@@ -12,8 +12,8 @@ _ESCAPED = re.compile(rb"\\(?:x([0-9a-f]{2})|\\)")
 def printable(name: str) -> str:
     r"""A file name as valid Unicode, so that no two names become one.
 
-    A name that is UTF-8 stands as it is. Bytes that are not become ``\xNN``; in such a name, and in one that
-    already reads like it, every backslash is doubled.
+    A name in UTF-8 is returned unchanged. Bytes that are not UTF-8 become ``\xNN``. In such a name, and in a UTF-8 name
+    that already contains ``\xNN`` as text, every backslash is doubled.
     """
     raw = os.fsencode(name)
     try:
@@ -24,7 +24,7 @@ def printable(name: str) -> str:
 
 
 def original(name: str) -> str:
-    """The file name that `printable` turned into ``name``, as Python opens it."""
+    """The file name, as Python opens it, for which `printable` returned ``name``."""
     if not _ESCAPED_BYTE.search(name):
         return name
     raw = os.fsencode(name)
@@ -37,10 +37,10 @@ def file_below(folder: str | os.PathLike[str], path: str) -> str:
 
 
 def spelling_below(folder: str | os.PathLike[str], path: str) -> str:
-    """The spelling of a table's ``path`` that is a file's below ``folder``; the spelling as written if none is.
+    """The spelling of a table's ``path`` under which a file exists below ``folder``; ``path`` itself if there is none.
 
-    The spelling as written comes first; then with ``/`` for Windows' backslashes, without surrounding blanks, and with
-    accents as the file system at hand has them.
+    Tried in order: the path as written; without surrounding blanks, in either Unicode form of its accents; and so also
+    with ``/`` in place of backslashes, as Windows writes them.
     """
     spellings = (spelling for spelling in _spellings(path) if os.path.lexists(os.path.join(folder, spelling)))
     return next(spellings, original(path))

@@ -1,20 +1,21 @@
 """The program that lists, opens and reads files in a process of its own, where a read that never ends harms nobody.
 
-A thread that waits for a dead network disk cannot be ended, nor can its process. So the run holds one end of a socket,
-and a process that hangs at the other end can be left behind. This process imports nothing but Python's own library, to
+A thread that waits for a dead network disk cannot be ended, nor can its process. So files are read by another process,
+at the other end of a socket, which can be left behind if it hangs. It imports nothing but Python's own library, to
 start in some 20 ms.
 
-Each socket (a lane) is served by a thread. A request is one byte, the length (uint32) of what follows, and that; an
-answer is two parts, of which the second is bytes, preceded by their number (uint32). Numbers are little-endian.
+Each socket (a lane) is served by a thread. A request is the byte of an operation, the length (uint32) of its operand,
+and the operand. An answer is a head, which begins with errno (int32, 0: no error) and ends with the length (uint32) of
+the data, and the data. Numbers are little-endian. In between, a head has the values in brackets:
 
-    O path             opens a file; answers errno (int32), mode (uint32), size, mtime in ns (int64); its first bytes
-    R offset, length   (uint64, uint32) reads the open file; answers errno; bytes
-    S path             answers errno, mode, inode, device (uint64); nothing
-    L path             opens a folder to list; answers errno; nothing
-    N                  answers errno; what is next in the folder, none at its end: for each entry `/` if it is a folder,
-                       `@` if a link to one, else `-`; its name; and NUL
+    O path             opens a file [mode (uint32), size, mtime in ns (int64)]; data: its first bytes
+    R offset, length   (uint64, uint32) reads the open file []; data: the bytes
+    S path             queries a file's status [mode (uint32), inode, device (uint64)]; no data
+    L path             opens a folder to list []; no data
+    N                  lists the next entries of the folder []; data: for each entry `/` if it is a folder, `@` if it is
+                       a link to a folder, else `-`; then its name and NUL; no data once all entries are listed
 
-Of what is no regular file, nothing is read.
+No byte is read of anything but regular files.
 """
 
 import errno
@@ -33,17 +34,17 @@ from typing import Any
 
 from batchcls.storage import long_paths
 
-FIRST_BYTES = 256 << 10
-"""Bytes handed over with the answer to an opening: all of most files."""
-MOST_BYTES = 1 << 20
-"""Largest size of the second part of an answer."""
+LARGEST_FIRST_BYTES = 256 << 10
+"""Largest number of a file's first bytes in the answer to ``O``; most files are smaller."""
+LARGEST_DATA_BYTES = 1 << 20
+"""Largest size of the data of an answer."""
 REQUEST = struct.Struct("<cI")
-OPENED = struct.Struct("<iIqqI")
-DATA = struct.Struct("<iI")
-STATUS = struct.Struct("<iIQQI")
+OPEN_ANSWER = struct.Struct("<iIqqI")
+DATA_ANSWER = struct.Struct("<iI")
+STATUS_ANSWER = struct.Struct("<iIQQI")
 SPAN = struct.Struct("<QI")
 UNKNOWN_TIME = -(1 << 63)
-"""Stands for a time that 64 bits do not hold in nanoseconds, such as any after the year 2262."""
+"""Placeholder for a time that 64 bits do not hold in nanoseconds, such as any after the year 2262."""
 _ENTRIES = 2048
 """Number of a folder's entries in one answer; a name has 255 bytes at most."""
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
@@ -52,7 +53,7 @@ _REQUEST_BYTES = 8192
 
 
 def main() -> None:
-    """Serve the lanes that come through the socket that is standard input, until that is closed."""
+    """Serve the lanes that are sent through standard input, a socket, until it is closed; then end the process."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # whoever started this process decides when it ends
     threading.stack_size(_STACK_BYTES)
@@ -60,7 +61,11 @@ def main() -> None:
 
 
 def serve_lanes(control: socket.socket) -> int:
-    """Serve the lanes that come through ``control``, each by a thread, until that is closed; EMFILE if one got lost."""
+    """Serve the lanes that are sent through ``control``, each in a thread, until ``control`` is closed.
+
+    Returns:
+        0, or EMFILE if this process may not open as many files, so that a lane was lost.
+    """
     with control:
         while (received := socket.recv_fds(control, 1, 1))[0]:
             if not received[1]:  # this process may not open as many
@@ -71,15 +76,15 @@ def serve_lanes(control: socket.socket) -> int:
 
 
 def _serve(lane: socket.socket) -> None:
-    served = _Served()
+    server = _LaneServer()
     with lane, suppress(OSError):
         while request := lane.recv(_REQUEST_BYTES):
             operation, length = REQUEST.unpack_from(request)
             while missing := REQUEST.size + length - len(request):  # an extraordinarily long path
-                if not (more := lane.recv(missing)):  # whoever asked has gone
+                if not (more := lane.recv(missing)):  # the client has closed its end
                     return
                 request += more
-            answer = served.answer(operation, request[REQUEST.size :])
+            answer = server.answer(operation, request[REQUEST.size :])
             sent = lane.sendmsg(answer)
             for part in answer:
                 if sent < len(part):
@@ -87,16 +92,16 @@ def _serve(lane: socket.socket) -> None:
                 sent = max(0, sent - len(part))
 
 
-class _Served:
-    """A lane's open file, and the folder that it lists."""
+class _LaneServer:
+    """Carries out the requests of one lane, which has at most one open file and one folder being listed."""
 
     def __init__(self) -> None:
         self._file = -1
-        self._buffer = memoryview(mmap.mmap(-1, MOST_BYTES))  # only what is used of it takes memory
+        self._buffer = memoryview(mmap.mmap(-1, LARGEST_DATA_BYTES))  # only the pages in use take memory
         self._entries: Iterator[os.DirEntry[str]] = iter(())
 
     def answer(self, operation: bytes, operand: bytes) -> tuple[bytes, bytes | memoryview]:
-        """The two parts of an answer; the second holds until the next answer."""
+        """The head and the data of an answer; the data is valid until the next answer."""
         head, call = _OPERATIONS[operation]
         try:
             *values, data = call(self, operand)
@@ -112,7 +117,7 @@ class _Served:
         status = os.fstat(self._file)
         if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        count = os.readv(self._file, [self._buffer[:FIRST_BYTES]]) if stat.S_ISREG(status.st_mode) else 0
+        count = os.readv(self._file, [self._buffer[:LARGEST_FIRST_BYTES]]) if stat.S_ISREG(status.st_mode) else 0
         modified_ns = status.st_mtime_ns if abs(status.st_mtime_ns) < -UNKNOWN_TIME else UNKNOWN_TIME
         return status.st_mode, status.st_size, modified_ns, self._buffer[:count]
 
@@ -125,36 +130,36 @@ class _Served:
         return status.st_mode, status.st_ino, status.st_dev, b""
 
     def list(self, path: bytes) -> tuple[bytes]:
-        self._entries = _listed(path)
+        self._entries = _open_then_entries(path)
         next(self._entries)  # opens the folder
         return (b"",)
 
     def next(self, nothing: bytes) -> tuple[bytes]:
-        return (b"".join(map(_entry, islice(self._entries, _ENTRIES))),)
+        return (b"".join(map(_entry_bytes, islice(self._entries, _ENTRIES))),)
 
 
-_OPERATIONS: dict[bytes, tuple[struct.Struct, Callable[[_Served, bytes], tuple[Any, ...]]]] = {
-    b"O": (OPENED, _Served.open),
-    b"R": (DATA, _Served.read),
-    b"S": (STATUS, _Served.status),
-    b"L": (DATA, _Served.list),
-    b"N": (DATA, _Served.next),
+_OPERATIONS: dict[bytes, tuple[struct.Struct, Callable[[_LaneServer, bytes], tuple[Any, ...]]]] = {
+    b"O": (OPEN_ANSWER, _LaneServer.open),
+    b"R": (DATA_ANSWER, _LaneServer.read),
+    b"S": (STATUS_ANSWER, _LaneServer.status),
+    b"L": (DATA_ANSWER, _LaneServer.list),
+    b"N": (DATA_ANSWER, _LaneServer.next),
 }
 
 
-def _listed(path: bytes) -> Iterator[Any]:
-    """None once the folder is open, and then its entries."""
-    with long_paths.listed(os.fsdecode(path)) as entries:
+def _open_then_entries(path: bytes) -> Iterator[Any]:
+    """None when the folder has been opened, then its entries."""
+    with long_paths.scanned_folder(os.fsdecode(path)) as entries:
         yield None
         yield from entries
 
 
-def _entry(entry: os.DirEntry[str]) -> bytes:
+def _entry_bytes(entry: os.DirEntry[str]) -> bytes:
     kind = b"-"
     if entry.is_dir(follow_symlinks=False):
         kind = b"/"
     elif entry.is_symlink():
-        with suppress(OSError):  # a loop, say; its row says so if it is called like an image
+        with suppress(OSError):  # such as a loop of links; if it has an image's ending, its row tells the error
             kind = b"@" if entry.is_dir() else kind
     return kind + os.fsencode(entry.name) + b"\0"
 

@@ -11,14 +11,15 @@ from time import monotonic, sleep
 from batchcls.errors import OutputError
 from batchcls.storage.owned_folder import OwnedFolder
 
-LOCK, NOTE, WHOLE = "lock", "run.json", "whole.parquet"
-FINISHED = "finished"
+LOCK_FILE, RUN_FILE, WHOLE_FILE = "lock", "run.json", "whole.parquet"
+FINISHED_FILE = "finished"
 """Name of the file that exists from just before the whole file moves to its place until the parts are gone."""
-LAST = (NOTE, FINISHED, LOCK)
+REMOVED_LAST = (RUN_FILE, FINISHED_FILE, LOCK_FILE)
 """Files that are removed after all parts, in this order, so that no kill leaves parts of an unknown run."""
-PART = re.compile(r"part-(\d{6,})\.arrow")
+PART_NAME = re.compile(r"part-(\d{6,})\.arrow")
+"""Names of the parts, with the number of each."""
 _PATIENCE_S, _POLL_S = 5.0, 0.05
-"""A lock may be held by a child of a killed process, which takes a moment to end."""
+"""How long a held lock is waited for, and how often it is tried: a killed process's child takes a moment to end."""
 
 
 def partial_folder(path: Path) -> Path:
@@ -27,7 +28,7 @@ def partial_folder(path: Path) -> Path:
 
 
 def clear_leftovers(path: Path, others: Iterable[str] = ()) -> None:
-    """Remove the folder of a run that was killed after ``path`` was in its place; one that another run has begun stays.
+    """Remove the folder of a run that was killed after ``path`` was in its place; a folder of an unfinished run stays.
 
     Args:
         others: See `ResumableOutput`.
@@ -35,30 +36,34 @@ def clear_leftovers(path: Path, others: Iterable[str] = ()) -> None:
     Raises:
         OutputError: If a run is writing ``path``, or batchcls did not make all that is in the folder.
     """
-    folder, ours = partial_folder(path), OwnedNames(others)
+    folder, is_own_name = partial_folder(path), OutputFileNames(others)
     if not os.path.lexists(folder):
         return
     with output_errors(folder):
-        own, lock = lock_folder(path, ours)
+        owned, lock = lock_folder(path, is_own_name)
         try:
-            if not own.holds(NOTE):
-                own.clear(ours, last=LAST)
+            if not owned.holds(RUN_FILE):
+                owned.clear(is_own_name, last=REMOVED_LAST)
         finally:
             os.close(lock)
-            own.close()
+            owned.close()
 
 
-class OwnedNames:
-    """Whether a name is one of the files of an unfinished output."""
+class OutputFileNames:
+    """A predicate that says whether a name is that of a file of an unfinished output.
+
+    Args:
+        others: Names of files beside the parts; see `ResumableOutput`.
+    """
 
     def __init__(self, others: Iterable[str] = ()) -> None:
         self._others = frozenset(others)
 
     def __call__(self, name: str) -> bool:
-        return name in (*LAST, WHOLE) or name in self._others or PART.fullmatch(name) is not None
+        return name in (*REMOVED_LAST, WHOLE_FILE) or name in self._others or PART_NAME.fullmatch(name) is not None
 
 
-def lock_folder(path: Path, ours: OwnedNames) -> tuple[OwnedFolder, int]:
+def lock_folder(path: Path, is_own_name: OutputFileNames) -> tuple[OwnedFolder, int]:
     """The folder of the unfinished output ``path``, and the descriptor of its lock, which is held.
 
     Raises:
@@ -67,10 +72,10 @@ def lock_folder(path: Path, ours: OwnedNames) -> tuple[OwnedFolder, int]:
     until = monotonic() + _PATIENCE_S
     while True:
         try:
-            own = OwnedFolder.made(partial_folder(path), mode=0o700)
-            if (lock := _held_or_closed(own, ours)) is not None:
-                return own, lock
-        except FileNotFoundError:  # the run that held it has just finished, folder and all
+            owned = OwnedFolder.made(partial_folder(path), mode=0o700)
+            if (lock := _try_lock_or_close(owned, is_own_name)) is not None:
+                return owned, lock
+        except FileNotFoundError:  # the run that held the lock has just finished, and removed the folder
             if monotonic() > until:
                 raise
         if monotonic() > until:
@@ -78,30 +83,34 @@ def lock_folder(path: Path, ours: OwnedNames) -> tuple[OwnedFolder, int]:
         sleep(_POLL_S)
 
 
-def _held_or_closed(own: OwnedFolder, ours: OwnedNames) -> int | None:
+def _try_lock_or_close(owned: OwnedFolder, is_own_name: OutputFileNames) -> int | None:
     lock = None
     try:
-        lock = _held(own, ours)
+        lock = _try_lock(owned, is_own_name)
     finally:
         if lock is None:
-            own.close()
+            owned.close()
     return lock
 
 
-def _held(own: OwnedFolder, ours: OwnedNames) -> int | None:
-    """The descriptor of a folder's lock, once the folder is in its place and nothing is left over; None: try again."""
-    lock = own.lock_file(LOCK)
+def _try_lock(owned: OwnedFolder, is_own_name: OutputFileNames) -> int | None:
+    """The descriptor of a folder's lock, which is then held; None if it is to be tried again with a new folder.
+
+    None is returned if another process holds the lock, if the folder has been removed meanwhile, or if it was that of a
+    finished run and has now been removed.
+    """
+    lock = owned.lock_file(LOCK_FILE)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if own.is_file(lock, LOCK) and own.in_place:
-            own.check_names(ours)
-            own.sweep()
-            if not own.holds(FINISHED):
+        if owned.is_file(lock, LOCK_FILE) and owned.in_place:
+            owned.check_names(is_own_name)
+            owned.sweep()
+            if not owned.holds(FINISHED_FILE):
                 return lock
-            if own.holds(WHOLE):  # killed before the file was in its place
-                own.remove(FINISHED)
+            if owned.holds(WHOLE_FILE):  # the run was killed before it had moved the file to its place
+                owned.remove(FINISHED_FILE)
                 return lock
-            own.clear(ours, last=LAST)
+            owned.clear(is_own_name, last=REMOVED_LAST)
     except BlockingIOError:
         pass
     except BaseException:
@@ -113,7 +122,7 @@ def _held(own: OwnedFolder, ours: OwnedNames) -> int | None:
 
 @contextmanager
 def output_errors(folder: Path) -> Iterator[None]:
-    """A context in which an OSError becomes an `OutputError` that says what is safe, and how to go on."""
+    """A context in which an OSError becomes an `OutputError` that says which rows are kept, and how to go on."""
     try:
         yield
     except OSError as error:

@@ -16,26 +16,28 @@ def open_file(path: str | os.PathLike[str], flags: int) -> int:
     """An open descriptor of a file or folder, as by `os.open`, however long its path is; the caller closes it.
 
     Raises:
-        OSError: As `os.open`.
+        OSError: If `os.open` raises it.
     """
-    return _at(path, lambda name, folder: os.open(name, flags | os.O_CLOEXEC, dir_fd=folder))
+    return _call_below(path, lambda name, folder: os.open(name, flags | os.O_CLOEXEC, dir_fd=folder))
 
 
 def status(path: str | os.PathLike[str]) -> os.stat_result:
     """The status of a file, as by `os.stat`, however long its path is; links are followed.
 
     Raises:
-        OSError: As `os.stat`.
+        OSError: If `os.stat` raises it.
     """
-    return _at(path, lambda name, folder: os.stat(name, dir_fd=folder))
+    return _call_below(path, lambda name, folder: os.stat(name, dir_fd=folder))
 
 
 @contextmanager
-def listed(folder: str | os.PathLike[str]) -> Iterator[Iterator[os.DirEntry[str]]]:
-    """A context that yields the entries of a folder, as by `os.scandir`, however long its path is; without their paths.
+def scanned_folder(folder: str | os.PathLike[str]) -> Iterator[Iterator[os.DirEntry[str]]]:
+    """A context that yields the entries of a folder, as by `os.scandir`, however long its path is.
+
+    The ``path`` of an entry is its name alone.
 
     Raises:
-        OSError: As `os.scandir`.
+        OSError: If the folder cannot be opened or listed.
     """
     descriptor = open_file(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -45,10 +47,11 @@ def listed(folder: str | os.PathLike[str]) -> Iterator[Iterator[os.DirEntry[str]
         os.close(descriptor)
 
 
-def _at(path: str | os.PathLike[str], call: Callable[[str | os.PathLike[str] | bytes, int | None], T]) -> T:
-    """The result of ``call`` with a path, and the descriptor of the folder that the path is relative to.
+def _call_below(path: str | os.PathLike[str], call: Callable[[str | os.PathLike[str] | bytes, int | None], T]) -> T:
+    """The result of ``call`` with a path and the descriptor of the folder that the path is relative to.
 
-    The path is whole, and the folder None, unless the path is too long; then it is the last piece, below the others.
+    ``call`` gets ``path`` and None, unless ``path`` is too long for one system call; then it gets the last piece of
+    ``path``, and the folder that the pieces before lead to.
     """
     try:
         return call(path, None)
@@ -56,17 +59,17 @@ def _at(path: str | os.PathLike[str], call: Callable[[str | os.PathLike[str] | b
         if error.errno != errno.ENAMETOOLONG:
             raise
     *folders, last = _pieces(os.fsencode(path))
-    held: int | None = None
+    handle: int | None = None
     try:
         for folder in folders:
-            inner = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=held)
-            _close(held)
-            held = inner
-        return call(last, held)
-    except OSError as error:  # which names the whole path, not a piece of it
+            inner = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=handle)
+            _close(handle)
+            handle = inner
+        return call(last, handle)
+    except OSError as error:  # raised again with the whole path in place of the piece
         raise OSError(error.errno, error.strerror, os.fspath(path)) from None
     finally:
-        _close(held)
+        _close(handle)
 
 
 def _pieces(path: bytes) -> list[bytes]:

@@ -25,14 +25,14 @@ _OPEN_ELSEWHERE = re.compile(r"\.nfs[0-9a-f]+")
 
 
 class OwnedFolder:
-    """An existing folder that is no link, and that has the same owner as the files that this process makes in it.
+    """An existing folder that is no link, and that has the same owner as the files that this process creates in it.
 
-    On a network disk that owner may be another than this process's user, so a file is made in the folder, and removed
-    again, to learn who it is.
+    On a network disk that owner may be another than this process's user, so a file is created in the folder, and
+    removed again, to learn its owner.
 
     Raises:
-        OutputError: If it is a link, no folder, or another user's.
-        OSError: If it cannot be opened, or nothing can be made in it.
+        OutputError: If the path is a link, is no folder, or belongs to another user.
+        OSError: If the folder cannot be opened, or no file can be created in it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -78,75 +78,75 @@ class OwnedFolder:
             return False
 
     def names(self) -> list[str]:
-        """Sorted names of what is in the folder, without temporary files."""
+        """Sorted names of the files and folders in the folder, without temporary files."""
         names = sorted(os.listdir(self._handle))
         return [name for name in names if not TEMPORARY.fullmatch(name) and not _OPEN_ELSEWHERE.fullmatch(name)]
 
     def holds(self, name: str) -> bool:
-        """Whether anything in the folder has a name."""
+        """Whether anything in the folder is called ``name``."""
         return kind_of(name, self._handle) is not None
 
-    def check_names(self, ours: Callable[[str], object]) -> None:
-        """Refuse a folder that holds anything that batchcls did not make.
+    def check_names(self, is_own_name: Callable[[str], object]) -> None:
+        """Refuse a folder that holds anything that batchcls did not create.
 
         Args:
-            ours: Whether batchcls makes files of a name in the folder.
+            is_own_name: Says whether batchcls creates files of a name in the folder.
 
         Raises:
             OutputError: If there is a file of another name, or anything but a file.
         """
         for name in self.names():
             kind = kind_of(name, self._handle)
-            if kind is not None and (kind != "a file" or not ours(name)):
+            if kind is not None and (kind != "a file" or not is_own_name(name)):
                 raise OutputError(
                     f"{str(self.path / name)!r} is {kind} that batchcls did not make; nothing was touched: move it "
                     "away, or choose another --out"
                 )
 
     def check_file(self, name: str) -> None:
-        """Refuse a name under which something else than a regular file stands.
+        """Refuse a name that something other than a regular file has; no file may have the name.
 
         Raises:
-            OutputError: If it does; the message names it.
+            OutputError: If a link, a folder, a pipe or a device has the name.
         """
         check_replaceable_file(self.path / name, self._handle)
 
     def file(self, name: str) -> int:
-        """An open descriptor to read a file by.
+        """An open descriptor for reading a file of the folder; the caller closes it.
 
         Raises:
-            OSError: If it cannot be opened, or is a link, a pipe or a device.
+            OSError: If the file cannot be opened, or is a link, a pipe or a device.
         """
         return open_regular_file(name, self._handle)
 
     def lock_file(self, name: str) -> int:
-        """An open descriptor of a file that serves as a lock, made if it does not exist.
+        """An open descriptor of a file that serves as a lock, created if it does not exist; the caller closes it.
 
         Raises:
-            OutputError: If something else than a regular file has the name.
+            OutputError: If something other than a regular file has the name.
         """
         self.check_file(name)
         flags = os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         return os.open(name, flags, 0o666, dir_fd=self._handle)
 
     def is_file(self, descriptor: int, name: str) -> bool:
-        """Whether a name is still that of an open file."""
+        """Whether ``name`` is still the name of the open file ``descriptor``."""
         try:
             return os.path.samestat(os.fstat(descriptor), os.stat(name, dir_fd=self._handle, follow_symlinks=False))
         except FileNotFoundError:
             return False
 
     def writing(self, name: str) -> AbstractContextManager[BinaryIO]:
-        """A context that yields a stream, whose content becomes a file if no error is raised."""
+        """A context that yields a stream, whose content becomes the file ``name`` if no error is raised."""
         return whole_file_in(self._handle, self.path / name)
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file whole; after an error, the file is as it was."""
+        """Write a file whole; if an error is raised, the earlier file remains unchanged."""
         with self.writing(name) as stream:
             stream.write(content)
 
     def mark(self, name: str) -> None:
-        """Make an empty file, if nothing has the name."""
+        """Create an empty file, unless the name is taken."""
         if not self.holds(name):
             os.close(create_file(name, self._handle))
             os.fsync(self._handle)
@@ -155,7 +155,7 @@ class OwnedFolder:
         """Remove a file, if it exists.
 
         Raises:
-            OutputError: If something else than a regular file has the name.
+            OutputError: If something other than a regular file has the name.
         """
         self.check_file(name)
         with suppress(FileNotFoundError):
@@ -165,7 +165,7 @@ class OwnedFolder:
         """Move a file into another folder under the same name, where it may replace a file.
 
         Raises:
-            OutputError: If something else than a regular file stands there.
+            OutputError: If something other than a regular file has that path.
         """
         self._move(name, to.path / name, to._handle)
 
@@ -173,7 +173,7 @@ class OwnedFolder:
         """Move a file to a path in any folder, where it may replace a file.
 
         Raises:
-            OutputError: If something else than a regular file stands there.
+            OutputError: If something other than a regular file has that path.
         """
         with folder_handle(to.parent) as folder:
             self._move(name, to, folder)
@@ -183,14 +183,15 @@ class OwnedFolder:
         os.rename(name, to.name, src_dir_fd=self._handle, dst_dir_fd=folder)
         os.fsync(folder)
 
-    def clear(self, ours: Callable[[str], object], last: tuple[str, ...] = ()) -> None:
-        """Remove all files that batchcls made, and the folder itself unless somebody puts something there meanwhile.
+    def clear(self, is_own_name: Callable[[str], object], last: tuple[str, ...] = ()) -> None:
+        """Remove all files, and the folder unless another process creates a file in it meanwhile.
 
         Args:
-            ours: See `check_names`, by which the folder is checked first.
+            is_own_name: Says whether batchcls creates files of a name in the folder; if another is there, nothing is
+                removed.
             last: Names that are removed after all others, in this order.
         """
-        self.check_names(ours)
+        self.check_names(is_own_name)
         for name in [*(name for name in self.names() if name not in last), *last]:
             self.remove(name)
         self.sweep()
@@ -211,13 +212,13 @@ class OwnedFolder:
         probe = temporary_name()
         descriptor = create_file(probe, self._handle)
         try:
-            owner, ours = os.fstat(self._handle).st_uid, os.fstat(descriptor).st_uid
+            owner, process_owner = os.fstat(self._handle).st_uid, os.fstat(descriptor).st_uid
         finally:
             os.close(descriptor)
-            with suppress(FileNotFoundError):  # another process of ours has swept
+            with suppress(FileNotFoundError):  # another process has called `sweep`
                 os.unlink(probe, dir_fd=self._handle)
-        if owner != ours:
+        if owner != process_owner:
             raise OutputError(
-                f"{str(self.path)!r} belongs to another user ({owner}; what is made there, to {ours}); choose another "
-                "--out, such as a new folder"
+                f"{str(self.path)!r} belongs to another user ({owner}; new files in it, to {process_owner}); choose "
+                "another --out, such as a new folder"
             )

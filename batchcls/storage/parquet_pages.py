@@ -9,9 +9,9 @@ from typing import Any, BinaryIO
 
 _MAGIC = b"PAR1"
 _HEADER_BYTES, _LARGEST_HEADER_BYTES = 1 << 12, 1 << 24
-_DEEPEST = 16
-_OF_DICTIONARY = (2, 8)
-"""Encodings by which a page holds positions in a dictionary."""
+_LARGEST_DEPTH = 16
+_DICTIONARY_ENCODINGS = (2, 8)
+"""Numbers of the encodings in which a page holds positions in a dictionary."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class ColumnChunk:
     column: int
     """Position of the column among the leaves of the schema."""
     values: int
-    """Number of values, by the footer."""
+    """Number of values that the footer states."""
     begin: int
     """Offset of the first page."""
     end: int
@@ -33,21 +33,21 @@ class ColumnChunk:
 class PageTotals:
     """Sums over the pages of a column in a row group."""
 
-    unfolded: int = 0
-    """Bytes of all pages, decompressed."""
+    decompressed_bytes: int = 0
+    """Size of all pages after decompression."""
     values: int = 0
     """Number of values."""
-    dictionary: int = 0
-    """Bytes of the dictionary, decompressed; 0 if there is none."""
+    dictionary_bytes: int = 0
+    """Size of the dictionary after decompression; 0 if there is none."""
     from_dictionary: int = 0
-    """Number of first values among which are all that the dictionary holds; later ones stand in their pages."""
+    """Length of the shortest beginning of the column that contains all values stored as positions in the dictionary."""
 
 
 def footer_bytes(stream: BinaryIO) -> int:
-    """Length of the footer in bytes, by the file's end; 0 if the file has none.
+    """Length of the footer in bytes, as stated at the end of the file; 0 if the file has no footer.
 
     Raises:
-        OSError: If it cannot be read.
+        OSError: If the file cannot be read.
     """
     stream.seek(max(0, stream.seek(0, 2) - 8))
     tail = stream.read(8)
@@ -72,26 +72,26 @@ def column_chunks(stream: BinaryIO) -> Iterator[ColumnChunk]:
             if not isinstance(metadata, dict):
                 raise ValueError("its footer is damaged")
             starts = [_count(metadata, number) for number in (9, 11) if number in metadata]
-            begin = min((start for start in starts if start), default=0)  # a dictionary that is none may stand at 0
+            begin = min((start for start in starts if start), default=0)  # an offset of 0 means: no dictionary
             yield ColumnChunk(group, column, _count(metadata, 5), begin, begin + _count(metadata, 7))
 
 
-def pages_of(stream: BinaryIO, chunk: ColumnChunk) -> PageTotals:
-    """Totals by the headers of a column's pages, whatever the footer says.
+def page_totals(stream: BinaryIO, chunk: ColumnChunk) -> PageTotals:
+    """Totals over a column's pages, computed from the pages' headers; sizes in the footer are not trusted.
 
     Raises:
-        ValueError: If they are no headers.
+        ValueError: If a page's header is damaged.
     """
     totals, at = PageTotals(), chunk.begin
     while at < chunk.end and totals.values < max(1, chunk.values):
         header, length = _header(stream, at)
-        unfolded, stored = _count(header, 2), _count(header, 3)
-        totals.unfolded += unfolded
+        decompressed_bytes, stored = _count(header, 2), _count(header, 3)
+        totals.decompressed_bytes += decompressed_bytes
         if 7 in header:
-            totals.dictionary += unfolded
+            totals.dictionary_bytes += decompressed_bytes
         values, encoding = _data_page(header)
         totals.values += values
-        if encoding in _OF_DICTIONARY:
+        if encoding in _DICTIONARY_ENCODINGS:
             totals.from_dictionary = totals.values
         at += length + stored
     totals.values = max(totals.values, chunk.values)
@@ -99,7 +99,7 @@ def pages_of(stream: BinaryIO, chunk: ColumnChunk) -> PageTotals:
 
 
 def _data_page(header: dict[int, Any]) -> tuple[int, int]:
-    """Number of values in a page and their encoding; zeros for a dictionary."""
+    """Number of values in a data page, and the number of their encoding; zeros for a dictionary page."""
     second, first = header.get(8), header.get(5)
     if isinstance(second, dict):
         return _count(second, 1), _count(second, 4)
@@ -114,7 +114,7 @@ def _count(fields: dict[int, Any], number: int) -> int:
 
 
 def _header(stream: BinaryIO, at: int) -> tuple[dict[int, Any], int]:
-    """A page's header, by field numbers, and the header's length."""
+    """The fields of the page header at an offset, by field number, and the length of the header in bytes."""
     size = _HEADER_BYTES
     while True:
         stream.seek(at)
@@ -128,18 +128,22 @@ def _header(stream: BinaryIO, at: int) -> tuple[dict[int, Any], int]:
 
 
 def _struct(data: bytes, at: int, depth: int) -> tuple[dict[int, Any], int]:
-    """A struct of Thrift's compact protocol, by field numbers, and its end's position.
+    """The fields of a struct in Thrift's compact protocol, by field number, and the offset after the struct.
+
+    Args:
+        at: Offset of the struct in ``data``.
+        depth: Number of structs and lists around the struct.
 
     Raises:
-        IndexError: If ``data`` ends before it does.
-        ValueError: If it is none.
+        IndexError: If ``data`` ends within the struct.
+        ValueError: If the bytes are no such struct, or are nested too deep.
     """
     fields: dict[int, Any] = {}
     number = 0
     while kind := data[at] & 15:
         step, at = data[at] >> 4, at + 1
         if not step:
-            step, at = _number(data, at)
+            step, at = _signed_varint(data, at)
             number = 0
         number += step
         fields[number], at = _value(data, at, kind, depth)
@@ -152,15 +156,15 @@ def _value(data: bytes, at: int, kind: int, depth: int) -> tuple[Any, int]:
     if kind == 3:
         return data[at], at + 1
     if kind in (4, 5, 6):
-        return _number(data, at)
+        return _signed_varint(data, at)
     if kind == 7:
         return None, at + 8
     if kind == 8:
         length, at = _varint(data, at)
         return None, at + length
-    if kind in (9, 10) and depth < _DEEPEST:
+    if kind in (9, 10) and depth < _LARGEST_DEPTH:
         return _items(data, at, depth + 1)
-    if kind == 12 and depth < _DEEPEST:
+    if kind == 12 and depth < _LARGEST_DEPTH:
         return _struct(data, at, depth + 1)
     raise ValueError("its footer or a page's header is damaged")
 
@@ -169,7 +173,7 @@ def _items(data: bytes, at: int, depth: int) -> tuple[list[Any], int]:
     count, kind, at = data[at] >> 4, data[at] & 15, at + 1
     if count == 15:
         count, at = _varint(data, at)
-    if kind in (1, 2):  # a truth value is a byte of its own here
+    if kind in (1, 2):  # in a list, unlike in a struct, a truth value takes a byte
         return [], at + count
     items = []
     for _ in range(count):
@@ -187,7 +191,7 @@ def _list(fields: Any, number: int) -> list[Any]:
     return value
 
 
-def _number(data: bytes, at: int) -> tuple[int, int]:
+def _signed_varint(data: bytes, at: int) -> tuple[int, int]:
     value, at = _varint(data, at)
     return (value >> 1) ^ -(value & 1), at
 

@@ -1,4 +1,4 @@
-"""Regular files alone, read up to a limit: no FIFO is waited for, and no device is read to its end."""
+"""Regular files, opened and read up to a limit; FIFOs and devices, which could block or never end, are refused."""
 
 import io
 import json
@@ -19,11 +19,11 @@ class IrregularError(ValueError):
 
 
 def open_regular(path: str | Path) -> tuple[io.FileIO, os.stat_result]:
-    """A regular file, opened for reading, and its status.
+    """A regular file, opened for reading, and its status; the caller closes the file.
 
     Raises:
-        OSError: If it cannot be opened.
-        IrregularError: If it is a folder, a FIFO or a device.
+        OSError: If the file cannot be opened.
+        IrregularError: If ``path`` is a folder, a FIFO or a device.
     """
     descriptor = open_file(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     status = os.fstat(descriptor)
@@ -42,11 +42,11 @@ def read_up_to(stream: io.FileIO, size: int) -> bytes:
 
 
 def check_regular(path: Path) -> None:
-    """Refuse a path at which a library would wait, such as a FIFO.
+    """Refuse a path that is no regular file, so that no library waits at a FIFO.
 
     Raises:
-        OSError: If it cannot be opened.
-        IrregularError: If it is a folder, a FIFO or a device.
+        OSError: If the file cannot be opened.
+        IrregularError: If ``path`` is a folder, a FIFO or a device.
     """
     stream, _ = open_regular(path)
     stream.close()
@@ -57,8 +57,8 @@ def readable_name(path: Path) -> Iterator[str]:
     """A context that yields a short name of a regular file, for libraries that take only short names in UTF-8.
 
     Raises:
-        OSError: If it cannot be opened.
-        IrregularError: If it is a folder, a FIFO or a device.
+        OSError: If the file cannot be opened.
+        IrregularError: If ``path`` is a folder, a FIFO or a device.
     """
     stream, _ = open_regular(path)
     with stream:
@@ -69,8 +69,8 @@ def read_text(path: Path, largest_bytes: int, encoding: str = "utf-8") -> str:
     """The text of a small file, with line feeds at the ends of its lines.
 
     Raises:
-        OSError: If it cannot be read.
-        ValueError: If it is no regular file, is larger, or is not in ``encoding``.
+        OSError: If the file cannot be read.
+        ValueError: If ``path`` is no regular file, has more than ``largest_bytes``, or is not in ``encoding``.
     """
     stream, status = open_regular(path)
     with stream:
@@ -84,23 +84,29 @@ def read_json(path: Path, largest_bytes: int) -> Any:
     """The value in a small JSON file: finite numbers, whole characters, and each name of an object once.
 
     Raises:
-        OSError: If it cannot be read.
-        ValueError: As by `read_text`; or if the file holds anything else, or is nested too deep.
+        OSError: If the file cannot be read.
+        ValueError: If ``path`` is no regular file, has more than ``largest_bytes``, is not UTF-8, holds anything else,
+            or is nested too deep.
     """
     text = read_text(path, largest_bytes)
     try:
-        values = json.loads(text, object_pairs_hook=distinct, parse_constant=_refused, parse_float=_finite)
-        json.dumps(values, ensure_ascii=False).encode()  # refuses halves of characters, which no column could hold
+        values = json.loads(
+            text,
+            object_pairs_hook=object_with_distinct_names,
+            parse_constant=_refuse_constant,
+            parse_float=_finite_number,
+        )
+        json.dumps(values, ensure_ascii=False).encode()  # refuses lone surrogates, which no column could hold
         return values
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error
 
 
-def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object of names and values.
+def object_with_distinct_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object from its names and values.
 
     Raises:
-        ValueError: If a name stands twice, for one of its values would be lost.
+        ValueError: If two values have the same name, for one of them would be lost.
     """
     values = dict(pairs)
     if len(values) < len(pairs):
@@ -109,11 +115,11 @@ def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def _finite(text: str) -> float:
+def _finite_number(text: str) -> float:
     if not math.isfinite(number := float(text)):
         raise ValueError(f"{text[:20]} is beyond all numbers that can be stored")
     return number
 
 
-def _refused(text: str) -> Any:
+def _refuse_constant(text: str) -> Any:
     raise ValueError(f"{text} is no number")

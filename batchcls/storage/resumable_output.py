@@ -16,13 +16,13 @@ import pyarrow.compute as pc
 from batchcls.errors import OutputError
 from batchcls.storage.atomic import check_replaceable_file
 from batchcls.storage.locked_folder import (
-    FINISHED,
-    LAST,
-    LOCK,
-    NOTE,
-    PART,
-    WHOLE,
-    OwnedNames,
+    FINISHED_FILE,
+    LOCK_FILE,
+    PART_NAME,
+    REMOVED_LAST,
+    RUN_FILE,
+    WHOLE_FILE,
+    OutputFileNames,
     lock_folder,
     output_errors,
     partial_folder,
@@ -32,24 +32,24 @@ _LARGEST_NOTE_BYTES = 64 << 20
 
 
 class ResumableOutput:
-    """``path``.partial, held by this process alone from construction until `close`.
+    """Rows written in parts to the folder ``path``.partial, which this process alone holds until `close`.
 
     Attributes:
         folder: Path of the folder.
-        own: The open folder.
-        identity: ``identity``, as it stands in JSON.
+        own: Open handle of the folder.
+        identity: Argument ``identity`` after a round trip through JSON.
         started: Time at which the first of the runs that share this output started; UTC, ISO 8601.
 
     Args:
-        path: The output, which takes its place by `finish`.
+        path: Path of the finished output, to which `finish` moves it.
         part_schema: Schema of the rows that `append` takes.
         identity: Values that must be the same for two runs to share one output; JSON values.
-        limits: Values that may differ between such runs, and that rows depend on nevertheless; JSON values.
+        limits: Values that may differ between such runs although rows depend on them; JSON values.
         others: Names of other files in the folder, which `finish` removes.
 
     Raises:
-        OutputError: If another run holds the folder, an earlier run left one with another identity, or batchcls did
-            not make all that is in it.
+        OutputError: If another run holds the folder, an earlier run began it with another identity, or the folder
+            contains files that batchcls did not create.
     """
 
     def __init__(
@@ -66,14 +66,14 @@ class ResumableOutput:
         self._part_schema = part_schema
         self.identity: dict[str, Any] = json.loads(json.dumps(identity))
         self._limits = dict(limits or {})
-        self._ours = OwnedNames(others)
+        self._is_own_name = OutputFileNames(others)
         with self.output_errors():
             check_replaceable_file(path)
-            self.own, self._lock = lock_folder(path, self._ours)
+            self.own, self._lock = lock_folder(path, self._is_own_name)
         try:
             with self.output_errors():
-                self.started, self._earlier_limits = self._agree()
-                self._parts = [name for name in self.own.names() if PART.fullmatch(name)]
+                self.started, self._earlier_limits = self._read_or_record_run()
+                self._parts = [name for name in self.own.names() if PART_NAME.fullmatch(name)]
         except BaseException:
             self.close()
             raise
@@ -85,60 +85,60 @@ class ResumableOutput:
 
     @property
     def changed_limits(self) -> frozenset[str]:
-        """Names of the limits that differ from those of the runs before."""
+        """Names of the limits that differ from those recorded by earlier runs."""
         return frozenset(key for key, value in self._limits.items() if self._earlier_limits.get(key) != value)
 
     def append(self, rows: Iterable[pa.RecordBatch]) -> None:
         """Write rows as one more part, whole or not at all.
 
         Raises:
-            OutputError: If the part cannot be written; every part before stays.
+            OutputError: If the part cannot be written; the earlier parts stay.
         """
-        last = PART.fullmatch(self._parts[-1]) if self._parts else None
+        last = PART_NAME.fullmatch(self._parts[-1]) if self._parts else None
         part = f"part-{int(last[1]) + 1 if last else 0:06d}.arrow"
         self._write(part, rows)
         self._parts.append(part)
 
-    def drop(self, dropped: Callable[[pa.Table], pa.Array]) -> None:
-        """Remove rows from the parts; from then on ``limits`` are those that all rows were made with.
+    def drop(self, is_dropped: Callable[[pa.Table], pa.Array]) -> None:
+        """Remove rows from the parts, and record this run's limits as those of all remaining rows.
 
         Args:
-            dropped: A function that says of each row of a table whether it is removed.
+            is_dropped: Returns (rows,) booleans for a table, true for each row to remove.
 
         Raises:
-            OutputError: If a part cannot be written; each part is as it was, or without those rows.
+            OutputError: If a part cannot be written; each part is then either unchanged or without those rows.
         """
         for part in self._parts:
             table = self._read(part)
-            gone = dropped(table)
-            if pc.any(gone).as_py():
-                self._write(part, table.filter(pc.invert(gone)).to_batches())
+            mask = is_dropped(table)
+            if pc.any(mask).as_py():
+                self._write(part, table.filter(pc.invert(mask)).to_batches())
         if self.changed_limits:
             with self.output_errors():
-                self._note()
+                self._record_run()
             self._earlier_limits = self._limits
 
     def table(self) -> pa.Table:
-        """Every row of every part, mapped from the disk rather than read."""
+        """The rows of all parts, memory-mapped."""
         return pa.concat_tables([self._part_schema.empty_table(), *map(self._read, self._parts)])
 
     @contextmanager
     def whole(self) -> Iterator[BinaryIO]:
         """A context that yields a stream for the whole output; `finish` comes next."""
-        with self.output_errors(), self.own.writing(WHOLE) as stream:
+        with self.output_errors(), self.own.writing(WHOLE_FILE) as stream:
             yield stream
 
     def finish(self) -> None:
-        """Move what was written by `whole` to its place, and remove the parts."""
+        """Move the file that was written by `whole` to ``path``, and remove the folder with its parts."""
         with self.output_errors():
-            self.own.mark(FINISHED)
-            self.own.move_out(WHOLE, self._path)
+            self.own.mark(FINISHED_FILE)
+            self.own.move_out(WHOLE_FILE, self._path)
             self.discard()
 
     def discard(self) -> None:
-        """Remove everything that is not in its place yet."""
+        """Remove the folder with all parts and other files in it."""
         with self.output_errors():
-            self.own.clear(self._ours, last=LAST)
+            self.own.clear(self._is_own_name, last=REMOVED_LAST)
 
     def close(self) -> None:
         """Release the output for another run; finished parts stay."""
@@ -146,25 +146,25 @@ class ResumableOutput:
         self.own.close()
 
     def output_errors(self) -> AbstractContextManager[None]:
-        """A context in which an OSError becomes an `OutputError` that says what is safe, and how to go on."""
+        """A context in which an OSError becomes an `OutputError` that says which rows are kept, and how to go on."""
         return output_errors(self.folder)
 
     @property
     def _start_over(self) -> str:
         return f"rm -r {shlex.quote(str(self.folder))}"
 
-    def _agree(self) -> tuple[str, Mapping[str, Any]]:
+    def _read_or_record_run(self) -> tuple[str, Mapping[str, Any]]:
         """The time at which the first of the runs that share this output started, and the limits of the last run."""
-        if not self.own.holds(NOTE):
+        if not self.own.holds(RUN_FILE):
             for name in self.own.names():
-                if name != LOCK:  # nobody knows whose rows these are
+                if name != LOCK_FILE:  # without the run's file, nobody knows which run wrote these rows
                     self.own.remove(name)
             self.started = datetime.now(UTC).isoformat(timespec="milliseconds")
-            self._note()
+            self._record_run()
             return self.started, self._limits
-        note = self.folder / NOTE
+        note = self.folder / RUN_FILE
         try:
-            with os.fdopen(self.own.file(NOTE), "rb") as stream:
+            with os.fdopen(self.own.file(RUN_FILE), "rb") as stream:
                 earlier = json.loads(stream.read(_LARGEST_NOTE_BYTES))
             recorded, started, limits = (
                 dict(earlier["identity"]),
@@ -180,9 +180,9 @@ class ResumableOutput:
             )
         return started, limits
 
-    def _note(self) -> None:
+    def _record_run(self) -> None:
         note = {"started": self.started, "identity": self.identity, "limits": self._limits}
-        self.own.write(NOTE, json.dumps(note, indent=2).encode())
+        self.own.write(RUN_FILE, json.dumps(note, indent=2).encode())
 
     def _write(self, part: str, rows: Iterable[pa.RecordBatch]) -> None:
         with (
@@ -205,7 +205,7 @@ class ResumableOutput:
 
 
 def differences(values: Mapping[str, Any], others: Mapping[str, Any]) -> str:
-    """The entries of ``values`` that differ from ``others``, or are missing there, in words."""
+    """The entries of ``values`` that differ from ``others``, as text; a key that ``values`` lacks counts as None."""
     words = []
     for key in sorted(values.keys() | others.keys()):
         value, other = values.get(key), others.get(key)

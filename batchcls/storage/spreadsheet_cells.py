@@ -3,9 +3,12 @@
 import re
 
 _FORMULA = re.compile(r"[\s\x00-\x1f\ufeff]*[=+\-@\uff0b\uff0d\uff1d\uff20]|[\t\r\n]")
-"""Beginnings that a spreadsheet may take for a formula's; wide signs too, in Chinese and Japanese versions."""
+"""Beginnings of text that a spreadsheet may take for a formula; Chinese and Japanese versions also know wide signs."""
 
 
 def text_cell(text: str) -> str:
-    """``text``, after an apostrophe if a spreadsheet could run it; not for a table that a program reads back."""
+    """``text``, with an apostrophe before it if a spreadsheet could run it as a formula.
+
+    Programs that read the table back would see the apostrophe, so such tables must not use this function.
+    """
     return f"'{text}" if _FORMULA.match(text) else text

@@ -11,7 +11,7 @@ from batchcls.storage.atomic import temporary_name
 
 @contextmanager
 def temporary_folder(inside: Path) -> Iterator[Path]:
-    """A context that yields a new folder inside another one; the folder is removed in the end, with its content.
+    """A context that yields a new folder inside another one; at its end the folder is removed with its content.
 
     Raises:
         OSError: If the folder cannot be made.
@@ -21,4 +21,4 @@ def temporary_folder(inside: Path) -> Iterator[Path]:
     try:
         yield path
     finally:
-        shutil.rmtree(path, ignore_errors=True)  # it follows no link
+        shutil.rmtree(path, ignore_errors=True)  # rmtree follows no link

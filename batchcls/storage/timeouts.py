@@ -10,21 +10,21 @@ from batchcls.storage.transient_errors import NO_ANSWER
 
 READ_TIMEOUT_S = 300.0
 """How long a file system may take for one answer, unless the user says otherwise."""
-_T = TypeVar("_T")
+T = TypeVar("T")
 
 
-def call_with_timeout(call: Callable[[], _T], timeout_s: float = READ_TIMEOUT_S) -> _T:
-    """What ``call`` returns or raises; it runs in a thread of its own, which is left behind where the disk is dead.
+def call_with_timeout(call: Callable[[], T], timeout_s: float = READ_TIMEOUT_S) -> T:
+    """The result of ``call``, which runs in a thread of its own; the thread is left behind if the disk never answers.
 
     Raises:
-        TimeoutError: If it takes longer than ``timeout_s`` seconds.
+        TimeoutError: If the call takes longer than ``timeout_s`` seconds; otherwise whatever ``call`` raises.
     """
-    outcome: Future[_T] = Future()
+    outcome: Future[T] = Future()
 
     def work() -> None:
         try:
             outcome.set_result(call())
-        except BaseException as error:  # noqa: BLE001  # whoever waits raises it
+        except BaseException as error:  # noqa: BLE001  # raised in the calling thread
             outcome.set_exception(error)
 
     thread = Thread(target=work, name="image file", daemon=True)

@@ -4,13 +4,13 @@ import errno
 import os
 
 NO_ANSWER = "no answer in"
-"""How the reason begins of a read that the file system never answered."""
+"""Beginning of the reason for a read that the file system did not answer."""
 TRANSIENT_ERRNOS = frozenset(
     (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.ENODEV, errno.ENXIO, errno.EREMOTEIO)
     + (errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH, errno.ENETRESET, errno.ENOLINK)
     + (errno.ECONNRESET, errno.ECONNABORTED, errno.ECONNREFUSED, errno.ESHUTDOWN, errno.EAGAIN, errno.ECOMM)
 )
-"""Errors of a disk or a network that may be gone another day."""
+"""Error numbers of disk and network failures that may be temporary."""
 _TRANSIENT_TEXTS = tuple(f"unreadable: {reason}" for reason in (NO_ANSWER, *map(os.strerror, TRANSIENT_ERRNOS)))
 
 

@@ -14,9 +14,9 @@ from batchcls.errors import TrainingError
 from batchcls.storage.atomic import whole_file
 from batchcls.storage.owned_folder import OwnedFolder
 
-LAST, BEST = "last.ckpt", "best.ckpt"
+LAST_CHECKPOINT, BEST_CHECKPOINT = "last.ckpt", "best.ckpt"
 """Names of the two checkpoints in the folder of an unfinished training."""
-DONE = "trained"
+FINISHED_MARK = "trained"
 """Name of the empty file that marks the folder of a training whose last epoch is over."""
 
 
@@ -38,18 +38,19 @@ class WholeFileIO(TorchCheckpointIO):
 class BestEpoch(ModelCheckpoint):
     """Keeps the checkpoint of the epoch with the largest ``monitor``, even if the folder has moved between two runs.
 
-    Lightning stores the state of a callback under the name of its class: with another name an unfinished training
-    would forget its best epoch.
+    Lightning stores the state of a callback under the name of its class: if this class were renamed, unfinished
+    trainings would forget their best epoch.
 
     Args:
-        monitor: Name of a figure that `ClassifierModule` logs.
+        folder: Folder of the checkpoints.
+        monitor: Name of a metric that `ClassifierModule` logs.
     """
 
     def __init__(self, folder: Path, monitor: str) -> None:
-        super().__init__(folder, Path(BEST).stem, monitor=monitor, mode="max", enable_version_counter=False)
+        super().__init__(folder, Path(BEST_CHECKPOINT).stem, monitor=monitor, mode="max", enable_version_counter=False)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        path = os.path.join(str(self.dirpath), BEST)
+        path = os.path.join(str(self.dirpath), BEST_CHECKPOINT)
         moved = {"dirpath": self.dirpath, "best_model_path": path, "kth_best_model_path": path}
         super().load_state_dict({**state_dict, **moved, "best_k_models": {path: state_dict["best_model_score"]}})
 
@@ -61,10 +62,10 @@ def read_best_epoch(folder: Path) -> tuple[dict[str, Tensor], int]:
         TrainingError: If the checkpoint cannot be read.
     """
     try:
-        checkpoint = torch.load(folder / BEST, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(folder / BEST_CHECKPOINT, map_location="cpu", weights_only=True)
         weights = {name.removeprefix("network."): value for name, value in checkpoint["state_dict"].items()}
         return weights, int(checkpoint["epoch"])
     except (OSError, RuntimeError, LookupError, ValueError, TypeError) as error:
         raise TrainingError(
-            f"{str(folder / BEST)!r} cannot be read: {error}; start over: rm -r {shlex.quote(str(folder))}"
+            f"{str(folder / BEST_CHECKPOINT)!r} cannot be read: {error}; start over: rm -r {shlex.quote(str(folder))}"
         ) from error

@@ -42,10 +42,10 @@ class _Row:
     label: str
     group: str
     split: str
-    """Empty where neither folders nor a table say it."""
+    """``train``, ``val`` or ``test``; empty while neither folders nor a table name the split."""
     fingerprint: bytes = b""
     left_out: str = ""
-    """Reason why the image is left out; empty: it is used."""
+    """Reason why the image is left out; empty for an image that is used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +55,11 @@ class SplitDataset:
     labels: tuple[str, ...]
     """Names of the classes, in alphabetical order."""
     splits: Mapping[str, Examples]
-    """Images of ``train``, ``val`` and ``test``, of which the last may be empty; targets are positions in `labels`."""
+    """Images of ``train``, ``val`` and ``test`` by these names, targets as positions in `labels`; test may be empty."""
     digest: str
     """SHA-256 over the pixels, labels and splits of all images."""
     _rows: Sequence[_Row]
+    """All labeled images, with those left out."""
 
     @classmethod
     def read(cls, source: Path, options: SplitOptions, console: Console) -> Self:
@@ -68,11 +69,11 @@ class SplitDataset:
         ``console``.
 
         Args:
-            source: Folder or table, as `LabeledImages.read` takes them.
+            source: Folder or table; see `LabeledImages.read`.
 
         Raises:
-            LabelsError: If there are too few classes, or images of a class, or if the splits that the table names
-                share a group.
+            LabelsError: If there are fewer than two classes, a class has too few images, the splits that the table
+                names share a group, or the disk of the images no longer answers.
         """
         labeled = LabeledImages.read(source, options.group_by, options.split_folders)
         for note in labeled.notes:
@@ -141,7 +142,7 @@ def _take_fingerprints(rows: Sequence[_Row], console: Console) -> None:
             row.fingerprint = fingerprint(row.slide)
         except MemoryError:  # no fault of the file
             raise
-        except Exception as error:  # noqa: BLE001  # whatever one file's bytes do to Pillow, the others are used
+        except Exception as error:  # noqa: BLE001  # one damaged file, whatever Pillow raises, must not end the training
             row.left_out = f"cannot be read: {getattr(error, 'strerror', None) or error}"
             unanswered.extend([row.path] * isinstance(error, TimeoutError))
 
@@ -154,7 +155,7 @@ def _take_fingerprints(rows: Sequence[_Row], console: Console) -> None:
 
 
 def _leave_out_duplicates(rows: Sequence[_Row]) -> None:
-    # The same image in training and in test would be a leak, so the one in test stays.
+    """Set the reason of each image that repeats another; in test rather than training, it stays."""
     order = ("test", "val", "train", "")
     readable = sorted((row for row in rows if not row.left_out), key=lambda row: order.index(row.split))
     reasons = duplicate_reasons(
@@ -183,7 +184,7 @@ def _print_splits(rows: Sequence[_Row], labels: Sequence[str], console: Console)
 
 
 def _splits_of(rows: Sequence[_Row], options: SplitOptions) -> Strings:
-    """(rows,) the split of each image: the one that it has, or an assigned one."""
+    """(rows,) the split of each image: that named by its folder or table, or else an assigned one."""
     paths, labels, groups, splits = (
         np.array([getattr(row, name) for row in rows]) for name in ("path", "label", "group", "split")
     )

@@ -4,32 +4,32 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Mapping
 
-from batchcls.images.image_file import image_pixels
+from batchcls.images.image_file import read_pixels
 from batchcls.records import Slide
 
 
 def fingerprint(slide: Slide) -> bytes:
-    """16 bytes that two image files share only if they have the same size and RGB pixels, in whatever format.
+    """A hash of 16 bytes over an image's size and RGB pixels, the same whatever format the pixels are stored in.
 
     Raises:
         OSError: If the file cannot be read, or its disk does not answer.
-        ValueError: If the file is no image that `batchcls run` decodes; damaged pixels may raise any error of Pillow's.
+        ValueError: If the file is no image that `batchcls run` decodes; damaged pixels may raise any Pillow error.
     """
-    pixels = image_pixels(slide)
+    pixels = read_pixels(slide)
     digest = hashlib.blake2b(repr((pixels.shape[1], pixels.shape[0])).encode(), digest_size=16)
     digest.update(pixels.tobytes())
     return digest.digest()
 
 
 def duplicate_reasons(labels: Mapping[str, str], fingerprints: Mapping[str, bytes]) -> dict[str, str]:
-    """For each path to leave out because another path shows the same image, the reason.
+    """The reason for leaving out each path that repeats an image; paths that stay have no entry.
 
-    Of paths with the same image and label the first stays. Where the labels of one image differ, nobody knows which
-    is true, so none of its paths stays.
+    Among paths with the same image and label the first stays. If the labels of one image differ, the true one is
+    unknown, so none of its paths stays.
 
     Args:
-        labels: Label of each path; the paths that should rather stay come first.
-        fingerprints: `fingerprint` of each path.
+        labels: Label by path, in order of precedence: the first of several equal images stays.
+        fingerprints: `fingerprint` of the image, by path.
     """
     paths_by_image: dict[bytes, list[str]] = defaultdict(list)
     for path in labels:

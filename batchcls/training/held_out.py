@@ -21,7 +21,7 @@ from batchcls.training.loading import Examples, open_example
 from batchcls.training.trainer import probabilities
 
 _MOST_CHANGED, _MOST_NEIGHBORS = 2000, 20_000
-"""Largest numbers of held-out images that are classified again, and of training images that they are compared with."""
+"""Largest numbers of held-out images to classify with changed colors, and of training images to compare them with."""
 _COLOR_CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
     **{f"hue {turn:+d} degrees": partial(functional.adjust_hue, hue_factor=turn / 360) for turn in (-10, -5, 5, 10)},
     **{
@@ -30,7 +30,7 @@ _COLOR_CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
     },
 }
 _HISTOGRAM_BITS = 3
-"""Bits of each of R, G and B: 512 colors."""
+"""Bits kept of each of R, G and B in a histogram, which then has 512 colors."""
 _HISTOGRAM_SIDE_PX = 256
 """Longer side above which an image is made smaller before its colors are counted."""
 
@@ -40,12 +40,15 @@ def held_out_metrics(
 ) -> dict[str, Any]:
     """Accuracy with its 95 % interval (Wilson's), macro F1 and confusion matrix of held-out images, as JSON values.
 
-    Beside them two figures to read any accuracy against, each over at most 2,000 of the held-out images: the accuracy
-    of the nearest neighbor among the training images by color alone, and the network's where hue or brightness is
-    shifted. Macro F1 is the mean over the classes that have held-out images.
+    Two further accuracies put these into perspective, each over at most 2,000 of the held-out images: that of the
+    nearest neighbor among the training images by color alone, and the network's own with hue or brightness shifted.
+    Macro F1 is the mean over the classes that have held-out images.
 
     Args:
-        device: Device that the network runs on, ``cpu`` or ``cuda:N``.
+        network: Takes (N, 3, H, W) float32 and answers (N, classes) logits; is moved to ``device``.
+        train: Images that the network learned from.
+        held_out: Images that the network has not learned from.
+        device: ``cpu`` or ``cuda:N``.
     """
     truth = np.array(held_out.targets)
     predicted = probabilities(network, held_out, input_transform(preprocess), device, interrupt).argmax(1)
@@ -71,7 +74,7 @@ def held_out_metrics(
 
 
 def _evenly_sampled(examples: Examples, most: int) -> Examples:
-    """Every n-th example, so that there are at most so many."""
+    """Every n-th example, with the smallest n that leaves at most ``most`` of them."""
     step = -(-len(examples.slides) // most)
     return replace(examples, slides=examples.slides[::step], targets=examples.targets[::step])
 

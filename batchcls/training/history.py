@@ -1,4 +1,4 @@
-"""The figures of each epoch of a training: recorded as they come, read back, and drawn."""
+"""The metrics of each epoch of a training: recorded after the epoch, read back, and drawn."""
 
 from time import perf_counter
 from typing import BinaryIO
@@ -19,11 +19,12 @@ _TRAIN_COLOR, _VAL_COLOR = "#0072b2", "#d55e00"
 
 
 class HistoryRecorder:
-    """Stores the figures of each epoch, and prints them.
+    """Stores and prints the metrics of each epoch.
 
     Args:
-        output: Where the rows go, by `HISTORY_SCHEMA`.
+        output: Unfinished output with the columns of `HISTORY_SCHEMA`, to which a row per epoch is appended.
         epochs: Largest number of epochs, for the printed line.
+        console: Console that the lines are printed to.
     """
 
     def __init__(self, output: ResumableOutput, epochs: int, console: Console) -> None:
@@ -34,7 +35,7 @@ class HistoryRecorder:
         """Store and print an epoch that has just ended.
 
         Args:
-            figures: By the columns of `HISTORY_SCHEMA` but ``elapsed_s``.
+            figures: Metrics by the names of `HISTORY_SCHEMA`, all but ``elapsed_s``.
         """
         now = perf_counter()
         row = {**figures, "elapsed_s": now - self._epoch_began}
@@ -49,9 +50,9 @@ class HistoryRecorder:
 
 
 def read_history(output: ResumableOutput) -> pa.Table:
-    """The recorded epochs in order, one row each by `HISTORY_SCHEMA`.
+    """The recorded epochs in order, one row each, with the columns of `HISTORY_SCHEMA`.
 
-    An epoch that was recorded, lost to a kill and trained again has the row of its last training.
+    If an epoch was trained again after a kill, its row is that of the last time.
 
     Raises:
         TrainingError: If no epoch is recorded.
@@ -66,8 +67,9 @@ def draw_history(history: pa.Table, kept_epoch: int, stream: BinaryIO) -> None:
     """Write the curves of loss and accuracy over the epochs as PNG.
 
     Args:
-        history: One row per epoch, by `HISTORY_SCHEMA`.
-        kept_epoch: Epoch whose weights the checkpoint has, from 0.
+        history: One row per epoch, with the columns of `HISTORY_SCHEMA`.
+        kept_epoch: Number, from 0, of the epoch whose weights are in the checkpoint.
+        stream: Binary stream that the PNG is written to.
     """
     values = {name: history[name].to_numpy() for name in history.column_names}
     epochs = values["epoch"] + 1

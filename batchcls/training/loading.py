@@ -20,7 +20,7 @@ from batchcls.records import Slide
 
 _MOST_WORKERS = 8
 _PR_SET_PDEATHSIG = 1
-"""Source: prctl(2)."""
+"""Number of the operation of prctl(2) that ends a process with its parent."""
 _EVALUATION_BATCH_SIZE = 32
 
 Batches = DataLoader[tuple[Tensor, int]]
@@ -62,7 +62,7 @@ class ExampleDataset(Dataset[tuple[Tensor, int]]):
 
 @contextmanager
 def open_example(slide: Slide) -> Iterator[Image.Image]:
-    """An open Pillow image that could be read when the training began.
+    """A context that yields a training image, opened by Pillow.
 
     Raises:
         TrainingError: If the file can no longer be read.
@@ -91,7 +91,10 @@ def shuffled_batches(examples: Examples, transform: Transform, batch_size: int, 
     """Batches of examples, in another order each time that they are iterated.
 
     Args:
-        balanced: Draw each class equally often, instead of each image once.
+        examples: Images and their classes.
+        transform: From a Pillow image to the network's input, (3, H, W) float32.
+        batch_size: Images per batch.
+        balanced: Whether each class is drawn equally often, instead of each image once.
     """
     sampler = None
     if balanced:
@@ -111,9 +114,9 @@ def shuffled_batches(examples: Examples, transform: Transform, batch_size: int, 
 
 
 class _ImageGoneError(TrainingError):
-    """A training image that can no longer be read.
+    """A training image can no longer be read.
 
-    A PyTorch worker process passes an error on as the text of its whole traceback, of which the message is the end.
+    PyTorch raises an error of a worker process again with the whole traceback as its text; only the message is kept.
     """
 
     def __init__(self, text: str) -> None:
@@ -124,8 +127,8 @@ def _end_with_parent(worker: int) -> None:
     """Let a PyTorch worker process end with its parent, and leave signals to the parent.
 
     The worker also holds its parent's lock on the output, which must not outlive a parent that was killed. A signal to
-    the whole process group, such as Ctrl-C, is the parent's to handle; and where a worker was killed by a signal,
-    PyTorch raises an error wherever the parent is, even in a destructor.
+    the whole process group, such as Ctrl-C, is handled by the parent alone, for if a worker is killed by a signal,
+    PyTorch raises an error in the parent at any point, even in a destructor.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))

@@ -1,4 +1,4 @@
-"""A classifier with what Lightning needs to train it: losses, figures and the optimizer."""
+"""A classifier as a Lightning module: its loss, metrics and optimizer."""
 
 from typing import Any
 
@@ -18,16 +18,19 @@ _LOSS_IN_RANK = 1e-3
 
 
 class ClassifierModule(lightning.LightningModule):
-    """Trains a classifier and logs each epoch's figures; the epoch with the highest ``val_rank`` is the best.
+    """Trains a classifier and logs each epoch's metrics; the epoch with the highest ``val_rank`` is the best.
 
     Args:
-        network: Answers (N, classes) logits, or a tuple that begins with these and ends with its auxiliary heads'.
+        network: Takes (N, 3, H, W) float32 and answers (N, classes) logits; in training it may answer a tuple of these
+            and the logits of each auxiliary head.
+        config: Options of the training, with a learning rate.
         class_weights: (classes,) float32 weights in the loss; None: all classes weigh the same.
+        classes: Number of classes.
     """
 
     def __init__(self, network: nn.Module, config: TrainingConfig, class_weights: Tensor | None, classes: int) -> None:
         super().__init__()
-        self.network = network.to(memory_format=torch.channels_last)  # the name begins those of stored weights
+        self.network = network.to(memory_format=torch.channels_last)  # weights are stored as ``network.*``
         self._config = config
         self._class_weights = class_weights
         # Training and validation each have their own accuracy: a shared one would count the other's images.
@@ -58,7 +61,7 @@ class ClassifierModule(lightning.LightningModule):
         self.log("val_f1", self.val_f1)
 
     def on_validation_epoch_end(self) -> None:
-        # With few images many epochs have almost the same F1: the one with the smallest loss ranks first among them.
+        # With few images, many epochs have almost the same F1; among these the smallest loss decides.
         loss = self.trainer.callback_metrics["val_loss"]
         self._check_finite("validation loss", loss)
         self.log("val_rank", self.val_f1.compute() - _LOSS_IN_RANK * loss.clamp(max=1))

@@ -8,21 +8,21 @@ from typing import Any, Literal
 from batchcls.errors import LabelsError
 
 SplitStrategy = Literal["random", "blocks"]
-"""``random``: at random, by a seed. ``blocks``: in each class the first files validate, the last ones test."""
+"""Way to assign splits: by a seed, or in blocks, with each class's first files for validation and its last for test."""
 Balance = Literal["none", "weights", "sampling"]
-"""How a rare class is made to count more: not at all, by its weight in the loss, or by how often it is drawn."""
+"""Compensation for rare classes: none, larger weights in the loss, or drawing their images more often."""
 Schedule = Literal["cosine", "plateau"]
-"""How the learning rate falls: along a cosine over all epochs, or whenever validation stops getting better."""
+"""Decay of the learning rate: along a cosine over all epochs, or whenever validation stops improving."""
 Arithmetic = Literal["auto", "bf16", "fp32"]
-"""What the training computes in: bfloat16 mixed with float32, float32 alone, or the fastest that the device has."""
+"""Number type of the training: bfloat16 mixed with float32, float32 alone, or the fastest one of the device."""
 
 
 @dataclass(frozen=True, slots=True)
 class SplitFractions:
-    """Fractions of the images, 0 to 1, that do not train.
+    """Fractions of the images, 0 to 1, that are held out for validation and test.
 
     Raises:
-        LabelsError: If they leave too few images to train on, or none to validate with.
+        LabelsError: If the fractions leave less than a tenth of the images for training, or none for validation.
     """
 
     val: float = 0.1
@@ -39,19 +39,19 @@ class SplitFractions:
 
 @dataclass(frozen=True, slots=True)
 class SplitOptions:
-    """How images are split into training, validation and test where their folders or table do not say it."""
+    """How images are split into training, validation and test, unless folders or a table name the splits."""
 
     strategy: SplitStrategy = "random"
     fractions: SplitFractions = field(default_factory=SplitFractions)
     group_by: str = ""
-    """Column or pattern of the groups that must not be torn apart; see `LabeledImages.read`."""
+    """Column or pattern that names each image's group, which stays in one split; see `LabeledImages.read`."""
     seed: int = 0
     """Seed of the random strategy."""
     split_folders: str = ""
     """Folders that hold a split each; see `LabeledImages.read`."""
 
     def as_recorded(self) -> dict[str, Any]:
-        """These options under the keys that checkpoints and unfinished trainings on disk have for them."""
+        """These options as JSON values, under the keys used in checkpoints and unfinished trainings on disk."""
         return {
             "way": self.strategy,
             "shares": asdict(self.fractions),
@@ -73,12 +73,12 @@ class TrainingConfig:
     batch_size: int = 32
     """Images per optimizer step."""
     learning_rate: float = 0.0
-    """Highest learning rate of Adam; 0: the one that suits the network, see `setup.default_learning_rate`."""
+    """Highest learning rate of Adam; 0: the network's default, see `setup.default_learning_rate`."""
     weight_decay: float = 1e-4
     """L2 penalty of Adam."""
     schedule: Schedule = "cosine"
     patience: int = 15
-    """Number of epochs without a better macro F1 of the validation images, after which the training ends."""
+    """Number of epochs without improvement on the validation images after which the training ends."""
     balance: Balance = "none"
     flips: bool = True
     """Whether images are mirrored at random."""
@@ -89,19 +89,19 @@ class TrainingConfig:
     precision: Arithmetic = "auto"
     """Arithmetic of the training; `setup.choose_arithmetic` replaces ``auto`` before the first step."""
     seed: int = 0
-    """Seed of initial weights, order of the images, and augmentations."""
+    """Seed of the initial weights, the order of the images, and the augmentations."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainOptions:
-    """All options of one training but its images and its output."""
+    """All options of a training except its images and its output."""
 
     initial_weights: str = ""
-    """Path of a trained file to begin with; ``imagenet``: torchvision's weights; empty: random weights."""
+    """Path of a trained file to start from; ``imagenet``: torchvision's weights; empty: random weights."""
     recipe: Path | None = None
     """TOML file of a recipe."""
     recipe_values: Mapping[str, Any] = field(default_factory=dict)
-    """Values by the keys of a recipe, which win over the file's. Without an architecture in either: GoogLeNet."""
+    """Values by recipe key that override the recipe file; the default architecture is GoogLeNet."""
     split: SplitOptions = field(default_factory=SplitOptions)
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""

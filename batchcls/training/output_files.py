@@ -1,4 +1,4 @@
-"""The files that a training writes: their names, whether they may be written, and whether they are complete."""
+"""The files that a training writes: their names, and checks that they may be written and that they are complete."""
 
 import json
 import tempfile
@@ -14,15 +14,20 @@ from batchcls.records import METADATA_KEY
 from batchcls.storage.atomic import check_replaceable_file, writing
 from batchcls.storage.locked_folder import clear_leftovers, partial_folder
 from batchcls.storage.resumable_output import differences
-from batchcls.training.checkpoints import BEST, DONE, LAST
+from batchcls.training.checkpoints import BEST_CHECKPOINT, FINISHED_MARK, LAST_CHECKPOINT
 
-SPLIT, CURVES, METRICS, HISTORY = "split.csv", "curves.png", "metrics.json", "history.parquet"
-"""Endings of the files beside a checkpoint; the history is written first and put in its place last."""
-BESIDE_HISTORY = (SPLIT, CURVES, METRICS)
+SPLIT_ENDING, CURVES_ENDING, METRICS_ENDING, HISTORY_ENDING = (
+    "split.csv",
+    "curves.png",
+    "metrics.json",
+    "history.parquet",
+)
+"""Endings of the files beside a checkpoint; the history takes its place last, so its presence means: complete."""
+ENDINGS_BESIDE_HISTORY = (SPLIT_ENDING, CURVES_ENDING, METRICS_ENDING)
 
 
 def check_output(out: Path, data: Path, overwrite: bool) -> None:
-    """Refuse to replace the given images, or existing files unless the same training may have written them.
+    """Refuse to replace the images, or existing files that an earlier call of the same training cannot have written.
 
     Args:
         out: Path of the checkpoint to be written.
@@ -38,10 +43,10 @@ def check_output(out: Path, data: Path, overwrite: bool) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out.parent):
             pass
-    outputs = [out, *(output_path(out, ending) for ending in (*BESIDE_HISTORY, HISTORY))]
+    outputs = [out, *(output_path(out, ending) for ending in (*ENDINGS_BESIDE_HISTORY, HISTORY_ENDING))]
     for path in outputs:
         check_replaceable_file(path)
-    history = output_path(out, HISTORY)
+    history = output_path(out, HISTORY_ENDING)
     clear_leftovers(history, files_beside_rows(out))
     begun = partial_folder(history).exists() or (_recorded(history) and all(path.exists() for path in outputs))
     if any(path.exists() and path.samefile(data) for path in outputs):
@@ -51,16 +56,16 @@ def check_output(out: Path, data: Path, overwrite: bool) -> None:
 
 
 def completed_metrics(out: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The metrics of a training whose files are complete; None if it is still to be done.
+    """The metrics of a finished training; None if the training is not finished.
 
     Args:
-        out: Path of its checkpoint.
-        identity: Images and options that the training must have had.
+        out: Path of the checkpoint.
+        identity: Images and options that the training must have had, as JSON values.
 
     Raises:
         OutputError: If the files are those of another training.
     """
-    history = output_path(out, HISTORY)
+    history = output_path(out, HISTORY_ENDING)
     if partial_folder(history).exists() or not (recorded := _recorded(history)):
         return None
     as_json = json.loads(json.dumps(identity))
@@ -73,7 +78,7 @@ def completed_metrics(out: Path, identity: Mapping[str, Any]) -> dict[str, Any] 
 
 
 def _recorded(history: Path) -> dict[str, Any]:
-    """What a history file records of its training; empty if it has no identity or metrics, or is no such file."""
+    """Metadata of a training in its history file; empty if the file is no history or lacks identity or metrics."""
     try:
         recorded = json.loads((pq.read_schema(history).metadata or {})[METADATA_KEY])
         return recorded if isinstance(recorded["identity"], dict) and recorded["training"]["metrics"] else {}
@@ -82,8 +87,8 @@ def _recorded(history: Path) -> dict[str, Any]:
 
 
 def files_beside_rows(out: Path) -> tuple[str, ...]:
-    """Names of all files in the folder of an unfinished training but the rows of its history."""
-    return (LAST, BEST, DONE, *BESIDE_HISTORY, out.name)
+    """Names of all files in the folder of an unfinished training, except the parts of its history."""
+    return (LAST_CHECKPOINT, BEST_CHECKPOINT, FINISHED_MARK, *ENDINGS_BESIDE_HISTORY, out.name)
 
 
 def output_path(out: Path, ending: str) -> Path:

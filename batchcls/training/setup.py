@@ -38,7 +38,7 @@ def starting_recipe(path: Path | None, values: Mapping[str, Any], initial_weight
     architecture = recipe.architecture or _DEFAULT_ARCHITECTURE
     if architecture not in ARCHITECTURES:
         raise RecipeError(f"architecture {architecture!r} is not known; known are {', '.join(ARCHITECTURES)}")
-    # torchvision's own weights of these two architectures expect it, see `Preprocess.transform_input`.
+    # torchvision's own weights of these two architectures expect transform_input, see `Preprocess.transform_input`.
     defaults = {"transform_input": initial_weights == IMAGENET and architecture in TRANSFORM_INPUT_ARCHITECTURES}
     recipe = Recipe.compose(path, {**values, "architecture": architecture}, defaults)
     if recipe.preprocess.transform_input and architecture not in TRANSFORM_INPUT_ARCHITECTURES:
@@ -78,7 +78,13 @@ def fresh_network(recipe: Recipe) -> nn.Module:
 
 
 def choose_arithmetic(requested: Arithmetic, device: str) -> Arithmetic:
-    """``bf16`` or ``fp32``; for ``auto``, bfloat16 where the hardware has it: emulated, it is slower than float32.
+    """The number type of a training: ``bf16`` or ``fp32``.
+
+    ``auto`` becomes bfloat16 only where the hardware has it, for emulated bfloat16 is slower than float32.
+
+    Args:
+        requested: Number type that the user asks for.
+        device: ``cpu`` or ``cuda:N``.
 
     Raises:
         TrainingError: If this PyTorch cannot use the device.
@@ -92,7 +98,7 @@ def choose_arithmetic(requested: Arithmetic, device: str) -> Arithmetic:
 
 
 def default_learning_rate(network: nn.Module) -> float:
-    """Learning rate of Adam that suits a network: 0.001, or 0.0001 without batch normalization.
+    """Default learning rate of Adam for a network: 0.001, or 0.0001 without batch normalization.
 
     At 0.001, VGG16 without batch normalization did not get better than chance on four classes of smears. torchvision's
     own references train AlexNet and VGG with a tenth of the others' rate as well.
@@ -103,24 +109,25 @@ def default_learning_rate(network: nn.Module) -> float:
 
 @dataclass(frozen=True, slots=True)
 class InitialWeights:
-    """The weights that `load_initial_weights` loaded into a network."""
+    """Summary of the weights that `load_initial_weights` loaded into a network."""
 
     source: str
-    """Path of a trained file; ``imagenet``: torchvision's weights; empty: the network keeps its random weights."""
+    """Path of a trained file; ``imagenet``: torchvision's weights; empty: none, the random weights stay."""
     loaded: int = 0
     """Number of tensors that were loaded."""
     tensors: int = 0
     """Number of tensors of the network."""
     last_layer: bool = False
-    """Whether the last layer was loaded as well."""
+    """Whether the last layer's weights were loaded too."""
     learned_from: str = ""
-    """`SplitDataset.digest` of the images that the weights learned from; empty: not recorded."""
+    """`SplitDataset.digest` of the images that the weights were trained on; empty if not recorded."""
 
 
 def load_initial_weights(network: nn.Module, recipe: Recipe, source: str) -> InitialWeights:
-    """Load into ``network`` all initial weights that fit, and say which they are.
+    """Load all initial weights that fit into ``network``, and return a summary.
 
     Args:
+        network: Network of the recipe's architecture and labels, whose weights are changed.
         source: See `InitialWeights.source`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Images are split into training, validation and test, so that no split knows an image or a group of another."""
+"""Assign images to training, validation and test so that no two splits share an image or a group."""
 
 import re
 import warnings
@@ -17,23 +17,24 @@ _MOST_NAMED = 3
 """Largest number of groups that an error names."""
 _ROUNDING = 1e-9
 _FOLDS = 20
-"""Number of folds that a random split is put together from."""
+"""Number of folds from which random splits are assembled."""
 
 Strings = npt.NDArray[np.str_]
+"""One-dimensional array of strings."""
 
 
 def assign_splits(paths: Strings, labels: Strings, groups: Strings, options: SplitOptions) -> Strings:
     """(N,) the split of each image: train, val or test.
 
     Images of one group stay together, and each class is split by about the same fractions. ``blocks`` takes the first
-    images of each class for validation and the last for test: for images numbered in the order in which they were
-    taken, where neighbors look alike. ``random`` joins folds of scikit-learn's StratifiedGroupKFold.
+    images of each class for validation and the last for test; it is meant for images numbered in the order in which
+    they were taken, where neighbors look alike. ``random`` joins folds of scikit-learn's StratifiedGroupKFold.
 
     Args:
-        paths: (N,) the images; for ``blocks`` their natural order (2 before 10) is the order of each class.
+        paths: (N,) the images; ``blocks`` orders each class by their natural order (2 before 10).
         labels: (N,) the class of each image.
-        groups: (N,) the group of each image, such as its patient; its own path where no group is known.
-        options: Strategy, fractions and seed; the images are those given, so the other options do not matter.
+        groups: (N,) the group of each image, such as its patient; an image without a group has its own path here.
+        options: Strategy, fractions and seed; other options are ignored.
 
     Raises:
         LabelsError: If a class has too few images, or groups, for each split to have one.
@@ -58,7 +59,7 @@ def check_splits(labels: Strings, groups: Strings, splits: Strings, required: Se
         required: Splits that must have images of every class.
 
     Raises:
-        LabelsError: Naming the groups, or the class.
+        LabelsError: If splits share a group, or a required split lacks a class; the message names them.
     """
     splits_of_group: dict[str, set[str]] = defaultdict(set)
     for group, split in zip(groups.tolist(), splits.tolist(), strict=True):
@@ -78,7 +79,7 @@ def check_splits(labels: Strings, groups: Strings, splits: Strings, required: Se
 
 
 def natural_key(path: str) -> list[tuple[int, int, str]]:
-    """A key that sorts paths as people count files: digits by their value, so that 2 comes before 10."""
+    """A sort key by which digits in paths count by their value, so that 2 comes before 10."""
     pieces = re.split(r"([0-9]+)", path)
     return [(1, int(piece), "") if piece.isdecimal() else (0, 0, piece) for piece in pieces if piece]
 
@@ -89,7 +90,7 @@ def _blocks(paths: Strings, labels: Strings, groups: Strings, fractions: SplitFr
     label_of: dict[str, str] = {}
     for row in order:
         group = str(groups[row])
-        label_of.setdefault(group, str(labels[row]))  # a group of several classes goes with its first
+        label_of.setdefault(group, str(labels[row]))  # a group with several classes counts for the first of them
         members[label_of[group], group].append(row)
     totals: dict[str, int] = defaultdict(int)
     for (label, _), rows in members.items():
@@ -122,7 +123,7 @@ def _random(labels: Strings, groups: Strings, fractions: SplitFractions, seed: i
 
 
 def _folds(labels: Strings, groups: Strings, seed: int) -> npt.NDArray[np.intp]:
-    """(N,) the fold of each image: a twentieth of the images each, or as many folds as the groups allow."""
+    """(N,) the number of each image's fold; there are 20 folds, or fewer if classes or groups are small."""
     codes = np.unique(groups, return_inverse=True)[1]
     most = int(np.unique(labels, return_counts=True)[1].max())
     splitter = StratifiedGroupKFold(min(_FOLDS, most, int(codes.max()) + 1), shuffle=True, random_state=seed)

@@ -1,4 +1,4 @@
-"""The training: labeled images become a checkpoint that `batchcls build` needs nothing else for."""
+"""Train a network on labeled images, and write a checkpoint from which alone `batchcls build` makes an engine."""
 
 import json
 from collections.abc import Mapping
@@ -20,17 +20,17 @@ from batchcls.networks.checkpoint import load_network
 from batchcls.networks.recipe import Recipe
 from batchcls.records import METADATA_KEY
 from batchcls.storage.resumable_output import ResumableOutput
-from batchcls.training.checkpoints import DONE, LAST, read_best_epoch
+from batchcls.training.checkpoints import FINISHED_MARK, LAST_CHECKPOINT, read_best_epoch
 from batchcls.training.dataset import SplitDataset
 from batchcls.training.held_out import held_out_metrics
 from batchcls.training.history import HISTORY_SCHEMA, HistoryRecorder, draw_history, read_history
 from batchcls.training.options import TrainOptions
 from batchcls.training.output_files import (
-    BESIDE_HISTORY,
-    CURVES,
-    HISTORY,
-    METRICS,
-    SPLIT,
+    CURVES_ENDING,
+    ENDINGS_BESIDE_HISTORY,
+    HISTORY_ENDING,
+    METRICS_ENDING,
+    SPLIT_ENDING,
     check_output,
     completed_metrics,
     files_beside_rows,
@@ -54,18 +54,20 @@ class TrainResult:
 
     checkpoint: Path
     metrics: dict[str, Any]
-    """Metrics as they stand in the JSON file beside the checkpoint."""
+    """Metrics, as written to the JSON file beside the checkpoint."""
 
 
 def train_network(data: Path, out: Path, options: TrainOptions, console: Console) -> TrainResult:
     """Train a network and write its checkpoint, with its history, curves, metrics and split beside it.
 
-    Until all files are whole, a folder beside ``out`` holds the last epoch, and another call with the same arguments
-    goes on from there.
+    Until all files are complete, a folder beside ``out`` holds the last epoch, from which another call with the same
+    arguments continues.
 
     Args:
         data: A folder of class folders, or a table; see `LabeledImages.read`.
         out: Path of the checkpoint, a .safetensors file.
+        options: Network, splits, device and course of the training.
+        console: Console that progress is printed to.
 
     Raises:
         LabelsError: If the images cannot be split by the options.
@@ -89,16 +91,16 @@ def train_network(data: Path, out: Path, options: TrainOptions, console: Console
     if not options.overwrite and (metrics := completed_metrics(out, identity)) is not None:
         console.print(f"{out} is whole already: every epoch is done", markup=False, highlight=False)
         return TrainResult(out, metrics)
-    output = ResumableOutput(output_path(out, HISTORY), HISTORY_SCHEMA, identity, others=files_beside_rows(out))
+    output = ResumableOutput(output_path(out, HISTORY_ENDING), HISTORY_SCHEMA, identity, others=files_beside_rows(out))
     with closing(output):
-        begun = (output.folder / LAST).exists()
-        beginning = f"going on with {output.folder}" if begun else _described(initial, recipe, images)
+        begun = (output.folder / LAST_CHECKPOINT).exists()
+        beginning = f"going on with {output.folder}" if begun else _initial_weights_line(initial, recipe, images)
         console.print(beginning, markup=False, highlight=False)
         training = _PreparedTraining(images, recipe, options, output, device, console)
         try:
             return _train(training, network, out)
-        except BaseException:  # whatever ended the training, another option may be what mends it
-            if not (output.folder / LAST).exists():
+        except BaseException:  # other options, which need a fresh folder, may mend whatever ended the training
+            if not (output.folder / LAST_CHECKPOINT).exists():
                 output.discard()  # nothing is lost
             raise
 
@@ -116,7 +118,7 @@ class _PreparedTraining:
 
 
 def _identity(images: SplitDataset, recipe: Recipe, options: TrainOptions) -> dict[str, Any]:
-    """What two trainings must have in common for one to go on with the other, as JSON values."""
+    """Images and options, as JSON values, that must be equal for one training to continue another."""
     return {
         "images": images.digest,
         "parting": options.split.as_recorded(),
@@ -126,8 +128,8 @@ def _identity(images: SplitDataset, recipe: Recipe, options: TrainOptions) -> di
     }
 
 
-def _described(initial: InitialWeights, recipe: Recipe, images: SplitDataset) -> str:
-    """A line on the initial weights, and on why they may make the accuracy too good."""
+def _initial_weights_line(initial: InitialWeights, recipe: Recipe, images: SplitDataset) -> str:
+    """The line to print on the initial weights, with a warning if they may have seen held-out images."""
     if not initial.source:
         return f"{recipe.architecture} from scratch"
     head = "" if initial.last_layer else ", but for the last layer"
@@ -169,9 +171,9 @@ def _train(training: _PreparedTraining, network: nn.Module, out: Path) -> TrainR
 
 def _train_remaining_epochs(training: _PreparedTraining, network: nn.Module, interrupt: Interrupt) -> None:
     images, config, output = training.images, training.options.config, training.output
-    if (output.folder / DONE).exists():
+    if (output.folder / FINISHED_MARK).exists():
         return
-    # A training that goes on needs another order and other augmentations than those of its first epochs.
+    # A continued training must not repeat the order and augmentations of its first epochs.
     seed_everything((config.seed + output.table().num_rows) % 2**32)
     run = TrainingRun(
         network=network,
@@ -187,11 +189,11 @@ def _train_remaining_epochs(training: _PreparedTraining, network: nn.Module, int
     )
     with output.output_errors():
         train_epochs(run)
-        output.own.mark(DONE)
+        output.own.mark(FINISHED_MARK)
 
 
 def _metadata(training: _PreparedTraining, metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """The metadata of a checkpoint: the recipe of its engine, and how the checkpoint came to be."""
+    """The metadata of a checkpoint: the recipe of its engine, and images, options and metrics of the training."""
     recipe, options = training.recipe, training.options
     return {
         "recipe": {
@@ -218,23 +220,23 @@ def _write(
     metadata: Mapping[str, Any],
     history: pa.Table,
 ) -> None:
-    """Write every file whole; the history takes its place last, when the folder of the unfinished training goes."""
+    """Write every file whole; last the history takes its place and the folder of the unfinished training is removed."""
     output, recipe = training.output, training.recipe
     with output.whole() as stream:
         recorded = json.dumps({**metadata, "identity": output.identity})
         pq.write_table(history.replace_schema_metadata({METADATA_KEY: recorded}), stream)
     with output.output_errors():
-        with output.own.writing(CURVES) as stream:
+        with output.own.writing(CURVES_ENDING) as stream:
             draw_history(history, metadata["training"]["metrics"]["kept_epoch"] - 1, stream)
-        with output.own.writing(SPLIT) as stream:
+        with output.own.writing(SPLIT_ENDING) as stream:
             training.images.write_split(stream, out.parent)
-        output.own.write(METRICS, f"{json.dumps(metadata['training'], indent=2)}\n".encode())
+        output.own.write(METRICS_ENDING, f"{json.dumps(metadata['training'], indent=2)}\n".encode())
         tensors = {name: value.contiguous() for name, value in weights.items()}
         output.own.write(out.name, save(tensors, {METADATA_KEY.decode(): json.dumps(metadata)}))
         # A checkpoint that cannot be read back is not worth keeping.
         transform_input = recipe.preprocess.transform_input
         load_network(output.folder / out.name, recipe.architecture, transform_input=transform_input)
-        for ending in BESIDE_HISTORY:
+        for ending in ENDINGS_BESIDE_HISTORY:
             output.own.move_out(ending, output_path(out, ending))
         output.own.move_out(out.name, out)
     output.finish()

@@ -1,4 +1,4 @@
-"""A network learns from labeled images, by Lightning."""
+"""The epochs of a training, run by Lightning."""
 
 import logging
 import warnings
@@ -27,15 +27,15 @@ from batchcls.interrupts import Interrupt
 from batchcls.networks.transforms import Transform, input_transform
 from batchcls.records import Preprocess
 from batchcls.training.augmentations import augmented_transform
-from batchcls.training.checkpoints import LAST, BestEpoch, WholeFileIO
+from batchcls.training.checkpoints import LAST_CHECKPOINT, BestEpoch, WholeFileIO
 from batchcls.training.loading import Examples, ordered_batches, shuffled_batches
 from batchcls.training.module import ClassifierModule
 from batchcls.training.options import TrainingConfig
 
 _AVERAGED_EPOCHS = 2
-"""Number of last epochs that the weights, as they are validated and kept, are a running mean over, about."""
+"""Approximate number of latest epochs over which weights are averaged before they are validated and stored."""
 _GRACE_S = 10.0
-"""Time for a step of a large network to end; whatever is newer than the last epoch is lost anyway."""
+"""Time after a signal for the current step to end; steps since the last epoch are lost in any case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,45 +43,45 @@ class TrainingRun:
     """Everything that `train_epochs` needs."""
 
     network: nn.Module
-    """Answers (N, 3, H, W) float32 images with logits, as `ClassifierModule` takes them; its weights are changed."""
+    """Network that takes (N, 3, H, W) float32 and answers logits, see `ClassifierModule`; its weights are changed."""
     train: Examples
     """Images that the network learns from."""
     val: Examples
     """Images that the network is validated with after each epoch."""
     preprocess: Preprocess
     config: TrainingConfig
-    """With a learning rate, and a precision other than ``auto``."""
+    """Options with a learning rate above 0, and a precision other than ``auto``."""
     folder: Path
-    """Folder of the checkpoints `LAST` and `BEST`."""
+    """Folder of the checkpoints `LAST_CHECKPOINT` and `BEST_CHECKPOINT`."""
     device: str
     """``cpu`` or ``cuda:N``."""
     on_epoch: Callable[[dict[str, float]], None]
-    """Called when an epoch ends, with its number, from 0, learning rate, losses, accuracies and macro F1."""
+    """Function that receives the metrics of each epoch at its end, as `history.HistoryRecorder.record` does."""
     interrupt: Interrupt
     console: Console
 
 
 def seed_everything(seed: int) -> None:
-    """Seed all that is random in a training: initial weights, order of the images, augmentations."""
+    """Seed all random choices of a training: initial weights, order of the images, augmentations."""
     _silence_lightning()
     lightning.seed_everything(seed, workers=True, verbose=False)
 
 
 def train_epochs(training: TrainingRun) -> None:
-    """Train a network from its initial weights, or on from the last epoch in its folder, until all epochs are over.
+    """Train a network until all epochs are over, starting after the last epoch whose checkpoint is in its folder.
 
-    The folder then holds the checkpoints of the last and the best epoch.
+    Afterwards the folder holds the checkpoints of the last and the best epoch.
 
     Raises:
         TrainingError: If the loss is no longer a finite number, or an image can no longer be read.
-        SystemExit: After a signal that ``training.interrupt`` noted.
+        SystemExit: If ``training.interrupt`` received a signal.
     """
     config, train = training.config, training.train
     module = ClassifierModule(
         training.network, config, train.class_weights if config.balance == "weights" else None, train.classes
     )
     augmented = augmented_transform(training.preprocess, flips=config.flips, turns=config.turns, stain=config.stain)
-    last = training.folder / LAST
+    last = training.folder / LAST_CHECKPOINT
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Lightning's advice on workers, loggers and folders
         _trainer(training).fit(
@@ -89,18 +89,19 @@ def train_epochs(training: TrainingRun) -> None:
             shuffled_batches(train, augmented, config.batch_size, balanced=config.balance == "sampling"),
             ordered_batches(training.val, input_transform(training.preprocess)),
             ckpt_path=last if last.exists() else None,
-            weights_only=True,  # a checkpoint is a pickle, and might be somebody else's
+            weights_only=True,  # a checkpoint is a pickle, which could run code if another user wrote it
         )
 
 
 def probabilities(
     network: nn.Module, examples: Examples, transform: Transform, device: str, interrupt: Interrupt
 ) -> npt.NDArray[np.float32]:
-    """(images, classes) float32 probabilities of the network in eval mode and float32.
+    """(images, classes) float32 probabilities that a network answers in eval mode, computed in float32, on the host.
 
     Args:
-        transform: From a Pillow image to the network's input (3, H, W).
-        device: ``cpu`` or ``cuda:N``, where the network is left.
+        network: Takes (N, 3, H, W) float32; is moved to ``device`` and stays there.
+        transform: From a Pillow image to the network's input, (3, H, W) float32.
+        device: ``cpu`` or ``cuda:N``.
     """
     network = network.eval().to(device).to(memory_format=torch.channels_last)
     answers = []
@@ -134,8 +135,8 @@ def _callbacks(training: TrainingRun) -> list[Callback]:
     callbacks: list[Callback] = [
         WeightAveraging(multi_avg_fn=_running_mean(_AVERAGED_EPOCHS * steps_per_epoch)),
         BestEpoch(folder, "val_rank"),
-        # After the best epoch's, whose state it stores.
-        ModelCheckpoint(folder, Path(LAST).stem, enable_version_counter=False),
+        # After BestEpoch, whose state this checkpoint stores.
+        ModelCheckpoint(folder, Path(LAST_CHECKPOINT).stem, enable_version_counter=False),
         EarlyStopping("val_rank", mode="max", patience=config.patience),
         _EpochReporter(training.on_epoch),
         _InterruptCheck(training.interrupt),
@@ -144,7 +145,7 @@ def _callbacks(training: TrainingRun) -> list[Callback]:
 
 
 class _EpochProgressBar(RichProgressBar):
-    """Progress bar of the current epoch, numbered from 1 as everywhere else."""
+    """Progress bar of the current epoch, with epochs numbered from 1 as in all printed lines."""
 
     def __init__(self) -> None:
         # The bar draws on rich's one global console, so that a line printed there stands above it.
@@ -155,7 +156,7 @@ class _EpochProgressBar(RichProgressBar):
 
 
 class _EpochReporter(Callback):
-    """Hands on the figures of each epoch."""
+    """Calls a function with the metrics of each epoch."""
 
     def __init__(self, on_epoch: Callable[[dict[str, float]], None]) -> None:
         self._on_epoch = on_epoch
@@ -170,7 +171,7 @@ class _EpochReporter(Callback):
 
 
 class _InterruptCheck(Callback):
-    """Ends the training between two batches: an exception raised by a signal handler may be lost in a destructor."""
+    """Ends the training between two batches after a signal; an exception in a signal handler could get lost."""
 
     def __init__(self, interrupt: Interrupt) -> None:
         self._interrupt = interrupt
@@ -184,26 +185,28 @@ class _InterruptCheck(Callback):
 
 @contextmanager
 def interruptible(folder: Path, console: Console) -> Iterator[Interrupt]:
-    """Note SIGINT, SIGTERM and SIGHUP, at which Lightning would end the whole program, and say how to go on.
+    """A context in which SIGINT, SIGTERM and SIGHUP end the training with an error that says how to continue.
+
+    Without this context, Lightning would end the whole program at these signals.
 
     Args:
         folder: Folder of the checkpoints.
-        console: Where the last line is printed if the training does not end in time.
+        console: Console that a last line is printed to if the training does not end in time.
 
     Yields:
-        What has noted the first signal.
+        The interrupt that records the first signal.
 
     Raises:
-        InterruptedRunError: For an exception raised inside after such a signal.
+        InterruptedRunError: In place of any exception raised inside the context after such a signal.
     """
     interrupt = Interrupt(cast(TextIO, console.file), _GRACE_S)
     try:
         with interrupt.listening():
             yield interrupt
-    except (SystemExit, Exception) as end:  # the latter where processes that load images got the signal as well
+    except (SystemExit, Exception) as end:  # Exception: processes that load images may have received the signal too
         if interrupt.signal is None:
             raise
-        any_epoch = (folder / LAST).exists()
+        any_epoch = (folder / LAST_CHECKPOINT).exists()
         remains = f"finished epochs are in {folder}; to go on" if any_epoch else "no epoch was over; to begin again"
         raise InterruptedRunError(
             f"stopped by {interrupt.signal.name}; {remains}, run the same command again",
@@ -212,18 +215,18 @@ def interruptible(folder: Path, console: Console) -> Iterator[Interrupt]:
 
 
 def _running_mean(steps: int) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor], None]:
-    """A function that updates running means of weights over about the last ``steps`` steps.
+    """A function that updates running means of weights over about the last ``steps`` steps, in place.
 
-    Early in the training the mean is over fewer steps: the first weights mean nothing.
+    Early in a training the mean is over fewer steps, so that the random first weights soon drop out.
     """
 
     def update(means: Sequence[Tensor], weights: Sequence[Tensor], steps_before: Tensor) -> None:
         fraction = 1 / min(steps, 1 + int(steps_before) / 4)
         for mean, weight in zip(means, weights, strict=True):
             if mean.is_floating_point():
-                mean.lerp_(weight, fraction)  # in place: AlexNet's weights are 230 MB, and so would be a copy
+                mean.lerp_(weight, fraction)  # in place, for a copy of AlexNet's weights would take 230 MB
             else:
-                mean.copy_(weight)  # batch normalization counts its batches
+                mean.copy_(weight)  # an integer: the number of batches that a batch normalization has seen
 
     return update
 

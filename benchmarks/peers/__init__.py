@@ -1,4 +1,4 @@
-"""Peers: other programs that people classify images with, each run as its own users would run it.
+"""Peers: other programs that classify images, each run as its own users would run it.
 
 A peer is a script below ``scripts`` that imports nothing of batchcls and lists its dependencies in inline metadata
 (PEP 723). The script reads one JSON object from stdin and writes another as its last line on stdout:

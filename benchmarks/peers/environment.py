@@ -34,8 +34,8 @@ def script_dependencies(script: Path) -> list[str]:
 def python_for(script: Path, environment: str, folder: Path = ENVIRONMENTS) -> Path | None:
     """The Python interpreter that can run ``script``; None if there is none.
 
-    This is the interpreter of ``environment`` if that was installed with the script's present requirements; else the
-    running one if it has every required distribution, in any version.
+    This is the interpreter of ``environment`` if the environment was installed with the script's present requirements;
+    otherwise the running interpreter, if every required distribution is installed, in any version.
 
     Args:
         script: A script with inline metadata.

@@ -18,7 +18,7 @@ class MemoryWatch:
 
     def __init__(self, pid: int) -> None:
         self.peak_bytes = 0
-        """Peak memory so far."""
+        """Peak memory up to now."""
         self._pid = pid
         self._closed = Event()
         self._thread = Thread(target=self._poll, daemon=True)

@@ -14,7 +14,7 @@ from PIL import Image
 from rich.console import Console
 
 from batchcls.images.formats.refusal import RefusedError
-from batchcls.images.image_file import image_pixels
+from batchcls.images.image_file import read_pixels
 from batchcls.images.sources import read_slide
 from batchcls.images.thumbnails import thumbnail
 from batchcls.storage.file_names import printable
@@ -113,7 +113,7 @@ def test_training_sees_pillows_pixels(tmp_path: Path, ending: str) -> None:
         expected = np.asarray(image.convert("RGB"))
     with open_example(slide_of(path)) as image:
         assert np.array_equal(np.asarray(image.convert("RGB")), expected)
-    assert np.array_equal(image_pixels(slide_of(path)), expected)
+    assert np.array_equal(read_pixels(slide_of(path)), expected)
 
 
 def test_what_never_answers_is_given_up() -> None:
@@ -144,5 +144,5 @@ def test_names_that_are_no_utf8_are_opened(tmp_path: Path) -> None:
     path = os.fsencode(tmp_path) + b"/\xff.png"
     with open(path, "wb") as stream:
         stream.write(draw(tmp_path / "sound.png").read_bytes())
-    assert image_pixels(slide_of(os.fsdecode(path))).shape == (48, 64, 3)
+    assert read_pixels(slide_of(os.fsdecode(path))).shape == (48, 64, 3)
     assert printable(os.fsdecode(path)).endswith("\\xff.png")

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from batchcls.errors import LabelsError
-from batchcls.storage.table_memory import check_memory, most_plausible_bytes
+from batchcls.storage.table_memory import check_memory, largest_plausible_bytes
 
 _CHUNK_ROWS = 50_000
 _CELL_BYTES = 8
@@ -34,7 +34,7 @@ def read_json_lines(path: Path) -> pa.Table:
         objects = _objects(stream)
         while chunk := list(islice(objects, _CHUNK_ROWS)):
             names = dict.fromkeys([*columns, *(name for row in chunk for name in row)])
-            if (rows + len(chunk)) * len(names) * _CELL_BYTES > most_plausible_bytes(size):
+            if (rows + len(chunk)) * len(names) * _CELL_BYTES > largest_plausible_bytes(size):
                 raise LabelsError(
                     f"{str(path)!r} has {size:,} bytes and unfolds to {rows + len(chunk):,} rows of {len(names):,} "
                     "columns and more, which no sound file does; give its rows the columns that they need"
