@@ -4,5 +4,5 @@ import sys
 
 __version__ = "0.1.0"
 
-# OpenVINO and NNCF report each use to Google Analytics, by a package that they do without if it is not there.
+# OpenVINO and NNCF report their use to Google Analytics through this package, and work without it.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None: as if not installed

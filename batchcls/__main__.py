@@ -4,8 +4,8 @@ import signal
 
 
 def command() -> None:
-    """Run it, and end the process."""
-    # Before the command line listens to signals, and once it has ended, Ctrl-C is no traceback.
+    """Run the command line, and end the process."""
+    # Ctrl-C must show no traceback before the command line handles signals, nor after it has ended.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from batchcls.cli import main

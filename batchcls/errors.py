@@ -13,7 +13,7 @@ class BatchclsError(Exception):
 
 
 class CheckpointError(BatchclsError):
-    """A trained file that cannot be read safely, or is not the network it was said to be."""
+    """A trained file that cannot be read safely, or does not hold the network that the options name."""
 
 
 class RecipeError(BatchclsError):
@@ -21,17 +21,17 @@ class RecipeError(BatchclsError):
 
 
 class EngineError(BatchclsError):
-    """An engine folder, or a device, that cannot answer for the engine that was asked for."""
+    """An engine folder that cannot be used, or a device that cannot run the engine."""
 
 
 class MemoryShortageError(BatchclsError):
-    """A run for which there is less memory than it needs."""
+    """A run that needs more memory than is available."""
 
 
 def describe_shortage(error: BaseException) -> tuple[str, str] | None:
-    """The scarce resource and the limits that apply to it, where an unexpected error means a shortage; else None.
+    """The exhausted resource and the limits that apply to it, if ``error`` means a shortage; else None.
 
-    Python, its loader and the operating system each report a shortage in other words.
+    Python, its loader and the operating system each report a shortage in different words.
     """
     text = str(error)
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
@@ -44,7 +44,7 @@ def describe_shortage(error: BaseException) -> tuple[str, str] | None:
 
 
 class DeviceMemoryError(EngineError):
-    """A GPU with less memory than was asked for."""
+    """A GPU with less free memory than an engine needs."""
 
 
 class VerificationError(BatchclsError):
@@ -64,7 +64,7 @@ class LabelsError(BatchclsError):
 
 
 class TrainingError(BatchclsError):
-    """A training that cannot begin, or whose loss is no number."""
+    """A training that cannot begin, or whose loss is not a finite number."""
 
 
 class OutputError(BatchclsError):
@@ -78,7 +78,7 @@ def temporary_files() -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        with suppress(OSError):  # where there is none, the reason says it
+        with suppress(OSError):  # without a usable folder, the reason says so already
             reason = f"{tempfile.gettempdir()!r}: {reason}"
         raise OutputError(f"cannot write temporary files: {reason}; name another folder: export TMPDIR=DIR") from error
 

@@ -1,4 +1,4 @@
-"""Signals that ask a command to end: noticed where the work can end well, and obeyed in time if it does not."""
+"""End a command cleanly after SIGINT, SIGTERM or SIGHUP, or end its process if that takes too long."""
 
 import os
 import select
@@ -18,7 +18,7 @@ GRACE_S = 1.7
 """Seconds from the first signal to the end of a process whose work is safe on disk at any time."""
 _SAME_SIGNAL_S = 0.5
 """Seconds within which a second signal counts as the first one, sent to the process and again to its group."""
-_LAST_WORD_S = 0.2
+_LAST_MESSAGE_S = 0.2
 """Seconds that writing the last message may take."""
 _NO_SIGNAL = b"\0"
 """Byte that ends the watcher, which otherwise reads the numbers of signals."""
@@ -27,7 +27,7 @@ _RESTORE_TERMINAL = b"\x1b[?25h\n"
 
 
 class StoppedError(KeyboardInterrupt):
-    """Raised in the main thread of a command that has no better place to end; no `except Exception` catches it."""
+    """The first signal, raised in the main thread of a command that does not check for signals by itself."""
 
     def __init__(self, number: signal.Signals) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Interrupt:
     def __init__(self, errors: TextIO, grace_s: float, *, raises: bool = False) -> None:
         self.signal: signal.Signals | None = None
         """The first signal; None before it."""
-        self.last_word = "run the same command again to go on"
+        self.last_message = "run the same command again to go on"
         """The last message: what is on disk, and how to go on."""
         self._errors = errors
         self._grace_s = grace_s
@@ -54,7 +54,7 @@ class Interrupt:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Within this context the first signal is remembered; for the main thread only."""
+        """A context that remembers the first signal; for the main thread only."""
         numbers = [signal.SIGINT, signal.SIGTERM]
         if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup
             numbers.append(signal.SIGHUP)
@@ -78,7 +78,7 @@ class Interrupt:
                 signal.signal(number, handler)
 
     def check(self) -> None:
-        """Raise SystemExit after a signal."""
+        """Raise SystemExit if a signal has come."""
         if self.signal is not None:
             raise SystemExit
 
@@ -96,10 +96,10 @@ class Interrupt:
 
     def _watch(self, read_end: int, numbers: set[int]) -> None:
         """End the process ``grace_s`` after the first signal, or at the second, unless `listening` ends before."""
-        first, until = 0, float("inf")
+        first, deadline = 0, float("inf")
         while True:
-            left = None if not first else max(0.0, until - monotonic())
-            if not select.select([read_end], [], [], left)[0]:
+            remaining_s = None if not first else max(0.0, deadline - monotonic())
+            if not select.select([read_end], [], [], remaining_s)[0]:
                 self._end(first)
             byte = os.read(read_end, 1)
             if byte == _NO_SIGNAL:
@@ -109,19 +109,19 @@ class Interrupt:
                 continue
             if not first:
                 first, since = number, monotonic()
-                until = since + self._grace_s
+                deadline = since + self._grace_s
             elif monotonic() - since > _SAME_SIGNAL_S:
                 self._end(number)
 
     def _end(self, number: int) -> None:
         """End the process; write the last message, if the stream takes it in time."""
-        line = f"batchcls: stopped by {signal.Signals(number).name}; {self.last_word}"
+        line = f"batchcls: stopped by {signal.Signals(number).name}; {self.last_message}"
         message = escaped(line).encode(errors="backslashreplace") + b"\n"
         if self._errors.isatty():
             message = _RESTORE_TERMINAL + message
         writer = Thread(target=os.write, args=(self._errors.fileno(), message), daemon=True)
         writer.start()
-        writer.join(_LAST_WORD_S)
+        writer.join(_LAST_MESSAGE_S)
         os._exit(128 + number)
 
 

@@ -45,7 +45,7 @@ class Gpu:
 
 
 def gpus() -> list[Gpu]:
-    """Every GPU that the CUDA driver shows this process; none without a driver.
+    """Every GPU that the CUDA driver shows this process; an empty list without a driver.
 
     Source: CUDA Driver API, cuInit to cuDeviceTotalMem.
     """
@@ -98,8 +98,8 @@ def resolve_devices(device: str, alternative: str = "choose --device cpu") -> tu
     known = gpus()
     if device == "auto" and not known:
         return ("cpu",)
-    one = re.fullmatch(r"cuda(?::(\d{1,3}))?", "cuda:0" if device == "auto" else device)
-    numbers = [int(one[1] or 0)] if one else list(range(len(known))) if device == "all" else []
+    match = re.fullmatch(r"cuda(?::(\d{1,3}))?", "cuda:0" if device == "auto" else device)
+    numbers = [int(match[1] or 0)] if match else list(range(len(known))) if device == "all" else []
     if not numbers or numbers[-1] >= len(known):
         raise EngineError(f"device {device!r} was asked for, {_gpu_count(known)}; run: batchcls info, or {alternative}")
     if (newest := cuda_version()) and int(newest.partition(".")[0]) < DALI_CUDA:
@@ -124,6 +124,7 @@ def gpu(device: str) -> Gpu:
 
 
 def _gpu_count(known: list[Gpu]) -> str:
+    """The number of GPUs, or the reason why there is none, for an error."""
     if known:
         return f"this machine shows {len(known)} GPU{'s'[: len(known) > 1]}"
     return "no NVIDIA driver is loaded" if _libcuda() is None else "the NVIDIA driver shows no GPU"
@@ -145,7 +146,7 @@ def driver() -> str | None:
 
 
 def has_nvjpeg() -> bool:
-    """Whether DALI finds the nvJPEG of its CUDA; without it, it would quietly decode JPEGs on the CPU."""
+    """Whether DALI finds nvJPEG for its CUDA version; without nvJPEG, DALI would silently decode JPEGs on the CPU."""
     try:
         return int(version("nvidia-nvjpeg").partition(".")[0]) >= DALI_CUDA
     except PackageNotFoundError:
@@ -161,12 +162,12 @@ def _can_be_loaded(library: str) -> bool:
 
 
 def cpu_model() -> str:
-    """The CPU's name, by the kernel."""
+    """The CPU's name, as the kernel reports it."""
     return _cpuinfo("model name") or platform.processor() or platform.machine()
 
 
 def cpu_features() -> list[str]:
-    """The CPU's instruction sets that make a difference to networks."""
+    """The CPU's instruction sets that change how a network is computed."""
     flags = set(_cpuinfo("flags").split())
     return [feature for feature in _CPU_FEATURES if feature in flags]
 
@@ -234,6 +235,7 @@ def _cpuinfo(key: str) -> str:
 
 
 def _value(path: str, key: str) -> str:
+    """The text behind the colon of the first line with this key; empty if there is none."""
     for line in Path(path).read_text().splitlines():
         if line.partition(":")[0].strip() == key:
             return line.partition(":")[2].strip()

@@ -13,19 +13,20 @@ from pathlib import Path
 from typing import Protocol
 
 READ_PART = 4
-"""Divisor of a decoder's memory: one part of four holds files that wait to be decoded, the rest is for decoding."""
-_SHARE = 0.5
+"""Divisor of a decoder's budget: a quarter holds files that wait to be decoded, the rest is for decoding."""
+_DEFAULT_FRACTION = 0.5
 """Fraction of the available memory that a run takes by default."""
-_V2 = ("memory.max", "memory.current", "inactive_file")
-_V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+_CGROUP_V2_NAMES = ("memory.max", "memory.current", "inactive_file")
+_CGROUP_V1_NAMES = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 """Names in a control group: the files of its limit and its usage, and the key of reclaimable cache in memory.stat."""
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 """Options of mallopt(3)."""
 _LARGE_BYTES = 12 << 20
-"""Size from which malloc maps a piece by itself, and so gives it back when it is freed."""
+"""Size from which malloc gives an allocation a mapping of its own, which returns to the system when freed."""
 _ARENAS = 2
-"""Heaps that glibc makes for threads, where address space is limited."""
+"""Most heaps that glibc makes for threads, where address space is limited."""
 _STACK_BYTES = 1 << 20
+"""Stack of a thread, where address space is limited."""
 _SHORTAGE_WORDS = re.compile(r"memory|alloc|decoder error -9", re.IGNORECASE)
 """Words of libraries' messages about a shortage of memory; -9 is Pillow's code for it."""
 
@@ -44,7 +45,7 @@ class Memory(Protocol):
         """The whole budget."""
 
     def lease(self, size_bytes: int) -> AbstractContextManager[None]:
-        """Within this context ``size_bytes`` belong to the caller; entering waits until they are free."""
+        """A context in which ``size_bytes`` belong to the caller; entering it waits until so much is free."""
 
 
 class MemoryPool:
@@ -58,7 +59,7 @@ class MemoryPool:
 
     @contextmanager
     def lease(self, size_bytes: int) -> Iterator[None]:
-        """As `Memory.lease`; a request for more than the whole budget is granted the whole budget."""
+        """A context in which ``size_bytes``, or the whole budget if that is less, belong to the caller."""
         size_bytes = min(size_bytes, self.size_bytes)
         ticket = object()
         with self._changed:
@@ -78,7 +79,7 @@ class MemoryPool:
 
     @contextmanager
     def lease_all(self) -> Iterator["GrantedMemory"]:
-        """Within this context the caller has the whole budget."""
+        """A context in which the whole budget belongs to the caller; entering it waits until all leases have ended."""
         with self.lease(self.size_bytes):
             yield GrantedMemory(self.size_bytes)
 
@@ -94,11 +95,11 @@ class GrantedMemory:
 
 
 def is_memory_error(error: BaseException) -> bool:
-    """Whether a library's error says that there was too little memory."""
+    """Whether an error of a library reports a shortage of memory."""
     return isinstance(error, MemoryError) or _SHORTAGE_WORDS.search(str(error)) is not None
 
 
-def can_be_taken(size_bytes: int) -> bool:
+def can_allocate(size_bytes: int) -> bool:
     """Whether ``size_bytes`` are free at this moment, both of address space and of resident memory."""
     try:
         mmap.mmap(-1, max(1, size_bytes)).close()
@@ -107,50 +108,50 @@ def can_be_taken(size_bytes: int) -> bool:
     return available_bytes() >= size_bytes
 
 
-def needed_to_read(size_bytes: int) -> int:
-    """The decoder's budget that reading a file of ``size_bytes`` needs."""
+def read_budget_bytes(size_bytes: int) -> int:
+    """The decoder's budget, in bytes, that reading a file of ``size_bytes`` needs."""
     return size_bytes * READ_PART
 
 
-def needed_to_decode(cost_bytes: int) -> int:
-    """The decoder's budget that decoding an image with a cost of ``cost_bytes`` needs."""
+def decode_budget_bytes(cost_bytes: int) -> int:
+    """The decoder's budget, in bytes, that decoding an image needs which takes ``cost_bytes`` itself."""
     return -(-cost_bytes * READ_PART // (READ_PART - 1))
 
 
-def default_bytes() -> int:
-    """The default budget of a run: what the process has resident, and half of what is available."""
-    return resident_bytes() + int(_SHARE * available_bytes())
+def default_budget_bytes() -> int:
+    """The default budget of a run: this process's resident memory, and half of the available memory."""
+    return resident_bytes() + int(_DEFAULT_FRACTION * available_bytes())
 
 
 def available_bytes() -> int:
-    """Bytes that this process may still take: the least of what the machine, control groups and limits leave."""
-    (machine,) = _of_proc("/proc/meminfo", "MemAvailable") or [1 << 62]
-    return max(0, min(machine, *_left_in_groups(), *_left_of_limits()))
+    """Bytes that this process may still take: the least that the machine, a control group or a limit leaves."""
+    (machine,) = _proc_bytes("/proc/meminfo", "MemAvailable") or [1 << 62]
+    return max(0, min(machine, *_left_in_cgroups(), *_left_of_limits()))
 
 
 def capacity_bytes() -> int:
-    """Bytes that this process could take in all: the least of what the machine, control groups and limits allow."""
-    (machine,) = _of_proc("/proc/meminfo", "MemTotal") or [1 << 62]
-    return min(machine, *(limit for _, limit, _ in _limited_groups()), *_limits().values())
+    """Bytes that this process could take in all: the least that the machine, a control group or a limit allows."""
+    (machine,) = _proc_bytes("/proc/meminfo", "MemTotal") or [1 << 62]
+    return min(machine, *(limit for _, limit, _ in _limited_cgroups()), *_limits().values())
 
 
 def resident_bytes() -> int:
-    """Bytes that this process has resident."""
-    return sum(_of_proc("/proc/self/status", "VmRSS"))
+    """Resident memory of this process."""
+    return sum(_proc_bytes("/proc/self/status", "VmRSS"))
 
 
 def limit_memory_use() -> None:
     """Make malloc return the memory of large images at once, and threads take little of a limited address space.
 
     Call this before threads start and Arrow is loaded. By default a thread's stack takes 8 MiB of address space, each
-    of glibc's heaps for threads 64 MiB, and Arrow's own allocator 1 GiB, used or not; and glibc keeps freed pieces of
-    up to 32 MiB in its heaps. Pillow's pieces are of 16 MiB.
+    of glibc's heaps for threads 64 MiB, and Arrow's own allocator 1 GiB, used or not; and glibc keeps freed allocations
+    of up to 32 MiB in its heaps. Pillow allocates 16 MiB at a time.
     """
     limited = resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
     if limited:
         threading.stack_size(_STACK_BYTES)
         os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-    with suppress(AttributeError):  # a C library without this
+    with suppress(AttributeError):  # a C library without mallopt
         set_option = ctypes.CDLL(None).mallopt
         set_option(_MMAP_THRESHOLD, _LARGE_BYTES)
         set_option(_TRIM_THRESHOLD, 2 * _LARGE_BYTES)
@@ -159,32 +160,34 @@ def limit_memory_use() -> None:
 
 
 def _limits() -> dict[str, int]:
-    """This process's resource limits in bytes, by the line of /proc/self/status that tells the usage."""
+    """This process's resource limits in bytes, by the key of the usage in /proc/self/status."""
     kinds = {"VmSize": resource.RLIMIT_AS, "VmData": resource.RLIMIT_DATA}
     limits = {name: resource.getrlimit(kind)[0] for name, kind in kinds.items()}
     return {name: limit for name, limit in limits.items() if limit != resource.RLIM_INFINITY}
 
 
 def _left_of_limits() -> list[int]:
-    return [limit - sum(_of_proc("/proc/self/status", name)) for name, limit in _limits().items()]
+    """Bytes that each resource limit leaves this process."""
+    return [limit - sum(_proc_bytes("/proc/self/status", name)) for name, limit in _limits().items()]
 
 
-def _left_in_groups() -> Iterator[int]:
-    for folder, limit, (_, usage_file, cache) in _limited_groups():
+def _left_in_cgroups() -> Iterator[int]:
+    """Bytes that each control group leaves this process, with reclaimable cache counted as free."""
+    for folder, limit, (_, usage_file, cache) in _limited_cgroups():
         if (usage := _number(folder / usage_file)) is not None:
-            yield limit - usage + _of_statistics(folder, cache)
+            yield limit - usage + _cgroup_statistic(folder, cache)
 
 
-def _limited_groups() -> Iterator[tuple[Path, int, tuple[str, str, str]]]:
-    """This process's control groups with a limit of memory, innermost first: folder, bytes, names of their files."""
-    for folder, mount, files in _groups():
+def _limited_cgroups() -> Iterator[tuple[Path, int, tuple[str, str, str]]]:
+    """This process's control groups with a memory limit, innermost first: folder, limit in bytes, and file names."""
+    for folder, mount, files in _memory_cgroups():
         while folder.is_relative_to(mount):
             if (limit := _number(folder / files[0])) is not None:
                 yield folder, limit, files
             folder = folder.parent
 
 
-def _groups() -> Iterator[tuple[Path, Path, tuple[str, str, str]]]:
+def _memory_cgroups() -> Iterator[tuple[Path, Path, tuple[str, str, str]]]:
     """This process's control groups of memory: folder, mount point of their file system, and names of their files.
 
     Source: cgroups(7), proc_pid_mountinfo(5). In a container the folder may lie outside the mounted part: then the
@@ -203,7 +206,7 @@ def _groups() -> Iterator[tuple[Path, Path, tuple[str, str, str]]]:
         root, mount = before.split(" ")[3:5]
         inside = Path(paths[kind])
         below = inside.relative_to(root) if inside.is_relative_to(root) else Path()
-        yield Path(mount) / below, Path(mount), _V2 if kind == "cgroup2" else _V1
+        yield Path(mount) / below, Path(mount), _CGROUP_V2_NAMES if kind == "cgroup2" else _CGROUP_V1_NAMES
 
 
 def _lines(path: str) -> list[str]:
@@ -222,10 +225,11 @@ def _number(path: Path) -> int | None:
     return int(text) if text.isdigit() else None
 
 
-def _of_statistics(folder: Path, key: str) -> int:
+def _cgroup_statistic(folder: Path, key: str) -> int:
+    """The bytes in the line of a control group's memory.stat with this key; 0 if there is no such line."""
     return sum(int(line.split()[1]) for line in _lines(str(folder / "memory.stat")) if line.split()[0] == key)
 
 
-def _of_proc(path: str, key: str) -> list[int]:
+def _proc_bytes(path: str, key: str) -> list[int]:
     """Bytes in lines such as ``VmRSS: 12 kB`` with this key; empty if there is no such line."""
     return [int(line.split()[1]) << 10 for line in _lines(path) if line.startswith(key + ":")]

@@ -1,4 +1,4 @@
-"""Iterators whose next items are made by other threads, ahead of their consumer."""
+"""Iterators whose next items are computed by other threads, ahead of their consumer."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -12,10 +12,10 @@ Result = TypeVar("Result")
 
 
 def prefetch(source: Iterator[Item], depth: int) -> Generator[Item]:
-    """The items of ``source``, of which up to ``depth`` are made ahead by one thread.
+    """The items of ``source``, of which up to ``depth`` are computed ahead by one thread.
 
-    An exception of ``source`` is raised where its item would have come. Closing the generator returns when the item
-    that is being made is done.
+    An exception of ``source`` is raised where its item would have come. Closing the generator waits for the item
+    that is being computed.
     """
     end = object()
     pool = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
@@ -33,11 +33,11 @@ def parallel_map(
 ) -> Generator[Result]:
     """``function`` of each item, in order, by ``lanes`` threads, while one more thread waits for the next item.
 
-    At most ``lanes`` + 1 items are in progress. Closing the generator, or an exception, calls ``stop``, and returns
-    when every item that is in progress is done.
+    At most ``lanes`` + 1 items are in progress. Closing the generator, or an exception, calls ``stop``, and waits
+    for every item that is in progress.
 
     Args:
-        stop: Ends ``source`` early, so that its next item is not waited for.
+        stop: Function that ends ``source`` early, so that closing does not wait for its next item.
     """
     feeder = ThreadPoolExecutor(1, thread_name_prefix="feeder")
     pool = ThreadPoolExecutor(lanes, thread_name_prefix="lane")
@@ -55,11 +55,11 @@ def parallel_map(
             pending.put(None)
 
     try:
-        fed = feeder.submit(feed)
+        feeding = feeder.submit(feed)
         while (result := pending.get()) is not None:
             yield result.result()
             room.release()
-        fed.result()
+        feeding.result()
     finally:
         closed.set()
         stop()
@@ -71,7 +71,7 @@ def parallel_map(
 def poll(source: Generator[Item], seconds: float) -> Generator[Item | None]:
     """The items of ``source``, and None each time that the next item has not come within ``seconds``.
 
-    Closing the generator returns when the item that is being waited for has come.
+    Closing the generator waits for the next item.
     """
     end = object()
     pool = ThreadPoolExecutor(1, thread_name_prefix="poll")

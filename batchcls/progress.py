@@ -1,4 +1,4 @@
-"""The progress of a run: a bar on a terminal, a line every few seconds in a log."""
+"""Show how work on files goes on: a bar on a terminal, a line every few seconds in a log."""
 
 from time import monotonic
 from types import TracebackType
@@ -9,15 +9,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from batchcls.storage.file_names import printable
 
-_LINE_SECONDS = 5.0
-_LATE_SECONDS = 5.0
+_LINE_INTERVAL_S = 5.0
+"""Seconds between two lines in a log."""
+_LATE_S = 5.0
+"""Seconds from which on the file that is waited for is named."""
 
 
 class RunProgress:
-    """Shows how many files are done on ``console``; use it in a ``with`` statement.
+    """A display of how many files are done, on ``console``; for use in a ``with`` statement.
 
     Args:
-        console: Standard error; a quiet one shows nothing.
+        console: Console on standard error; a quiet console shows nothing.
         title: Name of the work.
         done: Files that had a row before the run started.
     """
@@ -52,21 +54,21 @@ class RunProgress:
 
         Args:
             done: Files that have a row, those of earlier runs included.
-            unreadable: Files among them that are no image, or none that can be read.
-            total: Files in all; None while that is not known.
-            waiting: A file that the file system does not answer for, and the seconds since it was asked.
+            unreadable: Files among those done that could not be read as an image.
+            total: Files in all; None while the number is not known.
+            waiting: Path of a file that the file system has not answered for, and the seconds waited; else None.
         """
         now = monotonic()
         speed = (done - self._done_before) / max(now - self._started, 1e-9)
-        late = ""
-        if waiting and waiting[1] >= _LATE_SECONDS:
-            late = f", waiting for {printable(waiting[0])!r} for {waiting[1]:,.0f} s"
-        self._bar.update(self._task, completed=done, total=total, speed=speed, unreadable=unreadable, waiting=late)
-        if not self._console.is_terminal and now - self._last_line >= _LINE_SECONDS:
+        late_note = ""
+        if waiting and waiting[1] >= _LATE_S:
+            late_note = f", waiting for {printable(waiting[0])!r} for {waiting[1]:,.0f} s"
+        self._bar.update(self._task, completed=done, total=total, speed=speed, unreadable=unreadable, waiting=late_note)
+        if not self._console.is_terminal and now - self._last_line >= _LINE_INTERVAL_S:
             self._last_line = now
-            left = "" if total is None or not speed else f", {(total - done) / speed:,.0f} s left"
-            whole = "" if total is None else f" of {total:,}"
+            remaining = "" if total is None or not speed else f", {(total - done) / speed:,.0f} s left"
+            of_total = "" if total is None else f" of {total:,}"
             self._console.print(
-                f"{done:,}{whole} files, {speed:,.0f} images/s{left}, {unreadable:,} unreadable{late}",
+                f"{done:,}{of_total} files, {speed:,.0f} images/s{remaining}, {unreadable:,} unreadable{late_note}",
                 highlight=False,
             )

@@ -65,7 +65,7 @@ Resize = Literal["stretch", "shorter"]
 LARGEST_SIDE_PX = 4096
 """Largest height or width of a network's input, in pixels."""
 METADATA_KEY = b"batchcls"
-"""Key of the metadata, in JSON, in which a Parquet or safetensors file records how it was made."""
+"""Key of the JSON metadata in which a Parquet or safetensors file records how it was made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,9 +172,9 @@ class Failure:
     reason: str
     """Reason in words, without the kind."""
     width: int | None = None
-    """Width in pixels, if the header tells it."""
+    """Width in pixels; None if the file's header does not tell it."""
     height: int | None = None
-    """Height in pixels, if the header tells it."""
+    """Height in pixels; None if the file's header does not tell it."""
 
     @property
     def text(self) -> str:
@@ -184,11 +184,11 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Postponed:
-    """A file that needs more memory than there is, and so has no row yet; a run with more memory goes on with it."""
+    """A file that needs more memory than there is, and so has no row yet; a run with more memory adds the row."""
 
     slide: Slide
     needed_bytes: int
-    """Budget of memory that the file needs: a decoder's budget where a decoder postpones it, else a whole run's."""
+    """Memory budget that the file needs: the decoder's in a `Batch`, the whole run's where an executor answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,13 +200,13 @@ class Batch:
     sizes: Sequence[tuple[int, int]]
     """Width and height of each decoded file, in pixels."""
     pixels: Pixels | DevicePixels
-    """(N, H, W, 3) uint8 RGB, resized but not normalised; N may be 0."""
+    """(N, H, W, 3) uint8 RGB, resized but not normalized; N may be 0."""
     failures: Sequence[Failure] = ()
     """Files that cannot be decoded."""
     postponed: Sequence[Postponed] = ()
     """Files that need more memory than there is."""
     read_s: float = 0.0
-    """Seconds that the decoder waited for bytes."""
+    """Seconds that the decoder waited for the files' bytes."""
     decode_s: float = 0.0
     """Seconds from the bytes to ``pixels``."""
 
@@ -225,7 +225,7 @@ class Predictions:
     probabilities: npt.NDArray[np.float32]
     """(N, classes), 0 to 1, each row summing to 1."""
     finite: npt.NDArray[np.bool_]
-    """(N,) False for a row in which the network's output is not a number."""
+    """(N,) whether every logit of the row is a finite number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +242,7 @@ class BatchResult:
     postponed: Sequence[Postponed] = ()
     """Files that need more memory than there is."""
     seconds: Mapping[str, float] = field(default_factory=dict)
-    """Seconds by stage."""
+    """Seconds by stage: ``read``, ``decode`` and ``infer``."""
 
     @property
     def files(self) -> int:

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from batchcls.cli.libraries import library_noise_hidden
-from batchcls.cli.run import summary
+from batchcls.cli.run import run_summary
 from batchcls.inference.options import RunOptions
 from batchcls.inference.run import classify_images
 from benchmarks.workload import FIELDS
@@ -33,7 +33,7 @@ def run_demo(engine: Path, folder: Path) -> None:
     for row in pq.read_table(out).slice(0, _EXCERPT_ROWS).to_pylist():
         probabilities = " ".join(f"{probability:.3f}" for probability in row["probabilities"])
         console.print(f"  {row['path']}  {row['label']:<8} {row['probability']:.3f}  [{probabilities}]", markup=False)
-    console.print("", *summary(stats, out), sep="\n")
+    console.print("", *run_summary(stats, out), sep="\n")
     console.print(
         "\nThese images are drawn: they show no patient and have no true label. What the labels above show is that "
         "every file has its row, and how fast."

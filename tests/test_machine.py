@@ -234,9 +234,9 @@ def test_info_tells_what_this_cpu_computes_in_hardware_and_what_an_engine_was_ve
     assert ("bf16" in precisions["bfloat16"]) == any("bf16" in feature for feature in features)
     assert ("vnni" in precisions["int8"]) == any("vnni" in feature for feature in features)
     assert "speed" in precisions["int8_gains"] or "not measured" in precisions["int8_gains"]
-    assert told["engine"]["checked_on"].endswith(": the like of this CPU")
+    assert told["engine"]["checked_on"].endswith("; this CPU has the same instruction sets")
     assert told_of_other["engine"]["checked_on"].endswith(
-        "this CPU differs, so a run shows by the probes whether it holds"
+        "this CPU differs, so each run checks the probes' answers on it"
     )
     assert told["engine"]["check"]["probes"] == 16
 

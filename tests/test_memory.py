@@ -136,7 +136,7 @@ GROUPS = """if True:
 
 
 def test_a_control_group_limits_what_is_available() -> None:
-    (own, _, files), *_ = [*memory._groups(), (Path(), Path(), ("", "", ""))]
+    (own, _, files), *_ = [*memory._memory_cgroups(), (Path(), Path(), ("", "", ""))]
     group = own / f"batchcls-test-{os.getpid()}"
     try:
         group.mkdir()

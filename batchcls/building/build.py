@@ -25,7 +25,7 @@ class BuildOptions:
     """How a trained file becomes an engine."""
 
     recipe: Path | None = None
-    """TOML file of recipe keys; None: the trained file and ``values`` say all."""
+    """TOML file of recipe keys; None if the trained file and ``values`` settle every key."""
     values: Mapping[str, Any] = field(default_factory=dict)
     """Recipe keys that win over the recipe file, and ``weights``: the key of the weights in a file that holds
     several."""
@@ -49,7 +49,7 @@ def build_engine(checkpoint: Path, out: Path, options: BuildOptions, console: Co
         RecipeError: If the recipe, or the labels, do not fit the trained file.
         SlidesError: If no image to calibrate or to verify with can be read.
         VerificationError: If the engine agrees too little with the training framework.
-        EngineError: If ``out`` is something else than an engine folder.
+        EngineError: If ``out`` exists and is no engine folder.
         OutputError: If the disk refuses.
     """
     check_replaceable(out)
@@ -82,7 +82,7 @@ def _write_network(source: ModelSource, options: BuildOptions, path: Path, conso
 
 
 def _manifest(checkpoint: Path, name: str, source: ModelSource, folder: Path) -> Manifest:
-    """Manifest of a network that has its probes, and has not answered them yet."""
+    """The manifest with the network's probes, still without the engine's answers to them."""
     recipe = source.recipe
     probes, reference = choose_probes(source.reference.logits_of_pixels, recipe.preprocess.size_px)
     return Manifest(

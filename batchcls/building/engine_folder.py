@@ -46,10 +46,10 @@ def check_replaceable(out: Path) -> None:
 
 @contextmanager
 def replacing_folder(out: Path) -> Iterator[Path]:
-    """A new folder beside ``out``, which replaces ``out`` at the end; after an error it is gone, and ``out`` as before.
+    """A new folder beside ``out``, which replaces ``out`` at the end; after an error ``out`` is as before.
 
     Raises:
-        EngineError: If, meanwhile, something else than an engine folder has appeared at ``out``.
+        EngineError: If anything but an engine folder has meanwhile appeared at ``out``.
         OutputError: If the disk refuses.
     """
     out = out.absolute()
@@ -61,11 +61,11 @@ def replacing_folder(out: Path) -> Iterator[Path]:
             yield folder
             check_replaceable(out)
             if kind_of(out) is not None:
-                _keep_others(out, folder)
+                _copy_other_files(out, folder)
             _exchange(scratch, out)
 
 
-def _keep_others(out: Path, folder: Path) -> None:
+def _copy_other_files(out: Path, folder: Path) -> None:
     """Copy the other files of the old folder, and its permissions, to the new one; links stay links."""
     os.chmod(folder, stat.S_IMODE(out.stat().st_mode))
     with OwnedFolder(out) as own:

@@ -15,6 +15,7 @@ from batchcls.networks.architectures import PixelClassifier, fuse_batch_norm
 from batchcls.records import Preprocess
 
 _LARGEST_HALF = 65504.0
+"""Largest finite number of float16."""
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 _OPSETS = {"bf16": 22}
 """ONNX operator set by precision: 22 is the first whose convolutions know bfloat16. Others get `_OPSET`."""
@@ -79,7 +80,7 @@ def _write(module: nn.Module, example: torch.Tensor, path: Path, opset: int) -> 
 
 @contextmanager
 def _exporter_silenced() -> Iterator[None]:
-    """Hide the exporter's log lines and warnings; its exceptions are raised as ever."""
+    """Hide the exporter's log lines and warnings; exceptions are still raised."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -32,10 +32,11 @@ def build_plan_here(folder: Path, device: str, options: PlanOptions, console: Co
         The plan's sidecar, with the result of the check.
 
     Raises:
-        EngineError: If the folder, the GPU or TensorRT refuses.
-        VerificationError: If the plan answers the probes otherwise than recorded; the plan is not kept then.
+        EngineError: If the folder is no engine, the GPU is missing, or TensorRT cannot make the plan.
+        VerificationError: If the plan's answers to the probes differ too much from the recorded ones; no plan is added
+            then.
     """
-    manifest, onnx = _read(folder)
+    manifest, onnx = _read_network(folder)
     if not manifest.reference:  # before minutes are spent on a plan that could not be checked
         raise missing_answers_error(manifest)
     gpu = machine.gpu(device)
@@ -64,10 +65,10 @@ def build_plans_for(folder: Path, names: Sequence[str], options: PlanOptions, co
         The sidecar of each plan.
 
     Raises:
-        EngineError: If the folder or TensorRT for RTX refuses; no plan is added then.
+        EngineError: If the folder is no engine, or TensorRT for RTX cannot make a plan; no plan is added then.
     """
     targets = targets_without_gpu(names)
-    manifest, onnx = _read(folder)
+    manifest, onnx = _read_network(folder)
     with _scratch(folder) as scratch:
         new_sidecars = [_write_plan(scratch, manifest, onnx, target, options, console) for target in targets]
         for sidecar in new_sidecars:
@@ -75,7 +76,7 @@ def build_plans_for(folder: Path, names: Sequence[str], options: PlanOptions, co
     return new_sidecars
 
 
-def _read(folder: Path) -> tuple[Manifest, bytes]:
+def _read_network(folder: Path) -> tuple[Manifest, bytes]:
     """An engine's manifest, and its ONNX file as TensorRT can compute it."""
     manifest = Manifest.read(folder)
     onnx = checked_onnx_path(folder, manifest).read_bytes()
@@ -117,7 +118,7 @@ def _scratch(folder: Path) -> Iterator[Path]:
 
 
 def _copy_caches(plans: Path, to: Path) -> None:
-    """Copy the timings that TensorRT has taken before."""
+    """Copy TensorRT's timings of earlier builds."""
     with OwnedFolder(plans) as own:
         for name in own.names():
             if name.endswith(".cache"):

@@ -30,13 +30,13 @@ class ModelSource:
     reference: Reference
     """The trained network's own answers in float32, with the recipe's temperature."""
     reference_name: str
-    """What computes the reference, for the record."""
+    """Libraries that compute the reference, as engine.json records them."""
     notes: tuple[str, ...]
     """Lines for the user on how the trained file was read."""
     write_onnx: Callable[[Path], None]
-    """Writes the engine's ONNX file: uint8 pixels in, logits out, in the recipe's precision, unless that is int8."""
+    """Function that writes the engine's ONNX file: uint8 pixels in, logits out, in any precision but int8."""
     float_network: Callable[[], OnnxClassifier]
-    """Returns the network without its preprocessing, in float32, for quantization."""
+    """Function that returns the network without its preprocessing, in float32, for quantization."""
     weights: str = ""
     """Key of the weights that were taken from a file that holds several; else empty."""
 
@@ -82,8 +82,8 @@ def _exported(module: nn.Module, preprocess: Preprocess) -> OnnxClassifier:
 def _open_onnx(checkpoint: Path, recipe: Path | None, values: Mapping[str, Any]) -> ModelSource:
     if "weights" in values:
         raise CheckpointError(f"{str(checkpoint)!r} is ONNX, which holds one network alone; leave --weights out")
-    first = Recipe.compose(recipe, values)
-    classifier = load_classifier(checkpoint, first.layout, first.preprocess, first.output)
+    partial_recipe = Recipe.compose(recipe, values)
+    classifier = load_classifier(checkpoint, partial_recipe.layout, partial_recipe.preprocess, partial_recipe.output)
     full = Recipe.compose(recipe, values, _recipe_of_file(classifier))
     _check_preprocess(checkpoint, classifier, full.preprocess)
     precision = _precision(checkpoint, classifier, full.precision)
@@ -125,13 +125,13 @@ def _check_preprocess(checkpoint: Path, classifier: OnnxClassifier, preprocess: 
         )
 
 
-def _precision(checkpoint: Path, classifier: OnnxClassifier, wanted: str) -> str:
+def _precision(checkpoint: Path, classifier: OnnxClassifier, requested: str) -> str:
     """Precision of the engine: the ONNX file's own, or int8 where the file computes in float32."""
-    if wanted in ("auto", classifier.precision):
+    if requested in ("auto", classifier.precision):
         return classifier.precision
-    if wanted == "int8" and classifier.precision == "fp32" and not classifier.takes_bytes:
-        return wanted
+    if requested == "int8" and classifier.precision == "fp32" and not classifier.takes_bytes:
+        return requested
     raise RecipeError(
-        f"{str(checkpoint)!r} computes in {classifier.precision}, which cannot be made {wanted}; "
+        f"{str(checkpoint)!r} computes in {classifier.precision}, which cannot be made {requested}; "
         "export it so, or leave --precision out"
     )

@@ -1,4 +1,4 @@
-"""Give a new engine its probes, and record the answers that every later run is held to."""
+"""Give a new engine its probes, and record the answers with which every later run is compared."""
 
 from collections.abc import Callable
 from contextlib import closing
@@ -22,6 +22,7 @@ from batchcls.errors import VerificationError
 from batchcls.records import Logits, Pixels
 
 _Rows = tuple[tuple[float, ...], ...]
+"""Logits by probe, as engine.json holds them."""
 
 
 def choose_probes(answer: Callable[[Pixels], Logits], size_px: tuple[int, int]) -> tuple[tuple[Mixture, ...], _Rows]:
@@ -36,7 +37,7 @@ def choose_probes(answer: Callable[[Pixels], Logits], size_px: tuple[int, int]) 
 
 
 def record_answers(folder: Path, manifest: Manifest, console: Console) -> Manifest:
-    """``manifest`` with the engine's own answers to its probes, and how far they are from the trained network's.
+    """``manifest`` with the engine's own answers to its probes, and their difference from the trained network's.
 
     Where this CPU's default arithmetic answers too differently, the manifest asks for float32.
 

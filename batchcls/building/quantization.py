@@ -22,7 +22,7 @@ from batchcls.errors import RecipeError, SlidesError, temporary_files
 from batchcls.images.sources import open_source
 from batchcls.records import Logits, NormalizedImages
 
-logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # its warning that there is no GPU is no news
+logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # hides its warning that there is no GPU
 import nncf  # noqa: E402
 from nncf.quantization.advanced_parameters import OverflowFix  # noqa: E402
 
@@ -50,7 +50,7 @@ class QuantizedNetwork:
     agreement: float
     """Share of the calibration images whose most probable class is that of float32, 0 to 1."""
     agrees_enough: bool
-    """Whether ``agreement`` is the least that was asked for, as far as so few images can tell."""
+    """Whether ``agreement`` reaches the required one, within the chance error of so few images."""
 
 
 def write_int8(source: ModelSource, images: Path | None, path: Path, console: Console) -> None:
@@ -93,7 +93,7 @@ def _float_layers_note(quantized: QuantizedNetwork, images: int, remedy: str) ->
 
 
 def quantize(model: onnx.ModelProto, images: Sequence[NormalizedImages], least_agreement: float) -> QuantizedNetwork:
-    """``model`` in int8, with as many layers left in float32 as ``least_agreement`` over the images takes.
+    """``model`` in int8, except for layers that stay in float32 so that agreement reaches ``least_agreement``.
 
     The result answers alike on every CPU. A CPU without VNNI adds pairs of 8-bit products in 16 bits, which overflow
     beyond 32,767: so weights have 7 bits (2 * 255 * 64 = 32,640), and a product of two activations stays in float32.
@@ -124,10 +124,10 @@ def quantize(model: onnx.ModelProto, images: Sequence[NormalizedImages], least_a
 
     def closeness(candidate: onnx.ModelProto, items: Iterable[tuple[NormalizedImages, Probabilities]]) -> object:
         ranking_images, expected = zip(*items, strict=True)
-        ours = expected if candidate is model else _probabilities(candidate, ranking_images)
-        errors = np.abs(np.subtract(ours, expected)).max(axis=1)
+        answers = expected if candidate is model else _probabilities(candidate, ranking_images)
+        errors = np.abs(np.subtract(answers, expected)).max(axis=1)
         # Layers are ranked by errors of probabilities: the number of right labels says little about one layer.
-        enough = _agrees_enough(_agreement(np.array(ours), np.array(expected)), len(expected), least_agreement)
+        enough = _agrees_enough(_agreement(np.array(answers), np.array(expected)), len(expected), least_agreement)
         return 1.0 if enough else 1 - errors.mean(), list(1 - errors)
 
     dataset = nncf.Dataset(list(zip(images, exact, strict=True)), lambda item: {network_input.name: item[0]})
@@ -184,16 +184,16 @@ def _probabilities(model: onnx.ModelProto, images: Sequence[NormalizedImages]) -
     return shares
 
 
-def _agreement(ours: Probabilities, expected: Probabilities) -> float:
+def _agreement(answers: Probabilities, expected: Probabilities) -> float:
     """Share of rows with the same most probable class, 0 to 1."""
-    return float((ours.argmax(axis=1) == expected.argmax(axis=1)).mean())
+    return float((answers.argmax(axis=1) == expected.argmax(axis=1)).mean())
 
 
 def _agrees_enough(agreement: float, images: int, least_agreement: float) -> bool:
     """Whether no more labels differ than ``least_agreement`` allows, and two standard deviations of chance beyond.
 
     One or two images that float32 itself is undecided on are no reason to put a layer back to float32: the labels of a
-    few hundred images know little about one layer.
+    few hundred images say little about one layer.
     """
     expected = images * (1 - least_agreement)
     return images * (1 - agreement) <= expected + 2 * math.sqrt(expected)

@@ -11,11 +11,11 @@ from batchcls.networks.transforms import input_transform
 from batchcls.records import Logits, NormalizedImages, Pixels, Preprocess, Slide
 
 Answer = Callable[[NormalizedImages], Logits]
-"""From (N, 3, H, W) float32 to (N, classes) float32."""
+"""Function from (N, 3, H, W) float32 images, normalized, to (N, classes) float32 logits."""
 
 
 def torch_answer(module: nn.Module) -> Answer:
-    """The answer of a float32 PyTorch module in eval mode, on the CPU."""
+    """An `Answer` by a float32 PyTorch module in eval mode, on the CPU."""
     module = module.to(memory_format=torch.channels_last)
 
     def answer(images: NormalizedImages) -> Logits:
@@ -36,7 +36,7 @@ class Reference:
 
     Args:
         answer: The network, which takes normalized images.
-        preprocess: What training did to its images.
+        preprocess: Preprocessing of the images in training.
     """
 
     def __init__(self, answer: Answer, preprocess: Preprocess) -> None:

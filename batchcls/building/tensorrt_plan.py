@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import tensorrt_rtx
 
 _MOST_REASONS = 3
-"""Reasons of TensorRT that an error repeats."""
+"""Most reasons of TensorRT that an error repeats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def targets_without_gpu(names: Sequence[str]) -> list[Target]:
         names: Compute capabilities, such as ``sm86``.
 
     Raises:
-        EngineError: If TensorRT for RTX is not installed, or does not know one of them.
+        EngineError: If TensorRT for RTX is not installed, or does not know one of ``names``.
     """
     known, version = rtx_capabilities(), str(tensorrt_module("tensorrt_rtx").__version__)
     if unknown := [name for name in names if name not in known]:
@@ -73,12 +73,12 @@ def compile_plan(
         KeyboardInterrupt: If SIGINT stopped the compilation.
     """
     trt = tensorrt_module(target.module)
-    with logged_errors(target.module) as errors, _monitored(target.module, console) as monitor:
+    with logged_errors(target.module) as errors, _progress_monitor(target.module, console) as monitor:
         builder = trt.Builder(module_logger(target.module))
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         parser = trt.OnnxParser(network, module_logger(target.module))
         if not parser.parse(onnx):
-            raise _refused(target, "read this network", _reasons(parser))
+            raise _refusal_error(target, "read this network", _reasons(parser))
         config = builder.create_builder_config()
         config.progress_monitor = monitor
         profile, pixels = builder.create_optimization_profile(), network.get_input(0)
@@ -92,12 +92,12 @@ def compile_plan(
             config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
         if target.module == "tensorrt_rtx":
             _configure_rtx(target, config)
-        with _timed_before(target, config, cache):
+        with _timing_cache(target, config, cache):
             built = builder.build_serialized_network(network, config)
         if monitor.stopped:
             raise KeyboardInterrupt
         if built is None:
-            raise _refused(target, f"make a plan of it for batches of {options.batch_size}", errors)
+            raise _refusal_error(target, f"make a plan of it for batches of {options.batch_size}", errors)
     plan = bytes(built)
     return plan, Sidecar(
         plan_sha256=hashlib.sha256(plan).hexdigest(),
@@ -118,7 +118,7 @@ def _reasons(parser: "tensorrt.OnnxParser") -> list[str]:
 
 
 def _configure_rtx(target: Target, config: "tensorrt_rtx.IBuilderConfig") -> None:
-    """Set what TensorRT for RTX alone knows: capture as a CUDA graph, and compiling for a card that is elsewhere."""
+    """Set the options that only TensorRT for RTX has: capture as a CUDA graph, and the card to compile for."""
     rtx = tensorrt_module("tensorrt_rtx")
     config.set_flag(rtx.BuilderFlag.REQUIRE_USER_ALLOCATION)
     if target.gpu is not None:
@@ -128,7 +128,7 @@ def _configure_rtx(target: Target, config: "tensorrt_rtx.IBuilderConfig") -> Non
 
 
 @contextmanager
-def _timed_before(target: Target, config: "tensorrt.IBuilderConfig", cache: Path) -> Iterator[None]:
+def _timing_cache(target: Target, config: "tensorrt.IBuilderConfig", cache: Path) -> Iterator[None]:
     """Let TensorRT reuse its timings of earlier builds. TensorRT for RTX has none: it tunes where the plan runs."""
     if target.module != "tensorrt":
         yield
@@ -142,13 +142,13 @@ def _timed_before(target: Target, config: "tensorrt.IBuilderConfig", cache: Path
     write_whole(cache, bytes(after.serialize()))
 
 
-def _refused(target: Target, what: str, reasons: list[str]) -> EngineError:
+def _refusal_error(target: Target, action: str, reasons: list[str]) -> EngineError:
     listed = "; ".join(dict.fromkeys(reasons[:_MOST_REASONS])) or "it does not say why"
-    return EngineError(f"{target.module} {target.version} cannot {what}: {listed}")
+    return EngineError(f"{target.module} {target.version} cannot {action}: {listed}")
 
 
 @contextmanager
-def _monitored(module: str, console: Console) -> Iterator[Any]:
+def _progress_monitor(module: str, console: Console) -> Iterator[Any]:
     """An IProgressMonitor that draws bars on ``console``, and that lets SIGINT stop the compilation.
 
     SIGINT must not raise KeyboardInterrupt in the monitor: TensorRT, which calls it, cannot catch one.

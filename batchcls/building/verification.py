@@ -45,7 +45,7 @@ def verify_engine(
 
     Raises:
         SlidesError: If there is no image that both can read.
-        VerificationError: If the two agree on too few images.
+        VerificationError: If engine and network agree on fewer images than `LEAST_AGREEMENT` allows.
     """
     decoder = open_decoder(
         DEFAULT,
@@ -67,7 +67,7 @@ def compare_with_reference(
     """Classify every image below ``folder`` by the engine and by the reference, and compare their probabilities.
 
     Args:
-        names: What computes the engine's answers and the reference's, for the record.
+        names: Descriptions of what computes the engine's answers and the reference's, for engine.json.
 
     Raises:
         SlidesError: If there is no image that both can read.
@@ -83,9 +83,9 @@ def compare_with_reference(
                 raise shortage_error(batch.postponed, "free some, or leave them out")
             rows, reference_logits = reference.logits(batch.slides)
             if rows:
-                ours, expected = to_predictions(engine.infer(batch.pixels)[rows]), to_predictions(reference_logits)
-                differences.append(np.abs(ours.probabilities - expected.probabilities))
-                wrong = ~ours.finite | (ours.labels != expected.labels)
+                actual, expected = to_predictions(engine.infer(batch.pixels)[rows]), to_predictions(reference_logits)
+                differences.append(np.abs(actual.probabilities - expected.probabilities))
+                wrong = ~actual.finite | (actual.labels != expected.labels)
                 disagreements += [batch.slides[rows[row]].path for row in wrong.nonzero()[0]]
             done += batch.files
             unreadable += batch.files - len(rows)
@@ -112,11 +112,11 @@ def _disagreement_error(verification: Verification, manifest: Manifest) -> Verif
     return VerificationError(
         f"top-1 agreement over {verification.images:,} images is {verification.top1_agreement:.4f}, "
         f"below {LEAST_AGREEMENT}; these differ: {', '.join(files[:_MOST_NAMED_FILES])}{more}; "
-        f"compare the recipe with the training{finer_precision(manifest)}"
+        f"compare the recipe with the training{finer_precision_advice(manifest)}"
     )
 
 
-def finer_precision(manifest: Manifest) -> str:
+def finer_precision_advice(manifest: Manifest) -> str:
     """The end of an error on a build whose rounding may be at fault; empty where no finer precision can be built."""
     if manifest.architecture == "onnx":
         return ", or build without --precision" if manifest.precision == "int8" else ""

@@ -47,7 +47,7 @@ class Group(click.Group):
         except BatchclsError as error:
             echo(f"batchcls: {error}", err=True)
             ctx.exit(error.exit_code)
-        except click.exceptions.Exit:  # a RuntimeError, by which --help ends
+        except click.exceptions.Exit:  # how click ends --help; it is a RuntimeError
             raise
         except (MemoryError, ImportError, OSError, RuntimeError) as error:
             if (shortage := describe_shortage(error)) is None:

@@ -89,19 +89,19 @@ def build(source: Path, out: Path | None, device: str, target: str | None, **opt
     an engine folder, which is given a TensorRT plan; that needs no PyTorch.
     """
     from batchcls.building.tensorrt_plan import PlanOptions, targets_without_gpu
-    from batchcls.cli.progress_console import console as new_console  # after parsing: --help stays light
+    from batchcls.cli.progress_console import new_console  # after parsing: --help stays light
 
     console = new_console()
     workspace = options.pop("workspace")
     plan_options = PlanOptions(
         options.pop("batch_size"), options.pop("optimization_level"), workspace and workspace << 20
     )
-    training_options = {key: value for key, value in options.items() if value is not None}
-    _check_usage(source, out, device, target, training_options)
+    trained_file_options = {key: value for key, value in options.items() if value is not None}
+    _check_usage(source, out, device, target, trained_file_options)
     if target is not None:
-        targets_without_gpu(_names(target))  # before minutes are spent on the rest
+        targets_without_gpu(_capabilities(target))  # refuses unknown targets before minutes are spent on the build
     if out is not None:
-        _build_folder(source, out, training_options, console)
+        _build_folder(source, out, trained_file_options, console)
     folder = out or source
     if target is not None:
         _build_plans_elsewhere(folder, target, plan_options, console)
@@ -110,27 +110,29 @@ def build(source: Path, out: Path | None, device: str, target: str | None, **opt
 
 
 def _check_usage(
-    source: Path, out: Path | None, device: str, target: str | None, training_options: dict[str, Any]
+    source: Path, out: Path | None, device: str, target: str | None, trained_file_options: dict[str, Any]
 ) -> None:
-    """Refuse options that contradict one another; from here on, ``out`` is None if and only if SOURCE is a folder."""
-    if source.is_dir() and (training_options or out):
-        names = ", ".join(f"--{key}" for key in [*training_options, *(["out"] if out else [])])
-        raise click.UsageError(f"{str(source)!r} is a folder, so {names} says nothing; name a trained file")
+    """Refuse options that contradict one another, and an ``out`` other than for a trained file."""
+    if source.is_dir() and (trained_file_options or out):
+        names = ", ".join(f"--{key}" for key in [*trained_file_options, *(["out"] if out else [])])
+        raise click.UsageError(f"{str(source)!r} is a folder, so {names} has no effect; name a trained file")
     if source.is_dir() and device == "cpu" and target is None:
         raise click.UsageError(f"{str(source)!r} needs no plan for --device cpu; run it as it is")
     if not source.is_dir() and out is None:
         raise click.UsageError("name the engine folder to make: --out DIR")
     if target is not None and device != "auto":
-        raise click.UsageError(f"--target is for cards that are not here, --device {device} for one that is; name one")
+        raise click.UsageError(
+            f"--target is for cards that are not here, --device {device} for one that is; leave one out"
+        )
 
 
-def _build_folder(source: Path, out: Path, training_options: dict[str, Any], console: "Console") -> None:
+def _build_folder(source: Path, out: Path, trained_file_options: dict[str, Any], console: "Console") -> None:
     from batchcls.networks.recipe import labels_from_argument
 
     with extra("build", "building a trained file"):
         from batchcls.building.build import BuildOptions, build_engine
 
-    values = dict(training_options)
+    values = dict(trained_file_options)
     if "labels" in values:
         values["labels"] = labels_from_argument(values["labels"])
     recipe, calibrate, verify = (values.pop(key, None) for key in ("recipe", "calibrate", "verify"))
@@ -144,12 +146,12 @@ def _build_folder(source: Path, out: Path, training_options: dict[str, Any], con
 def _build_plans_elsewhere(folder: Path, target: str, options: "PlanOptions", console: "Console") -> None:
     from batchcls.building.gpu_plans import build_plans_for
 
-    for sidecar in build_plans_for(folder, _names(target), options, console):
+    for sidecar in build_plans_for(folder, _capabilities(target), options, console):
         echo(plan_summary(sidecar))
 
 
 def _build_plan_here(folder: Path, device: str, options: "PlanOptions", console: "Console", *, required: bool) -> None:
-    """Make a plan for a GPU of this machine; unless that is ``required``, only where there is one with TensorRT."""
+    """Make a plan for a GPU of this machine; without a GPU or TensorRT, make none unless it is ``required``."""
     from batchcls import machine
     from batchcls.building.gpu_plans import build_plan_here
     from batchcls.engine.backends import tensorrt_api
@@ -168,7 +170,8 @@ def _build_plan_here(folder: Path, device: str, options: "PlanOptions", console:
     echo(plan_summary(build_plan_here(folder, plan_device, options, console)))
 
 
-def _names(target: str) -> list[str]:
+def _capabilities(target: str) -> list[str]:
+    """The compute capabilities that ``--target`` lists."""
     return [name.strip() for name in target.split(",")]
 
 
@@ -188,7 +191,7 @@ def plan_summary(sidecar: "Sidecar") -> str:
 
 
 def unreadable_warning(manifest: "Manifest") -> str:
-    """A warning of a verification that could not read most of its images; empty if it could."""
+    """The warning that a verification could not read most of its images; empty if it read most."""
     verification = manifest.verification
     if verification is None or verification.unreadable <= verification.images:
         return ""

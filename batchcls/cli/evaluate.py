@@ -1,4 +1,4 @@
-"""``batchcls evaluate``."""
+"""The command ``batchcls evaluate``."""
 
 from pathlib import Path
 from typing import Any

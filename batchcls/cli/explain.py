@@ -1,4 +1,4 @@
-"""``batchcls explain``."""
+"""The command ``batchcls explain``."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,8 +13,8 @@ from batchcls.cli.printing import echo
 if TYPE_CHECKING:
     from batchcls.explanation.explain import ExplanationSummary
 
-_OF_TRAINED_FILE = ("recipe", "architecture", "labels", "weights")
-"""Options that say what a trained file does not; an engine folder says all of it."""
+_TRAINED_FILE_OPTIONS = ("recipe", "architecture", "labels", "weights")
+"""Options that add what a trained file leaves open; an engine folder leaves nothing open."""
 
 
 @click.command()
@@ -93,9 +93,9 @@ def explain(
     and image files; or choose images by what was predicted, with --from. Each image is written beside a copy with a
     Grad-CAM heat map over it.
     """
-    of_trained_file = {name: options.pop(name) for name in _OF_TRAINED_FILE}
-    of_trained_file = {name: value for name, value in of_trained_file.items() if value is not None}
-    _check_model(model, checkpoint, of_trained_file)
+    trained_file_options = {name: options.pop(name) for name in _TRAINED_FILE_OPTIONS}
+    trained_file_options = {name: value for name, value in trained_file_options.items() if value is not None}
+    _check_model(model, checkpoint, trained_file_options)
     _check_images(slides, options)
     from batchcls.networks.recipe import labels_from_argument  # after parsing: --help stays light
 
@@ -105,14 +105,14 @@ def explain(
         from batchcls.explanation.selection import ImageSelection
         from batchcls.networks.trained_file import load_trained_file
 
-    recipe = of_trained_file.pop("recipe", None)
-    if "labels" in of_trained_file:
-        of_trained_file["labels"] = labels_from_argument(of_trained_file["labels"])
+    recipe = trained_file_options.pop("recipe", None)
+    if "labels" in trained_file_options:
+        trained_file_options["labels"] = labels_from_argument(trained_file_options["labels"])
     with library_noise_hidden() as console:
         if model.is_dir():
             trained = trained_file_of_engine(model, checkpoint)
         else:
-            trained = load_trained_file(model, recipe, of_trained_file)
+            trained = load_trained_file(model, recipe, trained_file_options)
         for note in trained.notes:
             console.print(note, markup=False, highlight=False)
         selection = ImageSelection(slides, **options)
@@ -120,9 +120,9 @@ def explain(
     echo(*explanation_summary(summary, out))
 
 
-def _check_model(model: Path, checkpoint: Path | None, of_trained_file: Mapping[str, Any]) -> None:
-    if model.is_dir() and of_trained_file:
-        names = ", ".join(f"--{name}" for name in of_trained_file)
+def _check_model(model: Path, checkpoint: Path | None, trained_file_options: Mapping[str, Any]) -> None:
+    if model.is_dir() and trained_file_options:
+        names = ", ".join(f"--{name}" for name in trained_file_options)
         raise click.UsageError(f"{str(model)!r} is an engine folder, so {names} has no effect; leave it out")
     if checkpoint and not model.is_dir():
         raise click.UsageError(f"{str(model)!r} is a trained file itself; leave out --checkpoint")
@@ -143,7 +143,7 @@ def _check_images(slides: tuple[Path, ...], options: Mapping[str, Any]) -> None:
     if len(choices) != 1:
         raise click.UsageError("choose images from the predictions: --wrong N or --uncertain N, one of them")
     if options["wrong"] and not options["truth"]:
-        raise click.UsageError("--wrong needs to know what is right: --truth FOLDER, or --truth labels.csv")
+        raise click.UsageError("--wrong needs true labels: --truth FOLDER, or --truth labels.csv")
 
 
 def explanation_summary(summary: "ExplanationSummary", out: Path) -> list[str]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from batchcls.engine.manifest import Manifest
 
 _LONG_ITEM = 60
-"""Characters from which on each item of a list stands on a line of its own."""
+"""Characters of a list's longest item above which each item is printed on a line of its own."""
 
 
 @click.command()
@@ -40,7 +40,7 @@ def missing_for_gpus() -> list[str]:
     """What is missing for a fast run on a GPU, each with the command that installs it."""
     from batchcls import machine
 
-    known = machine.versions()
+    versions = machine.versions()
     newest = machine.cuda_version()
     missing = []
     if newest is None:
@@ -51,13 +51,13 @@ def missing_for_gpus() -> list[str]:
         )
     elif not machine.gpus():
         missing.append("the driver shows no GPU: run nvidia-smi")
-    if not known.keys() & {"tensorrt", "tensorrt_rtx"}:
+    if not versions.keys() & {"tensorrt", "tensorrt_rtx"}:
         missing.append(
             "no TensorRT: pip install 'tensorrt>=10.12' (any GPU), or pip install 'tensorrt-rtx>=1.4' (GeForce, RTX)"
         )
-    if "cuda_bindings" not in known:
+    if "cuda_bindings" not in versions:
         missing.append("no cuda-bindings, which TensorRT's backend needs: pip install 'cuda-bindings>=13'")
-    if "dali" not in known:
+    if "dali" not in versions:
         missing.append("no DALI, which decodes on a GPU: pip install 'batchcls[gpu]'")
     elif not machine.has_nvjpeg():
         missing.append("no nvJPEG, with which DALI decodes on a GPU: pip install nvidia-nvjpeg")
@@ -71,7 +71,7 @@ def engine_facts(engine: Path, manifest: "Manifest") -> dict[str, Any]:
     from batchcls.engine.plan_sidecar import Sidecar, sidecar_paths
 
     gpus = machine.gpus()
-    here = {
+    local_targets = {
         gpu: {name: tensorrt_api.local_target(name, gpu) for name in tensorrt_api.installed_modules()} for gpu in gpus
     }
     ready: list[str] = ["cpu"]
@@ -82,7 +82,9 @@ def engine_facts(engine: Path, manifest: "Manifest") -> dict[str, Any]:
         except EngineError as error:
             plans[path.stem] = str(error)
             continue
-        fitting = [f"cuda:{gpu.number}" for gpu in gpus if not sidecar.misfits(manifest.onnx_sha256, here[gpu])]
+        fitting = [
+            f"cuda:{gpu.number}" for gpu in gpus if not sidecar.misfits(manifest.onnx_sha256, local_targets[gpu])
+        ]
         plans[path.stem] = asdict(sidecar) | {"runs_on": fitting}
         ready += [device for device in fitting if device not in ready]
     facts = asdict(manifest) | {
@@ -101,23 +103,23 @@ def checked_on(manifest: "Manifest") -> str:
     if (platform := manifest.checked_on) is None:
         return "not recorded; every run answers the probes first" if manifest.reference else "nothing: it has no probes"
     if list(platform.instructions) == machine.cpu_features():
-        return f"{platform}: the like of this CPU"
-    return f"{platform}; this CPU differs, so a run shows by the probes whether it holds"
+        return f"{platform}; this CPU has the same instruction sets"
+    return f"{platform}; this CPU differs, so each run checks the probes' answers on it"
 
 
 def _lines(indent: str, values: dict[str, Any]) -> list[str]:
     """Nested values as indented lines of text."""
     lines = []
     for name, value in values.items():
-        word = name.replace("_", " ")
+        title = name.replace("_", " ")
         if isinstance(value, dict) and value:
-            lines += [f"{indent}{word}:", *_lines(indent + "  ", value)]
+            lines += [f"{indent}{title}:", *_lines(indent + "  ", value)]
         elif isinstance(value, list) and any(len(str(item)) > _LONG_ITEM for item in value):
-            lines += [f"{indent}{word}:", *(f"{indent}  {_text(item)}" for item in value)]
+            lines += [f"{indent}{title}:", *(f"{indent}  {_text(item)}" for item in value)]
         elif isinstance(value, list | tuple | dict):
-            lines.append(f"{indent}{word}: {', '.join(map(_text, value)) or 'none'}")
+            lines.append(f"{indent}{title}: {', '.join(map(_text, value)) or 'none'}")
         else:
-            lines.append(f"{indent}{word}: {'none' if value in (None, '') else value}")
+            lines.append(f"{indent}{title}: {'none' if value in (None, '') else value}")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""What a command finds around it: packages that not every installation has, and libraries that print."""
+"""Refuse a command whose optional packages are missing, and hide what C libraries print."""
 
 import os
 import sys
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def extra(name: str, task: str) -> Iterator[None]:
-    """Translate import errors of packages that the extra ``name`` installs; to be put around their imports.
+    """A context for imports of packages that pip's extra ``name`` installs: import errors become one line for the user.
 
     Args:
-        task: What needs the packages, for the message.
+        task: Task that needs the packages, for the message.
 
     Raises:
         BatchclsError: If a package is not installed, or finds no folder for its temporary files.
@@ -42,20 +42,20 @@ def library_noise_hidden() -> Iterator["Console"]:
     """
     import faulthandler
 
-    from batchcls.cli.progress_console import console
+    from batchcls.cli.progress_console import new_console
 
     sys.stderr.flush()
-    terminal = os.dup(2)
-    silence = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silence, 2)
-    os.close(silence)
-    stream = os.fdopen(os.dup(terminal), "w", buffering=1, errors="backslashreplace")
+    saved_stderr = os.dup(2)
+    null_device = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null_device, 2)
+    os.close(null_device)
+    stream = os.fdopen(os.dup(saved_stderr), "w", buffering=1, errors="backslashreplace")
     try:
         faulthandler.enable(stream)
-        yield console(GuardedStream(stream))
+        yield new_console(GuardedStream(stream))
     finally:
         faulthandler.disable()
         with suppress(OSError):
             stream.close()
-        os.dup2(terminal, 2)
-        os.close(terminal)
+        os.dup2(saved_stderr, 2)
+        os.close(saved_stderr)

@@ -33,7 +33,7 @@ TRUTH = partial(
     help="True labels: a folder that holds a folder of images for each class, or a CSV or Parquet file with the "
     "columns path and label.",
 )
-"""The option ``--truth``, to be called with what else the command says of it."""
+"""The option ``--truth``, to be called with a command's own settings, such as ``required``."""
 
 
 class FiniteRange(click.FloatRange):
@@ -74,7 +74,7 @@ def check_device(device: str, *, several: bool = False) -> str:
     """``device``, if it is the name of a device; ``all`` only where a command takes several.
 
     Raises:
-        BadParameter: If it is no such name.
+        BadParameter: If ``device`` is no such name.
     """
     if (device == "all" and several) or re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", device):
         return device

@@ -18,7 +18,7 @@ def echo(*lines: str, err: bool = False) -> None:
 
 
 def print_and_exit(*lines: str) -> NoReturn:
-    """Print lines on standard output, and end a command that does nothing else: with 1 if they cannot be written."""
+    """Print ``lines`` as the only result of a command, and end the command; with exit code 1 if printing fails."""
     echo(*lines)
     click.get_current_context().exit()
 
@@ -27,23 +27,24 @@ def exit_code(command: Callable[[], Any]) -> int:
     """Run a click command, print what went wrong, and return the exit code.
 
     Args:
-        command: Returns the exit code of a command that ended early, or what it printed; None after its work.
+        command: Function that runs the command; returns None after the command's work, else the exit code of a command
+            that ended early.
     """
     standard_streams.guard()
     try:
-        printed = command()
-        code = int(printed or 0)
+        early_exit = command()
+        code = int(early_exit or 0)
     except click.exceptions.NoArgsIsHelpError as error:
-        printed, code = None, error.exit_code
+        early_exit, code = None, error.exit_code
         error.show()
     except click.ClickException as error:  # which may repeat an argument as it was given
-        printed, code = None, error.exit_code
+        early_exit, code = None, error.exit_code
         click.UsageError(escaped(error.format_message()), getattr(error, "ctx", None)).show()
     except click.Abort:
-        printed, code = None, 130
+        early_exit, code = None, 130
         echo("batchcls: interrupted", err=True)
     except SystemExit as end:
-        printed, code = None, end.code if isinstance(end.code, int) else int(end.code is not None)
+        early_exit, code = None, end.code if isinstance(end.code, int) else int(end.code is not None)
     standard_streams.report_lost_output()
-    only_printed = printed is not None  # a help text, for example: a command that did its work returns None
-    return code or int(only_printed and standard_streams.output_failure() is not None)
+    ended_early = early_exit is not None  # a help text, for example: a command that did its work returns None
+    return code or int(ended_early and standard_streams.output_failure() is not None)

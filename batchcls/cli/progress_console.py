@@ -14,9 +14,9 @@ _PLAIN = {"markup": False, "highlight": False, "emoji": False}
 
 
 class SafeConsole(Console):
-    """A console for text of strangers: brackets in it are no markup, and control characters are escaped.
+    """A console for untrusted text: brackets are no markup, and control characters are escaped.
 
-    The console writes the control sequences of its own bars, so it writes to the unescaped stream.
+    The console writes to the unescaped stream, because its bars need control sequences.
     """
 
     @property
@@ -36,13 +36,13 @@ class SafeConsole(Console):
             yield segment if segment.control else segment._replace(text=escaped_lines(segment.text))
 
 
-def console(file: GuardedStream | None = None) -> Console:
+def new_console(file: GuardedStream | None = None) -> Console:
     """A console that writes to ``file``, or else to standard error."""
     return SafeConsole(file=cast(IO[str] | None, file), stderr=True, soft_wrap=True)
 
 
 def common_console() -> Console:
-    """The console that libraries draw their bars on, made safe as well."""
+    """The console of rich that libraries draw their bars on, as a `SafeConsole` on standard error."""
     reconfigure(stderr=True, soft_wrap=True)
     common = get_console()
     common.__class__ = SafeConsole  # rich keeps the class when it reconfigures the console

@@ -1,4 +1,4 @@
-"""``batchcls report``."""
+"""The command ``batchcls report``."""
 
 from pathlib import Path
 from typing import Any

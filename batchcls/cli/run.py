@@ -1,4 +1,4 @@
-"""``batchcls run``."""
+"""The command ``batchcls run``."""
 
 import sys
 from pathlib import Path
@@ -104,7 +104,7 @@ def run(slides: tuple[Path, ...], out: Path, engine: Path | None, strict: bool, 
     for warning in stats.warnings:
         echo(f"warning: {warning}", err=True)
     if not quiet:
-        echo(*summary(stats, out))
+        echo(*run_summary(stats, out))
     if strict and (stats.unreadable or stats.unlisted):
         sys.exit(3)
 
@@ -126,8 +126,8 @@ def only_engine() -> Path:
     return engines[0]
 
 
-def summary(stats: "RunStats", out: Path) -> list[str]:
-    """The lines that a finished run prints."""
+def run_summary(stats: "RunStats", out: Path) -> list[str]:
+    """The lines that the command prints after a finished run."""
     info = stats.info
     why = f", because {stats.why}" if stats.why else ""
     stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in stats.seconds.items())
@@ -141,7 +141,7 @@ def summary(stats: "RunStats", out: Path) -> list[str]:
     ]
     if stats.transient_errors:
         lines.append(
-            f"again     {stats.transient_errors:,} files were not handed out; the same command reads them again"
+            f"again     {stats.transient_errors:,} files could not be read this time; the same command reads them again"
         )
     if stats.errors:
         lines.insert(3, f"errors    {_counts_text(stats.errors)}")

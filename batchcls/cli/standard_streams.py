@@ -10,8 +10,9 @@ from typing import TextIO, cast
 from batchcls.storage.terminal_text import escaped_lines
 
 _KEPT_CHARACTERS = 1 << 16
+"""Most characters of unwritten text that are kept, the last ones."""
 _STREAMS = {"stdout": 1, "stderr": 2}
-_WORDS = {"stdout": "standard output", "stderr": "standard error"}
+_TITLES = {"stdout": "standard output", "stderr": "standard error"}
 
 
 class GuardedStream(io.TextIOBase):
@@ -26,9 +27,9 @@ class GuardedStream(io.TextIOBase):
         self._stream, self._keep = stream, keep
         self._unflushed = ""
         self.lost = ""
-        """The text that could not be written, as far as it is kept."""
+        """The last characters of the text that could not be written; empty if ``keep`` is False."""
         self.failure: str | None = None
-        """Why text could not be written; None if all was."""
+        """Reason why text could not be written; None if all text was written."""
         self.has_no_reader = False
         """Whether the failure is that the reader has gone."""
 
@@ -61,7 +62,7 @@ class GuardedStream(io.TextIOBase):
         try:
             self._stream.write(safe)
         except (OSError, ValueError) as error:
-            self._note(error)
+            self._record_failure(error)
         return len(text)
 
     def flush(self) -> None:
@@ -69,15 +70,15 @@ class GuardedStream(io.TextIOBase):
             self._stream.flush()
             self._unflushed = ""
         except (OSError, ValueError) as error:
-            self._note(error)
+            self._record_failure(error)
 
     def _escaped(self, text: str) -> str:
         return escaped_lines(text)
 
-    def _note(self, error: OSError | ValueError) -> None:
+    def _record_failure(self, error: OSError | ValueError) -> None:
         self.lost = (self.lost + self._unflushed)[-_KEPT_CHARACTERS:]
         self._unflushed = ""
-        number = error.errno if isinstance(error, OSError) else errno.EBADF  # a ValueError: it is closed
+        number = error.errno if isinstance(error, OSError) else errno.EBADF  # a closed stream raises ValueError
         self.has_no_reader = number == errno.EPIPE
         self.failure = "it is closed" if number == errno.EBADF else os.strerror(number or errno.EIO)
 
@@ -88,11 +89,11 @@ class _Unescaped(GuardedStream):
 
 
 def guard() -> None:
-    """Make the standard streams `GuardedStream`, and ignore a terminal size that cannot be."""
+    """Make the standard streams `GuardedStream`, and ignore an impossible terminal size."""
     for name in ("COLUMNS", "LINES"):
         if not re.fullmatch(r"[1-9][0-9]{0,3}", os.environ.get(name, "80")):
             del os.environ[name]
-    _fill_closed()
+    _open_null_for_closed()
     for name, descriptor in _STREAMS.items():
         stream = getattr(sys, name)
         if not isinstance(stream, GuardedStream):
@@ -101,29 +102,29 @@ def guard() -> None:
 
 
 def report_lost_output() -> None:
-    """Write on either stream what could not be written on the other."""
-    streams = _guarded()
+    """Write text that one standard stream lost, and the reason, on the other one."""
+    streams = _guarded_streams()
     for stream in streams.values():
         stream.flush()
     for name, stream in streams.items():
         others = [other for other in streams.values() if other is not stream and not other.failure]
         if stream.failure and not stream.has_no_reader and others:
-            others[0].write(f"batchcls: {_WORDS[name]} cannot be written: {stream.failure}\n{stream.lost}")
+            others[0].write(f"batchcls: {_TITLES[name]} cannot be written: {stream.failure}\n{stream.lost}")
             others[0].flush()
 
 
 def output_failure() -> str | None:
-    """Why standard output was not written whole; None if it was, or if its reader had gone."""
-    output = _guarded().get("stdout")
+    """The reason why standard output is incomplete; None if it is complete, or its reader has gone."""
+    output = _guarded_streams().get("stdout")
     return output.failure if output and not output.has_no_reader else None
 
 
-def _guarded() -> dict[str, GuardedStream]:
+def _guarded_streams() -> dict[str, GuardedStream]:
     return {name: stream for name in _STREAMS if isinstance(stream := getattr(sys, name), GuardedStream)}
 
 
-def _fill_closed() -> None:
-    """Open the null device for each closed standard stream, so that no later file gets the number of one."""
+def _open_null_for_closed() -> None:
+    """Open the null device for each closed standard stream, so that no later file gets a stream's number."""
     for descriptor in (0, *_STREAMS.values()):
         try:
             os.fstat(descriptor)

@@ -1,4 +1,4 @@
-"""``batchcls train``."""
+"""The command ``batchcls train``."""
 
 import os
 import shlex
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     "initial_weights",
     default="",
     metavar="FILE|imagenet",
-    callback=lambda context, option, weights: _known_weights(weights),
+    callback=lambda context, option, weights: _check_weights(weights),
     help="Weights to begin with: a trained file of the same architecture, or imagenet for torchvision's, which are "
     "downloaded once.  [default: random weights]",
 )
@@ -167,37 +167,39 @@ def train(data: Path, out: Path, **options: Any) -> None:
     with extra("train", "training"):
         from batchcls.training.train import train_network
 
-    echo(*summary(train_network(data, out, _options(options), common_console())))
+    echo(*training_summary(train_network(data, out, _train_options(options), common_console())))
 
 
-def _options(given: dict[str, Any]) -> "TrainOptions":
-    """Options of the command line, by their parameters' names, as the training takes them."""
+def _train_options(values: dict[str, Any]) -> "TrainOptions":
+    """The training's options from ``values`` by parameter name, from which some are removed."""
     from batchcls.training.options import SplitFractions, SplitOptions, TrainingConfig, TrainOptions
 
-    fractions = SplitFractions(given.pop("val"), given.pop("test"))
+    fractions = SplitFractions(values.pop("val"), values.pop("test"))
     names = ("strategy", "group_by", "split_folders")
-    split = SplitOptions(fractions=fractions, seed=given["seed"], **{name: given.pop(name) for name in names})
-    general = {name: given.pop(name) for name in ("initial_weights", "recipe", "device", "overwrite")}
-    architecture = given.pop("architecture")
-    values = {"architecture": architecture} if architecture else {}
-    config = TrainingConfig(**{name: value for name, value in given.items() if value is not None})
-    return TrainOptions(recipe_values=values, split=split, config=config, **general)
+    split = SplitOptions(fractions=fractions, seed=values["seed"], **{name: values.pop(name) for name in names})
+    general = {name: values.pop(name) for name in ("initial_weights", "recipe", "device", "overwrite")}
+    architecture = values.pop("architecture")
+    recipe_values = {"architecture": architecture} if architecture else {}
+    config = TrainingConfig(**{name: value for name, value in values.items() if value is not None})
+    return TrainOptions(recipe_values=recipe_values, split=split, config=config, **general)
 
 
-def _known_weights(weights: str) -> str:
+def _check_weights(weights: str) -> str:
     if weights not in ("", "imagenet") and not os.path.isfile(weights):
         raise click.BadParameter(f"there is no file {weights!r}; name one, or imagenet")
     return weights
 
 
-def summary(result: "TrainResult") -> list[str]:
+def training_summary(result: "TrainResult") -> list[str]:
     """Lines on a finished training: its checkpoint, images and accuracy, and the command to run next."""
     metrics, checkpoint = result.metrics, result.checkpoint
     split = "test" if "test" in metrics else "val"
     figures = metrics[split]
     low, high = figures["accuracy_95"]
-    by_change = {name: value for name, value in figures["in_other_colours"]["accuracy"].items() if name != "none"}
-    worst = min(by_change, key=lambda name: by_change[name])
+    accuracy_by_change = {
+        name: value for name, value in figures["in_other_colours"]["accuracy"].items() if name != "none"
+    }
+    worst = min(accuracy_by_change, key=lambda name: accuracy_by_change[name])
     counts = ", ".join(f"{name} {count:,}" for name, count in metrics["parts"].items())
     absent = ", ".join(metrics["classes_without_images"])
     build = ["batchcls", "build", str(checkpoint), "--out", f"engines/{checkpoint.stem}"]
@@ -207,6 +209,6 @@ def summary(result: "TrainResult") -> list[str]:
         f"accuracy  {figures['accuracy']:.4f} ({low:.4f} to {high:.4f}) on {split}; macro F1 {figures['macro_f1']:.4f}",
         *([f"          of the classes with images: none is of {absent}"] if absent else []),
         f"baseline  {figures['colour_histogram_nearest_neighbour']:.4f} by the nearest neighbor in color alone",
-        f"stain     {by_change[worst]:.4f} where it hurts most, {worst}",
+        f"stain     {accuracy_by_change[worst]:.4f} where it hurts most, {worst}",
         f"next      {shlex.join(build)}",
     ]

@@ -21,7 +21,7 @@ class EngineInfo:
     backend: str
     device: str
     precision: str
-    """Precision that the backend computes in, by its own name; it may be lower than the stored one."""
+    """Precision of the computation, by the backend's own name; it may be lower than that of the ONNX file."""
     temperature: float = 1.0
     """Divisor of the trained network's logits."""
 
@@ -41,7 +41,7 @@ class EngineInfo:
         """``pixels`` for an engine that runs on the CPU, checked.
 
         Raises:
-            EngineError: As by `check_pixels`, or if the pixels are on a GPU.
+            EngineError: If ``pixels`` has another shape or type than this engine takes, or is on a GPU.
         """
         self.check_pixels(pixels)
         if isinstance(pixels, DevicePixels):
@@ -54,7 +54,7 @@ class Engine(Protocol):
 
     @property
     def info(self) -> EngineInfo:
-        """What the engine takes and answers; a decoder is opened by it."""
+        """Description of the engine: the images it takes, its labels, and where it runs."""
 
     @property
     def batch_size(self) -> int:

@@ -40,12 +40,12 @@ _BOUNDS = {
 """Bounds by precision, the finest first: at least ten times the differences of a trained GoogLeNet on sound hardware,
 and beyond those of ResNet-18, AlexNet and `networks.architectures.SmallCnn` with random features. An int8 GoogLeNet
 that overflows on AVX2 differs by 0.94, 0.59 and 2.4. The measurements: docs/explanation/design.md, "Probes"."""
-_NOTHING = _Bounds(0.0, 0.0, 0.0)
-"""Bounds of a precision that is not known."""
+_ZERO_BOUNDS = _Bounds(0.0, 0.0, 0.0)
+"""Bounds of an unknown precision, for which no difference is allowed."""
 _PRECISIONS = {"f32": "fp32", "f16": "fp16"}
 """Precisions of the bounds, by the backends' names for them."""
 _LEAST_PROBABILITY = 1e-4
-"""Probability below which logarithms are not compared: they are large there, and mean nothing."""
+"""Probability below which logarithms are not compared, because large ones there mean nothing."""
 
 
 def check_answers(engine: Engine, manifest: Manifest) -> ProbeCheck:
@@ -61,11 +61,11 @@ def check_answers(engine: Engine, manifest: Manifest) -> ProbeCheck:
     if len(manifest.reference) != PROBE_COUNT:
         raise missing_answers_error(manifest)
     if manifest.answers:
-        expected, precision = manifest.answers, _known(engine.info.precision)
+        expected, precision = manifest.answers, _bounds_name(engine.info.precision)
     else:
         expected, precision = manifest.reference, _coarser(engine.info.precision, manifest.precision)
     check = _compare(engine, manifest, expected)
-    if not _BOUNDS.get(precision, _NOTHING).hold(check):
+    if not _BOUNDS.get(precision, _ZERO_BOUNDS).hold(check):
         raise _difference_error(engine.info, check, precision, _remedy(engine.info, manifest))
     return check
 
@@ -73,7 +73,7 @@ def check_answers(engine: Engine, manifest: Manifest) -> ProbeCheck:
 def check_exported_answers(engine: Engine, manifest: Manifest) -> ProbeCheck:
     """How far a new engine's answers to its probes are from the training framework's float32 logits.
 
-    Not for int8, which is calibrated on images that look otherwise than probes.
+    Not for int8 engines: their value ranges are calibrated on images that differ from probes.
 
     Raises:
         VerificationError: If the answers differ by more than the rounding of an export explains.
@@ -91,36 +91,36 @@ def _compare(engine: Engine, manifest: Manifest, expected: Sequence[Sequence[flo
     return compare_predictions(to_predictions(engine.infer(pixels)), to_predictions(np.array(expected, np.float32)))
 
 
-def compare_predictions(ours: Predictions, expected: Predictions) -> ProbeCheck:
+def compare_predictions(actual: Predictions, expected: Predictions) -> ProbeCheck:
     """How far two predictions of the same images are apart; an answer that is not a number differs by 1."""
-    probabilities = np.where(ours.finite[:, None], ours.probabilities, np.nan).astype(np.float64)
+    probabilities = np.where(actual.finite[:, None], actual.probabilities, np.nan).astype(np.float64)
     difference = np.nan_to_num(np.abs(probabilities - expected.probabilities), nan=1.0)
     logs = (
         np.log(np.maximum(np.nan_to_num(side), _LEAST_PROBABILITY)) for side in (probabilities, expected.probabilities)
     )
     return ProbeCheck(
         probes=len(difference),
-        top1_agreement=float((ours.finite & (ours.labels == expected.labels)).mean()),
+        top1_agreement=float((actual.finite & (actual.labels == expected.labels)).mean()),
         largest_difference=float(difference.max()),
         mean_difference=float(difference.sum(axis=1).mean() / 2),
         log_difference=float(np.sqrt(np.mean(np.subtract(*logs) ** 2))),
     )
 
 
-def _known(precision: str) -> str:
+def _bounds_name(precision: str) -> str:
     """Name of a precision as the bounds have it; an unknown one stays as it is."""
     return _PRECISIONS.get(precision, precision)
 
 
 def _coarser(*precisions: str) -> str:
     """The coarsest of several precisions; an unknown one, to which nothing is allowed, wins."""
-    names = list(map(_known, precisions))
+    names = list(map(_bounds_name, precisions))
     unknown = [name for name in names if name not in _BOUNDS]
     return unknown[0] if unknown else max(names, key=list(_BOUNDS).index)
 
 
 def _difference_error(info: EngineInfo, check: ProbeCheck, precision: str, remedy: str) -> VerificationError:
-    bounds = _BOUNDS.get(precision, _NOTHING)
+    bounds = _BOUNDS.get(precision, _ZERO_BOUNDS)
     return VerificationError(
         f"engine {info.name!r} answers the probes by {info.backend} on {info.device} otherwise than verified: "
         f"probabilities differ by up to {check.largest_difference:.4f}, {check.mean_difference:.4f} on average, "

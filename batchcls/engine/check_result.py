@@ -15,7 +15,7 @@ class ProbeCheck:
     largest_difference: float
     """Largest difference of a class's probability, 0 to 1."""
     mean_difference: float | None = None
-    """Share of a probe's probability that other classes have, averaged over probes; None in older versions' records."""
+    """Share of a probe's probability that moved to other classes, averaged over probes; None in older records."""
     log_difference: float | None = None
     """Root mean square difference of natural logarithms of probabilities, of which smaller ones than 0.0001 count as
     0.0001; None in older versions' records."""
@@ -24,7 +24,7 @@ class ProbeCheck:
         known = [value for value in (self.mean_difference, self.log_difference) if value is not None]
         for value in (self.probes, self.top1_agreement, self.largest_difference, *known):
             if type(value) not in (int, float) or not 0 <= value < math.inf:
-                raise ValueError(f"a check of probes says {value!r}")
+                raise ValueError(f"a probe check cannot have the value {value!r}")
 
 
 @dataclass(frozen=True, slots=True)

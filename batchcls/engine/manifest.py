@@ -18,7 +18,9 @@ from batchcls.storage.atomic import write_whole
 from batchcls.storage.regular_file import read_json
 
 MANIFEST = "engine.json"
+"""Name of the manifest in an engine folder."""
 ONNX = "model.onnx"
+"""Name of the network's file in an engine folder."""
 FORMAT = 1
 _LARGEST_MANIFEST_BYTES = 64 << 20
 _LARGEST_LOGIT = (2 - 2**-23) * 2.0**127
@@ -88,7 +90,7 @@ class Manifest:
     checked_on: Platform | None = None
     """Platform that ``check`` was measured on; None in folders of older versions."""
     verification: Verification | None = None
-    """Comparison with the training framework on image files; None if the build was given none."""
+    """Comparison with the training framework on image files; None if the build was given no images."""
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -181,7 +183,7 @@ def _logits(values: Mapping[str, Any], name: str, classes: int) -> tuple[tuple[f
     if any(len(logits) != classes for logits in rows):
         raise ValueError(f"its {name} has another number of classes than it has labels")
     if not all(abs(logit) <= _LARGEST_LOGIT for logits in rows for logit in logits):
-        raise ValueError(f"its {name} holds what no float32 is")
+        raise ValueError(f"its {name} holds a number that is no finite float32")
     return rows
 
 

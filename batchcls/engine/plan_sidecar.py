@@ -1,4 +1,4 @@
-"""Read and write a plan's sidecar: the JSON file that says from what and for which machine the plan was made."""
+"""Read and write a plan's sidecar: the JSON file that records the plan's ONNX file, machine and check."""
 
 import hashlib
 import json
@@ -31,7 +31,7 @@ class Target:
     sm: str
     """Compute capability, such as ``sm86``."""
     gpu: str | None = None
-    """The GPU's name; None, as driver and CUDA then: the plan was made without a GPU, for any card of ``sm``."""
+    """Name of the GPU; None, as ``driver`` and ``cuda`` then, for a plan that fits any card of ``sm``."""
     driver: str | None = None
     """Version of the NVIDIA driver; other drivers have broken plans (TensorRT#3829)."""
     cuda: str | None = None
@@ -66,7 +66,7 @@ class Sidecar:
     built: str
     """Time of the build: UTC, ISO 8601."""
     check: ProbeCheck | None = None
-    """Result of the probes on the plan's GPU; None: the plan was made without one, and is not checked yet."""
+    """Result of the probes on the plan's GPU; None for a plan made without a GPU, which is not checked yet."""
 
     @classmethod
     def read(cls, path: Path) -> Self:

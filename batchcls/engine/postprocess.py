@@ -7,7 +7,7 @@ from batchcls.records import Logits, Predictions
 
 
 def to_predictions(logits: Logits) -> Predictions:
-    """Probabilities by softmax, and the most probable class, of equal ones the first.
+    """Predictions of a batch: probabilities by softmax, and the most probable class, the first of equal ones.
 
     Args:
         logits: (N, classes) float32. A row with NaN or infinity has ``finite`` False, and no meaningful prediction.

@@ -34,7 +34,7 @@ def draw_probes(size_px: tuple[int, int], mixtures: Sequence[Mixture] = ()) -> P
             whose probes are a series of 16 drawings of their own.
     """
     if not mixtures:
-        return _drawn(range(PROBE_COUNT), PROBE_COUNT, size_px)
+        return _draw_images(range(PROBE_COUNT), PROBE_COUNT, size_px)
     first, second, weights = np.array(mixtures, np.uint32).T
     images, places = np.unique(np.concatenate([first, second]), return_inverse=True)
     drawn = draw_candidates(size_px, images.tolist()).astype(np.uint32)
@@ -46,10 +46,10 @@ def draw_probes(size_px: tuple[int, int], mixtures: Sequence[Mixture] = ()) -> P
 
 def draw_candidates(size_px: tuple[int, int], numbers: Sequence[int] = range(CANDIDATE_COUNT)) -> Pixels:
     """The candidates of the given numbers, (N, H, W, 3) uint8 RGB: patches of stain on paper, from pale to dark."""
-    return _drawn(numbers, CANDIDATE_COUNT, size_px)
+    return _draw_images(numbers, CANDIDATE_COUNT, size_px)
 
 
-def _drawn(numbers: Sequence[int], count: int, size_px: tuple[int, int]) -> Pixels:
+def _draw_images(numbers: Sequence[int], count: int, size_px: tuple[int, int]) -> Pixels:
     """Drawings of the given numbers, of a series of ``count``.
 
     NumPy has frozen what `RandomState` draws. Source: https://numpy.org/neps/nep-0019-rng-policy.html

@@ -9,8 +9,8 @@ def no_probes_warnings(manifest: Manifest, info: EngineInfo) -> list[str]:
     if info.backend == "null" or manifest.reference:
         return []
     return [
-        f"engine {info.name!r} is from before engines had probes, so nobody knows whether it answers here as it did "
-        "where it was built; run: batchcls build CHECKPOINT --out ENGINE"
+        f"engine {info.name!r} was built before engines had probes, so its answers cannot be checked on this machine; "
+        " run: batchcls build CHECKPOINT --out ENGINE"
     ]
 
 

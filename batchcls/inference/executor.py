@@ -1,4 +1,4 @@
-"""What classifies slides: one device in this process, or several processes."""
+"""The interface of executors, which classify slides on one device or several."""
 
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from batchcls.storage.timeouts import READ_TIMEOUT_S
 
 @dataclass(frozen=True, slots=True)
 class DeviceConfig:
-    """What one device opens for its part of a run."""
+    """The engine and the decoder that a run opens on one device, with their options."""
 
     engine: Path
     """The engine folder."""
@@ -51,7 +51,7 @@ class Executor(Protocol):
         """Most resident memory of all other processes of the executor together; known once `execute` has ended."""
 
     def execute(self, slides: Iterable[Slide]) -> Generator[BatchResult]:
-        """A prediction or a failure for each slide, in batches, in any order; to be called once."""
+        """Batches with a prediction, a failure or a postponement for each slide, in any order; to be called once."""
 
     def waiting(self) -> tuple[str, float] | None:
         """The file that the file system has not answered for longest, and the seconds; from any thread."""

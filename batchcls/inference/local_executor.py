@@ -24,13 +24,13 @@ _LEAST_BYTES = 64 << 20
 _LEAST_START_BYTES = 320 << 20
 """Memory for a backend's libraries and threads."""
 _MODEL_COPIES = 4
-"""Memory for what a backend makes of a network, as a multiple of the model file's size."""
-_BATCHES = 8
+"""Memory of a compiled network and its compilation, as a multiple of the model file's size."""
+_BATCHES_IN_FLIGHT = 8
 """Batches of pixels between a decoder and the end of inference."""
 
 
-def _check_room(config: DeviceConfig) -> None:
-    """Refuse to open an engine where libraries would end the process for want of memory."""
+def _check_memory(config: DeviceConfig) -> None:
+    """Refuse to open an engine where a shortage of memory would make its libraries end the process."""
     model = config.engine / ONNX
     needed = _LEAST_START_BYTES + _MODEL_COPIES * (model.stat().st_size if model.exists() else 0)
     if config.backend != "null" and (left := available_bytes()) < needed:
@@ -45,11 +45,11 @@ class LocalExecutor:
 
     Raises:
         EngineError: If the engine or its device cannot be used.
-        VerificationError: If the engine answers the probes otherwise than the trained network.
+        VerificationError: If the engine's answers to its probes differ too much from the recorded ones.
     """
 
     def __init__(self, config: DeviceConfig) -> None:
-        _check_room(config)
+        _check_memory(config)
         with ExitStack() as stack:
             self._engine = open_engine(
                 config.engine,
@@ -63,7 +63,7 @@ class LocalExecutor:
             self._check(config.manifest)
             preprocess = self._engine.info.preprocess
             batch_size = config.batch_size or default_batch_size(config.decoder, config.device, self._engine.batch_size)
-            self._taken_bytes = resident_bytes() + _BATCHES * batch_size * 3 * math.prod(preprocess.size_px)
+            self._taken_bytes = resident_bytes() + _BATCHES_IN_FLIGHT * batch_size * 3 * math.prod(preprocess.size_px)
             self._decoder = open_decoder(
                 config.decoder,
                 preprocess,
@@ -83,9 +83,9 @@ class LocalExecutor:
         return self._engine.info
 
     def _check(self, manifest: Manifest) -> None:
-        """Let the engine answer its probes, so that what was verified elsewhere holds on this machine too.
+        """Check the engine's answers to its probes, because the build may have verified them on another machine.
 
-        Folders of versions without probes pass on a CPU. On a GPU, whose plan was made elsewhere, they are refused.
+        An engine without probes is accepted on a CPU, and refused on a GPU, whose plan may be of another machine.
         """
         info = self._engine.info
         if info.backend != "null" and (manifest.reference or info.device != "cpu"):
@@ -95,7 +95,7 @@ class LocalExecutor:
         """Memory left for files and images once the engine has answered its probes.
 
         Raises:
-            MemoryShortageError: If that is too little to decode any image.
+            MemoryShortageError: If too little memory is left to decode any image.
         """
         left = min(memory_bytes - self._taken_bytes, available_bytes())
         if left < _LEAST_BYTES:
@@ -111,7 +111,7 @@ class LocalExecutor:
         # The consumer of batches is closed before their producer.
         with (
             closing(self._decoder.decode(slides)) as batches,
-            closing(parallel_map(self._classified, batches, self._engine.lanes, self._decoder.stop)) as results,
+            closing(parallel_map(self._classify, batches, self._engine.lanes, self._decoder.stop)) as results,
         ):
             yield from results
 
@@ -129,7 +129,7 @@ class LocalExecutor:
         self._decoder.close()
         self._engine.close()
 
-    def _classified(self, batch: Batch) -> BatchResult:
+    def _classify(self, batch: Batch) -> BatchResult:
         since = perf_counter()
         answers = to_predictions(self._engine.infer(batch.pixels))
         seconds = {"read": batch.read_s, "decode": batch.decode_s, "infer": perf_counter() - since}

@@ -1,4 +1,4 @@
-"""The options of a run, and what each of its devices opens for them."""
+"""The options of a run, and the configuration of each device that follows from them."""
 
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -23,11 +23,11 @@ class RunOptions:
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda``, ``cuda:N``, or ``all`` for every GPU."""
     backend: BackendName | None = None
-    """None for the fastest backend that is installed for the device."""
+    """Runtime of the engine; None for the fastest one that is installed for the device."""
     precision: str | None = None
     """``fp32`` or ``bf16`` on a CPU; None for the fastest precision that the CPU has in hardware."""
     decoder: DecoderName | None = None
-    """None for the fastest decoder on the device."""
+    """Image decoder; None for the fastest one on the device."""
     batch_size: int | None = None
     """Images in a batch; None for the size that the engine is fastest with."""
     threads: int | None = None
@@ -44,7 +44,7 @@ class RunOptions:
 
 
 def device_configs(engine: Path, options: RunOptions) -> tuple[list[DeviceConfig], str]:
-    """The configuration of each device, and why the run chose the devices or the backend, if the user did not.
+    """The configuration of each device, and the reason for devices or a backend that the user did not choose.
 
     Raises:
         EngineError: If a device or its backend is missing or does not take the options, or ``engine`` is no engine.
@@ -72,7 +72,7 @@ def device_configs(engine: Path, options: RunOptions) -> tuple[list[DeviceConfig
             batch_size=options.batch_size,
             threads=max(1, threads // len(devices)),
             max_pixels=options.max_pixels,
-            memory_bytes=options.memory or memory.default_bytes(),
+            memory_bytes=options.memory or memory.default_budget_bytes(),
             read_timeout_s=options.read_timeout_s,
         )
         for device in devices
@@ -81,7 +81,7 @@ def device_configs(engine: Path, options: RunOptions) -> tuple[list[DeviceConfig
 
 
 def backend_for(device: str) -> tuple[BackendName, str]:
-    """The fastest backend that is installed for a device, and why a faster one cannot be used, if so.
+    """The fastest backend that is installed for a device, and the reason against a faster one; empty if none is faster.
 
     Raises:
         EngineError: If no backend is installed for the device.

@@ -34,17 +34,18 @@ class _Worker:
     device: str
     process: BaseProcess
     requests: Connection
-    """Receives None as a request for slides, and is answered with a list of them; an empty list ends the process."""
+    """Connection from which the parent reads None, a request for slides, and to which it sends a list of slides; an
+    empty list ends the process."""
     results: Connection
-    """Receives the `EngineInfo`; then each `BatchResult`, and what `Executor.waiting` says while there is none; last
-    the peak memory in bytes, or an exception."""
+    """Connection from which the parent reads the `EngineInfo`; then each `BatchResult`, or the value of
+    `Executor.waiting` while there is no result; last the peak memory in bytes, or an exception."""
 
 
 class ProcessExecutor:
     """An `Executor` of one process a device.
 
     Args:
-        configs: One for each process.
+        configs: The configuration of each process.
 
     Raises:
         EngineError: If a device cannot be used, or devices would compute in different ways.
@@ -53,12 +54,12 @@ class ProcessExecutor:
     def __init__(self, configs: Sequence[DeviceConfig]) -> None:
         self.peak_memory_bytes = 0
         self._waiting: dict[str, tuple[str, float] | None] = {}
-        """What `Executor.waiting` last said, by device."""
+        """Latest value of each worker's `Executor.waiting`, by device."""
         self._workers: list[_Worker] = []
         try:
             for config in configs:
                 memory_bytes = (config.memory_bytes - resident_bytes()) // len(configs)
-                self._workers.append(_start(replace(config, memory_bytes=memory_bytes)))
+                self._workers.append(_start_worker(replace(config, memory_bytes=memory_bytes)))
             self.info = _common_info([self._receive(worker) for worker in self._workers])
         except BaseException:
             self.close()
@@ -120,12 +121,12 @@ class ProcessExecutor:
         return message
 
 
-def _start(config: DeviceConfig) -> _Worker:
+def _start_worker(config: DeviceConfig) -> _Worker:
     spawn = multiprocessing.get_context("spawn")  # a fork would share CUDA's state
     requests, worker_requests = spawn.Pipe()
     results, worker_results = spawn.Pipe(duplex=False)
     process = spawn.Process(
-        target=_work, args=(config, worker_requests, worker_results), name=config.device, daemon=True
+        target=_run_worker, args=(config, worker_requests, worker_results), name=config.device, daemon=True
     )
     # A terminal interrupts all processes, and the parent decides: SIGINT is blocked until the worker ignores it.
     resource_tracker.ensure_running()  # it unblocks signals when it starts
@@ -152,10 +153,10 @@ def _send_slides(requests: Connection, remaining: Iterator[Slide]) -> bool:
 
 
 def _common_info(infos: Sequence[EngineInfo]) -> EngineInfo:
-    """The info of several engines, with all their devices.
+    """The info that several engines share, with all their devices.
 
     Raises:
-        EngineError: If they would compute in different ways, so that rows depended on the device.
+        EngineError: If the engines would compute in different ways, so that rows depended on the device.
     """
     first = infos[0]
     for info in infos[1:]:
@@ -167,7 +168,7 @@ def _common_info(infos: Sequence[EngineInfo]) -> EngineInfo:
     return replace(first, device=",".join(info.device for info in infos))
 
 
-def _work(config: DeviceConfig, requests: Connection, results: Connection) -> None:
+def _run_worker(config: DeviceConfig, requests: Connection, results: Connection) -> None:
     """Run a worker: the program of each process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     limit_memory_use()

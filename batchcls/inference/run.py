@@ -33,14 +33,14 @@ from batchcls.records import BatchResult, Postponed
 from batchcls.storage.transient_errors import is_transient
 
 _POLL_S = 0.25
-"""Seconds after which signals, the clock and the progress are looked at, even if no row came."""
+"""Seconds without a row after which the run looks at signals, the clock and the progress."""
 _SUSPICIOUS_FILES = 20
-"""Number of files from which a run with corrupt files alone is rather a fault of the decoder."""
+"""Least number of files that, if all are corrupt, hints at a fault of the decoder."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """The open parts of a run."""
+    """The open resources of a run, and its counts."""
 
     source: Source
     executor: Executor
@@ -62,7 +62,7 @@ def classify_images(slides: Sequence[Path], engine: Path, out: Path, options: Ru
         console: Shows progress and notes.
 
     Raises:
-        SlidesError: If there is no image, or the disk of the slides is gone.
+        SlidesError: If there is no image, or the disk of the slides can no longer be read.
         EngineError: If the engine or its device cannot be used.
         DecoderError: If the decoder fails for a reason other than its files.
         OutputError: If ``out`` may not be written, or the disk refuses.
@@ -73,7 +73,7 @@ def classify_images(slides: Sequence[Path], engine: Path, out: Path, options: Ru
     started = perf_counter()
     configs, why = device_configs(engine, options)
     decoder = configs[0].decoder
-    # If the output exists, it is probably this run's whole file, and then nothing need be listed.
+    # An output that exists is probably this run's finished file, for which no folder has to be listed.
     source = open_source(
         slides, at_once=options.overwrite or not os.path.lexists(out), timeout_s=options.read_timeout_s
     )
@@ -131,7 +131,7 @@ def _classify_all(run: _Run, out: Path) -> None:
         try:
             for result in results:
                 if result is not None:
-                    _write(run, result)
+                    _write_result(run, result)
                     postponed += result.postponed
                 run.writer.flush_if_due()
                 progress.show(
@@ -140,11 +140,11 @@ def _classify_all(run: _Run, out: Path) -> None:
                     run.source.count if run.source.complete else None,
                     run.executor.waiting() or run.source.waiting(),
                 )
-                _check(run, out)
+                _check_interruption(run, out)
         except BaseException:
             try:
                 run.writer.flush()
-                run.interrupt.last_word = _how_to_go_on(run, out)
+                run.interrupt.last_message = _resume_advice(run, out)
             finally:
                 run.executor.stop()  # so that closing it waits for no file
             raise
@@ -158,19 +158,19 @@ def _classify_all(run: _Run, out: Path) -> None:
         )
 
 
-def _check(run: _Run, out: Path) -> None:
+def _check_interruption(run: _Run, out: Path) -> None:
     """End the run after a signal, or if its files cannot be read any more."""
     if (number := run.interrupt.signal) is not None:
-        raise InterruptedRunError(f"stopped by {number.name}; {_how_to_go_on(run, out)}", number)
-    if message := run.reads.failing:
-        raise SlidesError(f"{message}; {_how_to_go_on(run, out)}, once the disk or the network is well")
+        raise InterruptedRunError(f"stopped by {number.name}; {_resume_advice(run, out)}", number)
+    if message := run.reads.failure_message:
+        raise SlidesError(f"{message}; {_resume_advice(run, out)}, once the disk or the network works again")
 
 
-def _how_to_go_on(run: _Run, out: Path) -> str:
+def _resume_advice(run: _Run, out: Path) -> str:
     return f"{run.stats.rows:,} rows are in {out}.partial; to go on, run the same command again"
 
 
-def _write(run: _Run, result: BatchResult) -> None:
+def _write_result(run: _Run, result: BatchResult) -> None:
     stats = run.stats
     since = perf_counter()
     run.writer.write(result)
@@ -198,13 +198,13 @@ def _finish(run: _Run, decoder: str, arguments: Mapping[str, Any], started: floa
     if counts.errors.get("corrupt", 0) == counts.rows >= _SUSPICIOUS_FILES:
         stats.warnings.append(f"not one of {counts.rows:,} files could be decoded; see whether --decoder pillow can")
     stats.rows, stats.labels, stats.errors = counts.rows, Counter(counts.labels), Counter(counts.errors)
-    _measure(run, started)
+    _update_totals(run, started)
     since = perf_counter()
     writer.finish(run_metadata(run.executor.info, decoder, arguments, stats, writer.started))
     stats.spend({"write": perf_counter() - since})
-    _measure(run, started)
+    _update_totals(run, started)
 
 
-def _measure(run: _Run, started: float) -> None:
+def _update_totals(run: _Run, started: float) -> None:
     run.stats.elapsed_s = perf_counter() - started
     run.stats.peak_memory_bytes = machine.peak_memory_bytes() + run.executor.peak_memory_bytes

@@ -1,4 +1,4 @@
-"""What a predictions file records of its run, and what two runs must share to write one file."""
+"""The record of a run in its predictions file, and the identity that runs must share to write one file."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -12,7 +12,7 @@ from batchcls.storage.file_names import printable
 
 
 def run_identity(roots: Sequence[str], info: EngineInfo, decoder: str) -> dict[str, Any]:
-    """What two runs must share to write one predictions file; JSON values."""
+    """The properties that two runs must share to write one predictions file; JSON values."""
     return {
         "slides": [printable(root) for root in roots],
         **asdict(info),

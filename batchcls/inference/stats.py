@@ -17,9 +17,9 @@ class RunStats:
 
     info: EngineInfo
     why: str = ""
-    """Why the run chose its device and backend; empty if the user chose them."""
+    """Reason for the run's choice of device and backend; empty if the user chose them."""
     hint: str = ""
-    """What would make the run faster on this machine; empty if nothing is known."""
+    """Advice that would make the run faster on this machine; empty if there is none."""
     rows: int = 0
     """Rows, those of earlier runs included."""
     resumed_rows: int = 0
@@ -29,11 +29,11 @@ class RunStats:
     errors: Counter[str] = field(default_factory=Counter)
     """Rows by kind of error."""
     transient_errors: int = 0
-    """Rows of this run whose file a disk or a network did not give, and may give another time."""
+    """Rows of this run whose file a disk or a network failed to deliver, and may deliver another time."""
     skipped: Counter[str] = field(default_factory=Counter)
     """Files that were passed over, by reason."""
     warnings: list[str] = field(default_factory=list)
-    """Lines for the user."""
+    """Warnings for the user, one line each."""
     unlisted: tuple[str, ...] = ()
     """Folders that could not be listed: files in them have no row."""
     seconds: dict[str, float] = field(default_factory=dict)
@@ -60,22 +60,22 @@ class RunStats:
 
 
 class RecentReads:
-    """Whether the newest files of a run could be read: if most could not, the disk or the network is gone."""
+    """A record of which of a run's newest files could be read: if most could not, the disk or network has failed."""
 
     def __init__(self) -> None:
-        self._failed: deque[str] = deque(maxlen=_RECENT_FILES)
+        self._errors: deque[str] = deque(maxlen=_RECENT_FILES)
         """The transient error of each of the newest files; empty for a file that was read."""
 
     def add(self, result: BatchResult) -> None:
         """Count the files of one more batch."""
-        self._failed.extend("" for _ in result.slides)
+        self._errors.extend("" for _ in result.slides)
         for failure in result.failures:
-            self._failed.append(f"{failure.slide.file!r}: {failure.text}" if is_transient(failure.text) else "")
+            self._errors.append(f"{failure.slide.file!r}: {failure.text}" if is_transient(failure.text) else "")
 
     @property
-    def failing(self) -> str:
+    def failure_message(self) -> str:
         """A message if most of the newest files could not be read; else empty."""
-        failed = [text for text in self._failed if text]
+        failed = [text for text in self._errors if text]
         if 2 * len(failed) <= _RECENT_FILES:
             return ""
         return f"{len(failed)} of the last {_RECENT_FILES} files could not be read, the last is {failed[-1]}"

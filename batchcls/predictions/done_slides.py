@@ -1,4 +1,4 @@
-"""Which slides have a row already: what takes memory by the million of files."""
+"""Find the slides that have no row yet, with 16 bytes of memory for each slide that has one."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
@@ -10,8 +10,8 @@ from batchcls.predictions.row_key import DIGEST_BYTES, row_digests, slide_digest
 from batchcls.records import Slide
 
 _LOOKUP_SLIDES = 1024
-_SORTED = f"S{DIGEST_BYTES}"
-"""Byte strings, which NumPy sorts and searches. It compares them without trailing zeros, so equality is asked of raw
+_SORTABLE_TYPE = f"S{DIGEST_BYTES}"
+"""Byte strings, which NumPy sorts and searches. It compares them without trailing zeros, so equality is tested on raw
 bytes."""
 
 
@@ -19,14 +19,14 @@ class DoneSlides:
     """The slides that have a row, each kept as 16 bytes.
 
     Args:
-        rows: With the key columns of a part's rows.
+        rows: Rows of parts, with their key columns.
         roots: Position of each `Slide.root`.
     """
 
     def __init__(self, rows: pa.Table, roots: Mapping[str, int]) -> None:
         self._roots = roots
         digests = row_digests(rows)
-        self._digests = np.sort(digests.view(_SORTED)).view(digests.dtype)
+        self._digests = np.sort(digests.view(_SORTABLE_TYPE)).view(digests.dtype)
 
     def __len__(self) -> int:
         return len(self._digests)
@@ -37,7 +37,7 @@ class DoneSlides:
         if not len(self._digests):
             yield from slides
         while chunk := list(islice(slides, _LOOKUP_SLIDES)):
-            wanted = slide_digests(chunk, self._roots)
-            places = np.searchsorted(self._digests.view(_SORTED), wanted.view(_SORTED))
-            is_done = self._digests[places.clip(max=len(self._digests) - 1)] == wanted
+            digests = slide_digests(chunk, self._roots)
+            places = np.searchsorted(self._digests.view(_SORTABLE_TYPE), digests.view(_SORTABLE_TYPE))
+            is_done = self._digests[places.clip(max=len(self._digests) - 1)] == digests
             yield from (slide for slide, done in zip(chunk, is_done, strict=True) if not done)

@@ -35,7 +35,7 @@ class ExistingOutput:
 
         Args:
             columns: The schema that the file must have.
-            identity: What the run and the file must share, as read back from JSON.
+            identity: Properties that the run and the file must share, as read back from JSON.
 
         Raises:
             OutputError: If the file is of another identity, or does not record one.
@@ -44,10 +44,10 @@ class ExistingOutput:
         if kind_of(path) is None:
             return None
         try:
-            with _parquet(path) as file:
+            with _opened_parquet(path) as file:
                 metadata = json.loads((file.schema_arrow.metadata or {}).get(METADATA_KEY, b"{}"))
                 rows = file.metadata.num_rows
-                complete = file.schema_arrow.equals(columns) and _counted_rows(metadata) == rows
+                complete = file.schema_arrow.equals(columns) and _recorded_row_count(metadata) == rows
                 recorded = dict(metadata["identity"]) if complete else {}
         except _UNREADABLE:
             recorded = {}
@@ -65,7 +65,7 @@ class ExistingOutput:
             return False
         if "unreadable" not in errors:
             return True
-        return not any(pc.any(worth_again(batch["error"], other_limits)).as_py() for batch in self.batches(["error"]))
+        return not any(pc.any(retry_mask(batch["error"], other_limits)).as_py() for batch in self.batches(["error"]))
 
     def other_limits(self, limits: Mapping[str, Any]) -> frozenset[str]:
         """The names of those ``limits`` that had another value when the file was written."""
@@ -79,7 +79,7 @@ class ExistingOutput:
             OutputError: If the file cannot be read.
         """
         try:
-            with _parquet(self.path) as file:
+            with _opened_parquet(self.path) as file:
                 for group in range(file.num_row_groups):
                     yield from file.iter_batches(row_groups=[group], columns=columns)
         except (pa.ArrowException, OSError) as error:
@@ -88,7 +88,7 @@ class ExistingOutput:
             ) from error
 
 
-def worth_again(errors: pa.Array, changed_limits: Set[str]) -> pa.BooleanArray:
+def retry_mask(errors: pa.Array, changed_limits: Set[str]) -> pa.BooleanArray:
     """(rows,) whether each row is worth doing again, by its error; False for rows without an error.
 
     Args:
@@ -101,8 +101,8 @@ def worth_again(errors: pa.Array, changed_limits: Set[str]) -> pa.BooleanArray:
     return pc.fill_null(pc.is_in(errors, pa.array(repeated, pa.string())), False)
 
 
-def _counted_rows(metadata: Mapping[str, Any]) -> int:
-    """How many rows the run wrote.
+def _recorded_row_count(metadata: Mapping[str, Any]) -> int:
+    """The number of rows that the run recorded.
 
     Raises:
         LookupError, TypeError, ValueError: If the counts are incomplete, or of other types.
@@ -116,6 +116,6 @@ def _counted_rows(metadata: Mapping[str, Any]) -> int:
 
 
 @contextmanager
-def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
+def _opened_parquet(path: Path) -> Iterator[pq.ParquetFile]:
     with os.fdopen(open_regular_file(path), "rb") as stream, pq.ParquetFile(stream) as file:
         yield file

@@ -8,7 +8,7 @@ def rewrite_notes(metadata: Mapping[str, Any], labels: Sequence[str], rows: int)
     """Sentences on how a predictions file differs from what `batchcls run` wrote; none if no difference shows.
 
     Args:
-        metadata: What the run recorded in the file; empty where another program left the record out.
+        metadata: The run's record in the file; empty where another program left the record out.
         labels: Labels in the order of the probabilities.
         rows: Number of rows in the file now.
     """

@@ -31,7 +31,7 @@ class LabelMatch:
     """The row of each labeled image in a predictions file."""
 
     by: Literal["path", "absolute path", "end of path", "file name"]
-    """What of the paths had to be equal."""
+    """Part of the paths that had to be equal."""
     rows: npt.NDArray[np.int64]
     """(labeled images,) position of each image's row; -1 where it has none."""
     ambiguous: npt.NDArray[np.bool_]
@@ -39,11 +39,11 @@ class LabelMatch:
 
 
 def match_labels(paths: pa.ChunkedArray, root: str, predictions: PredictionsFile) -> LabelMatch:
-    """Match labeled images with rows, by the first of these rules that finds all, or else by the one that finds most.
+    """The row of each labeled image, by the first rule that matches all images, or else by the one that matches most.
 
-    Paths as written; absolute paths; both again with ``/`` for Windows' backslashes, without blanks around a path, and
-    with accents in one Unicode form. Only where none of these finds any image, by as much of the end of each path as
-    finds the most.
+    The rules compare paths as written; absolute paths; and both again with ``/`` for Windows' backslashes, without
+    blanks around a path, and with accents in one Unicode form. If no rule matches any image, the ends of paths are
+    compared, at the length that matches most.
 
     Args:
         paths: (N,) the labeled images, relative to ``root`` or absolute.
@@ -51,15 +51,15 @@ def match_labels(paths: pa.ChunkedArray, root: str, predictions: PredictionsFile
         predictions: The file that is searched.
 
     Raises:
-        LabelsError: If no image has a row, or an image and a row do not belong to each other alone.
+        LabelsError: If no image has a row, or several images or several rows share a match.
     """
     predicted_paths, roots = predictions.table["path"], predictions.table["root"].cast(pa.string())
     best = _match_whole_paths(paths, root, predicted_paths, roots)
     if (best.rows < 0).any():
-        folded, folded_roots = _folded(predicted_paths), _folded(roots)
-        best = max(best, _match_whole_paths(_folded(paths), root, folded, folded_roots), key=_count)
+        folded, folded_roots = _normalized_paths(predicted_paths), _normalized_paths(roots)
+        best = max(best, _match_whole_paths(_normalized_paths(paths), root, folded, folded_roots), key=_count)
         if not _count(best) and not best.ambiguous.any():
-            best = _match_ends(_folded(paths), pc.binary_join_element_wise(folded_roots, folded, "/"))
+            best = _match_ends(_normalized_paths(paths), pc.binary_join_element_wise(folded_roots, folded, "/"))
     if best.ambiguous.any():
         raise LabelsError(
             f"{int(best.ambiguous.sum()):,} labeled images have more than one row by {best.by}, or share one"
@@ -84,18 +84,19 @@ def label_codes(labels: pa.ChunkedArray, known: Sequence[str]) -> pa.ChunkedArra
 
     Blanks around a label, and the Unicode form of its accents, are ignored unless they tell two known labels apart.
     """
-    codes, words = pc.index_in(labels, pa.array(known, pa.string())), _composed(pa.array(known, pa.string()))
+    codes, words = pc.index_in(labels, pa.array(known, pa.string())), _normalized_text(pa.array(known, pa.string()))
     if len(words.unique()) < len(words):
         return codes
-    return pc.coalesce(codes, pc.index_in(_composed(labels), words))
+    return pc.coalesce(codes, pc.index_in(_normalized_text(labels), words))
 
 
 def two_files(root: Path, images: pa.Table) -> list[str] | None:
-    """The paths of a labeled and of the classified file that were matched, but hold different bytes; None if none do.
+    """The paths of a labeled and a classified file that match but hold different bytes; None if all compared are equal.
 
     Args:
         root: The folder of the labeled images.
-        images: With the columns ``path``, as labeled, and ``file``, as classified; the first three rows are compared.
+        images: Matched images, with the columns ``path``, as labeled, and ``file``, as classified; the first three rows
+            are compared.
     """
     for image in images.slice(0, _COMPARED_FILES).to_pylist():
         labeled, classified = file_below(root, image["path"]), original(image["file"])
@@ -117,9 +118,9 @@ def _match_whole_paths(
 
 def _match_ends(paths: pa.ChunkedArray, files: pa.ChunkedArray) -> LabelMatch:
     """Match by as many of the last parts of each path as find the most images; of equal counts, by the most parts."""
-    best = _match_by("file name", _names(paths), _names(files))
+    best = _match_by("file name", _path_ends(paths), _path_ends(files))
     for parts in range(2, _MOST_PATH_PARTS):
-        ends = _names(paths, parts), _names(files, parts)
+        ends = _path_ends(paths, parts), _path_ends(files, parts)
         match = _match_by("end of path", *ends)
         if not _count(match) and not match.ambiguous.any():
             break  # paths that differ in their last parts differ in longer ends too
@@ -132,9 +133,13 @@ def _count(match: LabelMatch) -> int:
 
 
 def _match_by(by: Any, keys: pa.ChunkedArray, predicted_keys: pa.ChunkedArray) -> LabelMatch:
-    rows, back = _positions(keys, predicted_keys), _positions(predicted_keys, keys)
-    claimed = np.bincount(back[back >= 0], minlength=len(rows))
-    shared = np.bincount(rows[rows >= 0], minlength=len(back))[rows] > 1 if len(back) else np.zeros(len(rows), bool)
+    rows, reverse_rows = _positions(keys, predicted_keys), _positions(predicted_keys, keys)
+    claimed = np.bincount(reverse_rows[reverse_rows >= 0], minlength=len(rows))
+    shared = (
+        np.bincount(rows[rows >= 0], minlength=len(reverse_rows))[rows] > 1
+        if len(reverse_rows)
+        else np.zeros(len(rows), bool)
+    )
     ambiguous = (rows >= 0) & ((claimed > 1) | shared)
     return LabelMatch(by, np.where(ambiguous, -1, rows), ambiguous)
 
@@ -150,21 +155,21 @@ def _absolute(roots: pa.ChunkedArray, paths: pa.ChunkedArray) -> pa.ChunkedArray
     joined = pc.if_else(pc.starts_with(paths, "/"), paths, pc.binary_join_element_wise(roots, paths, "/"))
     folders = pc.dictionary_encode(pc.replace_substring_regex(joined, r"(?s)/[^/]*$", "/"))
     real = pa.array([os.path.realpath(str(folder)).rstrip("/") for folder in folders.dictionary], pa.string())
-    return pa.chunked_array([pc.binary_join_element_wise(real.take(folders.indices), _names(joined), "/")])
+    return pa.chunked_array([pc.binary_join_element_wise(real.take(folders.indices), _path_ends(joined), "/")])
 
 
-def _names(paths: Any, parts: int = 1) -> Any:
+def _path_ends(paths: Any, parts: int = 1) -> Any:
     """The last ``parts`` parts of each path; null for a path with fewer."""
     if parts == 1:
         return pc.replace_substring_regex(paths, r"(?s)^.*/", "")
     return pc.struct_field(pc.extract_regex(paths, rf"(?s)(?:^|/)(?P<end>(?:[^/]+/){{{parts - 1}}}[^/]+)$"), "end")
 
 
-def _folded(paths: Any) -> Any:
-    return pc.replace_substring(_composed(paths), "\\", "/")
+def _normalized_paths(paths: Any) -> Any:
+    return pc.replace_substring(_normalized_text(paths), "\\", "/")
 
 
-def _composed(words: Any) -> Any:
+def _normalized_text(words: Any) -> Any:
     return pc.utf8_normalize(pc.utf8_trim_whitespace(words), "NFC")
 
 

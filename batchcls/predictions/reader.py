@@ -1,4 +1,4 @@
-"""Read a predictions file back: each image's prediction, and what the run recorded of itself."""
+"""Read a predictions file back: each image's prediction, and the record of the run."""
 
 import json
 from collections import Counter
@@ -22,7 +22,7 @@ from batchcls.records import METADATA_KEY, Slide
 from batchcls.storage.regular_file import check_regular
 from batchcls.storage.table_memory import check_parquet_size
 
-_ANSWERS = ("label", "probability", "probabilities")
+_ANSWER_COLUMNS = ("label", "probability", "probabilities")
 _PART_VALUES = 2**21
 _PART_ROWS = 32_768
 """Most rows, and most probabilities, of a part."""
@@ -41,7 +41,7 @@ class PredictionsFile:
     labels: tuple[str, ...]
     """The engine's labels, in the order of the probabilities."""
     metadata: dict[str, Any]
-    """What the run recorded of itself; empty where another program wrote the file again and dropped the metadata."""
+    """Record of the run; empty where another program wrote the file again and dropped the metadata."""
 
     @classmethod
     def read(cls, path: Path, labels: Sequence[str] = ()) -> Self:
@@ -51,9 +51,9 @@ class PredictionsFile:
             labels: The labels in the order of the probabilities, for a file that does not record them.
 
         Raises:
-            LabelsError: If the file cannot be read, or nothing but its name is that of a predictions file.
+            LabelsError: If the file cannot be read, or is no predictions file.
         """
-        with _refusals(path):
+        with _errors_translated(path):
             check_parquet_size(path, list(REQUIRED), whole=True)
             metadata = _metadata(pq.read_schema(path))
             table = pq.read_table(path, columns=list(REQUIRED), partitioning=None)
@@ -66,17 +66,16 @@ class PredictionsFile:
         """Read the file a part at a time, in memory that does not grow with the file; the first part has no rows.
 
         Args:
-            labels: As for `read`.
-
+            labels: The labels in the order of the probabilities, for a file that does not record them.
 
         Raises:
-            LabelsError: As by `read`.
+            LabelsError: If the file cannot be read, or is no predictions file.
         """
-        with _refusals(path):
+        with _errors_translated(path):
             check_parquet_size(path, list(REQUIRED), whole=False)
-        with _refusals(path), pq.ParquetFile(path) as file:
+        with _errors_translated(path), pq.ParquetFile(path) as file:
             metadata = _metadata(file.schema_arrow)
-            order = _recorded_labels(metadata) or label_order(_batches(file, _LABEL_ROWS, _ANSWERS), labels)
+            order = _recorded_labels(metadata) or label_order(_batches(file, _LABEL_ROWS, _ANSWER_COLUMNS), labels)
             head = cls._checked(path, file.schema_arrow.empty_table().select(list(REQUIRED)), order, metadata)
             yield head
             for table in _batches(file, max(1, min(_PART_ROWS, _PART_VALUES // len(order))), list(REQUIRED)):
@@ -89,8 +88,8 @@ class PredictionsFile:
         table = _typed(table, len(labels))
         if table["root"].null_count or table["path"].null_count:
             raise ValueError("it has rows that name no file")
-        if strange := sorted(set(pc.unique(table["label"].cast(pa.string())).to_pylist()) - {None, *labels}):
-            raise ValueError(f"it has labels {strange}, which are none of {list(labels)}")
+        if unknown := sorted(set(pc.unique(table["label"].cast(pa.string())).to_pylist()) - {None, *labels}):
+            raise ValueError(f"it has labels {unknown}, which are none of {list(labels)}")
         return cls(path, table, labels, metadata)
 
     def check_labels(self, labels: Sequence[str]) -> None:
@@ -141,11 +140,11 @@ class PredictionsFile:
 
 
 def _metadata(schema: pa.Schema) -> dict[str, Any]:
-    """What the run recorded of itself; empty where another program dropped it."""
+    """The run's record in the file; empty where another program dropped it."""
     if missing := [name for name in REQUIRED if name not in schema.names]:
         raise ValueError(f"it has no column {', '.join(map(repr, missing))}")
-    if twice := [name for name in REQUIRED if schema.names.count(name) > 1]:
-        raise ValueError(f"it has more than one column {', '.join(map(repr, twice))}")
+    if duplicates := [name for name in REQUIRED if schema.names.count(name) > 1]:
+        raise ValueError(f"it has more than one column {', '.join(map(repr, duplicates))}")
     metadata = json.loads((schema.metadata or {}).get(METADATA_KEY, b"{}"))
     # Halves of characters, which JSON can spell and no page or column can hold, are shown as question marks.
     metadata = json.loads(json.dumps(metadata, ensure_ascii=False).encode("utf-8", "replace"))
@@ -160,7 +159,7 @@ def _recorded_labels(metadata: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _batches(file: pq.ParquetFile, rows: int, columns: Sequence[str]) -> Iterator[pa.Table]:
-    for group in range(file.num_row_groups):  # one at a time: of all that it reads, pyarrow keeps the bytes
+    for group in range(file.num_row_groups):  # one group at a time: pyarrow keeps the bytes of all groups of one call
         for batch in file.iter_batches(rows, row_groups=[group], columns=list(columns)):
             yield pa.Table.from_batches([batch])
 
@@ -182,7 +181,7 @@ def _typed(table: pa.Table, classes: int) -> pa.Table:
 
 
 @contextmanager
-def _refusals(path: Path) -> Iterator[None]:
+def _errors_translated(path: Path) -> Iterator[None]:
     """Turn whatever makes the file unreadable into a `LabelsError` that names the file."""
     try:
         check_regular(path)

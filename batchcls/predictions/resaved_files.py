@@ -8,8 +8,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-_CLOSE = 1e-5
-"""Largest difference between a row's probability, written as text or in another precision, and its largest one."""
+_LARGEST_ROUNDING = 1e-5
+"""Largest difference by rounding between a row's ``probability`` and the largest of its ``probabilities``."""
 
 
 def fixed_lists(column: pa.ChunkedArray, length: int) -> pa.ChunkedArray:
@@ -22,14 +22,14 @@ def fixed_lists(column: pa.ChunkedArray, length: int) -> pa.ChunkedArray:
         if column.type.list_size != length:
             raise ValueError(f"it has {length} labels, and {column.type.list_size} probabilities a row")
         return column.cast(pa.list_(pa.float32(), length))
-    there = np.asarray(pc.is_valid(column).to_numpy(zero_copy_only=False), bool)
-    values = np.zeros((len(there), length), np.float32)
-    if there.any():
-        answers = _matrix(column.filter(pa.array(there)))
+    has_list = np.asarray(pc.is_valid(column).to_numpy(zero_copy_only=False), bool)
+    values = np.zeros((len(has_list), length), np.float32)
+    if has_list.any():
+        answers = _matrix(column.filter(pa.array(has_list)))
         if answers.shape[1] != length:
             raise ValueError(f"it has {length} labels, and {answers.shape[1]} probabilities a row")
-        values[there] = answers
-    lists = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), length, mask=pa.array(~there))
+        values[has_list] = answers
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), length, mask=pa.array(~has_list))
     return pa.chunked_array([lists.cast(pa.list_(pa.float32(), length))])
 
 
@@ -54,11 +54,11 @@ def label_order(tables: Iterable[pa.Table], labels: Sequence[str] = ()) -> tuple
         if length not in (0, answers.shape[1]):
             raise ValueError(f"it has {answers.shape[1]} probabilities a row, not {length}")
         length = answers.shape[1]
-        for position, label in _pairs(rows, answers):
+        for position, label in _clear_labels(rows, answers):
             if order.setdefault(position, label) != label:
                 raise ValueError(f"its label is not always the most probable one: {order[position]!r} and {label!r}")
-    twice = len(set(order.values())) < len(order)
-    if twice or any(labels[position] != label for position, label in order.items() if labels):
+    is_ambiguous = len(set(order.values())) < len(order)
+    if is_ambiguous or any(labels[position] != label for position, label in order.items() if labels):
         inferred = ", ".join(f"{order[position]!r} is number {position + 1}" for position in sorted(order))
         raise ValueError(f"its labels are not in one order, or not in that of --labels: by its rows {inferred}")
     if len(order) < length and not labels:
@@ -71,11 +71,11 @@ def label_order(tables: Iterable[pa.Table], labels: Sequence[str] = ()) -> tuple
     return tuple(labels) or tuple(order[position] for position in range(length))
 
 
-def _pairs(rows: pa.Table, answers: npt.NDArray[np.float32]) -> set[tuple[int, str]]:
-    """Position of the largest probability and label of each row, of rows where only one probability is the largest."""
+def _clear_labels(rows: pa.Table, answers: npt.NDArray[np.float32]) -> set[tuple[int, str]]:
+    """Position of the largest probability, and label, of each row in which only one probability is the largest."""
     top = answers.max(axis=1)
     recorded = np.asarray(rows["probability"].cast(pa.float32()).to_numpy(), np.float32)
-    if (np.abs(recorded - top) > _CLOSE).any():
+    if (np.abs(recorded - top) > _LARGEST_ROUNDING).any():
         raise ValueError("its column probability is not the largest of its probabilities")
     clear = (answers == top[:, None]).sum(axis=1) == 1
     words = _one(rows["label"].cast(pa.string())).dictionary_encode()

@@ -1,4 +1,4 @@
-"""Which slide a row belongs to: the columns that tell, and the order of rows."""
+"""The key columns, which tell the slide of a row, and the order of rows."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,21 +12,21 @@ import pyarrow.compute as pc
 from batchcls.records import Slide
 from batchcls.storage.file_names import original, printable
 
-COLUMNS = ("root", "path")
+KEY_COLUMNS = ("root", "path")
 """The names of the columns that together name one slide, and so one row."""
 DIGEST_BYTES = 16
 
 
 def key_schema(rows: pa.Schema) -> pa.Schema:
     """The key columns of ``rows``, with the types that they have there."""
-    return pa.schema([rows.field(name) for name in COLUMNS])
+    return pa.schema([rows.field(name) for name in KEY_COLUMNS])
 
 
 def column_values(slides: Sequence[Slide], roots: Mapping[str, int]) -> dict[str, pa.Array]:
     """The key columns of a part's rows, by name.
 
     Args:
-        slides: One for each row.
+        slides: The slide of each row.
         roots: Position of each `Slide.root` in the list that the whole run shares.
     """
     return {
@@ -36,13 +36,13 @@ def column_values(slides: Sequence[Slide], roots: Mapping[str, int]) -> dict[str
 
 
 def slide_digests(slides: Iterable[Slide], roots: Mapping[str, int]) -> npt.NDArray[np.void]:
-    """(slides,) 16 bytes for each slide that no other slide has."""
+    """(slides,) a digest of 16 bytes for each slide, which no other slide has."""
     return np.array([_digest(roots[slide.root], printable(slide.path)) for slide in slides], f"V{DIGEST_BYTES}")
 
 
 def row_digests(rows: pa.Table) -> npt.NDArray[np.void]:
     """(rows,) the same 16 bytes as `slide_digests`, from the key columns of a part's rows."""
-    columns = ([batch[name].to_pylist() for name in COLUMNS] for batch in rows.to_batches())
+    columns = ([batch[name].to_pylist() for name in KEY_COLUMNS] for batch in rows.to_batches())
     digests = (_digest(*key) for values in columns for key in zip(*values, strict=True))
     return np.fromiter(digests, f"S{DIGEST_BYTES}", count=len(rows)).view(f"V{DIGEST_BYTES}")
 
@@ -51,10 +51,10 @@ def slides_of(rows: pa.Table, roots: Sequence[str] | None = None) -> Iterator[Sl
     """The slide of each row.
 
     Args:
-        rows: With the key columns of a part, or of a whole file.
-        roots: What the positions in a part stand for; None for a whole file, which holds the roots as text.
+        rows: Rows of a part, or of a whole file, with their key columns.
+        roots: Roots by their position in a part's rows; None for a whole file, which holds the roots as text.
     """
-    for row in rows.select(list(COLUMNS)).to_pylist():
+    for row in rows.select(list(KEY_COLUMNS)).to_pylist():
         root = original(row["root"]) if roots is None else roots[row["root"]]
         yield Slide(root, original(row["path"]))
 
@@ -66,7 +66,7 @@ def files_of(rows: pa.Table) -> pa.ChunkedArray:
 
 def in_order(rows: pa.Table, length: int) -> Iterator[pa.Table]:
     """All rows in the order of a predictions file, ``length`` of them at a time."""
-    order = pc.sort_indices(rows, [(name, "ascending") for name in COLUMNS])
+    order = pc.sort_indices(rows, [(name, "ascending") for name in KEY_COLUMNS])
     for start in range(0, len(rows), length):
         yield rows.take(order[start : start + length])
 

@@ -13,7 +13,7 @@ from batchcls.storage.file_names import printable
 
 
 class PredictionRows:
-    """Makes a part's rows of predictions, and the whole file's rows of a part's.
+    """A converter of predictions to rows of a part, and of rows between a part and the whole file.
 
     Args:
         roots: Every `Slide.root` of the run.

@@ -1,4 +1,4 @@
-"""The columns of a predictions file, declared once for whoever writes and whoever reads one."""
+"""The columns of a predictions file, declared once for the writer and the reader."""
 
 from dataclasses import dataclass
 
@@ -36,7 +36,7 @@ REQUIRED = {column.name: column.type for column in COLUMNS if column.is_required
 """The type of each required column, by name, in the order in which they stand in a file."""
 
 
-def schema(classes: int) -> pa.Schema:
+def file_schema(classes: int) -> pa.Schema:
     """The schema of a predictions file whose engine has ``classes`` classes."""
     probabilities = pa.list_(pa.float32(), classes)
     return pa.schema([(column.name, column.type or probabilities) for column in COLUMNS])
@@ -44,5 +44,5 @@ def schema(classes: int) -> pa.Schema:
 
 def part_schema(classes: int) -> pa.Schema:
     """The schema of a part of an unfinished run, whose roots and labels are positions in lists of the whole run."""
-    whole = schema(classes)
+    whole = file_schema(classes)
     return pa.schema([field.with_type(pa.int32()) if pa.types.is_dictionary(field.type) else field for field in whole])

@@ -1,4 +1,4 @@
-"""Predictions become one Parquet file; until it is whole, parts on disk hold what is done."""
+"""Write predictions to one Parquet file; until it is whole, parts on disk hold the finished rows."""
 
 import json
 from collections import Counter
@@ -14,11 +14,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batchcls.predictions.done_slides import DoneSlides
-from batchcls.predictions.existing_output import ExistingOutput, worth_again
-from batchcls.predictions.row_key import COLUMNS as KEY_COLUMNS
+from batchcls.predictions.existing_output import ExistingOutput, retry_mask
+from batchcls.predictions.row_key import KEY_COLUMNS as KEY_COLUMNS
 from batchcls.predictions.row_key import in_order, key_schema, slides_of
 from batchcls.predictions.rows import PredictionRows
-from batchcls.predictions.schema import part_schema, schema
+from batchcls.predictions.schema import file_schema, part_schema
 from batchcls.records import METADATA_KEY, BatchResult, Slide
 from batchcls.storage.locked_folder import clear_leftovers
 from batchcls.storage.resumable_output import ResumableOutput
@@ -60,22 +60,22 @@ def open_writer(
         path: The predictions file.
         roots: Every `Slide.root` of the run.
         labels: The engine's labels, by position.
-        identity: What two runs must share to write one file; JSON values.
-        limits: What may differ between runs of one identity: a run with other limits does again what these had refused.
+        identity: Properties that two runs must share to write one file; JSON values.
+        limits: Options that may differ between runs of one identity: a run with other limits repeats refused files.
         overwrite: Whether an existing ``path`` is replaced, which happens when the new file is whole.
 
     Raises:
         OutputError: If ``path`` exists, another run is writing it, or an earlier run of another identity began it.
     """
     limits, identity_json = dict(limits or {}), json.loads(json.dumps(identity))
-    existing = None if overwrite else ExistingOutput.of(path, schema(len(labels)), identity_json)
+    existing = None if overwrite else ExistingOutput.of(path, file_schema(len(labels)), identity_json)
     if existing and existing.is_settled(limits):
         clear_leftovers(path)
         return existing
     partial = ResumableOutput(path, part_schema(len(labels)), identity, limits=limits)
     try:
         if not overwrite:  # another run may have finished while this one waited for it
-            existing = ExistingOutput.of(path, schema(len(labels)), identity_json)
+            existing = ExistingOutput.of(path, file_schema(len(labels)), identity_json)
         if existing and existing.is_settled(limits) and not partial.begun:
             partial.discard()
             partial.close()
@@ -99,7 +99,7 @@ class PredictionsWriter:
         existing: A whole file whose rows are taken over, but for those worth doing again.
 
     Raises:
-        OutputError: If what earlier runs left cannot be read, or the disk refuses.
+        OutputError: If the rows of earlier runs cannot be read, or the disk refuses.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class PredictionsWriter:
         self._limits = limits
         self._rows = PredictionRows(roots, labels)
         self._keys = key_schema(self._rows.schema)
-        partial.drop(lambda rows: worth_again(rows["error"], partial.changed_limits))
+        partial.drop(lambda rows: retry_mask(rows["error"], partial.changed_limits))
         repeated = self._take_over(existing) if existing else self._keys.empty_table()
         rows = partial.table().select(self._keys.names)
         self.resumed_rows = len(rows)
@@ -163,8 +163,8 @@ class PredictionsWriter:
         self.flush()
         table = self._partial.table()
         kinds = pc.list_element(pc.split_pattern(table["error"].drop_null(), ":", max_splits=1), 0)
-        labels = _counted(table["label"].drop_null())
-        return Counts(len(table), {self._labels[code]: count for code, count in labels.items()}, _counted(kinds))
+        labels = _value_counts(table["label"].drop_null())
+        return Counts(len(table), {self._labels[code]: count for code, count in labels.items()}, _value_counts(kinds))
 
     def finish(self, metadata: Mapping[str, Any]) -> None:
         """Put the whole file in its place, with ``metadata`` as JSON under the key ``batchcls``, and drop the parts.
@@ -174,7 +174,7 @@ class PredictionsWriter:
         """
         self.flush()
         document = {**metadata, "identity": self._partial.identity, "limits": self._limits}
-        final = schema(len(self._labels)).with_metadata({METADATA_KEY: json.dumps(document)})
+        final = file_schema(len(self._labels)).with_metadata({METADATA_KEY: json.dumps(document)})
         with self._partial.whole() as stream, pq.ParquetWriter(stream, final, compression="zstd") as writer:
             for rows in in_order(self._partial.table(), _GROUP_ROWS):
                 writer.write_table(self._rows.with_words(rows).cast(final), row_group_size=_GROUP_ROWS)
@@ -197,11 +197,11 @@ class PredictionsWriter:
         changed = existing.other_limits(self._limits)
         if not self._partial.begun:
             batches = map(self._rows.of_whole, existing.batches())
-            self._partial.append(batch.filter(pc.invert(worth_again(batch["error"], changed))) for batch in batches)
+            self._partial.append(batch.filter(pc.invert(retry_mask(batch["error"], changed))) for batch in batches)
         batches = map(self._rows.of_whole, existing.batches([*KEY_COLUMNS, "error"]))
-        repeated = [batch.filter(worth_again(batch["error"], self._limits.keys())) for batch in batches]
+        repeated = [batch.filter(retry_mask(batch["error"], self._limits.keys())) for batch in batches]
         return pa.concat_tables([self._keys.empty_table(), pa.Table.from_batches(repeated).select(self._keys.names)])
 
 
-def _counted(values: pa.ChunkedArray) -> dict[Any, int]:
+def _value_counts(values: pa.ChunkedArray) -> dict[Any, int]:
     return Counter({item["values"]: item["counts"] for item in pc.value_counts(values).to_pylist()})

@@ -397,11 +397,11 @@ def test_a_plan_for_the_cpu_is_a_contradiction(tiny: Path) -> None:
         ("--verify", "."),
     ],
 )
-def test_how_to_build_a_network_says_nothing_of_a_folder_that_is_one(tiny: Path, option: tuple[str, str]) -> None:
+def test_how_to_build_a_network_has_no_effect_on_an_engine_folder(tiny: Path, option: tuple[str, str]) -> None:
     result = build_result(tiny, "--target", "sm86", *option)
 
     assert result.exit_code == 2
-    assert f"is a folder, so {option[0]} says nothing" in result.stderr
+    assert f"is a folder, so {option[0]} has no effect" in result.stderr
     assert file_contents(tiny).keys() == {"engine.json", "model.onnx"}
 
 

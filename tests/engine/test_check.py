@@ -206,7 +206,7 @@ def test_a_folder_from_before_there_were_probes_runs_with_a_warning_and_can_have
     result = invoked(field_images, "--engine", folder, "--out", tmp_path / "o.parquet")
     assert result.exit_code == 0, result.output
     assert (
-        "warning: engine 'fp32' is from before engines had probes, so nobody knows whether it answers" in result.stderr
+        "warning: engine 'fp32' was built before engines had probes, so its answers cannot be checked" in result.stderr
     )
     with pytest.raises(EngineError, match=r"answers to 0 probes of 16, .* checked; run: batchcls build CHECK"):
         build_plan_here(folder, "cuda:0", PlanOptions(), Console(quiet=True))

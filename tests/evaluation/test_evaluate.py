@@ -22,7 +22,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from batchcls.cli import main
-from batchcls.predictions.schema import schema
+from batchcls.predictions.schema import file_schema
 from tests.commandline import PATIENCE_S, invoked
 from tests.conftest import draw
 
@@ -66,7 +66,7 @@ def predictions_file(
         "modified": [datetime(2026, 11, 26, 4, 5, 6, 789012, UTC) if label else None for _, label, _ in rows],
         "error": [None if label else "corrupt: cut short" for _, label, _ in rows],
     }
-    kind = schema(len(labels))
+    kind = file_schema(len(labels))
     arrays = [pa.array(columns.get(field.name, [None] * len(rows)), field.type) for field in kind]
     metadata = {"labels": list(labels), "engine": {"name": "tiny", **(engine or {})}}
     pq.write_table(pa.table(arrays, schema=kind.with_metadata({"batchcls": json.dumps(metadata)})), path)

@@ -21,7 +21,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from batchcls.cli import main
-from batchcls.predictions.schema import schema
+from batchcls.predictions.schema import file_schema
 from batchcls.records import METADATA_KEY
 from batchcls.storage.file_names import original, printable
 from tests.browser import shown
@@ -48,7 +48,9 @@ def write_predictions(out: Path, paths: Sequence[str], logits: Any, unreadable: 
     chances = (exponentials / exponentials.sum(axis=1, keepdims=True)).astype(np.float32)
     none = np.array(unreadable, bool)
     roots = changed.pop("roots", ["/slides"] * len(paths))
-    final = schema(len(labels)).with_metadata({METADATA_KEY: json.dumps({"labels": labels, **changed.pop("says", {})})})
+    final = file_schema(len(labels)).with_metadata(
+        {METADATA_KEY: json.dumps({"labels": labels, **changed.pop("says", {})})}
+    )
     columns = {
         "root": pa.array(roots, pa.string()).dictionary_encode(),
         "path": pa.array(paths, pa.string()),
@@ -260,7 +262,7 @@ def not_parquet(path: Path) -> None:
 
 
 def no_metadata(path: Path) -> None:
-    pq.write_table(schema(2).empty_table(), path)
+    pq.write_table(file_schema(2).empty_table(), path)
 
 
 def another_table(path: Path) -> None:

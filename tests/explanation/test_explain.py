@@ -209,7 +209,7 @@ def test_an_engine_built_from_onnx_has_no_layers_to_look_into(
         (("SLIDE", "--from", "PREDICTED", "--uncertain", "1"), "--from names the images, and so does SLIDES"),
         (("--from", "PREDICTED"), "--wrong N or --uncertain N, one of them"),
         (("--from", "PREDICTED", "--wrong", "1", "--uncertain", "1", "--truth", "."), "one of them"),
-        (("--from", "PREDICTED", "--wrong", "1"), "--wrong needs to know what is right: --truth"),
+        (("--from", "PREDICTED", "--wrong", "1"), "--wrong needs true labels: --truth"),
         (("SLIDE", "--wrong", "1"), "--wrong needs predictions: --from FILE"),
         (("SLIDE", "--truth", "."), "--truth needs predictions: --from FILE"),
         (("SLIDE", "--labels", "a,b"), "is an engine folder, so --labels has no effect"),

@@ -104,7 +104,7 @@ def peak_mib(scratch: Path, decoder: str, budget: int) -> tuple[str, bool]:
 
 def group(limit_mib: int) -> Path | None:
     """A control group with a limit; None where none can be made."""
-    for own, _, files in memory._groups():
+    for own, _, files in memory._memory_cgroups():
         folder = own / f"batchcls-{os.getpid()}-{limit_mib}"
         try:
             folder.mkdir()

@@ -41,7 +41,7 @@ from batchcls.networks.recipe import Recipe
 from batchcls.networks.tensors import read_trained_tensors
 from batchcls.predictions.integrity import rewrite_notes
 from batchcls.predictions.reader import PredictionsFile
-from batchcls.predictions.schema import schema
+from batchcls.predictions.schema import file_schema
 from batchcls.records import METADATA_KEY
 from batchcls.storage.resumable_output import ResumableOutput
 from batchcls.training.history import HISTORY_SCHEMA
@@ -315,7 +315,7 @@ _METADATA: dict[str, Any] = {
 def _table(columns: dict[str, Any], metadata: Any) -> bytes:
     said = {METADATA_KEY: metadata if isinstance(metadata, bytes) else json.dumps(metadata).encode()}
     try:
-        table = pa.table({name: columns[name] for name in schema(2).names}, schema(2).with_metadata(said))
+        table = pa.table({name: columns[name] for name in file_schema(2).names}, file_schema(2).with_metadata(said))
     except (pa.ArrowException, KeyError, TypeError, ValueError, OverflowError):
         arrays = {name: _array(values) for name, values in columns.items()}
         longest = max(map(len, arrays.values()), default=0)

@@ -127,7 +127,7 @@ def test_a_file_that_is_never_handed_out_has_a_row_in_the_end(
     done = finished(slides, "--out", out, "--engine", tiny_engine, "--read-timeout", "15", env=failing_disk)
 
     assert done.returncode == 0, done.stderr
-    assert "3 files were not handed out; the same command reads them again" in done.stdout
+    assert "3 files could not be read this time; the same command reads them again" in done.stdout
     rows = pq.read_table(out).to_pylist()
     assert len(rows) == SOUND + 4
     assert {row["path"]: row["error"] for row in rows if row["error"]} == {
@@ -183,7 +183,7 @@ SCRIPT = """if True:
     from batchcls.interrupts import Interrupt
 
     stop = Interrupt(sys.stderr, grace_s=float(sys.argv[1]))
-    stop.last_word = "the epoch is safe"
+    stop.last_message = "the epoch is safe"
     libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)
     libc.pthread_mutex_lock(mutex)
     with stop.listening():

@@ -22,7 +22,7 @@ from batchcls.cli import main
 from batchcls.errors import LabelsError
 from batchcls.images.labels.table import read_label_table
 from batchcls.predictions.reader import PredictionsFile
-from batchcls.predictions.schema import schema
+from batchcls.predictions.schema import file_schema
 from batchcls.records import METADATA_KEY
 from batchcls.storage.table_memory import check_parquet_size
 from tests.conftest import ROOT, draw
@@ -55,7 +55,7 @@ def written(out: Path, rows: int, groups: int = 1, options: dict[str, Any] | Non
         "height": pa.nulls(rows, pa.int32()),
         "error": pa.nulls(rows, pa.string()),
     }
-    others = {field.name: pa.nulls(rows, field.type) for field in schema(3) if field.name not in columns}
+    others = {field.name: pa.nulls(rows, field.type) for field in file_schema(3) if field.name not in columns}
     table = pa.table(columns | others | changed).replace_schema_metadata({METADATA_KEY: json.dumps({"labels": LABELS})})
     with pq.ParquetWriter(out, table.schema, **{"compression": "zstd", **(options or {})}) as writer:
         for _ in range(groups):

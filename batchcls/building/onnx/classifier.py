@@ -24,7 +24,7 @@ _FLOATS: dict[int, str] = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16
 """Types of the inputs and weights that are supported, by precision."""
 _OUTPUT_TYPES = (*_FLOATS, TensorProto.DOUBLE, TensorProto.BFLOAT16, TensorProto.UNDEFINED)
 _SMALLEST_NOTED_CHANGE = 0.0005
-"""Change of a probability from which on a note tells of it."""
+"""Smallest change of a probability that a note reports."""
 _LARGEST_BYTES = 2 << 30
 """Bytes that protobuf can hold in one message."""
 

@@ -20,10 +20,10 @@ _LARGEST_DIFFERENCE = {"fp32": 1e-4, "fp16": 0.01}
 """Largest difference of a probability between a file and the same file answering logits, by weights' precision; both
 answer one image at a time by the same runtime."""
 _LARGEST_BATCH_DIFFERENCE, _LARGEST_QUANTIZED_BATCH_DIFFERENCE = 0.02, 0.3
-"""Largest difference of a probability between an image alone and in a batch. Two runtimes compute them, and those
-compute eight bits differently."""
+"""Largest difference of a probability between an image alone and in a batch. Two runtimes compute the two
+answers, and round quantized layers differently."""
 _BATCHES = 4
-"""Into so many parts the images are cut; the first image of each makes up the batch."""
+"""Number of parts that the images are cut into; the first images of all parts make up the batch."""
 _NOISE_IMAGES = 4
 _AMPLITUDES = (0.0, 8.0, 64.0, 512.0)
 """Standard deviations of noise far beyond any image, on the scale of normalized pixels."""
@@ -70,8 +70,11 @@ class LogitsNetwork:
             edited = edit(model, output)
             if edited is None:
                 continue
-            ours = softmax(onnx_runner(path, edited, layout)(images))
-            if ours.shape == exact.shape and np.abs(ours - exact).max() <= _LARGEST_DIFFERENCE[precision]:
+            edited_probabilities = softmax(onnx_runner(path, edited, layout)(images))
+            if (
+                edited_probabilities.shape == exact.shape
+                and np.abs(edited_probabilities - exact).max() <= _LARGEST_DIFFERENCE[precision]
+            ):
                 _check_batch(path, edited, layout, images, exact)
                 return cls(original, output, edited)
         raise CheckpointError(

@@ -56,7 +56,7 @@ def detect_output_format(
     Args:
         values: (N, numbers) answers to images of many kinds.
         extremes: (M, numbers) answers to inputs far beyond those of any image: a logit leaves 0..1 there.
-        closing: Operators behind the last layer with weights; see `logits_output.closing_operators`.
+        closing: Operators behind the last layer with weights; see `logits_edits.closing_operators`.
         declared: ``logits`` or ``probabilities``, as a recipe says; ``auto``: by the values.
 
     Raises:

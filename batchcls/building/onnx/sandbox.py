@@ -28,7 +28,7 @@ def check_runs(
 ) -> None:
     """Check that a few images can be answered by ONNX Runtime and OpenVINO, in a process of its own.
 
-    An error that a runtime raises is passed over: whoever runs the model later meets it again.
+    An error that a runtime raises is passed over: running the model later raises the error again.
 
     Args:
         path: The file that ``model`` was read from, for errors.

@@ -24,7 +24,7 @@ _FAILURES = (
     ValueError,
     EncodeError,
 )
-"""What ONNX Runtime raises: its exceptions share no base class of their own."""
+"""Exceptions that ONNX Runtime raises, which share no base class of their own."""
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
 _LONGEST_REASON = 400
 """Characters of ONNX Runtime's reason that an error repeats."""

@@ -1,4 +1,4 @@
-"""Open an engine by name of its backend: one module for each runtime."""
+"""Open an engine by the name of its backend; each backend has a module of that name."""
 
 from importlib import import_module
 from pathlib import Path
@@ -10,7 +10,7 @@ from batchcls.errors import EngineError
 
 BackendName = Literal["openvino", "tensorrt", "torch", "null"]
 _PACKAGES = {"openvino": "openvino", "tensorrt": "'cuda-bindings>=13'", "torch": "'batchcls[build]'"}
-"""What to install where a backend's module cannot be imported, as pip takes it."""
+"""Packages to install where a backend's module cannot be imported, as pip takes it."""
 
 
 def open_engine(

@@ -27,7 +27,7 @@ class DeviceMemory:
     """``size`` bytes of GPU memory, until `close`.
 
     Raises:
-        DeviceMemoryError: If the GPU has not so much free memory.
+        DeviceMemoryError: If the GPU has less free memory.
     """
 
     def __init__(self, size: int) -> None:
@@ -50,7 +50,7 @@ class PinnedMemory:
 
 
 class Stream:
-    """A queue of work for the GPU, done in the order in which it is given, until `close`."""
+    """A queue of work for the GPU, done in the order in which the work is given, until `close`."""
 
     def __init__(self) -> None:
         self.handle: Any = _checked(runtime.cudaStreamCreateWithFlags(runtime.cudaStreamNonBlocking))

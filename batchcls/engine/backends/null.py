@@ -12,7 +12,7 @@ from batchcls.records import DevicePixels, Logits, Pixels
 def open_engine(
     manifest: Manifest, onnx: Path, *, device: str, threads: int, precision: str | None = None
 ) -> "NullEngine":
-    """The engine of `batchcls.engine.backends.open_engine`; the ONNX file is not read."""
+    """A `NullEngine`, with the parameters of `batchcls.engine.backends.open_engine`; the ONNX file is not read."""
     return NullEngine(manifest.info(backend="null", device=device, precision="none"))
 
 

@@ -21,7 +21,7 @@ does not depend on how many others came with it."""
 def open_engine(
     manifest: Manifest, onnx: Path, *, device: str, threads: int, precision: str | None = None
 ) -> "OpenVinoEngine":
-    """The engine of `batchcls.engine.backends.open_engine`, on the CPU.
+    """An `OpenVinoEngine` on the CPU, with the parameters of `batchcls.engine.backends.open_engine`.
 
     The default arithmetic is bfloat16 where the CPU computes it in hardware and the manifest does not ask for float32.
     The floating-point layers of an int8 engine are computed in float32 by default: so the engine answers alike on
@@ -39,9 +39,9 @@ def open_engine(
     if precision is None:
         exact = manifest.exact or manifest.precision == "int8"
         precision = "bf16" if has_bfloat16 and not exact else "f32"
-    stated = "int8" if manifest.precision == "int8" else precision
+    info_precision = "int8" if manifest.precision == "int8" else precision
     return OpenVinoEngine(
-        manifest.info(backend="openvino", device="cpu", precision=stated), core, onnx, threads, precision
+        manifest.info(backend="openvino", device="cpu", precision=info_precision), core, onnx, threads, precision
     )
 
 
@@ -81,8 +81,8 @@ class OpenVinoEngine:
     def infer(self, pixels: Pixels | DevicePixels) -> Logits:
         pixels = self.info.host_pixels(pixels)
         chunks = [pixels[start : start + _CHUNK] for start in range(0, len(pixels), _CHUNK)]
-        none = np.empty((0, len(self.info.labels)), np.float32)
-        return np.concatenate([none, *self._pool.map(self._infer_chunk, chunks)])
+        no_rows = np.empty((0, len(self.info.labels)), np.float32)
+        return np.concatenate([no_rows, *self._pool.map(self._infer_chunk, chunks)])
 
     def close(self) -> None:
         self._pool.shutdown()
@@ -103,14 +103,14 @@ class OpenVinoEngine:
 
 def _check_model(model: ov.Model, info: EngineInfo) -> None:
     """Refuse a network whose input or output is not what the manifest says."""
-    takes, answers = model.input(0).partial_shape, model.output(0).partial_shape
-    if not takes.compatible(ov.PartialShape([_CHUNK, *info.preprocess.size_px, 3])):
+    input_shape, output_shape = model.input(0).partial_shape, model.output(0).partial_shape
+    if not input_shape.compatible(ov.PartialShape([_CHUNK, *info.preprocess.size_px, 3])):
         raise EngineError(
-            f"engine {info.name!r} takes pixels {takes}, but its manifest says {info.preprocess.size_px}; "
+            f"engine {info.name!r} takes pixels {input_shape}, but its manifest says {info.preprocess.size_px}; "
             "run: batchcls build CHECKPOINT --out ENGINE"
         )
-    if not answers.compatible(ov.PartialShape([-1, len(info.labels)])):
+    if not output_shape.compatible(ov.PartialShape([-1, len(info.labels)])):
         raise EngineError(
-            f"engine {info.name!r} answers {answers}, but its manifest names {len(info.labels)} labels; "
+            f"engine {info.name!r} answers {output_shape}, but its manifest names {len(info.labels)} labels; "
             "run: batchcls build CHECKPOINT --out ENGINE"
         )

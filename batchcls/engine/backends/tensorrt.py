@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 _LANES = 2
 """Batches under way at one time, so that the GPU has the next one before the last answer is fetched."""
 _TRIALS = 10
-_GRAPH_MAY_TAKE = 1.05
-"""Time of a CUDA graph relative to single launches, at most: where both keep the GPU busy, a graph spares the CPU."""
+_LARGEST_GRAPH_TIME_RATIO = 1.05
+"""Largest ratio of a CUDA graph's time to that of single launches at which the graph is used, to spare the CPU."""
 
 
 def open_engine(
     manifest: Manifest, onnx: Path, *, device: str, threads: int, precision: str | None = None
 ) -> "TensorRtEngine":
-    """The engine of `batchcls.engine.backends.open_engine`, from the plan in its folder that fits this GPU."""
+    """A `TensorRtEngine` of the folder's plan for this GPU, with the parameters of `backends.open_engine`."""
     if device == "cpu":
         raise EngineError("backend 'tensorrt' runs on a GPU, not on the CPU; run: batchcls run --device cuda")
     gpu = machine.gpu(device)
@@ -188,7 +188,7 @@ class _Lane:
         with suppress(EngineError):  # not every plan can be captured
             graph = cuda.Graph(self._stream, self._execute)
             closing.callback(graph.close)
-            if self._seconds(graph.launch) <= self._seconds(self._execute) * _GRAPH_MAY_TAKE:
+            if self._seconds(graph.launch) <= self._seconds(self._execute) * _LARGEST_GRAPH_TIME_RATIO:
                 self._launch = graph.launch
 
     def _forget(self) -> None:

@@ -29,7 +29,7 @@ _DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 def open_engine(
     manifest: Manifest, onnx: Path, *, device: str, threads: int, precision: str | None = None
 ) -> "TorchEngine":
-    """The engine of `batchcls.engine.backends.open_engine`, by default in float32 on a CPU, in float16 on a GPU.
+    """A `TorchEngine`, by default in float32 on a CPU, in float16 on a GPU; see `batchcls.engine.backends.open_engine`.
 
     Args:
         precision: ``f32``, ``bf16`` or ``f16``; None: the default.

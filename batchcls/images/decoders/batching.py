@@ -18,9 +18,9 @@ from batchcls.memory import (
     Memory,
     MemoryPool,
     available_bytes,
-    can_be_taken,
+    can_allocate,
+    decode_budget_bytes,
     is_memory_error,
-    needed_to_decode,
 )
 from batchcls.prefetch import parallel_map, prefetch
 from batchcls.records import Batch, DevicePixels, Failure, Pixels, Postponed, Slide
@@ -170,7 +170,7 @@ class BatchingDecoder:
         postponed = group.postponed
         for item in group.encoded:
             if (cost := self._decode_group.cost_bytes(item)) > self._memory.size_bytes:
-                postponed.append(Postponed(item.slide, needed_to_decode(cost)))
+                postponed.append(Postponed(item.slide, decode_budget_bytes(cost)))
             else:
                 parts[self._decode_group.part(item)].append(item)
         batches = [batch for part in parts.values() for batch in self._isolated(part)]
@@ -221,11 +221,11 @@ class BatchingDecoder:
         cost = self._decode_group.cost_bytes(item)
         # If so much is free although other threads have taken memory since, the first try did not lack memory.
         plenty = _SMALL_COST_BYTES if cost < _SMALL_COST_BYTES else self._memory.size_bytes
-        if not short and can_be_taken(plenty):
+        if not short and can_allocate(plenty):
             return self._without_pixels([_failure(item)])
         with self._memory.lease_all() as memory:
-            if not can_be_taken(cost):
-                return self._without_pixels(postponed=[Postponed(item.slide, needed_to_decode(cost))])
+            if not can_allocate(cost):
+                return self._without_pixels(postponed=[Postponed(item.slide, decode_budget_bytes(cost))])
             try:
                 return self._decoded([item], memory)
             except BatchclsError:
@@ -233,8 +233,8 @@ class BatchingDecoder:
             except Exception as again:  # noqa: BLE001  # as above
                 short = is_memory_error(again)
             most = _LARGEST_COST_RATIO * cost + _SMALL_COST_BYTES
-            if short and not can_be_taken(most):
-                return self._without_pixels(postponed=[Postponed(item.slide, needed_to_decode(most))])
+            if short and not can_allocate(most):
+                return self._without_pixels(postponed=[Postponed(item.slide, decode_budget_bytes(most))])
         return self._without_pixels([_failure(item)])
 
     def _without_pixels(self, failures: Sequence[Failure] = (), postponed: Sequence[Postponed] = ()) -> Batch:

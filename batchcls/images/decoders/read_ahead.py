@@ -15,7 +15,7 @@ from batchcls.images.formats.inspection import Header, examine
 from batchcls.images.formats.refusal import RefusedError, check_file, largest_bytes
 from batchcls.images.formats.signatures import format_of
 from batchcls.images.sources.base import SlideReader, SlideReaders
-from batchcls.memory import needed_to_read
+from batchcls.memory import read_budget_bytes
 from batchcls.records import Failure, Postponed, Slide
 from batchcls.storage.timeouts import READ_TIMEOUT_S
 from batchcls.storage.transient_errors import NO_ANSWER
@@ -170,7 +170,7 @@ class ReadAhead:
             check_file(length, largest_bytes(self._options.max_pixels), is_regular=file.is_regular)
             if length > self._options.budget_bytes:
                 format_of(slide.path, file.first_bytes)  # refuses a file that is no image, instead of postponing it
-                return Postponed(slide, needed_to_read(length))
+                return Postponed(slide, read_budget_bytes(length))
             self._waiting.pop(number)  # waiting for the budget is no waiting for the file system
             cost = self._reserve(length)
             self._waiting[number] = (slide.path, monotonic())
@@ -178,7 +178,7 @@ class ReadAhead:
             return Encoded(slide, data, examine(slide.path, data, self._options.max_pixels), cost)
         except MemoryError:
             self._give_back(cost)
-            return Postponed(slide, needed_to_read(max(slide.size_bytes or 0, _SHORT_BYTES)))
+            return Postponed(slide, read_budget_bytes(max(slide.size_bytes or 0, _SHORT_BYTES)))
         except (RefusedError, OSError) as error:
             if self._closed:
                 raise _ClosedError from error

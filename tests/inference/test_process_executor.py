@@ -139,7 +139,8 @@ def test_a_slide_that_the_network_has_no_answer_for_keeps_its_row(
     Image.new("RGB", (64, 48), "magenta").save(tmp_path / "magenta.png")
     magenta = Slide(str(tmp_path), "magenta.png")
 
-    scorer = LocalExecutor(replace(share, engine=tmp_path / "engine", backend="openvino"))
+    engine = tmp_path / "engine"
+    scorer = LocalExecutor(replace(share, engine=engine, manifest=Manifest.read(engine), backend="openvino"))
     found = answers(all_scored(scorer, [*slides[:3], magenta, *slides[4:7]]))
 
     assert found.pop("magenta.png") == ["no answer: the network's output is not a number", 64, 48]

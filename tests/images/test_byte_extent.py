@@ -15,7 +15,7 @@ from PIL import Image
 
 from batchcls.images.decoders import open_decoder
 from batchcls.images.decoders.base import DecoderOptions
-from batchcls.images.formats import extent
+from batchcls.images.formats import byte_extent
 from batchcls.images.formats.byte_extent import LARGE_BYTES, image_end
 from batchcls.images.formats.inspection import Header, decode, examine
 from batchcls.images.formats.refusal import RefusedError
@@ -100,7 +100,7 @@ def test_a_damaged_file_has_the_same_row_with_and_without_what_is_not_read(
             damaged[position] = value
     data = bytes(damaged) + TAILS[tail](20_000)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(extent, "LARGE_BYTES", 0)
+        patch.setattr(byte_extent, "LARGE_BYTES", 0)
         end = end_of(data)
     assert outcome(data[:end]) == outcome(data)
 
