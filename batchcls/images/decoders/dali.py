@@ -14,9 +14,10 @@ from batchcls.errors import DecoderError, DeviceMemoryError
 from batchcls.images.decoders.base import DecoderOptions
 from batchcls.images.decoders.batching import CPU_GROUP_PIXELS, BatchingDecoder
 from batchcls.images.decoders.dali_graph import DECODE_OPERATOR, MOST_ERROR_CHARACTERS, build_graph, run_graph
-from batchcls.images.decoders.pillow import PillowGroup, total_cost_bytes
+from batchcls.images.decoders.pillow import decode_exactly
 from batchcls.images.decoders.read_ahead import Encoded
 from batchcls.images.decoders.resample import resample_exactly
+from batchcls.images.decoders.threaded import ThreadedGroup, total_cost_bytes
 from batchcls.memory import Memory
 from batchcls.records import DevicePixels, Pixels, Preprocess
 
@@ -52,7 +53,7 @@ class DaliGroup:
 
     def __init__(self, preprocess: Preprocess, *, threads: int) -> None:
         self._preprocess = preprocess
-        self._pillow = PillowGroup(preprocess, threads=threads)
+        self._pillow = ThreadedGroup(preprocess, decode_exactly, threads=threads)
         self._pipeline = build_graph(None, batch_size=_GROUP, threads=threads, device="cpu")
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="resample")
 
@@ -128,7 +129,7 @@ class GraphGroup:
         self._free: SimpleQueue[Pipeline] = SimpleQueue()
         for _ in range(_LANES):
             self._free.put(self._open_pipeline())
-        self._pillow = PillowGroup(preprocess, threads=threads)
+        self._pillow = ThreadedGroup(preprocess, decode_exactly, threads=threads)
         self._refused = 0
         """Number of plain JPEGs in a row that DALI has refused and Pillow decoded."""
 

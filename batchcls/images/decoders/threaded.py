@@ -1,0 +1,58 @@
+"""Decode a group of files on the CPU, one image in each thread, whatever decodes it."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
+
+import numpy as np
+
+from batchcls.images.decoders.batching import CPU_GROUP_PIXELS
+from batchcls.images.decoders.read_ahead import Encoded
+from batchcls.images.decoders.resample import cost_bytes
+from batchcls.memory import Memory
+from batchcls.records import Pixels, Preprocess
+
+
+class ThreadedGroup:
+    """A `batchcls.images.decoders.batching.GroupDecoder` that decodes one image in each thread.
+
+    Args:
+        decode: Returns the pixels of one file, (H, W, 3) uint8 RGB in the engine's size; any exception is the file's.
+        threads: Number of CPU threads.
+    """
+
+    lanes = 1
+    group_pixels = CPU_GROUP_PIXELS
+
+    def __init__(
+        self, preprocess: Preprocess, decode: Callable[[Encoded, Preprocess], Pixels], *, threads: int
+    ) -> None:
+        self._preprocess = preprocess
+        self._decode = decode
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+
+    def part(self, item: Encoded) -> str:
+        return "suspect" if item.header.suspect else "sound"
+
+    def cost_bytes(self, item: Encoded) -> int:
+        return total_cost_bytes(item, self._preprocess)
+
+    def __call__(self, group: Sequence[Encoded], memory: Memory) -> Pixels:
+        pixels = np.empty((len(group), *self._preprocess.size_px, 3), np.uint8)
+        if len(group) == 1:  # in this thread, for it may hold all memory that the pool's threads wait for
+            self._decode_into(pixels[0], group[0], memory)
+        else:
+            list(self._pool.map(self._decode_into, pixels, group, repeat(memory)))
+        return pixels
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+    def _decode_into(self, row: Pixels, item: Encoded, memory: Memory) -> None:
+        with memory.lease(self.cost_bytes(item)):
+            row[:] = self._decode(item, self._preprocess)
+
+
+def total_cost_bytes(item: Encoded, preprocess: Preprocess) -> int:
+    """Peak memory of decoding and resizing a file, in bytes."""
+    return max(item.header.decode_bytes, cost_bytes(item.header.width, item.header.height, preprocess))
