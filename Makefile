@@ -8,13 +8,14 @@ GPU_PYTHON ?= $(if $(wildcard .venv/dev),$(BIN)/python,$(PYTHON))
 demo: .venv/run
 	$(BIN)/python -m benchmarks demo
 
-# A test file a core; with more threads each they would only wait for one another.
+# A test file a core; with more threads each they would only wait for one another. In the order of their names: by
+# default files of few tests come last, which here are the slowest.
 test: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # Whatever needs an NVIDIA GPU, with what is installed: such a machine may have no package index. What is missing is
 # skipped by its name, and the warnings of other versions are no failures.
