@@ -8,8 +8,8 @@ GPU_PYTHON ?= $(if $(wildcard .venv/dev),$(BIN)/python,$(PYTHON))
 demo: .venv/run
 	$(BIN)/python -m benchmarks demo
 
-# A test file a core; with more threads each they would only wait for one another. In the order of their names: by
-# default files of few tests come last, which here are the slowest.
+# A test file a core; with more threads each they would only wait for one another. In the order of tests/conftest.py:
+# by default files of few tests come last, of which some take minutes.
 test: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .

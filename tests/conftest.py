@@ -34,8 +34,17 @@ settings.load_profile("quick")
 Draw = Callable[..., Path]
 
 
+SLOWEST_FILES = ("training/test_train.py", "building/test_instruction_sets.py", "test_docs.py", "test_benchmarks.py")
+"""Test files that take minutes, slowest first."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked ``gpu`` are skipped where there is none."""
+    """Skip tests marked ``gpu`` where there is none, and begin with the slowest files.
+
+    So no worker is left alone with one of these at the end.
+    """
+    places = {str(Path(__file__).parent / name): place for place, name in enumerate(SLOWEST_FILES)}
+    items.sort(key=lambda item: places.get(str(item.path), len(places)))
     if not machine.gpus():
         for item in items:
             if item.get_closest_marker("gpu"):
