@@ -37,7 +37,7 @@ def info(engine: Path | None, as_json: bool) -> None:
 
 
 def missing_for_gpus() -> list[str]:
-    """What is missing for a fast run on a GPU, each with the command that installs it."""
+    """The drivers and packages that a fast run on a GPU lacks here, each with the command that installs it."""
     from batchcls import machine
 
     versions = machine.versions()

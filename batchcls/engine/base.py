@@ -11,7 +11,7 @@ from batchcls.records import DevicePixels, Logits, Pixels, Preprocess
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What an engine takes and answers, where it runs, and what it was built from."""
+    """Description of an open engine: its input, labels, device, arithmetic, and the files it was built from."""
 
     name: str
     labels: tuple[str, ...]

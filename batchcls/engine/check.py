@@ -143,7 +143,7 @@ def _remedy(info: EngineInfo, manifest: Manifest) -> str:
 
 
 def _export_remedy(manifest: Manifest) -> str:
-    """What mends a build whose ONNX file answers otherwise than the trained network."""
+    """Advice for a build whose ONNX file answers otherwise than the trained network, for its error message."""
     if manifest.architecture == "onnx":
         return "OpenVINO computes this ONNX file otherwise than ONNX Runtime: export it with another operator set"
     if manifest.precision == "fp32":

@@ -44,7 +44,7 @@ class Executor(Protocol):
 
     @property
     def info(self) -> EngineInfo:
-        """What the engine takes and answers, and where it runs."""
+        """Description of the engine, and of the devices that it runs on."""
 
     @property
     def peak_memory_bytes(self) -> int:

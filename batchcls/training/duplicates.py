@@ -1,4 +1,4 @@
-"""Which image files show the same image."""
+"""Image files that show the same image, found by a fingerprint of their pixels."""
 
 import hashlib
 from collections import defaultdict

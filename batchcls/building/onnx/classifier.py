@@ -42,7 +42,7 @@ class OnnxClassifier:
     precision: str
     """``fp32`` or ``fp16``, of the network's weights."""
     output: OutputFormat
-    """What the unedited file's answers mean."""
+    """Meaning of the unedited file's outputs: logits or probabilities, and of how many numbers."""
     takes_bytes: bool
     """Whether the input is uint8, which the network then normalizes by itself."""
     original: Callable[[NormalizedImages], Outputs]

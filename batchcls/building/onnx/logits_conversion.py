@@ -38,7 +38,7 @@ class LogitsNetwork:
     original: Callable[[NormalizedImages], Outputs]
     """The unedited file's answers to (N, 3, H, W) float32 images."""
     output: OutputFormat
-    """What the unedited file's answers mean."""
+    """Meaning of the unedited file's outputs: logits or probabilities, and of how many numbers."""
     model: onnx.ModelProto
     """The edited network: it answers float32 ``logits``, (N, classes), with the unedited file's probabilities."""
 

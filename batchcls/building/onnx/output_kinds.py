@@ -27,7 +27,7 @@ class UnclearOutputsError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class OutputFormat:
-    """What the outputs of an ONNX classifier mean."""
+    """Meaning of an ONNX classifier's outputs, and how many numbers they hold for each image."""
 
     kind: OutputKind
     numbers: int

@@ -1,4 +1,4 @@
-"""What decoding an image takes in memory at most, told from its header, library by library."""
+"""Peak memory of decoding an image, in bytes, computed from its header for each decoding library."""
 
 from PIL import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
