@@ -10,8 +10,9 @@ import stat
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from threading import Thread
 from typing import Any, Self
@@ -27,10 +28,13 @@ from batchcls.storage.file_server import (
     SPAN,
     STATUS_ANSWER,
     UNKNOWN_TIME,
-    serve_lanes,
 )
 
-_PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from batchcls.storage.file_server import main; main()"
+_PROGRAM = (
+    "import sys; from importlib import import_module; sys.path = sys.argv[2:3] + sys.path + sys.argv[3:]; "
+    "import_module(sys.argv[1]).main()"
+)
+_FILE_SERVER = "batchcls.storage.file_server"
 _EXIT_WAIT_S = 0.2
 
 
@@ -39,9 +43,13 @@ class FileProcess:
 
     Where no other Python can be started (Python is embedded, or may start no process), threads of this process do the
     same work; then a file system that never answers keeps this process from ending.
+
+    Args:
+        server: Name of the module to run, which has functions like `batchcls.storage.file_server.main` and ``serve``.
+        packages: Folders from which the server imports other packages.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, server: str = _FILE_SERVER, packages: Sequence[str] = ()) -> None:
         self.peak_memory_bytes = 0
         """Peak resident memory of the process, in bytes; 0 until `close`."""
         self._control, server_end = socket.socketpair()
@@ -50,7 +58,8 @@ class FileProcess:
         try:
             self._process = subprocess.Popen(  # noqa: S603  # our own program
                 # -I -S: without the user's and the site's packages Python starts sooner, and nothing there can hang it.
-                [sys.executable, "-I", "-S", "-c", _PROGRAM, package],
+                [sys.executable, "-I", "-S", "-c", _PROGRAM, server, package, *packages],
+                env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # NumPy's threads would take memory, and do nothing
                 stdin=server_end.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -58,7 +67,7 @@ class FileProcess:
             )
             server_end.close()
         except OSError:
-            Thread(target=serve_lanes, args=(server_end,), name="file server", daemon=True).start()
+            Thread(target=import_module(server).serve, args=(server_end,), name="file server", daemon=True).start()
 
     def lane(self, timeout_s: float) -> "FileLane":
         """A new connection to the process, for one thread.
@@ -69,16 +78,25 @@ class FileProcess:
         Raises:
             DecoderError: If the process has ended.
         """
+        client_end = self.connect()
+        client_end.settimeout(timeout_s)
+        return FileLane(client_end, self.ended_error, memoryview(mmap.mmap(-1, OPEN_ANSWER.size + LARGEST_DATA_BYTES)))
+
+    def connect(self, *files: int) -> socket.socket:
+        """A new connection to the process, which gets open ``files`` with it.
+
+        Raises:
+            DecoderError: If the process has ended.
+        """
         client_end, server_end = socket.socketpair()
         server_end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LARGEST_FIRST_BYTES)  # most answers in one call
         with server_end:
             try:
-                socket.send_fds(self._control, [b"L"], [server_end.fileno()])
+                socket.send_fds(self._control, [bytes((1 + len(files),))], [server_end.fileno(), *files])
             except OSError as error:
                 client_end.close()
                 raise self.ended_error() from error
-        client_end.settimeout(timeout_s)
-        return FileLane(client_end, self.ended_error, memoryview(mmap.mmap(-1, OPEN_ANSWER.size + LARGEST_DATA_BYTES)))
+        return client_end
 
     def ended_error(self) -> DecoderError:
         """The error to raise when the process has ended."""

@@ -47,35 +47,52 @@ UNKNOWN_TIME = -(1 << 63)
 """Placeholder for a time that 64 bits do not hold in nanoseconds, such as any after the year 2262."""
 _ENTRIES = 2048
 """Number of a folder's entries in one answer; a name has 255 bytes at most."""
-_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+FILE_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _STACK_BYTES = 256 << 10
 _REQUEST_BYTES = 8192
+_MOST_FILES = 2
+"""Most descriptors that are sent with a lane, its socket included; the byte that they are sent with is their number."""
 
 
 def main() -> None:
     """Serve the lanes that are sent through standard input, a socket, until it is closed; then end the process."""
+    run_server(serve)
+
+
+def run_server(serve_control: Callable[[socket.socket], int]) -> None:
+    """Run a server whose control socket is standard input, as `batchcls.storage.file_client` starts it."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # whoever started this process decides when it ends
     threading.stack_size(_STACK_BYTES)
-    os._exit(serve_lanes(socket.socket(fileno=os.dup(sys.stdin.fileno()))))
+    os._exit(serve_control(socket.socket(fileno=os.dup(sys.stdin.fileno()))))
 
 
-def serve_lanes(control: socket.socket) -> int:
+def serve(control: socket.socket) -> int:
+    """Serve the lanes that are sent through ``control``, see `serve_lanes`."""
+    return serve_lanes(control, serve_file_lane)
+
+
+def serve_lanes(control: socket.socket, serve_lane: Callable[..., None]) -> int:
     """Serve the lanes that are sent through ``control``, each in a thread, until ``control`` is closed.
+
+    Args:
+        serve_lane: Serves one lane; takes the lane's socket, and the number of each further file sent with it.
 
     Returns:
         0, or EMFILE if this process may not open as many files, so that a lane was lost.
     """
     with control:
-        while (received := socket.recv_fds(control, 1, 1))[0]:
-            if not received[1]:  # this process may not open as many
+        while (received := socket.recv_fds(control, 1, _MOST_FILES))[0]:
+            sent = received[0][0]
+            if len(received[1]) < sent:  # this process may not open as many
                 return errno.EMFILE
             lane = socket.socket(fileno=received[1][0])
-            threading.Thread(target=_serve, args=(lane,), name="file server", daemon=True).start()
+            threading.Thread(target=serve_lane, args=(lane, *received[1][1:]), name="file server", daemon=True).start()
     return 0
 
 
-def _serve(lane: socket.socket) -> None:
+def serve_file_lane(lane: socket.socket) -> None:
+    """Answer the requests of one lane, until its other end is closed."""
     server = _LaneServer()
     with lane, suppress(OSError):
         while request := lane.recv(_REQUEST_BYTES):
@@ -113,7 +130,7 @@ class _LaneServer:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
-        self._file = long_paths.open_file(os.fsdecode(path), _FLAGS)
+        self._file = long_paths.open_file(os.fsdecode(path), FILE_FLAGS)
         status = os.fstat(self._file)
         if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))

@@ -11,7 +11,8 @@ import numpy as np
 
 from batchcls.errors import BatchclsError
 from batchcls.images.decoders.base import DecoderOptions
-from batchcls.images.decoders.read_ahead import Encoded, ReadAhead, ReadOptions
+from batchcls.images.decoders.encoded import Encoded, ReadOptions
+from batchcls.images.decoders.read_ahead import ReadAhead
 from batchcls.images.sources import open_readers
 from batchcls.memory import (
     READ_PART,

@@ -14,8 +14,8 @@ from batchcls.errors import DecoderError, DeviceMemoryError
 from batchcls.images.decoders.base import DecoderOptions
 from batchcls.images.decoders.batching import CPU_GROUP_PIXELS, BatchingDecoder
 from batchcls.images.decoders.dali_graph import DECODE_OPERATOR, MOST_ERROR_CHARACTERS, build_graph, run_graph
+from batchcls.images.decoders.encoded import Encoded
 from batchcls.images.decoders.pillow import decode_exactly
-from batchcls.images.decoders.read_ahead import Encoded
 from batchcls.images.decoders.resample import resample_exactly
 from batchcls.images.decoders.threaded import ThreadedGroup, total_cost_bytes
 from batchcls.memory import Memory

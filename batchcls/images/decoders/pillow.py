@@ -2,7 +2,7 @@
 
 from batchcls.images.decoders.base import DecoderOptions
 from batchcls.images.decoders.batching import BatchingDecoder
-from batchcls.images.decoders.read_ahead import Encoded
+from batchcls.images.decoders.encoded import Encoded
 from batchcls.images.decoders.resample import Resample, resample_exactly
 from batchcls.images.decoders.threaded import ThreadedGroup
 from batchcls.images.formats import inspection

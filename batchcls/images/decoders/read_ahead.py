@@ -1,230 +1,180 @@
-"""Reading slides ahead of the decoder, in threads, within a budget of memory."""
+"""Reading slides ahead of the decoder within a budget of memory, by groups or alone."""
 
-import errno
+import socket
 import threading
+from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from queue import Empty, SimpleQueue
-from time import monotonic
-from typing import Any
 
-from batchcls.errors import DecoderError
-from batchcls.images.formats.byte_extent import image_end
-from batchcls.images.formats.inspection import Header, examine
-from batchcls.images.formats.refusal import RefusedError, check_file, largest_bytes
-from batchcls.images.formats.signatures import format_of
-from batchcls.images.sources.base import SlideReader, SlideReaders
-from batchcls.memory import read_budget_bytes
+from batchcls.images.decoders.encoded import Encoded as Encoded
+from batchcls.images.decoders.encoded import ReadOptions as ReadOptions
+from batchcls.images.decoders.group_reads import GroupReads
+from batchcls.images.decoders.read_budget import ReadBudget
+from batchcls.images.decoders.single_reads import SingleReads, no_answer
+from batchcls.images.decoders.slide_queue import SlideQueue
+from batchcls.images.sources.base import GROUP_FILES, SlideReaders
 from batchcls.records import Failure, Postponed, Slide
-from batchcls.storage.timeouts import READ_TIMEOUT_S
-from batchcls.storage.transient_errors import NO_ANSWER
 
-_LEAST_COST_BYTES = 64 << 10
-"""Smallest cost of a file in the budget, so that the number of small files is bounded too."""
-_READERS = 32
-"""Number of threads, which mostly wait; with 5 ms per file on a network disk they read up to 6,000 files per second."""
-_READS_AHEAD = 256
-"""Largest number of files that are read and not taken by the iteration yet."""
-_SHORT_BYTES = 64 << 20
-"""Smallest amount of memory that is taken to be missing after a MemoryError."""
 _IDLE_S = 0.25
 """Seconds without a file after which the iteration yields None."""
-_OUT_OF_FILES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS))
-"""Error numbers of failures to open a file that are no fault of the file."""
-_END = object()
-"""Item that a thread puts into the queue after its last file."""
+_LISTING_S = 0.005
+"""Seconds that a group which is not full waits for more slides to be listed."""
 
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """The bytes of a slide's file, and the header of its image."""
-
-    slide: Slide
-    data: bytes
-    header: Header
-    cost: int
-    """Bytes of the read budget that are held until `ReadAhead.release`."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReadOptions:
-    """How slides are read ahead."""
-
-    max_pixels: int
-    """Largest number of pixels of an image; larger images are refused."""
-    timeout_s: float = READ_TIMEOUT_S
-    """How long the file system may take for one answer."""
-    budget_bytes: int = 256 << 20
-    """Largest number of bytes that are read and not decoded yet; a larger file is postponed."""
-
-
-class _ClosedError(Exception):
-    """The reading has been closed."""
+Item = Encoded | Failure | Postponed
 
 
 class ReadAhead:
-    """Reads slides in threads; one iteration yields each as `Encoded`, `Failure` or `Postponed`, as soon as it is read.
+    """Reads slides by groups; one iteration yields each as `Encoded`, `Failure` or `Postponed`, as soon as it is read.
+
+    Groups are read by another process. A slide that is refused there, or is large, is read alone, which tells the
+    reason; so are all that wait for a slow one's answer in other groups.
 
     The iteration yields None if no file arrives for a moment. Then a consumer that waits for more files should decode
     those that it has, for the budget may be exhausted, or a read may never return. Exceptions of ``slides`` itself, and
     those that are no fault of a file, are raised from the iteration.
 
     Args:
-        slides: Slides to read.
-        readers: Makes a reader for each thread.
+        slides: Slides to read; another thread iterates over them.
+        readers: Makes readers.
         options: Limits of reading.
     """
 
     def __init__(self, slides: Iterable[Slide], readers: SlideReaders, options: ReadOptions) -> None:
-        self._slides = iter(slides)
         self._options = options
-        self._taking = threading.Lock()
-        self._changed = threading.Condition()
-        self._held_bytes = 0
+        self._wake_up = _WakeUp()
+        self._budget = ReadBudget(options.budget_bytes, self._wake_up.set)
+        self._listed = SlideQueue(slides, GROUP_FILES, self._wake_up.set)
+        self._groups = GroupReads(readers, options, self._budget)
+        self._single = SingleReads(readers, options, self._budget, self._put)
+        self._done: deque[Item | BaseException] = deque()
+        """Slides that are read, and exceptions to raise."""
+        self._under_way = 0
+        """Number of slides that have been taken from the list and not been yielded."""
+        self._listing_waited = False
+        """Whether the next group need not wait for more slides to be listed."""
         self._closed = False
-        self._room = threading.Semaphore(_READS_AHEAD)
-        self._done: SimpleQueue[Any] = SimpleQueue()
-        """Queue of `Encoded`, `Failure` and `Postponed`, of exceptions to raise, of None to yield, and of `_END`."""
-        self._readers = readers
-        self._open_readers: dict[int, SlideReader] = {}
-        """Reader of each thread, by the number of the thread."""
-        self._waiting: dict[int, tuple[str, float]] = {}
-        """File that a thread waits for, and monotonic time of the wait's beginning, by the number of the thread."""
-        self._threads = [
-            threading.Thread(target=self._read_all, name=f"reader-{number}", daemon=True) for number in range(_READERS)
-        ]
+        self._releasing = threading.Lock()
 
-    def __iter__(self) -> Iterator[Encoded | Failure | Postponed | None]:
-        for thread in self._threads:
-            thread.start()
-        reading = len(self._threads)
-        while reading:
-            try:
-                item = self._done.get(timeout=_IDLE_S)
-            except Empty:
-                item = None
-            if self._closed:
+    def __iter__(self) -> Iterator[Item | None]:
+        self._listed.start()
+        self._groups.register(self._wake_up.fileno())
+        try:
+            yield from self._items()
+        finally:
+            self._groups.close_idle()
+
+    def _items(self) -> Iterator[Item | None]:
+        short = 0
+        while not self._closed:
+            self._start_groups()
+            while self._done and not self._closed:
+                item = self._done.popleft()
+                if isinstance(item, BaseException):
+                    raise item
+                self._under_way -= 1
+                yield item
+            if self._listed.ended and not self._under_way and not self._done:
+                if self._listed.error:
+                    raise self._listed.error
                 return
-            if item is _END:
-                reading -= 1
-                continue
-            if isinstance(item, BaseException):
-                raise item
-            if item is not None:
-                self._room.release()
-            yield item
+            waiting = self._budget.waiting
+            if waiting > short or self._is_starved():
+                yield None  # makes the consumer decode what it has, which frees the budget
+            short = waiting
+            if not self._wait():
+                yield None
 
     def waiting(self) -> tuple[str, float] | None:
         """The file that has been waited for longest, and the seconds since then; None if no file is waited for."""
-        longest = min(list(self._waiting.values()), key=lambda wait: wait[1], default=None)
-        return longest and (longest[0], monotonic() - longest[1])
+        waits = [self._groups.waiting(), self._single.waiting()]
+        return max(filter(None, waits), key=lambda wait: wait[1], default=None)
 
-    def release(self, items: Iterable[Encoded | Failure | Postponed]) -> None:
-        """Give back the budget that decoded items hold."""
-        with self._changed:
-            self._held_bytes -= sum(item.cost if isinstance(item, Encoded) else 0 for item in items)
-            self._changed.notify_all()
+    def release(self, items: Iterable[Item]) -> None:
+        """Let the memory of decoded items be used again; any thread may call this method."""
+        with self._releasing:
+            for item in items:
+                if isinstance(item, Encoded) and item.memory:
+                    item.memory.files -= 1
+                    if not item.memory.files:
+                        item.memory.give_back()
+        self._wake_up.set()
 
     def close(self) -> None:
         """End reading and iteration, also an iteration in another thread; calling it twice is harmless."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-        self._room.release(_READERS)
-        for reader in list(self._open_readers.values()):
-            reader.close()
-        self._done.put(None)  # wakes the iteration, if it waits
+        self._closed = True
+        self._listed.close()
+        self._budget.close()
+        self._single.close()
+        self._groups.close()
+        self._wake_up.set()
 
-    def _read_all(self) -> None:
-        """Read until there are no more slides; runs in each thread."""
-        number = threading.get_ident()
-        try:
-            self._open_readers[number] = self._readers.reader(self._options.timeout_s)
-            while (slide := self._next()) is not None:
-                self._done.put(self._read(number, slide))
-        except _ClosedError:
-            pass
-        except BaseException as error:  # noqa: BLE001  # raised where the files are taken
-            if not self._closed:
-                self._done.put(error)
-        finally:
-            self._waiting.pop(number, None)
-            with suppress(KeyError):
-                self._open_readers.pop(number).close()
-            self._done.put(_END)
+    def _start_groups(self) -> None:
+        """Begin to read as many groups as there are slides, readers and memory for."""
+        if self._budget.waiting:
+            self._groups.close_idle()
+            return
+        while self._may_start() and self._groups.has_room():
+            slides = self._listed.take(self._groups.group_files)
+            self._under_way += len(slides)
+            self._groups.start(slides)
+            self._listing_waited = False
 
-    def _next(self) -> Slide | None:
-        """One more slide; None if there are no more, or the reading has been closed."""
-        self._room.acquire()
-        with self._taking:
-            return None if self._closed else next(self._slides, None)
+    def _may_start(self) -> bool:
+        """Whether a group may be started, if there is memory for it."""
+        count = len(self._listed)
+        full = count >= self._groups.group_files or self._listing_waited or not self._listed.growing
+        return count > 0 and full and self._under_way < self._options.files_ahead
 
-    def _read(self, number: int, slide: Slide) -> Encoded | Failure | Postponed:
-        cost = 0
-        self._waiting[number] = (slide.path, monotonic())
-        try:
-            file = self._open_readers[number].open(slide)
-            slide = replace(slide, size_bytes=file.size_bytes, modified_ns=file.modified_ns)
-            length = image_end(file.size_bytes, file.read)
-            check_file(length, largest_bytes(self._options.max_pixels), is_regular=file.is_regular)
-            if length > self._options.budget_bytes:
-                format_of(slide.path, file.first_bytes)  # refuses a file that is no image, instead of postponing it
-                return Postponed(slide, read_budget_bytes(length))
-            self._waiting.pop(number)  # waiting for the budget is no waiting for the file system
-            cost = self._reserve(length)
-            self._waiting[number] = (slide.path, monotonic())
-            data = file.read(0, length)
-            return Encoded(slide, data, examine(slide.path, data, self._options.max_pixels), cost)
-        except MemoryError:
-            self._give_back(cost)
-            return Postponed(slide, read_budget_bytes(max(slide.size_bytes or 0, _SHORT_BYTES)))
-        except (RefusedError, OSError) as error:
-            if self._closed:
-                raise _ClosedError from error
-            self._give_back(cost)
-            return self._failure(number, slide, error)
-        finally:
-            self._waiting.pop(number, None)
+    def _is_starved(self) -> bool:
+        """Whether nothing more can be read until the consumer gives memory back."""
+        return self._may_start() and not self._groups.busy and not self._single.busy
 
-    def _failure(self, number: int, slide: Slide, error: RefusedError | OSError) -> Failure:
-        """The failure of a slide that could not be read, or is no image.
+    def _wait(self) -> bool:
+        """Wait until something has changed, and take what has been read; False if nothing has changed for a moment."""
+        listing = 0 < len(self._listed) < self._groups.group_files and self._listed.growing
+        ready = self._groups.ready(_LISTING_S if listing else _IDLE_S)
+        self._listing_waited = listing and not ready
+        if self._closed:
+            return True
+        for descriptor in ready:
+            if descriptor == self._wake_up.fileno():
+                self._wake_up.clear()
+            else:
+                self._take(*self._groups.collect(descriptor))
+        again, without_answer = self._groups.stalled()
+        self._take([], [], again)
+        self._done += [no_answer(slide, self._options.timeout_s) for slide in without_answer]
+        return bool(ready) or listing
 
-        Raises:
-            DecoderError: If the error is no fault of the file.
-        """
-        if isinstance(error, RefusedError):
-            return Failure(slide, *error.details)
-        if (
-            isinstance(error, TimeoutError) and error.errno is None
-        ):  # no answer in time: the file system's own errors have a number
-            self._open_readers[number].close()
-            self._open_readers[number] = self._readers.reader(self._options.timeout_s)
-            return Failure(slide, "unreadable", f"{NO_ANSWER} {self._options.timeout_s:g} s")
-        if isinstance(error, FileNotFoundError):
-            return Failure(slide, "missing", "it is gone, or a link that leads nowhere")
-        if error.errno in _OUT_OF_FILES:
-            raise DecoderError(
-                f"{slide.file!r} could not be opened: {error.strerror}, which is no fault of the file; every finished "
-                "part is kept: free some (ulimit -n, memory), then run the same command again"
-            ) from error
-        return Failure(slide, "unreadable", error.strerror or str(error))
+    def _take(self, read: list[Encoded], alone: list[Slide], again: list[Slide]) -> None:
+        self._done += read
+        self._under_way -= len(again)
+        self._listed.put_back(again)
+        for slide in alone:
+            self._single.read(slide)
 
-    def _reserve(self, size: int) -> int:
-        cost = max(size, _LEAST_COST_BYTES)
-        with self._changed:
-            if not self._fits(cost):
-                self._done.put(None)  # makes the consumer decode what it has, which frees the budget
-            self._changed.wait_for(lambda: self._closed or self._fits(cost))
-            if self._closed:
-                raise _ClosedError
-            self._held_bytes += cost
-        return cost
+    def _put(self, item: Item | BaseException) -> None:
+        """Hand over a slide that has been read alone; called in any thread."""
+        self._done.append(item)
+        self._wake_up.set()
 
-    def _fits(self, cost: int) -> bool:
-        return not self._held_bytes or self._held_bytes + cost <= self._options.budget_bytes
 
-    def _give_back(self, cost: int) -> None:
-        with self._changed:
-            self._held_bytes -= cost
-            self._changed.notify_all()
+class _WakeUp:
+    """A descriptor that is readable once any thread has called `set`, until `clear`."""
+
+    def __init__(self) -> None:
+        self._reader, self._writer = socket.socketpair()
+        self._is_set = False
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
+
+    def fileno(self) -> int:
+        return self._reader.fileno()
+
+    def set(self) -> None:
+        if not self._is_set:
+            self._is_set = True
+            self._writer.send(b"\0")
+
+    def clear(self) -> None:
+        self._is_set = False
+        self._reader.recv(64)

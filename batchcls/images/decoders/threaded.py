@@ -7,7 +7,7 @@ from itertools import repeat
 import numpy as np
 
 from batchcls.images.decoders.batching import CPU_GROUP_PIXELS
-from batchcls.images.decoders.read_ahead import Encoded
+from batchcls.images.decoders.encoded import Encoded
 from batchcls.images.decoders.resample import cost_bytes
 from batchcls.memory import Memory
 from batchcls.records import Pixels, Preprocess

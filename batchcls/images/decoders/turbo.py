@@ -4,8 +4,8 @@ import simplejpeg
 
 from batchcls.images.decoders.base import DecoderOptions
 from batchcls.images.decoders.batching import BatchingDecoder
+from batchcls.images.decoders.encoded import Encoded
 from batchcls.images.decoders.pillow import decode_resized
-from batchcls.images.decoders.read_ahead import Encoded
 from batchcls.images.decoders.resample import resample_quickly
 from batchcls.images.decoders.threaded import ThreadedGroup
 from batchcls.records import Pixels, Preprocess

@@ -97,7 +97,7 @@ def examine(name: str, data: bytes, max_pixels: int) -> Header:
     return Header(format_, width, height, not ended, jpeg is not None and jpeg.plain, cost)
 
 
-def decode(data: bytes, header: Header) -> Pixels:
+def decode(data: bytes | memoryview, header: Header) -> Pixels:
     """(H, W, 3) uint8 RGB pixels, the same as in training; may raise any error if Pillow cannot decode the file."""
     with open_image(header.format, data) as image:
         image.load()

@@ -8,14 +8,14 @@ import numpy.typing as npt
 
 _START_OF_SCAN, _END_OF_IMAGE, _APP0 = 0xDA, 0xD9, 0xE0
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_BASELINE, _EXTENDED, _PROGRESSIVE = 0xC0, 0xC1, 0xC2
+BASELINE, EXTENDED, _PROGRESSIVE = 0xC0, 0xC1, 0xC2
 """Markers of frames with Huffman coding; other frames are lossless, hierarchical or arithmetic."""
-_TABLES = (0xC4, 0xDB, 0xDD, 0xFE)
+TABLES = (0xC4, 0xDB, 0xDD, 0xFE)
 """Markers of Huffman tables, quantization tables, the restart interval and comments."""
-_JFIF_BYTES = 16
+JFIF_BYTES = 16
 _COEFFICIENTS, _LOWEST_BIT = 64, 13
 """Coefficients in a block, and largest number of low bits that a progressive scan may leave to later scans."""
-_USUAL_SAMPLING = (b"\x11", *(luma + b"\x11\x11" for luma in (b"\x11", b"\x21", b"\x22", b"\x12", b"\x41")))
+USUAL_SAMPLING = (b"\x11", *(luma + b"\x11\x11" for luma in (b"\x11", b"\x21", b"\x22", b"\x12", b"\x41")))
 """Sampling factors of the components: of gray; of 4:4:4, 4:2:2, 4:2:0, 4:4:0 and 4:1:1."""
 _IN_ONE_SCAN = np.isin(np.arange(256), [0x00, *range(0xD0, 0xD8), _END_OF_IMAGE])
 """(256,) True for what may follow a byte 0xFF in a sound scan: a stuffed zero, restarts, the image's end."""
@@ -24,7 +24,7 @@ _AMONG_PIXELS = np.isin(np.arange(256), [0x00, *range(0xD0, 0xD8), 0xFF])
 _MOST_SEGMENTS = 1 << 16
 """Largest number of segments that are walked through; a sound image has far fewer."""
 _IN_SCANS = _IN_ONE_SCAN | np.isin(np.arange(256), [0xC4, _START_OF_SCAN])
-_ALLOWED = {_BASELINE: _IN_ONE_SCAN, _EXTENDED: _IN_ONE_SCAN, _PROGRESSIVE: _IN_SCANS}
+_ALLOWED = {BASELINE: _IN_ONE_SCAN, EXTENDED: _IN_ONE_SCAN, _PROGRESSIVE: _IN_SCANS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def jpeg_header(data: bytes) -> JpegHeader:
         marker, end = data[position + 1], position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
         if marker in _FRAMES and not frame and end - position > 10:
             frame = data[position + 1 : end]
-        elif marker not in _TABLES and (marker != _APP0 or end - position < _JFIF_BYTES):
+        elif marker not in TABLES and (marker != _APP0 or end - position < JFIF_BYTES):
             ordinary = False
         position = end
     if not frame or data[position : position + 2] != b"\xff\xda":
@@ -75,7 +75,7 @@ def jpeg_header(data: bytes) -> JpegHeader:
         height=int.from_bytes(frame[4:6], "big"),
         depth=frame[3],
         ordinary=ordinary,
-        plain=whole and frame[3] == 8 and frame[10::3] in _USUAL_SAMPLING,
+        plain=whole and frame[3] == 8 and frame[10::3] in USUAL_SAMPLING,
         scans=scans,
         end=ends_at,
         components=frame[8],

@@ -11,7 +11,7 @@ from batchcls.records import Pixels
 _SMALL_PIXELS, _BAND_PIXELS = 1 << 20, 1 << 18
 
 
-def open_image(format_: str, data: bytes) -> ImageFile.ImageFile:
+def open_image(format_: str, data: bytes | memoryview) -> ImageFile.ImageFile:
     """An image of which Pillow has read only the header; may raise any error if Pillow cannot read the header.
 
     Args:

@@ -27,13 +27,18 @@ WHOLE_SLIDE = "whole slides are not decoded; cut them into tiles"
 """Why the file of a slide scanner is not decoded."""
 
 
+def is_whole_slide_name(name: str) -> bool:
+    """Whether a file's name is that of a slide scanner's file."""
+    return name.lower().endswith(_SLIDE_ENDINGS)
+
+
 def format_of(name: str, data: bytes) -> str:
     """Pillow's name for the format of a file called ``name``, by its first 16 bytes.
 
     Raises:
         RefusedError: If files of that format are not decoded.
     """
-    if name.lower().endswith(_SLIDE_ENDINGS):
+    if is_whole_slide_name(name):
         raise RefusedError("unsupported", WHOLE_SLIDE)
     for magic, format_ in _NOT_DECODED.items():
         if data.startswith(magic):

@@ -1,9 +1,11 @@
 """The protocols of sources and readers of slides."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
+from batchcls.images.formats.inspection import Header
 from batchcls.records import Slide
 
 
@@ -84,8 +86,70 @@ class SlideReader(Protocol):
         """End the reader, and wake a thread that waits for an answer; any thread may call this method, also twice."""
 
 
+GROUP_FILES = 64
+"""Largest number of slides in a group."""
+ReadSlide = tuple[Slide, memoryview, Header]
+"""A slide with its size and time of change, its bytes, and the header of its image."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupResult:
+    """What became of the slides of a group, each of which is in one of the lists."""
+
+    read: list[ReadSlide]
+    """Slides that were read. Their bytes are valid until the reader starts its next group."""
+    alone: list[Slide]
+    """Slides that a `SlideReader` has to read, because they are refused or large; it tells the reason."""
+    again: list[Slide]
+    """Slides that have not been read, because the group has become too large, or was cut."""
+
+
+class GroupReader(Protocol):
+    """Reads a group of slides, and after it the next one, while the caller does other work."""
+
+    @property
+    def times_s(self) -> tuple[float, float]:
+        """CPU time and wall time of reading the last group, in seconds."""
+
+    def fileno(self) -> int:
+        """Descriptor that is readable once `result` does not wait."""
+
+    def start(self, slides: Sequence[Slide], largest_bytes: int) -> None:
+        """Begin to read a group.
+
+        Args:
+            slides: At most `GROUP_FILES` slides.
+            largest_bytes: Size in bytes beyond which a slide is left to be read alone; readers may choose a smaller one.
+
+        Raises:
+            DecoderError: If no slide can be read any more.
+        """
+
+    def position(self) -> int | None:
+        """Position of the slide that is being read; -1 if none has been begun; None once all are read.
+
+        Any thread may call this method.
+        """
+
+    def cut(self, position: int) -> None:
+        """Read no slide after ``position``, and drop the bytes of those before."""
+
+    def result(self) -> GroupResult:
+        """What became of the group; waits until it is known.
+
+        Raises:
+            DecoderError: If no slide can be read any more.
+        """
+
+    def close(self) -> None:
+        """End the reader; its memory is freed once no bytes of it are used. Any thread may call this method, also twice."""
+
+
 class SlideReaders(Protocol):
     """Makes readers, one for each thread; no reader waits for ever."""
+
+    group_memory_bytes: int
+    """Memory that a `GroupReader` takes for the bytes of a group."""
 
     @property
     def peak_memory_bytes(self) -> int:
@@ -96,6 +160,14 @@ class SlideReaders(Protocol):
 
         Raises:
             DecoderError: If no slide can be read any more.
+        """
+
+    def group_reader(self, max_pixels: int) -> GroupReader:
+        """A reader of groups, which leaves images of more than ``max_pixels`` to be read alone.
+
+        Raises:
+            DecoderError: If no slide can be read any more.
+            OSError: If the system has no more memory or files for another reader.
         """
 
     def close(self) -> None:

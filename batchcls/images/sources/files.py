@@ -1,19 +1,28 @@
 """Reading of slides that are files."""
 
+import os
 import stat
+import sys
 
 from batchcls.images.formats.refusal import RefusedError, check_file
+from batchcls.images.sources.file_groups import FileGroupReader
+from batchcls.images.sources.group_buffer import BUFFER_BYTES
 from batchcls.records import Slide
 from batchcls.storage import long_paths
 from batchcls.storage.file_client import FileLane, FileProcess, OpenFile
 from batchcls.storage.regular_file import IrregularError, open_regular, read_up_to
 
+_GROUP_SERVER = "batchcls.images.sources.group_server"
+
 
 class FileReaders:
     """A `batchcls.images.sources.base.SlideReaders` for files: another process opens and reads them."""
 
+    group_memory_bytes = BUFFER_BYTES
+
     def __init__(self) -> None:
-        self._process = FileProcess()
+        packages = [folder for folder in sys.path if os.path.isabs(folder)]
+        self._process = FileProcess(_GROUP_SERVER, packages)
 
     @property
     def peak_memory_bytes(self) -> int:
@@ -21,6 +30,9 @@ class FileReaders:
 
     def reader(self, timeout_s: float) -> "FileReader":
         return FileReader(self._process.lane(timeout_s))
+
+    def group_reader(self, max_pixels: int) -> FileGroupReader:
+        return FileGroupReader(self._process, max_pixels)
 
     def close(self) -> None:
         self._process.close()

@@ -1,0 +1,44 @@
+"""Slides that have been read, and are not decoded yet."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from batchcls.images.formats.inspection import Header
+from batchcls.records import Slide
+from batchcls.storage.timeouts import READ_TIMEOUT_S
+
+
+@dataclass(slots=True)
+class HeldMemory:
+    """Memory in which the bytes of one or more files stand, until all of them have been released."""
+
+    files: int
+    """Number of files that have not been released."""
+    give_back: Callable[[], None]
+    """Frees the memory for other files."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """The bytes of a slide's file, and the header of its image."""
+
+    slide: Slide
+    data: bytes | memoryview
+    """Bytes of the file; of a memoryview only until `batchcls.images.decoders.read_ahead.ReadAhead.release`."""
+    header: Header
+    memory: HeldMemory | None = None
+    """Memory of the bytes, if it counts in the read budget."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """How slides are read ahead."""
+
+    max_pixels: int
+    """Largest number of pixels of an image; larger images are refused."""
+    timeout_s: float = READ_TIMEOUT_S
+    """How long the file system may take for one answer."""
+    budget_bytes: int = 256 << 20
+    """Largest number of bytes that are read and not decoded yet; a larger file is postponed."""
+    files_ahead: int = 512
+    """Largest number of files that are read and not taken by the iteration yet."""

@@ -1,0 +1,107 @@
+"""Reading of groups of slides that are files, by another process, into memory that both processes share."""
+
+import mmap
+import os
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import lru_cache
+
+from batchcls.images.formats.inspection import Header
+from batchcls.images.sources.base import GroupResult
+from batchcls.images.sources.group_buffer import (
+    BUFFER_BYTES,
+    DATA_AT,
+    FORMATS,
+    LARGEST_FILE_BYTES,
+    NO_ROOM,
+    NOT_BEGUN,
+    READY,
+    GroupBuffer,
+)
+from batchcls.images.sources.group_server import GROUP_REQUEST
+from batchcls.records import Slide
+from batchcls.storage.file_client import FileProcess
+
+
+class FileGroupReader:
+    """A `batchcls.images.sources.base.GroupReader` for files.
+
+    Args:
+        process: Runs `batchcls.images.sources.group_server`.
+        max_pixels: Largest number of pixels of an image in a group.
+
+    Raises:
+        DecoderError: If the process has ended.
+        OSError: If the system has no more memory or files for another buffer.
+    """
+
+    def __init__(self, process: FileProcess, max_pixels: int) -> None:
+        self._ended_error = process.ended_error
+        self._max_pixels = max_pixels
+        self._slides: Sequence[Slide] = ()
+        memory = os.memfd_create("slides")
+        try:
+            os.ftruncate(memory, BUFFER_BYTES)
+            self._memory = mmap.mmap(memory, BUFFER_BYTES)
+            self._buffer = GroupBuffer(self._memory)
+            self._socket = process.connect(memory)
+        finally:
+            os.close(memory)
+
+    @property
+    def times_s(self) -> tuple[float, float]:
+        cpu_s, wall_s = self._buffer.times_s
+        return cpu_s, wall_s
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def start(self, slides: Sequence[Slide], largest_bytes: int) -> None:
+        self._slides = slides
+        self._buffer.progress[0], self._buffer.progress[1] = NOT_BEGUN, len(slides)
+        paths = b"\0".join([os.fsencode(slide.file) for slide in slides])
+        try:
+            self._socket.sendall(
+                GROUP_REQUEST.pack(len(paths), min(largest_bytes, LARGEST_FILE_BYTES), self._max_pixels) + paths
+            )
+        except OSError as error:
+            raise self._ended_error() from error
+
+    def position(self) -> int | None:
+        position = self._buffer.progress[0]
+        return position if position < len(self._slides) else None
+
+    def cut(self, position: int) -> None:
+        self._buffer.progress[1] = position + 1
+        with suppress(OSError):  # a kernel that cannot give the memory back before the end
+            self._memory.madvise(mmap.MADV_REMOVE, DATA_AT, BUFFER_BYTES - DATA_AT)
+
+    def result(self) -> GroupResult:
+        try:
+            answer = self._socket.recv(1)
+        except OSError as error:
+            raise self._ended_error() from error
+        if not answer:
+            raise self._ended_error()
+        result = GroupResult([], [], [])
+        data = self._buffer.data
+        for slide, record in zip(self._slides, self._buffer.records.tolist(), strict=False):
+            state, format_, suspect, plain, width, height, offset, length, decode_bytes, modified_ns = record
+            if state == READY:
+                header = _header(FORMATS[format_], width, height, suspect, plain, decode_bytes)
+                with_size = Slide(slide.root, slide.path, length, modified_ns)
+                result.read.append((with_size, data[offset : offset + length], header))
+            else:
+                (result.again if state == NO_ROOM else result.alone).append(slide)
+        return result
+
+    def close(self) -> None:
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+
+@lru_cache(1024)  # the images of one camera have one header
+def _header(format_: str, width: int, height: int, suspect: bool, plain_jpeg: bool, decode_bytes: int) -> Header:
+    return Header(format_, width, height, suspect, plain_jpeg, decode_bytes)

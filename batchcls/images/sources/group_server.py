@@ -1,0 +1,150 @@
+"""The program that reads files by groups into shared memory, and their headers; it reads single files as well.
+
+It is a `batchcls.storage.file_server` with one more kind of lane: one that comes with a `GroupBuffer`. A request on
+such a lane is the length of the paths (uint32), the largest size of a file in bytes, the largest number of pixels
+(uint64), and the paths, joined by NUL. The answer is one byte, which says that the buffer holds the group. Here a file
+is either sound or left to be read alone; why it is refused is decided there.
+"""
+
+import mmap
+import os
+import socket
+import stat
+import struct
+from contextlib import suppress
+from time import perf_counter, thread_time
+
+import numpy as np
+import numpy.typing as npt
+
+from batchcls.images.formats import memory_costs
+from batchcls.images.formats.inspection import Header, examine
+from batchcls.images.formats.signatures import is_whole_slide_name
+from batchcls.images.formats.usual_jpegs import usual_jpegs
+from batchcls.images.sources.group_buffer import (
+    ALONE,
+    BUFFER_BYTES,
+    FORMATS,
+    GROUP_BYTES,
+    NO_ROOM,
+    READY,
+    GroupBuffer,
+)
+from batchcls.storage.file_server import FILE_FLAGS, UNKNOWN_TIME, run_server, serve_file_lane, serve_lanes
+
+GROUP_REQUEST = struct.Struct("<IQQ")
+
+
+def main() -> None:
+    """Serve the lanes that are sent through standard input, a socket, until it is closed; then end the process."""
+    run_server(serve)
+
+
+def serve(control: socket.socket) -> int:
+    """Serve the lanes that are sent through ``control``, see `batchcls.storage.file_server.serve_lanes`."""
+    return serve_lanes(control, _serve)
+
+
+def _serve(lane: socket.socket, memory: int | None = None) -> None:
+    if memory is None:
+        serve_file_lane(lane)
+    else:
+        _serve_groups(lane, memory)
+
+
+def _serve_groups(lane: socket.socket, memory: int) -> None:
+    buffer = GroupBuffer(mmap.mmap(memory, BUFFER_BYTES))
+    os.close(memory)
+    with lane, suppress(OSError):
+        while head := lane.recv(GROUP_REQUEST.size, socket.MSG_WAITALL):
+            length, most_bytes, max_pixels = GROUP_REQUEST.unpack(head)
+            paths = lane.recv(length, socket.MSG_WAITALL).split(b"\0")
+            since, cpu_since = perf_counter(), thread_time()
+            _read_files(buffer, paths, most_bytes)
+            _examine_files(buffer, paths, max_pixels)
+            buffer.times_s[0], buffer.times_s[1] = thread_time() - cpu_since, perf_counter() - since
+            lane.send(b"\0")
+
+
+def _read_files(buffer: GroupBuffer, paths: list[bytes], most_bytes: int) -> None:
+    """Read files one behind the other, and write their states, places and times; the states are not final yet."""
+    offset = 0
+    records: list[tuple[int, int, int, int]] = []
+    progress = buffer.progress
+    for number, path in enumerate(paths):
+        progress[0] = number
+        if number >= progress[1]:
+            break
+        state, length, modified_ns = ALONE, 0, 0
+        with suppress(OSError):  # the error that counts is that of reading the file alone
+            file = os.open(path, FILE_FLAGS)
+            try:
+                status = os.fstat(file)
+                size = status.st_size
+                if stat.S_ISREG(status.st_mode) and 0 < size <= most_bytes:
+                    if offset + size > GROUP_BYTES:
+                        break
+                    modified_ns = status.st_mtime_ns
+                    if os.readv(file, (buffer.data[offset : offset + size],)) == size and modified_ns < -UNKNOWN_TIME:
+                        state, length = READY, size
+            finally:
+                os.close(file)
+        records.append((state, offset, length, modified_ns))
+        offset += length
+    progress[0] = len(paths)
+    columns = buffer.records[: len(paths)]
+    columns["state"] = NO_ROOM
+    if records:
+        columns = columns[: len(records)]
+        columns["state"], columns["offset"], columns["length"], columns["modified_ns"] = zip(*records, strict=True)
+
+
+def _examine_files(buffer: GroupBuffer, paths: list[bytes], max_pixels: int) -> None:
+    """Write the headers of the files that have been read; a file whose header is refused is left to be read alone."""
+    numbers = np.flatnonzero(buffer.records["state"][: len(paths)] == READY)
+    if not len(numbers):
+        return
+    records = buffer.records[numbers]
+    starts = records["offset"].astype(np.int64)
+    headers = usual_jpegs(np.frombuffer(buffer.data, np.uint8), starts, starts + records["length"])
+    usual = headers.usual & (headers.widths * headers.heights <= max_pixels)
+    usual &= ~np.fromiter(
+        (is_whole_slide_name(os.fsdecode(paths[number])) for number in numbers), np.bool_, len(numbers)
+    )
+    records["format"], records["suspect"], records["plain_jpeg"] = FORMATS.index("JPEG"), False, True
+    records["width"], records["height"] = headers.widths, headers.heights
+    records["decode_bytes"] = _usual_costs(headers.widths, headers.heights, headers.components)
+    buffer.records[numbers] = records
+    for number in numbers[~usual].tolist():
+        _examine_alone(buffer, number, os.fsdecode(paths[number]), max_pixels)
+
+
+def _usual_costs(
+    widths: npt.NDArray[np.int64], heights: npt.NDArray[np.int64], components: npt.NDArray[np.int64]
+) -> list[int]:
+    """Bytes that decoding takes, of each JPEG of one scan."""
+    sizes = list(zip(widths.tolist(), heights.tolist(), components.tolist(), strict=True))
+    costs = {size: memory_costs.of_jpeg(*size, 0.0) for size in set(sizes)}
+    return [costs[size] for size in sizes]
+
+
+def _examine_alone(buffer: GroupBuffer, number: int, path: str, max_pixels: int) -> None:
+    record = buffer.records[number : number + 1]
+    offset, length = int(record["offset"][0]), int(record["length"][0])
+    try:
+        header = examine(path, bytes(buffer.data[offset : offset + length]), max_pixels)
+    except Exception:  # noqa: BLE001  # whatever it is, it comes again where the file is read alone
+        record["state"] = ALONE
+    else:
+        _write_header(record, header)
+
+
+def _write_header(record: npt.NDArray[np.void], header: Header) -> None:
+    record["format"] = FORMATS.index(header.format)
+    record["suspect"], record["plain_jpeg"] = header.suspect, header.plain_jpeg
+    record["width"], record["height"] = header.width, header.height
+    record["decode_bytes"] = header.decode_bytes
+
+
+if __name__ == "__main__":
+    main()
