@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from select import POLLIN, poll
@@ -70,7 +69,7 @@ class GroupReads:
         """Readers without a group; any thread appends to them."""
         self._reading: dict[int, _Group] = {}
         """Groups that are being read, by the descriptor of their reader."""
-        self._readers_open = 0
+        self._open: set[GroupReader] = set()
         self._width = 1
         """Number of groups to read at a time."""
         self.group_files = _FIRST_FILES
@@ -99,7 +98,7 @@ class GroupReads:
         Raises:
             DecoderError: If no slide can be read any more.
         """
-        reader = self._idle.popleft()
+        reader = self._idle.pop()  # its memory is in the caches, if any is
         self._reading[reader.fileno()] = _Group(reader, slides)
         reader.start(slides, self._options.budget_bytes)
 
@@ -149,9 +148,10 @@ class GroupReads:
             self._budget.give_back(self._readers.group_memory_bytes)
 
     def close(self) -> None:
-        """End every reader that has a group; from any thread, also twice."""
-        for group in list(self._reading.values()):
-            group.reader.close()
+        """End every reader; calling it twice is harmless."""
+        for reader in self._open:
+            reader.close()
+        self._open.clear()
 
     def register(self, other: int) -> None:
         """Let `ready` return also when this descriptor is readable."""
@@ -176,13 +176,13 @@ class GroupReads:
             reader = self._readers.group_reader(self._options.max_pixels)
         except OSError as error:
             self._budget.give_back(self._readers.group_memory_bytes)
-            if self._readers_open:
+            if self._open:
                 return False
             raise DecoderError(
                 f"no slide can be read: {error.strerror}; every finished part is kept: free some (ulimit -n, memory), "
                 "then run the same command again"
             ) from error
-        self._readers_open += 1
+        self._open.add(reader)
         self._poll.register(reader.fileno(), POLLIN)
         self._idle.append(reader)
         return True
@@ -196,9 +196,8 @@ class GroupReads:
         return [slide for number, slide in enumerate(group.slides) if number != group.position]
 
     def _close_reader(self, reader: GroupReader) -> None:
-        self._readers_open -= 1
-        with suppress(KeyError, ValueError):  # another thread has closed the reader
-            self._poll.unregister(reader.fileno())
+        self._open.remove(reader)
+        self._poll.unregister(reader.fileno())
         reader.close()
 
     def _adapt(self, group: _Group) -> None:

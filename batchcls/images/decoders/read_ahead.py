@@ -4,6 +4,7 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 from batchcls.images.decoders.encoded import Encoded as Encoded
 from batchcls.images.decoders.encoded import ReadOptions as ReadOptions
@@ -51,16 +52,18 @@ class ReadAhead:
         """Number of slides that have been taken from the list and not been yielded."""
         self._listing_waited = False
         """Whether the next group need not wait for more slides to be listed."""
+        self._begun = False
         self._closed = False
         self._releasing = threading.Lock()
 
     def __iter__(self) -> Iterator[Item | None]:
-        self._listed.start()
-        self._groups.register(self._wake_up.fileno())
+        self._begun = True
         try:
+            self._listed.start()
+            self._groups.register(self._wake_up.fileno())
             yield from self._items()
         finally:
-            self._groups.close_idle()
+            self._end()
 
     def _items(self) -> Iterator[Item | None]:
         short = 0
@@ -101,11 +104,16 @@ class ReadAhead:
     def close(self) -> None:
         """End reading and iteration, also an iteration in another thread; calling it twice is harmless."""
         self._closed = True
+        self._wake_up.set()
         self._listed.close()
         self._budget.close()
         self._single.close()
+        if not self._begun:
+            self._end()
+
+    def _end(self) -> None:
         self._groups.close()
-        self._wake_up.set()
+        self._wake_up.close()
 
     def _start_groups(self) -> None:
         """Begin to read as many groups as there are slides, readers and memory for."""
@@ -173,8 +181,13 @@ class _WakeUp:
     def set(self) -> None:
         if not self._is_set:
             self._is_set = True
-            self._writer.send(b"\0")
+            with suppress(OSError):  # nobody waits any more
+                self._writer.send(b"\0")
 
     def clear(self) -> None:
         self._is_set = False
         self._reader.recv(64)
+
+    def close(self) -> None:
+        self._reader.close()
+        self._writer.close()
