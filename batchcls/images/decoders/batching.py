@@ -29,6 +29,8 @@ from batchcls.records import Batch, DevicePixels, Failure, Pixels, Postponed, Sl
 CPU_GROUP_PIXELS = 64_000_000
 """Value of `GroupDecoder.group_pixels` for decoders on the CPU."""
 _BATCHES_AHEAD = 2
+_FILES_AHEAD, _READ_BATCHES_AHEAD = 256, 4
+"""Largest number of files that are read and not decoded yet: so many, or so many batches."""
 _SMALL_COST_BYTES = 64 << 20
 """Memory with which a file that costs less must be decodable: if so much is free and decoding fails, it is corrupt."""
 _LARGEST_COST_RATIO = 3
@@ -112,7 +114,8 @@ class BatchingDecoder:
         memory_bytes = options.memory_bytes or available_bytes() // 2
         reading = memory_bytes // READ_PART
         self._memory = MemoryPool(memory_bytes - reading)
-        self._read = ReadOptions(options.max_pixels, options.read_timeout_s, reading)
+        files_ahead = max(_FILES_AHEAD, _READ_BATCHES_AHEAD * options.batch_size)
+        self._read = ReadOptions(options.max_pixels, options.read_timeout_s, reading, files_ahead)
         self._files: ReadAhead | None = None
         self.peak_memory_bytes = 0
 

@@ -40,5 +40,5 @@ class ReadOptions:
     """How long the file system may take for one answer."""
     budget_bytes: int = 256 << 20
     """Largest number of bytes that are read and not decoded yet; a larger file is postponed."""
-    files_ahead: int = 512
+    files_ahead: int = 256
     """Largest number of files that are read and not taken by the iteration yet."""

@@ -21,7 +21,7 @@ _LEAST_FILES = 4
 _GROUP_S = 0.02
 """Time that a group should take."""
 _BUSY, _WAITING = 0.9, 0.5
-"""Share of one core that the readers take together, above which fewer, and below which more groups are read at a time."""
+"""Cores that all readers take together, above which fewer, and below which more groups are read at a time."""
 _STALLED_S = 1.0
 """Time that one file may take before the others of its group are read elsewhere."""
 

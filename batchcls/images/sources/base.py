@@ -119,7 +119,7 @@ class GroupReader(Protocol):
 
         Args:
             slides: At most `GROUP_FILES` slides.
-            largest_bytes: Size in bytes beyond which a slide is left to be read alone; readers may choose a smaller one.
+            largest_bytes: Largest size of a slide in a group; readers may choose a smaller one.
 
         Raises:
             DecoderError: If no slide can be read any more.
@@ -142,7 +142,7 @@ class GroupReader(Protocol):
         """
 
     def close(self) -> None:
-        """End the reader; its memory is freed once no bytes of it are used. Any thread may call this method, also twice."""
+        """End the reader; its memory is freed once no bytes of it are used. Calling it twice is harmless."""
 
 
 class SlideReaders(Protocol):

@@ -84,9 +84,9 @@ def _read_files(buffer: GroupBuffer, paths: list[bytes], most_bytes: int) -> Non
                 if stat.S_ISREG(status.st_mode) and 0 < size <= most_bytes:
                     if offset + size > GROUP_BYTES:
                         break
-                    modified_ns = status.st_mtime_ns
-                    if os.readv(file, (buffer.data[offset : offset + size],)) == size and modified_ns < -UNKNOWN_TIME:
-                        state, length = READY, size
+                    count = os.readv(file, (buffer.data[offset : offset + size],))
+                    if count == size and abs(status.st_mtime_ns) < -UNKNOWN_TIME:
+                        state, length, modified_ns = READY, size, status.st_mtime_ns
             finally:
                 os.close(file)
         records.append((state, offset, length, modified_ns))
