@@ -69,7 +69,8 @@ class GroupReads:
         """Readers without a group; any thread appends to them."""
         self._reading: dict[int, _Group] = {}
         """Groups that are being read, by the descriptor of their reader."""
-        self._open: set[GroupReader] = set()
+        self._open: dict[int, GroupReader] = {}
+        """All readers, by their descriptors."""
         self._width = 1
         """Number of groups to read at a time."""
         self.group_files = _FIRST_FILES
@@ -108,8 +109,8 @@ class GroupReads:
         Raises:
             DecoderError: If no slide can be read any more.
         """
+        result = self._open[descriptor].result()  # also an idle reader is readable once its process has ended
         group = self._reading.pop(descriptor)
-        result = group.reader.result()
         if group.stalled:  # the others have been read elsewhere, and the memory is not in the budget
             self._close_reader(group.reader)
             return [], [group.slides[group.position]], []
@@ -149,7 +150,7 @@ class GroupReads:
 
     def close(self) -> None:
         """End every reader; calling it twice is harmless."""
-        for reader in self._open:
+        for reader in self._open.values():
             reader.close()
         self._open.clear()
 
@@ -182,7 +183,7 @@ class GroupReads:
                 f"no slide can be read: {error.strerror}; every finished part is kept: free some (ulimit -n, memory), "
                 "then run the same command again"
             ) from error
-        self._open.add(reader)
+        self._open[reader.fileno()] = reader
         self._poll.register(reader.fileno(), POLLIN)
         self._idle.append(reader)
         return True
@@ -196,7 +197,7 @@ class GroupReads:
         return [slide for number, slide in enumerate(group.slides) if number != group.position]
 
     def _close_reader(self, reader: GroupReader) -> None:
-        self._open.remove(reader)
+        del self._open[reader.fileno()]
         self._poll.unregister(reader.fileno())
         reader.close()
 

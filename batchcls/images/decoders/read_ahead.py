@@ -57,6 +57,8 @@ class ReadAhead:
         self._releasing = threading.Lock()
 
     def __iter__(self) -> Iterator[Item | None]:
+        if self._closed:
+            return
         self._begun = True
         try:
             self._listed.start()
