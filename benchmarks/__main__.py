@@ -11,7 +11,7 @@ from rich.console import Console
 from batchcls import machine
 from batchcls.errors import EngineError
 from benchmarks.record import MIN_SAMPLES, RESULTS, Record, utc_now
-from benchmarks.workload import CROPS, WORKLOADS
+from benchmarks.workload import CROPS, LARGER_CROPS, WORKLOADS
 
 _CHECKOUT = Path(os.path.relpath(Path(__file__).parent.parent))
 ENGINE = _CHECKOUT / "engines" / "all4-googlenet"
@@ -94,6 +94,64 @@ def run(repeats: int, out: Path | None, **options: Any) -> None:
             records.append(record)
     click.echo(f"records -> {target}")
     click.echo(table(newest_runs(records, min_samples=1)))
+
+
+@main.command()
+@click.argument("before", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--engine",
+    type=click.Path(exists=True, path_type=Path),
+    default=ENGINE,
+    show_default="the committed one",
+    help="Engine folder to measure with.",
+)
+@click.option(
+    "--workload",
+    type=click.Choice(list(WORKLOADS)),
+    default=LARGER_CROPS.name,
+    show_default=True,
+    help="Workload to draw and measure.",
+)
+@click.option(
+    "--folder", type=click.Path(exists=True, path_type=Path), help="Folder of your own images instead of a workload."
+)
+@click.option(
+    "--case",
+    "cases",
+    multiple=True,
+    help="Case to measure; may be repeated.  [default: those that show what a file costs]",
+)
+@click.option(
+    "--repeats", type=click.IntRange(1), default=MIN_SAMPLES, show_default=True, help="Samples of each case and side."
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="JSON Lines file to append records to.  [default: benchmarks/results/comparisons/DATE.jsonl]",
+)
+def compare(before: Path, repeats: int, out: Path | None, **options: Any) -> None:
+    """Measure the batchcls of the checkout BEFORE and that of this checkout in turns, on the CPU.
+
+    The benchmarks are those of this checkout for both. An older commit becomes a checkout by: git worktree add BEFORE
+    COMMIT. Nothing is written to it.
+    """
+    from benchmarks.cases import CASES, FILE_COST_CASES
+    from benchmarks.comparison import COMPARISONS, compared_candidates, comparison_table
+    from benchmarks.selection import check_names
+    from benchmarks.suite import SuiteConfig, run_suite
+
+    check_names(options["cases"], CASES)
+    folder, workload = options["folder"], options["workload"]
+    name = folder.resolve().name if folder else workload
+    folder = folder or WORKLOADS[workload].draw(SCRATCH)
+    config = SuiteConfig(name, folder, options["engine"], SCRATCH, "cpu", Console(stderr=True))
+    candidates = compared_candidates(config, before, options["cases"] or FILE_COST_CASES)
+    records = run_suite(config, candidates, repeats=repeats)
+    target = out or COMPARISONS / f"{utc_now()[:10]}.jsonl"
+    for record in records:
+        record.append(target)
+    click.echo(f"records -> {target}")
+    click.echo(comparison_table(records))
 
 
 @main.command()
