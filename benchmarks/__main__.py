@@ -82,8 +82,18 @@ def run(repeats: int, out: Path | None, **options: Any) -> None:
     click.echo(table(newest_runs(records, min_samples=1)))
 
 
+def _checkout(_context: click.Context, _parameter: click.Parameter, folder: Path) -> Path:
+    """The folder, if it is a checkout of batchcls."""
+    if not (folder / "batchcls" / "__init__.py").is_file():
+        raise click.BadParameter(
+            f"there is no batchcls in {str(folder)!r}; to have an older commit there, run: "
+            f"git worktree add {folder} COMMIT"
+        )
+    return folder
+
+
 @main.command()
-@click.argument("before", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("before", type=click.Path(path_type=Path), callback=_checkout)
 @engine_option
 @click.option(
     "--workload",
@@ -110,9 +120,9 @@ def compare(before: Path, repeats: int, out: Path | None, **options: Any) -> Non
     COMMIT. Nothing is copied into it.
     """
     from benchmarks.cases import CASES, FILE_COST_CASES
-    from benchmarks.comparison import COMPARISONS, compared_candidates, comparison_table
+    from benchmarks.comparison import COMPARISONS, comparison_table
     from benchmarks.selection import check_names
-    from benchmarks.suite import SuiteConfig, run_suite
+    from benchmarks.suite import SuiteConfig, compared_candidates, run_suite
 
     check_names(options["cases"], CASES)
     folder, workload = options["folder"], options["workload"]

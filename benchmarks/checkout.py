@@ -6,8 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from batchcls.errors import BatchclsError
-
 THIS_CHECKOUT = Path(__file__).parent.parent.resolve()
 
 
@@ -17,15 +15,7 @@ def import_variables(checkout: Path) -> Iterator[dict[str, str]]:
 
     The package ``benchmarks`` is still imported from this checkout, by a link in a folder of its own. Whatever folder a
     process runs in, and whatever is installed, comes after both.
-
-    Raises:
-        BatchclsError: If ``checkout`` has no batchcls.
     """
-    if not (checkout / "batchcls" / "__init__.py").is_file():
-        raise BatchclsError(
-            f"there is no folder batchcls in {str(checkout)!r}; name a checkout, for example that of: "
-            "git worktree add ../before COMMIT"
-        )
     with TemporaryDirectory() as linked:
         os.symlink(THIS_CHECKOUT / "benchmarks", Path(linked) / "benchmarks")
         path = [linked, str(checkout.resolve()), *filter(None, [os.environ.get("PYTHONPATH")])]

@@ -1,35 +1,19 @@
-"""Two checkouts of batchcls, measured in turns within one run, and the table that compares them."""
+"""Tables that compare two checkouts of batchcls, which were measured in turns within one run."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
 from itertools import chain
-from pathlib import Path
 from statistics import median
 
-from benchmarks.checkout import THIS_CHECKOUT
 from benchmarks.record import RESULTS, Record
 from benchmarks.runs import Run, by_arithmetic, newest_runs, speedups
-from benchmarks.suite import Candidate, SuiteConfig, case_candidates
 
 COMPARISONS = RESULTS / "comparisons"
 """Folder of the committed records of comparisons, which no other table shows."""
 _COLUMNS = ("case", "files/s", "ratio", "CPU a file", "memory")
 
 
-def compared_candidates(config: SuiteConfig, other: Path, names: Sequence[str]) -> list[Candidate]:
-    """Two candidates for each named case, with the batchcls of another checkout and with that of this one.
-
-    Args:
-        config: Images and engine of the run.
-        other: The other checkout.
-        names: Keys of `benchmarks.cases.CASES`.
-    """
-    sides = [case_candidates(replace(config, checkout=checkout), names) for checkout in (other, THIS_CHECKOUT)]
-    return list(chain.from_iterable(zip(*sides, strict=True)))
-
-
 def comparison_table(run: Run) -> str:
-    """A Markdown table of the records that `compared_candidates` leads to, with a row for each case."""
+    """A Markdown table of the records that `benchmarks.suite.compared_candidates` leads to, with a row for each case."""
     before, after = run[0].commit, run[1].commit
     rows = [_row(*run[position : position + 2]) for position in range(0, len(run), 2)]
     lines = [f"| {' | '.join(cells)} |" for cells in (_COLUMNS, ["---"] * len(_COLUMNS), *rows)]

@@ -32,8 +32,7 @@ def measure_case(case: str, task: Task, options: ProcessOptions | None = None) -
         options: The new process; None for one like this process.
 
     Raises:
-        CalledProcessError: If the case fails, whose traceback is on stderr.
-        BatchclsError: If the checkout has no batchcls.
+        CalledProcessError: If the case fails, whose traceback is on stderr; also if the checkout has no batchcls.
     """
     from benchmarks.checkout import import_variables  # here, because the new process imports this module too
 
@@ -78,7 +77,7 @@ def _measured(case: str, task: Mapping[str, str], checkout: str) -> Sample:
     return replace(
         sample,
         peak_memory_bytes=sample.peak_memory_bytes or peak_memory_bytes(),
-        details={**sample.details, "cores": cores()},
+        details={**sample.details, "cores": cores(), "batchcls": batchcls.__version__},
     )
 
 

@@ -2,8 +2,9 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from batchcls.engine.manifest import Manifest
 from batchcls.inference.options import RunOptions
 from batchcls.inference.run import classify_images
 from benchmarks.cases import CASES
+from benchmarks.checkout import THIS_CHECKOUT
 from benchmarks.measure import ProcessOptions, measure_case
 from benchmarks.networks import int8_engine, prepare_network
 from benchmarks.peers.registry import PEERS, Peer, measure_peer
@@ -98,6 +100,18 @@ def case_candidates(config: SuiteConfig, names: Iterable[str], **settings: Any) 
         measure = partial(measure_case, name, task, ProcessOptions(variables, case.cores, config.checkout))
         candidates.append(Candidate(name, measure, settings=task.settings, checkout=config.checkout))
     return candidates
+
+
+def compared_candidates(config: SuiteConfig, other: Path, names: Sequence[str]) -> list[Candidate]:
+    """Two candidates for each named case, with the batchcls of another checkout and with that of this one.
+
+    Args:
+        config: Images and engine of the run.
+        other: The other checkout.
+        names: Keys of `benchmarks.cases.CASES`.
+    """
+    sides = [case_candidates(replace(config, checkout=checkout), names) for checkout in (other, THIS_CHECKOUT)]
+    return list(chain.from_iterable(zip(*sides, strict=True)))
 
 
 def peer_candidates(config: SuiteConfig, names: Iterable[str]) -> list[Candidate]:
