@@ -13,7 +13,7 @@ _COLUMNS = ("case", "files/s", "ratio", "CPU a file", "memory")
 
 
 def comparison_table(run: Run) -> str:
-    """A Markdown table of the records that `benchmarks.suite.compared_candidates` leads to, with a row for each case."""
+    """A Markdown table of the records of `benchmarks.suite.compared_candidates`, with a row for each case."""
     before, after = run[0].commit, run[1].commit
     rows = [_row(*run[position : position + 2]) for position in range(0, len(run), 2)]
     lines = [f"| {' | '.join(cells)} |" for cells in (_COLUMNS, ["---"] * len(_COLUMNS), *rows)]
