@@ -1,6 +1,5 @@
 """``python -m benchmarks``: measure, report, compare, and show."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,11 @@ from rich.console import Console
 
 from batchcls import machine
 from batchcls.errors import EngineError
+from benchmarks.options import CHECKOUT, ENGINE, engine_option, out_option, repeats_option
 from benchmarks.record import MIN_SAMPLES, RESULTS, Record, utc_now
-from benchmarks.workload import CROPS, WORKLOADS
+from benchmarks.workload import CROPS, LARGER_CROPS, WORKLOADS
 
-_CHECKOUT = Path(os.path.relpath(Path(__file__).parent.parent))
-ENGINE = _CHECKOUT / "engines" / "all4-googlenet"
-SCRATCH = _CHECKOUT / "demo"
+SCRATCH = CHECKOUT / "demo"
 
 
 @click.group()
@@ -35,13 +33,7 @@ def _single_device(_context: click.Context, _option: click.Parameter, device: st
 
 
 @main.command()
-@click.option(
-    "--engine",
-    type=click.Path(exists=True, path_type=Path),
-    default=ENGINE,
-    show_default="the committed one",
-    help="Engine folder to measure.",
-)
+@engine_option
 @click.option(
     "--workload",
     "workloads",
@@ -71,14 +63,8 @@ def _single_device(_context: click.Context, _option: click.Parameter, device: st
 @click.option(
     "--device", default="cpu", show_default=True, callback=_single_device, help="Device to measure: cpu, or cuda:N."
 )
-@click.option(
-    "--repeats", type=click.IntRange(1), default=MIN_SAMPLES, show_default=True, help="Samples of each case and peer."
-)
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    help="JSON Lines file to append records to.  [default: benchmarks/results/DATE.jsonl]",
-)
+@repeats_option(MIN_SAMPLES, "each case and peer")
+@out_option("benchmarks/results")
 def run(repeats: int, out: Path | None, **options: Any) -> None:
     """Measure every case and peer in turns, REPEATS times, each time in a process of its own."""
     from benchmarks.report import table  # imported here, because the demo runs without PyTorch
@@ -96,8 +82,64 @@ def run(repeats: int, out: Path | None, **options: Any) -> None:
     click.echo(table(newest_runs(records, min_samples=1)))
 
 
+def _checkout(_context: click.Context, _parameter: click.Parameter, folder: Path) -> Path:
+    """The folder, if it is a checkout of batchcls."""
+    if not (folder / "batchcls" / "__init__.py").is_file():
+        raise click.BadParameter(
+            f"there is no batchcls in {str(folder)!r}; to have an older commit there, run: "
+            f"git worktree add {folder} COMMIT"
+        )
+    return folder
+
+
 @main.command()
-@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="Samples of each step.")
+@click.argument("before", type=click.Path(path_type=Path), callback=_checkout)
+@engine_option
+@click.option(
+    "--workload",
+    type=click.Choice(list(WORKLOADS)),
+    default=LARGER_CROPS.name,
+    show_default=True,
+    help="Workload to draw and measure.",
+)
+@click.option(
+    "--folder", type=click.Path(exists=True, path_type=Path), help="Folder of your own images instead of a workload."
+)
+@click.option(
+    "--case",
+    "cases",
+    multiple=True,
+    help="Case to measure; may be repeated.  [default: those that show what a file costs]",
+)
+@repeats_option(MIN_SAMPLES, "each case and side")
+@out_option("benchmarks/results/comparisons")
+def compare(before: Path, repeats: int, out: Path | None, **options: Any) -> None:
+    """Measure the batchcls of the checkout BEFORE and that of this checkout in turns, on the CPU.
+
+    The benchmarks are those of this checkout for both. An older commit becomes a checkout by: git worktree add BEFORE
+    COMMIT. Nothing is copied into it.
+    """
+    from benchmarks.cases import CASES, FILE_COST_CASES
+    from benchmarks.comparison import COMPARISONS, comparison_table
+    from benchmarks.selection import check_names
+    from benchmarks.suite import SuiteConfig, compared_candidates, run_suite
+
+    check_names(options["cases"], CASES)
+    folder, workload = options["folder"], options["workload"]
+    name = folder.resolve().name if folder else workload
+    folder = folder or WORKLOADS[workload].draw(SCRATCH)
+    config = SuiteConfig(name, folder, options["engine"], SCRATCH, "cpu", Console(stderr=True))
+    candidates = compared_candidates(config, before, options["cases"] or FILE_COST_CASES)
+    records = run_suite(config, candidates, repeats=repeats)
+    target = out or COMPARISONS / f"{utc_now()[:10]}.jsonl"
+    for record in records:
+        record.append(target)
+    click.echo(f"records -> {target}")
+    click.echo(comparison_table(records))
+
+
+@main.command()
+@repeats_option(3, "each step")
 def growth(repeats: int) -> None:
     """Measure how speed and memory change with files, batch, threads and damaged files, on the CPU."""
     from benchmarks.growth import growth_candidates
@@ -107,6 +149,29 @@ def growth(repeats: int) -> None:
     config = SuiteConfig(GROWTH, CROPS.draw(SCRATCH), ENGINE, SCRATCH, "cpu", Console(stderr=True))
     for record in run_suite(config, list(growth_candidates(config)), repeats=repeats):
         record.append(_todays_records())
+
+
+@main.command()
+@click.option(
+    "--files",
+    "file_counts",
+    type=click.IntRange(1),
+    multiple=True,
+    help="Number of files, which are links to drawn ones; may be repeated.  [default: 100,000 and 1,000,000]",
+)
+@repeats_option(1, "each number of files")
+@out_option("benchmarks/results")
+def scale(file_counts: tuple[int, ...], repeats: int, out: Path | None) -> None:
+    """Run the command batchcls run without inference on a million files: rows, files/s, and memory a file."""
+    from benchmarks.growth import SCALE_FILES, scale_candidates, scale_table
+    from benchmarks.runs import SCALE
+    from benchmarks.suite import SuiteConfig, run_suite
+
+    config = SuiteConfig(SCALE, CROPS.draw(SCRATCH), ENGINE, SCRATCH, "cpu", Console(stderr=True))
+    records = run_suite(config, list(scale_candidates(config, file_counts or SCALE_FILES)), repeats=repeats)
+    for record in records:
+        record.append(out or _todays_records())
+    click.echo(scale_table(records))
 
 
 @main.command()

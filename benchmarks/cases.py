@@ -1,17 +1,15 @@
 """The cases that are measured of batchcls: runs from end to end, and each stage alone."""
 
 import io
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice, repeat
 from pathlib import Path
 from time import perf_counter, process_time
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -22,20 +20,28 @@ from batchcls.engine.manifest import Manifest
 from batchcls.engine.postprocess import to_predictions
 from batchcls.images.decoders import DecoderName, default_batch_size, open_decoder
 from batchcls.images.decoders.base import DecoderOptions
-from batchcls.images.decoders.read_ahead import Encoded, ReadAhead, ReadOptions
-from batchcls.images.sources import open_readers, open_source
+from batchcls.images.sources import open_source
 from batchcls.inference.options import RunOptions, backend_for
 from batchcls.inference.run import classify_images
-from batchcls.machine import cores
-from batchcls.predictions.writer import PredictionsWriter, open_writer
+from batchcls.machine import cores, peak_memory_bytes
+from batchcls.predictions.writer import PredictionsWriter
 from batchcls.prefetch import parallel_map
 from batchcls.records import BatchResult, DevicePixels, Pixels, Slide
+from benchmarks.commands import measure_build, measure_command, measure_start_up
+from benchmarks.file_costs import (
+    BATCH_SIZE,
+    first_slides,
+    measure_loop,
+    measure_loops,
+    measure_reading,
+    open_output,
+)
+from benchmarks.processes import cpu_seconds
 from benchmarks.sample import Sample, Task
 
-_BATCH_SIZE = 64
 _ROWS = 200_000
 """Rows of the cases that measure the output alone."""
-_WARM_UP_IMAGES = 8
+_NO_INFERENCE = {"backend": "null"}
 
 EngineChoice = Literal["", "committed", "int8"]
 
@@ -50,6 +56,10 @@ class Case:
     """Engine to measure: the committed one or its int8 variant; empty if the result does not depend on it."""
     slow_disk: bool = False
     """Whether opening each file and folder takes 5 ms longer, as across a network."""
+    cores: int = 0
+    """Largest number of CPU cores that the case may use; 0 for all."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `RunOptions` that differ from their defaults."""
 
 
 def measure_end_to_end(task: Task) -> Sample:
@@ -57,42 +67,28 @@ def measure_end_to_end(task: Task) -> Sample:
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "preds.parquet"
         options = RunOptions(device=task.device, **task.settings)
+        cpu_since = cpu_seconds()
         stats = classify_images([task.folder], task.engine, out, options, Console(file=io.StringIO()))
+        cpu_s = cpu_seconds() - cpu_since
         table = pq.read_table(out, columns=["path", "probabilities"]) if options.backend != "null" else None
     answers = zip(*(column.to_pylist() for column in table.columns), strict=True) if table else ()
-    details = {"stages_s": stats.seconds, "unreadable": sum(stats.errors.values())}
-    return Sample(stats.elapsed_s - stats.seconds["start"], stats.rows, dict(answers), details=details)
-
-
-def measure_reading(task: Task) -> Sample:
-    """List the folder and read every file, up to the inspection of its header."""
-    since = perf_counter()
-    with closing(open_readers()) as readers:
-        files = ReadAhead(open_source([task.folder]), readers, ReadOptions(RunOptions().max_pixels))
-        sizes_bytes = []
-        with closing(files):
-            for item in files:
-                if item is not None:
-                    sizes_bytes.append(len(item.data) if isinstance(item, Encoded) else 0)
-                    files.release([item])
-            elapsed_s = perf_counter() - since
-    return Sample(elapsed_s, len(sizes_bytes), details={"bytes": sum(sizes_bytes)})
+    details = {"stages_s": stats.seconds, "unreadable": sum(stats.errors.values()), "cpu_s": cpu_s}
+    elapsed_s = stats.elapsed_s - stats.seconds["start"]
+    return Sample(elapsed_s, stats.rows, dict(answers), stats.peak_memory_bytes, details)
 
 
 def measure_decoding(task: Task, *, name: DecoderName) -> Sample:
     """Read, decode and resize the whole folder, without inference."""
-    decoder = open_decoder(
-        name,
-        Manifest.read(task.engine).preprocess,
-        DecoderOptions(
-            default_batch_size(name, task.device, _BATCH_SIZE), cores(), RunOptions().max_pixels, device=task.device
-        ),
-    )
-    with closing(decoder):
-        list(decoder.decode(islice(open_source([task.folder]), _WARM_UP_IMAGES)))
-        since, cpu_since = perf_counter(), process_time()
-        images = sum(len(batch.slides) + len(batch.failures) for batch in decoder.decode(open_source([task.folder])))
-        return Sample(perf_counter() - since, images, details={"cpu_s": process_time() - cpu_since})
+    batch_size = default_batch_size(name, task.device, BATCH_SIZE)
+    options = DecoderOptions(batch_size, cores(), RunOptions().max_pixels, device=task.device)
+    with closing(open_decoder(name, Manifest.read(task.engine).preprocess, options)) as decoder:
+        list(decoder.decode(first_slides(task.folder)))
+        since, cpu_since = perf_counter(), cpu_seconds()
+        with closing(open_source([task.folder])) as source:
+            images = sum(len(batch.slides) + len(batch.failures) for batch in decoder.decode(source))
+        elapsed_s = perf_counter() - since
+        memory_bytes = peak_memory_bytes() + decoder.peak_memory_bytes
+    return Sample(elapsed_s, images, peak_memory_bytes=memory_bytes, details={"cpu_s": cpu_seconds() - cpu_since})
 
 
 def measure_inference(task: Task) -> Sample:
@@ -155,57 +151,35 @@ def measure_resuming(task: Task) -> Sample:
         return Sample(perf_counter() - since, _ROWS)
 
 
-def measure_start_up(task: Task) -> Sample:
-    """Run the command `batchcls run` on one image, from its start to its exit."""
-    (file,) = islice((path for path in sorted(task.folder.rglob("*")) if path.is_file()), 1)
-    with tempfile.TemporaryDirectory() as scratch:
-        command = [sys.executable, "-m", "batchcls", "run", str(file), "--engine", str(task.engine)]
-        since = perf_counter()
-        subprocess.run([*command, "--device", task.device, "--quiet", "--out", f"{scratch}/preds.parquet"], check=True)
-        return Sample(perf_counter() - since, 1)
-
-
-def measure_build(task: Task) -> Sample:
-    """Run the command `batchcls build` on the engine's own network, without verification on images."""
-    from benchmarks.networks import prepare_network  # imported here: PyTorch would count in the memory of other cases
-
-    labels = ",".join(Manifest.read(task.engine).labels)
-    with tempfile.TemporaryDirectory() as scratch:
-        weights = prepare_network("googlenet", Path(scratch), task.engine).weights
-        command = [sys.executable, "-m", "batchcls", "build", str(weights), "--labels", labels]
-        since = perf_counter()
-        command += ["--device", task.device, "--out", f"{scratch}/engine"]
-        subprocess.run(command, check=True, stdout=sys.stderr)
-        return Sample(perf_counter() - since, 1)
-
-
 def _slides() -> Iterator[Slide]:
     return (Slide("slides", f"a folder/an image {number:09d}.jpg") for number in range(_ROWS))
 
 
 def _open_output(scratch: str, task: Task) -> PredictionsWriter:
-    labels = Manifest.read(task.engine).labels
-    output = open_writer(Path(scratch) / "preds.parquet", roots=["slides"], labels=labels, identity={}, overwrite=True)
-    if not isinstance(output, PredictionsWriter):
-        raise TypeError("an output that is overwritten cannot be complete already")
-    return output
+    return open_output(Path(scratch), ["slides"], Manifest.read(task.engine).labels)
 
 
 def _write_rows(output: PredictionsWriter, task: Task) -> None:
     logits = (
-        np.random.default_rng(0).normal(size=(_BATCH_SIZE, len(Manifest.read(task.engine).labels))).astype(np.float32)
+        np.random.default_rng(0).normal(size=(BATCH_SIZE, len(Manifest.read(task.engine).labels))).astype(np.float32)
     )
     scores = to_predictions(logits)
     slides = _slides()
-    while batch := list(islice(slides, _BATCH_SIZE)):
-        output.write(BatchResult(batch, [(1024, 768)] * _BATCH_SIZE, scores))
+    while batch := list(islice(slides, BATCH_SIZE)):
+        output.write(BatchResult(batch, [(1024, 768)] * BATCH_SIZE, scores))
 
 
 CASES: dict[str, Case] = {
     "end-to-end": Case(measure_end_to_end, "committed"),
     "end-to-end int8": Case(measure_end_to_end, "int8"),
     "end-to-end, slow disk": Case(measure_end_to_end, "committed", slow_disk=True),
+    "end-to-end, no inference": Case(measure_end_to_end, settings=_NO_INFERENCE),
+    "command, no inference": Case(measure_command, settings=_NO_INFERENCE),
+    "loop-only": Case(measure_loop),
+    "loop-only, one core": Case(measure_loop, cores=1),
+    "loop-only, two processes": Case(partial(measure_loops, processes=2), cores=2),
     "read-only": Case(measure_reading),
+    "read-only, one core": Case(measure_reading, cores=1),
     "read-only, slow disk": Case(measure_reading, slow_disk=True),
     **{f"decode-only {name}": Case(partial(measure_decoding, name=name)) for name in get_args(DecoderName)},
     "engine-only": Case(measure_inference, "committed"),
@@ -216,3 +190,14 @@ CASES: dict[str, Case] = {
     "build": Case(measure_build, "committed"),
 }
 """All cases, by the name that records and the command line use."""
+
+FILE_COST_CASES = (
+    "read-only",
+    "read-only, one core",
+    "loop-only",
+    "loop-only, one core",
+    "loop-only, two processes",
+    "decode-only turbo",
+    "end-to-end, no inference",
+)
+"""Cases that show what a file costs besides the network."""

@@ -30,7 +30,7 @@ class Record:
     samples_s: tuple[float, ...]
     """Wall time for ``images`` images, one value for each turn."""
     peak_memory_bytes: int
-    """Largest resident memory of all turns: of a case's one process, or of all processes of a peer."""
+    """Largest resident memory of all turns, of all processes that read, decode and classify."""
     top1_agreement: float | None = None
     """Fraction of files with the same label as from the trained network in float32 PyTorch with Pillow's pixels.
 
@@ -48,11 +48,22 @@ class Record:
     """Commit of the checkout, see `checkout_commit`."""
     run: str = ""
     """Start of the run of the suite in UTC, ISO 8601; equal in all records of that run."""
+    samples_cpu_s: tuple[float, ...] = ()
+    """CPU time of all processes of the case for ``images`` images, one value for each turn; empty if not measured."""
 
     @property
     def speeds(self) -> list[float]:
         """Images/s of each turn."""
         return [self.images / sample_s for sample_s in self.samples_s]
+
+    @property
+    def cpu_us_per_image(self) -> float:
+        """Median CPU time for one image in microseconds.
+
+        Raises:
+            StatisticsError: If it was not measured.
+        """
+        return median(self.samples_cpu_s) / self.images * 1e6
 
     @property
     def arithmetic(self) -> str:
@@ -80,12 +91,13 @@ class Record:
         """Every record of a JSON Lines file, in order."""
         for line in path.read_text(encoding="utf-8").splitlines():
             values = json.loads(line)
-            yield cls(**values | {"samples_s": tuple(values["samples_s"])})
+            samples = {key: tuple(values.get(key, ())) for key in ("samples_s", "samples_cpu_s")}
+            yield cls(**values | samples)
 
 
-def checkout_commit() -> str:
-    """The checkout's commit, with the suffix ``-dirty`` if a file has changed since; empty without git."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+def checkout_commit(checkout: Path) -> str:
+    """The commit of a checkout, with the suffix ``-dirty`` if a file has changed since; empty without git."""
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
     except FileNotFoundError:  # a measurement is worth keeping without its commit

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
+from benchmarks.comparison import committed_comparisons
 from benchmarks.record import RESULTS, Record
 from benchmarks.runs import (
     BF16_LOOP,
@@ -22,6 +23,7 @@ from benchmarks.workload import FIELDS, WORKLOADS
 README = Path(__file__).parent.parent / "README.md"
 SPEED_PAGE = README.parent / "docs" / "explanation" / "speed.md"
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
+BEGIN_COMPARISONS, END_COMPARISONS = "<!-- comparisons: begin -->", "<!-- comparisons: end -->"
 BEGIN_RUN, END_RUN = "<!-- one run: begin -->", "<!-- one run: end -->"
 _RATIOS = ("vs. PyTorch FP32 loop", "vs. PyTorch BF16 loop", "of the hardware's limit")
 _COLUMNS = ("workload", "case", "images/s (range)", *_RATIOS, "same label as PyTorch FP32", "memory")
@@ -87,6 +89,7 @@ def write_pages() -> None:
         (README, BEGIN, END, overview(runs)),
         (README, BEGIN_RUN, END_RUN, printed(runs)),
         (SPEED_PAGE, BEGIN, END, full_tables(runs)),
+        (SPEED_PAGE, BEGIN_COMPARISONS, END_COMPARISONS, "\n\n".join(committed_comparisons())),
     ):
         before, _, rest = page.read_text(encoding="utf-8").partition(begin)
         _, _, after = rest.partition(end)

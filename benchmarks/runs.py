@@ -9,6 +9,8 @@ BF16_LOOP = "torchvision DataLoader, channels_last BF16 autocast"
 """Beginnings of the two PyTorch loops' names, which end with the number of workers."""
 GROWTH = "growth"
 """Workload name of ``python -m benchmarks growth``."""
+SCALE = "scale"
+"""Workload name of ``python -m benchmarks scale``."""
 END_TO_END = ("end-to-end", "end-to-end int8")
 """Cases that classify a folder from the first file to the finished Parquet, with the engine under test."""
 _LOOPS = {"PyTorch FP32 loop": FP32_LOOP, "PyTorch BF16 loop": BF16_LOOP}
@@ -54,12 +56,12 @@ def committed_records() -> Iterator[Record]:
 def reported_runs(records: Iterable[Record]) -> dict[str, dict[str, list[Record]]]:
     """The runs that the documents report, by arithmetic and workload.
 
-    These are the newest runs with enough samples, and the newest growth run with any number of samples, because its
-    many steps are repeated only a few times.
+    These are the newest runs with enough samples, and the newest runs of `GROWTH` and `SCALE` with any number of
+    samples, because their many or long steps are repeated only a few times.
     """
     return {
         arithmetic: newest_runs(group)
-        | newest_runs((record for record in group if record.workload == GROWTH), min_samples=1)
+        | newest_runs((record for record in group if record.workload in (GROWTH, SCALE)), min_samples=1)
         for arithmetic, group in by_arithmetic(records).items()
     }
 

@@ -17,9 +17,9 @@ class Sample:
     answers: Mapping[str, Sequence[float] | None] = field(default_factory=dict)
     """Probabilities by file path, None for an unreadable file; empty for cases that classify nothing."""
     peak_memory_bytes: int = 0
-    """Largest resident memory."""
+    """Largest resident memory; 0 for that of the process that measures."""
     details: Mapping[str, Any] = field(default_factory=dict)
-    """JSON values for the record's ``details``."""
+    """JSON values for the record's ``details``; ``cpu_s`` is the CPU time of all processes in seconds."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ import click
 from rich.console import Console
 
 from batchcls import machine
-from benchmarks.cases import CASES
+from benchmarks.cases import CASES, FILE_COST_CASES
 from benchmarks.peers.registry import PEERS, is_installed
 from benchmarks.suite import Candidate, SuiteConfig, case_candidates, peer_candidates
-from benchmarks.workload import CROPS, FIELDS, WORKLOADS, link_images
+from benchmarks.workload import CROPS, FIELDS, LARGER_CROPS, WORKLOADS, link_images
 
 NONE = "none"
 """Word on the command line for no case, or no peer."""
@@ -84,11 +84,13 @@ def _without_none(names: Sequence[str]) -> list[str]:
 def _default_cases(workload: str) -> Sequence[str]:
     if workload == CROPS.name:
         return list(CASES)
+    if workload == LARGER_CROPS.name:
+        return FILE_COST_CASES
     return _STAGE_CASES if workload in _STAGED_WORKLOADS or workload not in WORKLOADS else _BRIEF_CASES
 
 
 def _default_peers(workload: str, device: str) -> list[str]:
-    if workload in WORKLOADS and WORKLOADS[workload].corrupt_fraction:
-        return []  # a DataLoader's run ends at its first corrupt file
+    if workload == LARGER_CROPS.name or (workload in WORKLOADS and WORKLOADS[workload].corrupt_fraction):
+        return []  # the former has no network; a DataLoader's run ends at its first corrupt file
     names = PEERS if workload == _ALL_PEERS_WORKLOAD else _LOOP_PEERS
     return [name for name in names if device.partition(":")[0] in PEERS[name].devices and is_installed(PEERS[name])]

@@ -2,8 +2,9 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from batchcls.engine.manifest import Manifest
 from batchcls.inference.options import RunOptions
 from batchcls.inference.run import classify_images
 from benchmarks.cases import CASES
-from benchmarks.measure import measure_case
+from benchmarks.checkout import THIS_CHECKOUT
+from benchmarks.measure import ProcessOptions, measure_case
 from benchmarks.networks import int8_engine, prepare_network
 from benchmarks.peers.registry import PEERS, Peer, measure_peer
 from benchmarks.record import Record, checkout_commit, utc_now
@@ -47,6 +49,8 @@ class Candidate:
     """One of `benchmarks.networks.NAMES`."""
     settings: Mapping[str, Any] | None = None
     """JSON values for the record's ``settings``."""
+    checkout: Path | None = None
+    """Checkout whose batchcls is measured; None for the one that is imported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,8 @@ class SuiteConfig:
     """``cpu`` or ``cuda:N``."""
     console: Console
     """Console that progress is printed to."""
+    checkout: Path | None = None
+    """Checkout whose batchcls is measured, as `ProcessOptions` has it."""
 
     @property
     def files(self) -> list[Path]:
@@ -89,10 +95,23 @@ def case_candidates(config: SuiteConfig, names: Iterable[str], **settings: Any) 
     for name in names:
         case = CASES[name]
         engine = int8_engine(config.engine, config.scratch) if case.engine == "int8" else config.engine
-        task = Task(config.folder, engine, images, config.device, settings)
-        variables = slow_disk_variables(config.folder, config.scratch) if case.slow_disk else None
-        candidates.append(Candidate(name, partial(measure_case, name, task, variables), settings=settings))
+        task = Task(config.folder, engine, images, config.device, {**case.settings, **settings})
+        variables = slow_disk_variables(config.folder, config.scratch) if case.slow_disk else {}
+        measure = partial(measure_case, name, task, ProcessOptions(variables, case.cores, config.checkout))
+        candidates.append(Candidate(name, measure, settings=task.settings, checkout=config.checkout))
     return candidates
+
+
+def compared_candidates(config: SuiteConfig, other: Path, names: Sequence[str]) -> list[Candidate]:
+    """Two candidates for each named case, with the batchcls of another checkout and with that of this one.
+
+    Args:
+        config: Images and engine of the run.
+        other: The other checkout.
+        names: Keys of `benchmarks.cases.CASES`.
+    """
+    sides = [case_candidates(replace(config, checkout=checkout), names) for checkout in (other, THIS_CHECKOUT)]
+    return list(chain.from_iterable(zip(*sides, strict=True)))
 
 
 def peer_candidates(config: SuiteConfig, names: Iterable[str]) -> list[Candidate]:
@@ -125,19 +144,22 @@ def peer_candidates(config: SuiteConfig, names: Iterable[str]) -> list[Candidate
 def run_suite(config: SuiteConfig, candidates: Sequence[Candidate], *, repeats: int) -> list[Record]:
     """Measure all candidates in turn, ``repeats`` times, and return one record for each."""
     start = utc_now()
-    samples: dict[str, list[Sample]] = {candidate.name: [] for candidate in candidates}
+    samples: list[list[Sample]] = [[] for _ in candidates]
     for turn in range(repeats):
-        for candidate in candidates:
-            sample = candidate.measure()
-            samples[candidate.name].append(sample)
+        for candidate, taken in zip(candidates, samples, strict=True):
+            taken.append(sample := candidate.measure())
             speed = f"{sample.images / sample.elapsed_s:,.1f} images/s"
-            progress = f"{config.workload}, {turn + 1} of {repeats}, {candidate.name}: {speed}"
+            name = f"{candidate.name} of {candidate.checkout}" if candidate.checkout else candidate.name
+            progress = f"{config.workload}, {turn + 1} of {repeats}, {name}: {speed}"
             config.console.print(progress, highlight=False, soft_wrap=True)
     references = {"googlenet": partial(reference_answers, config)}
-    for candidate in candidates:
+    for candidate, taken in zip(candidates, samples, strict=True):
         if candidate.name in {peer.name for peer in PEERS.values()} and candidate.network != "googlenet":
-            references[candidate.network] = partial(dict, samples[candidate.name][0].answers)
-    return [_record(config, candidate, samples[candidate.name], references, start) for candidate in candidates]
+            references[candidate.network] = partial(dict, taken[0].answers)
+    return [
+        _record(config, candidate, taken, references, start)
+        for candidate, taken in zip(candidates, samples, strict=True)
+    ]
 
 
 def reference_answers(config: SuiteConfig) -> Answers:
@@ -212,11 +234,12 @@ def _record(
         workload=config.workload,
         images=last.images,
         samples_s=tuple(sample.elapsed_s for sample in samples),
+        samples_cpu_s=tuple(sample.details["cpu_s"] for sample in samples if "cpu_s" in sample.details),
         peak_memory_bytes=max(sample.peak_memory_bytes for sample in samples),
         top1_agreement=top1_agreement,
         largest_difference=largest_difference,
         settings={"device": config.device, "network": candidate.network, **(candidate.settings or {})},
         details=dict(last.details),
-        commit=checkout_commit(),
+        commit=checkout_commit(candidate.checkout or Path()),
         run=start,
     )

@@ -30,22 +30,26 @@ class Workload:
     images: int
     """Number of files."""
     format: str = "JPEG"
-    """Pillow's name of the file format; JPEGs vary in quality (75 to 95) and chroma subsampling (4:2:0 and 4:4:4)."""
+    """Pillow's name of the file format; JPEGs vary in quality and in chroma subsampling (4:2:0 and 4:4:4)."""
     files_per_folder: int = 0
     """Number of files in each subfolder; 0 for no subfolders."""
     corrupt_fraction: float = 0.0
     """Fraction of the files that are truncated to half their size."""
     seed: int = 0
     """Seed of the images, together with each one's number."""
+    quality: tuple[int, int] = (75, 95)
+    """Lowest and highest quality of JPEGs."""
+    links: int = 0
+    """Number of files that are hard links to the images, which are linked in turn; 0 for the images themselves."""
 
     def draw(self, parent: Path) -> Path:
-        """Draw the images that are missing from the workload's folder below ``parent``, and return that folder."""
+        """Draw the images that are missing below ``parent``, and return the folder of the workload's files."""
         target = parent / f"{self.name}-{self.images}"
         target.mkdir(parents=True, exist_ok=True)
         missing = [number for number in range(self.images) if not (target / self._file_name(number)).exists()]
         with ProcessPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(partial(self._draw_one, target), missing, chunksize=8))
-        return target
+        return link_images(target, self.links) if self.links else target
 
     def _file_name(self, number: int) -> str:
         name = f"field_{number:06d}{_ENDINGS[self.format]}"
@@ -57,7 +61,10 @@ class Workload:
         path = target / self._file_name(number)
         path.parent.mkdir(exist_ok=True)
         unfinished = path.with_suffix(".tmp")
-        options = {"quality": int(rng.integers(75, 96)), "subsampling": ("4:2:0", "4:4:4")[number % 2]}
+        options = {
+            "quality": int(rng.integers(self.quality[0], self.quality[1] + 1)),
+            "subsampling": ("4:2:0", "4:4:4")[number % 2],
+        }
         image.save(unfinished, self.format, **options if self.format == "JPEG" else {})
         if self.corrupt_fraction and number % round(1 / self.corrupt_fraction) == 0:
             os.truncate(unfinished, unfinished.stat().st_size // 2)
@@ -68,6 +75,8 @@ _ENDINGS = {"JPEG": ".jpg", "BMP": ".bmp", "PNG": ".png", "TIFF": ".tif"}
 
 FIELDS = Workload("fields-1024x768", 1024, 768, images=512)
 CROPS = Workload("crops-224x224", 224, 224, images=2048)
+LARGER_CROPS = replace(CROPS, name="crops-224x224-22-kb", quality=(90, 98), links=20_000)
+"""Files of 22 KB on average, for the cost of a file besides its network: so many that starting is no part of it."""
 WORKLOADS: dict[str, Workload] = {
     workload.name: workload
     for workload in (
@@ -80,6 +89,7 @@ WORKLOADS: dict[str, Workload] = {
         Workload("fields-2592x1944", 2592, 1944, images=128),
         replace(CROPS, name="crops-224x224-small-folders", files_per_folder=4),
         replace(CROPS, name="crops-224x224-1%-corrupt", corrupt_fraction=0.01),
+        LARGER_CROPS,
     )
 }
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,15 +17,29 @@ import torch
 from PIL import Image
 from rich.console import Console
 
+import batchcls
 from batchcls.engine.backends.torch import TorchEngine
 from batchcls.engine.backends.torch import open_engine as open_torch
 from batchcls.engine.manifest import ONNX, Manifest
-from benchmarks.cases import CASES
+from batchcls.machine import cores
+from benchmarks.cases import CASES, FILE_COST_CASES
 from benchmarks.charts import draw
 from benchmarks.check import changes
+from benchmarks.comparison import committed_comparisons, comparison_table
+from benchmarks.file_costs import measure_loop
+from benchmarks.growth import scale_candidates, scale_table
 from benchmarks.networks import unfused_googlenet
+from benchmarks.processes import cpu_seconds
 from benchmarks.record import RESULTS, Record
-from benchmarks.report import full_tables, overview, table
+from benchmarks.report import (
+    BEGIN_COMPARISONS,
+    END_COMPARISONS,
+    SPEED_PAGE,
+    between_markers,
+    full_tables,
+    overview,
+    table,
+)
 from benchmarks.runs import (
     BF16_LOOP,
     FP32_LOOP,
@@ -35,11 +51,13 @@ from benchmarks.runs import (
     run_ratios,
     speedups,
 )
-from benchmarks.suite import SuiteConfig, agreement, case_candidates, reference_answers, run_suite
-from benchmarks.workload import CROPS, FIELDS, Workload, draw_field, link_images
+from benchmarks.sample import Task
+from benchmarks.suite import SuiteConfig, agreement, case_candidates, compared_candidates, reference_answers, run_suite
+from benchmarks.workload import CROPS, FIELDS, LARGER_CROPS, Workload, draw_field, link_images
 from tests.conftest import ALL4, ROOT
 
 CROPS_64 = replace(CROPS, images=64)
+AS_SOMEONE = ("-c", "user.name=someone", "-c", "user.email=someone@example.org")
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +124,10 @@ def test_every_case_runs_and_agrees_with_the_reference(case: str, config: SuiteC
     (record,) = run_suite(config, case_candidates(config, [case]), repeats=1)
     assert record.images_per_s > 0
     assert record.peak_memory_bytes > 2**25
-    if case.startswith("end-to-end"):
+    assert record.images >= (64 if "only" in case or "inference" in case else 1)
+    if case in FILE_COST_CASES:
+        assert record.cpu_us_per_image > 0
+    if case.startswith("end-to-end") and "no inference" not in case:
         assert record.images == 64
         assert record.top1_agreement is not None
         assert record.top1_agreement >= (0.9 if "int8" in case else 1.0)
@@ -114,6 +135,103 @@ def test_every_case_runs_and_agrees_with_the_reference(case: str, config: SuiteC
         assert 0 < record.largest_difference < (0.5 if "int8" in case else 0.1)
     else:
         assert record.top1_agreement is None
+
+
+@pytest.mark.parametrize(("case", "images", "most_cores"), [("read-only", 64, 1), ("loop-only", 128, 2)])
+def test_a_case_has_as_many_cores_and_processes_as_its_name_says(
+    case: str, images: int, most_cores: int, config: SuiteConfig
+) -> None:
+    name = {1: "one core", 2: "two processes"}[most_cores]
+
+    (record,) = run_suite(config, case_candidates(config, [f"{case}, {name}"]), repeats=1)
+
+    assert record.images == images
+    assert record.details["cores"] == min(most_cores, cores())
+
+
+def test_the_loop_alone_has_a_row_for_a_file_that_is_no_image(tmp_path: Path) -> None:
+    folder = Workload("w", 64, 48, images=3).draw(tmp_path)
+    (folder / "no image.jpg").write_text("text")
+
+    assert measure_loop(Task(folder, ALL4, 0)).images == 4
+
+
+def test_cpu_time_is_that_of_all_processes() -> None:
+    busy = "import time\nwhile time.process_time() < 0.3: pass\nprint(flush=True)\ninput()"
+    since = cpu_seconds()
+    with subprocess.Popen([sys.executable, "-c", busy], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        of_running_s = cpu_seconds() - since
+        process.communicate(b"\n")
+    assert min(of_running_s, cpu_seconds() - since) >= 0.25
+
+
+def test_the_larger_crops_are_links_to_files_of_22_kb(tmp_path: Path) -> None:
+    files = list(replace(LARGER_CROPS, images=16, links=40).draw(tmp_path).iterdir())
+
+    assert len(files) == 40
+    assert 18_000 < sum(file.stat().st_size for file in files) / len(files) < 26_000
+
+
+def test_a_comparison_measures_the_batchcls_of_both_checkouts(config: SuiteConfig, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "batchcls", tmp_path / "batchcls")
+    version = tmp_path / "batchcls" / "__init__.py"
+    version.write_text(re.sub(r"__version__ = .*", '__version__ = "before"', version.read_text()))
+    for command in (["init", "--quiet"], ["add", "."], [*AS_SOMEONE, "commit", "--quiet", "--message", "before"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+
+    records = run_suite(config, compared_candidates(config, tmp_path, ["read-only", "loop-only"]), repeats=1)
+
+    assert [record.case for record in records] == ["read-only", "read-only", "loop-only", "loop-only"]
+    assert [record.details["batchcls"] for record in records] == ["before", batchcls.__version__] * 2
+    assert [record.images for record in records] == [64] * 4
+    assert len({record.commit for record in records}) == 2
+
+
+def test_what_is_no_checkout_is_not_compared(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks", "compare", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "git worktree add" in done.stderr
+
+
+def test_a_comparison_shows_both_commits_case_by_case(tmp_path: Path) -> None:
+    before, after = record("read-only", [2.0, 4.0, 2.0]), record("read-only", [1.0, 1.0, 1.0])
+    sides = [
+        replace(item, commit=commit, samples_cpu_s=(cpu_s,))
+        for item, commit, cpu_s in ((before, "b4", 0.02), (after, "af", 0.005))
+    ]
+    for item in sides:
+        item.append(tmp_path / "records.jsonl")
+
+    lines = comparison_table(list(Record.read_all(tmp_path / "records.jsonl"))).splitlines()
+
+    assert lines[0] == "w, medians of 3 turns (range), b4 -> af, on 2 cores of a CPU (AVX2), 2026-01-01."
+    cells = [cell.strip() for cell in lines[4].strip("|").split("|")]
+    assert cells == [
+        "read-only, 100",
+        "50 (25 to 50) -> 100 (100 to 100)",
+        "2.00x (2.00 to 4.00)",
+        "200 µs -> 50 µs",
+        "1,024 -> 1,024 MiB",
+    ]
+
+
+def test_the_comparisons_on_the_page_are_the_committed_ones() -> None:
+    page = SPEED_PAGE.read_text(encoding="utf-8")
+    assert between_markers(page, BEGIN_COMPARISONS, END_COMPARISONS) == "\n\n".join(committed_comparisons())
+
+
+def test_the_scale_says_how_much_memory_a_file_takes(config: SuiteConfig) -> None:
+    records = run_suite(config, list(scale_candidates(config, [80, 160])), repeats=1)
+    records = [replace(item, peak_memory_bytes=item.images * 500 + 2**27) for item in records]
+
+    lines = scale_table(records).splitlines()
+
+    assert [item.images for item in records] == [80, 160]
+    assert lines[2].startswith("| 80 files, the command without inference | 80 | ")
+    assert lines[-1] == "From 80 to 160 rows: 0.50 KB of memory a file."
 
 
 def test_agreement_is_over_the_files_that_both_answer() -> None:

@@ -1,10 +1,11 @@
 """Peak memory of a process and its descendants, measured from outside."""
 
-import os
 from contextlib import suppress
 from pathlib import Path
 from threading import Event, Thread
 from typing import Self
+
+from benchmarks.processes import with_descendants
 
 _INTERVAL_S = 0.5
 
@@ -33,19 +34,10 @@ class MemoryWatch:
 
     def _poll(self) -> None:
         while not self._closed.wait(_INTERVAL_S):
-            processes = _with_descendants(self._pid)
+            processes = with_descendants(self._pid)
             alone = _kilobytes(self._pid, "status", "VmHWM")
             together = sum(_kilobytes(pid, "smaps_rollup", "Pss") for pid in processes) if len(processes) > 1 else 0
             self.peak_bytes = max(self.peak_bytes, alone << 10, together << 10)
-
-
-def _with_descendants(pid: int) -> list[int]:
-    processes = [pid]
-    for parent in processes:  # the list grows during the loop
-        with suppress(OSError):
-            for task in os.listdir(f"/proc/{parent}/task"):
-                processes += map(int, Path(f"/proc/{parent}/task/{task}/children").read_text().split())
-    return processes
 
 
 def _kilobytes(pid: int, file: str, key: str) -> int:
