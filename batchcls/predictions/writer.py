@@ -125,6 +125,7 @@ class PredictionsWriter:
         self._repeated = list(DoneSlides(rows, positions).missing(slides_of(repeated, roots))) if len(repeated) else []
         self._known = DoneSlides(pa.concat_tables([rows, repeated]), positions)
         self._open_rows: list[pa.RecordBatch] = []
+        self._open_count = 0
         self._opened = monotonic()
 
     @property
@@ -142,8 +143,10 @@ class PredictionsWriter:
         Raises:
             OutputError: If the disk refuses; every part written before stays.
         """
-        self._open_rows.append(self._rows.of(result))
-        if sum(len(rows) for rows in self._open_rows) >= _PART_ROWS:
+        rows = self._rows.of(result)
+        self._open_rows.append(rows)
+        self._open_count += len(rows)
+        if self._open_count >= _PART_ROWS:
             self.flush()
 
     def flush_if_due(self) -> None:
@@ -155,7 +158,7 @@ class PredictionsWriter:
         """Bring every row so far to the disk."""
         if self._open_rows:
             self._partial.append(self._open_rows)
-            self._open_rows = []
+            self._open_rows, self._open_count = [], 0
         self._opened = monotonic()
 
     def counts(self) -> Counts:

@@ -153,15 +153,14 @@ class FileLane:
         mode, inode, device, _ = self._answer(b"S", os.fsencode(path), STATUS_ANSWER)
         return stat.S_ISDIR(mode), (device, inode)
 
-    def entries(self, folder: str) -> Iterator[tuple[str, str]]:
-        """The kind and name of each entry of a folder, in no order.
+    def entries(self, folder: str) -> Iterator[list[bytes]]:
+        """The entries of a folder, in no order, some at a time: each one's kind, and its name behind it.
 
         The kind is ``/`` for a folder, ``@`` for a link to a folder, and ``-`` for anything else.
         """
         self._answer(b"L", os.fsencode(folder), DATA_ANSWER)
         while names := bytes(self._answer(b"N", b"", DATA_ANSWER)[0]):
-            for name in names.removesuffix(b"\0").split(b"\0"):
-                yield chr(name[0]), os.fsdecode(name[1:])
+            yield names.removesuffix(b"\0").split(b"\0")
 
     def close(self) -> None:
         """End the lane, and wake a thread that waits for an answer; calling it twice is harmless."""

@@ -15,6 +15,8 @@ def printable(name: str) -> str:
     A name in UTF-8 is returned unchanged. Bytes that are not UTF-8 become ``\xNN``. In such a name, and in a UTF-8 name
     that already contains ``\xNN`` as text, every backslash is doubled.
     """
+    if name.isascii() and "\\" not in name:  # as most names
+        return name
     raw = os.fsencode(name)
     try:
         text = raw.decode()

@@ -76,21 +76,19 @@ class _Group:
     encoded: list[Encoded] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     postponed: list[Postponed] = field(default_factory=list)
+    files: int = 0
     pixels: int = 0
     read_s: float = 0.0
 
-    @property
-    def files(self) -> int:
-        return len(self.encoded) + len(self.failures) + len(self.postponed)
-
     def add(self, item: Encoded | Failure | Postponed) -> None:
-        if isinstance(item, Failure):
-            self.failures.append(item)
-        elif isinstance(item, Postponed):
-            self.postponed.append(item)
-        else:
+        self.files += 1
+        if isinstance(item, Encoded):
             self.encoded.append(item)
             self.pixels += item.header.width * item.header.height
+        elif isinstance(item, Failure):
+            self.failures.append(item)
+        else:
+            self.postponed.append(item)
 
 
 class BatchingDecoder:

@@ -17,7 +17,7 @@ from batchcls.images.decoders.dali_graph import DECODE_OPERATOR, MOST_ERROR_CHAR
 from batchcls.images.decoders.encoded import Encoded
 from batchcls.images.decoders.pillow import decode_exactly
 from batchcls.images.decoders.resample import resample_exactly
-from batchcls.images.decoders.threaded import ThreadedGroup, total_cost_bytes
+from batchcls.images.decoders.threaded import DecodeCost, ThreadedGroup
 from batchcls.memory import Memory
 from batchcls.records import DevicePixels, Pixels, Preprocess
 
@@ -53,6 +53,7 @@ class DaliGroup:
 
     def __init__(self, preprocess: Preprocess, *, threads: int) -> None:
         self._preprocess = preprocess
+        self._cost_bytes = DecodeCost(preprocess)
         self._pillow = ThreadedGroup(preprocess, decode_exactly, threads=threads)
         self._pipeline = build_graph(None, batch_size=_GROUP, threads=threads, device="cpu")
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="resample")
@@ -64,7 +65,7 @@ class DaliGroup:
 
     def cost_bytes(self, item: Encoded) -> int:
         copied = item.header.width * item.header.height * _COPY_BYTES if self.part(item) == "plain" else 0
-        return total_cost_bytes(item, self._preprocess) + copied
+        return self._cost_bytes(item) + copied
 
     def __call__(self, group: Sequence[Encoded], memory: Memory) -> Pixels:
         if self.part(group[0]) != "plain":
@@ -121,6 +122,7 @@ class GraphGroup:
                 "or decode on the CPU with --decoder turbo"
             )
         self._preprocess = preprocess
+        self._cost_bytes = DecodeCost(preprocess)
         self._device = device
         lane_threads = max(1, threads // _LANES)
         self._open_pipeline = partial(
@@ -137,7 +139,7 @@ class GraphGroup:
         return "plain" if item.header.plain_jpeg else self._pillow.part(item)
 
     def cost_bytes(self, item: Encoded) -> int:
-        return total_cost_bytes(item, self._preprocess)
+        return self._cost_bytes(item)
 
     def __call__(self, group: Sequence[Encoded], memory: Memory) -> Pixels | DevicePixels:
         if not group[0].header.plain_jpeg:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from itertools import repeat
 
 import numpy as np
@@ -28,6 +29,7 @@ class ThreadedGroup:
         self, preprocess: Preprocess, decode: Callable[[Encoded, Preprocess], Pixels], *, threads: int
     ) -> None:
         self._preprocess = preprocess
+        self._cost_bytes = DecodeCost(preprocess)
         self._decode = decode
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
@@ -35,7 +37,7 @@ class ThreadedGroup:
         return "suspect" if item.header.suspect else "sound"
 
     def cost_bytes(self, item: Encoded) -> int:
-        return total_cost_bytes(item, self._preprocess)
+        return self._cost_bytes(item)
 
     def __call__(self, group: Sequence[Encoded], memory: Memory) -> Pixels:
         pixels = np.empty((len(group), *self._preprocess.size_px, 3), np.uint8)
@@ -53,6 +55,13 @@ class ThreadedGroup:
             row[:] = self._decode(item, self._preprocess)
 
 
-def total_cost_bytes(item: Encoded, preprocess: Preprocess) -> int:
-    """Peak memory of decoding and resizing a file, in bytes."""
-    return max(item.header.decode_bytes, cost_bytes(item.header.width, item.header.height, preprocess))
+class DecodeCost:
+    """Peak memory of decoding and resizing a file, in bytes, for an engine that wants ``preprocess``."""
+
+    def __init__(self, preprocess: Preprocess) -> None:
+        # Most images of a run have one size.
+        self._resampling = lru_cache(1024)(lambda width, height: cost_bytes(width, height, preprocess))
+
+    def __call__(self, item: Encoded) -> int:
+        header = item.header
+        return max(header.decode_bytes, self._resampling(header.width, header.height))

@@ -60,7 +60,7 @@ class FileGroupReader:
     def start(self, slides: Sequence[Slide], largest_bytes: int) -> None:
         self._slides = slides
         self._buffer.progress[0], self._buffer.progress[1] = NOT_BEGUN, len(slides)
-        paths = b"\0".join([os.fsencode(slide.file) for slide in slides])
+        paths = os.fsencode("\0".join([slide.file for slide in slides]))
         try:
             self._socket.sendall(
                 GROUP_REQUEST.pack(len(paths), min(largest_bytes, LARGEST_FILE_BYTES), self._max_pixels) + paths

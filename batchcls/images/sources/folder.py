@@ -3,7 +3,7 @@
 import os
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from heapq import heappop, heappush
 from pathlib import Path
@@ -23,13 +23,20 @@ IMAGE_ENDINGS = frozenset(
     # Formats that no decoder reads; such files are listed so that their rows tell the reason.
     + (".gif", ".heic", ".heif", ".avif", ".jxl", ".svs", ".ndpi")
 )
+_ENDINGS = frozenset(map(os.fsencode, IMAGE_ENDINGS))
+_FILE, _DOT = b"-."
 _CHUNK_NAMES = 65_536
-"""Number of names that are sorted together."""
+"""Least number of names that are sorted together."""
 
 _Chunk = tuple[str, str, bytes]
 """A root, a folder below it, and names of files in that folder, joined by NUL and compressed."""
 _Identity = tuple[int, int] | str
 """A folder's device and inode, which identify it whatever its name; its path if they are not known."""
+
+
+def _is_image(entry: bytes) -> bool:
+    """Whether an entry of a folder, its kind and its name, is a file with an image's ending, and not hidden."""
+    return entry[0] == _FILE and entry[1] != _DOT and entry[entry.rfind(b".") :].lower() in _ENDINGS
 
 
 class FolderSource:
@@ -55,7 +62,8 @@ class FolderSource:
         self.unlisted: list[str] = []
         self._slides = tuple(dict.fromkeys(slides))
         self._listed_folders: set[_Identity] = set()
-        self._named: set[tuple[_Identity, str]] = set()
+        self._named: dict[_Identity, set[bytes]] = {}
+        """Names of the files that the user names, by their folder."""
         self._links: list[tuple[int, str]] = []
         """Heap of links to folders: position of the root among the slides, and path below the root."""
         self._chunks: SimpleQueue[_Chunk | None] = SimpleQueue()
@@ -73,8 +81,8 @@ class FolderSource:
         self._listed = self._listed or self._start()
         while (chunk := self._chunks.get()) is not None:
             root, folder, names = chunk
-            for name in zlib.decompress(names).split(b"\0"):
-                yield Slide(root, os.path.join(folder, os.fsdecode(name)))
+            for name in os.fsdecode(zlib.decompress(names)).split("\0"):
+                yield Slide(root, f"{folder}/{name}" if folder else name)
         self._listed.result()
 
     def waiting(self) -> tuple[str, float] | None:
@@ -114,15 +122,19 @@ class FolderSource:
             self._process.close()
 
     def _list_all(self) -> None:
-        files = [path for path in self._slides if not path.is_dir()]
-        self._named = {(self._identity(path.parent), path.name) for path in files}
-        unlisted = set(self._named)
+        unlisted: set[Path] = set()
+        for path in self._slides:
+            if not path.is_dir():
+                names = self._named.setdefault(self._identity(path.parent), set())
+                name = os.fsencode(path.name)
+                if name not in names:  # else another of the slides is the same file
+                    unlisted.add(path)
+                names.add(name)
         for position, path in enumerate(self._slides):
             if path.is_dir():
                 self._list_tree(position, "")
-            elif (key := (self._identity(path.parent), path.name)) in unlisted:
-                unlisted.remove(key)
-                self._put(str(path.parent), "", [path.name])
+            elif path in unlisted:
+                self._put(str(path.parent), "", [os.fsencode(path.name)])
         while self._links:
             self._list_tree(*heappop(self._links))
 
@@ -136,28 +148,36 @@ class FolderSource:
                 self.skipped["folder listed already"] += 1
                 continue
             self._listed_folders.add(identity)
-            names: list[str] = []
+            named = self._named.get(identity)
+            names: list[bytes] = []
             folders: list[str] = []
-            for kind, name in self._entries(os.path.join(root, folder)):
-                if (identity, name) in self._named:
-                    continue  # the user names this file, so it is listed on its own
-                if name.startswith("."):
-                    self.skipped["hidden"] += 1
-                elif kind == "/":
-                    folders.append(os.path.join(folder, name))
-                elif kind == "@":
-                    heappush(self._links, (position, os.path.join(folder, name)))
-                elif os.path.splitext(name)[1].lower() not in IMAGE_ENDINGS:
-                    self.skipped["not an image"] += 1
-                else:
-                    names.append(name)
-                    if len(names) == _CHUNK_NAMES:
-                        self._put(root, folder, names)
-                        names = []
+            for entries in self._entries(os.path.join(root, folder)):
+                if named:  # the user names these files, so they are listed on their own
+                    entries = [entry for entry in entries if entry[1:] not in named]
+                images = [entry for entry in entries if _is_image(entry)]
+                names += [entry[1:] for entry in images]
+                if len(images) < len(entries):
+                    self._sort_others(position, folder, set(entries).difference(images), folders)
+                if len(names) >= _CHUNK_NAMES:
+                    self._put(root, folder, names)
+                    names = []
             self._put(root, folder, names)
             pending += sorted(folders, reverse=True)
 
-    def _entries(self, folder: str) -> Iterator[tuple[str, str]]:
+    def _sort_others(self, position: int, folder: str, entries: Iterable[bytes], folders: list[str]) -> None:
+        """Count entries of a folder that are no images; folders and links to folders go where they are listed from."""
+        for entry in entries:
+            path = os.path.join(folder, os.fsdecode(entry[1:]))
+            if entry[1:2] == b".":
+                self.skipped["hidden"] += 1
+            elif entry[:1] == b"/":
+                folders.append(path)
+            elif entry[:1] == b"@":
+                heappush(self._links, (position, path))
+            else:
+                self.skipped["not an image"] += 1
+
+    def _entries(self, folder: str) -> Iterator[list[bytes]]:
         self._waiting = (folder, monotonic())
         try:
             for entry in self._lane.entries(folder):
@@ -183,8 +203,8 @@ class FolderSource:
         self._lane = self._process.lane(self._timeout_s)
         return f"{NO_ANSWER} {self._timeout_s:g} s"
 
-    def _put(self, root: str, folder: str, names: list[str]) -> None:
+    def _put(self, root: str, folder: str, names: list[bytes]) -> None:
         if names:
             self.count += len(names)
-            packed = b"\0".join(sorted(map(os.fsencode, names)))
+            packed = b"\0".join(sorted(names))
             self._chunks.put((root, folder, zlib.compress(packed, 1)))
