@@ -136,6 +136,10 @@ class GroupReads:
                 self._close_reader(group.reader)
         return again, without_answer
 
+    def widen(self) -> None:
+        """Let twice as many groups be read at a time."""
+        self._width = min(2 * self._width, _MOST_READERS)
+
     def waiting(self) -> tuple[str, float] | None:
         """The file that has been waited for longest, and the seconds since then; from any thread."""
         waits = [(group.waited_s(), group) for group in list(self._reading.values())]
@@ -193,7 +197,7 @@ class GroupReads:
         group.reader.cut(group.position)
         group.stalled = True
         self._budget.give_back(self._readers.group_memory_bytes)
-        self._width = min(2 * self._width, _MOST_READERS)
+        self.widen()
         return [slide for number, slide in enumerate(group.slides) if number != group.position]
 
     def _close_reader(self, reader: GroupReader) -> None:
@@ -206,7 +210,7 @@ class GroupReads:
         cpu_s, wall_s = group.reader.times_s
         busy = cpu_s / max(wall_s, 1e-9) * (1 + self._busy_groups())
         if busy < _WAITING:
-            self._width = min(2 * self._width, _MOST_READERS)
+            self.widen()
         elif busy > _BUSY:
             self._width = max(1, self._width - 1)
         self.group_files = max(_LEAST_FILES, min(GROUP_FILES, int(len(group.slides) * _GROUP_S / max(wall_s, 1e-9))))

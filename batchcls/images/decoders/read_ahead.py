@@ -145,6 +145,8 @@ class ReadAhead:
         self._listing_waited = listing and not ready
         if self._closed:
             return True
+        if not ready and self._listed:
+            self._groups.widen()
         for descriptor in ready:
             if descriptor == self._wake_up.fileno():
                 self._wake_up.clear()
