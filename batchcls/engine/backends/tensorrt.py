@@ -36,7 +36,13 @@ _LARGEST_GRAPH_TIME_RATIO = 1.05
 
 
 def open_engine(
-    manifest: Manifest, onnx: Path, *, device: str, threads: int, precision: str | None = None
+    manifest: Manifest,
+    onnx: Path,
+    *,
+    device: str,
+    threads: int,
+    precision: str | None = None,
+    batch_size: int | None = None,
 ) -> "TensorRtEngine":
     """A `TensorRtEngine` of the folder's plan for this GPU, with the parameters of `backends.open_engine`."""
     if device == "cpu":
