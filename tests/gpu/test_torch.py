@@ -17,7 +17,7 @@ from tests.conftest import ALL4, ROOT
 from tests.engines import opened_engine
 from tests.gpu.conftest import Measured
 
-pytest.importorskip("torch", reason="PyTorch is not installed")
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 pytestmark = pytest.mark.gpu
 DEVICE = "cuda:0"
@@ -26,6 +26,8 @@ DEVICE = "cuda:0"
 @pytest.mark.timeout(300)
 def test_a_network_is_compiled_where_triton_is_and_answers_the_probes(measured: Measured) -> None:
     pytest.importorskip("triton", reason="Triton is not installed")
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
     since = perf_counter()
     with closing(opened_engine(ALL4, backend="torch", device=DEVICE)) as engine:
         start_s = perf_counter() - since
@@ -33,6 +35,7 @@ def test_a_network_is_compiled_where_triton_is_and_answers_the_probes(measured: 
 
         assert engine.info.backend == "torch.compile", engine.notes
         assert engine.batch_size == 256
+        assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1, "compiled once for both lanes"
         assert check.top1_agreement == 1.0
     measured("start of PyTorch's engine, compiled or from PyTorch's cache", f"{start_s:.1f} s")
     measured("compiled PyTorch's probes, largest difference", f"{check.largest_difference:.4f}")

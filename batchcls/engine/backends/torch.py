@@ -100,7 +100,8 @@ class TorchEngine:
 
     def _compiled(self) -> Classify:
         """The network, compiled where that can be done; the engine's notes and its backend's name say which."""
-        with torch.cuda.device(self.info.device):
+        # Without inference mode, the pixels would be of another kind than a lane's, and compiled for once more.
+        with torch.cuda.device(self.info.device), torch.inference_mode():
             shape = (self.batch_size, *self.info.preprocess.size_px, 3)
             pixels = torch.zeros(shape, dtype=torch.uint8, device=self.info.device)
             classify, note = compiled(self._classifier, pixels)
