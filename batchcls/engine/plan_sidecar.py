@@ -15,7 +15,10 @@ from batchcls.storage.atomic import write_whole
 from batchcls.storage.regular_file import read_json
 
 PLANS = "plans"
-_ENDINGS = (".plan", ".json", ".cache")
+KERNELS_ENDING = ".kernels"
+"""Ending of the files with the kernels that a GPU compiled for a plan."""
+PLAN_ENDINGS = (".cache", KERNELS_ENDING, ".plan", ".json")
+"""Endings of a plan's files; the sidecar's is the last, because no run takes a plan without one."""
 _FORMAT = 1
 _LARGEST_SIDECAR_BYTES = 1 << 20
 
@@ -107,8 +110,8 @@ class Sidecar:
 
 
 def is_plan_file(name: str) -> bool:
-    """Whether ``name`` is that of a plan, a sidecar, or a file of TensorRT's timings."""
-    return name.endswith(_ENDINGS)
+    """Whether ``name`` is that of a plan, a sidecar, or a file of TensorRT's timings or compiled kernels."""
+    return name.endswith(PLAN_ENDINGS)
 
 
 def sidecar_paths(folder: Path) -> list[Path]:
