@@ -2,6 +2,7 @@
 
 import shutil
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
@@ -9,6 +10,7 @@ import pytest
 
 from batchcls.engine.check import check_answers
 from batchcls.engine.manifest import Manifest
+from batchcls.engine.plan_sidecar import Sidecar
 from tests.engines import opened_engine
 from tests.gpu.conftest import Measured
 
@@ -45,3 +47,14 @@ def test_the_second_start_finds_the_kernels_of_the_first(engine: Path, measured:
     start_s(engine)
     assert len(kernels.read_bytes()) >= len(content) - 1
     assert kernels.read_bytes() != content[:-1], "damaged kernels are replaced"
+
+
+def test_a_plan_from_another_driver_runs_and_the_note_names_the_command_for_a_new_one(engine: Path) -> None:
+    (path,) = engine.glob("plans/*.json")
+    sidecar = Sidecar.read(path)
+    replace(sidecar, target=replace(sidecar.target, driver="575.10")).write(path)
+    with closing(opened_engine(engine, backend="tensorrt", device="cuda:0")) as opened:
+        check_answers(opened, Manifest.read(engine))
+        (note,) = opened.notes
+    assert note.startswith("the plan was made under driver 575.10, here is ")
+    assert note.endswith(f"run: batchcls build {engine} --device cuda:0")

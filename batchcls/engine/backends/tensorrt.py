@@ -22,7 +22,7 @@ from batchcls.engine.backends.tensorrt_api import (
 )
 from batchcls.engine.base import EngineInfo
 from batchcls.engine.manifest import Manifest
-from batchcls.engine.plan_sidecar import Sidecar, read_fitting_plan
+from batchcls.engine.plan_sidecar import Sidecar, plan_notes, read_fitting_plan
 from batchcls.errors import DeviceMemoryError, EngineError
 from batchcls.records import DevicePixels, Logits, Pixels
 
@@ -74,6 +74,7 @@ class TensorRtEngine:
         self.lanes = _LANES
         self._number = number
         self.batch_size = sidecar.batch_size
+        self.notes = plan_notes(sidecar, kernels.folder, kernels.here, info.device)
         self._closing = ExitStack()
         self._free: SimpleQueue[_Lane] = SimpleQueue()
         module = sidecar.target.module
