@@ -46,7 +46,7 @@ class Target:
 
         A driver runs plans that were made under older CUDA versions than its own, and under other drivers.
 
-        Source: https://docs.nvidia.com/deeplearning/tensorrt/latest/getting-started/support-matrix.html, Engine Portability
+        Source: https://docs.nvidia.com/deeplearning/tensorrt/latest/getting-started/support-matrix.html
         """
         pairs = [
             (name, getattr(self, name), getattr(here, name)) for name in ("module", "version", "sm", "gpu", "cuda")
