@@ -8,8 +8,13 @@ from batchcls.engine.base import Engine
 from batchcls.engine.manifest import Manifest, checked_onnx_path
 from batchcls.errors import EngineError
 
-BackendName = Literal["openvino", "tensorrt", "torch", "null"]
-_PACKAGES = {"openvino": "openvino", "tensorrt": "'cuda-bindings>=13'", "torch": "'batchcls[build]'"}
+BackendName = Literal["openvino", "tensorrt", "torch", "onnxruntime", "null"]
+_PACKAGES = {
+    "openvino": "openvino",
+    "tensorrt": "'cuda-bindings>=13'",
+    "torch": "'batchcls[build]'",
+    "onnxruntime": "'onnxruntime-gpu[cuda,cudnn]>=1.31', or on a CPU: pip install onnxruntime",
+}
 """Packages to install where a backend's module cannot be imported, as pip takes it."""
 
 

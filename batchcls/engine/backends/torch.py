@@ -188,7 +188,8 @@ def _network(manifest: Manifest, path: Path) -> nn.Module:
     if manifest.architecture not in ARCHITECTURES or manifest.precision == "int8":
         raise EngineError(
             f"engine {manifest.name!r} was built from {manifest.checkpoint!r} in {manifest.precision}, which PyTorch "
-            "cannot run; on the CPU choose --backend openvino, and on a GPU: pip install 'tensorrt>=10.12'"
+            "cannot run; on the CPU choose --backend openvino, and on a GPU --backend onnxruntime, or run: "
+            "pip install 'tensorrt>=10.12'"
         )
     weights = {
         item.name.removeprefix(_PREFIX): torch.from_numpy(numpy_helper.to_array(item).astype(np.float32))
