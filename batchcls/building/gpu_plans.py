@@ -15,7 +15,7 @@ from batchcls.engine.backends import open_engine
 from batchcls.engine.backends.tensorrt_api import local_target, module_for
 from batchcls.engine.check import check_answers, missing_answers_error
 from batchcls.engine.manifest import MANIFEST, ONNX, Manifest, checked_onnx_path
-from batchcls.engine.plan_sidecar import PLANS, Sidecar, Target
+from batchcls.engine.plan_sidecar import PLAN_ENDINGS, PLANS, Sidecar, Target
 from batchcls.errors import EngineError, OutputError
 from batchcls.storage.atomic import kind_of
 from batchcls.storage.owned_folder import OwnedFolder
@@ -130,7 +130,7 @@ def _move_plan(scratch: Path, folder: Path, sidecar: Sidecar) -> None:
     """Move a plan into the engine folder; its sidecar comes last, because no run takes a plan without one."""
     stem = sidecar.target.stem
     sidecar.write(scratch / PLANS / f"{stem}.json")
-    names = [f"{stem}{ending}" for ending in (".cache", ".plan", ".json")]
+    names = [f"{stem}{ending}" for ending in PLAN_ENDINGS]
     with OwnedFolder.made(folder / PLANS) as plans, OwnedFolder(scratch / PLANS) as new_plans:
         for name in names:
             plans.check_file(name)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--backend",
-    type=click.Choice(["openvino", "tensorrt", "torch", "null"]),
+    type=click.Choice(["openvino", "tensorrt", "torch", "onnxruntime", "null"]),
     help="Runtime of the engine; null answers without computing, to time the rest.  [default: the fastest installed "
     "one for the device]",
 )

@@ -1,5 +1,6 @@
 """The interface of engines, which every backend implements."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -59,6 +60,11 @@ class Engine(Protocol):
     @property
     def batch_size(self) -> int:
         """Number of images that the engine is fastest with; it takes any number."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Notes for the user on how the engine runs on this machine, one line each: what is slower than it could be,
+        or what may make answers differ, and the command that mends it."""
 
     @property
     def lanes(self) -> int:

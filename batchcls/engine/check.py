@@ -137,6 +137,8 @@ def _remedy(info: EngineInfo, manifest: Manifest) -> str:
         cause = "engines of older versions overflow on CPUs without VNNI; " if info.device == "cpu" else ""
         other = "without --precision" if from_onnx else "with --precision fp16"
         return f"{cause}run: {build} --precision int8 --calibrate DIR, or build {other}"
+    if info.backend == "torch.compile":
+        return f"run: TORCHDYNAMO_DISABLE=1 batchcls run, or {build}"
     if info.precision == "bf16" and info.device == "cpu":
         return f"run: batchcls run --precision fp32, or {build}"
     return f"run: {build}{'' if from_onnx or manifest.precision == 'fp32' else ' --precision fp32'}"

@@ -5,7 +5,7 @@ import json
 import math
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self, get_args, get_type_hints
 
@@ -15,14 +15,17 @@ from batchcls.storage.atomic import write_whole
 from batchcls.storage.regular_file import read_json
 
 PLANS = "plans"
-_ENDINGS = (".plan", ".json", ".cache")
+KERNELS_ENDING = ".kernels"
+"""Ending of the files with the kernels that a GPU compiled for a plan."""
+PLAN_ENDINGS = (".cache", KERNELS_ENDING, ".plan", ".json")
+"""Endings of a plan's files; the sidecar's is the last, because no run takes a plan without one."""
 _FORMAT = 1
 _LARGEST_SIDECAR_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The machines that a plan is for: each field that is not None must be the same there."""
+    """The machines that a plan is for; a field that is None makes no demand on them."""
 
     module: str
     """``tensorrt`` or ``tensorrt_rtx``."""
@@ -33,14 +36,32 @@ class Target:
     gpu: str | None = None
     """Name of the GPU; None, as ``driver`` and ``cuda`` then, for a plan that fits any card of ``sm``."""
     driver: str | None = None
-    """Version of the NVIDIA driver; other drivers have broken plans (TensorRT#3829)."""
+    """Version of the NVIDIA driver. A plan runs under others; since some have broken plans (TensorRT#3829), the user is
+    told, and the answers to the probes decide."""
     cuda: str | None = None
-    """Newest CUDA version that the driver runs."""
+    """Newest CUDA version that the driver runs; a plan runs where it is this one or a newer one."""
 
     def misfits(self, here: "Target") -> list[str]:
-        """Fields in which ``here`` is another target, in words; empty if a plan for this target runs there."""
-        pairs = ((item.name, getattr(self, item.name), getattr(here, item.name)) for item in fields(self))
-        return [f"{name} {wanted} here {own}" for name, wanted, own in pairs if wanted is not None and wanted != own]
+        """Fields in which ``here`` is another target, in words; empty if a plan for this target runs there.
+
+        A driver runs plans that were made under older CUDA versions than its own, and under other drivers.
+
+        Source: https://docs.nvidia.com/deeplearning/tensorrt/latest/getting-started/support-matrix.html
+        """
+        pairs = [
+            (name, getattr(self, name), getattr(here, name)) for name in ("module", "version", "sm", "gpu", "cuda")
+        ]
+        return [
+            f"{name} {wanted} here {own}"
+            for name, wanted, own in pairs
+            if wanted is not None and wanted != own and not (name == "cuda" and _is_older(wanted, own))
+        ]
+
+    def notes(self, here: "Target") -> list[str]:
+        """What ``here`` has otherwise than where the plan was made, in words, without being another target."""
+        if self.driver is None or self.driver == here.driver:
+            return []
+        return [f"made under driver {self.driver}, here is {here.driver}"]
 
     @property
     def stem(self) -> str:
@@ -107,8 +128,8 @@ class Sidecar:
 
 
 def is_plan_file(name: str) -> bool:
-    """Whether ``name`` is that of a plan, a sidecar, or a file of TensorRT's timings."""
-    return name.endswith(_ENDINGS)
+    """Whether ``name`` is that of a plan, a sidecar, or a file of TensorRT's timings or compiled kernels."""
+    return name.endswith(PLAN_ENDINGS)
 
 
 def sidecar_paths(folder: Path) -> list[Path]:
@@ -128,7 +149,7 @@ def read_fitting_plan(folder: Path, onnx_sha256: str, here: Mapping[str, Target]
         EngineError: If no plan fits, with the reason for each plan, or the plan is not the one that its sidecar
             describes.
     """
-    remedy = f"run: batchcls build {shlex.quote(str(folder))} --device {device}"
+    remedy = _build_command(folder, device)
     fitting: list[tuple[str, Path, Sidecar]] = []
     misfits: list[str] = []
     for path in sidecar_paths(folder):
@@ -149,6 +170,22 @@ def read_fitting_plan(folder: Path, onnx_sha256: str, here: Mapping[str, Target]
     return sidecar, _content(path.with_suffix(".plan"), sidecar, remedy)
 
 
+def plan_notes(sidecar: Sidecar, folder: Path, here: Target, device: str) -> list[str]:
+    """Notes for the user about a plan that fits this machine, one line each, with the command that mends it.
+
+    Args:
+        folder: The engine folder.
+        here: This machine as a target.
+        device: The GPU that runs the plan, as ``cuda:N``.
+    """
+    remedy = _build_command(folder, device)
+    return [f"the plan was {note}; a new one may be faster; {remedy}" for note in sidecar.target.notes(here)]
+
+
+def _build_command(folder: Path, device: str) -> str:
+    return f"run: batchcls build {shlex.quote(str(folder))} --device {device}"
+
+
 def _content(path: Path, sidecar: Sidecar, remedy: str) -> bytes:
     """Content of the plan at ``path``, if it is the one that ``sidecar`` describes."""
     try:
@@ -167,6 +204,15 @@ def _content(path: Path, sidecar: Sidecar, remedy: str) -> bytes:
             f"{remedy}"
         )
     return content
+
+
+def _is_older(version: str, than: str | None) -> bool:
+    """Whether a CUDA version such as ``13.0`` is older than another; an unknown or strange one is not."""
+    pair = [text.split(".") for text in (version, than or "")]
+    if not all(part.isascii() and part.isdigit() and len(part) < 9 for parts in pair for part in parts):
+        return False
+    own, other = ([int(part) for part in parts] for parts in pair)
+    return own < other
 
 
 def _check_types(values: Sidecar | Target | ProbeCheck) -> None:

@@ -22,15 +22,19 @@ from tests.engines import opened_engine
 WHERE = [
     pytest.param(("openvino", "cpu"), marks=pytest.mark.skipif(not find_spec("openvino"), reason="no openvino")),
     ("torch", "cpu"),
+    ("onnxruntime", "cpu"),
     ("null", "cpu"),
     pytest.param(("torch", "cuda:0"), marks=pytest.mark.gpu),
     pytest.param(("tensorrt", "cuda:0"), marks=pytest.mark.gpu),
+    pytest.param(("onnxruntime", "cuda:0"), marks=pytest.mark.gpu),
 ]
 PRECISIONS = {
     ("openvino", "cpu"): {"bf16", "f32"},
     ("torch", "cpu"): {"f32"},
     ("torch", "cuda:0"): {"f16"},
     ("tensorrt", "cuda:0"): {"fp16"},
+    ("onnxruntime", "cpu"): {"fp16"},
+    ("onnxruntime", "cuda:0"): {"fp16"},
     ("null", "cpu"): {"none"},
 }
 ROUNDING = {"bf16": 0.0, "f32": 1e-3, "f16": 0.03, "fp16": 0.0, "none": 0.0}

@@ -59,6 +59,7 @@ class FixedEngine:
     """An engine whose answers to the probes are given."""
 
     batch_size = 64
+    notes = ()
     lanes = 1
 
     def __init__(self, info: EngineInfo, logits: Any) -> None:
@@ -72,12 +73,12 @@ class FixedEngine:
         """Nothing is open."""
 
 
-def probe_check(precision: str, answers: Any, expected: Any) -> ProbeCheck:
+def probe_check(precision: str, answers: Any, expected: Any, backend: str = "tensorrt") -> ProbeCheck:
     """The check of a GPU's engine that computes in ``precision``, for four classes."""
     expected = tuple(map(tuple, expected))
     manifest = replace(Manifest.read(ALL4), precision=precision, reference=expected, answers=expected)
     return check_answers(
-        FixedEngine(manifest.info(backend="tensorrt", device="cuda:0", precision=precision), answers), manifest
+        FixedEngine(manifest.info(backend=backend, device="cuda:0", precision=precision), answers), manifest
     )
 
 
@@ -115,6 +116,15 @@ def test_logarithms_tell_what_probabilities_near_one_hide() -> None:
 
     with pytest.raises(VerificationError, match=r"differ by up to 0\.00\d\d, .*their logarithms by 1\.\d+; bf16"):
         probe_check("bf16", [[7.0, 0.0, 0.0, 0.0]] * 16, expected)
+
+
+def test_a_network_that_was_compiled_wrongly_can_be_run_as_it_is() -> None:
+    expected = [[2.0, 0.0, 0.0, 0.0]] * 16
+
+    with pytest.raises(
+        VerificationError, match=r"torch\.compile on cuda:0 .*; run: TORCHDYNAMO_DISABLE=1 batchcls run"
+    ):
+        probe_check("f16", [[0.0, 2.0, 0.0, 0.0]] * 16, expected, "torch.compile")
 
 
 @pytest.fixture

@@ -54,6 +54,11 @@ CORRECTIONS = {
         "def get_error(self, index: typing.SupportsInt) -> ParserError: ..."
     ),
 }
+RTX_CORRECTIONS = {
+    # Their docstrings name the class as C++ does.
+    r"(def create_runtime_cache\(self), \*args, \*\*kwargs\): \.\.\.": r"\1) -> IRuntimeCache: ...",
+    r"def set_runtime_cache\(self, cache=\.\.\.\)": "def set_runtime_cache(self, cache: IRuntimeCache)",
+}
 MYPY_INI = """
 [mypy]
 strict = true
@@ -64,9 +69,11 @@ follow_imports = silent
 ignore_errors = true
 """
 PLAN, API, BACKEND = "building/tensorrt_plan.py", "engine/backends/tensorrt_api.py", "engine/backends/tensorrt.py"
-CALLERS = (PLAN, API, BACKEND)
+CACHE = "engine/backends/runtime_cache.py"
+CALLERS = (PLAN, API, BACKEND, CACHE)
 CUDA = ROOT / "batchcls" / "engine" / "backends" / "cuda.py"
 APIS = ("tensorrt", "tensorrt_rtx")
+RTX = ("tensorrt_rtx",)
 
 
 @dataclass(frozen=True)
@@ -104,17 +111,17 @@ MISTAKES = [
     Mistake(PLAN, "after.serialize()", "after.serialise()"),
     Mistake(PLAN, "trt.IProgressMonitor", "trt.ProgressMonitor"),
     Mistake(PLAN, "def step_complete(self, phase_name: str, step: int)", "def step_complete(self, step: int)"),
-    Mistake(PLAN, "config.num_compute_capabilities =", "config.compute_capabilities =", ("tensorrt_rtx",)),
-    Mistake(PLAN, "config.set_compute_capability(", "config.add_compute_capability(", ("tensorrt_rtx",)),
-    Mistake(PLAN, "REQUIRE_USER_ALLOCATION", "USER_ALLOCATION", ("tensorrt_rtx",)),
-    Mistake(PLAN, "config.set_flag(", "config.add_flag(", ("tensorrt_rtx",)),
-    Mistake(PLAN, "rtx.ComputeCapability", "rtx.ComputeCapabilities", ("tensorrt_rtx",)),
-    Mistake(PLAN, "[target.sm.upper()], 0)", "[target.sm.upper()])", ("tensorrt_rtx",)),
+    Mistake(PLAN, "config.num_compute_capabilities =", "config.compute_capabilities =", RTX),
+    Mistake(PLAN, "config.set_compute_capability(", "config.add_compute_capability(", RTX),
+    Mistake(PLAN, "REQUIRE_USER_ALLOCATION", "USER_ALLOCATION", RTX),
+    Mistake(PLAN, "config.set_flag(", "config.add_flag(", RTX),
+    Mistake(PLAN, "rtx.ComputeCapability", "rtx.ComputeCapabilities", RTX),
+    Mistake(PLAN, "[target.sm.upper()], 0)", "[target.sm.upper()])", RTX),
     Mistake(API, "Severity.WARNING", "Severity.WARN"),
     Mistake(API, "Severity.INTERNAL_ERROR", "Severity.INTERNAL"),
     Mistake(API, "def log(self, severity: Any, msg: str)", "def log(self, msg: str)"),
     Mistake(API, "(trt.ILogger)", "(trt.ILog)"),
-    Mistake(API, "trt.ComputeCapability", "trt.Capability", ("tensorrt_rtx",)),
+    Mistake(API, "trt.ComputeCapability", "trt.Capability", RTX),
     Mistake(BACKEND, "trt.Runtime(module_logger(module))", "trt.Runtime()"),
     Mistake(BACKEND, "runtime.deserialize_cuda_engine(plan)", "runtime.deserialize(plan)"),
     Mistake(BACKEND, "engine.create_execution_context(", "engine.create_context("),
@@ -127,6 +134,16 @@ MISTAKES = [
     Mistake(BACKEND, 'set_tensor_address("logits", self._logits.address)', "set_tensor_address(8)"),
     Mistake(BACKEND, "execute_async_v3(", "execute_async_v2("),
     Mistake(BACKEND, "execute_async_v3(int(self._stream.handle))", "execute_async_v3()"),
+    Mistake(CACHE, "engine.create_runtime_config()", "engine.create_config()", RTX),
+    Mistake(CACHE, "_config.set_execution_context_allocation_strategy(", "_config.set_allocation(", RTX),
+    Mistake(CACHE, "AllocationStrategy.USER_MANAGED", "AllocationStrategy.USER", RTX),
+    Mistake(CACHE, "_config.create_runtime_cache()", "_config.create_cache()", RTX),
+    Mistake(CACHE, "_cache.deserialize(kernels)", "_cache.deserialize(self._file)", RTX),
+    Mistake(CACHE, "_config.set_runtime_cache(", "_config.add_runtime_cache(", RTX),
+    Mistake(CACHE, "set_runtime_cache(self._cache)", "set_runtime_cache(kernels)", RTX),
+    Mistake(CACHE, "create_execution_context(self._config)", "create_execution_context(self._cache)", RTX),
+    Mistake(CACHE, "_cache.serialize()", "_cache.save()", RTX),
+    Mistake(CACHE, "kernels.nbytes", "kernels.size", RTX),
 ]
 
 
@@ -147,7 +164,7 @@ def stub_text(module: str, folder: Path) -> str:
         timeout=PATIENCE_S,
     )
     text = (folder / "out" / f"{module}_bindings" / f"{module}.pyi").read_text()
-    for pattern, correct in CORRECTIONS.items():
+    for pattern, correct in {**CORRECTIONS, **(RTX_CORRECTIONS if module == "tensorrt_rtx" else {})}.items():
         text, count = re.subn(pattern, correct, text, flags=re.MULTILINE)
         assert count, f"{module} has no {pattern} any more"
     return text

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from batchcls.cli import main
 from batchcls.engine.check_result import ProbeCheck
-from batchcls.engine.plan_sidecar import Sidecar, Target, read_fitting_plan, sidecar_paths
+from batchcls.engine.plan_sidecar import Sidecar, Target, plan_notes, read_fitting_plan, sidecar_paths
 from batchcls.errors import EngineError
 from tests.conftest import draw
 
@@ -76,8 +76,10 @@ def test_a_plan_made_here_is_taken_as_it_was_written(tmp_path: Path) -> None:
     [
         (replace(HERE, sm="sm89"), "sm sm89 here sm86"),
         (replace(HERE, version="10.12.0.36"), "version 10.12.0.36 here 11.4.0.106"),
-        (replace(HERE, driver="575.10"), "driver 575.10 here 580.95"),
         (replace(HERE, cuda="13.1"), "cuda 13.1 here 13.0"),
+        (replace(HERE, cuda="13.10"), "cuda 13.10 here 13.0"),
+        (replace(HERE, cuda="20.0"), "cuda 20.0 here 13.0"),
+        (replace(HERE, cuda="none"), "cuda none here 13.0"),
         (
             replace(HERE, gpu="NVIDIA GeForce RTX 3060 Ti"),
             "gpu NVIDIA GeForce RTX 3060 Ti here NVIDIA GeForce RTX 3060",
@@ -97,12 +99,12 @@ def test_a_plan_for_another_machine_is_refused_with_what_differs(made: Target, r
 
 
 def test_everything_that_differs_is_said_of_every_plan(tmp_path: Path) -> None:
-    write_plan(tmp_path, replace(HERE, sm="sm90", driver="570.1"), onnx_sha256="0" * 64)
+    write_plan(tmp_path, replace(HERE, sm="sm90", cuda="13.2"), onnx_sha256="0" * 64)
     write_plan(tmp_path, RTX_HERE)
 
     message = refusal(tmp_path, {"tensorrt": HERE})
 
-    assert "(sm sm90 here sm86; driver 570.1 here 580.95; made from another model.onnx)" in message
+    assert "(sm sm90 here sm86; cuda 13.2 here 13.0; made from another model.onnx)" in message
     assert "(tensorrt_rtx is not installed)" in message
 
 
@@ -126,6 +128,46 @@ def test_a_plan_that_was_made_without_a_gpu_fits_every_card_of_its_kind(card: st
     machine = {"tensorrt_rtx": replace(RTX_HERE, gpu=card, driver="590.1", cuda="13.2")}
 
     assert read_fitting_plan(tmp_path, NETWORK, machine, "cuda:0")[0] == sidecar
+
+
+@pytest.mark.parametrize(
+    ("made", "machine"),
+    [
+        ({"driver": "575.10"}, {}),
+        ({"driver": "590.10"}, {}),
+        ({"cuda": "12.9", "driver": "575.10"}, {}),
+        ({"cuda": "9.2"}, {"cuda": "10.1"}),
+        ({"cuda": "13.9"}, {"cuda": "13.10"}),
+    ],
+)
+def test_a_plan_from_another_driver_or_an_older_cuda_is_taken(
+    made: dict[str, str], machine: dict[str, str], tmp_path: Path
+) -> None:
+    sidecar = write_plan(tmp_path, replace(HERE, **made))
+
+    here = {"tensorrt": replace(HERE, **machine)}
+
+    assert read_fitting_plan(tmp_path, NETWORK, here, "cuda:0") == (sidecar, PLAN)
+
+
+def test_where_the_driver_is_unknown_a_plan_that_names_a_cuda_is_refused(tmp_path: Path) -> None:
+    write_plan(tmp_path)
+
+    assert "(cuda 13.0 here None)" in refusal(tmp_path, {"tensorrt": replace(HERE, driver=None, cuda=None)})
+
+
+def test_another_driver_is_a_note_that_ends_with_the_command_for_a_new_plan(tmp_path: Path) -> None:
+    sidecar = write_plan(tmp_path, replace(HERE, driver="575.10"))
+
+    assert plan_notes(sidecar, tmp_path, HERE, "cuda:1") == [
+        "the plan was made under driver 575.10, here is 580.95; a new one may be faster; "
+        f"run: batchcls build {tmp_path} --device cuda:1"
+    ]
+
+
+@pytest.mark.parametrize("made", [HERE, replace(HERE, gpu=None, driver=None, cuda=None)])
+def test_a_plan_of_this_driver_or_of_none_needs_no_note(made: Target, tmp_path: Path) -> None:
+    assert plan_notes(write_plan(tmp_path, made), tmp_path, HERE, "cuda:0") == []
 
 
 @pytest.mark.parametrize("order", [("a", "b", "c"), ("c", "b", "a"), ("b", "c", "a")])

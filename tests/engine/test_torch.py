@@ -13,6 +13,7 @@ from torch import nn
 from batchcls.engine.manifest import Manifest, sha256
 from batchcls.engine.probes import draw_probes
 from batchcls.errors import EngineError
+from tests.conftest import ALL4
 from tests.engines import engine_logits, largest_difference, opened_engine
 from tests.quantized_engines import normalized, resized_images
 
@@ -46,3 +47,10 @@ def test_pytorch_runs_an_engine_whose_biases_are_all_zero(resnet_bf16: Path, tmp
 
     assert len(biases) == 20
     assert largest_difference(engine_logits(engine, pixels, backend="torch"), engine_logits(engine, pixels)) < 0.03
+
+
+def test_the_batch_size_is_the_users_or_the_backends_own() -> None:
+    assert opened_engine(ALL4, backend="torch").batch_size == 64
+    assert opened_engine(ALL4, backend="torch", batch_size=24).batch_size == 24
+    for backend in ("openvino", "null"):  # they compute in portions of their own
+        assert opened_engine(ALL4, backend=backend, batch_size=24).batch_size == 64

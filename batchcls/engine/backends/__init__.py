@@ -2,28 +2,44 @@
 
 from importlib import import_module
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, Required, TypedDict, Unpack, cast
 
 from batchcls.engine.base import Engine
 from batchcls.engine.manifest import Manifest, checked_onnx_path
 from batchcls.errors import EngineError
 
-BackendName = Literal["openvino", "tensorrt", "torch", "null"]
-_PACKAGES = {"openvino": "openvino", "tensorrt": "'cuda-bindings>=13'", "torch": "'batchcls[build]'"}
+BackendName = Literal["openvino", "tensorrt", "torch", "onnxruntime", "null"]
+_PACKAGES = {
+    "openvino": "openvino",
+    "tensorrt": "'cuda-bindings>=13'",
+    "torch": "'batchcls[build]'",
+    "onnxruntime": "'onnxruntime-gpu[cuda,cudnn]>=1.31', or on a CPU: pip install onnxruntime",
+}
 """Packages to install where a backend's module cannot be imported, as pip takes it."""
 
 
+class EngineOptions(TypedDict, total=False):
+    """How an engine computes."""
+
+    threads: Required[int]
+    """CPU threads that infer."""
+    precision: str | None
+    """Arithmetic: ``f32``, ``bf16`` or ``f16``, as far as the backend has it; None: the fastest that the device has and
+    the manifest allows."""
+    batch_size: int | None
+    """Images that the backend computes at a time, where that is not fixed by a plan (TensorRT), or by the CPU's caches
+    (OpenVINO); None: the number that the backend is fastest with. `Engine.infer` takes any number."""
+
+
 def open_engine(
-    folder: Path, manifest: Manifest, *, backend: BackendName, device: str, threads: int, precision: str | None = None
+    folder: Path, manifest: Manifest, *, backend: BackendName, device: str, **options: Unpack[EngineOptions]
 ) -> Engine:
     """The engine in ``folder``, compiled by ``backend`` for ``device`` and ready to infer.
 
     Args:
         manifest: The folder's manifest, as `Manifest.read` returns it; the folder's own is not read again.
         device: ``cpu``, or ``cuda:N`` for GPU number N.
-        threads: CPU threads that infer.
-        precision: Arithmetic: ``f32``, ``bf16`` or ``f16``, as far as the backend has it; None: the fastest that the
-            device has and the manifest allows.
+        options: See `EngineOptions`.
 
     Raises:
         EngineError: If the network is not the one that the manifest was written for, or the backend is not installed,
@@ -37,4 +53,4 @@ def open_engine(
             f"backend {backend!r} needs {error.name!r}, which is not installed; "
             f"run: pip install {_PACKAGES.get(backend, 'batchcls')}"
         ) from error
-    return cast(Engine, module.open_engine(manifest, onnx, device=device, threads=threads, precision=precision))
+    return cast(Engine, module.open_engine(manifest, onnx, device=device, **options))

@@ -10,7 +10,13 @@ from batchcls.records import DevicePixels, Logits, Pixels
 
 
 def open_engine(
-    manifest: Manifest, onnx: Path, *, device: str, threads: int, precision: str | None = None
+    manifest: Manifest,
+    onnx: Path,
+    *,
+    device: str,
+    threads: int,
+    precision: str | None = None,
+    batch_size: int | None = None,
 ) -> "NullEngine":
     """A `NullEngine`, with the parameters of `batchcls.engine.backends.open_engine`; the ONNX file is not read."""
     return NullEngine(manifest.info(backend="null", device=device, precision="none"))
@@ -20,6 +26,7 @@ class NullEngine:
     """Answers with logits computed from an image's mean brightness, so that rows differ; with 0 for images on a GPU."""
 
     batch_size = 64
+    notes = ()
     lanes = 1
 
     def __init__(self, info: EngineInfo) -> None:

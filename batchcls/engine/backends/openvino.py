@@ -19,7 +19,13 @@ does not depend on how many others came with it."""
 
 
 def open_engine(
-    manifest: Manifest, onnx: Path, *, device: str, threads: int, precision: str | None = None
+    manifest: Manifest,
+    onnx: Path,
+    *,
+    device: str,
+    threads: int,
+    precision: str | None = None,
+    batch_size: int | None = None,
 ) -> "OpenVinoEngine":
     """An `OpenVinoEngine` on the CPU, with the parameters of `batchcls.engine.backends.open_engine`.
 
@@ -49,6 +55,7 @@ class OpenVinoEngine:
     """A network compiled by OpenVINO with a stream for each thread; the streams share the chunks of a batch."""
 
     batch_size = 64
+    notes = ()
     lanes = 2
 
     def __init__(self, info: EngineInfo, core: ov.Core, onnx: Path, threads: int, hint: str) -> None:

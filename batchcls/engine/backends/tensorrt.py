@@ -11,6 +11,7 @@ import numpy as np
 
 from batchcls import machine
 from batchcls.engine.backends import cuda
+from batchcls.engine.backends.runtime_cache import KernelFile, RuntimeCache
 from batchcls.engine.backends.tensorrt_api import (
     installed_modules,
     local_target,
@@ -21,7 +22,7 @@ from batchcls.engine.backends.tensorrt_api import (
 )
 from batchcls.engine.base import EngineInfo
 from batchcls.engine.manifest import Manifest
-from batchcls.engine.plan_sidecar import Sidecar, read_fitting_plan
+from batchcls.engine.plan_sidecar import Sidecar, plan_notes, read_fitting_plan
 from batchcls.errors import DeviceMemoryError, EngineError
 from batchcls.records import DevicePixels, Logits, Pixels
 
@@ -36,7 +37,13 @@ _LARGEST_GRAPH_TIME_RATIO = 1.05
 
 
 def open_engine(
-    manifest: Manifest, onnx: Path, *, device: str, threads: int, precision: str | None = None
+    manifest: Manifest,
+    onnx: Path,
+    *,
+    device: str,
+    threads: int,
+    precision: str | None = None,
+    batch_size: int | None = None,
 ) -> "TensorRtEngine":
     """A `TensorRtEngine` of the folder's plan for this GPU, with the parameters of `backends.open_engine`."""
     if device == "cpu":
@@ -46,7 +53,8 @@ def open_engine(
     targets = {module: local_target(module, gpu) for module in installed_modules()}
     sidecar, plan = read_fitting_plan(onnx.parent, manifest.onnx_sha256, targets, device)
     info = manifest.info(backend=sidecar.target.module, device=device, precision=sidecar.precision)
-    return TensorRtEngine(info, gpu.number, sidecar, plan)
+    kernels = KernelFile(onnx.parent, sidecar.plan_sha256, targets[sidecar.target.module])
+    return TensorRtEngine(info, gpu.number, sidecar, plan, kernels)
 
 
 class TensorRtEngine:
@@ -55,16 +63,18 @@ class TensorRtEngine:
     Args:
         number: Number of the GPU.
         plan: Content of the plan, already checked against ``sidecar``.
+        kernels: File for the kernels that TensorRT for RTX compiles; TensorRT itself has them in the plan.
 
     Raises:
         EngineError: If TensorRT refuses the plan, or the GPU has not enough memory.
     """
 
-    def __init__(self, info: EngineInfo, number: int, sidecar: Sidecar, plan: bytes) -> None:
+    def __init__(self, info: EngineInfo, number: int, sidecar: Sidecar, plan: bytes, kernels: KernelFile) -> None:
         self.info = info
         self.lanes = _LANES
         self._number = number
         self.batch_size = sidecar.batch_size
+        self.notes = plan_notes(sidecar, kernels.folder, kernels.here, info.device)
         self._closing = ExitStack()
         self._free: SimpleQueue[_Lane] = SimpleQueue()
         module = sidecar.target.module
@@ -83,8 +93,7 @@ class TensorRtEngine:
                 )
             self._check(engine)
             try:
-                for _ in range(_LANES):
-                    self._free.put(_Lane(engine, info, sidecar.batch_size, self._closing, errors))
+                self._open_lanes(engine, kernels, errors)
             except DeviceMemoryError as error:
                 self.close()
                 raise self._too_large(free_bytes) from error
@@ -109,11 +118,24 @@ class TensorRtEngine:
         cuda.use_gpu(self._number)
         self._closing.close()
 
+    def _open_lanes(self, engine: "tensorrt.ICudaEngine", kernels: KernelFile, errors: Sequence[str]) -> None:
+        trt = tensorrt_module(self.info.backend)
+        # A plan that may be captured as a graph allocates nothing by itself, so its context has to be given memory.
+        strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        cache = RuntimeCache(engine, kernels) if self.info.backend == "tensorrt_rtx" else None
+        if cache:
+            self._closing.callback(cache.close)
+        for _ in range(_LANES):
+            context = cache.context() if cache else engine.create_execution_context(strategy)
+            self._free.put(_Lane(engine, context, self.info, self.batch_size, self._closing, errors))
+        if cache:
+            cache.save()
+
     def _too_large(self, free_bytes: int) -> EngineError:
         smaller = f"run: batchcls build ENGINE --device {self.info.device} --batch-size {self.batch_size // 2}"
         return EngineError(
             f"engine {self.info.name!r} does not fit the {free_bytes >> 20:,} MiB that are free on {self.info.device} "
-            f"with batches of {self.batch_size}; {smaller if self.batch_size > 1 else 'choose --device cpu'}"
+            f"with batches of {self.batch_size}; {smaller if self.batch_size > 1 else 'run: batchcls run --device cpu'}"
         )
 
     def _check(self, engine: "tensorrt.ICudaEngine") -> None:
@@ -137,17 +159,15 @@ class _Lane:
     def __init__(
         self,
         engine: "tensorrt.ICudaEngine",
+        context: "tensorrt.IExecutionContext | None",
         info: EngineInfo,
         batch_size: int,
         closing: ExitStack,
         errors: Sequence[str],
     ) -> None:
-        trt = tensorrt_module(info.backend)
         height, width = info.preprocess.size_px
         self._answer = (batch_size, len(info.labels))
-        # A plan that may be captured as a graph allocates nothing by itself, so its context has to be given memory.
-        strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
-        self._context: tensorrt.IExecutionContext | None = engine.create_execution_context(strategy)
+        self._context = context
         if self._context is None:
             raise EngineError(
                 f"{info.backend} cannot prepare engine {info.name!r} for work on {info.device}: "

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -12,6 +13,7 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
+from batchcls.engine.backends.torch_compile import Classify, compiled
 from batchcls.engine.base import EngineInfo
 from batchcls.engine.manifest import Manifest
 from batchcls.errors import EngineError
@@ -20,6 +22,8 @@ from batchcls.records import DevicePixels, Logits, Pixels
 
 _PREFIX = "network."
 """Prefix that the export gives to the names of the network's weights."""
+_BATCH_SIZE, _GPU_BATCH_SIZE = 64, 256
+"""Images in a batch, on a CPU and on a GPU. An H200 is faster with 256 than with 64 or 128."""
 _GPU_LANES = 2
 """Batches under way at one time, so that the GPU has the next one before the last answer is fetched."""
 _Score = Callable[[Pixels | DevicePixels], Logits]
@@ -27,41 +31,55 @@ _DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 
 
 def open_engine(
-    manifest: Manifest, onnx: Path, *, device: str, threads: int, precision: str | None = None
+    manifest: Manifest,
+    onnx: Path,
+    *,
+    device: str,
+    threads: int,
+    precision: str | None = None,
+    batch_size: int | None = None,
 ) -> "TorchEngine":
     """A `TorchEngine`, by default in float32 on a CPU, in float16 on a GPU; see `batchcls.engine.backends.open_engine`.
 
     Args:
         precision: ``f32``, ``bf16`` or ``f16``; None: the default.
+        batch_size: Images that a GPU computes at a time; None: 256. A CPU computes each batch as it comes.
     """
     if device != "cpu" and not torch.cuda.is_available():
-        raise EngineError(
-            f"this PyTorch ({torch.__version__}) cannot use {device!r}; choose --device cpu, or "
-            "install a PyTorch that is built for CUDA"
-        )
+        remedy = "see the driver with: nvidia-smi"
+        if torch.version.cuda is None:
+            remedy = "for a PyTorch with CUDA run: pip install --force-reinstall torch torchvision"
+        raise EngineError(f"this PyTorch ({torch.__version__}) cannot use {device!r}; choose --device cpu, or {remedy}")
     torch.set_num_threads(threads)
     precision = precision or ("f32" if device == "cpu" else "f16")
     info = manifest.info(backend="torch", device=device, precision=precision)
-    return TorchEngine(info, _network(manifest, onnx))
+    return TorchEngine(
+        info, _network(manifest, onnx), batch_size or (_BATCH_SIZE if device == "cpu" else _GPU_BATCH_SIZE)
+    )
 
 
 class TorchEngine:
-    """The engine's weights in torchvision's network, channels last; on a GPU captured as CUDA graphs."""
+    """The engine's weights in torchvision's network, channels last; on a GPU compiled, and captured as CUDA graphs.
 
-    batch_size = 64
-    """Images in a batch; on a GPU shorter batches are padded to it, because a CUDA graph has one shape."""
+    Compiled arithmetic differs in the last bits, so ``info.backend`` is ``torch.compile`` then, and else ``torch``.
 
-    def __init__(self, info: EngineInfo, network: nn.Module) -> None:
+    Args:
+        batch_size: Images in a batch; on a GPU shorter batches are padded to it, because a CUDA graph has one shape.
+    """
+
+    def __init__(self, info: EngineInfo, network: nn.Module, batch_size: int) -> None:
         self.info = info
+        self.batch_size = batch_size
+        self.notes: tuple[str, ...] = ()
         self.lanes = 1 if info.device == "cpu" else _GPU_LANES
-        device = torch.device(info.device)
         classifier = PixelClassifier(network, info.preprocess, _DTYPES[info.precision]).eval()
         self._free: SimpleQueue[_Score] = SimpleQueue()
         with self._translated():
-            self._classifier = classifier.to(device).to(memory_format=torch.channels_last)
+            self._classifier = classifier.to(torch.device(info.device)).to(memory_format=torch.channels_last)
+            classify = self._classifier if info.device == "cpu" else self._compiled()
             for _ in range(self.lanes):
                 on_cpu = info.device == "cpu"
-                self._free.put(self._score_on_cpu if on_cpu else _Lane(self._classifier, info, self.batch_size).run)
+                self._free.put(self._score_on_cpu if on_cpu else _Lane(classify, self.info, batch_size).run)
 
     def infer(self, pixels: Pixels | DevicePixels) -> Logits:
         self.info.check_pixels(pixels)
@@ -80,6 +98,19 @@ class TorchEngine:
     def _score_on_cpu(self, pixels: Pixels | DevicePixels) -> Logits:
         return np.asarray(self._classifier(torch.from_numpy(np.ascontiguousarray(pixels))).numpy())
 
+    def _compiled(self) -> Classify:
+        """The network, compiled where that can be done; the engine's notes and its backend's name say which."""
+        # Without inference mode, the pixels would be of another kind than a lane's, and compiled for once more.
+        with torch.cuda.device(self.info.device), torch.inference_mode():
+            shape = (self.batch_size, *self.info.preprocess.size_px, 3)
+            pixels = torch.zeros(shape, dtype=torch.uint8, device=self.info.device)
+            classify, note = compiled(self._classifier, pixels)
+        self.notes = (note,) if note else ()
+        if classify is None:
+            return self._classifier
+        self.info = replace(self.info, backend="torch.compile")
+        return classify
+
     @contextmanager
     def _translated(self) -> Iterator[None]:
         """Turn PyTorch's exceptions into `EngineError`."""
@@ -88,13 +119,17 @@ class TorchEngine:
             yield
         except torch.OutOfMemoryError as error:
             free = torch.cuda.mem_get_info(device)[0] >> 20
+            smaller = f"--batch-size {self.batch_size // 2}" if self.batch_size > 1 else "--device cpu"
             raise EngineError(
-                f"engine {name!r} does not fit {device}, of which {free:,} MiB are free; choose --device cpu"
+                f"engine {name!r} does not fit {device}, of which {free:,} MiB are free, with batches of "
+                f"{self.batch_size}; run: batchcls run {smaller}"
             ) from error
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[0]
             other = "--backend openvino" if device == "cpu" else "--device cpu"
-            raise EngineError(f"PyTorch cannot run engine {name!r} on {device}: {reason}; choose {other}") from error
+            raise EngineError(
+                f"PyTorch cannot run engine {name!r} on {device}: {reason}; run: batchcls run {other}"
+            ) from error
 
 
 class _Lane:
@@ -103,7 +138,7 @@ class _Lane:
     Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
     """
 
-    def __init__(self, classifier: nn.Module, info: EngineInfo, batch_size: int) -> None:
+    def __init__(self, classifier: Classify, info: EngineInfo, batch_size: int) -> None:
         self._device = torch.device(info.device)
         shape = (batch_size, *info.preprocess.size_px, 3)
         with torch.cuda.device(self._device), torch.inference_mode():
@@ -153,7 +188,8 @@ def _network(manifest: Manifest, path: Path) -> nn.Module:
     if manifest.architecture not in ARCHITECTURES or manifest.precision == "int8":
         raise EngineError(
             f"engine {manifest.name!r} was built from {manifest.checkpoint!r} in {manifest.precision}, which PyTorch "
-            "cannot run; on the CPU choose --backend openvino, and on a GPU: pip install 'tensorrt>=10.12'"
+            "cannot run; on the CPU choose --backend openvino, and on a GPU --backend onnxruntime, or run: "
+            "pip install 'tensorrt>=10.12'"
         )
     weights = {
         item.name.removeprefix(_PREFIX): torch.from_numpy(numpy_helper.to_array(item).astype(np.float32))
