@@ -151,10 +151,10 @@ def test_a_slide_that_the_network_has_no_answer_for_keeps_its_row(
 def test_several_devices_are_told_of_as_one(share: DeviceConfig, slides: list[Slide]) -> None:
     with closing(LocalExecutor(share)) as alone:
         info = alone.info
-    workers = ProcessExecutor([share, replace(share, device="cuda:1")])
+    workers = ProcessExecutor([share, share, replace(share, device="cuda:1")])
     all_scored(workers, slides[:100])
 
-    assert workers.info == replace(info, device="cpu,cuda:1")
+    assert workers.info == replace(info, device="cpu,cuda:1"), "it tells how many processes a device has"
 
 
 def test_the_memory_of_several_devices_is_that_of_all_of_them(share: DeviceConfig, slides: list[Slide]) -> None:
@@ -181,7 +181,7 @@ def test_a_device_that_stalls_holds_up_no_more_than_it_has_taken(share: DeviceCo
     stalled: set[int] = set()
 
     def stalling() -> Iterator[Slide]:
-        """The second device stands still, then the first; each asks for at most one more lot of slides meanwhile."""
+        """The second device stands still, then the first; each has asked for two more lots at most."""
         first, second = (child.pid for child in sorted(active_children(), key=lambda child: child.name))
         assert first is not None
         assert second is not None
@@ -202,8 +202,9 @@ def test_a_device_that_stalls_holds_up_no_more_than_it_has_taken(share: DeviceCo
     # All are too large, and what is said of each tells which device had it.
     by = Counter(failure.text.partition("the limit is ")[2][0] for failure in failures)
     assert by.total() == len(early) + len(late)
-    assert abs(by["1"] - len(early)) <= 2 * 64
-    assert abs(by["2"] - len(late)) <= 2 * 64
+    few = 5 * 64  # a lot that it works on, two that it has asked for, and one for each device that is at hand
+    assert abs(by["1"] - len(early)) <= few
+    assert abs(by["2"] - len(late)) <= few
 
 
 TOLD = r"the process for cuda:1 ended with -9; .* is kept: run the same command again, .* --batch-size"
@@ -298,20 +299,24 @@ def test_an_engine_that_cannot_be_opened_says_so_as_on_one_device(share: DeviceC
         ProcessExecutor([share, wrong])
 
     assert type(together.value) is type(alone.value)
-    assert str(together.value) == str(alone.value)
+    shared = wrong.device == share.device
+    assert str(together.value) == ("the process for cpu (2 of 2): " if shared else "") + str(alone.value)
 
 
 def test_a_bug_while_a_device_opens_keeps_its_traceback(share: DeviceConfig) -> None:
-    with pytest.raises(RuntimeError, match=r"in the process for cpu:\nTraceback (?s:.*)No module named .*nonesuch"):
+    with pytest.raises(
+        RuntimeError, match=r"the process for cpu \(2 of 2\):\nTraceback (?s:.*)No module named .*nonesuch"
+    ):
         ProcessExecutor([share, replace(share, decoder="nonesuch")])  # type: ignore[arg-type]
 
 
 def test_a_bug_while_a_device_scores_keeps_its_traceback(share: DeviceConfig, slides: list[Slide]) -> None:
-    no_slide: Any = "0000.bmp"
+    no_folder: Any = 5
+    no_slide = Slide(no_folder, "0000.bmp")
 
     with (
         closing(ProcessExecutor([share, share])) as workers,
-        pytest.raises(RuntimeError, match=r"in the process for cpu:\nTraceback (?s:.*)AttributeError: 'str' object"),
+        pytest.raises(RuntimeError, match=r"in the process for cpu \([12] of 2\):\nTraceback (?s:.*)TypeError: "),
         closing(workers.execute([*slides, no_slide, *slides])) as scored,
     ):
         list(scored)
