@@ -32,7 +32,7 @@ class DeviceConfig:
     max_pixels: int
     """Pixels of the largest image that is decoded."""
     memory_bytes: int
-    """Most memory that all processes of the run may take together; in one of several processes, its share of that."""
+    """Most memory that all processes of the run may take together."""
     read_timeout_s: float = READ_TIMEOUT_S
     """Seconds that the file system may take for one answer."""
     precision: str | None = None
@@ -43,12 +43,19 @@ class DeviceConfig:
     """Value of CUDA_VISIBLE_DEVICES with which the process opens its device as ``cuda:0``; None if it sees the device
     under its own name."""
     processes: int = 1
-    """Number of processes that share the run's memory."""
+    """Number of processes of the run, each of which opens a device."""
+    parent_bytes: int = 0
+    """Memory of the process that has started the others."""
 
     @property
     def opened_device(self) -> str:
         """Name by which the process opens its device."""
         return self.device if self.visible is None else "cuda:0"
+
+    @property
+    def process_bytes(self) -> int:
+        """Most memory that each process may take."""
+        return (self.memory_bytes - self.parent_bytes) // self.processes
 
     @property
     def needs_own_process(self) -> bool:

@@ -100,17 +100,15 @@ class LocalExecutor:
         Raises:
             MemoryShortageError: If too little memory is left to decode any image.
         """
-        left = min(config.memory_bytes - self._taken_bytes, available_bytes())
+        left = min(config.process_bytes - self._taken_bytes, available_bytes())
         if left < _LEAST_BYTES:
-            needed = self._taken_bytes + _LEAST_BYTES
-            who, fewer = "the run", ""
-            if config.processes > 1:
-                needed = config.processes * needed + resident_bytes()  # of the process that starts them all
-                who, fewer = f"each of the run's {config.processes} processes", ", fewer --processes"
+            needed = config.processes * (self._taken_bytes + _LEAST_BYTES) + config.parent_bytes
+            several = config.processes > 1
             raise MemoryShortageError(
-                f"{who} may take {format_bytes(config.memory_bytes)} of memory, and {format_bytes(max(0, left))} are "
-                f"left of it with the engine loaded; the run needs --memory {format_bytes(needed)} at least, on a "
-                f"machine that has so much{fewer}, or a smaller --batch-size"
+                f"the run may take {format_bytes(config.memory_bytes)} of memory, and {format_bytes(max(0, left))} are "
+                f"left of it {f'for each of its {config.processes} processes ' if several else ''}with the engine "
+                f"loaded; it needs --memory {format_bytes(needed)} at least, on a machine that has so much, "
+                f"{'fewer processes, ' if several else ''}or a smaller --batch-size"
             )
         return left
 

@@ -36,8 +36,7 @@ class ProcessExecutor:
         self._feed: SlideFeed | None = None
         try:
             for name, config in zip(_names(configs), configs, strict=True):
-                memory_bytes = (config.memory_bytes - resident_bytes()) // len(configs)
-                share = replace(config, memory_bytes=memory_bytes, processes=len(configs))
+                share = replace(config, processes=len(configs), parent_bytes=resident_bytes())
                 self._workers.append(start_worker(name, share))
             self.info = _common_info([self._receive(worker) for worker in self._workers])
         except BaseException:
