@@ -579,15 +579,16 @@ def test_a_run_over_two_devices_that_is_killed_ends_in_the_file_of_an_undisturbe
     assert not partial(out).exists()
 
 
+@pytest.fixture(scope="module")
+def alone(folder: Path, tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The predictions file of one process."""
+    out = tmp_path_factory.mktemp("alone") / "alone.parquet"
+    assert finished(folder, "--out", out, "--engine", tiny_engine, "--processes", "1").returncode == 0
+    return out
+
+
 class TestProcesses:
     """`batchcls run --processes`: how many processes share a device is nothing that rows depend on."""
-
-    @pytest.fixture(scope="class")
-    def alone(self, folder: Path, tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        """The predictions file of one process."""
-        out = tmp_path_factory.mktemp("alone") / "alone.parquet"
-        assert finished(folder, "--out", out, "--engine", tiny_engine, "--processes", "1").returncode == 0
-        return out
 
     def test_the_file_is_that_of_one_process(
         self, alone: Path, folder: Path, tiny_engine: Path, tmp_path: Path
