@@ -30,6 +30,7 @@ _COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR = 75, 76
 DALI_CUDA = 13
 """CUDA version that DALI's wheel needs; a driver may run a newer one, not an older one."""
 _NVJPEG = f"libnvjpeg.so.{DALI_CUDA}"
+_CUDA, NVML = "libcuda.so.1", "libnvidia-ml.so.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ def gpus() -> list[Gpu]:
 
     Source: CUDA Driver API, cuInit to cuDeviceTotalMem.
     """
-    cuda = _libcuda()
+    cuda = library(_CUDA)
     count = ctypes.c_int()
     if cuda is None or cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count)):
         return []
@@ -58,18 +59,30 @@ def gpus() -> list[Gpu]:
 
 def cuda_version() -> str | None:
     """The newest CUDA version that the driver runs, such as ``13.0``; None without a driver."""
-    cuda = _libcuda()
+    cuda = library(_CUDA)
     version = ctypes.c_int()
     if cuda is None or cuda.cuDriverGetVersion(ctypes.byref(version)):
         return None
     return f"{version.value // 1000}.{version.value % 1000 // 10}"
 
 
-def _libcuda() -> ctypes.CDLL | None:
+def library(name: str) -> ctypes.CDLL | None:
+    """A shared library; None if it cannot be loaded."""
     try:
-        return ctypes.CDLL("libcuda.so.1")
+        return ctypes.CDLL(name)
     except OSError:
         return None
+
+
+def pci_address(device: str) -> str | None:
+    """The PCI address of the GPU named ``cuda:N``, such as ``0000:3b:00.0``; None if the driver does not tell it.
+
+    Source: CUDA Driver API, cuDeviceGetPCIBusId; the kernel's names are in lower case.
+    """
+    cuda, handle, text = library(_CUDA), ctypes.c_int(), ctypes.create_string_buffer(32)
+    if cuda is None or cuda.cuInit(0) or cuda.cuDeviceGet(ctypes.byref(handle), int(device.removeprefix("cuda:"))):
+        return None
+    return None if cuda.cuDeviceGetPCIBusId(text, len(text), handle) else text.value.decode().lower()
 
 
 def _gpu(cuda: ctypes.CDLL, number: int) -> Gpu:
@@ -83,25 +96,28 @@ def _gpu(cuda: ctypes.CDLL, number: int) -> Gpu:
     return Gpu(number, name.value.decode(errors="replace"), f"sm{major.value}{minor.value}", memory.value)
 
 
-def resolve_devices(device: str, alternative: str = "choose --device cpu") -> tuple[str, ...]:
+def resolve_devices(
+    device: str, alternative: str = "choose --device cpu", *, gpu_count: int | None = None
+) -> tuple[str, ...]:
     """The devices that a name stands for: ``cpu`` alone, or one or more ``cuda:N``.
 
     Args:
         device: ``cpu``, ``cuda``, ``cuda:N``, ``all`` for every GPU, or ``auto`` for the first GPU or else the CPU.
         alternative: What the user can do instead, for the error.
+        gpu_count: Number of GPUs; None for those that the driver shows this process.
 
     Raises:
         EngineError: If a named GPU is missing, or its driver is too old.
     """
     if device == "cpu":
         return (device,)
-    known = gpus()
-    if device == "auto" and not known:
+    count = len(gpus()) if gpu_count is None else gpu_count
+    if device == "auto" and not count:
         return ("cpu",)
     match = re.fullmatch(r"cuda(?::(\d{1,3}))?", "cuda:0" if device == "auto" else device)
-    numbers = [int(match[1] or 0)] if match else list(range(len(known))) if device == "all" else []
-    if not numbers or numbers[-1] >= len(known):
-        raise EngineError(f"device {device!r} was asked for, {_gpu_count(known)}; run: batchcls info, or {alternative}")
+    numbers = [int(match[1] or 0)] if match else list(range(count)) if device == "all" else []
+    if not numbers or numbers[-1] >= count:
+        raise EngineError(f"device {device!r} was asked for, {_gpu_count(count)}; run: batchcls info, or {alternative}")
     if (newest := cuda_version()) and int(newest.partition(".")[0]) < DALI_CUDA:
         raise EngineError(
             f"device {device!r} was asked for, its driver {driver()} runs CUDA {newest}, and DALI's wheel needs "
@@ -119,15 +135,15 @@ def gpu(device: str) -> Gpu:
     number = int(device.removeprefix("cuda:"))
     known = gpus()
     if number >= len(known):
-        raise EngineError(f"device {device!r} was asked for, {_gpu_count(known)}; run: batchcls info")
+        raise EngineError(f"device {device!r} was asked for, {_gpu_count(len(known))}; run: batchcls info")
     return known[number]
 
 
-def _gpu_count(known: list[Gpu]) -> str:
+def _gpu_count(count: int) -> str:
     """The number of GPUs, or the reason why there is none, for an error."""
-    if known:
-        return f"this machine shows {len(known)} GPU{'s'[: len(known) > 1]}"
-    return "no NVIDIA driver is loaded" if _libcuda() is None else "the NVIDIA driver shows no GPU"
+    if count:
+        return f"this machine shows {count} GPU{'s'[: count > 1]}"
+    return "no NVIDIA driver is loaded" if library(_CUDA) is None else "the NVIDIA driver shows no GPU"
 
 
 def driver() -> str | None:
@@ -135,12 +151,8 @@ def driver() -> str | None:
 
     Source: NVML, nvmlSystemGetDriverVersion. A container may have no /sys/module/nvidia.
     """
-    try:
-        nvml = ctypes.CDLL("libnvidia-ml.so.1")
-    except OSError:
-        return None
-    text = ctypes.create_string_buffer(80)
-    if nvml.nvmlInit_v2() or nvml.nvmlSystemGetDriverVersion(text, len(text)):
+    nvml, text = library(NVML), ctypes.create_string_buffer(80)
+    if nvml is None or nvml.nvmlInit_v2() or nvml.nvmlSystemGetDriverVersion(text, len(text)):
         return None
     return text.value.decode(errors="replace")
 
@@ -150,15 +162,7 @@ def has_nvjpeg() -> bool:
     try:
         return int(version("nvidia-nvjpeg").partition(".")[0]) >= DALI_CUDA
     except PackageNotFoundError:
-        return any(map(_can_be_loaded, (_NVJPEG, f"/usr/local/cuda/lib64/{_NVJPEG}")))
-
-
-def _can_be_loaded(library: str) -> bool:
-    try:
-        ctypes.CDLL(library)
-    except OSError:
-        return False
-    return True
+        return any(map(library, (_NVJPEG, f"/usr/local/cuda/lib64/{_NVJPEG}")))
 
 
 def cpu_model() -> str:

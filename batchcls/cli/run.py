@@ -57,7 +57,13 @@ if TYPE_CHECKING:
 @click.option(
     "--threads",
     type=click.IntRange(1, 1024),
-    help="CPU threads that decode, and as many that classify.  [default: one a core]",
+    help="CPU threads that decode, and as many that classify, in all processes together.  [default: one a core]",
+)
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 64),
+    help="Processes for each device, which share out its images, the CPU threads and the memory.  [default: one on the "
+    "CPU; on a GPU, one for every 4 CPU cores that it has, and at most 4]",
 )
 @click.option(
     "--max-pixels",

@@ -1,4 +1,4 @@
-"""The interface of executors, which classify slides on one device or several."""
+"""The interface of executors, which classify slides in one process or several, and the configuration of a process."""
 
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from batchcls.storage.timeouts import READ_TIMEOUT_S
 
 @dataclass(frozen=True, slots=True)
 class DeviceConfig:
-    """The engine and the decoder that a run opens on one device, with their options."""
+    """The engine and the decoder that one process of a run opens on one device, with their options."""
 
     engine: Path
     """The engine folder."""
@@ -23,7 +23,7 @@ class DeviceConfig:
     """The engine folder's manifest, read once for all devices."""
     backend: BackendName
     device: str
-    """``cpu`` or ``cuda:N``."""
+    """``cpu`` or ``cuda:N``, as the user names it."""
     decoder: DecoderName
     batch_size: int | None
     """Images in a decoded batch; None for the size that is fastest on the device."""
@@ -37,6 +37,30 @@ class DeviceConfig:
     """Seconds that the file system may take for one answer."""
     precision: str | None = None
     """Precision to compute in, by the backend's name for it; None for the fastest that the device has in hardware."""
+    cores: frozenset[int] | None = None
+    """CPU cores that the process keeps to; None for all that this process may use."""
+    visible: str | None = None
+    """Value of CUDA_VISIBLE_DEVICES with which the process opens its device as ``cuda:0``; None if it sees the device
+    under its own name."""
+    processes: int = 1
+    """Number of processes of the run, each of which opens a device."""
+    parent_bytes: int = 0
+    """Memory of the process that has started the others."""
+
+    @property
+    def opened_device(self) -> str:
+        """Name by which the process opens its device."""
+        return self.device if self.visible is None else "cuda:0"
+
+    @property
+    def process_bytes(self) -> int:
+        """Most memory that each process may take."""
+        return (self.memory_bytes - self.parent_bytes) // self.processes
+
+    @property
+    def needs_own_process(self) -> bool:
+        """Whether a process of its own has to be started for the device."""
+        return self.cores is not None or self.visible is not None
 
 
 class Executor(Protocol):

@@ -7,7 +7,6 @@ from dataclasses import replace
 from time import perf_counter
 
 from batchcls.engine.backends import open_engine
-from batchcls.engine.base import EngineInfo
 from batchcls.engine.check import check_answers
 from batchcls.engine.manifest import ONNX, Manifest
 from batchcls.engine.postprocess import to_predictions
@@ -17,7 +16,7 @@ from batchcls.images.decoders.base import DecoderOptions
 from batchcls.inference.executor import DeviceConfig
 from batchcls.memory import available_bytes, format_bytes, resident_bytes
 from batchcls.prefetch import parallel_map
-from batchcls.records import Batch, BatchResult, Failure, Predictions, Slide
+from batchcls.records import Batch, BatchResult, Failure, Predictions, Preprocess, Slide
 
 _LEAST_BYTES = 64 << 20
 """Least memory for files and images, in which a few small images at a time can be decoded."""
@@ -40,6 +39,12 @@ def _check_memory(config: DeviceConfig) -> None:
         )
 
 
+def _host_bytes(config: DeviceConfig, preprocess: Preprocess, batch_size: int) -> int:
+    """Memory of the batches between decoder and engine; 0 where their pixels stay on a GPU."""
+    stay = config.decoder == "dali" and config.device != "cpu" and preprocess.interpolation != "nearest"
+    return 0 if stay else _BATCHES_IN_FLIGHT * batch_size * 3 * math.prod(preprocess.size_px)
+
+
 class LocalExecutor:
     """An `Executor` on one device, in this process.
 
@@ -55,15 +60,18 @@ class LocalExecutor:
                 config.engine,
                 config.manifest,
                 backend=config.backend,
-                device=config.device,
+                device=config.opened_device,
                 threads=config.threads,
                 precision=config.precision,
             )
             stack.callback(self._engine.close)
+            self.info = replace(self._engine.info, device=config.device)
             self._check(config.manifest)
             preprocess = self._engine.info.preprocess
-            batch_size = config.batch_size or default_batch_size(config.decoder, config.device, self._engine.batch_size)
-            self._taken_bytes = resident_bytes() + _BATCHES_IN_FLIGHT * batch_size * 3 * math.prod(preprocess.size_px)
+            batch_size = config.batch_size or default_batch_size(
+                config.decoder, config.opened_device, self._engine.batch_size
+            )
+            self._taken_bytes = resident_bytes() + _host_bytes(config, preprocess, batch_size)
             self._decoder = open_decoder(
                 config.decoder,
                 preprocess,
@@ -71,39 +79,36 @@ class LocalExecutor:
                     batch_size,
                     config.threads,
                     config.max_pixels,
-                    self._left_bytes(config.memory_bytes),
+                    self._left_bytes(config),
                     config.read_timeout_s,
-                    config.device,
+                    config.opened_device,
                 ),
             )
             stack.pop_all()
-
-    @property
-    def info(self) -> EngineInfo:
-        return self._engine.info
 
     def _check(self, manifest: Manifest) -> None:
         """Check the engine's answers to its probes, because the build may have verified them on another machine.
 
         An engine without probes is accepted on a CPU, and refused on a GPU, whose plan may be of another machine.
         """
-        info = self._engine.info
-        if info.backend != "null" and (manifest.reference or info.device != "cpu"):
+        if self.info.backend != "null" and (manifest.reference or self.info.device != "cpu"):
             check_answers(self._engine, manifest)
 
-    def _left_bytes(self, memory_bytes: int) -> int:
+    def _left_bytes(self, config: DeviceConfig) -> int:
         """Memory left for files and images once the engine has answered its probes.
 
         Raises:
             MemoryShortageError: If too little memory is left to decode any image.
         """
-        left = min(memory_bytes - self._taken_bytes, available_bytes())
+        left = min(config.process_bytes - self._taken_bytes, available_bytes())
         if left < _LEAST_BYTES:
-            needed = self._taken_bytes + _LEAST_BYTES
+            needed = config.processes * (self._taken_bytes + _LEAST_BYTES) + config.parent_bytes
+            several = config.processes > 1
             raise MemoryShortageError(
-                f"the run may take {format_bytes(memory_bytes)} of memory, and {format_bytes(max(0, left))} are left "
-                f"of it with the engine loaded; it needs --memory {format_bytes(needed)} at least, on a machine that "
-                "has so much, or a smaller --batch-size"
+                f"the run may take {format_bytes(config.memory_bytes)} of memory, and {format_bytes(max(0, left))} are "
+                f"left of it {f'for each of its {config.processes} processes ' if several else ''}with the engine "
+                f"loaded; it needs --memory {format_bytes(needed)} at least, on a machine that has so much, "
+                f"{'fewer processes, ' if several else ''}or a smaller --batch-size"
             )
         return left
 

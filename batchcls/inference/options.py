@@ -1,5 +1,7 @@
 """The options of a run, and the configuration of each device that follows from them."""
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,11 +11,17 @@ from batchcls.engine.backends import BackendName, tensorrt_api
 from batchcls.engine.manifest import Manifest
 from batchcls.errors import EngineError
 from batchcls.images.decoders import DEFAULT, DecoderName
+from batchcls.inference.cores import near_cores, shared_threads
+from batchcls.inference.devices import RunDevice, run_devices
 from batchcls.inference.executor import DeviceConfig
 from batchcls.storage.timeouts import READ_TIMEOUT_S
 
 _OPENVINO_NAMES = {"fp32": "f32", "bf16": "bf16"}
 """OpenVINO's names of precisions."""
+_THREADS_PER_PROCESS = 4
+"""Threads for which a GPU gets one more process by default."""
+_MOST_PROCESSES = 4
+"""Most processes that a GPU gets by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +39,10 @@ class RunOptions:
     batch_size: int | None = None
     """Images in a batch; None for the size that the engine is fastest with."""
     threads: int | None = None
-    """CPU threads that decode, and as many that infer; None for one a core that this process may use."""
+    """CPU threads that decode, and as many that infer, in all processes together; None for one a core that this process
+    may use."""
+    processes: int | None = None
+    """Processes for each device; None for one on the CPU, and on a GPU for as many as its threads keep busy."""
     max_pixels: int = 200_000_000
     """Pixels of the largest image that is decoded."""
     read_timeout_s: float = READ_TIMEOUT_S
@@ -44,38 +55,40 @@ class RunOptions:
 
 
 def device_configs(engine: Path, options: RunOptions) -> tuple[list[DeviceConfig], str]:
-    """The configuration of each device, and the reason for devices or a backend that the user did not choose.
+    """The configuration of each process, and the reason for devices or a backend that the user did not choose.
 
     Raises:
         EngineError: If a device or its backend is missing or does not take the options, or ``engine`` is no engine.
     """
-    devices = machine.resolve_devices(options.device)
-    if options.precision and devices != ("cpu",):
+    devices = run_devices(options.device)
+    on_cpu = devices[0].name == "cpu"
+    if options.precision and not on_cpu:
         raise EngineError(
-            f"--precision {options.precision} was asked for; on {devices[0]} the engine's plan decides: build another "
-            "with batchcls build, or choose --device cpu"
+            f"--precision {options.precision} was asked for; on {devices[0].name} the engine's plan decides: build "
+            "another with batchcls build, or choose --device cpu"
         )
-    on_cpu = devices == ("cpu",)
-    backend, why = (options.backend, "") if options.backend else backend_for(devices[0])
+    backend, why = (options.backend, "") if options.backend else backend_for(devices[0].opened_as)
     if on_cpu and options.device == "auto":
         why = "there is no GPU"
-    threads = options.threads or machine.cores()
     manifest = Manifest.read(engine)
+    memory_bytes = options.memory or memory.default_budget_bytes()
     configs = [
         DeviceConfig(
             engine=engine,
             manifest=manifest,
             backend=backend,
-            device=device,
+            device=device.name,
             precision=_OPENVINO_NAMES.get(options.precision or ""),
             decoder=options.decoder or (DEFAULT if on_cpu else "dali"),
             batch_size=options.batch_size,
-            threads=max(1, threads // len(devices)),
+            threads=threads,
             max_pixels=options.max_pixels,
-            memory_bytes=options.memory or memory.default_budget_bytes(),
+            memory_bytes=memory_bytes,
             read_timeout_s=options.read_timeout_s,
+            cores=cores,
+            visible=device.visible,
         )
-        for device in devices
+        for device, cores, threads in _processes(devices, options)
     ]
     return configs, why
 
@@ -95,3 +108,43 @@ def backend_for(device: str) -> tuple[BackendName, str]:
             raise
         return "torch", str(error)
     return "tensorrt", ""
+
+
+def default_processes(device: str, threads: int) -> int:
+    """The number of processes with which a device is fastest.
+
+    Args:
+        device: ``cpu`` or ``cuda:N``.
+        threads: CPU threads for the device.
+    """
+    return 1 if device == "cpu" else max(1, min(_MOST_PROCESSES, threads // _THREADS_PER_PROCESS))
+
+
+def _processes(devices: Sequence[RunDevice], options: RunOptions) -> list[tuple[RunDevice, frozenset[int] | None, int]]:
+    """The device, the cores and the number of threads of each process; None for the cores if all may be used.
+
+    Raises:
+        EngineError: If fewer threads than processes are asked for.
+    """
+    allowed = frozenset(os.sched_getaffinity(0))
+    cores = {device: near_cores(device.pci_address, allowed) for device in devices}
+
+    def threads_of(processes: Sequence[RunDevice]) -> list[int]:
+        if options.threads:
+            return [max(1, options.threads // len(processes))] * len(processes)
+        return shared_threads([cores[device] for device in processes])
+
+    processes = [
+        device
+        for device, threads in zip(devices, threads_of(devices), strict=True)
+        for _ in range(options.processes or default_processes(device.name, threads))
+    ]
+    if options.processes and options.threads and options.threads < len(processes):
+        raise EngineError(
+            f"--processes {options.processes} was asked for, and --threads {options.threads} for all of them together: "
+            f"{len(processes)} processes need a thread each; run with --threads {len(processes)}, or fewer --processes"
+        )
+    return [
+        (device, None if cores[device] == allowed else cores[device], threads)
+        for device, threads in zip(processes, threads_of(processes), strict=True)
+    ]

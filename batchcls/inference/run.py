@@ -115,7 +115,8 @@ def _stats_of_existing(existing: ExistingOutput, stats: RunStats, started: float
 
 
 def _open_executor(configs: Sequence[DeviceConfig]) -> Executor:
-    return LocalExecutor(configs[0]) if len(configs) == 1 else ProcessExecutor(configs)
+    alone = len(configs) == 1 and not configs[0].needs_own_process
+    return LocalExecutor(configs[0]) if alone else ProcessExecutor(configs)
 
 
 def _classify_all(run: _Run, out: Path) -> None:

@@ -142,6 +142,26 @@ def test_a_file_that_is_never_handed_out_has_a_row_in_the_end(
     assert pq.read_table(out)["error"].null_count == len(rows)
 
 
+def test_a_folder_that_is_never_listed_holds_up_no_row_and_no_end(
+    slides: Path, image: Path, tiny_engine: Path, tmp_path: Path, failing_disk: dict[str, str]
+) -> None:
+    out = tmp_path / "o.parquet"
+    filled(slides / "hang", image, ["never_seen.jpg"])
+    arguments = command(slides, "--out", out, "--engine", tiny_engine, "--processes", "2")
+
+    with subprocess.Popen(arguments, env=failing_disk, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while "waiting for" not in (line := process.stderr.readline()):
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        said = process.communicate(timeout=PATIENCE_S)[1]
+
+    assert re.search(r"\b60 files, .*, waiting for '.*hang' for \d+ s$", line)
+    assert process.returncode == 143
+    assert "stopped by SIGTERM; 60 rows are in " in said
+    assert rows_on_disk(out) == SOUND
+
+
 def test_a_disk_that_fails_for_most_files_stops_the_run(
     slides: Path, image: Path, tiny_engine: Path, tmp_path: Path, failing_disk: dict[str, str]
 ) -> None:

@@ -1,6 +1,8 @@
 """Several processes share a run: every slide is scored once, and whatever ends, nobody is left behind."""
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +14,7 @@ from dataclasses import replace
 from itertools import cycle
 from multiprocessing import active_children
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import numpy as np
@@ -25,12 +27,12 @@ from rich.console import Console
 
 from batchcls.building.build import BuildOptions, build_engine
 from batchcls.engine.manifest import Manifest
-from batchcls.errors import EngineError
+from batchcls.errors import EngineError, MemoryShortageError
 from batchcls.inference.executor import DeviceConfig, Executor
 from batchcls.inference.local_executor import LocalExecutor
 from batchcls.inference.process_executor import ProcessExecutor
-from batchcls.records import BatchResult, Slide
-from tests.commandline import PATIENCE_S, finished, partial
+from batchcls.records import METADATA_KEY, BatchResult, Slide
+from tests.commandline import PATIENCE_S, command, finished, invoked, partial, paused, wait_for
 from tests.conftest import ROOT, draw
 
 SLIDES = 700
@@ -151,10 +153,10 @@ def test_a_slide_that_the_network_has_no_answer_for_keeps_its_row(
 def test_several_devices_are_told_of_as_one(share: DeviceConfig, slides: list[Slide]) -> None:
     with closing(LocalExecutor(share)) as alone:
         info = alone.info
-    workers = ProcessExecutor([share, replace(share, device="cuda:1")])
+    workers = ProcessExecutor([share, share, replace(share, device="cuda:1")])
     all_scored(workers, slides[:100])
 
-    assert workers.info == replace(info, device="cpu,cuda:1")
+    assert workers.info == replace(info, device="cpu,cuda:1"), "it tells how many processes a device has"
 
 
 def test_the_memory_of_several_devices_is_that_of_all_of_them(share: DeviceConfig, slides: list[Slide]) -> None:
@@ -181,7 +183,7 @@ def test_a_device_that_stalls_holds_up_no_more_than_it_has_taken(share: DeviceCo
     stalled: set[int] = set()
 
     def stalling() -> Iterator[Slide]:
-        """The second device stands still, then the first; each asks for at most one more lot of slides meanwhile."""
+        """The second device stands still, then the first; each has asked for two more lots at most."""
         first, second = (child.pid for child in sorted(active_children(), key=lambda child: child.name))
         assert first is not None
         assert second is not None
@@ -202,8 +204,9 @@ def test_a_device_that_stalls_holds_up_no_more_than_it_has_taken(share: DeviceCo
     # All are too large, and what is said of each tells which device had it.
     by = Counter(failure.text.partition("the limit is ")[2][0] for failure in failures)
     assert by.total() == len(early) + len(late)
-    assert abs(by["1"] - len(early)) <= 2 * 64
-    assert abs(by["2"] - len(late)) <= 2 * 64
+    few = 5 * 64  # a lot that it works on, two that it has asked for, and one for each device that is at hand
+    assert abs(by["1"] - len(early)) <= few
+    assert abs(by["2"] - len(late)) <= few
 
 
 TOLD = r"the process for cuda:1 ended with -9; .* is kept: run the same command again, .* --batch-size"
@@ -228,7 +231,7 @@ class TestKilled:
                 os.kill(victim.pid, signal.SIGSTOP)
             yield from slides
             victim.kill()
-            victim.join()
+            until(lambda: not alive(victim.pid))
             yield from cycle(slides)
 
         with closing(ProcessExecutor(self.shares(share))) as workers:
@@ -250,6 +253,73 @@ class TestKilled:
         with pytest.raises(EngineError, match=TOLD):
             ProcessExecutor(self.shares(share))
         killer.join()
+
+
+def test_a_listing_that_hangs_holds_up_no_result_and_no_end(share: DeviceConfig, slides: list[Slide]) -> None:
+    go_on = Event()
+
+    def hanging() -> Iterator[Slide]:
+        yield from slides[:150]
+        go_on.wait(PATIENCE_S)
+
+    with closing(ProcessExecutor([share, share])) as workers:
+        processes = active_children()
+        scored = workers.execute(hanging())
+        done = 0
+        while done < 150:  # which is no whole number of lots
+            done += next(scored).files
+        scored.close()
+        workers.close()
+        assert not go_on.is_set()
+        go_on.set()
+
+    assert [process.exitcode for process in processes] == [0, 0], "it was killed"
+
+
+def test_devices_have_work_while_nobody_takes_their_results(share: DeviceConfig, folder: Path) -> None:
+    given = 0
+
+    def counted() -> Iterator[Slide]:
+        nonlocal given
+        while True:
+            yield Slide(str(folder), f"{8 * (given % 80):04}.bmp")
+            given += 1
+
+    with closing(ProcessExecutor([share, share])) as workers, closing(workers.execute(counted())) as scored:
+        next(scored)
+        before = given
+        # As many as results wait for their turn, where each is of 8 slides.
+        until(lambda: given >= before + 2 * 8 * 8)
+
+
+def test_a_process_keeps_to_its_cores_and_its_parent_to_its_own(share: DeviceConfig) -> None:
+    before = os.sched_getaffinity(0)
+    core = frozenset({max(before)})
+
+    with closing(ProcessExecutor([replace(share, cores=core), share])):
+        held = {child.name: cores_of_threads(child.pid) for child in active_children()}
+
+    assert held == {"cpu (1 of 2)": {core}, "cpu (2 of 2)": {frozenset(before)}}
+    assert os.sched_getaffinity(0) == before
+
+
+def cores_of_threads(pid: int | None) -> set[frozenset[int]]:
+    """The sets of cores that the threads of a process keep to."""
+    return {frozenset(os.sched_getaffinity(int(thread))) for thread in os.listdir(f"/proc/{pid}/task")}
+
+
+def test_too_little_memory_for_all_processes_is_told_with_what_is_enough(share: DeviceConfig) -> None:
+    with pytest.raises(MemoryShortageError) as refusal:
+        ProcessExecutor([replace(share, memory_bytes=100 << 20)] * 2)
+
+    enough = re.fullmatch(
+        r"the process for cpu \(1 of 2\): the run may take 100M of memory, and 0M are left of it for each of its 2 "
+        r"processes with the engine loaded; it needs --memory (\d+)M at least, on a machine that has so much, fewer "
+        "processes, or a smaller --batch-size",
+        str(refusal.value),
+    )
+    assert enough, refusal.value
+    ProcessExecutor([replace(share, memory_bytes=(int(enough[1]) + 16) << 20)] * 2).close()
 
 
 def test_closing_early_ends_every_process_soon(share: DeviceConfig, slides: list[Slide]) -> None:
@@ -298,20 +368,24 @@ def test_an_engine_that_cannot_be_opened_says_so_as_on_one_device(share: DeviceC
         ProcessExecutor([share, wrong])
 
     assert type(together.value) is type(alone.value)
-    assert str(together.value) == str(alone.value)
+    shared = wrong.device == share.device
+    assert str(together.value) == ("the process for cpu (2 of 2): " if shared else "") + str(alone.value)
 
 
 def test_a_bug_while_a_device_opens_keeps_its_traceback(share: DeviceConfig) -> None:
-    with pytest.raises(RuntimeError, match=r"in the process for cpu:\nTraceback (?s:.*)No module named .*nonesuch"):
+    with pytest.raises(
+        RuntimeError, match=r"the process for cpu \(2 of 2\):\nTraceback (?s:.*)No module named .*nonesuch"
+    ):
         ProcessExecutor([share, replace(share, decoder="nonesuch")])  # type: ignore[arg-type]
 
 
 def test_a_bug_while_a_device_scores_keeps_its_traceback(share: DeviceConfig, slides: list[Slide]) -> None:
-    no_slide: Any = "0000.bmp"
+    no_folder: Any = 5
+    no_slide = Slide(no_folder, "0000.bmp")
 
     with (
         closing(ProcessExecutor([share, share])) as workers,
-        pytest.raises(RuntimeError, match=r"in the process for cpu:\nTraceback (?s:.*)AttributeError: 'str' object"),
+        pytest.raises(RuntimeError, match=r"in the process for cpu \([12] of 2\):\nTraceback (?s:.*)TypeError: "),
         closing(workers.execute([*slides, no_slide, *slides])) as scored,
     ):
         list(scored)
@@ -503,3 +577,78 @@ def test_a_run_over_two_devices_that_is_killed_ends_in_the_file_of_an_undisturbe
     assert 100 <= resumed[1] < resumed[1] + 200 <= resumed[2] < SLIDES - 10
     assert pq.read_table(out).equals(pq.read_table(whole))
     assert not partial(out).exists()
+
+
+@pytest.fixture(scope="module")
+def alone(folder: Path, tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The predictions file of one process."""
+    out = tmp_path_factory.mktemp("alone") / "alone.parquet"
+    assert finished(folder, "--out", out, "--engine", tiny_engine, "--processes", "1").returncode == 0
+    return out
+
+
+class TestProcesses:
+    """`batchcls run --processes`: how many processes share a device is nothing that rows depend on."""
+
+    def test_the_file_is_that_of_one_process(
+        self, alone: Path, folder: Path, tiny_engine: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "o.parquet"
+        done = finished(folder, "--out", out, "--engine", tiny_engine, "--processes", "2")
+
+        assert done.returncode == 0, done.stderr
+        assert pq.read_table(out).equals(pq.read_table(alone))
+        one, two = (json.loads(pq.read_metadata(path).metadata[METADATA_KEY]) for path in (alone, out))
+        assert [record["arguments"].pop("processes") for record in (one, two)] == [1, 2]
+        for record in (one, two):
+            for measured in ("throughput", "started", "ended"):
+                del record[measured]
+        assert two == one
+
+    def test_a_run_goes_on_with_another_number_of_them(
+        self, alone: Path, folder: Path, tiny_engine: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "o.parquet"
+        run = subprocess.Popen(
+            command(folder, "--out", out, "--engine", tiny_engine, "--processes", "2"), stderr=subprocess.DEVNULL
+        )
+        wait_for(partial(out) / "run.json", run)
+        run.send_signal(signal.SIGTERM)
+        assert run.wait(PATIENCE_S) == 143
+
+        done = finished(folder, "--out", out, "--engine", tiny_engine, "--processes", "3")
+
+        assert done.returncode == 0, done.stderr
+        assert pq.read_table(out).equals(pq.read_table(alone))
+
+    def test_a_killed_one_is_named(self, folder: Path, tiny_engine: Path, tmp_path: Path) -> None:
+        out = tmp_path / "o.parquet"
+        run = subprocess.Popen(
+            command(folder, "--out", out, "--engine", tiny_engine, "--processes", "2"),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        with paused(run, out):
+            workers = [pid for pid in children(run.pid) if "multiprocessing.spawn" in command_line(pid)]
+            os.kill(max(workers), signal.SIGKILL)
+        errors = run.communicate(timeout=PATIENCE_S)[1]
+
+        assert len(workers) == 2
+        assert run.returncode == 1
+        assert re.search(r"the process for cpu \([12] of 2\) ended with -9; .* or fewer --processes$", errors.strip())
+
+    def test_more_of_them_than_threads_are_refused(self, folder: Path, tiny_engine: Path, tmp_path: Path) -> None:
+        arguments = ("--processes", "3", "--threads", "2")
+        result = invoked(folder, "--out", tmp_path / "o.parquet", "--engine", tiny_engine, *arguments)
+
+        assert result.exit_code == 1
+        assert result.stderr == (
+            "batchcls: --processes 3 was asked for, and --threads 2 for all of them together: 3 processes need a "
+            "thread each; run with --threads 3, or fewer --processes\n"
+        )
+        assert list(tmp_path.iterdir()) == []
+
+
+def command_line(pid: int) -> str:
+    """The arguments that a process was started with."""
+    return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
