@@ -3,14 +3,12 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
 import pytest
-from hypothesis import HealthCheck, settings
-from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 
 from batchcls import machine
@@ -20,16 +18,19 @@ from benchmarks.workload import draw_field
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-pytest_plugins = ["tests.quantized_engines"]
+pytest_plugins = ["tests.quantized_engines"] if find_spec("onnx") else []
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("BATCHCLS_TEST_DATA", ROOT.parent / "shared" / "data"))
 ALL4 = ROOT / "engines" / "all4-googlenet"
 
-settings.register_profile(
-    "quick", max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.load_profile("quick")
+if find_spec("hypothesis"):  # a machine for GPU tests may have none
+    from hypothesis import HealthCheck, settings
+
+    settings.register_profile(
+        "quick", max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+    )
+    settings.load_profile("quick")
 
 Draw = Callable[..., Path]
 
@@ -109,6 +110,9 @@ def gpu_engine(tmp_path_factory: pytest.TempPathFactory, quiet: Console) -> Path
 @pytest.fixture(scope="session")
 def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An ONNX classifier of (N, 3, 32, 32) float32 into three classes, which differ between images."""
+    onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+    from onnx import TensorProto, helper, numpy_helper
+
     typical = np.array([1.46, 1.30, 1.64])  # of drawn fields, normalised: each of the labels is met
     towards = np.random.default_rng(17).normal(0, 8, (3, 3))
     weights = {"w": towards, "b": -typical @ towards}

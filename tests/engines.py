@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from batchcls.engine.backends import open_engine
 from batchcls.engine.base import Engine
@@ -33,6 +32,8 @@ def largest_difference(ours: Logits, expected: Logits) -> float:
 
 def onnxruntime_logits(content: bytes, pixels: Pixels) -> Logits:
     """(N, classes) logits by ONNX Runtime, which computes each operator of an ONNX file as it is defined."""
+    import onnxruntime  # not where only a GPU is tested
+
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

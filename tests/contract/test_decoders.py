@@ -25,6 +25,9 @@ from batchcls import machine
 from batchcls.errors import DeviceMemoryError
 from batchcls.images.decoders import open_decoder
 from batchcls.images.decoders.base import Decoder, DecoderOptions
+from batchcls.images.decoders.read_ahead import Encoded
+from batchcls.images.formats.inspection import examine
+from batchcls.memory import MemoryPool
 from batchcls.records import Batch, DevicePixels, Failure, Pixels, Preprocess, Slide
 from benchmarks.workload import draw_field
 from tests.commandline import PATIENCE_S
@@ -557,6 +560,39 @@ def test_where_it_is_decoded_does_not_decide_what_can_be(opened: Open) -> None:
     assert 100 < sum(map(bool, ours.values())) < len(files) - 100
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda:0", marks=pytest.mark.gpu)])
+def test_the_memory_of_files_may_be_used_again_once_they_are_decoded(device: str, tmp_path: Path) -> None:
+    from batchcls.images.decoders.dali import GraphGroup
+
+    if device != "cpu" and not machine.has_nvjpeg():
+        pytest.skip("nvJPEG is not installed")
+    for seed in range(16):
+        draw(tmp_path / f"{seed:02}.jpg", seed, (320, 240), subsampling=["4:4:4", "4:2:0"][seed % 2], quality=95)
+    contents = {slide: (tmp_path / slide.path).read_bytes() for slide in slides(tmp_path)}
+
+    with closing(GraphGroup(Preprocess(), batch_size=16, threads=4, device=device)) as group:
+
+        def decoded(*, fill: int | None) -> Pixels:
+            """Pixels of all files, whose memory is filled at once, unless ``fill`` is None."""
+            buffers = {slide: bytearray(content) for slide, content in contents.items()}
+            views = {slide: memoryview(buffer) for slide, buffer in buffers.items()}
+            files = [
+                Encoded(slide, views[slide], examine(slide.path, contents[slide], 10**7), None) for slide in contents
+            ]
+            pixels = group(files, MemoryPool(1 << 30))
+            if fill is not None:
+                for buffer in buffers.values():
+                    buffer[:] = bytes([fill]) * len(buffer)
+            found = on_host(pixels).copy()
+            for view in views.values():
+                view.release()  # an error, if something still refers to the bytes
+            return found
+
+        expected = decoded(fill=None)
+        for fill in range(0, 256, 51):
+            np.testing.assert_array_equal(decoded(fill=fill), expected)
+
+
 @pytest.mark.parametrize(
     ("text", "kind"),
     [
@@ -594,7 +630,7 @@ FULL = """if True:
             slides = [Slide(sys.argv[1], f"{number % 32:02}.jpg") for number in range(1024)]
             return sum(len(batch.slides) for batch in decoder.decode(slides))
 
-    cuda.use(0)
+    cuda.use_gpu(0)
     taken = cuda.DeviceMemory(cuda.free_bytes() - (600 << 20))
     try:
         print(files_decoded(128))

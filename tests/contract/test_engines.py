@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from batchcls.engine.base import Engine
 from batchcls.engine.manifest import Manifest
@@ -18,6 +17,9 @@ from batchcls.records import DevicePixels, Pixels
 from benchmarks.workload import draw_field
 from tests.conftest import ALL4
 from tests.engines import opened_engine
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+pytest.importorskip("onnx", reason="onnx is not installed")
 
 WHERE = [
     pytest.param(("openvino", "cpu"), marks=pytest.mark.skipif(not find_spec("openvino"), reason="no openvino")),

@@ -16,8 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from batchcls.images.decoders import open_decoder
@@ -31,6 +29,10 @@ from tests.conftest import slide_of
 
 pytest.importorskip("simplejpeg", reason="simplejpeg is not installed")
 pytest.importorskip("cykooz_resizer", reason="cykooz.resizer is not installed")
+pytest.importorskip("hypothesis", reason="hypothesis is not installed")
+
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.image_variants import HEIGHT, WIDTH, bmp, damaged, tiff, variants
 

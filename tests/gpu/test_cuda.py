@@ -18,7 +18,7 @@ pytestmark = pytest.mark.gpu
 @pytest.fixture(autouse=True)
 def stack() -> Iterator[ExitStack]:
     """Closes what a test opens on the first GPU."""
-    cuda.use(0)
+    cuda.use_gpu(0)
     with ExitStack() as opened:
         yield opened
 
