@@ -63,6 +63,7 @@ class LocalExecutor:
                 device=config.opened_device,
                 threads=config.threads,
                 precision=config.precision,
+                batch_size=config.batch_size,
             )
             stack.callback(self._engine.close)
             self.info = replace(self._engine.info, device=config.device)
