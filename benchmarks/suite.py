@@ -144,6 +144,7 @@ def peer_candidates(config: SuiteConfig, names: Iterable[str]) -> list[Candidate
 def run_suite(config: SuiteConfig, candidates: Sequence[Candidate], *, repeats: int) -> list[Record]:
     """Measure all candidates in turn, ``repeats`` times, and return one record for each."""
     start = utc_now()
+    commits = [checkout_commit(candidate.checkout or Path()) for candidate in candidates]
     samples: list[list[Sample]] = [[] for _ in candidates]
     for turn in range(repeats):
         for candidate, taken in zip(candidates, samples, strict=True):
@@ -157,8 +158,8 @@ def run_suite(config: SuiteConfig, candidates: Sequence[Candidate], *, repeats: 
         if candidate.name in {peer.name for peer in PEERS.values()} and candidate.network != "googlenet":
             references[candidate.network] = partial(dict, taken[0].answers)
     return [
-        _record(config, candidate, taken, references, start)
-        for candidate, taken in zip(candidates, samples, strict=True)
+        replace(_record(config, candidate, taken, references, start), commit=commit)
+        for candidate, taken, commit in zip(candidates, samples, commits, strict=True)
     ]
 
 
@@ -240,6 +241,5 @@ def _record(
         largest_difference=largest_difference,
         settings={"device": config.device, "network": candidate.network, **(candidate.settings or {})},
         details=dict(last.details),
-        commit=checkout_commit(candidate.checkout or Path()),
         run=start,
     )
