@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 
@@ -19,6 +20,9 @@ from benchmarks.workload import draw_field
 from tests.conftest import ALL4
 from tests.engines import opened_engine
 
+needs_cuda_provider = pytest.mark.skipif(
+    "CUDAExecutionProvider" not in onnxruntime.get_available_providers(), reason="onnxruntime-gpu is not installed"
+)
 WHERE = [
     pytest.param(("openvino", "cpu"), marks=pytest.mark.skipif(not find_spec("openvino"), reason="no openvino")),
     ("torch", "cpu"),
@@ -26,7 +30,7 @@ WHERE = [
     ("null", "cpu"),
     pytest.param(("torch", "cuda:0"), marks=pytest.mark.gpu),
     pytest.param(("tensorrt", "cuda:0"), marks=pytest.mark.gpu),
-    pytest.param(("onnxruntime", "cuda:0"), marks=pytest.mark.gpu),
+    pytest.param(("onnxruntime", "cuda:0"), marks=[pytest.mark.gpu, needs_cuda_provider]),
 ]
 PRECISIONS = {
     ("openvino", "cpu"): {"bf16", "f32"},
