@@ -144,7 +144,10 @@ def _timing_cache(target: Target, config: "tensorrt.IBuilderConfig", cache: Path
 
 def _refusal_error(target: Target, action: str, reasons: list[str]) -> EngineError:
     listed = "; ".join(dict.fromkeys(reasons[:_MOST_REASONS])) or "it does not say why"
-    return EngineError(f"{target.module} {target.version} cannot {action}: {listed}")
+    return EngineError(
+        f"{target.module} {target.version} cannot {action}: {listed}; without a plan run: batchcls run --backend "
+        "onnxruntime, or with --device cpu"
+    )
 
 
 @contextmanager

@@ -132,6 +132,8 @@ def _difference_error(info: EngineInfo, check: ProbeCheck, precision: str, remed
 def _remedy(info: EngineInfo, manifest: Manifest) -> str:
     """The command that mends an engine that answers otherwise than recorded."""
     build = "batchcls build CHECKPOINT --out ENGINE"
+    if info.backend.startswith("tensorrt"):  # the plan may be of another driver
+        build = f"batchcls build ENGINE --device {info.device}, or {build}"
     from_onnx = manifest.architecture == "onnx"  # a build keeps the precision of an ONNX file, or makes it int8
     if info.precision == "int8":
         cause = "engines of older versions overflow on CPUs without VNNI; " if info.device == "cpu" else ""

@@ -328,6 +328,7 @@ def test_an_operator_that_tensorrt_does_not_know_is_named(
     assert result.exit_code == 1
     assert f"batchcls: tensorrt_rtx {VERSION} cannot read this network: " in result.stderr
     assert operator in result.stderr
+    assert result.stderr.endswith("; without a plan run: batchcls run --backend onnxruntime, or with --device cpu\n")
     assert file_contents(engine) == before
 
 

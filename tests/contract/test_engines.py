@@ -21,6 +21,17 @@ from tests.engines import opened_engine
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 pytest.importorskip("onnx", reason="onnx is not installed")
 
+
+def has_cuda_provider() -> bool:
+    """Whether the ONNX Runtime that is installed can use a GPU."""
+    if not find_spec("onnxruntime"):
+        return False
+    import onnxruntime
+
+    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+
+
+needs_cuda_provider = pytest.mark.skipif(not has_cuda_provider(), reason="onnxruntime-gpu is not installed")
 WHERE = [
     pytest.param(("openvino", "cpu"), marks=pytest.mark.skipif(not find_spec("openvino"), reason="no openvino")),
     ("torch", "cpu"),
@@ -28,7 +39,7 @@ WHERE = [
     ("null", "cpu"),
     pytest.param(("torch", "cuda:0"), marks=pytest.mark.gpu),
     pytest.param(("tensorrt", "cuda:0"), marks=pytest.mark.gpu),
-    pytest.param(("onnxruntime", "cuda:0"), marks=pytest.mark.gpu),
+    pytest.param(("onnxruntime", "cuda:0"), marks=[pytest.mark.gpu, needs_cuda_provider]),
 ]
 PRECISIONS = {
     ("openvino", "cpu"): {"bf16", "f32"},

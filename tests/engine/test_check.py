@@ -127,6 +127,16 @@ def test_a_network_that_was_compiled_wrongly_can_be_run_as_it_is() -> None:
         probe_check("f16", [[0.0, 2.0, 0.0, 0.0]] * 16, expected, "torch.compile")
 
 
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_a_plan_that_answers_otherwise_is_to_be_built_again_first(precision: str) -> None:
+    expected = [[2.0, 0.0, 0.0, 0.0]] * 16
+
+    with pytest.raises(
+        VerificationError, match="; run: batchcls build ENGINE --device cuda:0, or batchcls build CHECK"
+    ):
+        probe_check(precision, [[0.0, 2.0, 0.0, 0.0]] * 16, expected)
+
+
 @pytest.fixture
 def other_answers(tiny_engine: Path, tmp_path: Path) -> Callable[..., Path]:
     """The tiny engine, which was verified to answer otherwise."""

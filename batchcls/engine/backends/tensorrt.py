@@ -219,7 +219,8 @@ class _Lane:
     def _execute(self) -> None:
         if self._context is None or not self._context.execute_async_v3(int(self._stream.handle)):
             raise EngineError(
-                "TensorRT could not start its work; see the GPU's state with: nvidia-smi, or run with --device cpu"
+                "TensorRT could not start its work; see the GPU's state with: nvidia-smi, "
+                "or run: batchcls run --device cpu"
             )
 
     def _seconds(self, launch: Callable[[], None]) -> float:

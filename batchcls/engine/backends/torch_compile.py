@@ -31,6 +31,9 @@ def compiled(classifier: nn.Module, pixels: Tensor) -> tuple[Classify | None, st
     Returns:
         The compiled function, or None if the network cannot be compiled here; the note says why then.
 
+    Raises:
+        torch.OutOfMemoryError: If the GPU has not enough memory for the batch.
+
     Source: https://docs.pytorch.org/docs/stable/torch.compiler.html
     """
     if pixels.is_cuda and (obstacle := _obstacle(pixels.device)):
@@ -39,12 +42,15 @@ def compiled(classifier: nn.Module, pixels: Tensor) -> tuple[Classify | None, st
     try:
         with warnings.catch_warnings(), torch.inference_mode():
             warnings.simplefilter("ignore")  # they advise developers of networks
+            torch.compiler.reset()  # PyTorch compiles a class for 8 networks at most
             function: Classify = torch.compile(classifier, fullgraph=True, dynamic=False)
             if function is classifier or torch._dynamo.config.disable:
                 return None, _not_compiled(
                     "the environment says so", "run: unset TORCHDYNAMO_DISABLE TORCH_COMPILE_DISABLE"
                 )
             function(pixels)
+    except torch.OutOfMemoryError:
+        raise
     # Triton compiles its launcher with the C compiler, and loads the library: either may fail in its own way.
     except (RuntimeError, OSError, ImportError, SubprocessError) as error:
         return None, _not_compiled(_first_line(error), _COMPILER_REMEDY)
