@@ -25,8 +25,11 @@ def info(engine: Path | None, as_json: bool) -> None:
     """Show what this machine has and lacks, what is in ENGINE, and where ENGINE can run."""
     from batchcls import machine
     from batchcls.engine.manifest import Manifest, checked_onnx_path
+    from batchcls.inference.devices import divided_gpus
 
     facts: dict[str, Any] = {"machine": machine.description() | {"missing_for_gpus": missing_for_gpus()}}
+    if divided := divided_gpus():
+        facts["machine"]["devices_of_a_run"] = [f"{device.name} {device.visible}" for device in divided]
     if engine is not None:
         manifest = Manifest.read(engine)
         checked_onnx_path(engine, manifest)

@@ -52,24 +52,23 @@ def run_devices(device: str) -> list[RunDevice]:
     Raises:
         EngineError: If a named GPU is missing, or its driver is too old.
     """
-    divided = [] if device == "cpu" else _divided_devices(os.environ.get(VISIBLE_DEVICES))
+    divided = [] if device == "cpu" else divided_gpus()
     names = machine.resolve_devices(device, gpu_count=len(divided) or None)
     if divided:
         return [divided[int(name.removeprefix("cuda:"))] for name in names]
     return [RunDevice(name, None if name == "cpu" else machine.pci_address(name)) for name in names]
 
 
-def _divided_devices(visible: str | None) -> list[RunDevice]:
+def divided_gpus() -> list[RunDevice]:
     """Every MIG instance and undivided GPU; empty if no GPU is divided, or CUDA shows this process all that there is.
 
-    Args:
-        visible: The user's value of CUDA_VISIBLE_DEVICES; None if it is not set. If it names no instances by their
-            UUID, CUDA itself decides what it stands for.
+    Where the user has set CUDA_VISIBLE_DEVICES, only what it names by UUID; other names are CUDA's to understand.
     """
     nvml = machine.library(machine.NVML)
     if nvml is None or nvml.nvmlInit_v2():
         return []
     addresses = dict(_uuids(nvml))
+    visible = os.environ.get(VISIBLE_DEVICES)
     uuids = list(addresses) if visible is None else _named(visible, list(addresses))
     if len(uuids) < 2 or not any(uuid.startswith("MIG-") for uuid in uuids):
         return []

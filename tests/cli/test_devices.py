@@ -44,6 +44,8 @@ int cuDeviceGetAttribute(int *value, int attribute, int device) {
     return 0;
 }
 int nvmlInit_v2(void) { return 0; }
+int nvmlDeviceGetCount_v2(unsigned *count) { *count = 0; return 0; }
+int cuDeviceGetPCIBusId(char *text, int size, int device) { return 1; }
 int nvmlSystemGetDriverVersion(char *text, unsigned size) { strncpy(text, "580.95.05", size); return 0; }
 """
 

@@ -25,12 +25,15 @@ from onnx import helper, numpy_helper
 from PIL import Image
 from rich.console import Console
 
+from batchcls import machine
 from batchcls.building.build import BuildOptions, build_engine
 from batchcls.engine.manifest import Manifest
 from batchcls.errors import EngineError, MemoryShortageError
 from batchcls.inference.executor import DeviceConfig, Executor
 from batchcls.inference.local_executor import LocalExecutor
+from batchcls.inference.options import default_processes
 from batchcls.inference.process_executor import ProcessExecutor
+from batchcls.memory import resident_bytes
 from batchcls.records import METADATA_KEY, BatchResult, Slide
 from tests.commandline import PATIENCE_S, command, finished, invoked, partial, paused, wait_for
 from tests.conftest import ROOT, draw
@@ -290,6 +293,26 @@ def test_devices_have_work_while_nobody_takes_their_results(share: DeviceConfig,
         before = given
         # As many as results wait for their turn, where each is of 8 slides.
         until(lambda: given >= before + 2 * 8 * 8)
+
+
+@pytest.mark.skipif(bool(machine.gpus()), reason="this machine has a GPU")
+def test_images_that_stay_on_a_gpu_take_no_memory_of_the_run(share: DeviceConfig) -> None:
+    pytest.importorskip("nvidia.dali", reason="DALI is not installed")
+    # Of images on their way to the network there may be 100 MiB here, and for files 64 MiB are needed.
+    config = replace(share, device="cuda:0", batch_size=4096, memory_bytes=resident_bytes() + (130 << 20))
+    with pytest.raises(MemoryShortageError):
+        LocalExecutor(replace(config, decoder="turbo"))
+
+    with pytest.raises(RuntimeError, match="CUDA is not available"):  # which DALI finds next
+        LocalExecutor(replace(config, decoder="dali"))
+
+
+@pytest.mark.parametrize(
+    ("device", "threads", "processes"),
+    [("cpu", 64, 1), ("cuda:0", 1, 1), ("cuda:0", 7, 1), ("cuda:0", 8, 2), ("cuda:3", 16, 4), ("cuda:0", 128, 4)],
+)
+def test_a_gpu_has_more_processes_the_more_threads_it_has(device: str, threads: int, processes: int) -> None:
+    assert default_processes(device, threads) == processes
 
 
 def test_a_process_keeps_to_its_cores_and_its_parent_to_its_own(share: DeviceConfig) -> None:
