@@ -1,6 +1,6 @@
 """The interface of executors, which classify slides in one process or several, and the configuration of a process."""
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -69,6 +69,10 @@ class Executor(Protocol):
     @property
     def info(self) -> EngineInfo:
         """Description of the engine, and of the devices that it runs on."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Notes of the engines on how they run on this machine, see `batchcls.engine.base.Engine.notes`."""
 
     @property
     def peak_memory_bytes(self) -> int:

@@ -67,6 +67,7 @@ class LocalExecutor:
             )
             stack.callback(self._engine.close)
             self.info = replace(self._engine.info, device=config.device)
+            self.notes = tuple(self._engine.notes)
             self._check(config.manifest)
             preprocess = self._engine.info.preprocess
             batch_size = config.batch_size or default_batch_size(

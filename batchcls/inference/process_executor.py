@@ -38,7 +38,9 @@ class ProcessExecutor:
             for name, config in zip(_names(configs), configs, strict=True):
                 share = replace(config, processes=len(configs), parent_bytes=resident_bytes())
                 self._workers.append(start_worker(name, share))
-            self.info = _common_info([self._receive(worker) for worker in self._workers])
+            opened = [self._receive(worker) for worker in self._workers]
+            self.info = _common_info([info for info, _ in opened])
+            self.notes = tuple(dict.fromkeys(note for _, notes in opened for note in notes))
         except BaseException:
             self.close()
             raise

@@ -92,7 +92,7 @@ def classify_images(slides: Sequence[Path], engine: Path, out: Path, options: Ru
             return _stats_of_existing(writer, RunStats(executor.info, why), started)
         with closing(writer):
             stats = RunStats(executor.info, why, rows=writer.resumed_rows, resumed_rows=writer.resumed_rows)
-            stats.warnings += no_probes_warnings(configs[0].manifest, executor.info)
+            stats.warnings += [*no_probes_warnings(configs[0].manifest, executor.info), *executor.notes]
             stats.hint = speed_hint(configs[0].manifest, executor.info, options.precision)
             run = _Run(source, executor, writer, stats, console, interrupt)
             stats.spend({"start": perf_counter() - started})

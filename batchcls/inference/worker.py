@@ -58,7 +58,7 @@ class Worker:
     """Connection from which the parent reads None, a request for slides, and to which it sends `SlideColumns`; columns
     without slides end the process."""
     results: Connection
-    """Connection from which the parent reads the `EngineInfo`; then each `PackedResult`, or the value of
+    """Connection from which the parent reads the `EngineInfo` with the engine's notes; then each `PackedResult`, or the value of
     `Executor.waiting` while there is no result; last the peak memory in bytes, or an exception."""
 
 
@@ -105,7 +105,7 @@ def _run_worker(name: str, config: DeviceConfig, requests: Connection, results: 
     with suppress(BrokenPipeError):
         try:
             with closing(LocalExecutor(config)) as executor:
-                results.send(executor.info)
+                results.send((executor.info, executor.notes))
                 _classify(executor, requests, results)
             results.send(machine.peak_memory_bytes() + executor.peak_memory_bytes)
         except (EOFError, ConnectionError):  # the parent has ended
