@@ -58,7 +58,7 @@ class Worker:
     """Connection from which the parent reads None, a request for slides, and to which it sends `SlideColumns`; columns
     without slides end the process."""
     results: Connection
-    """Connection from which the parent reads the `EngineInfo` with the engine's notes; then each `PackedResult`, or the value of
+    """Connection from which the parent reads the `EngineInfo` and the notes; then each `PackedResult`, or the value of
     `Executor.waiting` while there is no result; last the peak memory in bytes, or an exception."""
 
 

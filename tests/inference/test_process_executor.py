@@ -169,7 +169,8 @@ def test_the_memory_of_several_devices_is_that_of_all_of_them(share: DeviceConfi
         all_scored(workers, slides[:100])
 
     assert 20 << 20 < one.peak_memory_bytes < 2000 << 20
-    assert 2 * one.peak_memory_bytes < three.peak_memory_bytes < 4 * one.peak_memory_bytes
+    # A process that gets no slide takes less than one that reads and decodes.
+    assert one.peak_memory_bytes + (40 << 20) < three.peak_memory_bytes < 4 * one.peak_memory_bytes
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
