@@ -1,1 +1,1 @@
-"""Slides become predictions: one run, on one device or several."""
+"""Slides become predictions: one run, in one process or several."""

@@ -46,7 +46,15 @@ class ProcessExecutor:
             raise
 
     def execute(self, slides: Iterable[Slide]) -> Generator[BatchResult]:
-        self._feed = SlideFeed(slides, [worker.requests for worker in self._workers])
+        feed = self._feed = SlideFeed(slides, [worker.requests for worker in self._workers])
+        try:
+            yield from self._results()
+            feed.check()
+        finally:
+            feed.close()
+
+    def _results(self) -> Generator[BatchResult]:
+        """The results of all workers, until each has sent its last."""
         working = {worker.results: worker for worker in self._workers}
         while working:
             for ready in wait(list(working)):
@@ -60,7 +68,6 @@ class ProcessExecutor:
                     self._waiting[working.pop(ready).name] = None
                 else:
                     self._waiting[working[ready].name] = message
-        self._feed.check()
 
     def _for_whole_run(self, result: BatchResult) -> BatchResult:
         """``result``, with the budgets that the whole run needs for postponed files, rather than one process."""
