@@ -31,7 +31,7 @@ from batchcls.engine.manifest import Manifest
 from batchcls.errors import EngineError, MemoryShortageError
 from batchcls.inference.executor import DeviceConfig, Executor
 from batchcls.inference.local_executor import LocalExecutor
-from batchcls.inference.options import default_processes
+from batchcls.inference.options import RunOptions, default_processes, device_configs
 from batchcls.inference.process_executor import ProcessExecutor
 from batchcls.memory import resident_bytes
 from batchcls.records import METADATA_KEY, BatchResult, Slide
@@ -660,6 +660,12 @@ class TestProcesses:
         assert len(workers) == 2
         assert run.returncode == 1
         assert re.search(r"the process for cpu \([12] of 2\) ended with -9; .* or fewer --processes$", errors.strip())
+
+    @pytest.mark.parametrize(("threads", "each"), [(7, 2), (3, 1), (None, max(1, machine.cores() // 3))])
+    def test_threads_are_shared_out_among_them(self, tiny_engine: Path, threads: int | None, each: int) -> None:
+        configs, _ = device_configs(tiny_engine, RunOptions(device="cpu", processes=3, threads=threads))
+
+        assert [(config.device, config.threads, config.cores) for config in configs] == [("cpu", each, None)] * 3
 
     def test_more_of_them_than_threads_are_refused(self, folder: Path, tiny_engine: Path, tmp_path: Path) -> None:
         arguments = ("--processes", "3", "--threads", "2")
