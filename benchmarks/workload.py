@@ -75,7 +75,7 @@ _ENDINGS = {"JPEG": ".jpg", "BMP": ".bmp", "PNG": ".png", "TIFF": ".tif"}
 
 FIELDS = Workload("fields-1024x768", 1024, 768, images=512)
 CROPS = Workload("crops-224x224", 224, 224, images=2048)
-LARGER_CROPS = replace(CROPS, name="crops-224x224-22-kb", quality=(90, 98), links=20_000)
+LARGER_CROPS = replace(CROPS, name="crops-224x224-22-kb", quality=(90, 98), links=100_000)
 """Files of 22 KB on average, for the cost of a file besides its network: so many that starting is no part of it."""
 WORKLOADS: dict[str, Workload] = {
     workload.name: workload
