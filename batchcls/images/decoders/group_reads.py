@@ -82,11 +82,6 @@ class GroupReads:
         """Whether a group is being read that does not wait for one slide."""
         return self._busy_groups() > 0
 
-    @property
-    def empty(self) -> bool:
-        """Whether no group is being read."""
-        return not self._reading
-
     def has_room(self) -> bool:
         """Whether one more group may be read now; then `start` has a reader for it."""
         if self._busy_groups() >= self._width or len(self._reading) >= 2 * _MOST_READERS:
@@ -126,14 +121,15 @@ class GroupReads:
         without_answer: list[Slide] = []
         for descriptor, group in list(self._reading.items()):
             waited_s = group.waited_s()
-            if group.position < 0:  # the process of the reader is starting
-                continue
-            if not group.stalled and waited_s > min(_STALLED_S, self._options.timeout_s / 2):
+            has_begun = group.position >= 0  # else the process of the reader is starting
+            if has_begun and not group.stalled and waited_s > min(_STALLED_S, self._options.timeout_s / 2):
                 again += self._cut(group)
             if waited_s > self._options.timeout_s:
-                without_answer.append(group.slides[group.position])
+                without_answer += group.slides[group.position : group.position + 1] if has_begun else group.slides
                 del self._reading[descriptor]
                 self._close_reader(group.reader)
+                if not group.stalled:
+                    self._budget.give_back(self._readers.group_memory_bytes)
         return again, without_answer
 
     def widen(self) -> None:
