@@ -11,6 +11,7 @@ from batchcls import machine
 from batchcls.errors import EngineError
 from benchmarks.options import CHECKOUT, ENGINE, engine_option, out_option, repeats_option
 from benchmarks.record import MIN_SAMPLES, RESULTS, Record, utc_now
+from benchmarks.sample import Task
 from benchmarks.workload import CROPS, LARGER_CROPS, WORKLOADS
 
 SCRATCH = CHECKOUT / "demo"
@@ -172,6 +173,16 @@ def scale(file_counts: tuple[int, ...], repeats: int, out: Path | None) -> None:
     for record in records:
         record.append(out or _todays_records())
     click.echo(scale_table(records))
+
+
+@main.command()
+@click.option("--repeats", type=click.IntRange(1), default=MIN_SAMPLES, show_default=True, help="Turns of each step.")
+def steps(repeats: int) -> None:
+    """Show what a file costs on the CPU besides decoding and its network, step by step."""
+    from benchmarks.steps import steps_table
+    from benchmarks.workload import LARGER_CROPS
+
+    Console().print(steps_table(Task(LARGER_CROPS.draw(SCRATCH), ENGINE, 0), repeats))
 
 
 @main.command()

@@ -1,5 +1,6 @@
 """The suite measures what it says, on a few images."""
 
+import io
 import json
 import os
 import re
@@ -51,6 +52,7 @@ from benchmarks.runs import (
     speedups,
 )
 from benchmarks.sample import Task
+from benchmarks.steps import steps_table
 from benchmarks.suite import SuiteConfig, agreement, case_candidates, compared_candidates, reference_answers, run_suite
 from benchmarks.workload import CROPS, FIELDS, LARGER_CROPS, Workload, draw_field, link_images
 from tests.conftest import ALL4, ROOT
@@ -154,6 +156,16 @@ def test_cpu_time_is_that_of_all_processes() -> None:
         of_running_s = cpu_seconds() - since
         process.communicate(b"\n")
     assert min(of_running_s, cpu_seconds() - since) >= 0.25
+
+
+def test_the_steps_of_a_file_add_up(tmp_path: Path) -> None:
+    folder = replace(CROPS, images=8).draw(tmp_path)
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(steps_table(Task(folder, ALL4, 0), repeats=1))
+    seconds = [float(line.split()[-3]) for line in console.export_text().splitlines() if "µs" in line]
+    *steps, reading, rest, loop = seconds
+    assert sum(steps) == pytest.approx(reading, abs=1)
+    assert reading + rest == pytest.approx(loop, abs=1)
 
 
 def test_the_larger_crops_are_links_to_files_of_22_kb(tmp_path: Path) -> None:

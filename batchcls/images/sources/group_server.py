@@ -60,13 +60,13 @@ def _serve_groups(lane: socket.socket, memory: int) -> None:
             length, most_bytes, max_pixels = GROUP_REQUEST.unpack(head)
             paths = lane.recv(length, socket.MSG_WAITALL).split(b"\0")
             since, cpu_since = perf_counter(), thread_time()
-            _read_files(buffer, paths, most_bytes)
-            _examine_files(buffer, paths, max_pixels)
+            read_files(buffer, paths, most_bytes)
+            examine_files(buffer, paths, max_pixels)
             buffer.times_s[0], buffer.times_s[1] = thread_time() - cpu_since, perf_counter() - since
             lane.send(b"\0")
 
 
-def _read_files(buffer: GroupBuffer, paths: list[bytes], most_bytes: int) -> None:
+def read_files(buffer: GroupBuffer, paths: list[bytes], most_bytes: int) -> None:
     """Read files one behind the other, and write their states, places and times; the states are not final yet."""
     offset = 0
     records: list[tuple[int, int, int, int]] = []
@@ -99,7 +99,7 @@ def _read_files(buffer: GroupBuffer, paths: list[bytes], most_bytes: int) -> Non
         columns["state"], columns["offset"], columns["length"], columns["modified_ns"] = zip(*records, strict=True)
 
 
-def _examine_files(buffer: GroupBuffer, paths: list[bytes], max_pixels: int) -> None:
+def examine_files(buffer: GroupBuffer, paths: list[bytes], max_pixels: int) -> None:
     """Write the headers of the files that have been read; a file whose header is refused is left to be read alone."""
     numbers = np.flatnonzero(buffer.records["state"][: len(paths)] == READY)
     if not len(numbers):
