@@ -194,6 +194,7 @@ class GroupReads:
         group.stalled = True
         self._budget.give_back(self._readers.group_memory_bytes)
         self.widen()
+        self.group_files = _LEAST_FILES  # where one file hangs, others may, each of which holds up its group
         return [slide for number, slide in enumerate(group.slides) if number != group.position]
 
     def _close_reader(self, reader: GroupReader) -> None:
