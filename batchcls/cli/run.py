@@ -62,8 +62,7 @@ if TYPE_CHECKING:
 @click.option(
     "--processes",
     type=click.IntRange(1, 64),
-    help="Processes for each device, which share out its images, the CPU threads and the memory.  [default: one on the "
-    "CPU; on a GPU, one for every 4 CPU cores that it has, and at most 4]",
+    help="Processes for each device, which share out its images, the CPU threads and the memory.  [default: 1]",
 )
 @click.option(
     "--max-pixels",

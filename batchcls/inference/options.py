@@ -18,10 +18,9 @@ from batchcls.storage.timeouts import READ_TIMEOUT_S
 
 _OPENVINO_NAMES = {"fp32": "f32", "bf16": "bf16"}
 """OpenVINO's names of precisions."""
-_THREADS_PER_PROCESS = 4
-"""Threads for which a GPU gets one more process by default."""
-_MOST_PROCESSES = 4
-"""Most processes that a GPU gets by default."""
+_PROCESSES = 1
+"""Processes for each device, unless the user says otherwise. One H200 classified 19,800 small JPEGs a second in one
+process, 13,800 in two and 11,400 in four, whose work takes turns on the GPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,7 @@ class RunOptions:
     """CPU threads that decode, and as many that infer, in all processes together; None for one a core that this process
     may use."""
     processes: int | None = None
-    """Processes for each device; None for one on the CPU, and on a GPU for as many as its threads keep busy."""
+    """Processes for each device; None for one."""
     max_pixels: int = 200_000_000
     """Pixels of the largest image that is decoded."""
     read_timeout_s: float = READ_TIMEOUT_S
@@ -110,16 +109,6 @@ def backend_for(device: str) -> tuple[BackendName, str]:
     return "tensorrt", ""
 
 
-def default_processes(device: str, threads: int) -> int:
-    """The number of processes with which a device is fastest.
-
-    Args:
-        device: ``cpu`` or ``cuda:N``.
-        threads: CPU threads for the device.
-    """
-    return 1 if device == "cpu" else max(1, min(_MOST_PROCESSES, threads // _THREADS_PER_PROCESS))
-
-
 def _processes(devices: Sequence[RunDevice], options: RunOptions) -> list[tuple[RunDevice, frozenset[int] | None, int]]:
     """The device, the cores and the number of threads of each process; None for the cores if all may be used.
 
@@ -134,11 +123,7 @@ def _processes(devices: Sequence[RunDevice], options: RunOptions) -> list[tuple[
             return [max(1, options.threads // len(processes))] * len(processes)
         return shared_threads([cores[device] for device in processes])
 
-    processes = [
-        device
-        for device, threads in zip(devices, threads_of(devices), strict=True)
-        for _ in range(options.processes or default_processes(device.name, threads))
-    ]
+    processes = [device for device in devices for _ in range(options.processes or _PROCESSES)]
     if options.processes and options.threads and options.threads < len(processes):
         raise EngineError(
             f"--processes {options.processes} was asked for, and --threads {options.threads} for all of them together: "

@@ -56,6 +56,10 @@ ROUNDING = {"bf16": 0.0, "f32": 1e-3, "f16": 0.03, "fp16": 0.0, "none": 0.0}
 
 def open_on(where: tuple[str, str], gpu_engine: Path | None = None) -> Engine:
     backend, device = where
+    if (backend, device) == ("onnxruntime", "cuda:0"):
+        runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+        if "CUDAExecutionProvider" not in runtime.get_available_providers():
+            pytest.skip("onnxruntime-gpu is not installed")
     folder = gpu_engine if backend == "tensorrt" and gpu_engine else ALL4
     return opened_engine(folder, backend=backend, device=device, threads=2)  # type: ignore[arg-type]
 

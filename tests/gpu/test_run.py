@@ -59,9 +59,9 @@ def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ran(
     engine: tuple[str, Path], slides: Path, out: Path, **options: Any
 ) -> tuple[RunStats, dict[str, dict[str, Any]]]:
-    """The run's tally, and its rows by path."""
+    """The run's tally, and its rows by path; in this process, unless ``options`` say otherwise."""
     backend, folder = engine
-    asked: dict[str, Any] = {"device": DEVICE, "backend": backend, **options}
+    asked: dict[str, Any] = {"device": DEVICE, "backend": backend, "processes": 1, **options}
     tally = classify_images([slides], folder, out, RunOptions(**asked), Console(quiet=True))
     return tally, {row["path"]: row for row in pq.read_table(out).to_pylist()}
 
@@ -107,7 +107,7 @@ def test_memory_does_not_grow_with_the_folder(engine: tuple[str, Path], tmp_path
     sources = [draw(tmp_path / "sources" / f"{seed}.jpg", seed, (224 + seed, 224), quality=90) for seed in range(64)]
     folder = links(tmp_path / "slides", 100_000, sources)
     with sampled_memory(tmp_path) as samples:
-        tally, _ = ran(engine, folder, tmp_path / "o.parquet")
+        tally, _ = ran(engine, folder, tmp_path / "o.parquet", processes=None)
     parts = max(written for written, _ in samples)
     # With the first part written, everything is open and warm.
     early = max(mib for written, mib in samples if 1 <= written <= parts // 2)
@@ -123,7 +123,7 @@ def test_a_killed_run_goes_on(engine: tuple[str, Path], slides: Path, tmp_path: 
     backend, folder = engine
     out = tmp_path / "o.parquet"
     command = [sys.executable, "-m", "batchcls", "run", slides, "--engine", folder, "--device", DEVICE]
-    command += ["--backend", backend, "--out", out]
+    command += ["--backend", backend, "--processes", "1", "--out", out]
     first = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     while first.poll() is None and not list(tmp_path.glob("*.partial/run.json")):
         pass
@@ -137,9 +137,9 @@ def test_a_killed_run_goes_on(engine: tuple[str, Path], slides: Path, tmp_path: 
     np.testing.assert_allclose(*both, atol=0.01)
 
 
-def test_all_gpus_share_a_run(engine: tuple[str, Path], slides: Path, tmp_path: Path) -> None:
+def test_processes_on_all_gpus_share_a_run(engine: tuple[str, Path], slides: Path, tmp_path: Path) -> None:
     _, one = ran(engine, slides, tmp_path / "one.parquet")
-    tally, shared = ran(engine, slides, tmp_path / "all.parquet", device="all")
+    tally, shared = ran(engine, slides, tmp_path / "all.parquet", device="all", processes=None)
     assert tally.info.device.count("cuda:") == len(machine.gpus())
     assert [row["label"] for row in shared.values()] == [row["label"] for row in one.values()]
 

@@ -18,6 +18,7 @@ from tests.engines import opened_engine
 from tests.gpu.conftest import Measured
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+pytest.importorskip("onnx", reason="onnx is not installed")
 
 pytestmark = pytest.mark.gpu
 DEVICE = "cuda:0"

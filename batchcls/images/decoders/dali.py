@@ -128,9 +128,16 @@ class GraphGroup:
         self._open_pipeline = partial(
             build_graph, preprocess, batch_size=batch_size, threads=lane_threads, device=device
         )
-        self._free: SimpleQueue[Pipeline] = SimpleQueue()
-        for _ in range(_LANES):
-            self._free.put(self._open_pipeline())
+        self._free: SimpleQueue[Pipeline | None] = SimpleQueue()
+        """Pipelines that decode nothing at present; None in place of one that is to be built first."""
+        try:
+            for _ in range(_LANES):
+                self._free.put(self._open_pipeline())
+        except DeviceMemoryError as error:
+            raise DecoderError(
+                f"{device} has too little free memory for a decoder: {error}; run with fewer --processes, free memory "
+                "of the GPU, or decode on the CPU with --decoder turbo"
+            ) from error
         self._pillow = ThreadedGroup(preprocess, decode_exactly, threads=threads)
         self._refused = 0
         """Number of plain JPEGs in a row that DALI has refused and Pillow decoded."""
@@ -171,6 +178,7 @@ class GraphGroup:
         pipeline = self._free.get()
         usable = False
         try:
+            pipeline = pipeline or self._open_pipeline()
             with memory.lease(self._host_bytes(group)):
                 pixels = self._run(pipeline, group)
             usable = True
@@ -178,7 +186,7 @@ class GraphGroup:
             usable = DECODE_OPERATOR in str(error)
             raise
         finally:
-            self._free.put(pipeline if usable else self._open_pipeline())
+            self._free.put(pipeline if usable else None)
         return pixels
 
     def _full_gpu_error(self, group: Sequence[Encoded], error: Exception) -> DecoderError:

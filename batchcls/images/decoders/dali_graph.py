@@ -62,6 +62,10 @@ def build_graph(preprocess: Preprocess | None, *, batch_size: int, threads: int,
         batch_size: Largest number of images in a batch.
         threads: Number of CPU threads.
         device: ``cpu``, or ``cuda:N``, where the GPU's JPEG engine, its cores and CPU threads decode together.
+
+    Raises:
+        DeviceMemoryError: If the GPU has too little memory.
+        MemoryError: If the host has too little memory.
     """
     number = None if device == "cpu" else int(device.removeprefix("cuda:"))
     # Nothing is prefetched, so that an exception concerns the files of the present batch.
@@ -90,5 +94,8 @@ def build_graph(preprocess: Preprocess | None, *, batch_size: int, threads: int,
                 subpixel_scale=False,
             )
         pipeline.set_outputs(images)
-    pipeline.build()
+    try:
+        pipeline.build()
+    except RuntimeError as error:
+        raise translated_error(error) from error
     return pipeline
