@@ -109,9 +109,10 @@ class FileProcess:
 
     def close(self) -> None:
         """Kill the process; a second call is harmless. A process that is stuck in a read ends when the read returns."""
+        if self._process and self._process.returncode is None:
+            self.peak_memory_bytes = peak_memory_bytes(self._process.pid)  # not known any more once it has ended
         self._control.close()
         if self._process and self._process.returncode is None:
-            self.peak_memory_bytes = peak_memory_bytes(self._process.pid)
             self._process.kill()
             if self._exit_code() is None:
                 self._process.returncode = -signal.SIGKILL  # otherwise Python would wait for the process at its own end

@@ -79,7 +79,7 @@ def test_a_run_killed_again_and_again_ends_in_the_same_file(
 def test_a_run_that_is_asked_to_stop_says_how_to_go_on(
     images: list[Path], tiny_engine: Path, tmp_path: Path, start: Start
 ) -> None:
-    slides, whole, out = links(tmp_path / "slides", 3_000, images), tmp_path / "whole.parquet", tmp_path / "o.parquet"
+    slides, whole, out = links(tmp_path / "slides", 20_000, images), tmp_path / "whole.parquet", tmp_path / "o.parquet"
     finished(slides, "--out", whole, "--engine", tiny_engine)
 
     first = start(slides, "--out", out, "--engine", tiny_engine)
