@@ -31,7 +31,7 @@ from batchcls.engine.manifest import Manifest
 from batchcls.errors import EngineError, MemoryShortageError
 from batchcls.inference.executor import DeviceConfig, Executor
 from batchcls.inference.local_executor import LocalExecutor
-from batchcls.inference.options import RunOptions, default_processes, device_configs
+from batchcls.inference.options import RunOptions, device_configs
 from batchcls.inference.process_executor import ProcessExecutor
 from batchcls.memory import resident_bytes
 from batchcls.records import METADATA_KEY, BatchResult, Slide
@@ -306,14 +306,6 @@ def test_images_that_stay_on_a_gpu_take_no_memory_of_the_run(share: DeviceConfig
 
     with pytest.raises(RuntimeError, match="CUDA is not available"):  # which DALI finds next
         LocalExecutor(replace(config, decoder="dali"))
-
-
-@pytest.mark.parametrize(
-    ("device", "threads", "processes"),
-    [("cpu", 64, 1), ("cuda:0", 1, 1), ("cuda:0", 7, 1), ("cuda:0", 8, 2), ("cuda:3", 16, 4), ("cuda:0", 128, 4)],
-)
-def test_a_gpu_has_more_processes_the_more_threads_it_has(device: str, threads: int, processes: int) -> None:
-    assert default_processes(device, threads) == processes
 
 
 def test_a_process_keeps_to_its_cores_and_its_parent_to_its_own(share: DeviceConfig) -> None:
