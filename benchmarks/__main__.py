@@ -176,11 +176,10 @@ def scale(file_counts: tuple[int, ...], repeats: int, out: Path | None) -> None:
 
 
 @main.command()
-@click.option("--repeats", type=click.IntRange(1), default=MIN_SAMPLES, show_default=True, help="Turns of each step.")
+@repeats_option(MIN_SAMPLES, "each step")
 def steps(repeats: int) -> None:
     """Show what a file costs on the CPU besides decoding and its network, step by step."""
     from benchmarks.steps import steps_table
-    from benchmarks.workload import LARGER_CROPS
 
     Console().print(steps_table(Task(LARGER_CROPS.draw(SCRATCH), ENGINE, 0), repeats))
 
@@ -223,16 +222,9 @@ def check(before: Path | None, after: Path | None) -> None:
 
     Without them, each workload's last run is compared with the one before it.
     """
-    from benchmarks.check import changes
-    from benchmarks.runs import by_arithmetic, committed_records, newest_runs
+    from benchmarks.check import changes_between
 
-    old = by_arithmetic(Record.read_all(before) if before else committed_records())
-    new = by_arithmetic(Record.read_all(after) if after else committed_records())
-    compared = [
-        change
-        for arithmetic in old.keys() & new.keys()
-        for change in changes(newest_runs(old[arithmetic], skipped=0 if before else 1), newest_runs(new[arithmetic]))
-    ]
+    compared = changes_between(before, after)
     for change in compared:
         click.echo(change)
     if not compared:

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
-from benchmarks.runs import Run, run_ratios
+from benchmarks.record import Record
+from benchmarks.runs import Run, by_arithmetic, committed_records, newest_runs, run_ratios
 
 _MIN_CHANGE = 0.03
 """Smallest relative change that counts, even where the turns do not overlap."""
@@ -42,6 +44,20 @@ class Change:
         verdict = "slower" if self.slower else "faster" if self.beyond_noise else "the same within noise"
         change = f"{median(self.before):.2f} -> {median(self.after):.2f} ({self.relative:+.1%})"
         return f"{self.workload}, {self.ratio}: {change}, {verdict}"
+
+
+def changes_between(before: Path | None, after: Path | None) -> list[Change]:
+    """The changes from the records in one file to those in another, on each kind of CPU that both were measured on.
+
+    Without ``before``, the committed records' last run of each workload is compared with the one before it.
+    """
+    old = by_arithmetic(Record.read_all(before) if before else committed_records())
+    new = by_arithmetic(Record.read_all(after) if after else committed_records())
+    return [
+        change
+        for arithmetic in old.keys() & new.keys()
+        for change in changes(newest_runs(old[arithmetic], skipped=0 if before else 1), newest_runs(new[arithmetic]))
+    ]
 
 
 def changes(before: Mapping[str, Run], after: Mapping[str, Run]) -> list[Change]:
