@@ -58,7 +58,7 @@ class Target:
         ]
 
     def notes(self, here: "Target") -> list[str]:
-        """What ``here`` has otherwise than where the plan was made, in words, without being another target."""
+        """Differences between ``here`` and the machine that made the plan under which the plan still runs, in words."""
         if self.driver is None or self.driver == here.driver:
             return []
         return [f"made under driver {self.driver}, here is {here.driver}"]

@@ -147,6 +147,20 @@ def test_however_files_are_mixed_each_comes_once(
     assert sorted(items, key=str) == sorted((alone[name] for name in names), key=str)
 
 
+def test_a_size_that_no_record_holds_ends_no_reading(tmp_path: Path, readers: SlideReaders) -> None:
+    draw(tmp_path / "sound.png")
+    huge = (tmp_path / "sound.png").read_bytes()
+    (tmp_path / "huge.png").write_bytes(huge[:16] + b"\x7f\xff\xff\xff" * 2 + huge[24:])
+    slides = [Slide(str(tmp_path), name) for name in ("huge.png", "sound.png")]
+
+    items = read_all(slides, readers, ReadOptions(max_pixels=10**25))
+
+    assert sorted(item[0].path if isinstance(item[0], Slide) else item[0].slide.path for item in items) == [
+        "huge.png",
+        "sound.png",
+    ]
+
+
 def test_bytes_stay_until_they_are_released(slides: dict[str, Slide], readers: SlideReaders) -> None:
     sound, other = slides["sound.jpg"], slides["a name with ö.jpg"]
     held: list[Encoded] = []

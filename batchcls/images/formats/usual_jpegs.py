@@ -32,7 +32,7 @@ Words = npt.NDArray[np.uint32]
 
 @dataclass(frozen=True, slots=True)
 class UsualJpegs:
-    """What the headers of N files say; values of files that are no usual JPEG are meaningless."""
+    """Headers of N files; the values of files that are no usual JPEG are meaningless."""
 
     usual: npt.NDArray[np.bool_]
     """(N,) True for a complete JPEG of 8 bits, in one Huffman-coded scan and one of the usual samplings, with nothing

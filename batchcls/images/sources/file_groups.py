@@ -23,6 +23,9 @@ from batchcls.images.sources.group_server import GROUP_REQUEST
 from batchcls.records import Slide
 from batchcls.storage.file_client import FileProcess
 
+_MOST_PIXELS = 1 << 62
+"""Largest limit on an image's pixels that a request holds."""
+
 
 class FileGroupReader:
     """A `batchcls.images.sources.base.GroupReader` for files.
@@ -38,7 +41,7 @@ class FileGroupReader:
 
     def __init__(self, process: FileProcess, max_pixels: int) -> None:
         self._ended_error = process.ended_error
-        self._max_pixels = max_pixels
+        self._max_pixels = min(max_pixels, _MOST_PIXELS)  # where the limit is larger, the file is judged alone
         self._slides: Sequence[Slide] = ()
         memory = os.memfd_create("slides")
         try:

@@ -31,8 +31,8 @@ RECORD = np.dtype(
         ("modified_ns", np.int64),
     ]
 )
-"""What is known of a file: its state, its `batchcls.images.formats.inspection.Header`, the place of its bytes in the
-buffer's data, and the time of its last change."""
+"""Record of a file: its state, its `batchcls.images.formats.inspection.Header`, the place of its bytes in the buffer's
+data, and the time of its last change."""
 _RECORDS_AT, DATA_AT = 64, 4096
 _MARGIN_BYTES = 64
 """Bytes behind the data, which readers of headers may touch."""

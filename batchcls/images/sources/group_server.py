@@ -60,8 +60,11 @@ def _serve_groups(lane: socket.socket, memory: int) -> None:
             length, most_bytes, max_pixels = GROUP_REQUEST.unpack(head)
             paths = lane.recv(length, socket.MSG_WAITALL).split(b"\0")
             since, cpu_since = perf_counter(), thread_time()
-            read_files(buffer, paths, most_bytes)
-            examine_files(buffer, paths, max_pixels)
+            try:
+                read_files(buffer, paths, most_bytes)
+                examine_files(buffer, paths, max_pixels)
+            except MemoryError:  # a file that is read alone is postponed, if memory is still short then
+                buffer.records["state"] = ALONE
             buffer.times_s[0], buffer.times_s[1] = thread_time() - cpu_since, perf_counter() - since
             lane.send(b"\0")
 
@@ -132,11 +135,9 @@ def _examine_alone(buffer: GroupBuffer, number: int, path: str, max_pixels: int)
     record = buffer.records[number : number + 1]
     offset, length = int(record["offset"][0]), int(record["length"][0])
     try:
-        header = examine(path, bytes(buffer.data[offset : offset + length]), max_pixels)
+        _write_header(record, examine(path, bytes(buffer.data[offset : offset + length]), max_pixels))
     except Exception:  # noqa: BLE001  # whatever it is, it comes again where the file is read alone
         record["state"] = ALONE
-    else:
-        _write_header(record, header)
 
 
 def _write_header(record: npt.NDArray[np.void], header: Header) -> None:
