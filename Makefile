@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 GPU_PYTHON ?= $(if $(wildcard .venv/dev),$(BIN)/python,$(PYTHON))
 
-.PHONY: demo test test-gpu bench bench-gpu bench-check docs clean
+.PHONY: demo test test-extras test-gpu bench bench-gpu bench-check docs clean
 
 demo: .venv/run
 	$(BIN)/python -m benchmarks demo
@@ -15,7 +15,11 @@ test: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder --ignore tests/extras
+
+# What reads files of timm, Keras and transformers, against those libraries themselves.
+test-extras: .venv/extras
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile tests/extras
 
 # Whatever needs an NVIDIA GPU, with what is installed: such a machine may have no package index. What is missing is
 # skipped by its name, and the warnings of other versions are no failures.
@@ -62,6 +66,10 @@ docs: .venv/docs
 .venv/dev: .venv/pip pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	touch $@ .venv/run .venv/docs
+
+.venv/extras: .venv/dev
+	$(BIN)/pip install --quiet --editable '.[extras]'
+	touch $@
 
 clean:
 	rm -rf .venv demo build dist

@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,12 +24,14 @@ from batchcls.images.decoders.read_ahead import Encoded, ReadAhead, ReadOptions
 from batchcls.images.sources import open_readers, open_source
 from batchcls.inference.options import RunOptions
 from batchcls.machine import cores, peak_memory_bytes
-from batchcls.memory import Memory
 from batchcls.predictions.writer import PredictionsWriter, open_writer
 from batchcls.prefetch import parallel_map, poll
 from batchcls.records import Batch, BatchResult, Failure, Pixels, Postponed, Slide
 from benchmarks.processes import cpu_seconds
 from benchmarks.sample import Sample, Task
+
+if TYPE_CHECKING:
+    from batchcls.storage.memory import Memory  # elsewhere in older commits, which this module measures too
 
 BATCH_SIZE = 64
 _POLL_S = 0.25
@@ -54,7 +57,7 @@ class StandInGroup:
     def cost_bytes(self, item: Encoded) -> int:
         return 0
 
-    def __call__(self, group: Sequence[Encoded], memory: Memory) -> Pixels:
+    def __call__(self, group: Sequence[Encoded], memory: "Memory") -> Pixels:
         return self._pixels[: len(group)]
 
     def close(self) -> None:

@@ -10,7 +10,8 @@ from rich.console import Console
 
 from batchcls import machine
 from batchcls.building.engine_folder import check_replaceable, replacing_folder
-from batchcls.building.model_source import ModelSource, open_model
+from batchcls.building.model_sources import open_model
+from batchcls.building.model_sources.base import ModelSource
 from batchcls.building.onnx.edits import divide_logits
 from batchcls.building.probe_answers import choose_probes, record_answers
 from batchcls.building.quantization import write_int8

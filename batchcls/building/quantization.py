@@ -15,7 +15,7 @@ import onnx
 import onnxruntime
 from rich.console import Console
 
-from batchcls.building.model_source import ModelSource
+from batchcls.building.model_sources.base import ModelSource
 from batchcls.building.onnx.edits import with_preprocessing
 from batchcls.building.verification import LEAST_AGREEMENT
 from batchcls.errors import RecipeError, SlidesError, temporary_files

@@ -7,7 +7,7 @@ import numpy as np
 from rich.console import Console
 
 from batchcls import machine
-from batchcls.building.model_source import ModelSource
+from batchcls.building.model_sources.base import ModelSource
 from batchcls.building.reference import Reference
 from batchcls.engine.backends import open_engine
 from batchcls.engine.base import Engine

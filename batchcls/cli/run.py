@@ -96,7 +96,7 @@ def run(slides: tuple[Path, ...], out: Path, engine: Path | None, strict: bool, 
     SLIDES are folders, which are searched to any depth, and files. Each file has one row, whatever is wrong with it. A
     run can be stopped at any time: the same command goes on where it was.
     """
-    from batchcls.memory import limit_memory_use  # after parsing: --help stays light
+    from batchcls.storage.memory import limit_memory_use  # after parsing: --help stays light
 
     limit_memory_use()
     from batchcls.inference.options import RunOptions

@@ -14,9 +14,9 @@ from batchcls.errors import MemoryShortageError
 from batchcls.images.decoders import default_batch_size, open_decoder
 from batchcls.images.decoders.base import DecoderOptions
 from batchcls.inference.executor import DeviceConfig
-from batchcls.memory import available_bytes, format_bytes, resident_bytes
 from batchcls.prefetch import parallel_map
 from batchcls.records import Batch, BatchResult, Failure, Predictions, Preprocess, Slide
+from batchcls.storage.memory import available_bytes, format_bytes, resident_bytes
 
 _LEAST_BYTES = 64 << 20
 """Least memory for files and images, in which a few small images at a time can be decoded."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from batchcls import machine, memory
+from batchcls import machine
 from batchcls.engine.backends import BackendName, tensorrt_api
 from batchcls.engine.manifest import Manifest
 from batchcls.errors import EngineError
@@ -14,6 +14,7 @@ from batchcls.images.decoders import DEFAULT, DecoderName
 from batchcls.inference.cores import near_cores, shared_threads
 from batchcls.inference.devices import RunDevice, run_devices
 from batchcls.inference.executor import DeviceConfig
+from batchcls.storage import memory
 from batchcls.storage.timeouts import READ_TIMEOUT_S
 
 _OPENVINO_NAMES = {"fp32": "f32", "bf16": "bf16"}

@@ -11,8 +11,8 @@ from batchcls.errors import EngineError
 from batchcls.inference.executor import DeviceConfig
 from batchcls.inference.slide_feed import SlideFeed
 from batchcls.inference.worker import PackedResult, Worker, start_worker
-from batchcls.memory import resident_bytes
 from batchcls.records import BatchResult, Postponed, Slide
+from batchcls.storage.memory import resident_bytes
 
 _EXIT_TIMEOUT_S = 30.0
 """Seconds that a process may take to end by itself."""

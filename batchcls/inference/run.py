@@ -24,12 +24,12 @@ from batchcls.inference.process_executor import ProcessExecutor
 from batchcls.inference.run_metadata import run_identity, run_metadata
 from batchcls.inference.stats import RecentReads, RunStats
 from batchcls.interrupts import GRACE_S, Interrupt
-from batchcls.memory import format_bytes
 from batchcls.predictions.existing_output import ExistingOutput
 from batchcls.predictions.writer import PredictionsWriter, open_writer
 from batchcls.prefetch import poll
 from batchcls.progress import RunProgress
 from batchcls.records import BatchResult, Postponed
+from batchcls.storage.memory import format_bytes
 from batchcls.storage.transient_errors import is_transient
 
 _POLL_S = 0.25

@@ -17,9 +17,9 @@ from batchcls.inference.devices import VISIBLE_DEVICES
 from batchcls.inference.executor import DeviceConfig
 from batchcls.inference.local_executor import LocalExecutor
 from batchcls.inference.slide_feed import SlideColumns
-from batchcls.memory import limit_memory_use
 from batchcls.prefetch import poll, prefetch
 from batchcls.records import BatchResult, Slide
+from batchcls.storage.memory import limit_memory_use
 
 _REQUESTS_AHEAD = 2
 """Requests for slides that a process has sent before its own slides are gone."""

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batchcls.errors import LabelsError
-from batchcls.memory import capacity_bytes
+from batchcls.storage.memory import capacity_bytes
 from batchcls.storage.parquet_pages import column_chunks, footer_bytes, page_totals
 
 _VALUE_BYTES = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8, "BYTE_ARRAY": 4}

@@ -27,8 +27,8 @@ from batchcls.images.decoders import open_decoder
 from batchcls.images.decoders.base import Decoder, DecoderOptions
 from batchcls.images.decoders.read_ahead import Encoded
 from batchcls.images.formats.inspection import examine
-from batchcls.memory import MemoryPool
 from batchcls.records import Batch, DevicePixels, Failure, Pixels, Preprocess, Slide
+from batchcls.storage.memory import MemoryPool
 from benchmarks.workload import draw_field
 from tests.commandline import PATIENCE_S
 from tests.conftest import DATA, ROOT, draw

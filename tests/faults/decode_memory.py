@@ -46,7 +46,8 @@ WAYS: dict[str, tuple[str, dict[str, Any]]] = {
 DECODED = """if True:
     import sys, time
     from pathlib import Path
-    from batchcls import machine, memory
+    from batchcls import machine
+    from batchcls.storage import memory
     memory.limit_memory_use()
     from batchcls.images.decoders import open_decoder
 from batchcls.images.decoders.base import DecoderOptions

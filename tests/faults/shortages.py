@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
-from batchcls import memory
+from batchcls.storage import memory
 from tests.conftest import ALL4
 from tests.faults.machine_line import machine_line
 

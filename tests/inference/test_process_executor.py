@@ -33,8 +33,8 @@ from batchcls.inference.executor import DeviceConfig, Executor
 from batchcls.inference.local_executor import LocalExecutor
 from batchcls.inference.options import RunOptions, device_configs
 from batchcls.inference.process_executor import ProcessExecutor
-from batchcls.memory import resident_bytes
 from batchcls.records import METADATA_KEY, BatchResult, Slide
+from batchcls.storage.memory import resident_bytes
 from tests.commandline import PATIENCE_S, command, finished, invoked, partial, paused, wait_for
 from tests.conftest import ROOT, draw
 

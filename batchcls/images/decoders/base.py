@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from batchcls.errors import MemoryShortageError
-from batchcls.memory import format_bytes
 from batchcls.records import Batch, Postponed, Slide
 from batchcls.storage.file_names import printable
+from batchcls.storage.memory import format_bytes
 from batchcls.storage.timeouts import READ_TIMEOUT_S
 
 _MOST_NAMES = 3

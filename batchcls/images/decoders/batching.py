@@ -14,7 +14,9 @@ from batchcls.images.decoders.base import DecoderOptions
 from batchcls.images.decoders.encoded import Encoded, ReadOptions
 from batchcls.images.decoders.read_ahead import ReadAhead
 from batchcls.images.sources import open_readers
-from batchcls.memory import (
+from batchcls.prefetch import parallel_map, prefetch
+from batchcls.records import Batch, DevicePixels, Failure, Pixels, Postponed, Slide
+from batchcls.storage.memory import (
     READ_PART,
     Memory,
     MemoryPool,
@@ -23,8 +25,6 @@ from batchcls.memory import (
     decode_budget_bytes,
     is_memory_error,
 )
-from batchcls.prefetch import parallel_map, prefetch
-from batchcls.records import Batch, DevicePixels, Failure, Pixels, Postponed, Slide
 
 CPU_GROUP_PIXELS = 64_000_000
 """Value of `GroupDecoder.group_pixels` for decoders on the CPU."""

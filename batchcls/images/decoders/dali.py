@@ -18,8 +18,8 @@ from batchcls.images.decoders.encoded import Encoded
 from batchcls.images.decoders.pillow import decode_exactly
 from batchcls.images.decoders.resample import resample_exactly
 from batchcls.images.decoders.threaded import DecodeCost, ThreadedGroup
-from batchcls.memory import Memory
 from batchcls.records import DevicePixels, Pixels, Preprocess
+from batchcls.storage.memory import Memory
 
 _GROUP = 16
 """Number of files decoded at one time on the CPU, so that their pixels are still in the caches when resampled."""

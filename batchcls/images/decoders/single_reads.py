@@ -16,8 +16,8 @@ from batchcls.images.formats.inspection import examine
 from batchcls.images.formats.refusal import RefusedError, check_file, largest_bytes
 from batchcls.images.formats.signatures import format_of
 from batchcls.images.sources.base import SlideReader, SlideReaders
-from batchcls.memory import read_budget_bytes
 from batchcls.records import Failure, Postponed, Slide
+from batchcls.storage.memory import read_budget_bytes
 from batchcls.storage.transient_errors import NO_ANSWER
 
 _LEAST_COST_BYTES = 64 << 10

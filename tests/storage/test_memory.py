@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from batchcls import memory
 from batchcls.images.formats.inspection import examine
+from batchcls.storage import memory
 from tests.commandline import PATIENCE_S, finished, invoked, partial
 from tests.conftest import ALL4, ROOT, draw
 
@@ -130,7 +130,7 @@ GROUPS = """if True:
     from pathlib import Path
     group = Path(sys.argv[1])
     (group / "cgroup.procs").write_text(str(os.getpid()))
-    from batchcls import memory
+    from batchcls.storage import memory
     print(memory.available_bytes(), memory.capacity_bytes())
 """
 
@@ -176,7 +176,8 @@ def test_a_table_is_held_against_the_limits_of_the_process() -> None:
 COSTS = """if True:
     import sys
     from pathlib import Path
-    from batchcls import machine, memory
+    from batchcls import machine
+    from batchcls.storage import memory
     memory.limit_memory_use()
     from batchcls.images.formats.inspection import decode, examine
 

@@ -1,0 +1,28 @@
+"""Open trained files of every kind for a build, one module for each kind."""
+
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any, cast
+
+from batchcls.building.model_sources.base import ModelSource
+
+_MODULES = {".onnx": "onnx_file"}
+"""Module that opens a trained file, by the ending of its name; `_OTHERS` opens all others."""
+_OTHERS = "checkpoint"
+
+
+def open_model(checkpoint: Path, recipe: Path | None, values: Mapping[str, Any]) -> ModelSource:
+    """Open a PyTorch or safetensors state_dict, or an ONNX classifier.
+
+    Args:
+        recipe: TOML file of recipe keys.
+        values: Recipe keys that win over the file, and ``weights``.
+
+    Raises:
+        CheckpointError: If the trained file cannot be read, or is not the network that the recipe names.
+        RecipeError: If the recipe, or the labels, do not fit the trained file.
+    """
+    kind = _MODULES.get(checkpoint.suffix.lower(), _OTHERS)
+    module = import_module(f"batchcls.building.model_sources.{kind}")
+    return cast(ModelSource, module.open_model(checkpoint, recipe, values))
