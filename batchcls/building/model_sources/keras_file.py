@@ -38,7 +38,7 @@ def open_model(checkpoint: Path, recipe: Path | None, values: Mapping[str, Any])
         model = load_keras_network(checkpoint, contents)
         notes = _precision_notes(contents)
     network = KerasNetwork(model, _layout(checkpoint, model)).eval()
-    size_px, defaults, origin, assumption = _recipe_of_file(model, network.layout)
+    defaults, origin, assumption = _recipe_of_file(model, network.layout)
     full = _recipe(checkpoint, Recipe.compose(recipe, values, defaults), defaults)
     classifier = _exported(checkpoint, network, full)
     labels, label_notes = resolve_labels(checkpoint, classifier.classes, full.labels, {})
@@ -72,8 +72,8 @@ def _layout(checkpoint: Path, model: Any) -> str:
     )
 
 
-def _recipe_of_file(model: Any, layout: str) -> tuple[tuple[int, int] | None, dict[str, Any], str, str]:
-    """The size of the input, recipe keys that the network answers for, what says so, and what is assumed."""
+def _recipe_of_file(model: Any, layout: str) -> tuple[dict[str, Any], str, str]:
+    """Recipe keys that the network answers for, what says so, and what is assumed."""
     own, known = own_preprocessing(model), application(model)
     name = known[0] if known else re.sub(r"[^\w.-]+", "_", model.name)[:64]
     keys: dict[str, Any] = {"architecture": f"keras/{name}", "mean": (0.0,) * 3, "std": (1.0,) * 3}
@@ -85,10 +85,9 @@ def _recipe_of_file(model: Any, layout: str) -> tuple[tuple[int, int] | None, di
         keys |= known[1]
         assumption = f"assumed: keras.applications' preprocessing of {known[0]}; --recipe changes it"
     height, width = model.inputs[0].shape[1:3] if layout == "NHWC" else model.inputs[0].shape[2:4]
-    size_px = (height, width) if height and width else None
-    if size_px:
-        keys |= {"size_px": size_px, "shorter_px": max(size_px)}
-    return size_px, keys, origin, assumption
+    if height and width:
+        keys |= {"size_px": (height, width), "shorter_px": max(height, width)}
+    return keys, origin, assumption
 
 
 def _recipe(checkpoint: Path, recipe: Recipe, defaults: Mapping[str, Any]) -> Recipe:
