@@ -14,6 +14,7 @@ from batchcls.images.decoders.base import DecoderOptions
 from batchcls.images.decoders.encoded import Encoded, ReadOptions
 from batchcls.images.decoders.read_ahead import ReadAhead
 from batchcls.images.sources import open_readers
+from batchcls.images.sources.base import SlideReaders
 from batchcls.prefetch import parallel_map, prefetch
 from batchcls.records import Batch, DevicePixels, Failure, Pixels, Postponed, Slide
 from batchcls.storage.memory import (
@@ -117,13 +118,17 @@ class BatchingDecoder:
         self._files: ReadAhead | None = None
         self.peak_memory_bytes = 0
 
-    def decode(self, slides: Iterable[Slide]) -> Generator[Batch]:
-        with closing(open_readers()) as readers:
-            files = self._files = ReadAhead(slides, readers, self._read)
-            yield from self._read_and_decoded(files)
-        self.peak_memory_bytes += readers.peak_memory_bytes
+    def decode(self, slides: Iterable[Slide], readers: SlideReaders | None = None) -> Generator[Batch]:
+        if readers is not None:
+            yield from self._read_and_decoded(slides, readers)
+            return
+        with closing(open_readers()) as own:
+            yield from self._read_and_decoded(slides, own)
+        self.peak_memory_bytes += own.peak_memory_bytes
 
-    def _read_and_decoded(self, files: ReadAhead) -> Generator[Batch]:
+    def _read_and_decoded(self, slides: Iterable[Slide], readers: SlideReaders) -> Generator[Batch]:
+        files = self._files = ReadAhead(slides, readers, self._read)
+
         def decoded(group: _Group) -> list[Batch]:
             try:
                 return self._batches(group)
