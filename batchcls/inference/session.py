@@ -141,8 +141,8 @@ class Session:
                 yield BatchResult([], [], _no_predictions(len(self.info.labels)), group)
         elif kind is PixelsSlide:
             arrays = ((slide, slide.pixels) for slide in cast(Iterator[PixelsSlide], run))
-            batches = _Source(self._array_batches(arrays))
-            yield from self._answers(batches, lambda: None if batches.ended else state.order.close())
+            source = _Source(self._array_batches(arrays))
+            yield from self._answers(source, lambda: None if source.ended else state.order.close())
         else:
             with self._decoder(state) as decoder:
                 readers = MemoryReaders() if kind is MemorySlide else self._file_readers()
