@@ -4,6 +4,7 @@ import gc
 import itertools
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from PIL import Image
 from batchcls import Engine, run
 from batchcls.errors import DecoderError, EngineError, SlidesError
 from tests.commandline import PATIENCE_S, invoked
-from tests.conftest import draw
+from tests.conftest import ROOT, draw
 from tests.test_architecture import HEAVY
 
 SIZES = ((64, 48), (32, 32), (31, 77), (200, 150))
@@ -318,3 +319,25 @@ def test_the_import_loads_nothing_heavy() -> None:
 
     assert "batchcls.api" in loaded
     assert {name.partition(".")[0] for name in loaded} & {*HEAVY, "rich"} == set()
+
+
+def test_documented_examples_have_the_types_that_they_say(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "guides" / "python.md").read_text(encoding="utf-8")
+    typed_in = "\n".join(line[4:] for line in page.splitlines() if line.startswith((">>> ", "... ")))
+    scripts = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    for number, text in enumerate([typed_in, *scripts]):
+        (tmp_path / f"example_{number}.py").write_text(text)
+
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--config-file", "", "--follow-imports=silent", tmp_path],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+
+    missing = [line for line in done.stdout.splitlines() if "import-not-found" in line or "import-untyped" in line]
+    errors = [line for line in done.stdout.splitlines() if ": error: " in line and line not in missing]
+    assert len(scripts) >= 1
+    assert errors == [], done.stdout
