@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from batchcls.errors import CheckpointError
-from batchcls.networks.architectures import PixelClassifier, fuse_batch_norm
+from batchcls.networks.architectures import PixelClassifier
+from batchcls.networks.batch_norm import fuse_batch_norm
 from batchcls.records import Preprocess
 
 _LARGEST_HALF = 65504.0

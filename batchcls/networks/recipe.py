@@ -37,7 +37,7 @@ class Recipe:
     """
 
     architecture: str = ""
-    """One of `batchcls.networks.architectures.ARCHITECTURES`; empty: the one that the names of the weights fit."""
+    """Name that `batchcls.networks.architectures.is_architecture`; empty: the one that the weights fit."""
     labels: tuple[str, ...] = ()
     """Labels in the order of the network's outputs; empty: not known yet."""
     precision: Precision = "auto"
@@ -101,6 +101,15 @@ class Recipe:
         preprocess = {key: _typed(key, value, self.preprocess) for key, value in values.items() if key in inner}
         outer = {key: _typed(key, value, self) for key, value in values.items() if key in own}
         return replace(self, **outer, preprocess=replace(self.preprocess, **preprocess))
+
+
+def keys_in_recipe(path: Path) -> set[str]:
+    """Names of the keys that a recipe file sets.
+
+    Raises:
+        RecipeError: If the file is not TOML.
+    """
+    return set(_toml(path))
 
 
 def labels_from_argument(text: str) -> tuple[str, ...]:
