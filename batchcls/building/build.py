@@ -28,7 +28,7 @@ class BuildOptions:
     recipe: Path | None = None
     """TOML file of recipe keys; None if the trained file and ``values`` settle every key."""
     values: Mapping[str, Any] = field(default_factory=dict)
-    """Recipe keys that win over the recipe file, and ``weights``: the key of the weights in a file that holds
+    """Recipe keys that win over the recipe file, and ``state_dict``: the key of the weights in a file that holds
     several."""
     calibration_images: Path | None = None
     """Folder of typical images that int8 ranges are measured on; int8 needs it, other precisions refuse it."""

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     metavar="FILE|A,B,...",
     help="Class names, in the order of the network's outputs.  [default: the names in the trained file]",
 )
-@click.option("--weights", metavar="KEY", help="Key of the weights in a checkpoint that holds several, such as ema.")
+@click.option("--state-dict", metavar="KEY", help="Key of the weights in a checkpoint that holds several, such as ema.")
 @click.option(
     "--precision",
     type=click.Choice(["fp16", "bf16", "fp32", "int8"]),

@@ -151,12 +151,12 @@ def _without_means(name: str, tensors: dict[str, Tensor]) -> dict[str, dict[str,
 def _choose(path: Path, sets: Mapping[str, Mapping[str, Tensor]], weights: str) -> str:
     if weights:
         if len(fitting := _matching(sets, weights)) != 1:
-            raise CheckpointError(f"{str(path)!r} holds no weights under {weights!r}; --weights takes {_listed(sets)}")
+            raise CheckpointError(f"{str(path)!r} holds no weights under {weights!r}; --state-dict takes {_listed(sets)}")
         return fitting[0]
     plain = [name for name in sets if not _AVERAGED.search(name)] or list(sets)
     usual = sorted(plain, key=lambda name: (_usualness(name), name.count(".")))
     if len(plain) > 1 and _usualness(usual[0]) == _usualness(usual[1]):
-        raise CheckpointError(f"{str(path)!r} holds several sets of weights; choose one: --weights {_listed(plain)}")
+        raise CheckpointError(f"{str(path)!r} holds several sets of weights; choose one: --state-dict {_listed(plain)}")
     return usual[0]
 
 

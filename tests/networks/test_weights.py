@@ -176,16 +176,16 @@ def test_of_several_weights_the_plain_ones_are_taken_and_the_others_named_and_ca
     labels = {"labels": ("a", "b", "c")}
 
     plain = load_trained_file(tmp_path / "m.pth", None, labels)
-    chosen = load_trained_file(tmp_path / "m.pth", None, {**labels, "weights": key})
+    chosen = load_trained_file(tmp_path / "m.pth", None, {**labels, "state_dict": key})
 
     assert is_of(plain.network.module, state(1))
     assert any(
-        "left out" in note and f"--weights {plain.network.other_weights_keys[0]} takes" in note for note in plain.notes
+        "left out" in note and f"--state-dict {plain.network.other_weights_keys[0]} takes" in note for note in plain.notes
     )
     assert is_of(chosen.network.module, state(2))
     assert is_of(
         load_trained_file(
-            tmp_path / "m.pth", None, {**labels, "weights": plain.network.other_weights_keys[0]}
+            tmp_path / "m.pth", None, {**labels, "state_dict": plain.network.other_weights_keys[0]}
         ).network.module,
         state(2),
     )
@@ -195,10 +195,10 @@ def test_an_engine_of_chosen_weights_is_explained_with_the_same(tmp_path: Path) 
     torch.save({"state_dict": state(1), "state_dict_ema": state(2)}, tmp_path / "m.pth")
     arguments = ["build", tmp_path / "m.pth", "--out", tmp_path / "e", "--labels", "a,b,c", "--device", "cpu"]
 
-    result = CliRunner().invoke(main, [*map(str, arguments), "--weights", "state_dict_ema"])
+    result = CliRunner().invoke(main, [*map(str, arguments), "--state-dict", "state_dict_ema"])
 
     assert result.exit_code == 0, result.output
-    assert "weights state_dict_ema; left out: state_dict, which --weights state_dict takes" in result.stderr
+    assert "weights state_dict_ema; left out: state_dict, which --state-dict state_dict takes" in result.stderr
     assert Manifest.read(tmp_path / "e").weights == "state_dict_ema"
     assert is_of(trained_file_of_engine(tmp_path / "e", None).network.module, state(2))
 
@@ -209,14 +209,14 @@ def test_an_engine_of_chosen_weights_is_explained_with_the_same(tmp_path: Path) 
         (
             {"state_dict": state(), "ema": state(2)},
             "emma",
-            "holds no weights under 'emma'; --weights takes ema or state",
+            "holds no weights under 'emma'; --state-dict takes ema or state",
         ),
         (
             {"student": state(), "teacher": state(2)},
             "",
-            "several sets of weights; choose one: --weights student or teacher",
+            "several sets of weights; choose one: --state-dict student or teacher",
         ),
-        (state(), "ema", "holds no weights under 'ema'; --weights takes none: there is one set alone"),
+        (state(), "ema", "holds no weights under 'ema'; --state-dict takes none: there is one set alone"),
     ],
 )
 def test_what_is_not_there_or_not_clear_is_refused_with_the_keys_that_are(
@@ -235,12 +235,12 @@ def test_one_of_two_networks_in_a_file_is_chosen_by_what_its_names_begin_with(tm
 
 
 def test_an_onnx_file_holds_one_network(tiny_onnx: Path, tmp_path: Path) -> None:
-    arguments = ["build", tiny_onnx, "--out", tmp_path / "e", "--labels", "a,b,c", "--weights", "ema"]
+    arguments = ["build", tiny_onnx, "--out", tmp_path / "e", "--labels", "a,b,c", "--state-dict", "ema"]
 
     result = CliRunner().invoke(main, list(map(str, arguments)))
 
     assert result.exit_code == 1
-    assert "is ONNX, which holds one network alone; leave --weights out" in result.stderr
+    assert "is ONNX, which holds one network alone; leave --state-dict out" in result.stderr
 
 
 @pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
