@@ -9,6 +9,7 @@ from typing import Any
 from batchcls.errors import RecipeError
 from batchcls.networks.label_files import parse_labels_text, read_labels
 from batchcls.networks.label_values import LABEL_KEYS, UnclearLabelsError, parse_labels
+from batchcls.networks.saving_advice import weights_alone_advice
 from batchcls.networks.unpickling_stand_ins import ArrayStandIn, find_values
 
 LABEL_FILES = (
@@ -86,8 +87,8 @@ def resolve_labels(
 
 def _labels_inside(checkpoint: Path, contents: Mapping[Any, Any]) -> Iterator[KnownLabels]:
     """Labels under any of the usual keys for labels, at the top of the file's contents or nested."""
-    weights = f"save the weights alone: torch.save(model.state_dict(), {checkpoint.name!r})"
-    remedy = "take it out of the file's metadata" if checkpoint.suffix == ".onnx" else weights
+    is_onnx = checkpoint.suffix == ".onnx"
+    remedy = "take it out of the file's metadata" if is_onnx else weights_alone_advice(checkpoint)
     for key, value in find_values(contents, LABEL_KEYS):
         try:
             labels = parse_labels_text(value, key) if isinstance(value, str) else parse_labels(_plain(value), key)

@@ -203,7 +203,7 @@ def save_weights(path: Path, **changed: Tensor) -> None:
     ("write", "options", "message"),
     [
         (save_no_weights, ("--labels", "a,b,c"), "holds no weights"),
-        (Path.touch, ("--labels", "a,b,c"), "is damaged, or no checkpoint"),
+        (Path.touch, ("--labels", "a,b,c"), "is empty"),
         (save_weights, ("--labels", "a,b"), "has 3 classes, 2 labels were named"),
         (save_weights, (), "has 3 classes, none was named"),
         (save_weights, ("--labels", "a,b,c", "--architecture", "resnet18"), "try --architecture mobilenet_v2"),
