@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from batchcls.errors import CheckpointError
-from batchcls.networks.foreign_files import foreign_kind
+from batchcls.networks.foreign_files import foreign_kind, kind_of_folder
 from batchcls.networks.saving_advice import saving_advice, training_advice
 from batchcls.networks.unpickling_stand_ins import STAND_INS, UNREADABLE, ObjectStandIn
 from batchcls.storage.regular_file import IrregularError, check_regular, readable_name
@@ -30,6 +30,8 @@ def read_contents(path: Path) -> Mapping[Any, Any]:
     Raises:
         CheckpointError: If the file cannot be read without running code from it, is damaged, or is no checkpoint.
     """
+    if path.is_dir():
+        raise CheckpointError(f"{str(path)!r} {kind_of_folder(path)}")
     try:
         check_regular(path)
         kind = foreign_kind(path)

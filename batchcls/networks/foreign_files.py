@@ -2,6 +2,7 @@
 
 import pickletools
 import re
+import shlex
 import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -71,13 +72,13 @@ def foreign_kind(path: Path, size_px: tuple[int, int] = (224, 224)) -> str:
 
 
 def kind_of_folder(path: Path) -> str:
-    """What a folder is that holds no network in a known form, and what to do, as text for an error; else empty."""
+    """What a folder is that holds no network in a known form, and what to do, as text for an error."""
     if (path / "saved_model.pb").is_file():
         return (
             "is a SavedModel of TensorFlow; turn it into ONNX: python -m tf2onnx.convert --saved-model "
-            f"{path} --output model.onnx, then batchcls build model.onnx"
+            f"{shlex.quote(str(path))} --output model.onnx, then batchcls build model.onnx"
         )
-    return ""
+    return "is a folder, and no trained network; name the trained file in it"
 
 
 def _kind_of_archive(path: Path, size_px: tuple[int, int]) -> str:

@@ -87,6 +87,24 @@ class ArrayStandIn(ObjectStandIn):
         return []
 
 
+def plain_value(value: Any) -> Any:
+    """The list or mapping that an array or a configuration's node holds, with plain items; any other value as it is."""
+    content = _content(value)
+    if isinstance(content, Mapping):
+        return {name: _content(item) for name, item in content.items()}
+    return [_content(item) for item in content] if isinstance(content, list | tuple) else content
+
+
+def _content(value: Any) -> Any:
+    """What a NumPy array or a node of OmegaConf holds; any other value as it is."""
+    if isinstance(value, ArrayStandIn):
+        return value.values()
+    if isinstance(value, ObjectStandIn):
+        attributes = value.attributes()
+        return attributes.get("_content", attributes.get("_val", value))
+    return value
+
+
 def find_values(contents: Mapping[Any, Any], keys: Collection[str]) -> Iterator[tuple[str, Any]]:
     """Pairs of a key in lower case and its value, for each of ``keys`` at the top of a file and in nested mappings.
 
@@ -109,7 +127,8 @@ def _find_values(
         left[0] -= 1
         if left[0] < 0:
             return
-        inner = value.attributes() if isinstance(value, ObjectStandIn) else value
+        inner = _content(value)
+        inner = inner.attributes() if isinstance(inner, ObjectStandIn) else inner
         if isinstance(name, str) and name.lower() in keys:
             yield name.lower(), value
         if isinstance(name, str) and isinstance(inner, Mapping) and depth < _DEEPEST:
