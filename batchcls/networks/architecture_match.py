@@ -107,7 +107,7 @@ def _prefix(expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tenso
     best = max(hits, key=lambda prefix: hits[prefix])
     rivals = sorted(prefix for prefix in hits if hits[prefix] == hits[best])
     if len(rivals) > 1 and hits[best] > len(expected) / 2:
-        raise CheckpointError(f"the file holds several networks, under {rivals}; choose one with --weights")
+        raise CheckpointError(f"the file holds several networks, under {rivals}; choose one with --state-dict")
     return best
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from batchcls.errors import CheckpointError
 from batchcls.networks.architectures import TIMM, timm_wrapper
 from batchcls.networks.checkpoint import TrainedNetwork
-from batchcls.networks.recipe import keys_in_recipe
+from batchcls.networks.recipe import recipe_keys
 from batchcls.networks.unpickling_stand_ins import ObjectStandIn, find_values
 from batchcls.records import Preprocess
 
@@ -34,7 +34,7 @@ def default_preprocess(
     Raises:
         CheckpointError: If timm's configuration of the network cannot be said in a recipe, and nothing else decides.
     """
-    given = keys_in_recipe(recipe) & _KEYS if recipe else set()
+    given = recipe_keys(recipe) & _KEYS if recipe else set()
     origins = [f"recipe {recipe.name}"] if recipe and given else []
     origins += ["the options"] if _KEYS & values.keys() else []
     given |= _KEYS & values.keys()

@@ -18,8 +18,8 @@ from batchcls.records import Preprocess
 
 def open_model(checkpoint: Path, recipe: Path | None, values: Mapping[str, Any]) -> ModelSource:
     """An ONNX file, with the parameters of `batchcls.building.model_sources.open_model`."""
-    if "weights" in values:
-        raise CheckpointError(f"{str(checkpoint)!r} is ONNX, which holds one network alone; leave --weights out")
+    if "state_dict" in values:
+        raise CheckpointError(f"{str(checkpoint)!r} is ONNX, which holds one network alone; leave --state-dict out")
     partial_recipe = Recipe.compose(recipe, values)
     classifier = load_classifier(checkpoint, partial_recipe.layout, partial_recipe.preprocess, partial_recipe.output)
     full = Recipe.compose(recipe, values, _recipe_of_file(classifier))
