@@ -48,6 +48,8 @@ def starting_recipe(path: Path | None, values: Mapping[str, Any], initial_weight
     recipe = Recipe.compose(path, {**values, "architecture": architecture}, defaults)
     if recipe.preprocess.transform_input and architecture not in TRANSFORM_INPUT_ARCHITECTURES:
         raise RecipeError(f"transform_input is true, but {architecture} has no such step; leave it out")
+    if recipe.preprocess.channels == "L":
+        raise RecipeError("channels is 'L', but the networks that are trained here take three channels; leave it out")
     return recipe
 
 
