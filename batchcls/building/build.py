@@ -11,6 +11,7 @@ from rich.console import Console
 
 from batchcls import machine
 from batchcls.building.engine_folder import check_replaceable, replacing_folder
+from batchcls.building.input_description import input_line
 from batchcls.building.model_sources import open_model
 from batchcls.building.model_sources.base import ModelSource
 from batchcls.building.onnx.edits import divide_logits
@@ -19,6 +20,7 @@ from batchcls.building.quantization import write_int8
 from batchcls.building.verification import verify_engine
 from batchcls.engine.manifest import ONNX, Manifest, sha256
 from batchcls.errors import RecipeError
+from batchcls.networks.recipe import PREPROCESS_KEYS, recipe_keys
 from batchcls.storage.file_names import printable
 
 
@@ -29,21 +31,23 @@ class BuildOptions:
     recipe: Path | None = None
     """TOML file of recipe keys; None if the trained file and ``values`` settle every key."""
     values: Mapping[str, Any] = field(default_factory=dict)
-    """Recipe keys that win over the recipe file, and ``weights``: the key of the weights in a file that holds
+    """Recipe keys that win over the recipe file, and ``state_dict``: the key of the weights in a file that holds
     several."""
     calibration_images: Path | None = None
     """Folder of typical images that int8 ranges are measured on; int8 needs it, other precisions refuse it."""
     verification_images: Path | None = None
     """Folder of images on which the engine is compared with the training framework; None: no comparison."""
+    overwrite: bool = False
+    """Whether an engine that stands in the way is replaced; files of other names in its folder are kept."""
 
 
 def build_engine(checkpoint: Path, out: Path, options: BuildOptions, console: Console) -> Manifest:
     """Build an engine folder from a trained file, and return its manifest.
 
     Args:
-        checkpoint: A PyTorch or safetensors state_dict, an ONNX or a Keras classifier, or a folder of Hugging Face.
-        out: The engine folder. An engine that stands there is replaced; files of other names in the folder are kept.
-        options: Recipe, calibration and verification.
+        checkpoint: A trained file of any kind that `open_model` opens.
+        out: The engine folder.
+        options: Recipe, calibration, verification, and whether an engine is replaced.
         console: Where notes and progress are shown.
 
     Raises:
@@ -51,13 +55,14 @@ def build_engine(checkpoint: Path, out: Path, options: BuildOptions, console: Co
         RecipeError: If the recipe, or the labels, do not fit the trained file.
         SlidesError: If no image to calibrate or to verify with can be read.
         VerificationError: If the engine agrees too little with the training framework.
-        EngineError: If ``out`` exists and is no engine folder.
+        EngineError: If ``out`` exists and is no engine folder, or is one that must not be replaced.
         OutputError: If the disk refuses.
     """
-    check_replaceable(out)
+    check_replaceable(out, overwrite=options.overwrite)
     source = open_model(checkpoint, options.recipe, options.values)
-    for note in source.notes:
-        console.print(note, markup=False, highlight=False)
+    origin = _preprocess_origin(options.recipe, source)
+    for note in (*source.notes, input_line(source.recipe.preprocess, origin)):
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
     with replacing_folder(out) as folder:
         _write_network(source, options, folder / ONNX, console)
         manifest = _manifest(checkpoint, printable(out.resolve().name), source, folder)
@@ -68,6 +73,14 @@ def build_engine(checkpoint: Path, out: Path, options: BuildOptions, console: Co
             manifest = replace(manifest, verification=verification)
         manifest.write(folder)
     return manifest
+
+
+def _preprocess_origin(recipe: Path | None, source: ModelSource) -> str:
+    """What says how images become the input: the recipe, the trained file, or nothing, for which the text is empty."""
+    origins = [source.preprocess_origin]
+    if recipe and PREPROCESS_KEYS & recipe_keys(recipe):
+        origins.append(f"the recipe {recipe.name}")
+    return " and ".join(filter(None, origins))
 
 
 def _write_network(source: ModelSource, options: BuildOptions, path: Path, console: Console) -> None:

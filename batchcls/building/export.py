@@ -49,7 +49,7 @@ def export_classifier(network: nn.Module, preprocess: Preprocess, precision: str
 
 def export_network(network: nn.Module, preprocess: Preprocess, path: Path) -> None:
     """Write ``network`` to ``path`` as float32 ONNX without preprocessing: normalized images, (N, 3, H, W), N free."""
-    _write(fuse_batch_norm(network), torch.zeros((2, 3, *preprocess.size_px)), path, _OPSET)
+    _write(fuse_batch_norm(network), torch.zeros((2, preprocess.channel_count, *preprocess.size_px)), path, _OPSET)
 
 
 def export_module(module: nn.Module, example: torch.Tensor, path: Path) -> None:

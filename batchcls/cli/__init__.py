@@ -17,7 +17,7 @@ _GRACE_S = 30.0
 """Seconds that a command may take to clean up after a signal; a second signal ends it at once."""
 _NO_TELEMETRY = ("ORT_DISABLE_TELEMETRY", "NNCF_CI")
 """Environment variables that keep ONNX Runtime and NNCF from sending reports of their use."""
-_COMMANDS = ("build", "evaluate", "explain", "info", "report", "run", "train")
+_COMMANDS = ("build", "evaluate", "explain", "info", "predict", "report", "run", "train")
 
 
 class Group(click.Group):

@@ -13,7 +13,7 @@ from batchcls.cli.printing import echo
 if TYPE_CHECKING:
     from batchcls.explanation.explain import ExplanationSummary
 
-_TRAINED_FILE_OPTIONS = ("recipe", "architecture", "labels", "weights")
+_TRAINED_FILE_OPTIONS = ("recipe", "architecture", "labels", "state_dict")
 """Options that add what a trained file leaves open; an engine folder leaves nothing open."""
 
 
@@ -48,7 +48,7 @@ _TRAINED_FILE_OPTIONS = ("recipe", "architecture", "labels", "weights")
     "recipe or the trained file names]",
 )
 @click.option(
-    "--weights", metavar="KEY", help="Key of the weights to use in a trained file that holds several, such as ema."
+    "--state-dict", metavar="KEY", help="Key of the weights to use in a trained file that holds several, such as ema."
 )
 @click.option(
     "--class",
@@ -122,7 +122,7 @@ def explain(
 
 def _check_model(model: Path, checkpoint: Path | None, trained_file_options: Mapping[str, Any]) -> None:
     if model.is_dir() and trained_file_options:
-        names = ", ".join(f"--{name}" for name in trained_file_options)
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in trained_file_options)
         raise click.UsageError(f"{str(model)!r} is an engine folder, so {names} has no effect; leave it out")
     if checkpoint and not model.is_dir():
         raise click.UsageError(f"{str(model)!r} is a trained file itself; leave out --checkpoint")

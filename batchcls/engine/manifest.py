@@ -11,6 +11,7 @@ from typing import Any, Self
 from batchcls.engine.base import EngineInfo
 from batchcls.engine.check_result import Platform, ProbeCheck
 from batchcls.engine.probes import CANDIDATE_COUNT, FULL_WEIGHT, Mixture
+from batchcls.engine.verification import Verification
 from batchcls.errors import EngineError, RecipeError
 from batchcls.networks.recipe import Recipe
 from batchcls.records import Preprocess
@@ -25,30 +26,6 @@ FORMAT = 1
 _LARGEST_MANIFEST_BYTES = 64 << 20
 _LARGEST_LOGIT = (2 - 2**-23) * 2.0**127
 """Largest number of float32."""
-
-
-@dataclass(frozen=True, slots=True)
-class Verification:
-    """How far an engine and the training framework agree on image files."""
-
-    images: int
-    """Number of the images that both could decode."""
-    top1_agreement: float
-    """Share of ``images`` whose most probable class is the same, 0 to 1."""
-    largest_difference: float
-    """Largest difference of a class's probability, 0 to 1."""
-    mean_difference: float
-    """Mean difference of a class's probability, 0 to 1."""
-    disagreements: tuple[str, ...]
-    """Paths, relative to ``folder``, of the files whose most probable class differs."""
-    unreadable: int
-    """Number of the files that one of the two, or both, could not decode."""
-    folder: str
-    """Name of the folder of images."""
-    shipped: str
-    """Decoder, backend, precision and device that computed the engine's answers."""
-    reference: str
-    """Libraries that computed the training framework's answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +101,6 @@ class Manifest:
         if not isinstance(values["versions"], dict):
             raise TypeError("versions must be an object")
         verification = values["verification"]
-        if verification is not None:
-            verification["disagreements"] = tuple(verification["disagreements"])
         reference = _logits(values, "reference", len(recipe.labels))
         answers = _logits(values, "answers", len(recipe.labels))
         if len(answers) not in (0, len(reference)):
@@ -149,7 +124,7 @@ class Manifest:
             answers=answers,
             check=check and ProbeCheck(**check),
             checked_on=checked_on and Platform(**checked_on),
-            verification=verification and Verification(**verification),
+            verification=None if verification is None else Verification.of_values(verification),
             **{key: str(values[key]) for key in texts},
         )
 

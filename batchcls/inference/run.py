@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -51,7 +51,9 @@ class _Run:
     reads: RecentReads = field(default_factory=RecentReads)
 
 
-def classify_images(slides: Sequence[Path], engine: Path, out: Path, options: RunOptions, console: Console) -> RunStats:
+def classify_images(
+    slides: Sequence[Path], engine: Path, out: Path, options: RunOptions, console: Console, *, listens: bool = True
+) -> RunStats:
     """Classify every image below ``slides`` into one Parquet file.
 
     Args:
@@ -60,6 +62,8 @@ def classify_images(slides: Sequence[Path], engine: Path, out: Path, options: Ru
         out: The Parquet file. Until it is whole, the folder ``out``.partial holds the rows, and another call goes on
             there.
         console: Shows progress and notes.
+        listens: Whether SIGINT, SIGTERM and SIGHUP end the run with an `InterruptedRunError`; for the main thread only.
+            Otherwise signals are the caller's, and a KeyboardInterrupt leaves the rows so far on disk as well.
 
     Raises:
         SlidesError: If there is no image, or the disk of the slides can no longer be read.
@@ -78,7 +82,8 @@ def classify_images(slides: Sequence[Path], engine: Path, out: Path, options: Ru
         slides, at_once=options.overwrite or not os.path.lexists(out), timeout_s=options.read_timeout_s
     )
     interrupt = Interrupt(cast(TextIO, console.file), GRACE_S)
-    with interrupt.listening(), closing(source), closing(_open_executor(configs)) as executor:
+    listening = interrupt.listening() if listens else nullcontext()
+    with listening, closing(source), closing(_open_executor(configs)) as executor:
         writer = open_writer(
             out,
             roots=source.roots,

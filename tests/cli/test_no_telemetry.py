@@ -71,7 +71,7 @@ def test_an_int8_build_says_nothing_but_its_result(
 
     assert process.stdout.splitlines()[:-1] == [
         f"onnx int8 with 3 classes -> {folder / 'e'}",
-        "never verified on images; build it with --verify FOLDER",
+        "never verified on images; build it again with --verify FOLDER --overwrite",
     ]
     assert process.stderr == ""
 

@@ -17,7 +17,7 @@ def open_model(checkpoint: Path, recipe: Path | None, values: Mapping[str, Any])
 
     Args:
         recipe: TOML file of recipe keys.
-        values: Recipe keys that win over the file, and ``weights``.
+        values: Recipe keys that win over the file, and ``state_dict``.
 
     Raises:
         CheckpointError: If the trained file cannot be read, or is not the network that the recipe names.

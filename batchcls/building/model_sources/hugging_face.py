@@ -21,7 +21,7 @@ from batchcls.networks.architectures import timm_wrapper
 from batchcls.networks.checkpoint import load_network
 from batchcls.networks.label_resolution import resolve_labels
 from batchcls.networks.onnx_advice import export_advice
-from batchcls.networks.recipe import Recipe, keys_in_recipe
+from batchcls.networks.recipe import Recipe, recipe_keys
 from batchcls.records import Preprocess
 
 _PREPROCESS_KEYS = frozenset(Preprocess.__dataclass_fields__)
@@ -94,7 +94,7 @@ def _preprocess_defaults(
     read: Callable[[HuggingFaceFolder], tuple[dict[str, Any], str]],
 ) -> tuple[dict[str, Any], str]:
     """Recipe keys that the folder answers for, and what says how images become the input, as a phrase for the user."""
-    in_recipe = (keys_in_recipe(recipe) if recipe else set()) & _PREPROCESS_KEYS
+    in_recipe = (recipe_keys(recipe) if recipe else set()) & _PREPROCESS_KEYS
     origins = [f"recipe {recipe.name}"] if recipe and in_recipe else []
     given = in_recipe | (values.keys() & _PREPROCESS_KEYS)
     try:
