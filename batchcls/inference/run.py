@@ -25,6 +25,7 @@ from batchcls.inference.run_metadata import run_identity, run_metadata
 from batchcls.inference.stats import RecentReads, RunStats
 from batchcls.interrupts import GRACE_S, Interrupt
 from batchcls.predictions.existing_output import ExistingOutput
+from batchcls.predictions.formats import format_to_write
 from batchcls.predictions.writer import PredictionsWriter, open_writer
 from batchcls.prefetch import poll
 from batchcls.progress import RunProgress
@@ -52,13 +53,13 @@ class _Run:
 
 
 def classify_images(slides: Sequence[Path], engine: Path, out: Path, options: RunOptions, console: Console) -> RunStats:
-    """Classify every image below ``slides`` into one Parquet file.
+    """Classify every image below ``slides`` into one predictions file.
 
     Args:
         slides: Folders, which are searched to any depth, and files.
         engine: The engine folder.
-        out: The Parquet file. Until it is whole, the folder ``out``.partial holds the rows, and another call goes on
-            there.
+        out: The predictions file, .parquet or .csv. Until it is whole, the folder ``out``.partial holds the rows, and
+            another call goes on there.
         console: Shows progress and notes.
 
     Raises:
@@ -71,6 +72,7 @@ def classify_images(slides: Sequence[Path], engine: Path, out: Path, options: Ru
         InterruptedRunError: After SIGINT, SIGTERM or SIGHUP, with every row so far on disk.
     """
     started = perf_counter()
+    format_to_write(out)  # before anything takes time
     configs, why = device_configs(engine, options)
     decoder = configs[0].decoder
     # An output that exists is probably this run's finished file, for which no folder has to be listed.
