@@ -8,7 +8,7 @@ import click
 
 from batchcls.cli.libraries import library_noise_hidden
 from batchcls.cli.options import FiniteRange, MemorySize, OutPath, check_device
-from batchcls.cli.printing import echo
+from batchcls.cli.printing import echo, next_line
 from batchcls.errors import EngineError
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def run(slides: tuple[Path, ...], out: Path, engine: Path | None, strict: bool, 
     for warning in stats.warnings:
         echo(f"warning: {warning}", err=True)
     if not quiet:
-        echo(*run_summary(stats, out))
+        echo(*run_summary(stats, out), next_line("batchcls", "report", out, "--out", out.with_suffix(".html")))
     if strict and (stats.unreadable or stats.unlisted):
         sys.exit(3)
 
