@@ -35,7 +35,7 @@ def export_classifier(network: nn.Module, preprocess: Preprocess, precision: str
         precision: ``fp16``, ``bf16`` or ``fp32``, of weights and arithmetic; normalization and logits are float32.
 
     Raises:
-        CheckpointError: If a weight is too large for the precision.
+        CheckpointError: If a weight is too large for the precision, or PyTorch cannot export the network.
     """
     folded = fuse_batch_norm(network)
     largest = max((float(weight.abs().max()) for weight in folded.state_dict().values() if weight.numel()), default=0.0)
@@ -62,25 +62,25 @@ def export_module(module: nn.Module, example: torch.Tensor, path: Path) -> None:
     Raises:
         CheckpointError: If the module cannot be exported.
     """
-    try:
-        _write(module, example, path, _OPSET)
-    except torch.onnx.errors.OnnxExporterError as error:
-        reason = " ".join(str(error.__cause__ or error).split())[:_LONGEST_REASON]
-        raise CheckpointError(f"PyTorch cannot export the network to ONNX: {reason}; {export_advice()}") from error
+    _write(module, example, path, _OPSET)
 
 
 def _write(module: nn.Module, example: torch.Tensor, path: Path, opset: int) -> None:
     with _exporter_silenced():
-        program = torch.onnx.export(
-            module,
-            (example,),
-            dynamo=True,
-            opset_version=opset,
-            input_names=["pixels"],
-            output_names=["logits"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            verbose=False,
-        )
+        try:
+            program = torch.onnx.export(
+                module,
+                (example,),
+                dynamo=True,
+                opset_version=opset,
+                input_names=["pixels"],
+                output_names=["logits"],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                verbose=False,
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            reason = " ".join(str(error.__cause__ or error).split())[:_LONGEST_REASON]
+            raise CheckpointError(f"PyTorch cannot export the network to ONNX: {reason}; {export_advice()}") from error
     if program is None:
         raise RuntimeError("torch.onnx.export answered with nothing")
     model = program.model_proto
