@@ -21,17 +21,16 @@ from batchcls.networks.architectures import timm_wrapper
 from batchcls.networks.checkpoint import load_network
 from batchcls.networks.label_resolution import resolve_labels
 from batchcls.networks.onnx_advice import export_advice
-from batchcls.networks.recipe import Recipe, recipe_keys
+from batchcls.networks.recipe import PREPROCESS_KEYS, Recipe, recipe_keys
 from batchcls.records import Preprocess
 
-_PREPROCESS_KEYS = frozenset(Preprocess.__dataclass_fields__)
 _SUFFIX = "ForImageClassification"
 
 
 def open_model(checkpoint: Path, recipe: Path | None, values: Mapping[str, Any]) -> ModelSource:
     """A folder with ``config.json``, with the parameters of `batchcls.building.model_sources.open_model`."""
-    if "weights" in values:
-        raise CheckpointError(f"{str(checkpoint)!r} is a folder of one network; choose no weights of it")
+    if "state_dict" in values:
+        raise CheckpointError(f"{str(checkpoint)!r} holds the weights of one network alone; leave --state-dict out")
     folder = open_folder(checkpoint)
     is_timm = isinstance(folder.configuration.get("architecture"), str)
     name, module = _timm_network(folder) if is_timm else _transformers_network(folder)
@@ -94,16 +93,15 @@ def _preprocess_defaults(
     read: Callable[[HuggingFaceFolder], tuple[dict[str, Any], str]],
 ) -> tuple[dict[str, Any], str]:
     """Recipe keys that the folder answers for, and what says how images become the input, as a phrase for the user."""
-    in_recipe = (recipe_keys(recipe) if recipe else set()) & _PREPROCESS_KEYS
-    origins = [f"recipe {recipe.name}"] if recipe and in_recipe else []
-    given = in_recipe | (values.keys() & _PREPROCESS_KEYS)
+    given = values.keys() | (recipe_keys(recipe) if recipe else set())
+    if given >= PREPROCESS_KEYS:
+        return {}, ""
     try:
-        defaults, origin = read(folder)
+        return read(folder)
     except CheckpointError:
         if "resize" not in given:  # else the user said what the folder could not
             raise
-        defaults, origin = {}, ""
-    return defaults, " and ".join([*origins, *([origin] if origin else [])])
+    return {}, ""
 
 
 def _classes(folder: HuggingFaceFolder, module: nn.Module, preprocess: Preprocess) -> int:
