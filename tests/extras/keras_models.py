@@ -1,0 +1,56 @@
+"""Small Keras networks with random weights, and Keras's own answers."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from batchcls.building.keras.library import keras_library
+
+keras = keras_library()
+layers = keras.layers
+SIDE = 32
+
+
+def randomized(model: Any) -> Any:
+    """``model`` with weights drawn at random, such that its answers differ between images."""
+    random = np.random.default_rng(5)
+    for variable in model.weights:
+        if variable.dtype == "float32":
+            noise = random.normal(0, 0.1, variable.shape)
+            variable.assign(keras.ops.convert_to_numpy(variable) + (noise**2 if "variance" in variable.path else noise))
+    return model
+
+
+def small_network(*first: Any, channels: int = 3, units: int = 4, activation: str = "softmax", **options: Any) -> Any:
+    """A home-made network: ``first`` layers, convolutions, and a Dense layer."""
+    return randomized(
+        keras.Sequential(
+            [
+                keras.Input((SIDE, SIDE, channels)),
+                *first,
+                layers.Conv2D(8, 3, strides=2, activation="relu", **options),
+                layers.BatchNormalization(),
+                layers.RandomFlip(),
+                layers.MaxPooling2D(),
+                layers.Flatten(),
+                layers.Dropout(0.5),
+                layers.Dense(units, activation=activation),
+            ]
+        )
+    )
+
+
+def own_answers(
+    model: Any, images: list[Path], preprocess: Any = lambda pixels: pixels, color_mode: str = "rgb"
+) -> npt.NDArray[np.float32]:
+    """Keras's own answers to image files, read by `load_img` and preprocessed by ``preprocess``."""
+    size = tuple(model.inputs[0].shape[1:3])
+    pixels = [
+        keras.utils.img_to_array(
+            keras.utils.load_img(path, color_mode=color_mode, target_size=size, interpolation="bilinear")
+        )
+        for path in images
+    ]
+    return np.asarray(model.predict(preprocess(np.stack(pixels)), verbose=0))
