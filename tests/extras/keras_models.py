@@ -42,10 +42,19 @@ def small_network(*first: Any, channels: int = 3, units: int = 4, activation: st
     )
 
 
-def own_answers(
+def settled(model: Any, pixels: npt.NDArray[np.float32]) -> Any:
+    """``model`` with the statistics of ``pixels`` in its batch normalizations, so that its answers differ."""
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.momentum = 0.0
+    model(pixels, training=True)
+    return model
+
+
+def own_pixels(
     model: Any, images: list[Path], preprocess: Any = lambda pixels: pixels, color_mode: str = "rgb"
 ) -> npt.NDArray[np.float32]:
-    """Keras's own answers to image files, read by `load_img` and preprocessed by ``preprocess``."""
+    """Image files as Keras reads them, preprocessed by ``preprocess``."""
     size = tuple(model.inputs[0].shape[1:3])
     pixels = [
         keras.utils.img_to_array(
@@ -53,4 +62,9 @@ def own_answers(
         )
         for path in images
     ]
-    return np.asarray(model.predict(preprocess(np.stack(pixels)), verbose=0))
+    return np.asarray(preprocess(np.stack(pixels)))
+
+
+def own_answers(model: Any, images: list[Path], *ways: Any, **options: Any) -> npt.NDArray[np.float32]:
+    """Keras's own answers to image files; ``ways`` and ``options`` as of `own_pixels`."""
+    return np.asarray(model.predict(own_pixels(model, images, *ways, **options), verbose=0))

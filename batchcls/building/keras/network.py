@@ -94,5 +94,8 @@ def _translated(path: Path, failing: str) -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except _FAILURES as error:
-        reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
+        words = " ".join(
+            str(error).rpartition("Exception encountered: ")[2].split()
+        )  # before that stands the whole file
+        reason = words[:_LONGEST_REASON] or type(error).__name__
         raise CheckpointError(f"{str(path)!r} {failing}: {reason}") from error
