@@ -213,6 +213,6 @@ def _network(manifest: Manifest, path: Path) -> nn.Module:
     except RuntimeError as error:
         raise EngineError(
             f"{str(path)!r} does not hold {manifest.architecture}'s weights; "
-            f"build the engine again: batchcls build CHECKPOINT --out {shlex.quote(str(path.parent))}"
+            f"build the engine again: batchcls build CHECKPOINT --out {shlex.quote(str(path.parent))} --overwrite"
         ) from error
     return network
