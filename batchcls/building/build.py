@@ -19,7 +19,6 @@ from batchcls.building.quantization import write_int8
 from batchcls.building.verification import verify_engine
 from batchcls.engine.manifest import ONNX, Manifest, sha256
 from batchcls.errors import RecipeError
-from batchcls.networks.checkpoint_metadata import CheckpointMetadata
 from batchcls.networks.recipe import PREPROCESS_KEYS, recipe_keys
 from batchcls.storage.file_names import printable
 
@@ -60,7 +59,7 @@ def build_engine(checkpoint: Path, out: Path, options: BuildOptions, console: Co
     """
     check_replaceable(out, overwrite=options.overwrite)
     source = open_model(checkpoint, options.recipe, options.values)
-    origin = _preprocess_origin(checkpoint, options.recipe, source)
+    origin = _preprocess_origin(options.recipe, source)
     for note in (*source.notes, input_line(source.recipe.preprocess, origin)):
         console.print(note, markup=False, highlight=False, soft_wrap=True)
     with replacing_folder(out) as folder:
@@ -75,11 +74,9 @@ def build_engine(checkpoint: Path, out: Path, options: BuildOptions, console: Co
     return manifest
 
 
-def _preprocess_origin(checkpoint: Path, recipe: Path | None, source: ModelSource) -> str:
+def _preprocess_origin(recipe: Path | None, source: ModelSource) -> str:
     """What says how images become the input: the recipe, the trained file, or nothing, for which the text is empty."""
     origins = [source.preprocess_origin]
-    if not source.preprocess_origin and PREPROCESS_KEYS & CheckpointMetadata.read(checkpoint).recipe.keys():
-        origins.append(f"its training, as {checkpoint.name} says")
     if recipe and PREPROCESS_KEYS & recipe_keys(recipe):
         origins.append(f"the recipe {recipe.name}")
     return " and ".join(filter(None, origins))

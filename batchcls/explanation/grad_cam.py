@@ -11,7 +11,7 @@ import torch
 from captum.attr import LayerAttribution, LayerGradCam
 from torch import Tensor, nn
 
-from batchcls.networks.architectures import CAM_LAYERS
+from batchcls.explanation.cam_layers import cam_layer
 from batchcls.records import Logits, Pixels, Preprocess
 
 HeatMap = npt.NDArray[np.float32]
@@ -27,8 +27,11 @@ class GradCam:
     Args:
         network: Network in eval mode on the CPU, from (N, 3, H, W) normalized float32 to (N, classes) logits. Its
             in-place modules are made to work on copies, as gradients need.
-        architecture: One of `batchcls.networks.architectures.ARCHITECTURES`.
+        architecture: Name of the network's architecture.
         preprocess: How pixels are normalized for the network.
+
+    Raises:
+        CheckpointError: If the network has no such layer.
     """
 
     def __init__(self, network: nn.Module, architecture: str, preprocess: Preprocess) -> None:
@@ -36,9 +39,9 @@ class GradCam:
             if hasattr(step, "inplace"):
                 step.inplace = False  # type: ignore[assignment]  # a bool in every module that has the attribute
         self._network = network
-        self._grad_cam = LayerGradCam(network, network.get_submodule(CAM_LAYERS[architecture]))
+        self._grad_cam = LayerGradCam(network, cam_layer(network, architecture, preprocess.size_px))
         self._preprocess = preprocess
-        self._mean, self._std = (torch.tensor(values).reshape(3, 1, 1) for values in (preprocess.mean, preprocess.std))
+        self._mean, self._std = (torch.tensor(values).reshape(-1, 1, 1) for values in (preprocess.mean, preprocess.std))
 
     def logits(self, pixels: Pixels) -> Logits:
         """(N, classes) float32 logits of the network.

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from batchcls.engine.manifest import Manifest, sha256
 from batchcls.errors import EngineError
-from batchcls.networks.architectures import ARCHITECTURES
+from batchcls.networks.architectures import is_of_pytorch
 from batchcls.networks.checkpoint import load_network
 from batchcls.networks.recipe import Recipe
 from batchcls.networks.trained_file import TrainedFile
@@ -24,10 +24,10 @@ def trained_file_of_engine(folder: Path, checkpoint: Path | None) -> TrainedFile
         CheckpointError: If the trained file cannot be read.
     """
     manifest = Manifest.read(folder)
-    if manifest.architecture not in ARCHITECTURES or manifest.checkpoint.endswith(".onnx"):
+    if not is_of_pytorch(manifest.architecture) or manifest.checkpoint.endswith(".onnx"):
         raise EngineError(
-            f"engine {str(folder)!r} was built from the ONNX file {manifest.checkpoint!r}, whose layers cannot be "
-            "looked into; Grad-CAM needs the checkpoint that it was exported from: batchcls explain CHECKPOINT ..."
+            f"engine {str(folder)!r} was built from {manifest.checkpoint!r}, whose layers cannot be looked into; "
+            "Grad-CAM needs a checkpoint of PyTorch, such as the one it was made from: batchcls explain CHECKPOINT ..."
         )
     path = checkpoint or _beside(folder, manifest)
     if (digest := sha256(path)) != manifest.checkpoint_sha256:

@@ -1,48 +1,72 @@
-"""The supported architectures as modules without trained weights, and a module that normalizes their input."""
+"""Architectures by name, as modules with and without trained weights, and a module that normalizes their input."""
 
+from collections.abc import Mapping
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.util import find_spec
 from itertools import pairwise
-from typing import cast
+from typing import Any, cast
 
 import torch
-import torchvision
 from torch import Tensor, nn
-from torch.fx.experimental.optimization import fuse
 
-from batchcls.records import Preprocess
+from batchcls.errors import RecipeError
+from batchcls.networks.heads import Head
+from batchcls.networks.torchvision_networks import ParametersOnMeta, torchvision_names, torchvision_network
+from batchcls.records import LUMA, LUMA_TOTAL, Preprocess
 
-LAST_LAYERS = {
-    "googlenet": "fc",
-    "inception_v3": "fc",
-    "resnet18": "fc",
-    "resnet34": "fc",
-    "resnet50": "fc",
-    "resnet101": "fc",
-    "vgg16": "classifier.6",
-    "vgg16_bn": "classifier.6",
-    "alexnet": "classifier.6",
-    "mobilenet_v2": "classifier.1",
-    "cnn": "fc",
-}
-"""Name of the last layer of every known architecture, as torchvision builds it; ``cnn`` is `SmallCnn`."""
+SMALL_CNN = "cnn"
+"""Name of `SmallCnn`; all other names are torchvision's own, and timm's with `TIMM` before them."""
+TIMM = "timm/"
+"""Prefix of the names of timm's networks, as in ``timm/efficientnet_b0`` and ``timm/efficientnet_b0.ra_in1k``."""
+_NEAREST = 3
+"""Number of similar names that an error lists."""
 
-CAM_LAYERS = {
-    "googlenet": "inception5b",
-    "inception_v3": "Mixed_7c",
-    "resnet18": "layer4",
-    "resnet34": "layer4",
-    "resnet50": "layer4",
-    "resnet101": "layer4",
-    "vgg16": "features",
-    "vgg16_bn": "features",
-    "alexnet": "features",
-    "mobilenet_v2": "features",
-    "cnn": "features",
-}
-"""Name, by architecture, of the last layer with an output that has a height and a width, for Grad-CAM."""
 
-ARCHITECTURES = tuple(LAST_LAYERS)
-TRANSFORM_INPUT_ARCHITECTURES = ("googlenet", "inception_v3")
-"""Architectures with torchvision's option ``transform_input``, by which the input is normalized a second time."""
+def architecture_names() -> list[str]:
+    """Names of all architectures: `SMALL_CNN`, torchvision's, and those of the timm that is installed, if it is."""
+    timm_names = timm_wrapper().timm_names() if find_spec("timm") else []
+    return [SMALL_CNN, *torchvision_names(), *(TIMM + name for name in timm_names)]
+
+
+def is_architecture(name: str) -> bool:
+    """Whether `empty_network` knows an architecture; False for one of timm's where timm is not installed."""
+    if name.startswith(TIMM):
+        return find_spec("timm") is not None and bool(timm_wrapper().is_timm_network(name.removeprefix(TIMM)))
+    return name == SMALL_CNN or name in torchvision_names()
+
+
+def is_of_pytorch(name: str) -> bool:
+    """Whether a name is that of a network of torchvision or timm, whether or not timm is installed."""
+    return name.startswith(TIMM) or is_architecture(name)
+
+
+def check_architecture(name: str) -> None:
+    """Refuse a name that is no architecture.
+
+    Raises:
+        RecipeError: If there is no such architecture, with the names most like it, or timm is needed and missing.
+    """
+    if name.startswith(TIMM) and not find_spec("timm"):
+        raise RecipeError(
+            f"architecture {name!r} needs timm, which is not installed; run: pip install 'batchcls[timm]'"
+        )
+    if is_architecture(name):
+        return
+    known = architecture_names()
+    bare = name.removeprefix(TIMM).partition(".")[0]
+    exact = [other for other in (bare, TIMM + bare) if other in known and other != name]
+    tag = "." in name.removeprefix(TIMM)
+    similar = get_close_matches(name.lower(), known, _NEAREST) + get_close_matches(TIMM + bare.lower(), known, _NEAREST)
+    nearest = list(dict.fromkeys([*exact, *similar]))[:_NEAREST]
+    reason = "timm has no such weights of it" if exact == [TIMM + bare] and tag else "is not known"
+    advice = f"nearest are {', '.join(nearest)}" if nearest else "torchvision's names and timm/NAME are"
+    raise RecipeError(f"architecture {name!r} {reason}; {advice}")
+
+
+def timm_wrapper() -> Any:
+    """The module that wraps timm, which takes a second to load, and need not be installed."""
+    return import_module("batchcls.networks.timm_networks")
 
 
 class SmallCnn(nn.Module):
@@ -72,74 +96,129 @@ def trainable_network(architecture: str, classes: int, *, transform_input: bool 
     """A network with random weights, in training mode on the CPU, with auxiliary heads if its architecture has any.
 
     Args:
-        architecture: One of `ARCHITECTURES`.
+        architecture: Name that `is_architecture`.
         classes: Number of logits.
         transform_input: See `TRANSFORM_INPUT_ARCHITECTURES`; ignored for others.
     """
-    if architecture == "cnn":
-        return SmallCnn(classes)
-    # Not torchvision's own initialization, 0.01 everywhere: with it GoogLeNet's validation accuracy on four classes of
-    # smears was 0.59 after an epoch instead of 0.94, and 0.87 at most after eight.
-    inception = {"aux_logits": True, "init_weights": False, "transform_input": transform_input}
-    options = inception if architecture in TRANSFORM_INPUT_ARCHITECTURES else {}
-    module: nn.Module = torchvision.models.get_model(architecture, weights=None, num_classes=classes, **options)
-    return module
+    return _network(architecture, classes, auxiliary=True, transform_input=transform_input)
 
 
-def empty_network(architecture: str, classes: int, last_layer: str = "", *, transform_input: bool = False) -> nn.Module:
-    """A network without weights, on the meta device, in eval mode and without auxiliary heads.
+def empty_network(
+    architecture: str,
+    classes: int,
+    head: Head | None = None,
+    *,
+    in_channels: int = 3,
+    transform_input: bool = False,
+) -> nn.Module:
+    """A network with the names and shapes of its tensors, which are on the meta device, in eval mode.
 
     Args:
-        architecture: One of `ARCHITECTURES`.
+        architecture: Name that `is_architecture`.
         classes: Number of logits.
-        last_layer: ``classifier`` for a network whose whole classifier was replaced by one Linear; any other value for
-            the last layer as torchvision builds it.
+        head: Layers that replace a part of the network; None: the network as its library makes it.
+        in_channels: Channels of the input: 3, or 1.
         transform_input: See `TRANSFORM_INPUT_ARCHITECTURES`; ignored for others.
     """
-    inception = {"aux_logits": False, "init_weights": False, "transform_input": transform_input}
-    options = inception if architecture in TRANSFORM_INPUT_ARCHITECTURES else {}
-    with torch.device("meta"):
-        if architecture == "cnn":
-            return SmallCnn(classes).eval()
-        module = torchvision.models.get_model(architecture, weights=None, num_classes=classes, **options)
-        if last_layer == "classifier":
-            features = next(layer.in_features for layer in module.classifier if isinstance(layer, nn.Linear))
-            module.classifier = nn.Linear(features, classes)
-    return cast(nn.Module, module.eval())
+    with torch.device("meta") if architecture.startswith(TIMM) else ParametersOnMeta():
+        network = _network(architecture, classes, in_channels=in_channels, transform_input=transform_input)
+        return _with_head(network, head).eval()
 
 
-def fuse_batch_norm(network: nn.Module) -> nn.Module:
-    """A copy of ``network`` with each batch normalization folded into the convolution before it, in the same precision.
+def loaded_network(
+    architecture: str,
+    tensors: Mapping[str, Tensor],
+    classes: int,
+    head: Head | None = None,
+    *,
+    in_channels: int = 3,
+    transform_input: bool = False,
+) -> nn.Module:
+    """A network with trained weights, in eval mode on the CPU, without gradients and without auxiliary heads.
 
-    If folded in float32, the statistics never have to be stored in half precision. The other modules keep their names,
-    so that their weights can be identified in an exported ONNX file.
+    Args:
+        tensors: Every tensor of the network by name; those that count batches may be left out.
+        architecture, classes, head, in_channels, transform_input: See `empty_network`.
+
+    Raises:
+        RuntimeError: If ``tensors`` are not those of the network.
     """
-    return cast(nn.Module, fuse(network))
+    network = untrained_network(architecture, classes, head, in_channels=in_channels, transform_input=transform_input)
+    counters = {name: value for name, value in network.state_dict().items() if name.endswith("num_batches_tracked")}
+    network.load_state_dict({**counters, **tensors})
+    return network
+
+
+def untrained_network(
+    architecture: str,
+    classes: int,
+    head: Head | None = None,
+    *,
+    in_channels: int = 3,
+    transform_input: bool = False,
+) -> nn.Module:
+    """A network for trained weights, with random ones, on the CPU in eval mode; see `empty_network`.
+
+    It is not made by way of the meta device, for some of timm's compute buffers that no file holds.
+    """
+    network = _network(architecture, classes, in_channels=in_channels, transform_input=transform_input)
+    return _with_head(network, head).eval().requires_grad_(False)
+
+
+def _network(
+    architecture: str, classes: int, *, auxiliary: bool = False, in_channels: int = 3, transform_input: bool = False
+) -> nn.Module:
+    if architecture.startswith(TIMM):
+        options = {} if in_channels == 3 else {"in_chans": in_channels}
+        return cast(nn.Module, timm_wrapper().timm_network(architecture.removeprefix(TIMM), classes, **options))
+    if architecture == SMALL_CNN:
+        network: nn.Module = SmallCnn(classes)
+    else:
+        network = torchvision_network(architecture, classes, auxiliary=auxiliary, transform_input=transform_input)
+    if in_channels != 3:
+        first = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
+        first.in_channels = in_channels
+        first.weight = nn.Parameter(first.weight.detach()[:, :in_channels].clone())
+    return network
+
+
+def _with_head(network: nn.Module, head: Head | None) -> nn.Module:
+    if head is not None:
+        network.set_submodule(head.place, head.module())
+    return network
 
 
 class PixelClassifier(nn.Module):
     """A network with its normalization in front: (N, H, W, 3) uint8 RGB in, (N, classes) float32 logits out.
 
     Args:
-        network: Takes (N, 3, H, W) normalized images; moved to ``dtype``.
-        preprocess: Channel order, mean and standard deviation of the normalization, which is computed in float32.
+        network: Takes (N, 3, H, W) normalized images, or (N, 1, H, W) in gray; moved to ``dtype``.
+        preprocess: Channels, mean and standard deviation of the normalization, which is computed in float32.
         dtype: Number type that the network computes in.
     """
 
     scale: Tensor
     shift: Tensor
+    luma: Tensor
 
     def __init__(self, network: nn.Module, preprocess: Preprocess, dtype: torch.dtype) -> None:
         super().__init__()
         self.network = network.to(dtype)
         self.dtype = dtype
-        self.reverses = preprocess.channels == "BGR"
+        self.channels = preprocess.channels
         mean, std = torch.tensor(preprocess.mean), torch.tensor(preprocess.std)
-        self.register_buffer("scale", (1 / (255 * std)).reshape(1, 3, 1, 1))
-        self.register_buffer("shift", (-mean / std).reshape(1, 3, 1, 1))
+        self.register_buffer("scale", (1 / (255 * std)).reshape(1, -1, 1, 1))
+        self.register_buffer("shift", (-mean / std).reshape(1, -1, 1, 1))
+        self.register_buffer("luma", torch.from_numpy(LUMA))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        images = pixels.float().permute(0, 3, 1, 2)  # TensorRT permutes no uint8
-        normalized = (images.flip(1) if self.reverses else images) * self.scale + self.shift
+        colors = self._gray(pixels) if self.channels == "L" else pixels.float()
+        images = colors.permute(0, 3, 1, 2)  # TensorRT permutes no uint8
+        normalized = (images.flip(1) if self.channels == "BGR" else images) * self.scale + self.shift
         logits: Tensor = self.network(normalized.to(self.dtype))
         return logits.float()
+
+    def _gray(self, pixels: Tensor) -> Tensor:
+        """(N, H, W, 1) float32, as `Preprocess.ordered`; of integers, which no runtime rounds to bfloat16."""
+        parts = (pixels.int() * self.luma).sum(3, keepdim=True, dtype=torch.int32) + LUMA_TOTAL // 2
+        return (parts - parts % LUMA_TOTAL).float() / LUMA_TOTAL

@@ -41,7 +41,7 @@ class Recipe:
     """
 
     architecture: str = ""
-    """One of `batchcls.networks.architectures.ARCHITECTURES`; empty: the one that the names of the weights fit."""
+    """Name that `batchcls.networks.architectures.is_architecture`; empty: the one that the weights fit."""
     labels: tuple[str, ...] = ()
     """Labels in the order of the network's outputs; empty: not known yet."""
     precision: Precision = "auto"
@@ -110,6 +110,9 @@ class Recipe:
         if unknown := set(values) - own - inner:
             raise RecipeError(f"unknown keys {sorted(unknown)}; known are {sorted(own | inner)}")
         preprocess = {key: _typed(key, value, self.preprocess) for key, value in values.items() if key in inner}
+        channels = self.preprocess.channels
+        if (preprocess.get("channels", channels) == "L") != (channels == "L"):
+            preprocess = {"mean": (), "std": (), **preprocess}  # those of gray are no default of color
         outer = {key: _typed(key, value, self) for key, value in values.items() if key in own}
         return replace(self, **outer, preprocess=replace(self.preprocess, **preprocess))
 

@@ -9,6 +9,8 @@ from batchcls.errors import CheckpointError
 from batchcls.networks.checkpoint import TrainedNetwork, load_network
 from batchcls.networks.checkpoint_metadata import CheckpointMetadata
 from batchcls.networks.label_resolution import resolve_labels
+from batchcls.networks.onnx_advice import export_advice
+from batchcls.networks.preprocess_defaults import default_preprocess
 from batchcls.networks.recipe import Recipe
 from batchcls.networks.variant_detection import variant_warnings
 
@@ -22,6 +24,8 @@ class TrainedFile:
     network: TrainedNetwork
     recipe: Recipe
     """Complete recipe, with architecture and labels."""
+    preprocess_origin: str = ""
+    """What says how images become the input, as a phrase; empty: nothing does, it is assumed."""
     notes: tuple[str, ...] = ()
     """Lines to print on the weights and labels that were taken, on tensors that were left out, and warnings."""
 
@@ -50,14 +54,28 @@ def load_trained_file(checkpoint: Path, recipe: Path | None, values: Mapping[str
     partial = Recipe.compose(recipe, values, metadata)  # the architecture may still be unknown
     transform_input = partial.preprocess.transform_input
     network = load_network(checkpoint, partial.architecture, transform_input=transform_input, weights=weights)
-    complete = Recipe.compose(recipe, {**values, "architecture": network.architecture}, metadata)
+    given = {**values, "architecture": network.architecture}
+    defaults, origin = default_preprocess(network, metadata, recipe, given)
+    complete = Recipe.compose(recipe, given, defaults)
     given_labels = Recipe.compose(recipe, values).labels
     contents = {**network.contents, **({"labels": metadata["labels"]} if "labels" in metadata else {})}
     labels, label_notes = resolve_labels(checkpoint, network.classes, given_labels, contents)
     ignored = tuple(f"left out, as no part of {network.architecture}: {name}" for name in network.ignored)
     warnings = variant_warnings(network.module, network.architecture, complete.preprocess.size_px, network.contents)
-    notes = (*_weights_notes(network), *label_notes, *ignored, *warnings)
-    return TrainedFile(checkpoint, network, complete.with_values({"labels": labels}), notes)
+    notes = (*_weights_notes(network), *network.notes, *label_notes, *ignored, *_head_notes(network), *warnings)
+    return TrainedFile(checkpoint, network, complete.with_values({"labels": labels}), origin, notes)
+
+
+def _head_notes(network: TrainedNetwork) -> tuple[str, ...]:
+    """A warning that a head of several layers was read with activations that the file does not name."""
+    head = network.head
+    if head is None or not head.activations:
+        return ()
+    return (
+        f"warning: its head {head.place!r} is read as {head.description()}: the file does not say what stands between "
+        "the layers with weights; if it is not ReLU (and Dropout, which does nothing here), the engine will answer "
+        f"wrongly and --verify will not show it; then {export_advice()}",
+    )
 
 
 def _weights_notes(network: TrainedNetwork) -> tuple[str, ...]:

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, fx, nn
 
+from batchcls.networks.batch_norm import TRACE_ERRORS
+from batchcls.networks.onnx_advice import export_advice
 from batchcls.networks.unpickling_stand_ins import find_values
 
 _NETWORK_KEYS = (
@@ -42,23 +44,22 @@ def variant_warnings(
 
     Args:
         module: Network in float32 and eval mode on the CPU.
-        architecture: Architecture of ``module``, one of `ARCHITECTURES`.
+        architecture: Name of the architecture of ``module``.
         size_px: Height and width of the input.
         contents: Everything in the checkpoint, with stand-ins for its objects.
     """
     remedy = (
-        "compare its answers with those in training; if it is a variant, such as one of timm's with torchvision's "
-        "names, export it: torch.onnx.export(...), then batchcls build model.onnx"
+        "compare its answers with those in training; if it is a variant, such as one of timm's, name that one with "
+        f"--architecture, or {export_advice(size_px)}"
     )
     warnings = [
-        f"warning: the file says {key} {name!r}, and is taken for {architecture} by its tensors' names; {remedy}"
+        f"warning: the file says {key} {name!r}, and is taken for {architecture}; {remedy}"
         for key, name in find_values(contents, _NETWORK_KEYS)
         if isinstance(name, str) and _is_variant(name, architecture)
     ]
     if not _consistent(module, size_px):
         warnings.append(
-            f"warning: its batch normalizations recorded other activations than {architecture} has as torchvision "
-            f"computes it; {remedy}"
+            f"warning: its batch normalizations recorded other activations than {architecture} computes; {remedy}"
         )
     return warnings
 
@@ -92,9 +93,15 @@ def _consistent(module: nn.Module, size_px: tuple[int, int]) -> bool:
 def _predictions(module: nn.Module, size_px: tuple[int, int]) -> Iterator[tuple[Tensor, nn.BatchNorm2d]]:
     """Pairs of the (channels,) mean that a batch normalization should have recorded, and that batch normalization.
 
-    There is a pair for each batch normalization that follows another one, a ReLU and a convolution.
+    There is a pair for each batch normalization that follows another one, a ReLU and a convolution; none for a network
+    that torch.fx cannot trace.
     """
-    graph = fx.symbolic_trace(module)
+    if not any(isinstance(layer, nn.BatchNorm2d) for layer in module.modules()):
+        return
+    try:
+        graph = fx.symbolic_trace(module)
+    except TRACE_ERRORS:
+        return
     modules = dict(graph.named_modules())
     sizes = _input_sizes(module, size_px)
     for node in graph.graph.nodes:

@@ -11,14 +11,17 @@ from torch import nn
 
 from batchcls import machine
 from batchcls.errors import RecipeError, TrainingError
-from batchcls.networks.architectures import ARCHITECTURES, TRANSFORM_INPUT_ARCHITECTURES, trainable_network
-from batchcls.networks.checkpoint import pretrained_tensors, starting_tensors
+from batchcls.networks.architectures import check_architecture, trainable_network
+from batchcls.networks.checkpoint import starting_tensors
 from batchcls.networks.checkpoint_metadata import CheckpointMetadata
-from batchcls.networks.recipe import Recipe
+from batchcls.networks.preprocess_defaults import library_preprocess
+from batchcls.networks.pretrained_weights import pretrained_tensors
+from batchcls.networks.recipe import Recipe, recipe_keys
+from batchcls.networks.torchvision_networks import TRANSFORM_INPUT_ARCHITECTURES
 from batchcls.training.options import Arithmetic
 
 IMAGENET = "imagenet"
-"""Name of torchvision's weights among initial weights."""
+"""Name of the library's own weights among initial weights."""
 _LEARNING_RATE = 1e-3
 _DEFAULT_ARCHITECTURE = "googlenet"
 
@@ -36,13 +39,17 @@ def starting_recipe(path: Path | None, values: Mapping[str, Any], initial_weight
     """
     recipe = Recipe.compose(path, values)
     architecture = recipe.architecture or _DEFAULT_ARCHITECTURE
-    if architecture not in ARCHITECTURES:
-        raise RecipeError(f"architecture {architecture!r} is not known; known are {', '.join(ARCHITECTURES)}")
+    check_architecture(architecture)
     # torchvision's own weights of these two architectures expect transform_input, see `Preprocess.transform_input`.
-    defaults = {"transform_input": initial_weights == IMAGENET and architecture in TRANSFORM_INPUT_ARCHITECTURES}
+    normalizes_twice = initial_weights == IMAGENET and architecture in TRANSFORM_INPUT_ARCHITECTURES
+    decided = path is not None and "resize" in recipe_keys(path)
+    library_values, _ = library_preprocess(architecture, decided=decided)
+    defaults = {"transform_input": normalizes_twice, **library_values}
     recipe = Recipe.compose(path, {**values, "architecture": architecture}, defaults)
     if recipe.preprocess.transform_input and architecture not in TRANSFORM_INPUT_ARCHITECTURES:
         raise RecipeError(f"transform_input is true, but {architecture} has no such step; leave it out")
+    if recipe.preprocess.channels == "L":
+        raise RecipeError("channels is 'L', but the networks that are trained here take three channels; leave it out")
     return recipe
 
 
@@ -112,7 +119,7 @@ class InitialWeights:
     """Summary of the weights that `load_initial_weights` loaded into a network."""
 
     source: str
-    """Path of a trained file; ``imagenet``: torchvision's weights; empty: none, the random weights stay."""
+    """Path of a trained file; ``imagenet``: torchvision's or timm's weights; empty: none, the random weights stay."""
     loaded: int = 0
     """Number of tensors that were loaded."""
     tensors: int = 0

@@ -27,7 +27,7 @@ def open_model(checkpoint: Path, recipe: Path | None, values: Mapping[str, Any])
         recipe=full,
         reference=Reference(tempered(torch_answer(network.module), full.temperature), full.preprocess),
         reference_name="Pillow, torchvision transforms, torch float32",
-        preprocess_origin="",
+        preprocess_origin=trained.preprocess_origin,
         notes=trained.notes,
         write_onnx=lambda path: export_classifier(network.module, full.preprocess, full.precision, path),
         float_network=lambda: _exported(network.module, full.preprocess),

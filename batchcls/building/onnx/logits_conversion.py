@@ -36,7 +36,7 @@ class LogitsNetwork:
     """An ONNX classifier as its file has it, and edited to answer logits."""
 
     original: Callable[[NormalizedImages], Outputs]
-    """The unedited file's answers to (N, 3, H, W) float32 images."""
+    """The unedited file's answers to (N, C, H, W) float32 images."""
     output: OutputFormat
     """Meaning of the unedited file's outputs: logits or probabilities, and of how many numbers."""
     model: onnx.ModelProto
@@ -50,7 +50,7 @@ class LogitsNetwork:
 
         Args:
             layout: ``NCHW`` or ``NHWC``, of the model's input.
-            images: (N, 3, H, W) float32, of many kinds; see `varied_images`.
+            images: (N, C, H, W) float32, of many kinds; see `varied_images`.
             declared: ``logits``, ``probabilities``, or ``auto``: detected from the answers.
             precision: ``fp32`` or ``fp16``, of the model's weights.
 
@@ -83,7 +83,7 @@ class LogitsNetwork:
 
 
 def varied_images(size_px: tuple[int, int], preprocess: Preprocess, *, plain: bool) -> NormalizedImages:
-    """Images of many kinds: drawn fields, noise, black, white and plain colors; (N, 3, H, W) float32.
+    """Images of many kinds: drawn fields, noise, black, white and plain colors; (N, C, H, W) float32.
 
     Args:
         plain: Pixels on the scale 0 to 1 instead of normalized by ``preprocess``.

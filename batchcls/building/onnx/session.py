@@ -82,12 +82,12 @@ def onnx_runner(
 
 
 def normalize(pixels: Pixels, preprocess: Preprocess, *, plain: bool = False) -> NormalizedImages:
-    """(N, 3, H, W) float32, normalized by ``preprocess``, of (N, H, W, 3) uint8.
+    """(N, 3, H, W) float32, in gray (N, 1, H, W), normalized by ``preprocess``, of (N, H, W, 3) uint8 RGB.
 
     Args:
-        plain: Pixels on the scale 0 to 1 instead, whatever ``preprocess`` says.
+        plain: Pixels on the scale 0 to 1 instead, whatever mean and std ``preprocess`` has.
     """
-    images = np.asarray(pixels.transpose(0, 3, 1, 2) / np.float32(255), np.float32)
+    images = np.asarray(preprocess.ordered(pixels).transpose(0, 3, 1, 2) / np.float32(255), np.float32)
     if plain:
         return images
     mean, std = np.asarray(preprocess.mean, np.float32), np.asarray(preprocess.std, np.float32)
@@ -98,7 +98,7 @@ def as_network_input(images: NormalizedImages, layout: str, dtype: npt.DTypeLike
     """Images in a network's own layout and type.
 
     Args:
-        images: (N, 3, H, W) float32, normalized; on the scale 0 to 1 for a network that takes uint8, which is given
+        images: (N, C, H, W) float32, normalized; on the scale 0 to 1 for a network that takes uint8, which is given
             0 to 255.
         layout: ``NCHW`` or ``NHWC``.
     """

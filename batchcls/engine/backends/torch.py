@@ -1,6 +1,5 @@
 """Run an engine with PyTorch: the reference on a CPU, and the way on a GPU without TensorRT."""
 
-import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,12 +15,16 @@ from torch import Tensor, nn
 from batchcls.engine.backends.torch_compile import Classify, compiled
 from batchcls.engine.base import EngineInfo
 from batchcls.engine.manifest import Manifest
-from batchcls.errors import EngineError
-from batchcls.networks.architectures import ARCHITECTURES, PixelClassifier, empty_network, fuse_batch_norm
+from batchcls.errors import EngineError, RecipeError
+from batchcls.networks.architecture_match import ArchitectureMatch
+from batchcls.networks.architectures import PixelClassifier, check_architecture, is_of_pytorch, untrained_network
+from batchcls.networks.batch_norm import fuse_batch_norm
 from batchcls.records import DevicePixels, Logits, Pixels
 
 _PREFIX = "network."
 """Prefix that the export gives to the names of the network's weights."""
+_SETTLED = ("running_mean", "running_var", "num_batches_tracked")
+"""Ends of the names of tensors that an ONNX file need not hold, see `fuse_batch_norm`."""
 _BATCH_SIZE, _GPU_BATCH_SIZE = 64, 256
 """Images in a batch, on a CPU and on a GPU. An H200 is faster with 256 than with 64 or 128."""
 _GPU_LANES = 2
@@ -184,35 +187,43 @@ class _Lane:
 
 
 def _network(manifest: Manifest, path: Path) -> nn.Module:
-    """Torchvision's network with the weights of the ONNX file at ``path``."""
-    if manifest.architecture not in ARCHITECTURES or manifest.precision == "int8":
+    """The network of torchvision or timm with the weights of the ONNX file at ``path``."""
+    others = (
+        "on the CPU choose --backend openvino, and on a GPU --backend onnxruntime, or run: "
+        "pip install 'tensorrt>=10.12'"
+    )
+    if manifest.precision == "int8" or not is_of_pytorch(manifest.architecture):
         raise EngineError(
             f"engine {manifest.name!r} was built from {manifest.checkpoint!r} in {manifest.precision}, which PyTorch "
-            "cannot run; on the CPU choose --backend openvino, and on a GPU --backend onnxruntime, or run: "
-            "pip install 'tensorrt>=10.12'"
+            f"cannot run; {others}"
         )
+    try:
+        check_architecture(manifest.architecture)
+    except RecipeError as error:
+        raise EngineError(f"engine {manifest.name!r} cannot run with PyTorch: {error}; or {others}") from error
     weights = {
         item.name.removeprefix(_PREFIX): torch.from_numpy(numpy_helper.to_array(item).astype(np.float32))
         for item in onnx.load(path).graph.initializer
         if item.name.startswith(_PREFIX)
     }
-    last_layer = "classifier" if "classifier.weight" in weights else ""
+    match = ArchitectureMatch.of(manifest.architecture, weights)
     network = fuse_batch_norm(
-        empty_network(
+        untrained_network(
             manifest.architecture,
             len(manifest.labels),
-            last_layer,
+            match.head,
+            in_channels=match.in_channels,
             transform_input=manifest.preprocess.transform_input,
         )
     )
-    # The exporter leaves out biases that are all zero.
-    biases = {name: value for name, value in network.state_dict().items() if name.endswith(".bias")}
-    weights = {name: torch.zeros(value.shape) for name, value in biases.items()} | weights
+    # The exporter leaves out biases that are all zero; statistics of batch normalizations are 0 and 1.
+    settled = {name: value for name, value in network.state_dict().items() if name.endswith(_SETTLED)}
+    biases = {name: torch.zeros_like(value) for name, value in network.state_dict().items() if name.endswith("bias")}
     try:
-        network.to_empty(device="cpu").load_state_dict(weights)
+        network.load_state_dict(settled | biases | weights)
     except RuntimeError as error:
         raise EngineError(
-            f"{str(path)!r} does not hold {manifest.architecture}'s weights; "
-            f"build the engine again: batchcls build CHECKPOINT --out {shlex.quote(str(path.parent))} --overwrite"
+            f"engine {manifest.name!r} cannot run with PyTorch: its ONNX file does not hold the weights of "
+            f"{manifest.architecture} by their names; {others}"
         ) from error
     return network
