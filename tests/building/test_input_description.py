@@ -40,7 +40,7 @@ def test_what_nothing_says_is_called_assumed_and_what_says_it_is_named() -> None
     [
         ("", "(assumed; --recipe changes it)"),
         ('labels = ["a", "b", "c"]', "(assumed; --recipe changes it)"),
-        ("mean = [0.5, 0.5, 0.5]", "(from the recipe own.toml)"),
+        ("mean = [0.5, 0.5, 0.5]", "(from recipe own.toml)"),
     ],
 )
 def test_a_build_says_what_the_input_is_and_info_shows_it(
