@@ -31,8 +31,8 @@ _BATCH_SIZE = 16
 
 def open_model(checkpoint: Path, recipe: Path | None, values: Mapping[str, Any]) -> ModelSource:
     """A Keras file, with the parameters of `batchcls.building.model_sources.open_model`."""
-    if "weights" in values:
-        raise CheckpointError(f"{str(checkpoint)!r} is of Keras, and holds one network alone; choose no weights of it")
+    if "state_dict" in values:
+        raise CheckpointError(f"{str(checkpoint)!r} is of Keras, and holds one network alone; leave --state-dict out")
     keras_library()
     with opened_keras_file(checkpoint) as contents:
         model = load_keras_network(checkpoint, contents)
