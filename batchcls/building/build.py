@@ -1,6 +1,7 @@
 """The build: a trained file becomes an engine folder, whole or not at all."""
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -106,8 +107,8 @@ def _manifest(checkpoint: Path, name: str, source: ModelSource, folder: Path) ->
         preprocess=recipe.preprocess,
         precision=recipe.precision,
         temperature=recipe.temperature,
-        checkpoint=printable(checkpoint.name),
-        checkpoint_sha256=sha256(checkpoint),
+        checkpoint=printable(checkpoint.resolve().name if checkpoint.is_dir() else checkpoint.name),
+        checkpoint_sha256=_digest(source.files or (checkpoint,)),
         weights=source.weights,
         onnx_sha256=sha256(folder / ONNX),
         built=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -115,3 +116,9 @@ def _manifest(checkpoint: Path, name: str, source: ModelSource, folder: Path) ->
         probes=probes,
         reference=reference,
     )
+
+
+def _digest(files: Sequence[Path]) -> str:
+    """SHA-256 of a file; of several, the SHA-256 of their own ones in a row."""
+    digests = [sha256(file) for file in files]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()

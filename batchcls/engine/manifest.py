@@ -28,6 +28,11 @@ _LARGEST_LOGIT = (2 - 2**-23) * 2.0**127
 """Largest number of float32."""
 
 
+def keeps_precision(architecture: str) -> bool:
+    """Whether a build keeps a network's own precision, or makes it int8: as of ONNX and Keras files."""
+    return architecture == "onnx" or architecture.startswith("keras/")
+
+
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """The contents of engine.json."""
