@@ -337,7 +337,8 @@ def test_documented_examples_have_the_types_that_they_say(tmp_path: Path) -> Non
         check=False,
     )
 
-    missing = [line for line in done.stdout.splitlines() if "import-not-found" in line or "import-untyped" in line]
+    of_missing = ("import-not-found", "import-untyped", "untyped-decorator")  # Ray and Daft need not be here
+    missing = [line for line in done.stdout.splitlines() if any(code in line for code in of_missing)]
     errors = [line for line in done.stdout.splitlines() if ": error: " in line and line not in missing]
     assert len(scripts) >= 1
     assert errors == [], done.stdout

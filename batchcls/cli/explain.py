@@ -8,7 +8,7 @@ import click
 
 from batchcls.cli.libraries import extra, library_noise_hidden
 from batchcls.cli.options import SPLIT_FOLDERS, TRUTH, OutPath
-from batchcls.cli.printing import echo
+from batchcls.cli.printing import echo, next_line
 
 if TYPE_CHECKING:
     from batchcls.explanation.explain import ExplanationSummary
@@ -117,7 +117,15 @@ def explain(
             console.print(note, markup=False, highlight=False)
         selection = ImageSelection(slides, **options)
         summary = explain_images(trained, out, selection, overwrite=overwrite, console=console)
-    echo(*explanation_summary(summary, out))
+    echo(*explanation_summary(summary, out), _next_line(model, slides, selection.predictions))
+
+
+def _next_line(model: Path, slides: tuple[Path, ...], predictions: Path | None) -> str:
+    if predictions:
+        return next_line("batchcls", "report", predictions, "--out", predictions.with_suffix(".html"))
+    if model.is_dir():
+        return next_line("batchcls", "run", *slides, "--engine", model, "--out", "preds.parquet")
+    return next_line("batchcls", "build", model, "--out", Path("engines") / model.stem)
 
 
 def _check_model(model: Path, checkpoint: Path | None, trained_file_options: Mapping[str, Any]) -> None:

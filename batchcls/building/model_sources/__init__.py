@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from batchcls.building.model_sources.base import ModelSource
 
-_MODULES = {".onnx": "onnx_file"}
+_MODULES = {".onnx": "onnx_file", ".keras": "keras_file", ".h5": "keras_file", ".hdf5": "keras_file"}
 """Module that opens a trained file, by the ending of its name; `_OTHERS` opens all others."""
 _OTHERS = "checkpoint"
 
