@@ -140,8 +140,8 @@ def _files(evaluation: Evaluation, matched: MatchedImages) -> dict[str, bytes | 
         "confusion.png": confusion_plot(evaluation.confusion, evaluation.labels),
         "calibration.png": calibration_plot(evaluation.calibration),
         "risk_coverage.png": risk_coverage_plot(evaluation.risk_coverage),
-        "wrong.jpg": image_sheet(matched, most_confident_wrong[:_SHEET_IMAGES]),
-        "uncertain.jpg": image_sheet(matched, least_certain[:_SHEET_IMAGES]),
+        "wrong.jpg": image_sheet(matched, most_confident_wrong[:_SHEET_IMAGES], evaluation.labels),
+        "uncertain.jpg": image_sheet(matched, least_certain[:_SHEET_IMAGES], evaluation.labels),
     }
     uris = {name: data_uri(content, _MEDIA_TYPES[Path(name).suffix]) for name, content in pictures.items() if content}
     return {
