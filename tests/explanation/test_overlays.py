@@ -112,7 +112,8 @@ def test_a_map_of_nothing_says_so(
 
     result = explain(checkpoint, slide, "--recipe", recipe, "--class", label, "--out", tmp_path / "out")
 
-    assert result.stdout.splitlines()[0] == f"1 explained, in 1 of which nothing stands out, 0 unreadable -> {tmp_path / 'out'}"
+    first = result.stdout.splitlines()[0]
+    assert first == f"1 explained, in 1 of which nothing stands out, 0 unreadable -> {tmp_path / 'out'}"
     (row,) = table(tmp_path / "out")
     assert row["note"] == "nothing stands out"
     assert (row["label"], row["class_explained"]) == ("square" if squares else "nothing", label)

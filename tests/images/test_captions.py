@@ -57,7 +57,7 @@ def test_a_long_line_keeps_its_end_and_fits() -> None:
 
 
 def test_captions_stand_below_their_pictures() -> None:
-    sheet = np.asarray(contact_sheet([(Image.new("RGB", (40, 40), "white"), "a.png\nбласт 0.9")], 1, 160))
+    sheet = np.asarray(contact_sheet([(Image.new("RGB", (40, 40), "white"), f"a.png\n{LABELS[4]}")], 1, 160))
 
     below = sheet[8 + 160 :].min(axis=(1, 2))
 
