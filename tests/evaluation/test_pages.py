@@ -194,10 +194,7 @@ def test_the_tables_that_we_read_back_have_names_as_they_are(tmp_path: Path, qui
 
 
 LONG = "a folder of the hospital archive with a long name/series of May-Grünwald-Giemsa-stained smears"
-REASON = (
-    "unsupported: 16 bits a channel, which decoders scale to 8 bits in different ways; convert it to 8 bits a channel "
-    "before"
-)
+REASON = "unsupported: 16 bits a channel, which decoders scale to 8 bits in different ways; convert it first"
 
 
 @pytest.fixture(scope="module")
