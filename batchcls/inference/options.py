@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import get_args
 
 from batchcls import machine
-from batchcls.engine.backends import BackendName, tensorrt_api
+from batchcls.engine.backends import BackendName, has_cuda_onnxruntime, has_torch_network, tensorrt_api
 from batchcls.engine.manifest import Manifest
 from batchcls.errors import EngineError
 from batchcls.images.decoders import DEFAULT, DecoderName
@@ -102,10 +102,10 @@ def device_configs(engine: Path, options: RunOptions) -> tuple[list[DeviceConfig
             f"--precision {options.precision} was asked for; on {devices[0].name} the engine's plan decides: build "
             "another with batchcls build, or choose --device cpu"
         )
-    backend, why = (options.backend, "") if options.backend else backend_for(devices[0].opened_as)
+    manifest = Manifest.read(engine)
+    backend, why = (options.backend, "") if options.backend else backend_for(devices[0].opened_as, manifest)
     if on_cpu and options.device == "auto":
         why = "there is no GPU"
-    manifest = Manifest.read(engine)
     memory_bytes = options.memory or memory.default_budget_bytes()
     configs = [
         DeviceConfig(
@@ -128,8 +128,12 @@ def device_configs(engine: Path, options: RunOptions) -> tuple[list[DeviceConfig
     return configs, why
 
 
-def backend_for(device: str) -> tuple[BackendName, str]:
+def backend_for(device: str, manifest: Manifest) -> tuple[BackendName, str]:
     """The fastest backend that is installed for a device, and the reason against a faster one; empty if none is faster.
+
+    Args:
+        device: ``cpu`` or ``cuda:N``.
+        manifest: The engine's, for PyTorch runs only networks that it can make again by the name of their architecture.
 
     Raises:
         EngineError: If no backend is installed for the device.
@@ -139,9 +143,12 @@ def backend_for(device: str) -> tuple[BackendName, str]:
     try:
         tensorrt_api.module_for(machine.gpu(device).sm)
     except EngineError as error:
+        in_torch = bool(find_spec("torch")) and has_torch_network(manifest)
+        if not in_torch and has_cuda_onnxruntime():
+            return "onnxruntime", str(error)
         if not find_spec("torch"):
             raise
-        return "torch", str(error)
+        return "torch", str(error)  # which says what to install, if it cannot run the engine
     return "tensorrt", ""
 
 
