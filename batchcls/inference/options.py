@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from numbers import Integral, Real
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from batchcls import machine
 from batchcls.engine.backends import BackendName, has_cuda_onnxruntime, has_torch_network, tensorrt_api
@@ -81,10 +81,11 @@ class RunOptions:
             if value is not None and value not in allowed:
                 raise EngineError(f"{name} is {value!r}; use one of {', '.join(allowed)}, or leave it out")
         for name, (kind, least, most) in _RANGES.items():
-            value = getattr(self, name)
+            value: Any = getattr(self, name)
             if value is None and name not in _NEEDED:
                 continue
-            if not isinstance(value, kind) or not least <= value <= most:
+            number_type: Any = kind
+            if not isinstance(value, number_type) or not least <= value <= most:
                 number = "a whole number" if kind is Integral else "a number"
                 raise EngineError(f"{name} is {value!r}; it must be {number} from {least:,} to {most:,}")
 
