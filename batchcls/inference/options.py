@@ -77,9 +77,9 @@ class RunOptions:
         if not isinstance(self.device, str) or not _DEVICES.fullmatch(self.device):
             raise EngineError(f"device is {self.device!r}; use auto, cpu, cuda, cuda:N, or all for every GPU")
         for name, allowed in _CHOICES.items():
-            value = getattr(self, name)
-            if value is not None and value not in allowed:
-                raise EngineError(f"{name} is {value!r}; use one of {', '.join(allowed)}, or leave it out")
+            choice = getattr(self, name)
+            if choice is not None and choice not in allowed:
+                raise EngineError(f"{name} is {choice!r}; use one of {', '.join(allowed)}, or leave it out")
         for name, (kind, least, most) in _RANGES.items():
             value: Any = getattr(self, name)
             if value is None and name not in _NEEDED:
