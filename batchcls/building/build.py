@@ -60,7 +60,7 @@ def build_engine(checkpoint: Path, out: Path, options: BuildOptions, console: Co
     """
     check_replaceable(out, overwrite=options.overwrite)
     source = open_model(checkpoint, options.recipe, options.values)
-    origin = _preprocess_origin(options.recipe, source)
+    origin = _preprocess_origin(source, options)
     for note in (*source.notes, input_line(source.recipe.preprocess, origin)):
         console.print(note, markup=False, highlight=False, soft_wrap=True)
     with replacing_folder(out) as folder:
@@ -75,12 +75,12 @@ def build_engine(checkpoint: Path, out: Path, options: BuildOptions, console: Co
     return manifest
 
 
-def _preprocess_origin(recipe: Path | None, source: ModelSource) -> str:
-    """What says how images become the input: the recipe, the trained file, or nothing, for which the text is empty."""
-    origins = [source.preprocess_origin]
-    if recipe and PREPROCESS_KEYS & recipe_keys(recipe):
-        origins.append(f"the recipe {recipe.name}")
-    return " and ".join(filter(None, origins))
+def _preprocess_origin(source: ModelSource, options: BuildOptions) -> str:
+    """What says how images become the input: the options, the recipe, or what ``source`` names; empty for nothing."""
+    recipe, origin = options.recipe, source.preprocess_origin
+    by_recipe = f"recipe {recipe.name}" if recipe and PREPROCESS_KEYS & recipe_keys(recipe) else ""
+    by_options = "the options" if PREPROCESS_KEYS & options.values.keys() else ""
+    return " and ".join(filter(None, (by_options, "" if by_recipe in origin else by_recipe, origin)))
 
 
 def _write_network(source: ModelSource, options: BuildOptions, path: Path, console: Console) -> None:

@@ -131,7 +131,7 @@ def _difference_error(info: EngineInfo, check: ProbeCheck, precision: str, remed
 
 def _remedy(info: EngineInfo, manifest: Manifest) -> str:
     """The command that mends an engine that answers otherwise than recorded."""
-    build = "batchcls build CHECKPOINT --out ENGINE"
+    build = "batchcls build CHECKPOINT --out ENGINE --overwrite"
     if info.backend.startswith("tensorrt"):  # the plan may be of another driver
         build = f"batchcls build ENGINE --device {info.device}, or {build}"
     keeps_its_own = keeps_precision(manifest.architecture)
@@ -159,5 +159,5 @@ def missing_answers_error(manifest: Manifest) -> EngineError:
     """The error of an engine that cannot be checked, because its probes have no recorded answers."""
     return EngineError(
         f"engine {manifest.name!r} has recorded answers to {len(manifest.reference)} probes of {PROBE_COUNT}, so what "
-        "it answers cannot be checked; run: batchcls build CHECKPOINT --out ENGINE"
+        "it answers cannot be checked; run: batchcls build CHECKPOINT --out ENGINE --overwrite"
     )

@@ -212,5 +212,5 @@ def engine_folders_below(folder: Path) -> list[Path]:
 
 
 def _build_command(folder: Path) -> str:
-    """The command that builds the engine folder ``folder``."""
-    return f"batchcls build CHECKPOINT --out {shlex.quote(str(folder))}"
+    """The command that builds the engine folder ``folder`` again."""
+    return f"batchcls build CHECKPOINT --out {shlex.quote(str(folder))} --overwrite"
