@@ -30,7 +30,14 @@ _FAILURES = (
 """Exceptions that transformers raises for configurations that make no sense."""
 _LEFT_OUT = frozenset(
     (
-        *("attn_implementation", "experts_implementation", "dtype", "torch_dtype", "transformers_version"),
+        *(
+            "attn_implementation",
+            "experts_implementation",
+            "dtype",
+            "torch_dtype",
+            "transformers_version",
+            "name_or_path",
+        ),
         *("architectures", "label2id", "problem_type", "torchscript", "pruned_heads", "return_dict"),
         *("output_attentions", "output_hidden_states", "chunk_size_feed_forward", "gradient_checkpointing"),
     )

@@ -8,7 +8,7 @@ from batchcls.building.keras.known_layers import ACTIVATIONS, CLASSES, FLOATS, M
 
 _LARGEST_NUMBER = 1 << 20
 """Largest number of channels, pixels and the like; a network with more could not be computed."""
-_LONGEST_TEXT = 1000
+_LONGEST_TEXT, _MOST_ITEMS = 1000, 5000
 _CONSTANT_KEYS = ("dtype", "keras_history", "value", "start", "stop", "step")
 _CONSTANT_TYPES = ("float16", "bfloat16", "float32", "float64", "int32", "int64")
 _UNUSED = ("_initializer", "_regularizer", "_constraint")
@@ -70,6 +70,8 @@ def _checked(value: Any, key: str = "") -> Any:
     if isinstance(value, str):
         return _checked_text(value, key)
     if isinstance(value, list | tuple):
+        if len(value) > _MOST_ITEMS:
+            raise UnsafeConfigurationError(f"{key} holds {len(value):,} items, of {_MOST_ITEMS:,} at most")
         return [_checked(item, key) for item in value]
     if "class_name" in value or "module" in value or "registered_name" in value:
         return _checked_object(value)
