@@ -191,3 +191,20 @@ def test_neither_keras_nor_its_settings_are_left_in_the_home(tmp_path: Path) -> 
 
     assert process.returncode == 0, process.stderr
     assert [path.name for path in home.rglob("*") if path.is_file()] == ["keras.json"]
+
+
+def test_keras_in_use_with_another_backend_is_refused_with_the_way_out() -> None:
+    code = "import keras; from batchcls.building.keras.library import keras_library; keras_library()"
+
+    process = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "KERAS_BACKEND": "openvino", "KERAS_HOME": os.devnull},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (
+        "Keras is in use with its backend 'openvino'; begin a new program with: export KERAS_BACKEND=torch"
+        in process.stderr
+    )
