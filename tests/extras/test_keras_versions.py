@@ -9,9 +9,10 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 
 from batchcls.building.keras.contents import opened_keras_file
-from batchcls.building.keras.network import load_keras_network
+from batchcls.building.keras.network import KerasNetwork, load_keras_network
 from batchcls.building.keras.preprocessing import application, own_preprocessing
 from tests.extras.keras_models import keras, layers, randomized, small_network
 
@@ -133,6 +134,32 @@ def test_layers_of_many_kinds_are_the_same_network(ending: str, layout: str, tmp
     pixels = np.random.default_rng(1).uniform(0, 1, (3, *model.input_shape[1:])).astype("float32")
     expected = np.asarray(model(pixels, training=False).detach())
     np.testing.assert_array_equal(np.asarray(network(pixels, training=False).detach()), expected)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "wrapped"),
+    [
+        (keras.Input((None, None, 3)), lambda output: output),
+        (keras.Input((SIDE, SIDE, 3), batch_size=1), lambda output: [output]),
+        (keras.Input((SIDE, SIDE, 3), dtype="uint8"), lambda output: {"label": output}),
+    ],
+    ids=["free size", "fixed batch", "bytes"],
+)
+@pytest.mark.parametrize("ending", ["keras", "h5"])
+def test_inputs_and_outputs_of_other_forms_are_the_same_network(
+    inputs: Any, wrapped: Any, ending: str, tmp_path: Path
+) -> None:
+    scaled = layers.Rescaling(1 / 255)(inputs)
+    outputs = layers.Dense(3)(layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(scaled)))
+    model = randomized(keras.Model(inputs, wrapped(outputs)))
+    model.save(tmp_path / f"net.{ending}")
+    pixels = np.random.default_rng(1).integers(0, 256, (1, SIDE, SIDE, 3))
+
+    network = KerasNetwork(loaded(tmp_path / f"net.{ending}"), "NHWC").eval()
+
+    ours = network(torch.from_numpy(pixels.transpose(0, 3, 1, 2).astype("float32")))
+    (expected,) = keras.tree.flatten(model(pixels.astype(inputs.dtype), training=False))
+    np.testing.assert_allclose(ours.detach(), expected.detach(), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -113,12 +113,14 @@ def _checked_object(value: Mapping[str, Any]) -> Any:
 def _checked_constant(config: Any) -> dict[str, Any]:
     """The description of a tensor or of a slice: numbers, a layer's name, and a number type.
 
-    The shape of a layer's output is left out: Keras computes it anew.
+    The shape and the type of a layer's output are left out: Keras computes them anew.
     """
     constant = {key: _checked(config[key], key) for key in _CONSTANT_KEYS if key in config}
+    if "keras_history" in constant:
+        return {"shape": [], "dtype": "float32", "keras_history": constant["keras_history"]}
     if constant.get("dtype", "float32") not in _CONSTANT_TYPES:
         raise UnsafeConfigurationError(f"a constant is of type {_text(constant['dtype'])}")
-    return constant | ({"shape": []} if "keras_history" in constant else {})
+    return constant
 
 
 def _checked_layer(value: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,6 +134,8 @@ def _checked_layer(value: Mapping[str, Any]) -> dict[str, Any]:
     checked = _checked_mapping(config)
     if "dtype" in checked:
         checked["dtype"] = _computed_type(checked["dtype"], name)
+    if name == "InputLayer":
+        checked["batch_shape"] = [None, *checked["batch_shape"][1:]]  # free, whatever batch size was saved
     result = {
         "module": known,
         "class_name": "Functional" if name == "Model" else name,
