@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -26,7 +27,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from batchcls import Engine, run
+from batchcls.cli.run import run as run_command
 from batchcls.errors import DecoderError, EngineError, SlidesError
+from batchcls.inference.keywords import RunKeywords
+from batchcls.inference.options import RunOptions
 from tests.commandline import PATIENCE_S, invoked
 from tests.conftest import ROOT, draw
 from tests.test_architecture import HEAVY
@@ -263,6 +267,28 @@ def test_a_reading_process_that_was_killed_is_replaced(tiny_engine: Path, slides
         with pytest.raises(DecoderError):
             engine.predict(slides)
         assert len(engine.predict(slides)) == len(slides)
+
+
+@pytest.mark.parametrize(
+    "option", [option for option in run_command.params if option.name in RunKeywords.__annotations__]
+)
+def test_an_option_has_the_limits_of_the_command_line(option: click.Option, tiny_engine: Path) -> None:
+    name, wrong, right = str(option.name), ["", "foo", -1, object()], list[Any]()
+    if isinstance(option.type, click.IntRange | click.FloatRange):
+        least, most = option.type.min, option.type.max
+        assert least is not None
+        assert most is not None
+        wrong, right = ["1", 0, -1, most + 1, float("nan"), float("inf")], [least, most]
+    elif isinstance(option.type, click.Choice):
+        right = [*option.type.choices, None]
+    elif option.is_flag:
+        wrong, right = [], [True, False]
+
+    for value in wrong:
+        with pytest.raises(EngineError, match=f"^{name} is .*; (use|it must be) "):
+            Engine.load(tiny_engine, **{name: value})
+    for value in right:
+        assert getattr(RunOptions(**{name: value}), name) == value
 
 
 def test_a_batch_of_columns_is_answered_with_arrays(engine: Engine, slides: list[Path], parquet: pa.Table) -> None:
