@@ -59,6 +59,9 @@ def foreign_kind(path: Path, size_px: tuple[int, int] = (224, 224)) -> str:
     if head[4:8] == b"TFL3":
         remedy = "turn it into ONNX: python -m tf2onnx.convert --tflite FILE --output model.onnx"
         return f"is a network of TensorFlow Lite, not a checkpoint; {remedy}, then batchcls build model.onnx"
+    if path.suffix == ".pb":
+        remedy = "turn its folder into ONNX: python -m tf2onnx.convert --saved-model FOLDER --output model.onnx"
+        return f"is a graph of TensorFlow, not a checkpoint; {remedy}, then batchcls build model.onnx"
     if _ONNX.match(head):
         return "is an ONNX file, by its content; give it the ending .onnx"
     is_named_safetensors = path.suffix == ".safetensors"

@@ -28,6 +28,8 @@ _SAID = ("image_processor_type", "size", "do_resize", "do_center_crop", "crop_si
 """Keys that an error repeats."""
 _UNKNOWN = "write what training did into a recipe: --recipe FILE"
 
+_LARGEST_SIDE_PX = 8192
+
 _Process = Callable[[Image.Image], npt.NDArray[np.float32]]
 """Function from an RGB image to a (3, H, W) float32 input."""
 
@@ -75,6 +77,11 @@ def _processor(folder: HuggingFaceFolder, values: Mapping[str, Any]) -> _Process
             f"the preprocessor_config.json of {str(folder.path)!r} names {str(named)[:60]!r}, no image processor of "
             f"transformers for images alone; {_UNKNOWN}"
         )
+    if (largest := _largest(values)) > _LARGEST_SIDE_PX:
+        raise CheckpointError(
+            f"the preprocessor_config.json of {str(folder.path)!r} asks for {largest:,} pixels; {_LARGEST_SIDE_PX:,} "
+            "are the most"
+        )
     plain = {key: value for key, value in values.items() if not key.endswith("_type") and not key.startswith("_")}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -89,6 +96,13 @@ def _processor(folder: HuggingFaceFolder, values: Mapping[str, Any]) -> _Process
         return np.asarray(made(image, return_tensors="np")["pixel_values"][0], np.float32)
 
     return process
+
+
+def _largest(value: Any) -> int:
+    """The largest whole number in a JSON value."""
+    if isinstance(value, Mapping | list):
+        return max(map(_largest, value.values() if isinstance(value, Mapping) else value), default=0)
+    return value if isinstance(value, int) else 0
 
 
 def _image(size_px: tuple[int, int]) -> Image.Image:
