@@ -115,7 +115,7 @@ def _fitting(shapes: Shapes) -> list[IndexedNetwork]:
         if networks:
             found[prefix] = networks
     if len(found) > 1:
-        raise CheckpointError(f"the file holds several networks, under {sorted(found)}; choose one with --weights")
+        raise CheckpointError(f"the file holds several networks, under {sorted(found)}; choose one with --state-dict")
     return next(iter(found.values()), [])
 
 

@@ -73,7 +73,10 @@ KINDS: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "npz": (arrays, "is an archive of NumPy arrays"),
     "zip": (lambda path: zipfile.ZipFile(path, "w").writestr("model.pth", b""), "is a ZIP archive, .*unpack it"),
-    "gzip": (lambda path: path.write_bytes(gzip.compress(b"model")), "is compressed by gzip"),
+    "gzip": (
+        lambda path: path.write_bytes(gzip.compress(b"model")),
+        r"is compressed by gzip; unpack it, .*zcat \S+ > \S+_unpacked\.pth",
+    ),
     "git lfs": (
         lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n"),
         "is a pointer of Git LFS .*git lfs pull",

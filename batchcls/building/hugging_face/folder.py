@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from batchcls.errors import CheckpointError
+from batchcls.networks.foreign_files import kind_of_folder
 from batchcls.networks.tensors import read_tensors
 from batchcls.storage.regular_file import read_json
 
@@ -55,9 +56,7 @@ def open_folder(path: Path) -> HuggingFaceFolder:
     """
     configuration = _object(path, CONFIGURATION)
     if configuration is None:
-        raise CheckpointError(
-            f"{str(path)!r} holds no {CONFIGURATION}, so it is no folder of Hugging Face; name a trained file"
-        )
+        raise CheckpointError(f"{str(path)!r} {kind_of_folder(path)}")
     return HuggingFaceFolder(path, configuration, _object(path, _PREPROCESSOR), _weights(path))
 
 
