@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from batchcls.explanation.grad_cam import GradCam, stands_out
 from batchcls.explanation.cam_layers import CAM_LAYERS
+from batchcls.explanation.grad_cam import GradCam, stands_out
 from batchcls.networks.architectures import empty_network
 from batchcls.networks.checkpoint import load_network
 from batchcls.records import Preprocess

@@ -1,7 +1,6 @@
 """A file's network is found from its weights alone where one candidate fits, and has to be named where several do."""
 
 from argparse import Namespace
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +69,7 @@ def test_a_name_in_the_file_decides(said: dict[str, Any], by: str, tmp_path: Pat
 
 
 def test_a_name_that_does_not_fit_the_weights_decides_nothing(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="several|compute differently"):
+    with pytest.raises(CheckpointError, match=r"several|compute differently"):
         load_network(file_of({"state_dict": zeros("resnet18"), "arch": "resnet34"}, tmp_path))
 
 
