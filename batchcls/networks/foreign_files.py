@@ -9,6 +9,7 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
+from batchcls.networks.allow_list import UNREADABLE
 from batchcls.networks.onnx_advice import export_advice
 from batchcls.networks.saving_advice import training_advice, unused_path
 
@@ -52,6 +53,9 @@ def foreign_kind(path: Path, size_px: tuple[int, int] = (224, 224)) -> str:
         head = stream.read(_HEAD_BYTES)
     if not head:
         return f"is empty; {_ANOTHER}"
+    if _SAFETENSORS.match(head):
+        ending = "is a safetensors file, by its content; give it the ending .safetensors"
+        return "" if path.suffix == ".safetensors" else ending
     for beginning, (kind, remedy) in _BY_FIRST_BYTES.items():
         if head.startswith(beginning):
             return f"is {kind}, not a checkpoint; {remedy}"
@@ -63,12 +67,9 @@ def foreign_kind(path: Path, size_px: tuple[int, int] = (224, 224)) -> str:
         return f"is compressed by gzip; unpack it, and name that file: {unpacking}"
     if _ONNX.match(head):
         return "is an ONNX file, by its content; give it the ending .onnx"
-    is_named_safetensors = path.suffix == ".safetensors"
-    if not is_named_safetensors and _SAFETENSORS.match(head):
-        return "is a safetensors file, by its content; give it the ending .safetensors"
     is_archive = head.startswith(b"PK\x03\x04")
     kind = _kind_of_archive(path, size_px) if is_archive else _kind_of_pickle(path, head)
-    if not kind and is_named_safetensors and (is_archive or _TORCH_SAVE.match(head)):
+    if not kind and path.suffix == ".safetensors" and (is_archive or _TORCH_SAVE.match(head)):
         return "is a checkpoint of PyTorch, by its content; give it the ending .pth"
     return kind
 
@@ -92,7 +93,7 @@ def _kind_of_archive(path: Path, size_px: tuple[int, int]) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (OSError, ValueError, zipfile.BadZipFile):
+    except (*UNREADABLE, zipfile.BadZipFile):
         return ""
     own = {name.partition("/")[2] for name in names}
     if {"config.json", "metadata.json"} <= set(names):
