@@ -152,8 +152,11 @@ def loaded_network(
         RuntimeError: If ``tensors`` are not those of the network.
     """
     network = untrained_network(architecture, classes, head, in_channels=in_channels, transform_input=transform_input)
-    constants = {name: value for name, value in network.state_dict().items() if CONSTANT.search(name)}
-    network.load_state_dict({**constants, **tensors})
+    state = network.state_dict()  # with the versions of its modules, which MNASNet asks for
+    for name in [name for name in state if not CONSTANT.search(name)]:
+        del state[name]
+    state.update(tensors)
+    network.load_state_dict(state)
     return network
 
 

@@ -112,7 +112,7 @@ def test_a_recipe_from_timms_configuration_is_timms_own_transform(name: str, sli
 
 
 def test_preprocessing_that_no_recipe_can_say_is_refused_unless_a_recipe_decides(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"crop_mode 'squash' with crop_pct 0.9 and .* --recipe FILE"):
+    with pytest.raises(CheckpointError, match=r"crop_mode 'squash' with crop_pct 0\.9 and .* --recipe FILE"):
         timm_preprocess(timm_config("dm_nfnet_f0"))
 
 
