@@ -124,7 +124,7 @@ def write(stream: BinaryIO, rows: Iterable[pa.Table], labels: Sequence[str], rec
     """Write rows as CSV, and return the JSON for the file beside it; see `PredictionsFormat.write`."""
     names = header(labels)
     types = _TYPES | dict.fromkeys(names[4 : 4 + len(labels)], pa.float32())
-    digested = _DigestedStream(stream)
+    digested = DigestedStream(stream)
     head = io.StringIO(newline="")
     csv.writer(head, lineterminator="\n").writerow(names)
     digested.write(head.getvalue().encode())
@@ -146,7 +146,7 @@ def header(labels: Sequence[str]) -> list[str]:
     return names
 
 
-class _DigestedStream(io.RawIOBase):
+class DigestedStream(io.RawIOBase):
     """A stream that counts and digests what is written through it to another stream."""
 
     def __init__(self, stream: BinaryIO) -> None:
