@@ -168,7 +168,7 @@ def run(
     from batchcls.inference.run import classify_images
 
     paths = [Path(slides)] if isinstance(slides, str | os.PathLike) else [Path(path) for path in slides]
-    if missing := [str(path) for path in paths if not path.exists()]:
+    if missing := [str(path) for path in paths if not os.path.exists(path)]:
         raise SlidesError(f"{missing[0]!r} does not exist; name folders or image files that do")
     return classify_images(paths, Path(engine), Path(out), RunOptions(**options), _console(progress), listens=False)
 

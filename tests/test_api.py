@@ -1,6 +1,7 @@
 """The Python API: the command line's rows for every kind of input, in order, and nothing left behind."""
 
 import gc
+import io
 import itertools
 import os
 import pickle
@@ -176,12 +177,31 @@ def test_what_is_wrong_with_an_input_stands_in_its_row(engine: Engine, tmp_path:
         (np.zeros((8, 8), np.uint8), "PIL.Image.fromarray"),
         (pd.DataFrame({"path": ["a.jpg"]}), "give one of them"),
         ({"path": ["a.jpg"]}, "give one of them"),
+        (pl.LazyFrame({"path": ["a.jpg"]}), "give one of them"),
+        (io.BytesIO(b"\xff\xd8\n\n"), "its bytes"),
+        (np.array("a.jpg"), "image 0 is"),
         ("nowhere/", "does not exist"),
+        ("x" * 300, "does not exist"),
     ],
 )
 def test_what_can_be_no_image_is_refused(images: Any, reason: str, engine: Engine) -> None:
     with pytest.raises(SlidesError, match=reason):
         engine.predict(images)
+
+
+def test_relative_paths_are_those_of_the_moment(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        draw(tmp_path / name / f"{name}.png")
+        draw(tmp_path / name / "large.png", size=(3000, 1500))  # of which each is read alone
+        monkeypatch.chdir(tmp_path / name)
+
+        table = engine.predict([f"{name}.png", "large.png", Path(f"{name}.png")])
+
+        assert table["error"].to_pylist() == [None] * 3
+        assert table["root"].to_pylist() == ["."] * 3
+        assert engine.predict(".")["error"].to_pylist() == [None] * 2
 
 
 def test_an_image_larger_than_the_limits_has_a_row(tiny_engine: Path, tmp_path: Path) -> None:

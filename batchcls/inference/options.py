@@ -84,7 +84,8 @@ class RunOptions:
             value = getattr(self, name)
             if value is None and name not in _NEEDED:
                 continue
-            if not isinstance(value, kind) or not least <= value <= most:
+            is_number = isinstance(value, kind)
+            if not is_number or not least <= value <= most:
                 number = "a whole number" if kind is Integral else "a number"
                 raise EngineError(f"{name} is {value!r}; it must be {number} from {least:,} to {most:,}")
 

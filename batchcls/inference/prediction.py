@@ -1,6 +1,7 @@
 """Predictions for a program's images as one table, or as arrays beside the other columns of a batch."""
 
 import json
+import os
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,9 +38,9 @@ def listed(images: Any, options: RunOptions) -> Iterator[Slide | Failure]:
     path = single_path(images)
     if path is None:
         return slides_of(images, options.max_pixels)
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path.is_dir, false of a name that is too long
         return _below(path, options)
-    if not path.exists():
+    if not os.path.exists(path):
         raise SlidesError(f"{str(path)!r} does not exist; name a folder or an image file that does")
     return slides_of(path, options.max_pixels)
 
@@ -48,7 +49,7 @@ def predict(session: Session, images: Any, options: RunOptions, console: Console
     """One table of the predictions, see `batchcls.api.Engine.predict`."""
     started = datetime.now(UTC).isoformat(timespec="milliseconds")
     path = single_path(images)
-    is_folder = path is not None and path.is_dir()
+    is_folder = path is not None and os.path.isdir(path)
     total = None if is_folder else count_of(images)
     batches: list[pa.RecordBatch] = []
     done = unreadable = 0
