@@ -1,13 +1,14 @@
 """An open engine that classifies a program's images, in their order and in any number of threads."""
 
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path
 from threading import BoundedSemaphore, Lock
 from typing import cast
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 import numpy as np
 import pyarrow as pa
@@ -20,10 +21,12 @@ from batchcls.images.sources import open_readers
 from batchcls.images.sources.base import SlideReaders
 from batchcls.images.sources.memory import MemoryReaders, MemorySlide
 from batchcls.inference.answers import answer, open_checked_engine
+from batchcls.inference.image_feed import ImageFeed
 from batchcls.inference.input_order import InputOrder
 from batchcls.inference.inputs import PixelsSlide
 from batchcls.inference.options import RunOptions, device_configs
 from batchcls.inference.row_stream import RowStream, StreamState
+from batchcls.inference.slide_runs import FAILURES, RunKind, without_failures
 from batchcls.predictions.schema import file_schema
 from batchcls.prefetch import parallel_map
 from batchcls.records import Batch, BatchResult, Failure, Pixels, Predictions, Slide
@@ -33,8 +36,6 @@ _SHARE = 0.75
 """Share of the memory that is left which the decoder of one more stream may take."""
 _LEAST_BYTES = 64 << 20
 """Memory of a stream's decoder, at least: a few small images at a time can be decoded in it."""
-_FAILURES = 64
-"""Number of failures that become one result."""
 
 
 class _Source(Iterator[Batch]):
@@ -86,6 +87,8 @@ class Session:
         self._readers: SlideReaders | None = None
         """Readers of files, once a stream has needed them."""
         self._closed = False
+        # Before concurrent.futures waits for its threads, which comes before atexit.
+        threading._register_atexit(_close, ref(self))  # type: ignore[attr-defined]
         self.schema = file_schema(len(self.info.labels))
         """Schema of the rows: the columns of a predictions file."""
 
@@ -97,8 +100,9 @@ class Session:
         """
         with self._lock:
             self._check_open()
-            state = StreamState(InputOrder(self.info.labels))
-            stream = RowStream(self._rows(slides, state), state)
+            order = InputOrder(self.info.labels)
+            state = StreamState(order, ImageFeed(order.taken(slides)))
+            stream = RowStream(self._rows(state), state)
             self._streams.add(stream)
         return stream
 
@@ -122,32 +126,43 @@ class Session:
         if self._closed:
             raise EngineError("the engine has been closed; open it again")
 
-    def _rows(self, slides: Iterable[Slide | Failure], state: StreamState) -> Generator[pa.RecordBatch]:
+    def _rows(self, state: StreamState) -> Generator[pa.RecordBatch]:
         try:
-            for kind, run in groupby(state.order.taken(slides), key=type):
+            for kind, run in groupby(state.feed, key=RunKind()):
                 with closing(self._results(kind, run, state)) as results:
                     for result in results:
                         if (rows := state.order.add(result)) is not None:
                             yield rows
-            if not state.closed:
-                state.order.check_complete()
+                if state.closed:
+                    return
+            if (rows := state.order.add(self._no_result())) is not None:
+                yield rows
+            state.order.check_complete()
         finally:
             state.order.close()
+            state.feed.close()
 
-    def _results(self, kind: type, run: Iterator[Slide | Failure], state: StreamState) -> Generator[BatchResult]:
-        """The results of consecutive slides of one kind."""
+    def _results(self, kind: type, run: Iterator[Slide | Failure | None], state: StreamState) -> Generator[BatchResult]:
+        """The results of consecutive slides of one kind, without those of failures, whose rows are in order already."""
         if kind is Failure:
-            while group := cast(list[Failure], list(islice(run, _FAILURES))):
-                yield BatchResult([], [], _no_predictions(len(self.info.labels)), group)
-        elif kind is PixelsSlide:
-            arrays = ((slide, slide.pixels) for slide in cast(Iterator[PixelsSlide], run))
+            for number, failure in enumerate(run, 1):
+                if failure is not None:
+                    state.order.fail(cast(Failure, failure))
+                if failure is None or number % FAILURES == 0:
+                    yield self._no_result()
+            return
+        slides = without_failures(run, state.order)
+        if kind is PixelsSlide:
+            pixels = cast(Iterator[PixelsSlide | None], slides)
+            arrays = ((slide, slide.pixels) if slide else None for slide in pixels)
             source = _Source(self._array_batches(arrays))
-            yield from self._answers(source, lambda: None if source.ended else state.order.close())
+            yield from self._answers(source, lambda: None if source.ended else state.feed.close())
         else:
             with self._decoder(state) as decoder:
                 readers = MemoryReaders() if kind is MemorySlide else self._file_readers()
+                files = (slide for slide in slides if slide is not None)
                 try:
-                    with closing(decoder.decode(cast(Iterator[Slide], run), readers)) as batches:
+                    with closing(decoder.decode(files, readers)) as batches:
                         yield from self._answers(batches, decoder.stop)
                 except DecoderError:  # such as a reading process that was killed
                     self._drop(readers)
@@ -171,7 +186,7 @@ class Session:
         ]
         return replace(result, failures=[*result.failures, *too_large], postponed=()) if too_large else result
 
-    def _array_batches(self, arrays: Iterator[tuple[Slide, Pixels]]) -> Iterator[Batch]:
+    def _array_batches(self, arrays: Iterator[tuple[Slide, Pixels] | None]) -> Iterator[Batch]:
         config = self._config
         return array_batches(
             arrays,
@@ -230,6 +245,14 @@ class Session:
                 self._readers = None
         readers.close()
 
+    def _no_result(self) -> BatchResult:
+        classes = len(self.info.labels)
+        return BatchResult(
+            [], [], Predictions(np.empty(0, np.int32), np.empty((0, classes), np.float32), np.empty(0, np.bool_))
+        )
 
-def _no_predictions(classes: int) -> Predictions:
-    return Predictions(np.empty(0, np.int32), np.empty((0, classes), np.float32), np.empty(0, np.bool_))
+
+def _close(session: "ref[Session]") -> None:
+    """Close a session that is still open at the end of the interpreter."""
+    if opened := session():
+        opened.close()
