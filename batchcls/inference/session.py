@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -13,14 +13,14 @@ from weakref import WeakSet, ref
 import numpy as np
 import pyarrow as pa
 
-from batchcls.errors import DecoderError, EngineError, MemoryShortageError
-from batchcls.images.decoders import default_batch_size, open_decoder
+from batchcls.errors import DecoderError, EngineError
 from batchcls.images.decoders.arrays import array_batches
-from batchcls.images.decoders.base import Decoder, DecoderOptions
+from batchcls.images.decoders.base import Decoder
 from batchcls.images.sources import open_readers
 from batchcls.images.sources.base import SlideReaders
 from batchcls.images.sources.memory import MemoryReaders, MemorySlide
 from batchcls.inference.answers import answer, open_checked_engine
+from batchcls.inference.decoder_pool import DecoderPool
 from batchcls.inference.image_feed import ImageFeed
 from batchcls.inference.input_order import InputOrder
 from batchcls.inference.inputs import PixelsSlide
@@ -30,12 +30,7 @@ from batchcls.inference.slide_runs import FAILURES, RunKind, without_failures
 from batchcls.predictions.schema import file_schema
 from batchcls.prefetch import parallel_map
 from batchcls.records import Batch, BatchResult, Failure, Pixels, Predictions, Slide
-from batchcls.storage.memory import available_bytes, format_bytes, resident_bytes
-
-_SHARE = 0.75
-"""Share of the memory that is left which the decoder of one more stream may take."""
-_LEAST_BYTES = 64 << 20
-"""Memory of a stream's decoder, at least: a few small images at a time can be decoded in it."""
+from batchcls.storage.memory import format_bytes
 
 
 class _Source(Iterator[Batch]):
@@ -80,9 +75,7 @@ class Session:
         self.decoder = self._config.decoder
         self._lanes = BoundedSemaphore(self._engine.lanes)
         self._lock = Lock()
-        self._left_bytes = min(self._config.memory_bytes - resident_bytes(), available_bytes())
-        self._idle: list[Decoder] = []
-        """Decoders that no stream uses."""
+        self._decoders = DecoderPool(self._config, self.info.preprocess, self._engine.batch_size)
         self._streams: WeakSet[RowStream] = WeakSet()
         self._readers: SlideReaders | None = None
         """Readers of files, once a stream has needed them."""
@@ -114,10 +107,8 @@ class Session:
         for stream in streams:
             stream.close()
         with self._lock:
-            decoders, self._idle = self._idle, []
             readers, self._readers = self._readers, None
-        for decoder in decoders:
-            decoder.close()
+        self._decoders.close()
         if readers:
             readers.close()
         self._engine.close()
@@ -158,15 +149,23 @@ class Session:
             source = _Source(self._array_batches(arrays))
             yield from self._answers(source, lambda: None if source.ended else state.feed.close())
         else:
-            with self._decoder(state) as decoder:
-                readers = MemoryReaders() if kind is MemorySlide else self._file_readers()
-                files = (slide for slide in slides if slide is not None)
-                try:
-                    with closing(decoder.decode(files, readers)) as batches:
-                        yield from self._answers(batches, decoder.stop)
-                except DecoderError:  # such as a reading process that was killed
-                    self._drop(readers)
-                    raise
+            files = (slide for slide in slides if slide is not None)
+            with self._decoders.lent() as decoder:
+                yield from self._decoded(decoder, files, kind, state)
+
+    def _decoded(
+        self, decoder: Decoder, files: Iterator[Slide], kind: type, state: StreamState
+    ) -> Generator[BatchResult]:
+        readers = MemoryReaders() if kind is MemorySlide else self._file_readers()
+        state.decoder = decoder
+        try:
+            with closing(decoder.decode(files, readers)) as batches:
+                yield from self._answers(batches, decoder.stop)
+        except DecoderError:  # such as a reading process that was killed
+            self._drop(readers)
+            raise
+        finally:
+            state.decoder = None
 
     def _answers(self, batches: Iterator[Batch], stop: Callable[[], None]) -> Generator[BatchResult]:
         with closing(parallel_map(self._answer, batches, self._engine.lanes, stop)) as results:
@@ -196,44 +195,9 @@ class Session:
             threads=config.threads,
         )
 
-    @contextmanager
-    def _decoder(self, state: StreamState) -> Iterator[Decoder]:
-        """A decoder that no other stream uses meanwhile.
-
-        Raises:
-            MemoryShortageError: If too many streams are open for one more decoder's memory.
-        """
-        with self._lock:
-            self._check_open()
-            decoder = self._idle.pop() if self._idle else self._open_decoder()
-        state.decoder = decoder
-        try:
-            yield decoder
-        finally:
-            state.decoder = None
-            with self._lock:
-                self._idle.append(decoder)
-
-    def _open_decoder(self) -> Decoder:
-        share = int(self._left_bytes * _SHARE)
-        if share < _LEAST_BYTES:
-            raise MemoryShortageError(
-                f"{format_bytes(max(0, self._left_bytes))} of memory are left for one more stream of images; finish or "
-                "close a stream, or open the engine with more memory: Engine.load(..., memory=BYTES)"
-            )
-        config = self._config
-        batch_size = config.batch_size or default_batch_size(
-            config.decoder, config.opened_device, self._engine.batch_size
-        )
-        options = DecoderOptions(
-            batch_size, config.threads, config.max_pixels, share, config.read_timeout_s, config.opened_device
-        )
-        decoder = open_decoder(config.decoder, self.info.preprocess, options)
-        self._left_bytes -= share
-        return decoder
-
     def _file_readers(self) -> SlideReaders:
         with self._lock:
+            self._check_open()
             if self._readers is None:
                 self._readers = open_readers()
             return self._readers
