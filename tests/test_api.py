@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -192,9 +193,10 @@ def test_what_can_be_no_image_is_refused(images: Any, reason: str, engine: Engin
 def test_relative_paths_are_those_of_the_moment(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (700, 700, 3), np.uint8))
     for name in ("a", "b"):
         draw(tmp_path / name / f"{name}.png")
-        draw(tmp_path / name / "large.png", size=(3000, 1500))  # of which each is read alone
+        noise.save(tmp_path / name / "large.png")  # read alone, not with a group
         monkeypatch.chdir(tmp_path / name)
 
         table = engine.predict([f"{name}.png", "large.png", Path(f"{name}.png")])
@@ -252,6 +254,103 @@ def test_a_prediction_within_a_stream_does_not_wait_for_it(engine: Engine, slide
             == engine.predict(slides[0].read_bytes())["label"].to_pylist()
         )
         assert len(rows) > 0
+
+
+def test_many_threads_predict_at_one_time(engine: Engine, slides: list[Path]) -> None:
+    data = slides[0].read_bytes()
+    started = threading.Barrier(24)
+
+    def classify(number: int) -> str:
+        started.wait(PATIENCE_S)
+        with closing(engine.stream([data, slides[1], data])) as stream:
+            started.wait(PATIENCE_S)  # all streams are open together
+            return str(next(stream)["label"][0].as_py())
+
+    with ThreadPoolExecutor(24) as pool:
+        assert set(pool.map(classify, range(24))) == {engine.predict(data)["label"][0].as_py()}
+
+
+def test_arrays_larger_than_a_batch_may_hold_are_classified(engine: Engine) -> None:
+    images = (np.full((1500, 1500, 3), number, np.uint8) for number in range(80))  # 6.75 MB each, in batches of 64
+
+    assert engine.predict(images)["error"].null_count == 80
+
+
+def test_missing_images_have_rows_among_files_and_in_a_row(engine: Engine, slides: list[Path]) -> None:
+    images = [slides[0], None, slides[1], *[None] * 5000, slides[2], *[None] * 3]
+
+    missing = [error is not None for error in engine.predict(images)["error"].to_pylist()]
+
+    assert missing == [image is None for image in images]
+
+
+@pytest.mark.parametrize("kind", range(3))
+def test_close_does_not_wait_for_the_caller_s_generator(kind: int, tiny_engine: Path, slides: list[Path]) -> None:
+    blocked, released = threading.Event(), threading.Event()
+
+    def images() -> Iterator[Any]:
+        yield MAKERS[(0, 1, 3)[kind]](slides[0])
+        blocked.set()
+        released.wait(PATIENCE_S)
+
+    with ThreadPoolExecutor(1) as pool:
+        engine = Engine.load(tiny_engine, device="cpu")
+        rows = engine.stream(images())
+        consumer = pool.submit(list, rows)
+        assert blocked.wait(PATIENCE_S)
+
+        engine.close()
+
+        with pytest.raises(EngineError, match="closed"):
+            consumer.result(PATIENCE_S)
+        assert not released.is_set()
+        released.set()
+
+
+def test_a_stream_gives_rows_while_its_generator_waits(engine: Engine, slides: list[Path]) -> None:
+    seen = threading.Event()
+
+    def images() -> Iterator[Any]:
+        yield from (np.asarray(read(slides[1]).convert("RGB")), None)
+        assert seen.wait(PATIENCE_S)
+
+    lengths = [(len(rows), seen.set()) for rows in engine.stream(images())]
+
+    assert sum(length for length, _ in lengths) == 2
+
+
+def test_a_generator_cannot_close_what_waits_for_it(tiny_engine: Path, slides: list[Path]) -> None:
+    with Engine.load(tiny_engine, device="cpu") as engine:
+
+        def images() -> Iterator[Path]:
+            yield slides[0]
+            engine.close()
+
+        with pytest.raises(EngineError, match="clos"):
+            engine.predict(images())
+
+
+def test_the_interpreter_ends_although_a_stream_is_open(tiny_engine: Path, slides: list[Path]) -> None:
+    program = (
+        "import sys; from batchcls import Engine\n"
+        "engine = Engine.load(sys.argv[1], device='cpu')\n"
+        "paths = sys.argv[2:] * 1000\n"
+        "streams = [engine.stream(paths), engine.stream(open(path, 'rb').read() for path in paths)]\n"
+        "print(*(len(next(stream)) > 0 for stream in streams))\n"
+        "raise SystemError"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", program, tiny_engine, *slides[:7]],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout) == (1, "True True\n")
+    assert done.stderr.splitlines()[-1] == "SystemError"
+    assert done.stderr.count("Traceback") == 1
 
 
 def children() -> set[str]:

@@ -40,10 +40,10 @@ class ReadOptions:
     """How long the file system may take for one answer."""
     budget_bytes: int = 256 << 20
     """Largest number of bytes that are read and not decoded yet; one larger file may be read alone."""
-    largest_file_bytes: int | None = None
-    """Size of the largest file; larger ones are postponed. None: ``budget_bytes``."""
     files_ahead: int = 256
     """Largest number of files that are read and not taken by the iteration yet."""
+    largest_file_bytes: int | None = None
+    """Size of the largest file; larger ones are postponed. None: ``budget_bytes``."""
 
 
 @dataclass(slots=True)
