@@ -111,7 +111,8 @@ class Engine:
             (float32, NaN without one), ``probabilities`` ((N, classes) float32) and ``error`` (None without one).
 
         Raises:
-            SlidesError: If there is no such column, or its values are of no kind that can be classified.
+            SlidesError: If there is no such column, its values are of no kind that can be classified, or another
+                column has the name of one of the predictions'.
         """
         from batchcls.inference.prediction import predict_batch
 

@@ -1,6 +1,7 @@
 """The build: a trained file becomes an engine folder, whole or not at all."""
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -59,7 +60,7 @@ def build_engine(checkpoint: Path, out: Path, options: BuildOptions, console: Co
     """
     check_replaceable(out, overwrite=options.overwrite)
     source = open_model(checkpoint, options.recipe, options.values)
-    origin = _preprocess_origin(options.recipe, source)
+    origin = _preprocess_origin(source, options)
     for note in (*source.notes, input_line(source.recipe.preprocess, origin)):
         console.print(note, markup=False, highlight=False, soft_wrap=True)
     with replacing_folder(out) as folder:
@@ -74,12 +75,12 @@ def build_engine(checkpoint: Path, out: Path, options: BuildOptions, console: Co
     return manifest
 
 
-def _preprocess_origin(recipe: Path | None, source: ModelSource) -> str:
-    """What says how images become the input: the recipe, the trained file, or nothing, for which the text is empty."""
-    origins = [source.preprocess_origin]
-    if recipe and PREPROCESS_KEYS & recipe_keys(recipe):
-        origins.append(f"the recipe {recipe.name}")
-    return " and ".join(filter(None, origins))
+def _preprocess_origin(source: ModelSource, options: BuildOptions) -> str:
+    """What says how images become the input: the options, the recipe, or what ``source`` names; empty for nothing."""
+    recipe, origin = options.recipe, source.preprocess_origin
+    by_recipe = f"recipe {recipe.name}" if recipe and PREPROCESS_KEYS & recipe_keys(recipe) else ""
+    by_options = "the options" if PREPROCESS_KEYS & options.values.keys() else ""
+    return " and ".join(filter(None, (by_options, "" if by_recipe in origin else by_recipe, origin)))
 
 
 def _write_network(source: ModelSource, options: BuildOptions, path: Path, console: Console) -> None:
@@ -106,8 +107,8 @@ def _manifest(checkpoint: Path, name: str, source: ModelSource, folder: Path) ->
         preprocess=recipe.preprocess,
         precision=recipe.precision,
         temperature=recipe.temperature,
-        checkpoint=printable(checkpoint.name),
-        checkpoint_sha256=sha256(checkpoint),
+        checkpoint=printable(checkpoint.resolve().name if checkpoint.is_dir() else checkpoint.name),
+        checkpoint_sha256=_digest(source.files or (checkpoint,)),
         weights=source.weights,
         onnx_sha256=sha256(folder / ONNX),
         built=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -115,3 +116,9 @@ def _manifest(checkpoint: Path, name: str, source: ModelSource, folder: Path) ->
         probes=probes,
         reference=reference,
     )
+
+
+def _digest(files: Sequence[Path]) -> str:
+    """SHA-256 of a file; of several, the SHA-256 of their own ones in a row."""
+    digests = [sha256(file) for file in files]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()

@@ -8,6 +8,8 @@ _NORMALIZATIONS = {
     (0.5, 0.5): "mean and std 0.5",
     (0.0, 0.0, 0.0, 1.0, 1.0, 1.0): "values 0 to 1",
     (0.0, 1.0): "values 0 to 1",
+    (0.0, 0.0, 0.0, 1 / 255, 1 / 255, 1 / 255): "values 0 to 255",
+    (0.0, 1 / 255): "values 0 to 255",
 }
 """Usual normalizations, by the means and standard deviations of the channels."""
 _CHANNELS = {"RGB": "", "BGR": "channels in the order BGR", "L": "in gray"}

@@ -12,7 +12,7 @@ from batchcls.building.model_sources.base import ModelSource
 from batchcls.building.reference import Reference
 from batchcls.engine.backends import open_engine
 from batchcls.engine.base import Engine
-from batchcls.engine.manifest import Manifest
+from batchcls.engine.manifest import Manifest, keeps_precision
 from batchcls.engine.postprocess import to_predictions
 from batchcls.engine.verification import Verification
 from batchcls.errors import SlidesError, VerificationError
@@ -127,6 +127,6 @@ def _disagreement_error(verification: Verification, manifest: Manifest) -> Verif
 
 def finer_precision_advice(manifest: Manifest) -> str:
     """The end of an error on a build whose rounding may be at fault; empty where no finer precision can be built."""
-    if manifest.architecture == "onnx":
+    if keeps_precision(manifest.architecture):
         return ", or build without --precision" if manifest.precision == "int8" else ""
     return "" if manifest.precision == "fp32" else ", or build with --precision fp32"

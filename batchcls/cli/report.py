@@ -47,5 +47,6 @@ def report(predictions: Path, out: Path, labels: str | None, overwrite: bool, **
     echo(f"{summary.rows:,} rows, {summary.unreadable:,} unreadable -> {out}")
     for note in summary.notes:
         echo(f"note: {note}")
-    evaluation = out.with_name("evaluation")
-    echo(next_line("batchcls", "evaluate", predictions, "--truth", "LABELED_FOLDER", "--out", evaluation))
+    if summary.rows > summary.unreadable:
+        evaluation = out.with_name("evaluation")
+        echo(next_line("batchcls", "evaluate", predictions, "--truth", "LABELED_FOLDER", "--out", evaluation))

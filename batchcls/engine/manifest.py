@@ -28,6 +28,11 @@ _LARGEST_LOGIT = (2 - 2**-23) * 2.0**127
 """Largest number of float32."""
 
 
+def keeps_precision(architecture: str) -> bool:
+    """Whether a build keeps a network's own precision, or makes it int8: as of ONNX and Keras files."""
+    return architecture == "onnx" or architecture.startswith("keras/")
+
+
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """The contents of engine.json."""
@@ -207,5 +212,5 @@ def engine_folders_below(folder: Path) -> list[Path]:
 
 
 def _build_command(folder: Path) -> str:
-    """The command that builds the engine folder ``folder``."""
-    return f"batchcls build CHECKPOINT --out {shlex.quote(str(folder))}"
+    """The command that builds the engine folder ``folder`` again."""
+    return f"batchcls build CHECKPOINT --out {shlex.quote(str(folder))} --overwrite"

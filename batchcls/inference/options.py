@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from numbers import Integral, Real
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from batchcls import machine
-from batchcls.engine.backends import BackendName, tensorrt_api
+from batchcls.engine.backends import BackendName, has_cuda_onnxruntime, has_torch_network, tensorrt_api
 from batchcls.engine.manifest import Manifest
 from batchcls.errors import EngineError
 from batchcls.images.decoders import DEFAULT, DecoderName
@@ -77,15 +77,15 @@ class RunOptions:
         if not isinstance(self.device, str) or not _DEVICES.fullmatch(self.device):
             raise EngineError(f"device is {self.device!r}; use auto, cpu, cuda, cuda:N, or all for every GPU")
         for name, allowed in _CHOICES.items():
-            value = getattr(self, name)
-            if value is not None and value not in allowed:
-                raise EngineError(f"{name} is {value!r}; use one of {', '.join(allowed)}, or leave it out")
+            choice = getattr(self, name)
+            if choice is not None and choice not in allowed:
+                raise EngineError(f"{name} is {choice!r}; use one of {', '.join(allowed)}, or leave it out")
         for name, (kind, least, most) in _RANGES.items():
-            value = getattr(self, name)
+            value: Any = getattr(self, name)
             if value is None and name not in _NEEDED:
                 continue
-            is_number = isinstance(value, kind)
-            if not is_number or not least <= value <= most:
+            number_type: Any = kind
+            if not isinstance(value, number_type) or not least <= value <= most:
                 number = "a whole number" if kind is Integral else "a number"
                 raise EngineError(f"{name} is {value!r}; it must be {number} from {least:,} to {most:,}")
 
@@ -103,10 +103,10 @@ def device_configs(engine: Path, options: RunOptions) -> tuple[list[DeviceConfig
             f"--precision {options.precision} was asked for; on {devices[0].name} the engine's plan decides: build "
             "another with batchcls build, or choose --device cpu"
         )
-    backend, why = (options.backend, "") if options.backend else backend_for(devices[0].opened_as)
+    manifest = Manifest.read(engine)
+    backend, why = (options.backend, "") if options.backend else backend_for(devices[0].opened_as, manifest)
     if on_cpu and options.device == "auto":
         why = "there is no GPU"
-    manifest = Manifest.read(engine)
     memory_bytes = options.memory or memory.default_budget_bytes()
     configs = [
         DeviceConfig(
@@ -129,8 +129,12 @@ def device_configs(engine: Path, options: RunOptions) -> tuple[list[DeviceConfig
     return configs, why
 
 
-def backend_for(device: str) -> tuple[BackendName, str]:
+def backend_for(device: str, manifest: Manifest) -> tuple[BackendName, str]:
     """The fastest backend that is installed for a device, and the reason against a faster one; empty if none is faster.
+
+    Args:
+        device: ``cpu`` or ``cuda:N``.
+        manifest: The engine's, for PyTorch runs only networks that it can make again by the name of their architecture.
 
     Raises:
         EngineError: If no backend is installed for the device.
@@ -140,9 +144,12 @@ def backend_for(device: str) -> tuple[BackendName, str]:
     try:
         tensorrt_api.module_for(machine.gpu(device).sm)
     except EngineError as error:
+        in_torch = bool(find_spec("torch")) and has_torch_network(manifest)
+        if not in_torch and has_cuda_onnxruntime():
+            return "onnxruntime", str(error)
         if not find_spec("torch"):
             raise
-        return "torch", str(error)
+        return "torch", str(error)  # which says what to install, if it cannot run the engine
     return "tensorrt", ""
 
 

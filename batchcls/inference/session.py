@@ -1,5 +1,6 @@
 """An open engine that classifies a program's images, in their order and in any number of threads."""
 
+import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
@@ -80,6 +81,7 @@ class Session:
         self._readers: SlideReaders | None = None
         """Readers of files, once a stream has needed them."""
         self._closed = False
+        self._process = os.getpid()
         # Before concurrent.futures waits for its threads, which comes before atexit.
         threading._register_atexit(_close, ref(self))  # type: ignore[attr-defined]
         self.schema = file_schema(len(self.info.labels))
@@ -91,6 +93,7 @@ class Session:
         Raises:
             EngineError: If the session is closed.
         """
+        self._check_open()  # before the lock, which a thread may have held at a fork
         with self._lock:
             self._check_open()
             order = InputOrder(self.info.labels)
@@ -101,6 +104,8 @@ class Session:
 
     def close(self) -> None:
         """End every stream, thread and process of this session, and release the device; twice is harmless."""
+        if os.getpid() != self._process:  # a fork has none of the threads
+            return
         with self._lock:
             self._closed = True
             streams = list(self._streams)
@@ -114,6 +119,11 @@ class Session:
         self._engine.close()
 
     def _check_open(self) -> None:
+        if os.getpid() != self._process:
+            raise EngineError(
+                "the engine was opened before this process was forked from the one that opened it, and does not work "
+                "here; open it again, with Engine.load, or start processes with multiprocessing.get_context('spawn')"
+            )
         if self._closed:
             raise EngineError("the engine has been closed; open it again")
 

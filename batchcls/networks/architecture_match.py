@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from batchcls.errors import CheckpointError
+from batchcls.networks.architecture_index import CONSTANT, Shapes
 from batchcls.networks.architectures import TIMM, empty_network
 from batchcls.networks.heads import Head
 
-_CLASSES = 1000
-"""Number of classes of the network whose tensors are compared."""
+_CLASSES = 10007
+"""Number of classes of the network whose tensors are compared: a prime that is no width of any network."""
 _MOST_NAMED = 4
 """Largest number of tensors that an error names."""
-_Shapes = dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,33 +47,27 @@ class ArchitectureMatch:
         Raises:
             CheckpointError: If the file holds several networks.
         """
-        expected, last_layer = _expected_shapes(architecture)
+        expected = _expected_shapes(architecture)
         prefix = _prefix(expected, tensors)
         named = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
         present = {name: tuple(tensor.shape) for name, tensor in named.items()}
-        in_channels = 1 if _takes_gray(expected, present) else 3
+        in_channels = 1 if takes_gray(expected, present) else 3
         if in_channels == 1:
-            expected = {name: _gray(shape) for name, shape in expected.items()}
-        classes = next((present[name][0] for name in last_layer if _same_but_classes(name, present, expected)), 0)
-        head = None if classes else _head(expected, last_layer, present, torchvision=not architecture.startswith(TIMM))
-        if head is not None:
-            expected = {name: shape for name, shape in expected.items() if not name.startswith(f"{head.place}.")}
-            with torch.device("meta"):
-                module = head.module()
-            expected |= {f"{head.place}.{name}": tuple(item.shape) for name, item in module.state_dict().items()}
-        else:
-            expected |= {name: (classes, *expected[name][1:]) for name in last_layer if classes}
+            expected = {name: gray(shape) for name, shape in expected.items()}
+        last_layer = next(name for name, shape in expected.items() if shape[:1] == (0,)).rpartition(".")[0]
+        classes, head = read_head(expected, present, torchvision=not architecture.startswith(TIMM))
+        expected = _with_head(expected, classes, head)
         fitting = {name for name, shape in present.items() if expected.get(name) == shape}
         return cls(
             architecture=architecture,
-            classes=head.classes if head else classes,
+            classes=classes,
             head=head,
             in_channels=in_channels,
             tensors={name: named[name].float() for name in fitting},
-            missing=tuple(name for name in expected if name not in fitting and not name.endswith(_COUNTER)),
-            unexpected=tuple(name for name in present if name not in fitting),
+            missing=tuple(name for name in expected if name not in fitting and not CONSTANT.search(name)),
+            unexpected=tuple(name for name in present if name not in fitting and not CONSTANT.search(name)),
             ignored=tuple(name for name in tensors if not name.startswith(prefix)),
-            last_layer=last_layer[0].rpartition(".")[0],
+            last_layer=last_layer,
         )
 
     @property
@@ -87,19 +81,70 @@ class ArchitectureMatch:
         return f"{lacks}, {len(self.unexpected)} are unexpected{_first_names(self.unexpected)}"
 
 
-_COUNTER = "num_batches_tracked"
+def read_head(expected: Shapes, present: Shapes, *, torchvision: bool) -> tuple[int, Head | None]:
+    """The number of classes of a file, and the layers that replace a part of an architecture's head.
+
+    Args:
+        expected: Shapes of the architecture's tensors; an axis of length 0 has the length of the classes.
+        present: Shapes of the file's tensors.
+        torchvision: Whether the architecture is torchvision's, whose whole classifier may have been replaced.
+
+    Returns:
+        The number of classes, 0 if the file has no head that fits; and the layers, None if the head is as expected.
+    """
+    last_layer = [name for name, shape in expected.items() if shape[:1] == (0,)]
+    as_made = [name for name in last_layer if present.get(name, ())[1:] == expected[name][1:] and name in present]
+    if as_made:
+        return next((present[name][0] for name in as_made if present[name]), 0), None
+    linear = next((name.removesuffix(".weight") for name in last_layer if len(expected[name]) == 2), "")
+    places = [linear] if linear else []
+    container = linear.rpartition(".")[0]
+    weights = [shape for name, shape in _below(container, expected).items() if name.endswith("weight")]
+    if torchvision and container and all(len(shape) == 2 for shape in weights):
+        places.append(container)
+    for place in places:
+        features = next(shape[1] for shape in _below(place, expected).values() if len(shape) == 2)
+        head = Head.read(place, present)
+        if head is not None and head.features == features:
+            return head.classes, head
+    return 0, None
 
 
-def _expected_shapes(architecture: str) -> tuple[_Shapes, list[str]]:
-    """Shapes of an architecture's tensors by name, and the names of those whose first axis is the classes."""
-    shapes, others = (
-        {name: tuple(tensor.shape) for name, tensor in empty_network(architecture, classes).state_dict().items()}
-        for classes in (_CLASSES, _CLASSES + 1)
-    )
-    return shapes, [name for name, shape in shapes.items() if others[name] != shape]
+def takes_gray(expected: Shapes, present: Shapes) -> bool:
+    """Whether a tensor that sees three channels in ``expected`` sees one in ``present``."""
+    return any(gray(shape) != shape and present.get(name) == gray(shape) for name, shape in expected.items())
 
 
-def _prefix(expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor]) -> str:
+def gray(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """``shape`` with one input channel in place of three, if it is that of a convolution that sees an image."""
+    return (shape[0], 1, *shape[2:]) if len(shape) == 4 and shape[1] == 3 else shape
+
+
+def colored(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """``shape`` with three input channels in place of one, if it is that of a convolution."""
+    return (shape[0], 3, *shape[2:]) if len(shape) == 4 and shape[1] == 1 else shape
+
+
+def _expected_shapes(architecture: str) -> dict[str, tuple[int, ...]]:
+    """Shapes of an architecture's tensors by name; an axis of length 0 has the length of the classes."""
+    tensors = empty_network(architecture, _CLASSES).state_dict()
+    return {
+        name: tuple(0 if length == _CLASSES else length for length in tensor.shape) for name, tensor in tensors.items()
+    }
+
+
+def _with_head(expected: Shapes, classes: int, head: Head | None) -> dict[str, tuple[int, ...]]:
+    """``expected`` with the shapes of a head, and of a number of classes."""
+    sized = {name: tuple(length or classes for length in shape) for name, shape in expected.items()}
+    if head is None:
+        return sized
+    with torch.device("meta"):
+        tensors = head.module().state_dict(prefix=f"{head.place}.")
+    others = {name: shape for name, shape in sized.items() if not name.startswith(f"{head.place}.")}
+    return others | {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def _prefix(expected: Shapes, tensors: Mapping[str, Tensor]) -> str:
     """The prefix, such as ``module.`` or ``model.net.``, that the network's tensors have in a file."""
     first = next(name for name in expected)
     prefixes = {name.removesuffix(first) for name in tensors if name == first or name.endswith("." + first)}
@@ -111,37 +156,7 @@ def _prefix(expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tenso
     return best
 
 
-def _takes_gray(expected: _Shapes, present: _Shapes) -> bool:
-    """Whether a tensor that sees three channels in ``expected`` sees one in ``present``."""
-    return any(_gray(shape) != shape and present.get(name) == _gray(shape) for name, shape in expected.items())
-
-
-def _gray(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """``shape`` with one input channel in place of three, if it is that of a convolution that sees an image."""
-    return (shape[0], 1, *shape[2:]) if len(shape) == 4 and shape[1] == 3 else shape
-
-
-def _same_but_classes(name: str, present: _Shapes, expected: _Shapes) -> bool:
-    return name in present and len(present[name]) > 0 and present[name][1:] == expected[name][1:]
-
-
-def _head(expected: _Shapes, last_layer: list[str], present: _Shapes, *, torchvision: bool) -> Head | None:
-    """The layers of a file that replace an architecture's last Linear, or all Linear layers of its classifier."""
-    linear = next((name.removesuffix(".weight") for name in last_layer if len(expected[name]) == 2), "")
-    places = [linear] if linear else []
-    container = linear.rpartition(".")[0]
-    if torchvision and container and all(len(shape) < 3 for shape in _below(container, expected).values()):
-        weights = [name for name, shape in _below(container, expected).items() if name.endswith("weight")]
-        places += [container] * all(len(expected[name]) == 2 for name in weights)
-    for place in places:
-        features = next(shape[1] for shape in _below(place, expected).values() if len(shape) == 2)
-        head = Head.read(place, present)
-        if head is not None and head.features == features:
-            return head
-    return None
-
-
-def _below(place: str, shapes: _Shapes) -> _Shapes:
+def _below(place: str, shapes: Shapes) -> dict[str, tuple[int, ...]]:
     return {name: shape for name, shape in shapes.items() if name.startswith(f"{place}.")}
 
 

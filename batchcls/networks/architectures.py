@@ -11,8 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from batchcls.errors import RecipeError
+from batchcls.networks.architecture_index import CONSTANT
 from batchcls.networks.heads import Head
-from batchcls.networks.torchvision_networks import ParametersOnMeta, torchvision_names, torchvision_network
+from batchcls.networks.torchvision_networks import (
+    ParametersOnMeta,
+    WithoutRandomValues,
+    torchvision_names,
+    torchvision_network,
+)
 from batchcls.records import LUMA, LUMA_TOTAL, Preprocess
 
 SMALL_CNN = "cnn"
@@ -54,14 +60,16 @@ def check_architecture(name: str) -> None:
     if is_architecture(name):
         return
     known = architecture_names()
-    bare = name.removeprefix(TIMM).partition(".")[0]
-    exact = [other for other in (bare, TIMM + bare) if other in known and other != name]
-    tag = "." in name.removeprefix(TIMM)
-    similar = get_close_matches(name.lower(), known, _NEAREST) + get_close_matches(TIMM + bare.lower(), known, _NEAREST)
+    bare, _, tag = name.removeprefix(TIMM).partition(".")
+    if tag and TIMM + bare in known:
+        tags = timm_wrapper().timm_tags(bare)
+        known_tags = f"it has {', '.join(tags)}" if tags else f"leave it out: {TIMM}{bare}"
+        raise RecipeError(f"architecture {name!r}: timm knows no weights {tag!r} of {bare}; {known_tags}")
+    exact = [other for other in (bare, TIMM + bare) if other in known]
+    similar = get_close_matches(name.lower(), known, _NEAREST)
     nearest = list(dict.fromkeys([*exact, *similar]))[:_NEAREST]
-    reason = "timm has no such weights of it" if exact == [TIMM + bare] and tag else "is not known"
-    advice = f"nearest are {', '.join(nearest)}" if nearest else "torchvision's names and timm/NAME are"
-    raise RecipeError(f"architecture {name!r} {reason}; {advice}")
+    advice = f"nearest are {', '.join(nearest)}" if nearest else "it takes torchvision's names, and timm/NAME"
+    raise RecipeError(f"architecture {name!r} is not known; {advice}")
 
 
 def timm_wrapper() -> Any:
@@ -137,15 +145,15 @@ def loaded_network(
     """A network with trained weights, in eval mode on the CPU, without gradients and without auxiliary heads.
 
     Args:
-        tensors: Every tensor of the network by name; those that count batches may be left out.
+        tensors: Every tensor of the network by name; those that a network computes by itself may be left out.
         architecture, classes, head, in_channels, transform_input: See `empty_network`.
 
     Raises:
         RuntimeError: If ``tensors`` are not those of the network.
     """
     network = untrained_network(architecture, classes, head, in_channels=in_channels, transform_input=transform_input)
-    counters = {name: value for name, value in network.state_dict().items() if name.endswith("num_batches_tracked")}
-    network.load_state_dict({**counters, **tensors})
+    constants = {name: value for name, value in network.state_dict().items() if CONSTANT.search(name)}
+    network.load_state_dict({**constants, **tensors})
     return network
 
 
@@ -157,12 +165,13 @@ def untrained_network(
     in_channels: int = 3,
     transform_input: bool = False,
 ) -> nn.Module:
-    """A network for trained weights, with random ones, on the CPU in eval mode; see `empty_network`.
+    """A network for trained weights, with any values in their place, on the CPU in eval mode; see `empty_network`.
 
     It is not made by way of the meta device, for some of timm's compute buffers that no file holds.
     """
-    network = _network(architecture, classes, in_channels=in_channels, transform_input=transform_input)
-    return _with_head(network, head).eval().requires_grad_(False)
+    with WithoutRandomValues():
+        network = _network(architecture, classes, in_channels=in_channels, transform_input=transform_input)
+        return _with_head(network, head).eval().requires_grad_(False)
 
 
 def _network(

@@ -12,9 +12,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from batchcls.errors import CheckpointError
+from batchcls.networks.allow_list import STAND_INS, UNREADABLE
 from batchcls.networks.foreign_files import foreign_kind, kind_of_folder
 from batchcls.networks.saving_advice import saving_advice, training_advice
-from batchcls.networks.unpickling_stand_ins import STAND_INS, UNREADABLE, ObjectStandIn
+from batchcls.networks.unpickling_stand_ins import ObjectStandIn
 from batchcls.storage.regular_file import IrregularError, check_regular, readable_name
 
 LARGEST_EXPANSION = 4

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from batchcls.networks.unpickling_stand_ins import STAND_INS, UNREADABLE, ObjectStandIn
+from batchcls.networks.allow_list import STAND_INS, UNREADABLE
+from batchcls.networks.unpickling_stand_ins import ObjectStandIn
 
 _MOST_NAMES = 1000
 """Largest number of names of classes in a file that is looked into for an advice."""

@@ -30,6 +30,11 @@ def timm_names() -> list[str]:
     return cast(list[str], timm.list_models())
 
 
+def timm_tags(name: str) -> list[str]:
+    """Tags of the trained weights of a network, such as ``ra_in1k``."""
+    return [full.partition(".")[2] for full in timm.list_models(f"{name}.*", pretrained=True)]
+
+
 def timm_network(name: str, classes: int, **options: Any) -> nn.Module:
     """A network of timm with random weights, on the current default device and in training mode.
 

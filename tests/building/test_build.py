@@ -237,6 +237,38 @@ def test_an_out_that_cannot_be_written_is_refused(tiny_onnx: Path, tmp_path: Pat
     assert "file/engine': File exists; choose another --out" in result.stderr
 
 
+def test_an_engine_is_replaced_with_overwrite_alone(tiny_onnx: Path, tiny_engine: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(tiny_engine, tmp_path / "engine")
+    (tmp_path / "bad.pth").touch()
+
+    refused = build_result(tmp_path / "bad.pth", "--out", out, "--labels", "x,y,z")  # before the file is looked at
+    assert refused.exit_code == 1
+    assert f"{str(out)!r} is an engine already; replace it with --overwrite, or choose another --out" in refused.stderr
+    assert file_contents(out) == file_contents(tiny_engine)
+
+    replaced = build_result(tiny_onnx, "--out", out, "--labels", "x,y,z", "--device", "cpu", "--overwrite")
+    assert replaced.exit_code == 0, replaced.output
+    assert Manifest.read(out).labels == ("x", "y", "z")
+
+
+def test_an_empty_folder_may_become_an_engine(tiny_onnx: Path, tmp_path: Path) -> None:
+    (tmp_path / "engine").mkdir()
+
+    result = build_result(tiny_onnx, "--out", tmp_path / "engine", "--labels", "a,b,c", "--device", "cpu")
+
+    assert result.exit_code == 0, result.output
+
+
+def test_a_folder_of_another_framework_is_called_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "saved_model.pb").touch()
+
+    result = build_result(tmp_path / "saved", "--out", tmp_path / "engine", "--labels", "a,b")
+
+    assert result.exit_code == 1
+    assert "is a SavedModel of TensorFlow; turn it into ONNX: python -m tf2onnx.convert --saved-model" in result.stderr
+
+
 def test_a_folder_that_is_no_engine_is_not_replaced(tiny_onnx: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("three years")
 

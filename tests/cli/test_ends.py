@@ -300,3 +300,28 @@ def test_a_command_that_has_to_be_ended_leaves_a_terminal_with_a_cursor_and_a_li
     os.close(theirs)
     assert done.returncode == 128 + signal.SIGTERM
     assert shown.startswith("\x1b[?25l a bar\x1b[?25h\r\nbatchcls: stopped by SIGTERM;")
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("batchcls re", ["report"]), ("batchcls run --prec", ["--precision"]), ("batchcls run --decoder t", ["turbo"])],
+)
+def test_a_shell_completes_commands_options_and_values(typed: str, offered: list[str]) -> None:
+    words = typed.split()
+    done = shell(
+        "",
+        _BATCHCLS_COMPLETE="bash_complete",
+        COMP_WORDS=typed,
+        COMP_CWORD=str(len(words) - 1),
+    )
+
+    assert done.stdout.splitlines() == [f"plain,{word}" for word in offered]
+    assert done.stderr == ""
+
+
+def test_the_script_for_completion_is_one_that_the_shell_takes() -> None:
+    script = shell("", _BATCHCLS_COMPLETE="bash_source")
+    taken = subprocess.run(["bash", "-c", script.stdout], capture_output=True, text=True, check=False)
+
+    assert "complete -o nosort -F _batchcls_completion batchcls" in script.stdout
+    assert (taken.returncode, taken.stderr) == (0, "")

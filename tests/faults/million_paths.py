@@ -1,6 +1,7 @@
 """A million paths through `Engine.stream`, in order and in bounded memory: `python -m tests.faults.million_paths`."""
 
 import argparse
+import resource
 import tempfile
 import time
 from pathlib import Path
@@ -33,9 +34,11 @@ def main() -> None:
                         raise SystemExit(f"row {rows} is of {path}")
                     rows += 1
         elapsed_s = time.monotonic() - since
+    reading_kib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     print(
         f"{rows:,} rows in order, {rows / elapsed_s:,.0f} images/s with backend {options.backend}; "
-        f"{peak_memory_bytes() / 2**20:,.0f} MiB at most"
+        f"{peak_memory_bytes() / 2**20:,.0f} MiB at most, and "
+        f"{reading_kib / 2**10:,.0f} MiB in the process that reads"
     )
 
 

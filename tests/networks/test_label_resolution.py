@@ -316,15 +316,31 @@ def test_what_is_beside_and_tells_nothing_of_this_network_does_not_matter(
     assert load_trained_file(tmp_path / "m.pth", None, {"labels": ("a", "b", "c")}).recipe.labels == ("a", "b", "c")
 
 
-def test_a_file_beside_that_can_be_read_in_two_ways_is_named_where_labels_are_missing(tmp_path: Path) -> None:
+def test_a_file_beside_that_should_hold_labels_is_named_where_labels_are_missing(tmp_path: Path) -> None:
     torch.save(state(), tmp_path / "m.pth")
-    (tmp_path / "idx_to_class.json").write_text('{"0": "1", "1": "2", "2": "0"}')
+    (tmp_path / "idx_to_class.json").write_text('{"1": "a", "2": "b", "3": "c"}')
 
     result = built(tmp_path / "m.pth")
 
     assert result.exit_code == 1
     assert "none was named; labels file" in result.stderr
-    assert "it can be read in two ways: labels by position ['1', '2', '0']" in result.stderr
+    assert "its positions are not 0 to 2, each once" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [("m.class_to_idx.json", ("2", "0", "1")), ("idx_to_class.json", ("1", "2", "0"))],
+)
+def test_labels_that_are_numbers_are_read_as_the_name_of_their_file_says(
+    name: str, labels: tuple[str, ...], tmp_path: Path
+) -> None:
+    torch.save(state(), tmp_path / "m.pth")
+    (tmp_path / name).write_text('{"0": "1", "1": "2", "2": "0"}')
+    (tmp_path / "unclear.json").write_text('{"0": "1", "1": "2", "2": "0"}')
+
+    assert load_trained_file(tmp_path / "m.pth", None, {}).recipe.labels == labels
+    with pytest.raises(RecipeError, match="it can be read in two ways: labels by position"):
+        labels_from_argument(str(tmp_path / "unclear.json"))
 
 
 def test_a_small_checkpoint_of_endless_references_is_read_soon(tmp_path: Path) -> None:

@@ -120,8 +120,8 @@ def _checked_constant(config: Any) -> dict[str, Any]:
 
 
 def _checked_layer(value: Mapping[str, Any]) -> dict[str, Any]:
-    name, module, registered = (value.get(key) for key in ("class_name", "module", "registered_name"))
-    place = "" if module is None else module
+    name, registered = str(value.get("class_name")), value.get("registered_name")
+    place = str(value.get("module") or "")
     known = CLASSES.get((place if place in SPECIAL_MODULES else "", name))
     foreign = (place and place.partition(".")[0] not in PACKAGES) or registered not in (None, name)
     config = value.get("config")

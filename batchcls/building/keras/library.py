@@ -46,9 +46,13 @@ def _settings() -> Iterator[None]:
         return
     before = {name: os.environ.get(name) for name in (*_SETTINGS, "TF_FORCE_GPU_ALLOW_GROWTH")}
     os.environ.update(_SETTINGS)
+    hidden = {name: None for name in ("matplotlib",) if name not in sys.modules}  # it would list the user's fonts
+    sys.modules.update(hidden)  # type: ignore[arg-type]
     try:
         yield
     finally:
+        for name in hidden:
+            del sys.modules[name]
         for name, value in before.items():
             os.environ.pop(name, None)
             if value is not None:

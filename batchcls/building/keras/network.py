@@ -62,12 +62,12 @@ def load_keras_network(path: Path, contents: KerasFile) -> Any:
         BatchclsError: If Keras is not installed.
     """
     keras = keras_library()
-    with _translated(path, "cannot be made by Keras"), keras.device("cpu"):
-        # In this scope variables have shapes and no memory yet, so that a small file cannot take much.
-        with keras.StatelessScope(initialize_variables=False) as scope:
-            model = keras.saving.deserialize_keras_object(contents.configuration, safe_mode=True)
-            _check_size(path, model, contents.weights)
-            scope.initialize_variables = True
+    # In a StatelessScope variables have shapes and no memory yet, so that a small file cannot take much.
+    stateless = keras.StatelessScope(initialize_variables=False)
+    with _translated(path, "cannot be made by Keras"), keras.device("cpu"), stateless:
+        model = keras.saving.deserialize_keras_object(contents.configuration, safe_mode=True)
+        _check_size(path, model, contents.weights)
+        stateless.initialize_variables = True
     with _translated(path, "holds weights that do not fit its network"), keras.device("cpu"):
         model.load_weights(contents.weights)
     if not all(bool(torch.isfinite(variable.value).all()) for variable in model.weights):
@@ -94,5 +94,8 @@ def _translated(path: Path, failing: str) -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except _FAILURES as error:
-        reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
+        words = " ".join(
+            str(error).rpartition("Exception encountered: ")[2].split()
+        )  # before that stands the whole file
+        reason = words[:_LONGEST_REASON] or type(error).__name__
         raise CheckpointError(f"{str(path)!r} {failing}: {reason}") from error

@@ -27,5 +27,7 @@ class ModelSource:
     """Function that writes the engine's ONNX file: uint8 pixels in, logits out, in any precision but int8."""
     float_network: Callable[[], OnnxClassifier]
     """Function that returns the network without its preprocessing, in float32, for quantization."""
+    files: tuple[Path, ...] = ()
+    """Files whose SHA-256 the engine records, if the trained file is a folder; else empty."""
     weights: str = ""
     """Key of the weights that were taken from a file that holds several; else empty."""

@@ -31,14 +31,14 @@ _BATCH_SIZE = 16
 
 def open_model(checkpoint: Path, recipe: Path | None, values: Mapping[str, Any]) -> ModelSource:
     """A Keras file, with the parameters of `batchcls.building.model_sources.open_model`."""
-    if "weights" in values:
-        raise CheckpointError(f"{str(checkpoint)!r} is of Keras, and holds one network alone; choose no weights of it")
+    if "state_dict" in values:
+        raise CheckpointError(f"{str(checkpoint)!r} holds the weights of one network alone; leave --state-dict out")
     keras_library()
     with opened_keras_file(checkpoint) as contents:
         model = load_keras_network(checkpoint, contents)
         notes = _precision_notes(contents)
     network = KerasNetwork(model, _layout(checkpoint, model)).eval()
-    size_px, defaults, origin, assumption = _recipe_of_file(model, network.layout)
+    defaults, origin = _recipe_of_file(model, network.layout)
     full = _recipe(checkpoint, Recipe.compose(recipe, values, defaults), defaults)
     classifier = _exported(checkpoint, network, full)
     labels, label_notes = resolve_labels(checkpoint, classifier.classes, full.labels, {})
@@ -48,7 +48,7 @@ def open_model(checkpoint: Path, recipe: Path | None, values: Mapping[str, Any])
         reference=Reference(tempered(_answer(network, classifier), full.temperature), full.preprocess),
         reference_name="Pillow, torchvision transforms, Keras with torch float32",
         preprocess_origin=origin if stated else "",
-        notes=label_notes + notes + ((assumption,) if assumption and stated else ()),
+        notes=label_notes + notes,
         write_onnx=lambda path: onnx.save(
             with_preprocessing(classifier.model, classifier.layout, full.preprocess), path
         ),
@@ -64,31 +64,34 @@ def _layout(checkpoint: Path, model: Any) -> str:
             f"{str(checkpoint)!r} takes {len(model.inputs)} inputs of shape {shapes[0]} and has {len(model.outputs)} "
             "outputs; a classifier takes one image, (height, width, 3), and has one output"
         )
-    if shapes[0][3] == 3 or shapes[0][1] == 3:
-        return "NHWC" if shapes[0][3] == 3 else "NCHW"
+    for channels in (3, 1):
+        if channels in (shapes[0][1], shapes[0][3]):
+            return "NHWC" if shapes[0][3] == channels else "NCHW"
     raise CheckpointError(
-        f"{str(checkpoint)!r} takes images of shape {shapes[0][1:]}, and batchcls feeds three channels of color; "
+        f"{str(checkpoint)!r} takes images of shape {shapes[0][1:]}, neither three channels of color nor one of gray; "
         "put a first layer in front that turns R, G and B to what the network takes"
     )
 
 
-def _recipe_of_file(model: Any, layout: str) -> tuple[tuple[int, int] | None, dict[str, Any], str, str]:
-    """The size of the input, recipe keys that the network answers for, what says so, and what is assumed."""
+def _recipe_of_file(model: Any, layout: str) -> tuple[dict[str, Any], str]:
+    """Recipe keys that the network answers for, and what says how images become its input, as a phrase."""
     own, known = own_preprocessing(model), application(model)
     name = known[0] if known else re.sub(r"[^\w.-]+", "_", model.name)[:64]
-    keys: dict[str, Any] = {"architecture": f"keras/{name}", "mean": (0.0,) * 3, "std": (1.0,) * 3}
-    origin, assumption = "", ""
+    keys: dict[str, Any] = {"architecture": f"keras/{name}", "channels": "RGB", "mean": (0.0,) * 3, "std": (1.0,) * 3}
+    origin = ""
     if own:
         keys |= own[0]
         origin = own[1]
     elif known:
         keys |= known[1]
-        assumption = f"assumed: keras.applications' preprocessing of {known[0]}; --recipe changes it"
-    height, width = model.inputs[0].shape[1:3] if layout == "NHWC" else model.inputs[0].shape[2:4]
-    size_px = (height, width) if height and width else None
-    if size_px:
-        keys |= {"size_px": size_px, "shorter_px": max(size_px)}
-    return size_px, keys, origin, assumption
+        origin = f"keras.applications' preprocess_input of {known[0]}, which is assumed; --recipe changes it"
+    (_, *sides) = model.inputs[0].shape
+    channels, height, width = sides if layout == "NCHW" else (sides[2], *sides[:2])
+    if channels == 1:
+        keys |= {"channels": "L", "mean": keys["mean"][:1], "std": keys["std"][:1]}
+    if height and width:
+        keys |= {"size_px": (height, width), "shorter_px": max(height, width)}
+    return keys, origin
 
 
 def _recipe(checkpoint: Path, recipe: Recipe, defaults: Mapping[str, Any]) -> Recipe:
@@ -112,7 +115,7 @@ def _recipe(checkpoint: Path, recipe: Recipe, defaults: Mapping[str, Any]) -> Re
 
 def _exported(checkpoint: Path, network: KerasNetwork, recipe: Recipe) -> OnnxClassifier:
     """The network as an ONNX classifier, with logits for its outputs."""
-    example = torch.zeros((2, 3, *recipe.preprocess.size_px))
+    example = torch.zeros((2, recipe.preprocess.channel_count, *recipe.preprocess.size_px))
     with temporary_files(), tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / ONNX
         export_module(network, example, path)

@@ -49,6 +49,8 @@ class OnnxClassifier:
     """Channels of the input."""
     original: Callable[[NormalizedImages], Outputs]
     """The unedited file's answers to (N, C, H, W) float32 images."""
+    freed: tuple[str, ...] = ()
+    """Operators whose constants held the batch size that the file was exported for, and hold it no more."""
 
     @property
     def classes(self) -> int:
@@ -102,9 +104,16 @@ def classifier_from_model(
     images = varied_images(size_px or preprocess.size_px, preprocess, plain=takes_bytes)
     check_runs(path, model, layout, Preprocess(size_px or preprocess.size_px, channels=preprocess.channels))
     edited = LogitsNetwork.from_model(path, model, layout, images, outputs, precision)
-    channels = preprocess.channels
     return OnnxClassifier(
-        edited.model, layout, size_px, precision, edited.output, takes_bytes, channels, edited.original
+        model=edited.model,
+        layout=layout,
+        size_px=size_px,
+        precision=precision,
+        output=edited.output,
+        takes_bytes=takes_bytes,
+        channels=preprocess.channels,
+        original=edited.original,
+        freed=edited.freed,
     )
 
 
@@ -164,6 +173,11 @@ def _image_input(path: Path, model: onnx.ModelProto) -> onnx.ValueInfoProto:
 def onnx_notes(classifier: OnnxClassifier, preprocess: Preprocess) -> tuple[str, ...]:
     """Lines for the user on an ONNX file that becomes an engine."""
     notes = []
+    if classifier.freed:
+        notes.append(
+            f"exported for batches of one size, which {len(classifier.freed)} of its operators held; any size is free "
+            "now, and several images at once are answered as one by one"
+        )
     if (change := classifier.output.change) >= _SMALLEST_NOTED_CHANGE:
         notes.append(f"the file's probabilities are made to sum to 1, which changes one by up to {change:.4f}")
     if not classifier.takes_bytes:

@@ -113,7 +113,7 @@ def with_signed_activations(content: bytes) -> bytes:
         if numpy_helper.to_array(constants[zero_point]).any():
             raise EngineError(
                 "the network was quantized around a zero point that is not 0, which TensorRT cannot compute with; "
-                "run: batchcls build CHECKPOINT --out ENGINE --precision int8 --calibrate DIR"
+                "run: batchcls build CHECKPOINT --out ENGINE --overwrite --precision int8 --calibrate DIR"
             )
         wider = numpy_helper.to_array(constants[scale]) * _WIDER
         constants[scale].CopyFrom(numpy_helper.from_array(wider.astype(np.float32), scale))

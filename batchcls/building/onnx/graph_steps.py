@@ -23,12 +23,13 @@ class GraphSteps:
 
     def add(self, operator: str, *inputs: str | npt.NDArray[Any] | np.generic, **attributes: Any) -> str:
         """Append an operator, and return the name of its result; inputs are names, or constants."""
-        names = [value if isinstance(value, str) else self._constant(np.asarray(value)) for value in inputs]
+        names = [value if isinstance(value, str) else self.constant(np.asarray(value)) for value in inputs]
         result = self._name()
         self._graph.node.append(helper.make_node(operator, names, [result], **attributes))
         return result
 
-    def _constant(self, value: npt.NDArray[Any]) -> str:
+    def constant(self, value: npt.NDArray[Any]) -> str:
+        """Append a constant, and return its name."""
         name = self._name()
         self._graph.initializer.append(numpy_helper.from_array(value, name))
         return name

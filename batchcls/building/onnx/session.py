@@ -1,7 +1,9 @@
 """Run an ONNX file as it is, by ONNX Runtime, which no engine uses: the reference for an ONNX classifier."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Timer
 from typing import Any
 
@@ -12,7 +14,7 @@ import onnxruntime as ort
 from google.protobuf.message import EncodeError
 from onnxruntime.capi import onnxruntime_pybind11_state as states
 
-from batchcls.errors import CheckpointError
+from batchcls.errors import CheckpointError, temporary_files
 from batchcls.records import NormalizedImages, Pixels, Preprocess
 
 Outputs = npt.NDArray[np.float32]
@@ -79,6 +81,29 @@ def onnx_runner(
         return np.stack([_first_answer(path, value, batch) for value in values])
 
     return answer
+
+
+def fold_constants(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of ``model`` in which what is computed from constants alone has become constants.
+
+    Raises:
+        CheckpointError: If ONNX Runtime cannot run the model.
+    """
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    with temporary_files(), TemporaryDirectory() as folder:
+        options.optimized_model_filepath = os.path.join(folder, "folded.onnx")
+        try:
+            ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+        except _FAILURES as error:
+            raise _failure(Path("the model"), error) from error
+        folded = onnx.load(options.optimized_model_filepath)
+    domains = {node.domain for node in folded.graph.node}
+    imports = [item for item in folded.opset_import if item.domain in domains]
+    del folded.opset_import[:]
+    folded.opset_import.extend(imports)
+    return folded
 
 
 def normalize(pixels: Pixels, preprocess: Preprocess, *, plain: bool = False) -> NormalizedImages:

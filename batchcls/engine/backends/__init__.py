@@ -1,12 +1,14 @@
 """Open an engine by the name of its backend; each backend has a module of that name."""
 
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, Required, TypedDict, Unpack, cast
 
 from batchcls.engine.base import Engine
 from batchcls.engine.manifest import Manifest, checked_onnx_path
 from batchcls.errors import EngineError
+from batchcls.networks.architecture_index import is_indexed
 
 BackendName = Literal["openvino", "tensorrt", "torch", "onnxruntime", "null"]
 _PACKAGES = {
@@ -16,6 +18,21 @@ _PACKAGES = {
     "onnxruntime": "'onnxruntime-gpu[cuda,cudnn]>=1.31', or on a CPU: pip install onnxruntime",
 }
 """Packages to install where a backend's module cannot be imported, as pip takes it."""
+
+
+def has_torch_network(manifest: Manifest) -> bool:
+    """Whether PyTorch can run an engine: it makes the network again, by the name of its architecture."""
+    of_timm = manifest.architecture.startswith("timm/")
+    installed = not of_timm or find_spec("timm") is not None
+    return manifest.precision != "int8" and installed and is_indexed(manifest.architecture)
+
+
+def has_cuda_onnxruntime() -> bool:
+    """Whether an ONNX Runtime with CUDA is installed."""
+    if not find_spec("onnxruntime"):
+        return False
+    providers: list[str] = import_module("onnxruntime").get_available_providers()
+    return "CUDAExecutionProvider" in providers
 
 
 class EngineOptions(TypedDict, total=False):
