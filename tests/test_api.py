@@ -30,7 +30,7 @@ from PIL import Image
 
 from batchcls import Engine, run
 from batchcls.cli.run import run as run_command
-from batchcls.errors import DecoderError, EngineError, SlidesError
+from batchcls.errors import DecoderError, EngineError, OutputError, SlidesError
 from batchcls.inference.keywords import RunKeywords
 from batchcls.inference.options import RunOptions
 from tests.commandline import PATIENCE_S, invoked
@@ -276,6 +276,17 @@ def test_arrays_larger_than_a_batch_may_hold_are_classified(engine: Engine) -> N
     assert engine.predict(images)["error"].null_count == 80
 
 
+def test_an_open_stream_makes_no_image_too_large(tiny_engine: Path, slides: list[Path], tmp_path: Path) -> None:
+    Image.new("RGB", (3700, 3700)).save(tmp_path / "40MB.bmp")  # more than a further stream may read ahead
+    files = [slides[0], tmp_path / "40MB.bmp", slides[1]]
+    with Engine.load(tiny_engine, device="cpu", memory=3 << 30) as engine, closing(engine.stream(slides * 50)) as rows:
+        next(rows)
+
+        errors = engine.predict([*files, *map(Path.read_bytes, files)])["error"]
+
+    assert errors.null_count == 6, errors
+
+
 def test_missing_images_have_rows_among_files_and_in_a_row(engine: Engine, slides: list[Path]) -> None:
     images = [slides[0], None, slides[1], *[None] * 5000, slides[2], *[None] * 3]
 
@@ -482,6 +493,10 @@ def test_a_run_of_a_program_is_that_of_the_command_line(
     assert run([str(slides[0].parent)], **arguments).resumed_rows == 10
     with pytest.raises(SlidesError, match="does not exist"):
         run(tmp_path / "nowhere", **arguments)
+    with pytest.raises(SlidesError, match="was given"):
+        run([], **arguments)
+    with pytest.raises(OutputError, match="name a file"):
+        run(slides[0].parent, **arguments | {"out": ""})
 
 
 def test_the_import_loads_nothing_heavy() -> None:
