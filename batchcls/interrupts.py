@@ -4,7 +4,7 @@ import os
 import select
 import signal
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Thread
 from time import monotonic
 from types import FrameType
@@ -18,12 +18,15 @@ GRACE_S = 1.7
 """Seconds from the first signal to the end of a process whose work is safe on disk at any time."""
 _SAME_SIGNAL_S = 0.5
 """Seconds within which a second signal counts as the first one, sent to the process and again to its group."""
-_LAST_MESSAGE_S = 0.2
-"""Seconds that writing the last message may take."""
+_MESSAGE_S = 0.2
+"""Seconds that writing a message may take."""
+_NEVER = float("inf")
 _NO_SIGNAL = b"\0"
 """Byte that ends the watcher, which otherwise reads the numbers of signals."""
 _RESTORE_TERMINAL = b"\x1b[?25h\n"
 """Shows the cursor, which a progress bar may have hidden, and leaves the bar's line."""
+_CLEAR_LINE = b"\r\x1b[2K"
+"""Clears a progress bar, which is drawn again below the message."""
 
 
 class StoppedError(KeyboardInterrupt):
@@ -41,16 +44,20 @@ class Interrupt:
         errors: Stream for the last message, if the process has to be ended.
         grace_s: Seconds from the first signal to the end of the process, whatever its threads wait for.
         raises: Whether the first signal also raises `StoppedError` in the main thread.
+        answer_after_s: Seconds from the first signal to the answer, if the work has not ended by then.
     """
 
-    def __init__(self, errors: TextIO, grace_s: float, *, raises: bool = False) -> None:
+    def __init__(self, errors: TextIO, grace_s: float, *, raises: bool = False, answer_after_s: float = 0.0) -> None:
         self.signal: signal.Signals | None = None
         """The first signal; None before it."""
+        self.answer = ""
+        """The answer to the first signal: what is being finished, and what is safe; empty: none."""
         self.last_message = "run the same command again to go on"
         """The last message: what is on disk, and how to go on."""
         self._errors = errors
         self._grace_s = grace_s
         self._raises = raises
+        self._answer_after_s = answer_after_s
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -95,12 +102,17 @@ class Interrupt:
                 raise StoppedError(self.signal)
 
     def _watch(self, read_end: int, numbers: set[int]) -> None:
-        """End the process ``grace_s`` after the first signal, or at the second, unless `listening` ends before."""
-        first, deadline = 0, float("inf")
+        """Answer the first signal; end the process ``grace_s`` after it, or at the second, unless `listening` ends."""
+        first, deadline, answer_at = 0, _NEVER, _NEVER
         while True:
-            remaining_s = None if not first else max(0.0, deadline - monotonic())
+            next_s = min(deadline, answer_at)
+            remaining_s = None if next_s == _NEVER else max(0.0, next_s - monotonic())
             if not select.select([read_end], [], [], remaining_s)[0]:
-                self._end(first)
+                if deadline <= monotonic():
+                    self._end(first)
+                answer_at = _NEVER
+                self._write(self.answer, _CLEAR_LINE)
+                continue
             byte = os.read(read_end, 1)
             if byte == _NO_SIGNAL:
                 return
@@ -110,19 +122,28 @@ class Interrupt:
             if not first:
                 first, since = number, monotonic()
                 deadline = since + self._grace_s
+                answer_at = since + self._answer_after_s if self.answer else _NEVER
             elif monotonic() - since > _SAME_SIGNAL_S:
                 self._end(number)
 
     def _end(self, number: int) -> None:
         """End the process; write the last message, if the stream takes it in time."""
-        line = f"batchcls: stopped by {signal.Signals(number).name}; {self.last_message}"
+        self._write(f"batchcls: stopped by {signal.Signals(number).name}; {self.last_message}", _RESTORE_TERMINAL)
+        os._exit(128 + number)
+
+    def _write(self, line: str, before_on_terminal: bytes) -> None:
+        """Write a line, if the stream takes it in time."""
         message = escaped(line).encode(errors="backslashreplace") + b"\n"
         if self._errors.isatty():
-            message = _RESTORE_TERMINAL + message
-        writer = Thread(target=os.write, args=(self._errors.fileno(), message), daemon=True)
+            message = before_on_terminal + message
+
+        def write() -> None:
+            with suppress(OSError):  # nobody reads any more
+                os.write(self._errors.fileno(), message)
+
+        writer = Thread(target=write, daemon=True)
         writer.start()
-        writer.join(_LAST_MESSAGE_S)
-        os._exit(128 + number)
+        writer.join(_MESSAGE_S)
 
 
 def _forget_wakeup() -> None:

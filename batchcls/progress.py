@@ -1,8 +1,9 @@
-"""Show how work on files goes on: a bar on a terminal, a line every few seconds in a log."""
+"""Show how work on files goes on: a bar on a terminal or in a notebook, a line every few seconds in a log."""
 
+import html
 from time import monotonic
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -11,6 +12,8 @@ from batchcls.storage.file_names import printable
 
 _LINE_INTERVAL_S = 5.0
 """Seconds between two lines in a log."""
+_NOTEBOOK_INTERVAL_S = 0.2
+"""Seconds between two displays in a notebook."""
 _LATE_S = 5.0
 """Seconds from which on the file that is waited for is named."""
 
@@ -38,6 +41,7 @@ class RunProgress:
             console=console,
             disable=not console.is_terminal,
         )
+        self._notebook = NotebookBar(title) if console.is_jupyter and not console.quiet else None
         self._task = self._bar.add_task("", total=None, completed=done, speed=0.0, unreadable=0, waiting="")
 
     def __enter__(self) -> Self:
@@ -48,6 +52,8 @@ class RunProgress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.stop()
+        if self._notebook:
+            self._notebook.flush()
 
     def show(self, done: int, unreadable: int, total: int | None, waiting: tuple[str, float] | None = None) -> None:
         """Show how many files are done.
@@ -64,7 +70,9 @@ class RunProgress:
         if waiting and waiting[1] >= _LATE_S:
             late_note = f", waiting for {printable(waiting[0])!r} for {waiting[1]:,.0f} s"
         self._bar.update(self._task, completed=done, total=total, speed=speed, unreadable=unreadable, waiting=late_note)
-        if not self._console.is_terminal and now - self._last_line >= _LINE_INTERVAL_S:
+        if self._notebook:
+            self._notebook.show(done, unreadable, total, f"{speed:,.0f} images/s{late_note}")
+        elif not self._console.is_terminal and now - self._last_line >= _LINE_INTERVAL_S:
             self._last_line = now
             remaining = "" if total is None or not speed else f", {(total - done) / speed:,.0f} s left"
             of_total = "" if total is None else f" of {total:,}"
@@ -72,3 +80,36 @@ class RunProgress:
                 f"{done:,}{of_total} files, {speed:,.0f} images/s{remaining}, {unreadable:,} unreadable{late_note}",
                 highlight=False,
             )
+
+
+class NotebookBar:
+    """A bar below a notebook's cell, which IPython displays in every kind of notebook without further packages.
+
+    Args:
+        title: Name of the work.
+    """
+
+    def __init__(self, title: str) -> None:
+        from IPython.display import display  # a notebook has it
+
+        self._title = title
+        self._text = ""
+        self._shown = 0.0
+        self._handle = display(self._html(), display_id=True)
+
+    def show(self, done: int, unreadable: int, total: int | None, note: str) -> None:
+        """Show how many files are done, at most some times a second."""
+        bar = f'<progress value="{done}" max="{total}"></progress> {done:,}/{total:,}' if total else f"{done:,}"
+        self._text = f"{html.escape(self._title)} {bar}, {html.escape(note)}, {unreadable:,} unreadable"
+        if monotonic() - self._shown >= _NOTEBOOK_INTERVAL_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Show the latest numbers."""
+        self._shown = monotonic()
+        self._handle.update(self._html())
+
+    def _html(self) -> Any:
+        from IPython.display import HTML
+
+        return HTML(self._text)

@@ -14,7 +14,7 @@ from batchcls.errors import RecipeError
 Pixels = npt.NDArray[np.uint8]
 Logits = npt.NDArray[np.float32]
 NormalizedImages = npt.NDArray[np.float32]
-"""(N, 3, H, W), as a network sees them in training."""
+"""(N, 3, H, W), or (N, 1, H, W) in gray, as a network sees them in training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +51,17 @@ class DevicePixels:
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
-        """The pixels for other libraries; no stream is named, for the content is complete.
-
-        Source: Numba's CUDA Array Interface, version 3.
-        """
+        """Numba's CUDA Array Interface, version 3; no stream is named, for the content is complete."""
         return {"shape": self.shape, "typestr": "|u1", "data": (self.address, False), "strides": None, "version": 3}
 
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
-Channels = Literal["RGB", "BGR"]
+Channels = Literal["RGB", "BGR", "L"]
 Resize = Literal["stretch", "shorter"]
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+LUMA, LUMA_TOTAL = np.array([19595, 38470, 7471], np.int32), 65536
+"""Parts of R, G and B in a gray pixel, and their sum. Source: Pillow's convert("L"), which rounds half up."""
 LARGEST_SIDE_PX = 4096
 """Largest height or width of a network's input, in pixels."""
 METADATA_KEY = b"batchcls"
@@ -81,38 +81,41 @@ class Preprocess:
     interpolation: Interpolation = "bilinear"
     """Pillow's filter: ``nearest`` takes single pixels, the others filter with antialiasing."""
     channels: Channels = "RGB"
-    """Order of the network's channels: ``BGR`` if OpenCV or Caffe read the images in training."""
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    """Mean that is subtracted, on the scale 0 to 1, in the order of ``channels``."""
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    """Standard deviation that is divided by, on the scale 0 to 1, in the order of ``channels``."""
+    """The network's channels: ``BGR`` if OpenCV or Caffe read the images in training; ``L``: one channel, gray."""
+    mean: tuple[float, ...] = ()
+    """Mean that is subtracted, on the scale 0 to 1, in the order of ``channels``; empty: ImageNet's, or 0.5 of gray."""
+    std: tuple[float, ...] = ()
+    """Standard deviation that is divided by, on the scale 0 to 1, as ``mean``."""
     transform_input: bool = False
     """Whether GoogLeNet or Inception v3 normalizes its input once more, as torchvision's pretrained ones do."""
 
     def __post_init__(self) -> None:
         if len(self.size_px) != 2 or not all(1 <= side <= LARGEST_SIDE_PX for side in self.size_px):
             raise RecipeError(f"size_px is {self.size_px!r}; both sides must lie in 1..{LARGEST_SIDE_PX} pixels")
-        if self.resize not in get_args(Resize):
-            raise RecipeError(f"resize is {self.resize!r}; use one of {get_args(Resize)}")
-        if self.interpolation not in get_args(Interpolation):
-            raise RecipeError(f"interpolation is {self.interpolation!r}; use one of {get_args(Interpolation)}")
-        if self.channels not in get_args(Channels):
-            raise RecipeError(f"channels is {self.channels!r}; use one of {get_args(Channels)}")
+        for key, allowed in (("resize", Resize), ("interpolation", Interpolation), ("channels", Channels)):
+            if getattr(self, key) not in get_args(allowed):
+                raise RecipeError(f"{key} is {getattr(self, key)!r}; use one of {get_args(allowed)}")
         if self.resize == "shorter" and not max(self.size_px) <= self.shorter_px <= 8192:
             raise RecipeError(f"shorter_px is {self.shorter_px}; it must lie in {max(self.size_px)}..8192 pixels")
-        if len(self.mean) != 3 or not all(map(math.isfinite, self.mean)):
-            raise RecipeError(f"mean is {self.mean!r}; it must hold three numbers")
-        if len(self.std) != 3 or not all(math.isfinite(value) and value > 0 for value in self.std):
-            raise RecipeError(f"std is {self.std!r}; it must hold three numbers above 0")
+        for key, default, bound in (("mean", IMAGENET_MEAN, -math.inf), ("std", IMAGENET_STD, 0)):
+            gray, numbers = self.channels == "L", getattr(self, key)
+            numbers = numbers or ((0.5,) if gray else default)
+            numbers = numbers[:1] if gray and len(set(numbers)) == 1 else numbers
+            if len(numbers) != self.channel_count or not all(bound < number < math.inf for number in numbers):
+                count = f"{'one number' if gray else 'three numbers'}{' above 0' if bound == 0 else ''}"
+                raise RecipeError(f"{key} is {numbers!r}; it must hold {count}")
+            object.__setattr__(self, key, numbers)
+
+    @property
+    def channel_count(self) -> int:
+        """Number of the network's input channels: 3, or 1 of gray."""
+        return 1 if self.channels == "L" else 3
 
     def region(self, width: int, height: int) -> tuple[float, float, float, float]:
-        """The box of a ``width`` x ``height`` image that is resampled to ``size_px``.
+        """Left, top, right and bottom of the box of a ``width`` x ``height`` image that is resampled to ``size_px``.
 
         Resampling this box equals resizing the whole image and cropping its center, with torchvision's rounding:
         ``Resize`` cuts the longer side down to a whole pixel, ``CenterCrop`` rounds half to even.
-
-        Returns:
-            Left, top, right and bottom in source pixels.
         """
         if self.resize == "stretch":
             return 0.0, 0.0, float(width), float(height)
@@ -126,16 +129,13 @@ class Preprocess:
         shorter = min(width, height)
         scaled_width = int(self.shorter_px * width / shorter)
         scaled_height = int(self.shorter_px * height / shorter)
-        crop_height, crop_width = self.size_px
-        return (
-            scaled_width,
-            scaled_height,
-            round((scaled_width - crop_width) / 2),
-            round((scaled_height - crop_height) / 2),
-        )
+        left, top = (scaled_width - self.size_px[1]) / 2, (scaled_height - self.size_px[0]) / 2
+        return scaled_width, scaled_height, round(left), round(top)
 
     def ordered(self, pixels: Pixels) -> Pixels:
-        """(..., 3) uint8 with the channels of RGB ``pixels`` in the network's order."""
+        """(..., 3) uint8 with the channels of RGB ``pixels`` in the network's order; in gray (..., 1)."""
+        if self.channels == "L":
+            return np.asarray(((pixels @ LUMA + LUMA_TOTAL // 2) // LUMA_TOTAL)[..., None], np.uint8)
         return pixels if self.channels == "RGB" else np.ascontiguousarray(pixels[..., ::-1])
 
 

@@ -18,6 +18,13 @@ PATIENCE_S = 600.0
 """What nothing takes on however busy a machine, unless it hangs."""
 
 
+def after_loading(stderr: str) -> str:
+    """What a run said after its first line, which says what it loads."""
+    first, end, rest = stderr.partition(" ...\n")
+    assert first.startswith("loading engine "), stderr
+    return rest if end else stderr
+
+
 def run_arguments(*arguments: str | Path) -> list[str]:
     """Of `batchcls run`, on the CPU unless they say otherwise: a GPU here or there must not matter."""
     return ["run", "--device", "cpu", *map(str, arguments)]

@@ -46,7 +46,10 @@ def loaded_by(*arguments: str | Path) -> set[str]:
     [
         ("--help",),
         ("--version",),
-        *((command, "--help") for command in ("build", "evaluate", "explain", "info", "report", "run", "train")),
+        *(
+            (command, "--help")
+            for command in ("build", "evaluate", "explain", "info", "predict", "report", "run", "train")
+        ),
     ],
 )
 def test_help_loads_nothing_heavy(arguments: tuple[str, ...]) -> None:

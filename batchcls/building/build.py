@@ -1,6 +1,7 @@
 """The build: a trained file becomes an engine folder, whole or not at all."""
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +11,7 @@ from rich.console import Console
 
 from batchcls import machine
 from batchcls.building.engine_folder import check_replaceable, replacing_folder
+from batchcls.building.input_description import input_line
 from batchcls.building.model_sources import open_model
 from batchcls.building.model_sources.base import ModelSource
 from batchcls.building.onnx.edits import divide_logits
@@ -18,6 +20,7 @@ from batchcls.building.quantization import write_int8
 from batchcls.building.verification import verify_engine
 from batchcls.engine.manifest import ONNX, Manifest, sha256
 from batchcls.errors import RecipeError
+from batchcls.networks.recipe import PREPROCESS_KEYS, recipe_keys
 from batchcls.storage.file_names import printable
 
 
@@ -28,21 +31,23 @@ class BuildOptions:
     recipe: Path | None = None
     """TOML file of recipe keys; None if the trained file and ``values`` settle every key."""
     values: Mapping[str, Any] = field(default_factory=dict)
-    """Recipe keys that win over the recipe file, and ``weights``: the key of the weights in a file that holds
+    """Recipe keys that win over the recipe file, and ``state_dict``: the key of the weights in a file that holds
     several."""
     calibration_images: Path | None = None
     """Folder of typical images that int8 ranges are measured on; int8 needs it, other precisions refuse it."""
     verification_images: Path | None = None
     """Folder of images on which the engine is compared with the training framework; None: no comparison."""
+    overwrite: bool = False
+    """Whether an engine that stands in the way is replaced; files of other names in its folder are kept."""
 
 
 def build_engine(checkpoint: Path, out: Path, options: BuildOptions, console: Console) -> Manifest:
     """Build an engine folder from a trained file, and return its manifest.
 
     Args:
-        checkpoint: A PyTorch or safetensors state_dict, or an ONNX classifier.
-        out: The engine folder. An engine that stands there is replaced; files of other names in the folder are kept.
-        options: Recipe, calibration and verification.
+        checkpoint: A trained file of any kind that `open_model` opens.
+        out: The engine folder.
+        options: Recipe, calibration, verification, and whether an engine is replaced.
         console: Where notes and progress are shown.
 
     Raises:
@@ -50,13 +55,14 @@ def build_engine(checkpoint: Path, out: Path, options: BuildOptions, console: Co
         RecipeError: If the recipe, or the labels, do not fit the trained file.
         SlidesError: If no image to calibrate or to verify with can be read.
         VerificationError: If the engine agrees too little with the training framework.
-        EngineError: If ``out`` exists and is no engine folder.
+        EngineError: If ``out`` exists and is no engine folder, or is one that must not be replaced.
         OutputError: If the disk refuses.
     """
-    check_replaceable(out)
+    check_replaceable(out, overwrite=options.overwrite)
     source = open_model(checkpoint, options.recipe, options.values)
-    for note in source.notes:
-        console.print(note, markup=False, highlight=False)
+    origin = _preprocess_origin(source, options)
+    for note in (*source.notes, input_line(source.recipe.preprocess, origin)):
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
     with replacing_folder(out) as folder:
         _write_network(source, options, folder / ONNX, console)
         manifest = _manifest(checkpoint, printable(out.resolve().name), source, folder)
@@ -67,6 +73,14 @@ def build_engine(checkpoint: Path, out: Path, options: BuildOptions, console: Co
             manifest = replace(manifest, verification=verification)
         manifest.write(folder)
     return manifest
+
+
+def _preprocess_origin(source: ModelSource, options: BuildOptions) -> str:
+    """What says how images become the input: the options, the recipe, or what ``source`` names; empty for nothing."""
+    recipe, origin = options.recipe, source.preprocess_origin
+    by_recipe = f"recipe {recipe.name}" if recipe and PREPROCESS_KEYS & recipe_keys(recipe) else ""
+    by_options = "the options" if PREPROCESS_KEYS & options.values.keys() else ""
+    return " and ".join(filter(None, (by_options, "" if by_recipe in origin else by_recipe, origin)))
 
 
 def _write_network(source: ModelSource, options: BuildOptions, path: Path, console: Console) -> None:
@@ -93,8 +107,8 @@ def _manifest(checkpoint: Path, name: str, source: ModelSource, folder: Path) ->
         preprocess=recipe.preprocess,
         precision=recipe.precision,
         temperature=recipe.temperature,
-        checkpoint=printable(checkpoint.name),
-        checkpoint_sha256=sha256(checkpoint),
+        checkpoint=printable(checkpoint.resolve().name if checkpoint.is_dir() else checkpoint.name),
+        checkpoint_sha256=_digest(source.files or (checkpoint,)),
         weights=source.weights,
         onnx_sha256=sha256(folder / ONNX),
         built=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -102,3 +116,9 @@ def _manifest(checkpoint: Path, name: str, source: ModelSource, folder: Path) ->
         probes=probes,
         reference=reference,
     )
+
+
+def _digest(files: Sequence[Path]) -> str:
+    """SHA-256 of a file; of several, the SHA-256 of their own ones in a row."""
+    digests = [sha256(file) for file in files]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()

@@ -18,11 +18,14 @@ _REPLACED = (MANIFEST, ONNX, PLANS)
 """Names that a build replaces; the plans are of the old network, so none of them is kept."""
 
 
-def check_replaceable(out: Path) -> None:
+def check_replaceable(out: Path, *, overwrite: bool = True) -> None:
     """Refuse to replace anything but an engine folder of this user; a path where nothing stands is fine.
 
+    Args:
+        overwrite: Whether an engine may be replaced; an empty folder may always.
+
     Raises:
-        EngineError: If ``out`` is a file, a link, or a folder of something else.
+        EngineError: If ``out`` is a file, a link, or a folder of something else, or an engine without ``overwrite``.
         OutputError: If ``out`` is another user's, cannot be written to, or has files among its plans that are not
             parts of plans.
     """
@@ -36,6 +39,8 @@ def check_replaceable(out: Path) -> None:
         kinds = {name: kind_of(out / name) for name in own.names()}
     if kinds and kinds.get(MANIFEST) != "a file":
         raise EngineError(f"{str(out)!r} exists and is no engine folder; choose another --out")
+    if kinds and not overwrite:
+        raise EngineError(f"{str(out)!r} is an engine already; replace it with --overwrite, or choose another --out")
     for name, kind in kinds.items():
         if kind == "no file":
             raise EngineError(f"{str(out / name)!r} is no file, and cannot be kept; move it away")

@@ -13,11 +13,13 @@ from torch import nn
 from batchcls.errors import CheckpointError
 from batchcls.networks.architectures import PixelClassifier
 from batchcls.networks.batch_norm import fuse_batch_norm
+from batchcls.networks.onnx_advice import export_advice
 from batchcls.records import Preprocess
 
 _LARGEST_HALF = 65504.0
 """Largest finite number of float16."""
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+_LONGEST_REASON = 300
 _OPSETS = {"bf16": 22}
 """ONNX operator set by precision: 22 is the first whose convolutions know bfloat16. Others get `_OPSET`."""
 _OPSET = 20
@@ -33,7 +35,7 @@ def export_classifier(network: nn.Module, preprocess: Preprocess, precision: str
         precision: ``fp16``, ``bf16`` or ``fp32``, of weights and arithmetic; normalization and logits are float32.
 
     Raises:
-        CheckpointError: If a weight is too large for the precision.
+        CheckpointError: If a weight is too large for the precision, or PyTorch cannot export the network.
     """
     folded = fuse_batch_norm(network)
     largest = max((float(weight.abs().max()) for weight in folded.state_dict().values() if weight.numel()), default=0.0)
@@ -47,21 +49,38 @@ def export_classifier(network: nn.Module, preprocess: Preprocess, precision: str
 
 def export_network(network: nn.Module, preprocess: Preprocess, path: Path) -> None:
     """Write ``network`` to ``path`` as float32 ONNX without preprocessing: normalized images, (N, 3, H, W), N free."""
-    _write(fuse_batch_norm(network), torch.zeros((2, 3, *preprocess.size_px)), path, _OPSET)
+    _write(fuse_batch_norm(network), torch.zeros((2, preprocess.channel_count, *preprocess.size_px)), path, _OPSET)
+
+
+def export_module(module: nn.Module, example: torch.Tensor, path: Path) -> None:
+    """Write ``module`` to ``path`` as ONNX as it is, with a free batch size.
+
+    Args:
+        module: Float32, in eval mode, on the CPU.
+        example: (2, ...) input, whose other sides become those of the ONNX file's input.
+
+    Raises:
+        CheckpointError: If the module cannot be exported.
+    """
+    _write(module, example, path, _OPSET)
 
 
 def _write(module: nn.Module, example: torch.Tensor, path: Path, opset: int) -> None:
     with _exporter_silenced():
-        program = torch.onnx.export(
-            module,
-            (example,),
-            dynamo=True,
-            opset_version=opset,
-            input_names=["pixels"],
-            output_names=["logits"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            verbose=False,
-        )
+        try:
+            program = torch.onnx.export(
+                module,
+                (example,),
+                dynamo=True,
+                opset_version=opset,
+                input_names=["pixels"],
+                output_names=["logits"],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                verbose=False,
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            reason = " ".join(str(error.__cause__ or error).split())[:_LONGEST_REASON]
+            raise CheckpointError(f"PyTorch cannot export the network to ONNX: {reason}; {export_advice()}") from error
     if program is None:
         raise RuntimeError("torch.onnx.export answered with nothing")
     model = program.model_proto

@@ -18,6 +18,7 @@ from rich.console import Console
 from batchcls.building.model_sources.base import ModelSource
 from batchcls.building.onnx.edits import with_preprocessing
 from batchcls.building.verification import LEAST_AGREEMENT
+from batchcls.engine.manifest import keeps_precision
 from batchcls.errors import RecipeError, SlidesError, temporary_files
 from batchcls.images.sources import open_source
 from batchcls.records import Logits, NormalizedImages
@@ -75,7 +76,9 @@ def write_int8(source: ModelSource, images: Path | None, path: Path, console: Co
     with temporary_files():  # of NNCF
         quantized = quantize(classifier.model, inputs, LEAST_AGREEMENT)
     if quantized.float_layers or not quantized.agrees_enough:
-        remedy = "leave --precision out" if source.recipe.architecture == "onnx" else "build with --precision fp16"
+        remedy = (
+            "leave --precision out" if keeps_precision(source.recipe.architecture) else "build with --precision fp16"
+        )
         console.print(_float_layers_note(quantized, len(inputs), remedy), highlight=False)
     onnx.save(with_preprocessing(quantized.model, classifier.layout, source.recipe.preprocess), path)
 

@@ -7,12 +7,14 @@ import numpy as np
 from rich.console import Console
 
 from batchcls import machine
+from batchcls.building.accuracy import folder_accuracy
 from batchcls.building.model_sources.base import ModelSource
 from batchcls.building.reference import Reference
 from batchcls.engine.backends import open_engine
 from batchcls.engine.base import Engine
-from batchcls.engine.manifest import Manifest, Verification
+from batchcls.engine.manifest import Manifest, keeps_precision
 from batchcls.engine.postprocess import to_predictions
+from batchcls.engine.verification import Verification
 from batchcls.errors import SlidesError, VerificationError
 from batchcls.images.decoders import DEFAULT, open_decoder
 from batchcls.images.decoders.base import Decoder, DecoderOptions, shortage_error
@@ -66,6 +68,8 @@ def compare_with_reference(
 ) -> Verification:
     """Classify every image below ``folder`` by the engine and by the reference, and compare their probabilities.
 
+    If the images are in class folders that are called like the engine's labels, its accuracy is measured as well.
+
     Args:
         names: Descriptions of what computes the engine's answers and the reference's, for engine.json.
 
@@ -76,6 +80,7 @@ def compare_with_reference(
     listing = open_source([folder])
     differences: list[np.ndarray] = []
     disagreements: list[str] = []
+    predicted: dict[str, int] = {}
     done = unreadable = 0
     with RunProgress(console, "verifying") as progress, closing(decoder.decode(listing)) as batches:
         for batch in batches:
@@ -86,23 +91,27 @@ def compare_with_reference(
                 actual, expected = to_predictions(engine.infer(batch.pixels)[rows]), to_predictions(reference_logits)
                 differences.append(np.abs(actual.probabilities - expected.probabilities))
                 wrong = ~actual.finite | (actual.labels != expected.labels)
-                disagreements += [batch.slides[rows[row]].path for row in wrong.nonzero()[0]]
+                paths = [printable(batch.slides[row].path) for row in rows]
+                disagreements += [paths[row] for row in wrong.nonzero()[0]]
+                predicted |= zip(paths, np.where(actual.finite, actual.labels, -1).tolist(), strict=True)
             done += batch.files
             unreadable += batch.files - len(rows)
             progress.show(done, unreadable, listing.count if listing.complete else None)
     if not differences:
         raise SlidesError(f"no image that can be read was found in {str(folder)!r} to verify with")
     difference = np.concatenate(differences)
+    accuracy = folder_accuracy(list(predicted), list(predicted.values()), engine.info.labels)
     return Verification(
         images=len(difference),
         top1_agreement=1 - len(disagreements) / len(difference),
         largest_difference=float(difference.max()),
         mean_difference=float(difference.mean(dtype=np.float64)),
-        disagreements=tuple(sorted(map(printable, disagreements))),
+        disagreements=tuple(sorted(disagreements)),
         unreadable=unreadable,
         folder=printable(folder.resolve().name),
         shipped=names[0],
         reference=names[1],
+        accuracy=accuracy,
     )
 
 
@@ -118,6 +127,6 @@ def _disagreement_error(verification: Verification, manifest: Manifest) -> Verif
 
 def finer_precision_advice(manifest: Manifest) -> str:
     """The end of an error on a build whose rounding may be at fault; empty where no finer precision can be built."""
-    if manifest.architecture == "onnx":
+    if keeps_precision(manifest.architecture):
         return ", or build without --precision" if manifest.precision == "int8" else ""
     return "" if manifest.precision == "fp32" else ", or build with --precision fp32"

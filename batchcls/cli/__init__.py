@@ -15,9 +15,11 @@ from batchcls.interrupts import Interrupt, StoppedError
 
 _GRACE_S = 30.0
 """Seconds that a command may take to clean up after a signal; a second signal ends it at once."""
+_ANSWER_AFTER_S = 0.3
+"""Seconds after which a command that has not ended says that the signal has come."""
 _NO_TELEMETRY = ("ORT_DISABLE_TELEMETRY", "NNCF_CI")
 """Environment variables that keep ONNX Runtime and NNCF from sending reports of their use."""
-_COMMANDS = ("build", "evaluate", "explain", "info", "report", "run", "train")
+_COMMANDS = ("build", "evaluate", "explain", "info", "predict", "report", "run", "train")
 
 
 class Group(click.Group):
@@ -42,7 +44,9 @@ class Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            with Interrupt(sys.stderr, _GRACE_S, raises=True).listening():
+            interrupt = Interrupt(sys.stderr, _GRACE_S, raises=True, answer_after_s=_ANSWER_AFTER_S)
+            interrupt.answer = "stopping after this step; files are written whole or not at all"
+            with interrupt.listening():
                 return super().invoke(ctx)
         except BatchclsError as error:
             echo(f"batchcls: {error}", err=True)

@@ -1,21 +1,27 @@
 """The command ``batchcls build``."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from batchcls.cli.build_summary import (
+    accuracy_summary,
+    agreement_summary,
+    order_warning,
+    plan_summary,
+    unreadable_warning,
+)
 from batchcls.cli.libraries import extra
 from batchcls.cli.options import OutPath, check_device
-from batchcls.cli.printing import echo
+from batchcls.cli.printing import echo, next_line
 from batchcls.errors import EngineError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from batchcls.building.tensorrt_plan import PlanOptions
-    from batchcls.engine.manifest import Manifest
-    from batchcls.engine.plan_sidecar import Sidecar
 
 
 @click.command()
@@ -31,10 +37,11 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--labels",
-    metavar="FILE|A,B,...",
-    help="Class names, in the order of the network's outputs.  [default: the names in the trained file]",
+    metavar="FILE|FOLDER|A,B,...",
+    help="Class names, in the order of the network's outputs, or a folder that has a folder for each class.  [default: "
+    "the names in the trained file]",
 )
-@click.option("--weights", metavar="KEY", help="Key of the weights in a checkpoint that holds several, such as ema.")
+@click.option("--state-dict", metavar="KEY", help="Key of the weights in a checkpoint that holds several, such as ema.")
 @click.option(
     "--precision",
     type=click.Choice(["fp16", "bf16", "fp32", "int8"]),
@@ -53,8 +60,10 @@ if TYPE_CHECKING:
 @click.option(
     "--verify",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of images on which to compare the engine with the training framework.",
+    help="Folder of images on which to compare the engine with the training framework; if they are in class folders, "
+    "the accuracy is measured as well.",
 )
+@click.option("--overwrite", is_flag=True, default=None, help="Replace the engine in --out; other files there stay.")
 @click.option(
     "--device",
     default="auto",
@@ -107,18 +116,23 @@ def build(source: Path, out: Path | None, device: str, target: str | None, **opt
         _build_plans_elsewhere(folder, target, plan_options, console)
     else:
         _build_plan_here(folder, device, plan_options, console, required=out is None or device != "auto")
+    echo(next_line("batchcls", "run", "slides/", "--engine", folder, "--out", "preds.parquet"))
 
 
 def _check_usage(
     source: Path, out: Path | None, device: str, target: str | None, trained_file_options: dict[str, Any]
 ) -> None:
     """Refuse options that contradict one another, and an ``out`` other than for a trained file."""
-    if source.is_dir() and (trained_file_options or out):
-        names = ", ".join(f"--{key}" for key in [*trained_file_options, *(["out"] if out else [])])
+    from batchcls.engine.manifest import MANIFEST
+
+    is_network = (source / "config.json").is_file()  # a folder of Hugging Face, say
+    is_engine = source.is_dir() and ((source / MANIFEST).is_file() or (out is None and not is_network))
+    if is_engine and (trained_file_options or out):
+        names = ", ".join(f"--{key}".replace("_", "-") for key in [*trained_file_options, *(["out"] if out else [])])
         raise click.UsageError(f"{str(source)!r} is a folder, so {names} has no effect; name a trained file")
-    if source.is_dir() and device == "cpu" and target is None:
+    if is_engine and device == "cpu" and target is None:
         raise click.UsageError(f"{str(source)!r} needs no plan for --device cpu; run it as it is")
-    if not source.is_dir() and out is None:
+    if not is_engine and out is None:
         raise click.UsageError("name the engine folder to make: --out DIR")
     if target is not None and device != "auto":
         raise click.UsageError(
@@ -127,6 +141,7 @@ def _check_usage(
 
 
 def _build_folder(source: Path, out: Path, trained_file_options: dict[str, Any], console: "Console") -> None:
+    from batchcls.networks.label_folder import folder_labels_note
     from batchcls.networks.recipe import labels_from_argument
 
     with extra("build", "building a trained file"):
@@ -134,13 +149,22 @@ def _build_folder(source: Path, out: Path, trained_file_options: dict[str, Any],
 
     values = dict(trained_file_options)
     if "labels" in values:
-        values["labels"] = labels_from_argument(values["labels"])
+        text = values["labels"]
+        values["labels"] = labels_from_argument(text)
+        if os.path.isdir(text):
+            console.print(folder_labels_note(text, values["labels"]), markup=False, highlight=False, soft_wrap=True)
     recipe, calibrate, verify = (values.pop(key, None) for key in ("recipe", "calibrate", "verify"))
-    manifest = build_engine(source, out, BuildOptions(recipe, values, calibrate, verify), console)
+    overwrite = bool(values.pop("overwrite", False))
+    manifest = build_engine(source, out, BuildOptions(recipe, values, calibrate, verify, overwrite), console)
+    accuracy = manifest.verification.accuracy if manifest.verification else None
+    if warning := order_warning(accuracy):
+        echo(warning, err=True)
     if warning := unreadable_warning(manifest):
         echo(warning)
     echo(f"{manifest.architecture} {manifest.precision} with {len(manifest.labels)} classes -> {out}")
     echo(agreement_summary(manifest))
+    if accuracy:
+        echo(accuracy_summary(accuracy))
 
 
 def _build_plans_elsewhere(folder: Path, target: str, options: "PlanOptions", console: "Console") -> None:
@@ -173,45 +197,3 @@ def _build_plan_here(folder: Path, device: str, options: "PlanOptions", console:
 def _capabilities(target: str) -> list[str]:
     """The compute capabilities that ``--target`` lists."""
     return [name.strip() for name in target.split(",")]
-
-
-def plan_summary(sidecar: "Sidecar") -> str:
-    """One line on a plan: its GPU, its precision, and the result of its check."""
-    target, check = sidecar.target, sidecar.check
-    checked = (
-        f"on {check.probes} probes top-1 agreement {check.top1_agreement:.4f}, probabilities differ by "
-        f"{check.largest_difference:.4f} at most"
-        if check
-        else "never run: its GPU is not here"
-    )
-    return (
-        f"plan for {target.gpu or 'any card'} ({target.sm}), {target.module} {target.version}, {sidecar.precision}, "
-        f"batches of {sidecar.batch_size}: {checked}"
-    )
-
-
-def unreadable_warning(manifest: "Manifest") -> str:
-    """The warning that a verification could not read most of its images; empty if it read most."""
-    verification = manifest.verification
-    if verification is None or verification.unreadable <= verification.images:
-        return ""
-    images = verification.images + verification.unreadable
-    return (
-        f"{verification.unreadable:,} of {images:,} images below {verification.folder!r} could not be read, "
-        "so the rest says little of them; see why with batchcls run"
-    )
-
-
-def agreement_summary(manifest: "Manifest") -> str:
-    """One line on how an engine was verified on images."""
-    verification = manifest.verification
-    if verification is None:
-        return "never verified on images; build it with --verify FOLDER"
-    files = verification.disagreements
-    differing = f", differing: {', '.join(files[:10])}" if files else ""
-    unreadable = f", {verification.unreadable:,} unreadable" if verification.unreadable else ""
-    return (
-        f"verified on {verification.images:,} images{unreadable}: top-1 agreement {verification.top1_agreement:.4%}, "
-        f"probabilities differ by {verification.largest_difference:.4f} at most, "
-        f"{verification.mean_difference:.6f} on average{differing}"
-    )

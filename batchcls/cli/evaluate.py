@@ -1,13 +1,16 @@
 """The command ``batchcls evaluate``."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from batchcls.cli.libraries import extra
 from batchcls.cli.options import LABELS_OF_PREDICTIONS, SPLIT_FOLDERS, TRUTH, FiniteRange, OutPath
-from batchcls.cli.printing import echo
+from batchcls.cli.printing import echo, next_line
+
+if TYPE_CHECKING:
+    from batchcls.evaluation.results import Evaluation
 
 
 @click.command()
@@ -65,3 +68,13 @@ def evaluate(predictions: Path, truth: Path, out: Path, overwrite: bool, labels:
     options["labels"] = labels_from_argument(labels) if labels else ()
     evaluation = evaluate_predictions(EvaluationOptions(predictions, truth, **options), out, overwrite=overwrite)
     echo(*evaluation_summary(evaluation, out))
+    chosen = ("--wrong", "24", "--truth", truth) if evaluation.errors else ("--uncertain", "24")
+    explained = out.with_name("explained")
+    echo(next_line("batchcls", "explain", _model(evaluation), "--from", predictions, *chosen, "--out", explained))
+
+
+def _model(evaluation: "Evaluation") -> str:
+    """The engine folder that made the predictions, where it is at hand; else a word in its place."""
+    engine = evaluation.predictions.metadata.get("engine")
+    folder = Path("engines") / str(engine.get("name") if isinstance(engine, dict) else "")
+    return str(folder) if (folder / "engine.json").is_file() else "ENGINE"

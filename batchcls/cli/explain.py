@@ -8,12 +8,12 @@ import click
 
 from batchcls.cli.libraries import extra, library_noise_hidden
 from batchcls.cli.options import SPLIT_FOLDERS, TRUTH, OutPath
-from batchcls.cli.printing import echo
+from batchcls.cli.printing import echo, next_line
 
 if TYPE_CHECKING:
     from batchcls.explanation.explain import ExplanationSummary
 
-_TRAINED_FILE_OPTIONS = ("recipe", "architecture", "labels", "weights")
+_TRAINED_FILE_OPTIONS = ("recipe", "architecture", "labels", "state_dict")
 """Options that add what a trained file leaves open; an engine folder leaves nothing open."""
 
 
@@ -48,7 +48,7 @@ _TRAINED_FILE_OPTIONS = ("recipe", "architecture", "labels", "weights")
     "recipe or the trained file names]",
 )
 @click.option(
-    "--weights", metavar="KEY", help="Key of the weights to use in a trained file that holds several, such as ema."
+    "--state-dict", metavar="KEY", help="Key of the weights to use in a trained file that holds several, such as ema."
 )
 @click.option(
     "--class",
@@ -117,12 +117,20 @@ def explain(
             console.print(note, markup=False, highlight=False)
         selection = ImageSelection(slides, **options)
         summary = explain_images(trained, out, selection, overwrite=overwrite, console=console)
-    echo(*explanation_summary(summary, out))
+    echo(*explanation_summary(summary, out), _next_line(model, slides, selection.predictions))
+
+
+def _next_line(model: Path, slides: tuple[Path, ...], predictions: Path | None) -> str:
+    if predictions:
+        return next_line("batchcls", "report", predictions, "--out", predictions.with_suffix(".html"))
+    if model.is_dir():
+        return next_line("batchcls", "run", *slides, "--engine", model, "--out", "preds.parquet")
+    return next_line("batchcls", "build", model, "--out", Path("engines") / model.stem)
 
 
 def _check_model(model: Path, checkpoint: Path | None, trained_file_options: Mapping[str, Any]) -> None:
     if model.is_dir() and trained_file_options:
-        names = ", ".join(f"--{name}" for name in trained_file_options)
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in trained_file_options)
         raise click.UsageError(f"{str(model)!r} is an engine folder, so {names} has no effect; leave it out")
     if checkpoint and not model.is_dir():
         raise click.UsageError(f"{str(model)!r} is a trained file itself; leave out --checkpoint")

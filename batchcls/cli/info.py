@@ -70,6 +70,7 @@ def missing_for_gpus() -> list[str]:
 def engine_facts(engine: Path, manifest: "Manifest") -> dict[str, Any]:
     """An engine folder's manifest, its plans, and the devices of this machine that can run it; JSON values."""
     from batchcls import machine
+    from batchcls.building.input_description import describe_input
     from batchcls.engine.backends import tensorrt_api
     from batchcls.engine.plan_sidecar import Sidecar, sidecar_paths
 
@@ -90,7 +91,10 @@ def engine_facts(engine: Path, manifest: "Manifest") -> dict[str, Any]:
         ]
         plans[path.stem] = asdict(sidecar) | {"runs_on": fitting}
         ready += [device for device in fitting if device not in ready]
-    facts = asdict(manifest) | {
+    about = asdict(manifest)
+    above = ("name", "architecture", "labels")
+    facts = {key: about.pop(key) for key in above} | {"input": describe_input(manifest.preprocess)} | about
+    facts |= {
         "probes": len(manifest.reference),
         "check": manifest.check and asdict(manifest.check),
         "checked_on": checked_on(manifest),

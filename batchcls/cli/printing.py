@@ -1,7 +1,9 @@
 """Lines on the standard streams, and how a command ends."""
 
+import shlex
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -15,6 +17,11 @@ def echo(*lines: str, err: bool = False) -> None:
     stream = sys.stderr if err else sys.stdout
     stream.write("".join(f"{escaped(line)}\n" for line in lines))
     stream.flush()
+
+
+def next_line(*words: str | Path) -> str:
+    """The last line of a command, with the command to type next."""
+    return f"next      {shlex.join(map(str, words))}"
 
 
 def print_and_exit(*lines: str) -> NoReturn:

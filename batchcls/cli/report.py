@@ -7,7 +7,7 @@ import click
 
 from batchcls.cli.libraries import extra, library_noise_hidden
 from batchcls.cli.options import LABELS_OF_PREDICTIONS, OutPath
-from batchcls.cli.printing import echo
+from batchcls.cli.printing import echo, next_line
 
 
 @click.command()
@@ -47,3 +47,6 @@ def report(predictions: Path, out: Path, labels: str | None, overwrite: bool, **
     echo(f"{summary.rows:,} rows, {summary.unreadable:,} unreadable -> {out}")
     for note in summary.notes:
         echo(f"note: {note}")
+    if summary.rows > summary.unreadable:
+        evaluation = out.with_name("evaluation")
+        echo(next_line("batchcls", "evaluate", predictions, "--truth", "LABELED_FOLDER", "--out", evaluation))

@@ -8,7 +8,7 @@ import click
 
 from batchcls.cli.libraries import library_noise_hidden
 from batchcls.cli.options import FiniteRange, MemorySize, OutPath, check_device
-from batchcls.cli.printing import echo
+from batchcls.cli.printing import echo, next_line
 from batchcls.errors import EngineError
 
 if TYPE_CHECKING:
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("slides", type=click.Path(exists=True, path_type=Path), nargs=-1, required=True)
-@click.option("--out", type=OutPath(dir_okay=False, path_type=Path), required=True, help="Parquet file to write.")
+@click.option(
+    "--out", type=OutPath(dir_okay=False, path_type=Path), required=True, help="File to write, .parquet or .csv."
+)
 @click.option(
     "--engine",
     type=click.Path(path_type=Path),
@@ -91,7 +93,7 @@ if TYPE_CHECKING:
 @click.option("--strict", is_flag=True, help="Exit with code 3 if any file or folder could not be read.")
 @click.option("--quiet", is_flag=True, help="Show errors and warnings only.")
 def run(slides: tuple[Path, ...], out: Path, engine: Path | None, strict: bool, quiet: bool, **options: Any) -> None:
-    """Classify every image below SLIDES into one Parquet file.
+    """Classify every image below SLIDES into one Parquet or CSV file.
 
     SLIDES are folders, which are searched to any depth, and files. Each file has one row, whatever is wrong with it. A
     run can be stopped at any time: the same command goes on where it was.
@@ -109,7 +111,7 @@ def run(slides: tuple[Path, ...], out: Path, engine: Path | None, strict: bool, 
     for warning in stats.warnings:
         echo(f"warning: {warning}", err=True)
     if not quiet:
-        echo(*run_summary(stats, out))
+        echo(*run_summary(stats, out), next_line("batchcls", "report", out, "--out", out.with_suffix(".html")))
     if strict and (stats.unreadable or stats.unlisted):
         sys.exit(3)
 

@@ -55,7 +55,9 @@ class GuardedStream(io.TextIOBase):
     def fileno(self) -> int:
         return self._stream.fileno()
 
-    def write(self, text: str) -> int:
+    def write(self, text: str | bytes) -> int:
+        if isinstance(text, bytes):  # as click writes completions for a shell
+            text = text.decode(errors="surrogateescape")
         safe = self._escaped(text).encode(self.encoding, "backslashreplace").decode(self.encoding)
         if self._keep:
             self._unflushed = (self._unflushed + safe)[-_KEPT_CHARACTERS:]

@@ -1,7 +1,6 @@
 """The command ``batchcls train``."""
 
 import os
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +8,7 @@ import click
 
 from batchcls.cli.libraries import extra
 from batchcls.cli.options import SPLIT_FOLDERS, FiniteRange, OutPath, check_device
-from batchcls.cli.printing import echo
+from batchcls.cli.printing import echo, next_line
 
 if TYPE_CHECKING:
     from batchcls.training.options import TrainOptions
@@ -167,7 +166,10 @@ def train(data: Path, out: Path, **options: Any) -> None:
     with extra("train", "training"):
         from batchcls.training.train import train_network
 
-    echo(*training_summary(train_network(data, out, _train_options(options), common_console())))
+    result = train_network(data, out, _train_options(options), common_console())
+    for warning in training_warnings(result):
+        echo(f"warning: {warning}", err=True)
+    echo(*training_summary(result))
 
 
 def _train_options(values: dict[str, Any]) -> "TrainOptions":
@@ -190,6 +192,19 @@ def _check_weights(weights: str) -> str:
     return weights
 
 
+def training_warnings(result: "TrainResult") -> list[str]:
+    """At most one warning, that colors alone tell the classes better than the network does."""
+    figures = result.metrics["test" if "test" in result.metrics else "val"]
+    baseline, accuracy = figures["colour_histogram_nearest_neighbour"], figures["in_other_colours"]["accuracy"]["none"]
+    if accuracy >= baseline:
+        return []
+    return [
+        f"the network is right on {accuracy:.2%} of the held-out images, and the nearest neighbor in color alone on "
+        f"{baseline:.2%}: it has learned less than the colors tell; train for more --epochs, begin with --weights "
+        "imagenet, or see whether the labels are right"
+    ]
+
+
 def training_summary(result: "TrainResult") -> list[str]:
     """Lines on a finished training: its checkpoint, images and accuracy, and the command to run next."""
     metrics, checkpoint = result.metrics, result.checkpoint
@@ -202,7 +217,6 @@ def training_summary(result: "TrainResult") -> list[str]:
     worst = min(accuracy_by_change, key=lambda name: accuracy_by_change[name])
     counts = ", ".join(f"{name} {count:,}" for name, count in metrics["parts"].items())
     absent = ", ".join(metrics["classes_without_images"])
-    build = ["batchcls", "build", str(checkpoint), "--out", f"engines/{checkpoint.stem}"]
     return [
         f"{checkpoint}, after epoch {metrics['kept_epoch']} of {metrics['epochs']}",
         f"images    {counts}",
@@ -210,5 +224,5 @@ def training_summary(result: "TrainResult") -> list[str]:
         *([f"          of the classes with images: none is of {absent}"] if absent else []),
         f"baseline  {figures['colour_histogram_nearest_neighbour']:.4f} by the nearest neighbor in color alone",
         f"stain     {accuracy_by_change[worst]:.4f} where it hurts most, {worst}",
-        f"next      {shlex.join(build)}",
+        next_line("batchcls", "build", checkpoint, "--out", f"engines/{checkpoint.stem}"),
     ]

@@ -7,7 +7,7 @@ import numpy as np
 
 from batchcls.engine.base import Engine, EngineInfo
 from batchcls.engine.check_result import ProbeCheck
-from batchcls.engine.manifest import Manifest
+from batchcls.engine.manifest import Manifest, keeps_precision
 from batchcls.engine.postprocess import to_predictions
 from batchcls.engine.probes import PROBE_COUNT, draw_probes
 from batchcls.errors import EngineError, VerificationError
@@ -131,19 +131,19 @@ def _difference_error(info: EngineInfo, check: ProbeCheck, precision: str, remed
 
 def _remedy(info: EngineInfo, manifest: Manifest) -> str:
     """The command that mends an engine that answers otherwise than recorded."""
-    build = "batchcls build CHECKPOINT --out ENGINE"
+    build = "batchcls build CHECKPOINT --out ENGINE --overwrite"
     if info.backend.startswith("tensorrt"):  # the plan may be of another driver
         build = f"batchcls build ENGINE --device {info.device}, or {build}"
-    from_onnx = manifest.architecture == "onnx"  # a build keeps the precision of an ONNX file, or makes it int8
+    keeps_its_own = keeps_precision(manifest.architecture)
     if info.precision == "int8":
         cause = "engines of older versions overflow on CPUs without VNNI; " if info.device == "cpu" else ""
-        other = "without --precision" if from_onnx else "with --precision fp16"
+        other = "without --precision" if keeps_its_own else "with --precision fp16"
         return f"{cause}run: {build} --precision int8 --calibrate DIR, or build {other}"
     if info.backend == "torch.compile":
         return f"run: TORCHDYNAMO_DISABLE=1 batchcls run, or {build}"
     if info.precision == "bf16" and info.device == "cpu":
         return f"run: batchcls run --precision fp32, or {build}"
-    return f"run: {build}{'' if from_onnx or manifest.precision == 'fp32' else ' --precision fp32'}"
+    return f"run: {build}{'' if keeps_its_own or manifest.precision == 'fp32' else ' --precision fp32'}"
 
 
 def _export_remedy(manifest: Manifest) -> str:
@@ -159,5 +159,5 @@ def missing_answers_error(manifest: Manifest) -> EngineError:
     """The error of an engine that cannot be checked, because its probes have no recorded answers."""
     return EngineError(
         f"engine {manifest.name!r} has recorded answers to {len(manifest.reference)} probes of {PROBE_COUNT}, so what "
-        "it answers cannot be checked; run: batchcls build CHECKPOINT --out ENGINE"
+        "it answers cannot be checked; run: batchcls build CHECKPOINT --out ENGINE --overwrite"
     )

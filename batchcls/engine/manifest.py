@@ -11,6 +11,7 @@ from typing import Any, Self
 from batchcls.engine.base import EngineInfo
 from batchcls.engine.check_result import Platform, ProbeCheck
 from batchcls.engine.probes import CANDIDATE_COUNT, FULL_WEIGHT, Mixture
+from batchcls.engine.verification import Verification
 from batchcls.errors import EngineError, RecipeError
 from batchcls.networks.recipe import Recipe
 from batchcls.records import Preprocess
@@ -27,28 +28,9 @@ _LARGEST_LOGIT = (2 - 2**-23) * 2.0**127
 """Largest number of float32."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verification:
-    """How far an engine and the training framework agree on image files."""
-
-    images: int
-    """Number of the images that both could decode."""
-    top1_agreement: float
-    """Share of ``images`` whose most probable class is the same, 0 to 1."""
-    largest_difference: float
-    """Largest difference of a class's probability, 0 to 1."""
-    mean_difference: float
-    """Mean difference of a class's probability, 0 to 1."""
-    disagreements: tuple[str, ...]
-    """Paths, relative to ``folder``, of the files whose most probable class differs."""
-    unreadable: int
-    """Number of the files that one of the two, or both, could not decode."""
-    folder: str
-    """Name of the folder of images."""
-    shipped: str
-    """Decoder, backend, precision and device that computed the engine's answers."""
-    reference: str
-    """Libraries that computed the training framework's answers."""
+def keeps_precision(architecture: str) -> bool:
+    """Whether a build keeps a network's own precision, or makes it int8: as of ONNX and Keras files."""
+    return architecture == "onnx" or architecture.startswith("keras/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +106,6 @@ class Manifest:
         if not isinstance(values["versions"], dict):
             raise TypeError("versions must be an object")
         verification = values["verification"]
-        if verification is not None:
-            verification["disagreements"] = tuple(verification["disagreements"])
         reference = _logits(values, "reference", len(recipe.labels))
         answers = _logits(values, "answers", len(recipe.labels))
         if len(answers) not in (0, len(reference)):
@@ -149,7 +129,7 @@ class Manifest:
             answers=answers,
             check=check and ProbeCheck(**check),
             checked_on=checked_on and Platform(**checked_on),
-            verification=verification and Verification(**verification),
+            verification=None if verification is None else Verification.of_values(verification),
             **{key: str(values[key]) for key in texts},
         )
 
@@ -232,5 +212,5 @@ def engine_folders_below(folder: Path) -> list[Path]:
 
 
 def _build_command(folder: Path) -> str:
-    """The command that builds the engine folder ``folder``."""
-    return f"batchcls build CHECKPOINT --out {shlex.quote(str(folder))}"
+    """The command that builds the engine folder ``folder`` again."""
+    return f"batchcls build CHECKPOINT --out {shlex.quote(str(folder))} --overwrite"

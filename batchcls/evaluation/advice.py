@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from batchcls.evaluation.bootstrap import Estimate
 from batchcls.evaluation.results import Evaluation
 
 _FEW_GROUPS = 10
@@ -96,14 +95,11 @@ def _figure_caveats(evaluation: Evaluation) -> list[str]:
     """Caveats on the uncertainty of the metrics."""
     classes, absent, groups = evaluation.classes, evaluation.absent_classes, evaluation.groups
     single = [result.label for result in classes if result.images == 1]
-    narrow = [result.label for result in classes if _has_no_width(result.metrics.recall)]
     caveats = {
         f"No image is of {', '.join(absent.labels)}: averages are over the other classes. Macro F1 over all "
         f"{len(classes)}, where scikit-learn's f1_score counts a class without images as 0, is "
         f"{absent.macro_f1_of_all:.4f}.": absent.labels,
         f"One image alone is of {', '.join(single)}: their figures say little.": single,
-        f"Recall has an interval without width for {', '.join(narrow)}: no error was seen there, or nothing else, "
-        "which is not certainty; after no error in n independent images, the rate may still be 3/n.": narrow,
         f"Misclassified images: {evaluation.errors}; the temperature and the threshold hang on so few.": (
             evaluation.errors < _FEW_ERRORS
         ),
@@ -113,7 +109,3 @@ def _figure_caveats(evaluation: Evaluation) -> list[str]:
         "Images are taken as independent; if some are of one patient or smear, name them with --group-by.": not groups,
     }
     return [caveat for caveat, holds in caveats.items() if holds]
-
-
-def _has_no_width(estimate: Estimate) -> bool:
-    return estimate.low is not None and estimate.low == estimate.high

@@ -1,7 +1,7 @@
 """Metrics with bootstrap confidence intervals, resampled by image or by group."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import sparse
@@ -19,6 +19,7 @@ from batchcls.evaluation.metrics import (
     score_levels,
     with_macro_averages,
 )
+from batchcls.evaluation.proportions import interval_without_spread, proportions
 
 RESAMPLES = 1000
 """Number of bootstrap resamples of every interval."""
@@ -37,7 +38,7 @@ _WHY_UNDEFINED = {
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A metric with its 95 % percentile interval from bootstrap resamples."""
+    """A metric with its 95 % interval: percentiles of bootstrap resamples, or Wilson's for a proportion of 0 or 1."""
 
     value: float | None
     """The metric of all images; None where the metric is undefined."""
@@ -111,7 +112,10 @@ def resampled_histograms(
 
 
 def estimate_metrics(predictions: LabeledPredictions, seed: int) -> tuple[OverallMetrics, list[ClassMetrics]]:
-    """Every metric with its 95 % percentile interval, for all classes together and for each of the C classes.
+    """Every metric with its 95 % interval, for all classes together and for each of the C classes.
+
+    Where all images are classified correctly, or all wrongly, each resample says the same: the interval of a proportion
+    is then Wilson's, and other metrics have none.
 
     Args:
         predictions: Images with true and predicted classes.
@@ -130,8 +134,18 @@ def estimate_metrics(predictions: LabeledPredictions, seed: int) -> tuple[Overal
         ]
         for name, row in values.items()
     }
+    if samples:
+        _widen_proportions(estimates, predictions)
     overall = OverallMetrics(**{name: row[0] for name, row in estimates.items() if name not in CLASS_METRICS})
     return overall, [ClassMetrics(**{name: estimates[name][code] for name in CLASS_METRICS}) for code in range(classes)]
+
+
+def _widen_proportions(estimates: Mapping[str, list[Estimate]], predictions: LabeledPredictions) -> None:
+    """Give every proportion of 0 or 1 an interval that does not claim certainty."""
+    for name, masks in proportions(predictions).items():
+        for column, mask in enumerate(masks):
+            if interval := interval_without_spread(predictions, mask):
+                estimates[name][column] = replace(estimates[name][column], low=interval[0], high=interval[1], why=None)
 
 
 def _samples(
@@ -174,4 +188,6 @@ def _estimate(name: str, value: float, samples: Float64Array) -> Estimate:
     if not len(samples):
         return Estimate(float(value), None, None, "an interval needs two images or groups")
     low, high = np.percentile(samples, _PERCENTILES)
+    if low == high:
+        return Estimate(float(value), None, None, "no interval: all resamples agree")
     return Estimate(float(value), float(low), float(high), None)

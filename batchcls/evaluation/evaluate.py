@@ -17,7 +17,15 @@ from batchcls.evaluation.matched_images import MatchedImages, match_images
 from batchcls.evaluation.metrics import absent_classes, confusion_matrix
 from batchcls.evaluation.metrics_file import metrics_json
 from batchcls.evaluation.output_folder import check_evaluation_folder, open_evaluation_folder
-from batchcls.evaluation.plots import calibration_plot, confusion_plot, risk_coverage_plot
+from batchcls.evaluation.plots import (
+    DARK,
+    LIGHT,
+    Theme,
+    calibration_plot,
+    confusion_plot,
+    page_width,
+    risk_coverage_plot,
+)
 from batchcls.evaluation.rendering import markdown, page_values
 from batchcls.evaluation.results import ClassResult, Evaluation, PredictionsSummary, TruthSummary
 from batchcls.evaluation.risk_coverage import risk_coverage_curve
@@ -137,20 +145,33 @@ def _files(evaluation: Evaluation, matched: MatchedImages) -> dict[str, bytes | 
     most_confident_wrong = _wrong_rows(matched.predictions)
     least_certain = np.argsort(matched.predictions.top, kind="stable")
     pictures = {
-        "confusion.png": confusion_plot(evaluation.confusion, evaluation.labels),
-        "calibration.png": calibration_plot(evaluation.calibration),
-        "risk_coverage.png": risk_coverage_plot(evaluation.risk_coverage),
-        "wrong.jpg": image_sheet(matched, most_confident_wrong[:_SHEET_IMAGES]),
-        "uncertain.jpg": image_sheet(matched, least_certain[:_SHEET_IMAGES]),
+        **_plots(evaluation, LIGHT),
+        "wrong.jpg": image_sheet(matched, most_confident_wrong[:_SHEET_IMAGES], evaluation.labels),
+        "uncertain.jpg": image_sheet(matched, least_certain[:_SHEET_IMAGES], evaluation.labels),
     }
     uris = {name: data_uri(content, _MEDIA_TYPES[Path(name).suffix]) for name, content in pictures.items() if content}
     return {
         **pictures,
         "wrong.csv": image_csv(matched, most_confident_wrong),
-        "report.html": render_page("evaluation", **page_values(evaluation, uris)).encode(),
+        "report.html": render_page("evaluation", **page_values(evaluation, uris, _dark_plots(evaluation))).encode(),
         "report.md": markdown(evaluation, uris.keys()).encode(),
         "metrics.json": metrics_json(evaluation),
     }
+
+
+def _plots(evaluation: Evaluation, theme: Theme) -> dict[str, bytes]:
+    """Each plot by its file name."""
+    return {
+        "confusion.png": confusion_plot(evaluation.confusion, evaluation.labels, theme),
+        "calibration.png": calibration_plot(evaluation.calibration, theme),
+        "risk_coverage.png": risk_coverage_plot(evaluation.risk_coverage, theme),
+    }
+
+
+def _dark_plots(evaluation: Evaluation) -> dict[str, tuple[str, int]]:
+    """Data URI and width of each plot for a dark page, by the file name of the plot for a light one."""
+    plots = _plots(evaluation, DARK)
+    return {name: (data_uri(content, "image/png"), page_width(content)) for name, content in plots.items()}
 
 
 def _wrong_rows(images: LabeledPredictions) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

@@ -1,11 +1,14 @@
 """Contact sheets of chosen images, and the table of misclassified images."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv
 
 from batchcls.evaluation.matched_images import MatchedImages
+from batchcls.images.captions import class_caption
 from batchcls.images.sources import slide_below
 from batchcls.images.thumbnails import contact_sheet, jpeg, thumbnail
 from batchcls.predictions.row_key import slides_of
@@ -14,25 +17,28 @@ from batchcls.storage.spreadsheet_cells import text_cell
 _COLUMNS, _SIDE_PX = 6, 160
 
 
-def image_sheet(matched: MatchedImages, rows: npt.NDArray[np.int64]) -> bytes | None:
+def image_sheet(matched: MatchedImages, rows: npt.NDArray[np.int64], labels: Sequence[str]) -> bytes | None:
     """A contact sheet as JPEG of images with their true and their predicted label.
 
     Args:
         matched: All images.
         rows: (n,) positions of the images to show, in their order.
+        labels: Labels in the order of the probabilities.
 
     Returns:
         None if there are no rows, or none of their files is an image that can be opened now.
     """
-    labels = matched.rows["label"].take(rows).to_pylist()
-    top = matched.predictions.probabilities[rows].max(axis=1)
-    images = zip(slides_of(matched.rows.take(rows)), matched.images.take(rows).to_pylist(), labels, top, strict=True)
+    names = [class_caption(label, labels) for label in labels]
+    predictions, paths = matched.predictions, matched.images["path"].take(rows).to_pylist()
+    classes = zip(predictions.truth[rows], predictions.predicted[rows], strict=True)
+    answers = [f"{names[truth]} -> {names[predicted]}" for truth, predicted in classes]
+    images = zip(slides_of(matched.rows.take(rows)), paths, answers, predictions.top[rows], strict=True)
     cells = [
         (
-            thumbnail(slide, _SIDE_PX) or thumbnail(slide_below(matched.root, image["path"]), _SIDE_PX),
-            f"{image['path']}\n{image['label']} -> {label} {probability:.4f}",
+            thumbnail(slide, _SIDE_PX) or thumbnail(slide_below(matched.root, path), _SIDE_PX),
+            f"{path}\n{answer} {probability:.4f}",
         )
-        for slide, image, label, probability in images
+        for slide, path, answer, probability in images
     ]
     if all(picture is None for picture, _ in cells):
         return None

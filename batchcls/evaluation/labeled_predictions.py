@@ -18,6 +18,8 @@ class LabeledPredictions:
     """(N, C) predicted probabilities, 0 to 1."""
     groups: npt.NDArray[np.int64]
     """(N,) group of the image, from 0 without a gap; images of one group are resampled and cross-validated together."""
+    is_grouped: bool = False
+    """Whether images of one group depend on one another, rather than stand in a group to save time."""
 
     @property
     def correct(self) -> npt.NDArray[np.bool_]:

@@ -66,7 +66,11 @@ def match_images(predictions: PredictionsFile, truth: Path, table: pa.Table, roo
     if is_grouped:
         groups = np.asarray(images["group"].combine_chunks().dictionary_encode().indices.to_numpy()).astype(np.int64)
     labeled = LabeledPredictions(
-        np.asarray(codes.to_numpy())[positions].astype(np.int32), answers.codes, _probabilities(answers), groups
+        np.asarray(codes.to_numpy())[positions].astype(np.int32),
+        answers.codes,
+        _probabilities(answers),
+        groups,
+        is_grouped,
     )
     counts = _counts(match, table, predictions, matched, two_files(root, images))
     return MatchedImages(images, answers.table, root, labeled, counts, int(groups.max()) + 1 if is_grouped else None)

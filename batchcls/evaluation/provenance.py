@@ -104,7 +104,7 @@ def _preprocessing(preprocess: Any) -> str:
         size = f"stretched to {width} x {height} px" if preprocess["resize"] == "stretch" else cropped
         scale = f"mean {_words(preprocess['mean'])}; standard deviation {_words(preprocess['std'])}"
         again = "; renormalised as torchvision's GoogLeNet" if preprocess["transform_input"] else ""
-        order = "; channels BGR" if preprocess.get("channels") == "BGR" else ""
+        order = {"BGR": "; channels BGR", "L": "; gray"}.get(preprocess.get("channels"), "")
         return f"{size}, {preprocess['interpolation']}; {scale}{order}{again}"
     except (KeyError, TypeError, ValueError):
         return _words(preprocess)

@@ -34,12 +34,15 @@ _CAPTIONS = {
 _CARDS = ("accuracy", "balanced_accuracy", "macro_f1", "kappa")
 
 
-def page_values(evaluation: Evaluation, picture_uris: Mapping[str, str]) -> dict[str, object]:
+def page_values(
+    evaluation: Evaluation, picture_uris: Mapping[str, str], dark_plots: Mapping[str, tuple[str, int]]
+) -> dict[str, object]:
     """The values of the template ``evaluation.html``, by name.
 
     Args:
         evaluation: Results to show on the page.
         picture_uris: Data URIs of the pictures that exist, by file name.
+        dark_plots: Data URIs of the plots for a dark page, and their widths in pixels, by file name.
     """
     return {
         "title": evaluation_title(evaluation),
@@ -53,6 +56,7 @@ def page_values(evaluation: Evaluation, picture_uris: Mapping[str, str]) -> dict
         "shares": confusion_table(evaluation, as_shares=True),
         "matched": match_rows(evaluation),
         "uris": picture_uris,
+        "dark": dark_plots,
         "captions": _CAPTIONS,
         "provenance": provenance_json(evaluation),
     }

@@ -41,7 +41,9 @@ def interval_method(evaluation: Evaluation) -> str:
     """One sentence on how the intervals were computed."""
     by = f"{evaluation.groups:,} groups" if evaluation.groups else "images"
     return (
-        f"In brackets: 95 % intervals of {evaluation.resamples:,} bootstrap resamples of {by}, seed {evaluation.seed}."
+        f"In brackets: 95 % intervals of {evaluation.resamples:,} bootstrap resamples of {by}, seed {evaluation.seed}; "
+        f"Wilson's intervals, of the number of {'groups' if evaluation.groups else 'images'}, where all are right or "
+        "all are wrong."
     )
 
 

@@ -27,11 +27,13 @@ from batchcls.explanation.output_folder import (
 )
 from batchcls.explanation.overlays import ImageExplanation, overlay, region_picture, side_by_side
 from batchcls.explanation.selection import ImageSelection, SelectedImages, listed_images, predicted_images
+from batchcls.images.captions import class_caption
 from batchcls.images.decoders import DEFAULT, open_decoder
 from batchcls.images.decoders.base import DecoderOptions, shortage_error
 from batchcls.images.thumbnails import contact_sheet, jpeg
+from batchcls.networks.recipe import Recipe
 from batchcls.networks.trained_file import TrainedFile
-from batchcls.records import Batch, Failure, Pixels, Preprocess, Slide
+from batchcls.records import Batch, Failure, Pixels, Slide
 from batchcls.storage.file_names import printable
 from batchcls.storage.spreadsheet_cells import text_cell
 
@@ -128,7 +130,7 @@ def _explain(
                 else:
                     file = folder / overlay_name(numbers[slide], slide.path)
                     in_sheet = numbers[slide] <= _SHEET_IMAGES
-                    images[slide] = _write_overlay(result, truth, preprocess, file, in_sheet=in_sheet)
+                    images[slide] = _write_overlay(result, truth, model.recipe, file, in_sheet=in_sheet)
     return [images[slide] for slide in truths]
 
 
@@ -159,16 +161,18 @@ def _explain_batch(
 
 
 def _write_overlay(
-    explanation: ImageExplanation, truth: str, preprocess: Preprocess, file: Path, *, in_sheet: bool
+    explanation: ImageExplanation, truth: str, recipe: Recipe, file: Path, *, in_sheet: bool
 ) -> _ListedImage:
     """Write the plain picture and the overlay side by side into ``file``."""
+    labels = recipe.labels
     note = "" if stands_out(explanation.heat) else _FLAT
-    plain = region_picture(explanation, preprocess)
+    plain = region_picture(explanation, recipe.preprocess)
     hot = overlay(plain, explanation.heat)
     label, probability, explained_label = explanation.label, explanation.probability, explanation.explained_label
-    answer = f"{label} {probability:.3f}"
-    remarks = [f"map of {explained_label}"] * (explained_label != label) + [note] * bool(note)
-    truths = [f"truth: {truth}"] * bool(truth)
+    answer = f"{class_caption(label, labels)} {probability:.3f}"
+    is_other = explained_label != label
+    remarks = [f"map of {class_caption(explained_label, labels)}"] * is_other + [note] * bool(note)
+    truths = [f"truth: {class_caption(truth, labels)}"] * bool(truth)
     path = printable(explanation.slide.path).replace("\n", "?")  # a line break would begin a line of the caption
     captions = "; ".join([os.path.basename(path), *truths]), "; ".join([answer, *remarks])
     side_by_side([(plain, captions[0]), (hot, captions[1])]).save(file)

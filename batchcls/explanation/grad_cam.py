@@ -41,7 +41,7 @@ class GradCam:
         self._network = network
         self._grad_cam = LayerGradCam(network, cam_layer(network, architecture, preprocess.size_px))
         self._preprocess = preprocess
-        self._mean, self._std = (torch.tensor(values).reshape(3, 1, 1) for values in (preprocess.mean, preprocess.std))
+        self._mean, self._std = (torch.tensor(values).reshape(-1, 1, 1) for values in (preprocess.mean, preprocess.std))
 
     def logits(self, pixels: Pixels) -> Logits:
         """(N, classes) float32 logits of the network.

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib import colormaps
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from batchcls.explanation.grad_cam import HeatMap, stands_out
+from batchcls.images.captions import caption_font, drawable
 from batchcls.images.thumbnails import thumbnail
 from batchcls.records import Pixels, Preprocess, Slide
 
@@ -82,12 +83,11 @@ def side_by_side(pictures: Sequence[tuple[Image.Image, str]]) -> Image.Image:
     width, height = pictures[0][0].size
     column = max(width, _SIDE_PX // 2)  # wide enough for a caption
     canvas = Image.new("RGB", (len(pictures) * (column + _GAP_PX) - _GAP_PX, height + _LINE_PX), "white")
-    font = ImageFont.load_default(_LINE_PX - 6)
+    font = caption_font(_LINE_PX - 6)
     for position, (picture, caption) in enumerate(pictures):
         left = position * (column + _GAP_PX)
         line = Image.new("RGB", (column, _LINE_PX), "white")  # cuts a caption that is too long
-        text = "".join(character if character.isprintable() else "?" for character in caption)
-        ImageDraw.Draw(line).text((2, 1), text, fill="black", font=font)
+        ImageDraw.Draw(line).text((2, 1), drawable(caption), fill="black", font=font)
         canvas.paste(picture, (left, 0))
         canvas.paste(line, (left, height))
     return canvas

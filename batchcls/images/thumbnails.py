@@ -4,8 +4,9 @@ import base64
 import io
 from collections.abc import Sequence
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from batchcls.images.captions import caption_font, fitting_end
 from batchcls.images.image_file import opened_image
 from batchcls.records import Slide
 
@@ -42,7 +43,7 @@ def contact_sheet(cells: Sequence[tuple[Image.Image | None, str]], columns: int,
     width, height = side_px + _GAP_PX, side_px + lines * _CAPTION_PX + _GAP_PX
     rows = -(-len(cells) // columns) or 1
     sheet = Image.new("RGB", (columns * width + _GAP_PX, rows * height + _GAP_PX), "white")
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(_CAPTION_PX - 4)
+    pen, font = ImageDraw.Draw(sheet), caption_font(_CAPTION_PX - 4)
     for position, (image, caption) in enumerate(cells):
         left, top = position % columns * width + _GAP_PX, position // columns * height + _GAP_PX
         if image is None:
@@ -51,7 +52,7 @@ def contact_sheet(cells: Sequence[tuple[Image.Image | None, str]], columns: int,
             sheet.paste(image, (left + (side_px - image.width) // 2, top + (side_px - image.height) // 2))
         for row, line in enumerate(caption.split("\n")):
             pen.text(
-                (left, top + side_px + row * _CAPTION_PX), _fitting_end(line, side_px, font), fill="black", font=font
+                (left, top + side_px + row * _CAPTION_PX), fitting_end(line, side_px, font), fill="black", font=font
             )
     return sheet
 
@@ -66,13 +67,3 @@ def jpeg(image: Image.Image) -> bytes:
 def data_uri(content: bytes, media_type: str) -> str:
     """``content`` as a ``data:`` URI, by which an HTML page can embed it; ``media_type`` is such as ``image/jpeg``."""
     return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
-
-
-def _fitting_end(line: str, width_px: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
-    """``line`` if it fits into ``width_px``, else the longest end of it that fits after three dots."""
-    line = "".join(character if character.isprintable() else "?" for character in line)
-    if font.getlength(line) <= width_px:
-        return line
-    while line and font.getlength("..." + line) > width_px:
-        line = line[1:]  # a path's end tells more than its beginning
-    return "..." + line

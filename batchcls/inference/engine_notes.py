@@ -10,7 +10,7 @@ def no_probes_warnings(manifest: Manifest, info: EngineInfo) -> list[str]:
         return []
     return [
         f"engine {info.name!r} was built before engines had probes, so its answers cannot be checked on this machine; "
-        " run: batchcls build CHECKPOINT --out ENGINE"
+        " run: batchcls build CHECKPOINT --out ENGINE --overwrite"
     ]
 
 
@@ -25,5 +25,5 @@ def speed_hint(manifest: Manifest, info: EngineInfo, precision: str | None) -> s
         return ""
     return (
         "this CPU has no bfloat16, so it computed in float32; an int8 engine would be about twice as fast: "
-        "batchcls build CHECKPOINT --out ENGINE --precision int8 --calibrate DIR"
+        "batchcls build CHECKPOINT --out ENGINE --overwrite --precision int8 --calibrate DIR"
     )

@@ -4,39 +4,20 @@ import math
 from collections.abc import Generator, Iterable
 from contextlib import ExitStack, closing
 from dataclasses import replace
-from time import perf_counter
 
-from batchcls.engine.backends import open_engine
-from batchcls.engine.check import check_answers
-from batchcls.engine.manifest import ONNX, Manifest
-from batchcls.engine.postprocess import to_predictions
 from batchcls.errors import MemoryShortageError
 from batchcls.images.decoders import default_batch_size, open_decoder
 from batchcls.images.decoders.base import DecoderOptions
+from batchcls.inference.answers import answer, open_checked_engine, with_taken_memory
 from batchcls.inference.executor import DeviceConfig
 from batchcls.prefetch import parallel_map
-from batchcls.records import Batch, BatchResult, Failure, Predictions, Preprocess, Slide
+from batchcls.records import Batch, BatchResult, Preprocess, Slide
 from batchcls.storage.memory import available_bytes, format_bytes, resident_bytes
 
 _LEAST_BYTES = 64 << 20
 """Least memory for files and images, in which a few small images at a time can be decoded."""
-_LEAST_START_BYTES = 320 << 20
-"""Memory for a backend's libraries and threads."""
-_MODEL_COPIES = 4
-"""Memory of a compiled network and its compilation, as a multiple of the model file's size."""
 _BATCHES_IN_FLIGHT = 8
 """Batches of pixels between a decoder and the end of inference."""
-
-
-def _check_memory(config: DeviceConfig) -> None:
-    """Refuse to open an engine where a shortage of memory would make its libraries end the process."""
-    model = config.engine / ONNX
-    needed = _LEAST_START_BYTES + _MODEL_COPIES * (model.stat().st_size if model.exists() else 0)
-    if config.backend != "null" and (left := available_bytes()) < needed:
-        raise MemoryShortageError(
-            f"{format_bytes(left)} of memory are left for this process, and its engine may need "
-            f"{format_bytes(needed)}; free some, or raise its limits (ulimit -v, cgroup)"
-        )
 
 
 def _host_bytes(config: DeviceConfig, preprocess: Preprocess, batch_size: int) -> int:
@@ -54,21 +35,11 @@ class LocalExecutor:
     """
 
     def __init__(self, config: DeviceConfig) -> None:
-        _check_memory(config)
         with ExitStack() as stack:
-            self._engine = open_engine(
-                config.engine,
-                config.manifest,
-                backend=config.backend,
-                device=config.opened_device,
-                threads=config.threads,
-                precision=config.precision,
-                batch_size=config.batch_size,
-            )
+            self._engine = open_checked_engine(config)
             stack.callback(self._engine.close)
             self.info = replace(self._engine.info, device=config.device)
             self.notes = tuple(self._engine.notes)
-            self._check(config.manifest)
             preprocess = self._engine.info.preprocess
             batch_size = config.batch_size or default_batch_size(
                 config.decoder, config.opened_device, self._engine.batch_size
@@ -87,14 +58,6 @@ class LocalExecutor:
                 ),
             )
             stack.pop_all()
-
-    def _check(self, manifest: Manifest) -> None:
-        """Check the engine's answers to its probes, because the build may have verified them on another machine.
-
-        An engine without probes is accepted on a CPU, and refused on a GPU, whose plan may be of another machine.
-        """
-        if self.info.backend != "null" and (manifest.reference or self.info.device != "cpu"):
-            check_answers(self._engine, manifest)
 
     def _left_bytes(self, config: DeviceConfig) -> int:
         """Memory left for files and images once the engine has answered its probes.
@@ -137,24 +100,4 @@ class LocalExecutor:
         self._engine.close()
 
     def _classify(self, batch: Batch) -> BatchResult:
-        since = perf_counter()
-        answers = to_predictions(self._engine.infer(batch.pixels))
-        seconds = {"read": batch.read_s, "decode": batch.decode_s, "infer": perf_counter() - since}
-        postponed = [replace(file, needed_bytes=file.needed_bytes + self._taken_bytes) for file in batch.postponed]
-        if answers.finite.all():
-            return BatchResult(batch.slides, batch.sizes, answers, batch.failures, postponed, seconds)
-        finite_rows = answers.finite.nonzero()[0].tolist()
-        without_answer = [
-            Failure(batch.slides[row], "no answer", "the network's output is not a number", *batch.sizes[row])
-            for row in (~answers.finite).nonzero()[0].tolist()
-        ]
-        return BatchResult(
-            slides=[batch.slides[row] for row in finite_rows],
-            sizes=[batch.sizes[row] for row in finite_rows],
-            predictions=Predictions(
-                answers.labels[finite_rows], answers.probabilities[finite_rows], answers.finite[finite_rows]
-            ),
-            failures=[*batch.failures, *without_answer],
-            postponed=postponed,
-            seconds=seconds,
-        )
+        return with_taken_memory(answer(self._engine, batch), self._taken_bytes)

@@ -1,10 +1,13 @@
 """The options of a run, and the configuration of each device that follows from them."""
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from numbers import Integral, Real
 from pathlib import Path
+from typing import Any, get_args
 
 from batchcls import machine
 from batchcls.engine.backends import BackendName, has_cuda_onnxruntime, has_torch_network, tensorrt_api
@@ -22,11 +25,28 @@ _OPENVINO_NAMES = {"fp32": "f32", "bf16": "bf16"}
 _PROCESSES = 1
 """Processes for each device, unless the user says otherwise. One H200 classified 19,800 small JPEGs a second in one
 process, 13,800 in two and 11,400 in four, whose work takes turns on the GPU."""
+_DEVICES = re.compile(r"auto|cpu|all|cuda(:\d{1,3})?", re.ASCII)
+_CHOICES = {"backend": get_args(BackendName), "precision": tuple(_OPENVINO_NAMES), "decoder": get_args(DecoderName)}
+_RANGES: dict[str, tuple[type, float, float]] = {
+    "batch_size": (Integral, 1, 4096),
+    "threads": (Integral, 1, 1024),
+    "processes": (Integral, 1, 64),
+    "max_pixels": (Integral, 1, 10**11),
+    "memory": (Integral, 1, 1 << 60),
+    "read_timeout_s": (Real, 0.001, 86_400),
+}
+"""Type, least and greatest value of each number, as on the command line."""
+_NEEDED = ("max_pixels", "read_timeout_s")
+"""Numbers that have no default of None."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """The options of a run; none of them changes which files get a row."""
+    """The options of a run; none of them changes which files get a row.
+
+    Raises:
+        EngineError: If an option has a value that the command line refuses as well.
+    """
 
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda``, ``cuda:N``, or ``all`` for every GPU."""
@@ -52,6 +72,22 @@ class RunOptions:
     and half of what is available then."""
     overwrite: bool = False
     """Whether an existing predictions file is replaced."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.device, str) or not _DEVICES.fullmatch(self.device):
+            raise EngineError(f"device is {self.device!r}; use auto, cpu, cuda, cuda:N, or all for every GPU")
+        for name, allowed in _CHOICES.items():
+            choice = getattr(self, name)
+            if choice is not None and choice not in allowed:
+                raise EngineError(f"{name} is {choice!r}; use one of {', '.join(allowed)}, or leave it out")
+        for name, (kind, least, most) in _RANGES.items():
+            value: Any = getattr(self, name)
+            if value is None and name not in _NEEDED:
+                continue
+            number_type: Any = kind
+            if not isinstance(value, number_type) or not least <= value <= most:
+                number = "a whole number" if kind is Integral else "a number"
+                raise EngineError(f"{name} is {value!r}; it must be {number} from {least:,} to {most:,}")
 
 
 def device_configs(engine: Path, options: RunOptions) -> tuple[list[DeviceConfig], str]:

@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -22,9 +22,10 @@ from batchcls.inference.local_executor import LocalExecutor
 from batchcls.inference.options import RunOptions, device_configs
 from batchcls.inference.process_executor import ProcessExecutor
 from batchcls.inference.run_metadata import run_identity, run_metadata
-from batchcls.inference.stats import RecentReads, RunStats
+from batchcls.inference.stats import RecentReads, RunStats, one_label_warnings
 from batchcls.interrupts import GRACE_S, Interrupt
 from batchcls.predictions.existing_output import ExistingOutput
+from batchcls.predictions.formats import format_to_write
 from batchcls.predictions.writer import PredictionsWriter, open_writer
 from batchcls.prefetch import poll
 from batchcls.progress import RunProgress
@@ -51,15 +52,19 @@ class _Run:
     reads: RecentReads = field(default_factory=RecentReads)
 
 
-def classify_images(slides: Sequence[Path], engine: Path, out: Path, options: RunOptions, console: Console) -> RunStats:
-    """Classify every image below ``slides`` into one Parquet file.
+def classify_images(
+    slides: Sequence[Path], engine: Path, out: Path, options: RunOptions, console: Console, *, listens: bool = True
+) -> RunStats:
+    """Classify every image below ``slides`` into one predictions file.
 
     Args:
         slides: Folders, which are searched to any depth, and files.
         engine: The engine folder.
-        out: The Parquet file. Until it is whole, the folder ``out``.partial holds the rows, and another call goes on
-            there.
+        out: The predictions file, .parquet or .csv. Until it is whole, the folder ``out``.partial holds the rows, and
+            another call goes on there.
         console: Shows progress and notes.
+        listens: Whether SIGINT, SIGTERM and SIGHUP end the run with an `InterruptedRunError`; for the main thread only.
+            Otherwise signals are the caller's, and a KeyboardInterrupt leaves the rows so far on disk as well.
 
     Raises:
         SlidesError: If there is no image, or the disk of the slides can no longer be read.
@@ -71,14 +76,17 @@ def classify_images(slides: Sequence[Path], engine: Path, out: Path, options: Ru
         InterruptedRunError: After SIGINT, SIGTERM or SIGHUP, with every row so far on disk.
     """
     started = perf_counter()
+    format_to_write(out)  # before anything takes time
     configs, why = device_configs(engine, options)
     decoder = configs[0].decoder
     # An output that exists is probably this run's finished file, for which no folder has to be listed.
     source = open_source(
         slides, at_once=options.overwrite or not os.path.lexists(out), timeout_s=options.read_timeout_s
     )
-    interrupt = Interrupt(cast(TextIO, console.file), GRACE_S)
-    with interrupt.listening(), closing(source), closing(_open_executor(configs)) as executor:
+    interrupt = _new_interrupt(console)
+    listening = interrupt.listening() if listens else nullcontext()
+    console.print(f"loading engine {configs[0].manifest.name}, listing files ...", highlight=False)
+    with listening, closing(source), closing(_open_executor(configs)) as executor:
         writer = open_writer(
             out,
             roots=source.roots,
@@ -102,12 +110,19 @@ def classify_images(slides: Sequence[Path], engine: Path, out: Path, options: Ru
     return stats
 
 
+def _new_interrupt(console: Console) -> Interrupt:
+    interrupt = Interrupt(cast(TextIO, console.file), GRACE_S)
+    interrupt.answer = "" if console.quiet else "stopping after this batch, nothing is lost"
+    return interrupt
+
+
 def _stats_of_existing(existing: ExistingOutput, stats: RunStats, started: float) -> RunStats:
     """``stats``, filled in for a run that has nothing to do."""
     counts = existing.metadata["counts"]
     stats.rows = stats.resumed_rows = counts["rows"]
     stats.labels, stats.errors = Counter(counts["labels"]), Counter(counts["errors"])
     stats.skipped = Counter(counts["skipped"])
+    stats.warnings += one_label_warnings(stats.labels, stats.info)
     stats.peak_memory_bytes = machine.peak_memory_bytes()
     stats.spend({"start": perf_counter() - started})
     stats.elapsed_s = perf_counter() - started
@@ -198,6 +213,7 @@ def _finish(run: _Run, decoder: str, arguments: Mapping[str, Any], started: floa
         )
     if counts.errors.get("corrupt", 0) == counts.rows >= _SUSPICIOUS_FILES:
         stats.warnings.append(f"not one of {counts.rows:,} files could be decoded; see whether --decoder pillow can")
+    stats.warnings += one_label_warnings(counts.labels, run.executor.info)
     stats.rows, stats.labels, stats.errors = counts.rows, Counter(counts.labels), Counter(counts.errors)
     _update_totals(run, started)
     since = perf_counter()

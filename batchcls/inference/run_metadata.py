@@ -31,12 +31,8 @@ def run_metadata(
         stats: Counts of the whole file, and times up to now.
         started: When the first of the runs that share the file started; UTC, ISO 8601.
     """
-    engine = asdict(info)
     return {
-        "versions": machine.versions(),
-        "engine": {key: engine[key] for key in ("name", "onnx_sha256", "checkpoint_sha256", "temperature")},
-        **{key: engine[key] for key in ("labels", "preprocess", "precision", "backend", "device")},
-        "decoder": decoder,
+        **engine_metadata(info, decoder),
         "arguments": arguments,
         "counts": {
             "rows": stats.rows,
@@ -55,4 +51,15 @@ def run_metadata(
         "unlisted_folders": stats.unlisted,
         "started": started,
         "ended": datetime.now(UTC).isoformat(timespec="milliseconds"),
+    }
+
+
+def engine_metadata(info: EngineInfo, decoder: str) -> dict[str, Any]:
+    """The part of a run's record that says what computed its rows; JSON values."""
+    engine = asdict(info)
+    return {
+        "versions": machine.versions(),
+        "engine": {key: engine[key] for key in ("name", "onnx_sha256", "checkpoint_sha256", "temperature")},
+        **{key: engine[key] for key in ("labels", "preprocess", "precision", "backend", "device")},
+        "decoder": decoder,
     }

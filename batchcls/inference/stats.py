@@ -9,6 +9,8 @@ from batchcls.records import BatchResult
 from batchcls.storage.transient_errors import is_transient
 
 _RECENT_FILES = 100
+_SUSPICIOUS_IMAGES = 20
+"""Least number of images that, if all have one label, hints at a fault."""
 
 
 @dataclass(slots=True)
@@ -79,3 +81,21 @@ class RecentReads:
         if 2 * len(failed) <= _RECENT_FILES:
             return ""
         return f"{len(failed)} of the last {_RECENT_FILES} files could not be read, the last is {failed[-1]}"
+
+
+def one_label_warnings(labels: Mapping[str, int], info: EngineInfo) -> list[str]:
+    """At most one warning, that an engine of several classes gave the same label to every image.
+
+    Args:
+        labels: Rows by label.
+        info: The engine, which must compute: the null backend answers the same to every image.
+    """
+    images = sum(labels.values())
+    given = [label for label, count in labels.items() if count]
+    if len(given) != 1 or images < _SUSPICIOUS_IMAGES or len(info.labels) < 2 or info.backend == "null":
+        return []
+    return [
+        f"all {images:,} images have one label, {given[0]!r}, of {len(info.labels):,} that the engine {info.name!r} "
+        "knows; if that cannot be, the images are others than it was trained on, or it was built with other "
+        "preprocessing: see batchcls info ENGINE, then batchcls build CHECKPOINT --recipe FILE"
+    ]

@@ -164,7 +164,7 @@ def _prefix(expected: Shapes, tensors: Mapping[str, Tensor]) -> str:
     best = max(hits, key=lambda prefix: hits[prefix])
     rivals = sorted(prefix for prefix in hits if hits[prefix] == hits[best])
     if len(rivals) > 1 and hits[best] > len(expected) / 2:
-        raise CheckpointError(f"the file holds several networks, under {rivals}; choose one with --weights")
+        raise CheckpointError(f"the file holds several networks, under {rivals}; choose one with --state-dict")
     return best
 
 

@@ -19,7 +19,7 @@ from batchcls.networks.torchvision_networks import (
     torchvision_names,
     torchvision_network,
 )
-from batchcls.records import Preprocess
+from batchcls.records import LUMA, LUMA_TOTAL, Preprocess
 
 SMALL_CNN = "cnn"
 """Name of `SmallCnn`; all other names are torchvision's own, and timm's with `TIMM` before them."""
@@ -205,25 +205,33 @@ class PixelClassifier(nn.Module):
     """A network with its normalization in front: (N, H, W, 3) uint8 RGB in, (N, classes) float32 logits out.
 
     Args:
-        network: Takes (N, 3, H, W) normalized images; moved to ``dtype``.
-        preprocess: Channel order, mean and standard deviation of the normalization, which is computed in float32.
+        network: Takes (N, 3, H, W) normalized images, or (N, 1, H, W) in gray; moved to ``dtype``.
+        preprocess: Channels, mean and standard deviation of the normalization, which is computed in float32.
         dtype: Number type that the network computes in.
     """
 
     scale: Tensor
     shift: Tensor
+    luma: Tensor
 
     def __init__(self, network: nn.Module, preprocess: Preprocess, dtype: torch.dtype) -> None:
         super().__init__()
         self.network = network.to(dtype)
         self.dtype = dtype
-        self.reverses = preprocess.channels == "BGR"
+        self.channels = preprocess.channels
         mean, std = torch.tensor(preprocess.mean), torch.tensor(preprocess.std)
-        self.register_buffer("scale", (1 / (255 * std)).reshape(1, 3, 1, 1))
-        self.register_buffer("shift", (-mean / std).reshape(1, 3, 1, 1))
+        self.register_buffer("scale", (1 / (255 * std)).reshape(1, -1, 1, 1))
+        self.register_buffer("shift", (-mean / std).reshape(1, -1, 1, 1))
+        self.register_buffer("luma", torch.from_numpy(LUMA))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        images = pixels.float().permute(0, 3, 1, 2)  # TensorRT permutes no uint8
-        normalized = (images.flip(1) if self.reverses else images) * self.scale + self.shift
+        colors = self._gray(pixels) if self.channels == "L" else pixels.float()
+        images = colors.permute(0, 3, 1, 2)  # TensorRT permutes no uint8
+        normalized = (images.flip(1) if self.channels == "BGR" else images) * self.scale + self.shift
         logits: Tensor = self.network(normalized.to(self.dtype))
         return logits.float()
+
+    def _gray(self, pixels: Tensor) -> Tensor:
+        """(N, H, W, 1) float32, as `Preprocess.ordered`; of integers, which no runtime rounds to bfloat16."""
+        parts = (pixels.int() * self.luma).sum(3, keepdim=True, dtype=torch.int32) + LUMA_TOTAL // 2
+        return (parts - parts % LUMA_TOTAL).float() / LUMA_TOTAL

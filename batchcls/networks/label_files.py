@@ -14,7 +14,9 @@ from batchcls.errors import RecipeError
 from batchcls.networks.label_values import (
     LONGEST_LIST,
     NAME_COLUMNS,
+    NAME_TO_POSITION,
     POSITION_COLUMNS,
+    POSITION_TO_NAME,
     UnclearLabelsError,
     labels_of_rows,
     only_reading,
@@ -40,7 +42,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
     """
     text = os.fspath(path)
     try:
-        return _parsed(path.suffix.lower(), read_text(path, _LARGEST_BYTES, "utf-8-sig"))
+        return _parsed(path, read_text(path, _LARGEST_BYTES, "utf-8-sig"))
     except UnclearLabelsError as error:
         raise RecipeError(f"labels file {text!r} cannot be used: {error}") from error
     except UnicodeDecodeError as error:
@@ -71,14 +73,29 @@ def parse_labels_text(text: str, key: str) -> tuple[str, ...]:
         raise UnclearLabelsError(" ".join(str(error).split())) from error
 
 
-def _parsed(suffix: str, text: str) -> tuple[str, ...]:
+def _parsed(path: Path, text: str) -> tuple[str, ...]:
+    suffix = path.suffix.lower()
     if suffix in (".yaml", ".yml"):
-        return parse_labels(_yaml(text))
+        return _labels_of_values(path, _yaml(text))
     if suffix in (".csv", ".tsv"):
         return _labels_of_table(text)
     if suffix == ".json" or text.lstrip().startswith(("[", "{")):
-        return parse_labels(json.loads(text, object_pairs_hook=object_with_distinct_names))
+        return _labels_of_values(path, json.loads(text, object_pairs_hook=object_with_distinct_names))
     return _labels_of_lines([line.strip() for line in text.split("\n") if line.strip()])
+
+
+def _labels_of_values(path: Path, values: Any) -> tuple[str, ...]:
+    """The labels in ``values``; where they could be read in two ways, as the file's name says: ``class_to_idx.json``.
+
+    Folders of numbers are such labels: ImageFolder gives the folder 10 the position 2.
+    """
+    key = path.stem.rpartition(".")[2].lower()
+    try:
+        return parse_labels(values)
+    except UnclearLabelsError:
+        if key not in (*NAME_TO_POSITION, *POSITION_TO_NAME):
+            raise
+        return parse_labels(values, key)
 
 
 def _yaml(text: str) -> Any:

@@ -8,8 +8,9 @@ from typing import Any
 
 from batchcls.errors import RecipeError
 from batchcls.networks.label_files import parse_labels_text, read_labels
-from batchcls.networks.label_values import LABEL_KEYS, UnclearLabelsError, parse_labels
-from batchcls.networks.unpickling_stand_ins import ArrayStandIn, find_values
+from batchcls.networks.label_values import LABEL_KEYS, UnclearLabelsError, comparable_labels, parse_labels
+from batchcls.networks.saving_advice import weights_alone_advice
+from batchcls.networks.unpickling_stand_ins import find_values, plain_value
 
 LABEL_FILES = (
     "class_to_idx.json",
@@ -64,13 +65,14 @@ def resolve_labels(
         RecipeError: If no labels are known, their number is not ``classes``, or two sources name different labels.
     """
     unclear: list[str] = []
-    known = [*_labels_inside(checkpoint, contents), *_labels_beside(checkpoint, unclear)]
-    known = [item for item in known if len(item.labels) == classes and _are_names(item.labels)]
+    sources = [*_labels_inside(checkpoint, contents), *_labels_beside(checkpoint, unclear)]
+    sources = [item for item in sources if _are_names(item.labels)]
+    known = [item for item in sources if len(item.labels) == classes]
     labels = given or (known[0].labels if known else ())
     if len(labels) != classes:
-        reason = "; ".join(
-            [f"{len(labels)} labels were named" if labels else "none was named", *unclear * (not labels)]
-        )
+        named = f"{len(labels)} labels were named {_first_labels(labels)}" if labels else "none was named"
+        others = [f"{item.source} says {_first_labels(item.labels)}" for item in known or sources]
+        reason = "; ".join([named, *others, *unclear * (not labels)])
         raise RecipeError(
             f"{str(checkpoint)!r} has {classes} classes, {reason}; name them in its order: --labels A,B,..."
         )
@@ -86,19 +88,14 @@ def resolve_labels(
 
 def _labels_inside(checkpoint: Path, contents: Mapping[Any, Any]) -> Iterator[KnownLabels]:
     """Labels under any of the usual keys for labels, at the top of the file's contents or nested."""
-    weights = f"save the weights alone: torch.save(model.state_dict(), {checkpoint.name!r})"
-    remedy = "take it out of the file's metadata" if checkpoint.suffix == ".onnx" else weights
+    is_onnx = checkpoint.suffix == ".onnx"
+    remedy = "take it out of the file's metadata" if is_onnx else weights_alone_advice(checkpoint)
     for key, value in find_values(contents, LABEL_KEYS):
         try:
-            labels = parse_labels_text(value, key) if isinstance(value, str) else parse_labels(_plain(value), key)
+            labels = parse_labels_text(value, key) if isinstance(value, str) else parse_labels(plain_value(value), key)
         except UnclearLabelsError:
             continue  # the value is no list of labels, but a number of classes, for example
         yield KnownLabels(labels, f"{key!r} in {checkpoint.name!r}", remedy)
-
-
-def _plain(value: Any) -> Any:
-    """``value``, or its items as a list if it is an array."""
-    return value.values() if isinstance(value, ArrayStandIn) else value
 
 
 def _labels_beside(checkpoint: Path, unclear: list[str]) -> Iterator[KnownLabels]:
@@ -125,11 +122,7 @@ def _are_names(labels: Sequence[str]) -> bool:
 
 def _agree(labels: Sequence[str], others: Sequence[str]) -> bool:
     """Whether two lists of labels are equal, apart from case, and from blanks and signs that distinguish no labels."""
-    plain = [[label.strip().casefold() for label in names] for names in (labels, others)]
-    letters = [[re.sub(r"[\W_]+", "", label) for label in names] for names in plain]
-    simple = all(len(set(names)) == len(names) and all(names) for names in letters)
-    first, second = letters if simple else plain
-    return first == second
+    return comparable_labels(labels, labels) == comparable_labels(others, labels)
 
 
 def _first_labels(labels: Sequence[str]) -> str:

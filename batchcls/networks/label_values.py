@@ -1,6 +1,8 @@
 """Labels in the order of a network's outputs, from the usual lists, mappings and tables of labels."""
 
+import re
 import reprlib
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -48,6 +50,21 @@ def parse_labels(values: Any, key: str = "") -> tuple[str, ...]:
     if not isinstance(values, list | tuple) or not all(isinstance(label, str) for label in values):
         raise UnclearLabelsError("it must hold a list of labels, labels by position, or positions by label")
     return tuple(values)
+
+
+def comparable_labels(names: Sequence[str], labels: Sequence[str]) -> list[str]:
+    """``names`` without case, and without the blanks and signs that tell no two of ``labels`` apart."""
+
+    def letters(name: str) -> str:
+        return re.sub(r"[\W_]+", "", _plain(name))
+
+    alone = [letters(label) for label in labels]
+    is_enough = len(set(alone)) == len(alone) and all(alone)
+    return [letters(name) if is_enough else _plain(name) for name in names]
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name).strip().casefold()
 
 
 def labels_of_rows(rows: Sequence[Mapping[str, str]]) -> tuple[str, ...]:

@@ -1,18 +1,15 @@
 """What a trained file, its library and its recipe say of how images become the network's input."""
 
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from batchcls.errors import CheckpointError
 from batchcls.networks.architectures import TIMM, timm_wrapper
 from batchcls.networks.checkpoint import TrainedNetwork
-from batchcls.networks.recipe import keys_in_recipe
+from batchcls.networks.recipe import PREPROCESS_KEYS, recipe_keys
 from batchcls.networks.unpickling_stand_ins import ObjectStandIn, find_values
-from batchcls.records import Preprocess
 
-_KEYS = {item.name for item in fields(Preprocess)}
 _TIMM_ARGUMENTS = ("img_size", "input_size", "crop_pct", "crop_mode", "interpolation", "mean", "std")
 """Arguments of timm's training script that say how images become the input."""
 
@@ -29,21 +26,19 @@ def default_preprocess(
         values: Recipe values that win over the file.
 
     Returns:
-        The values; and a phrase for the user, empty if nothing says how images become the input.
+        The values; and a phrase for the user on what says them, empty if nothing but ``recipe`` and ``values`` does.
 
     Raises:
         CheckpointError: If timm's configuration of the network cannot be said in a recipe, and nothing else decides.
     """
-    given = keys_in_recipe(recipe) & _KEYS if recipe else set()
-    origins = [f"recipe {recipe.name}"] if recipe and given else []
-    origins += ["the options"] if _KEYS & values.keys() else []
-    given |= _KEYS & values.keys()
-    if given >= _KEYS:
-        return dict(metadata), " and ".join(origins)
-    if _KEYS & metadata.keys():
-        return dict(metadata), " and ".join([*origins, "the checkpoint's own metadata"])
+    given = set(recipe_keys(recipe) & PREPROCESS_KEYS) if recipe else set()
+    given |= PREPROCESS_KEYS & values.keys()
+    if given >= PREPROCESS_KEYS:
+        return dict(metadata), ""
+    if PREPROCESS_KEYS & metadata.keys():
+        return dict(metadata), "the checkpoint's own metadata"
     defaults, origin = library_preprocess(network.architecture, network.contents, decided="resize" in given)
-    return {**defaults, **metadata}, " and ".join([*origins, *([origin] if origin else [])])
+    return {**defaults, **metadata}, origin
 
 
 def library_preprocess(

@@ -2,6 +2,7 @@
 
 import errno
 import tomllib
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
@@ -10,6 +11,7 @@ from typing import Any, Literal, Self, get_args
 
 from batchcls.errors import RecipeError
 from batchcls.networks.label_files import read_labels
+from batchcls.networks.label_folder import labels_of_folder
 from batchcls.records import Preprocess
 from batchcls.storage.regular_file import read_text
 
@@ -24,6 +26,8 @@ _LARGEST_BYTES = 1 << 19
 _MOST_DOTS = 500
 """Largest number of dots in a line of TOML."""
 
+PREPROCESS_KEYS = frozenset(item.name for item in fields(Preprocess))
+"""Keys of a recipe that say how an image becomes the input."""
 INPUT_PX = {"inception_v3": 299}
 """Height and width of the input of architectures that were not designed for 224 pixels."""
 
@@ -61,8 +65,15 @@ class Recipe:
             raise RecipeError(f"layout is {self.layout!r}; use one of {get_args(Layout)}")
         if self.output not in get_args(Output):
             raise RecipeError(f"output is {self.output!r}; use one of {get_args(Output)}")
-        if len(set(self.labels)) != len(self.labels) or not all(label.strip() for label in self.labels):
-            raise RecipeError(f"labels {list(self.labels)} must be different from one another and not empty")
+        if not all(label.strip() for label in self.labels):
+            raise RecipeError(
+                f"labels {list(self.labels)} hold an empty one; they must be different from one another and not empty"
+            )
+        if repeated := sorted(label for label, count in Counter(self.labels).items() if count > 1):
+            raise RecipeError(
+                f"labels {list(self.labels)} name {', '.join(map(repr, repeated))} more than once; they must be "
+                "different from one another"
+            )
         if invalid_labels := [label for label in self.labels if not _is_text(label)]:
             raise RecipeError(f"labels {invalid_labels} hold halves of characters, which no file can; write them out")
 
@@ -99,33 +110,38 @@ class Recipe:
         if unknown := set(values) - own - inner:
             raise RecipeError(f"unknown keys {sorted(unknown)}; known are {sorted(own | inner)}")
         preprocess = {key: _typed(key, value, self.preprocess) for key, value in values.items() if key in inner}
+        channels = self.preprocess.channels
+        if (preprocess.get("channels", channels) == "L") != (channels == "L"):
+            preprocess = {"mean": (), "std": (), **preprocess}  # those of gray are no default of color
         outer = {key: _typed(key, value, self) for key, value in values.items() if key in own}
         return replace(self, **outer, preprocess=replace(self.preprocess, **preprocess))
 
 
-def keys_in_recipe(path: Path) -> set[str]:
-    """Names of the keys that a recipe file sets.
+def recipe_keys(path: Path) -> frozenset[str]:
+    """The keys of a recipe file.
 
     Raises:
-        RecipeError: If the file is not TOML.
+        RecipeError: If the file is no TOML.
     """
-    return set(_toml(path))
+    return frozenset(_toml(path))
 
 
 def labels_from_argument(text: str) -> tuple[str, ...]:
-    """Labels from the value of a ``--labels`` option: a file that `read_labels` reads, or ``a,b,c``.
+    """Labels from the value of a ``--labels`` option: a folder of class folders, a file of labels, or ``a,b,c``.
 
     Raises:
-        RecipeError: If the file does not hold labels.
+        RecipeError: If the folder holds no class folders, or the file no labels.
     """
     path = Path(text)
     try:
-        is_file = bool(text) and path.exists()
+        exists, is_folder = bool(text) and path.exists(), bool(text) and path.is_dir()
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise RecipeError(f"labels file {text!r} cannot be read: {error}") from error
-        is_file = False
-    return read_labels(path) if is_file else _split(text)
+        exists = is_folder = False
+    if is_folder:
+        return labels_of_folder(path)
+    return read_labels(path) if exists else _split(text)
 
 
 def _is_text(label: str) -> bool:

@@ -36,7 +36,7 @@ def load_trained_file(checkpoint: Path, recipe: Path | None, values: Mapping[str
     Args:
         checkpoint: The trained file.
         recipe: TOML file, whose values win over the metadata of the trained file.
-        values: Values by recipe key, which override the TOML file and the metadata; also ``weights``, which selects
+        values: Values by recipe key, which override the TOML file and the metadata; also ``state_dict``, which selects
             one of several sets of weights, see `read_trained_tensors`.
 
     Raises:
@@ -49,7 +49,7 @@ def load_trained_file(checkpoint: Path, recipe: Path | None, values: Mapping[str
             "Grad-CAM needs the checkpoint that it was exported from: batchcls explain CHECKPOINT ..."
         )
     values = dict(values)
-    weights = values.pop("weights", "")
+    weights = values.pop("state_dict", "")
     metadata = CheckpointMetadata.read(checkpoint).recipe
     partial = Recipe.compose(recipe, values, metadata)  # the architecture may still be unknown
     transform_input = partial.preprocess.transform_input
@@ -81,7 +81,7 @@ def _head_notes(network: TrainedNetwork) -> tuple[str, ...]:
 def _weights_notes(network: TrainedNetwork) -> tuple[str, ...]:
     taken = network.weights_key or "at the top of the file"
     return tuple(
-        f"weights {taken}; left out: {name}, which --weights {name} takes"
+        f"weights {taken}; left out: {name}, which --state-dict {name} takes"
         if name
         else f"weights {taken}; left out: those at the top of the file"
         for name in network.other_weights_keys

@@ -10,7 +10,7 @@ from torchvision import transforms
 from batchcls.records import Preprocess
 
 Transform = Callable[[Image.Image], torch.Tensor]
-"""Function from an RGB image to a normalized (3, H, W) float32 tensor on the CPU."""
+"""Function from an RGB image to a normalized (3, H, W), or in gray (1, H, W), float32 tensor on the CPU."""
 
 _FILTERS = {
     "nearest": transforms.InterpolationMode.NEAREST,
@@ -21,10 +21,10 @@ _FILTERS = {
 
 
 def input_transform(preprocess: Preprocess, image_steps: Sequence[Any] = ()) -> Transform:
-    """torchvision's transforms that resize, crop and normalize an image.
+    """torchvision's transforms that resize, crop and normalize an image, which becomes gray first of all where it does.
 
     Args:
-        image_steps: Further functions from RGB image to RGB image, such as augmentations, applied after resizing.
+        image_steps: Further functions from image to image, such as augmentations, applied after resizing.
     """
     filter_ = _FILTERS[preprocess.interpolation]
     resize = (
@@ -32,9 +32,17 @@ def input_transform(preprocess: Preprocess, image_steps: Sequence[Any] = ()) -> 
         if preprocess.resize == "stretch"
         else [transforms.Resize(preprocess.shorter_px, filter_), transforms.CenterCrop(preprocess.size_px)]
     )
+    gray = [transforms.Grayscale()] if preprocess.channels == "L" else []
     reorder = [_reverse_channels] if preprocess.channels == "BGR" else []
     steps: Transform = transforms.Compose(
-        [*resize, *image_steps, transforms.ToTensor(), *reorder, transforms.Normalize(preprocess.mean, preprocess.std)]
+        [
+            *gray,
+            *resize,
+            *image_steps,
+            transforms.ToTensor(),
+            *reorder,
+            transforms.Normalize(preprocess.mean, preprocess.std),
+        ]
     )
     return steps
 

@@ -4,8 +4,7 @@ PyTorch's restricted unpickler takes a callable for each name that a checkpoint 
 ``numpy.ndarray``, has a stand-in, so no class that a checkpoint names is ever instantiated, and no module imported.
 """
 
-from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -66,6 +65,24 @@ class ArrayStandIn(ObjectStandIn):
         return []
 
 
+def plain_value(value: Any) -> Any:
+    """The list or mapping that an array or a configuration's node holds, with plain items; any other value as it is."""
+    content = _content(value)
+    if isinstance(content, Mapping):
+        return {name: _content(item) for name, item in content.items()}
+    return [_content(item) for item in content] if isinstance(content, list | tuple) else content
+
+
+def _content(value: Any) -> Any:
+    """What a NumPy array or a node of OmegaConf holds; any other value as it is."""
+    if isinstance(value, ArrayStandIn):
+        return value.values()
+    if isinstance(value, ObjectStandIn):
+        attributes = value.attributes()
+        return attributes.get("_content", attributes.get("_val", value))
+    return value
+
+
 def find_values(contents: Mapping[Any, Any], keys: Collection[str]) -> Iterator[tuple[str, Any]]:
     """Pairs of a key in lower case and its value, for each of ``keys`` at the top of a file and in nested mappings.
 
@@ -88,83 +105,9 @@ def _find_values(
         left[0] -= 1
         if left[0] < 0:
             return
-        inner = value.attributes() if isinstance(value, ObjectStandIn) else value
+        inner = _content(value)
+        inner = inner.attributes() if isinstance(inner, ObjectStandIn) else inner
         if isinstance(name, str) and name.lower() in keys:
             yield name.lower(), value
         if isinstance(name, str) and isinstance(inner, Mapping) and depth < _DEEPEST:
             yield from _find_values(inner, keys, left, depth + 1)
-
-
-def _scalar(dtype: Any = None, content: Any = None) -> Any:
-    values = dtype.values(content) if isinstance(dtype, DtypeStandIn) else []
-    return values[0] if values else None
-
-
-def _mapping(*_: Any) -> OrderedDict[Any, Any]:
-    return OrderedDict()
-
-
-def _sequence(*_: Any) -> list[Any]:
-    return []
-
-
-def _path(*parts: Any) -> str:
-    return "/".join(str(part) for part in parts[:256] if isinstance(part, str))
-
-
-_NUMPY = ("numpy._core", "numpy.core")
-_PATHS = ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath", "Path", "PurePath")
-_CONFIGURATIONS = (
-    "argparse.Namespace",
-    "types.SimpleNamespace",
-    "omegaconf.base.ContainerMetadata",
-    "omegaconf.base.Metadata",
-    "omegaconf.dictconfig.DictConfig",
-    "omegaconf.listconfig.ListConfig",
-    "omegaconf.nodes.AnyNode",
-    "omegaconf.nodes.BooleanNode",
-    "omegaconf.nodes.FloatNode",
-    "omegaconf.nodes.IntegerNode",
-    "omegaconf.nodes.StringNode",
-    "typing.Any",
-)
-_DICTIONARIES = (
-    "lightning.fabric.utilities.data.AttributeDict",
-    "lightning.pytorch.utilities.parsing.AttributeDict",
-    "lightning_fabric.utilities.data.AttributeDict",
-    "pytorch_lightning.utilities.parsing.AttributeDict",
-    "addict.addict.Dict",
-    "easydict.EasyDict",
-    "ml_collections.config_dict.config_dict.ConfigDict",
-    "yacs.config.CfgNode",
-)
-_FACTORIES = ("dict", "int", "float", "str", "bool", "tuple", "list", "object", "bytes", "slice", "range")
-_VALUES = (
-    "datetime.date",
-    "datetime.datetime",
-    "datetime.time",
-    "datetime.timedelta",
-    "datetime.timezone",
-    "decimal.Decimal",
-    "fractions.Fraction",
-    "torch.torch_version.TorchVersion",
-    "uuid.UUID",
-)
-
-STAND_INS: tuple[tuple[Callable[..., Any], str], ...] = (
-    *((_scalar, f"{module}.multiarray.scalar") for module in _NUMPY),
-    *((ArrayStandIn, f"{module}.multiarray._reconstruct") for module in _NUMPY),
-    (ArrayStandIn, "numpy.ndarray"),
-    (DtypeStandIn, "numpy.dtype"),
-    *((ObjectStandIn, f"numpy.{kind.__name__}") for kind in sorted(set(np.sctypeDict.values()), key=str)),
-    *((ObjectStandIn, f"numpy.dtypes.{name}") for name in dir(np.dtypes) if name.endswith("DType")),
-    (_mapping, "collections.defaultdict"),
-    (_sequence, "collections.deque"),
-    (_sequence, "builtins.frozenset"),
-    *((OrderedDict, name) for name in _DICTIONARIES),
-    *((ObjectStandIn, name) for name in _CONFIGURATIONS),
-    *((ObjectStandIn, f"builtins.{name}") for name in _FACTORIES),
-    *((ObjectStandIn, name) for name in _VALUES),
-    *((_path, f"{module}.{name}") for module in ("pathlib", "pathlib._local") for name in _PATHS),
-)
-"""Pairs, for PyTorch's allow-list, of a stand-in and the name in checkpoints of the object that it replaces."""

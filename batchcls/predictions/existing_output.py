@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +10,17 @@ from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from batchcls.errors import OutputError
-from batchcls.records import METADATA_KEY
+from batchcls.predictions.formats import format_to_read
+from batchcls.predictions.formats.base import OpenPredictions
 from batchcls.storage.atomic import check_replaceable_file, kind_of, open_regular_file
+from batchcls.storage.locked_folder import beside_path
 from batchcls.storage.resumable_output import differences
 from batchcls.storage.transient_errors import is_transient
 
+_BATCH_ROWS = 65_536
+_LARGEST_RECORD_BYTES = 64 << 20
 _UNREADABLE = (pa.ArrowException, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
@@ -27,7 +30,7 @@ class ExistingOutput:
 
     path: Path
     metadata: Mapping[str, Any]
-    """The JSON document under the file's key ``batchcls``."""
+    """The record of the run."""
 
     @classmethod
     def of(cls, path: Path, columns: pa.Schema, identity: Mapping[str, Any]) -> Self | None:
@@ -44,10 +47,10 @@ class ExistingOutput:
         if kind_of(path) is None:
             return None
         try:
-            with _opened_parquet(path) as file:
-                metadata = json.loads((file.schema_arrow.metadata or {}).get(METADATA_KEY, b"{}"))
-                rows = file.metadata.num_rows
-                complete = file.schema_arrow.equals(columns) and _recorded_row_count(metadata) == rows
+            with _opened(path) as file:
+                metadata = file.record
+                _check_counts(metadata)
+                complete = file.schema.equals(columns) and file.is_as_written()
                 recorded = dict(metadata["identity"]) if complete else {}
         except _UNREADABLE:
             recorded = {}
@@ -72,17 +75,16 @@ class ExistingOutput:
         recorded = self.metadata.get("limits", {})
         return frozenset(key for key, value in limits.items() if recorded.get(key) != value)
 
-    def batches(self, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """The file's rows, a batch at a time; ``columns`` are their names, None for all.
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """The ``columns`` of the file's rows, a batch at a time.
 
         Raises:
             OutputError: If the file cannot be read.
         """
         try:
-            with _opened_parquet(self.path) as file:
-                for group in range(file.num_row_groups):
-                    yield from file.iter_batches(row_groups=[group], columns=columns)
-        except (pa.ArrowException, OSError) as error:
+            with _opened(self.path) as file:
+                yield from file.batches(_BATCH_ROWS, columns)
+        except (pa.ArrowException, OSError, ValueError) as error:
             raise OutputError(
                 f"{str(self.path)!r} cannot be read: {error}; choose another --out, or replace it with --overwrite"
             ) from error
@@ -101,21 +103,46 @@ def retry_mask(errors: pa.Array, changed_limits: Set[str]) -> pa.BooleanArray:
     return pc.fill_null(pc.is_in(errors, pa.array(repeated, pa.string())), False)
 
 
-def _recorded_row_count(metadata: Mapping[str, Any]) -> int:
-    """The number of rows that the run recorded.
+def check_record_beside(path: Path) -> None:
+    """Refuse to replace a JSON file beside ``path`` that no run wrote; no file there is fine.
 
     Raises:
-        LookupError, TypeError, ValueError: If the counts are incomplete, or of other types.
+        OutputError: If there is another file, a folder, a link or a pipe.
+    """
+    beside = beside_path(path)
+    check_replaceable_file(beside)
+    if kind_of(beside) is None:
+        return
+    try:
+        with os.fdopen(open_regular_file(beside), "rb") as stream:
+            is_record = "identity" in json.loads(stream.read(_LARGEST_RECORD_BYTES))
+    except _UNREADABLE:
+        is_record = False
+    if not is_record:
+        raise OutputError(
+            f"{str(beside)!r}, where the record of the run is written, exists and is none; choose another --out, or "
+            "replace it with --overwrite"
+        )
+
+
+def _check_counts(metadata: Mapping[str, Any]) -> None:
+    """Refuse the record of a run whose counts are incomplete.
+
+    Raises:
+        LookupError, TypeError, ValueError: If counts are missing, or of other types.
     """
     counts = metadata["counts"]
     if not all(isinstance(counts[key], dict) for key in ("labels", "errors", "skipped")):
         raise TypeError("counts are by name")
     if not isinstance(metadata.get("limits", {}), dict):
         raise TypeError("limits are by name")
-    return int(counts["rows"])
+    int(counts["rows"])
 
 
 @contextmanager
-def _opened_parquet(path: Path) -> Iterator[pq.ParquetFile]:
-    with os.fdopen(open_regular_file(path), "rb") as stream, pq.ParquetFile(stream) as file:
+def _opened(path: Path) -> Iterator[OpenPredictions]:
+    with (
+        os.fdopen(open_regular_file(path), "rb") as stream,
+        format_to_read(path).opened(path, stream) as file,
+    ):
         yield file

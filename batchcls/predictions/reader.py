@@ -12,15 +12,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from batchcls.errors import LabelsError
+from batchcls.predictions.formats import format_to_read
+from batchcls.predictions.formats.base import OpenPredictions
 from batchcls.predictions.resaved_files import fixed_lists, label_order
 from batchcls.predictions.row_key import files_of, slides_of
 from batchcls.predictions.schema import REQUIRED, WORDS
-from batchcls.records import METADATA_KEY, Slide
+from batchcls.records import Slide
 from batchcls.storage.regular_file import check_regular
-from batchcls.storage.table_memory import check_parquet_size
 
 _ANSWER_COLUMNS = ("label", "probability", "probabilities")
 _PART_VALUES = 2**21
@@ -53,12 +53,13 @@ class PredictionsFile:
         Raises:
             LabelsError: If the file cannot be read, or is no predictions file.
         """
+        form = format_to_read(path)
         with _errors_translated(path):
-            check_parquet_size(path, list(REQUIRED), whole=True)
-            metadata = _metadata(pq.read_schema(path))
-            table = pq.read_table(path, columns=list(REQUIRED), partitioning=None)
-            table = table.select(list(REQUIRED))
-            order = _recorded_labels(metadata) or label_order(_tables(table), labels)
+            form.check_size(path, list(REQUIRED), whole=True)
+        with _errors_translated(path), form.opened(path) as file:
+            metadata = _metadata(file)
+            table = file.table(list(REQUIRED))
+            order = file.labels or _recorded_labels(metadata) or label_order(_tables(table), labels)
             return cls._checked(path, table, order, metadata)
 
     @classmethod
@@ -71,12 +72,17 @@ class PredictionsFile:
         Raises:
             LabelsError: If the file cannot be read, or is no predictions file.
         """
+        form = format_to_read(path)
         with _errors_translated(path):
-            check_parquet_size(path, list(REQUIRED), whole=False)
-        with _errors_translated(path), pq.ParquetFile(path) as file:
-            metadata = _metadata(file.schema_arrow)
-            order = _recorded_labels(metadata) or label_order(_batches(file, _LABEL_ROWS, _ANSWER_COLUMNS), labels)
-            head = cls._checked(path, file.schema_arrow.empty_table().select(list(REQUIRED)), order, metadata)
+            form.check_size(path, list(REQUIRED), whole=False)
+        with _errors_translated(path), form.opened(path) as file:
+            metadata = _metadata(file)
+            order = (
+                file.labels
+                or _recorded_labels(metadata)
+                or label_order(_batches(file, _LABEL_ROWS, _ANSWER_COLUMNS), labels)
+            )
+            head = cls._checked(path, file.schema.empty_table().select(list(REQUIRED)), order, metadata)
             yield head
             for table in _batches(file, max(1, min(_PART_ROWS, _PART_VALUES // len(order))), list(REQUIRED)):
                 yield cls._checked(path, table, order, metadata)
@@ -139,16 +145,17 @@ class PredictionsFile:
         return Counter({item["values"]: item["counts"] for item in pc.value_counts(kinds).to_pylist()})
 
 
-def _metadata(schema: pa.Schema) -> dict[str, Any]:
-    """The run's record in the file; empty where another program dropped it."""
-    if missing := [name for name in REQUIRED if name not in schema.names]:
+def _metadata(file: OpenPredictions) -> dict[str, Any]:
+    """The run's record of the file; empty where another program dropped it."""
+    names = file.schema.names
+    if missing := [name for name in REQUIRED if name not in names]:
         raise ValueError(f"it has no column {', '.join(map(repr, missing))}")
-    if duplicates := [name for name in REQUIRED if schema.names.count(name) > 1]:
+    if duplicates := [name for name in REQUIRED if names.count(name) > 1]:
         raise ValueError(f"it has more than one column {', '.join(map(repr, duplicates))}")
-    metadata = json.loads((schema.metadata or {}).get(METADATA_KEY, b"{}"))
     # Halves of characters, which JSON can spell and no page or column can hold, are shown as question marks.
-    metadata = json.loads(json.dumps(metadata, ensure_ascii=False).encode("utf-8", "replace"))
-    return metadata if isinstance(metadata, dict) else {}
+    text = json.dumps(file.record, ensure_ascii=False).encode("utf-8", "replace")
+    metadata: dict[str, Any] = json.loads(text)
+    return metadata
 
 
 def _recorded_labels(metadata: dict[str, Any]) -> tuple[str, ...]:
@@ -158,10 +165,8 @@ def _recorded_labels(metadata: dict[str, Any]) -> tuple[str, ...]:
     return tuple(labels)
 
 
-def _batches(file: pq.ParquetFile, rows: int, columns: Sequence[str]) -> Iterator[pa.Table]:
-    for group in range(file.num_row_groups):  # one group at a time: pyarrow keeps the bytes of all groups of one call
-        for batch in file.iter_batches(rows, row_groups=[group], columns=list(columns)):
-            yield pa.Table.from_batches([batch])
+def _batches(file: OpenPredictions, rows: int, columns: Sequence[str]) -> Iterator[pa.Table]:
+    return (pa.Table.from_batches([batch]) for batch in file.batches(rows, columns))
 
 
 def _tables(table: pa.Table) -> Iterator[pa.Table]:

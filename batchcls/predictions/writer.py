@@ -1,4 +1,4 @@
-"""Write predictions to one Parquet file; until it is whole, parts on disk hold the finished rows."""
+"""Write predictions to one file; until it is whole, parts on disk hold the finished rows."""
 
 import json
 from collections import Counter
@@ -11,15 +11,15 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from batchcls.predictions.done_slides import DoneSlides
-from batchcls.predictions.existing_output import ExistingOutput, retry_mask
+from batchcls.predictions.existing_output import ExistingOutput, check_record_beside, retry_mask
+from batchcls.predictions.formats import format_to_write
 from batchcls.predictions.row_key import KEY_COLUMNS as KEY_COLUMNS
 from batchcls.predictions.row_key import in_order, key_schema, slides_of
 from batchcls.predictions.rows import PredictionRows
 from batchcls.predictions.schema import file_schema, part_schema
-from batchcls.records import METADATA_KEY, BatchResult, Slide
+from batchcls.records import BatchResult, Slide
 from batchcls.storage.locked_folder import clear_leftovers
 from batchcls.storage.resumable_output import ResumableOutput
 
@@ -57,7 +57,7 @@ def open_writer(
     rows, is whole.
 
     Args:
-        path: The predictions file.
+        path: The predictions file, whose ending names its format.
         roots: Every `Slide.root` of the run.
         labels: The engine's labels, by position.
         identity: Properties that two runs must share to write one file; JSON values.
@@ -65,9 +65,15 @@ def open_writer(
         overwrite: Whether an existing ``path`` is replaced, which happens when the new file is whole.
 
     Raises:
-        OutputError: If ``path`` exists, another run is writing it, or an earlier run of another identity began it.
+        OutputError: If ``path`` has another ending, ``path`` exists, another run is writing it, or an earlier run of
+            another identity began it.
     """
+    form = format_to_write(path)
     limits, identity_json = dict(limits or {}), json.loads(json.dumps(identity))
+    if form.RECORD_IS_BESIDE:
+        clear_leftovers(path)  # a killed run may have moved one of its two files to its place
+        if not overwrite:
+            check_record_beside(path)
     existing = None if overwrite else ExistingOutput.of(path, file_schema(len(labels)), identity_json)
     if existing and existing.is_settled(limits):
         clear_leftovers(path)
@@ -111,6 +117,7 @@ class PredictionsWriter:
         existing: ExistingOutput | None = None,
     ) -> None:
         self._partial = partial
+        self._format = format_to_write(partial.path)
         positions = {root: position for position, root in enumerate(roots)}
         self._labels = tuple(labels)
         self._limits = limits
@@ -170,17 +177,18 @@ class PredictionsWriter:
         return Counts(len(table), {self._labels[code]: count for code, count in labels.items()}, _value_counts(kinds))
 
     def finish(self, metadata: Mapping[str, Any]) -> None:
-        """Put the whole file in its place, with ``metadata`` as JSON under the key ``batchcls``, and drop the parts.
+        """Put the whole file in its place, with ``metadata`` as the record of the run, and drop the parts.
 
         Raises:
             OutputError: If the disk refuses; the parts stay.
         """
         self.flush()
-        document = {**metadata, "identity": self._partial.identity, "limits": self._limits}
-        final = file_schema(len(self._labels)).with_metadata({METADATA_KEY: json.dumps(document)})
-        with self._partial.whole() as stream, pq.ParquetWriter(stream, final, compression="zstd") as writer:
-            for rows in in_order(self._partial.table(), _GROUP_ROWS):
-                writer.write_table(self._rows.with_words(rows).cast(final), row_group_size=_GROUP_ROWS)
+        record = {**metadata, "identity": self._partial.identity, "limits": self._limits}
+        groups = map(self._rows.with_words, in_order(self._partial.table(), _GROUP_ROWS))
+        with self._partial.whole() as stream:
+            beside = self._format.write(stream, groups, self._labels, record)
+        if beside is not None:
+            self._partial.write_beside(beside)
         self._partial.finish()
 
     def discard(self) -> None:
@@ -199,7 +207,7 @@ class PredictionsWriter:
         """
         changed = existing.other_limits(self._limits)
         if not self._partial.begun:
-            batches = map(self._rows.of_whole, existing.batches())
+            batches = map(self._rows.of_whole, existing.batches(self._rows.schema.names))
             self._partial.append(batch.filter(pc.invert(retry_mask(batch["error"], changed))) for batch in batches)
         batches = map(self._rows.of_whole, existing.batches([*KEY_COLUMNS, "error"]))
         repeated = [batch.filter(retry_mask(batch["error"], self._limits.keys())) for batch in batches]

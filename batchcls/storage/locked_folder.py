@@ -12,6 +12,8 @@ from batchcls.errors import OutputError
 from batchcls.storage.owned_folder import OwnedFolder
 
 LOCK_FILE, RUN_FILE, WHOLE_FILE = "lock", "run.json", "whole.parquet"
+BESIDE_FILE = "beside.json"
+"""Name of the whole JSON file that belongs beside the whole file, for outputs that have one."""
 FINISHED_FILE = "finished"
 """Name of the file that exists from just before the whole file moves to its place until the parts are gone."""
 REMOVED_LAST = (RUN_FILE, FINISHED_FILE, LOCK_FILE)
@@ -27,8 +29,15 @@ def partial_folder(path: Path) -> Path:
     return path.with_name(path.name + ".partial")
 
 
+def beside_path(path: Path) -> Path:
+    """The JSON file beside an output."""
+    return path.with_name(path.name + ".json")
+
+
 def clear_leftovers(path: Path, others: Iterable[str] = ()) -> None:
     """Remove the folder of a run that was killed after ``path`` was in its place; a folder of an unfinished run stays.
+
+    The JSON file that belongs beside ``path``, if the run had not moved it yet, is moved to its place before.
 
     Args:
         others: See `ResumableOutput`.
@@ -60,7 +69,11 @@ class OutputFileNames:
         self._others = frozenset(others)
 
     def __call__(self, name: str) -> bool:
-        return name in (*REMOVED_LAST, WHOLE_FILE) or name in self._others or PART_NAME.fullmatch(name) is not None
+        return (
+            name in (*REMOVED_LAST, WHOLE_FILE, BESIDE_FILE)
+            or name in self._others
+            or PART_NAME.fullmatch(name) is not None
+        )
 
 
 def lock_folder(path: Path, is_own_name: OutputFileNames) -> tuple[OwnedFolder, int]:
@@ -73,7 +86,7 @@ def lock_folder(path: Path, is_own_name: OutputFileNames) -> tuple[OwnedFolder, 
     while True:
         try:
             owned = OwnedFolder.made(partial_folder(path), mode=0o700)
-            if (lock := _try_lock_or_close(owned, is_own_name)) is not None:
+            if (lock := _try_lock_or_close(owned, path, is_own_name)) is not None:
                 return owned, lock
         except FileNotFoundError:  # the run that held the lock has just finished, and removed the folder
             if monotonic() > until:
@@ -83,17 +96,17 @@ def lock_folder(path: Path, is_own_name: OutputFileNames) -> tuple[OwnedFolder, 
         sleep(_POLL_S)
 
 
-def _try_lock_or_close(owned: OwnedFolder, is_own_name: OutputFileNames) -> int | None:
+def _try_lock_or_close(owned: OwnedFolder, path: Path, is_own_name: OutputFileNames) -> int | None:
     lock = None
     try:
-        lock = _try_lock(owned, is_own_name)
+        lock = _try_lock(owned, path, is_own_name)
     finally:
         if lock is None:
             owned.close()
     return lock
 
 
-def _try_lock(owned: OwnedFolder, is_own_name: OutputFileNames) -> int | None:
+def _try_lock(owned: OwnedFolder, path: Path, is_own_name: OutputFileNames) -> int | None:
     """The descriptor of a folder's lock, which is then held; None if it is to be tried again with a new folder.
 
     None is returned if another process holds the lock, if the folder has been removed meanwhile, or if it was that of a
@@ -110,6 +123,8 @@ def _try_lock(owned: OwnedFolder, is_own_name: OutputFileNames) -> int | None:
             if owned.holds(WHOLE_FILE):  # the run was killed before it had moved the file to its place
                 owned.remove(FINISHED_FILE)
                 return lock
+            if owned.holds(BESIDE_FILE):  # the run was killed between its two moves
+                owned.move_out(BESIDE_FILE, beside_path(path))
             owned.clear(is_own_name, last=REMOVED_LAST)
     except BlockingIOError:
         pass

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from batchcls.errors import OutputError
 from batchcls.storage.atomic import check_replaceable_file
 from batchcls.storage.locked_folder import (
+    BESIDE_FILE,
     FINISHED_FILE,
     LOCK_FILE,
     PART_NAME,
@@ -23,6 +24,7 @@ from batchcls.storage.locked_folder import (
     RUN_FILE,
     WHOLE_FILE,
     OutputFileNames,
+    beside_path,
     lock_folder,
     output_errors,
     partial_folder,
@@ -35,6 +37,7 @@ class ResumableOutput:
     """Rows written in parts to the folder ``path``.partial, which this process alone holds until `close`.
 
     Attributes:
+        path: Path of the finished output.
         folder: Path of the folder.
         own: Open handle of the folder.
         identity: Argument ``identity`` after a round trip through JSON.
@@ -61,7 +64,7 @@ class ResumableOutput:
         limits: Mapping[str, Any] | None = None,
         others: Iterable[str] = (),
     ) -> None:
-        self._path = path
+        self.path = path
         self.folder = partial_folder(path)
         self._part_schema = part_schema
         self.identity: dict[str, Any] = json.loads(json.dumps(identity))
@@ -128,11 +131,23 @@ class ResumableOutput:
         with self.output_errors(), self.own.writing(WHOLE_FILE) as stream:
             yield stream
 
+    def write_beside(self, content: bytes) -> None:
+        """Write the whole JSON file that belongs beside ``path``; `finish` comes next."""
+        with self.output_errors():
+            check_replaceable_file(beside_path(self.path))
+            self.own.write(BESIDE_FILE, content)
+
     def finish(self) -> None:
-        """Move the file that was written by `whole` to ``path``, and remove the folder with its parts."""
+        """Move the file that was written by `whole` to ``path``, and remove the folder with its parts.
+
+        A file that was written by `write_beside` follows; if this process is killed between the two, whoever locks the
+        folder next moves the second one.
+        """
         with self.output_errors():
             self.own.mark(FINISHED_FILE)
-            self.own.move_out(WHOLE_FILE, self._path)
+            self.own.move_out(WHOLE_FILE, self.path)
+            if self.own.holds(BESIDE_FILE):
+                self.own.move_out(BESIDE_FILE, beside_path(self.path))
             self.discard()
 
     def discard(self) -> None:

@@ -16,7 +16,7 @@ from batchcls.networks.checkpoint import starting_tensors
 from batchcls.networks.checkpoint_metadata import CheckpointMetadata
 from batchcls.networks.preprocess_defaults import library_preprocess
 from batchcls.networks.pretrained_weights import pretrained_tensors
-from batchcls.networks.recipe import Recipe, keys_in_recipe
+from batchcls.networks.recipe import Recipe, recipe_keys
 from batchcls.networks.torchvision_networks import TRANSFORM_INPUT_ARCHITECTURES
 from batchcls.training.options import Arithmetic
 
@@ -42,12 +42,14 @@ def starting_recipe(path: Path | None, values: Mapping[str, Any], initial_weight
     check_architecture(architecture)
     # torchvision's own weights of these two architectures expect transform_input, see `Preprocess.transform_input`.
     normalizes_twice = initial_weights == IMAGENET and architecture in TRANSFORM_INPUT_ARCHITECTURES
-    decided = path is not None and "resize" in keys_in_recipe(path)
+    decided = path is not None and "resize" in recipe_keys(path)
     library_values, _ = library_preprocess(architecture, decided=decided)
     defaults = {"transform_input": normalizes_twice, **library_values}
     recipe = Recipe.compose(path, {**values, "architecture": architecture}, defaults)
     if recipe.preprocess.transform_input and architecture not in TRANSFORM_INPUT_ARCHITECTURES:
         raise RecipeError(f"transform_input is true, but {architecture} has no such step; leave it out")
+    if recipe.preprocess.channels == "L":
+        raise RecipeError("channels is 'L', but the networks that are trained here take three channels; leave it out")
     return recipe
 
 

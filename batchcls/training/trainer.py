@@ -200,6 +200,7 @@ def interruptible(folder: Path, console: Console) -> Iterator[Interrupt]:
         InterruptedRunError: In place of any exception raised inside the context after such a signal.
     """
     interrupt = Interrupt(cast(TextIO, console.file), _GRACE_S)
+    interrupt.answer = "stopping after this batch; finished epochs are kept"
     try:
         with interrupt.listening():
             yield interrupt

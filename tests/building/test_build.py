@@ -79,7 +79,8 @@ def engine(resnet: tuple[nn.Module, Path], fields: Path, tmp_path_factory: pytes
     result = build_result(resnet[1], "--out", folder, "--labels", LABELS, "--verify", fields)
     assert result.exit_code == 0, result.output
     assert "resnet18 fp16 with 4 classes" in result.stdout
-    assert "verified on 5 images, 1 unreadable: top-1 agreement 100.0000%" in result.stdout
+    assert "matches PyTorch on 5 images, 1 unreadable: top-1 agreement 100.0000%" in result.stdout
+    assert "on average; this is no check of accuracy" in result.stdout
     return folder
 
 
@@ -156,7 +157,7 @@ def test_a_rebuild_replaces_the_engine_and_keeps_what_else_was_written(
     torch.save(network.state_dict(), tmp_path / "a.pth")
     recipe = ("--recipe", tmp_path / "recipe.toml", "--labels", tmp_path / "labels.txt", "--precision", "fp32")
 
-    result = build_result(tmp_path / "a.pth", "--out", out, *recipe, "--verify", fields)
+    result = build_result(tmp_path / "a.pth", "--out", out, *recipe, "--verify", fields, "--overwrite")
 
     assert result.exit_code == 0, result.output
     manifest = Manifest.read(out)
@@ -182,7 +183,8 @@ def test_an_engine_that_disagrees_is_refused_and_the_old_one_stays(
         network.classifier.bias.copy_(torch.tensor([1000, 1000.05, 0]))
     torch.save(network.state_dict(), tmp_path / "a.pth")
 
-    result = build_result(tmp_path / "a.pth", "--out", out, "--labels", "a,b,c", "--verify", fields)
+    options = ("--labels", "a,b,c", "--verify", fields, "--overwrite")
+    result = build_result(tmp_path / "a.pth", "--out", out, *options)
 
     assert result.exit_code == 1
     assert "top-1 agreement over 5 images is 0.0000, below 0.995" in result.stderr
@@ -203,7 +205,7 @@ def save_weights(path: Path, **changed: Tensor) -> None:
     ("write", "options", "message"),
     [
         (save_no_weights, ("--labels", "a,b,c"), "holds no weights"),
-        (Path.touch, ("--labels", "a,b,c"), "is damaged, or no checkpoint"),
+        (Path.touch, ("--labels", "a,b,c"), "is empty"),
         (save_weights, ("--labels", "a,b"), "has 3 classes, 2 labels were named"),
         (save_weights, (), "has 3 classes, none was named"),
         (save_weights, ("--labels", "a,b,c", "--architecture", "resnet18"), "try --architecture mobilenet_v2"),
@@ -233,6 +235,38 @@ def test_an_out_that_cannot_be_written_is_refused(tiny_onnx: Path, tmp_path: Pat
 
     assert result.exit_code == 1
     assert "file/engine': File exists; choose another --out" in result.stderr
+
+
+def test_an_engine_is_replaced_with_overwrite_alone(tiny_onnx: Path, tiny_engine: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(tiny_engine, tmp_path / "engine")
+    (tmp_path / "bad.pth").touch()
+
+    refused = build_result(tmp_path / "bad.pth", "--out", out, "--labels", "x,y,z")  # before the file is looked at
+    assert refused.exit_code == 1
+    assert f"{str(out)!r} is an engine already; replace it with --overwrite, or choose another --out" in refused.stderr
+    assert file_contents(out) == file_contents(tiny_engine)
+
+    replaced = build_result(tiny_onnx, "--out", out, "--labels", "x,y,z", "--device", "cpu", "--overwrite")
+    assert replaced.exit_code == 0, replaced.output
+    assert Manifest.read(out).labels == ("x", "y", "z")
+
+
+def test_an_empty_folder_may_become_an_engine(tiny_onnx: Path, tmp_path: Path) -> None:
+    (tmp_path / "engine").mkdir()
+
+    result = build_result(tiny_onnx, "--out", tmp_path / "engine", "--labels", "a,b,c", "--device", "cpu")
+
+    assert result.exit_code == 0, result.output
+
+
+def test_a_folder_of_another_framework_is_called_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "saved_model.pb").touch()
+
+    result = build_result(tmp_path / "saved", "--out", tmp_path / "engine", "--labels", "a,b")
+
+    assert result.exit_code == 1
+    assert "is a SavedModel of TensorFlow; turn it into ONNX: python -m tf2onnx.convert --saved-model" in result.stderr
 
 
 def test_a_folder_that_is_no_engine_is_not_replaced(tiny_onnx: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from batchcls.building.onnx.classifier import load_classifier
 from batchcls.building.onnx.sandbox import check_runs
 from batchcls.building.onnx.session import onnx_runner
 from batchcls.errors import CheckpointError
+from batchcls.records import Preprocess
 
 pytestmark = pytest.mark.timeout(300)
 FLOAT = TensorProto.FLOAT
@@ -143,7 +144,7 @@ def test_a_loop_that_only_the_image_tells_of_is_ended_by_the_clock(tmp_path: Pat
     with pytest.raises(CheckpointError, match=r"has not answered 2 images in 1 s; export it without loops"):
         onnx_runner(path, model, "NCHW", timeout_s=1)(np.ones((2, 3, 8, 8), np.float32))
     with pytest.raises(CheckpointError, match=r"has not answered 3 images after 8 s.*; export it without loops"):
-        check_runs(path, model, "NCHW", (8, 8), timeout_s=8)
+        check_runs(path, model, "NCHW", Preprocess((8, 8)), timeout_s=8)
 
 
 BOMBS = {

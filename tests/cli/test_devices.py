@@ -15,7 +15,7 @@ from rich.console import Console
 from batchcls.building.gpu_plans import build_plans_for
 from batchcls.building.tensorrt_plan import PlanOptions
 from tests.c_libraries import COMPILER, compile_library
-from tests.commandline import PATIENCE_S
+from tests.commandline import PATIENCE_S, after_loading
 from tests.conftest import ROOT, draw
 
 HAS_RTX = find_spec("tensorrt_rtx") is not None
@@ -209,7 +209,7 @@ def test_a_gpu_without_a_plan_for_it_is_an_error_before_any_plan_is_opened(
     process = run_elsewhere(*arguments, gpus=2)
 
     assert process.returncode == 1
-    assert process.stderr == (
+    assert after_loading(process.stderr) == (
         f"batchcls: engine {str(engine)!r} has no plan for this Card{number} (sm86); it has sm120-any-tensorrt_rtx "
         f"(sm sm120 here sm86); run: batchcls build {engine} --device cuda:{number}\n"
     )
@@ -226,6 +226,7 @@ def test_a_plan_that_fits_is_taken_as_far_as_the_driver_carries_it(
     process = run_elsewhere("run", slide, "--engine", engine, "--out", tmp_path / "o.parquet")
 
     assert process.returncode == 1
-    assert process.stderr.startswith("batchcls: CUDA failed: ")
-    assert len(process.stderr.splitlines()) == 1, process.stderr
+    said = after_loading(process.stderr)
+    assert said.startswith("batchcls: CUDA failed: ")
+    assert len(said.splitlines()) == 1, process.stderr
     assert not (tmp_path / "o.parquet").exists()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.commandline import PATIENCE_S
+from tests.commandline import PATIENCE_S, after_loading
 from tests.conftest import ROOT, draw
 
 CLOSED, FULL = "it is closed", "No space left on device"
@@ -140,7 +140,7 @@ def test_surroundings_change_no_row(
 
     done = shell("", *run(slides, out, tiny_engine), **environment)
 
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, after_loading(done.stderr)) == (0, "")
     assert done.stdout.startswith("36 rows, 0 unreadable -> ")
     assert {path[:2] for path in pq.read_table(out)["path"].to_pylist()} == {"a/", "b/"}
     assert pq.read_table(out)["path"][0].as_py().startswith("a/ü")
@@ -261,6 +261,28 @@ def test_where_too_few_files_may_be_open_a_line_names_the_limit(
     assert "Traceback" not in done.stderr
 
 
+ANSWERING = """if True:
+    import os, signal, sys, time
+    from batchcls.interrupts import Interrupt
+    interrupt = Interrupt(sys.stderr, 600.0)
+    interrupt.answer = "stopping after this batch"
+    with interrupt.listening():
+        os.kill(os.getpid(), signal.SIGINT)
+        sys.stdin.readline()  # until the answer was seen
+    print(interrupt.signal.name)
+"""
+
+
+def test_a_signal_is_answered_while_the_main_thread_is_busy() -> None:
+    process = subprocess.Popen([sys.executable, "-c", ANSWERING], stdin=-1, stdout=-1, stderr=-1, text=True, cwd=ROOT)
+    assert process.stderr is not None
+
+    answer = process.stderr.readline()
+    stdout, stderr = process.communicate("go on\n", timeout=PATIENCE_S)
+
+    assert (answer, stdout, stderr) == ("stopping after this batch\n", "SIGINT\n", "")
+
+
 def test_a_command_that_has_to_be_ended_leaves_a_terminal_with_a_cursor_and_a_line_of_its_own() -> None:
     program = (
         "import os, signal, sys, time; from batchcls.interrupts import Interrupt\n"
@@ -278,3 +300,28 @@ def test_a_command_that_has_to_be_ended_leaves_a_terminal_with_a_cursor_and_a_li
     os.close(theirs)
     assert done.returncode == 128 + signal.SIGTERM
     assert shown.startswith("\x1b[?25l a bar\x1b[?25h\r\nbatchcls: stopped by SIGTERM;")
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("batchcls re", ["report"]), ("batchcls run --prec", ["--precision"]), ("batchcls run --decoder t", ["turbo"])],
+)
+def test_a_shell_completes_commands_options_and_values(typed: str, offered: list[str]) -> None:
+    words = typed.split()
+    done = shell(
+        "",
+        _BATCHCLS_COMPLETE="bash_complete",
+        COMP_WORDS=typed,
+        COMP_CWORD=str(len(words) - 1),
+    )
+
+    assert done.stdout.splitlines() == [f"plain,{word}" for word in offered]
+    assert done.stderr == ""
+
+
+def test_the_script_for_completion_is_one_that_the_shell_takes() -> None:
+    script = shell("", _BATCHCLS_COMPLETE="bash_source")
+    taken = subprocess.run(["bash", "-c", script.stdout], capture_output=True, text=True, check=False)
+
+    assert "complete -o nosort -F _batchcls_completion batchcls" in script.stdout
+    assert (taken.returncode, taken.stderr) == (0, "")

@@ -64,16 +64,17 @@ def test_quantization_does_not_report_its_use(
     assert reporter != "NNCFTelemetry"
 
 
-def test_an_int8_build_says_nothing_but_its_result(
+def test_an_int8_build_says_nothing_but_what_it_assumes_and_its_result(
     int8_build: tuple["subprocess.CompletedProcess[str]", Path],
 ) -> None:
     process, folder = int8_build
 
     assert process.stdout.splitlines()[:-1] == [
         f"onnx int8 with 3 classes -> {folder / 'e'}",
-        "never verified on images; build it with --verify FOLDER",
+        "never verified on images; build it again with --verify FOLDER --overwrite",
+        f"next      batchcls run slides/ --engine {folder / 'e'} --out preds.parquet",
     ]
-    assert process.stderr == ""
+    assert [line[:9] for line in process.stderr.splitlines()] == ["input    "]
 
 
 def test_no_build_asks_anybody_on_the_network(int8_build: tuple["subprocess.CompletedProcess[str]", Path]) -> None:

@@ -19,6 +19,8 @@ from tests.engines import opened_engine
 
 GOOD = json.loads((ALL4 / "engine.json").read_text())
 PREPROCESS = GOOD["preprocess"]
+ACCURACY = {"images": 9, "accuracy": 0.5, "interval": [0.2, 0.8], "better_labels": ["b", "a"], "better_accuracy": 0.9}
+GOOD["verification"]["accuracy"] = ACCURACY
 SCALARS = st.none() | st.booleans() | st.integers(-(10**400), 10**400) | st.floats() | st.text(max_size=8)
 JSON = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
@@ -52,6 +54,20 @@ def test_a_manifest_is_read_as_it_was_written(folder: Path) -> None:
     manifest = Manifest.read(ALL4)
     manifest.write(folder)
     assert Manifest.read(folder) == manifest
+
+
+def test_a_manifest_with_and_without_an_accuracy_is_read_as_it_was_written(folder: Path) -> None:
+    manifest = read_manifest(folder, json.dumps(GOOD))
+    assert manifest.verification is not None
+    assert manifest.verification.accuracy is not None
+    assert manifest.verification.accuracy.better_labels == ("b", "a")
+    manifest.write(folder)
+    assert Manifest.read(folder) == manifest
+
+    before = {key: value for key, value in GOOD["verification"].items() if key != "accuracy"}
+    old = read_manifest(folder, json.dumps(GOOD | {"verification": before}))
+    assert old.verification is not None
+    assert old.verification.accuracy is None
 
 
 @given(value=JSON)
@@ -98,6 +114,10 @@ def test_a_manifest_without_one_of_its_keys_is_an_engine_error(folder: Path, key
         {"versions": None},
         {"verification": "perfect"},
         {"verification": {"images": 1}},
+        {"verification": GOOD["verification"] | {"accuracy": "high"}},
+        {"verification": GOOD["verification"] | {"accuracy": {"images": 9}}},
+        {"verification": GOOD["verification"] | {"accuracy": ACCURACY | {"interval": [0.2]}}},
+        {"verification": GOOD["verification"] | {"accuracy": ACCURACY | {"interval": ["low", "high"]}}},
         {"preprocess": None},
         {"preprocess": PREPROCESS | {"crop": 3}},
         {"preprocess": PREPROCESS | {"size_px": [224, 10**6]}},

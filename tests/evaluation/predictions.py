@@ -22,11 +22,12 @@ def random_predictions(
 def labeled_predictions(
     truth: npt.ArrayLike, predicted: npt.ArrayLike, probabilities: npt.ArrayLike, groups: npt.ArrayLike | None = None
 ) -> LabeledPredictions:
-    """Predictions of these arrays; without ``groups``, images are resampled one by one."""
+    """Predictions of these arrays; without ``groups``, images are independent."""
     own = np.arange(len(np.asarray(truth))) if groups is None else groups
     return LabeledPredictions(
         np.asarray(truth, np.int32),
         np.asarray(predicted, np.int32),
         np.asarray(probabilities, np.float32),
         np.asarray(own, np.int64),
+        groups is not None,
     )

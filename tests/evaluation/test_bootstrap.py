@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 from sklearn.metrics import balanced_accuracy_score, f1_score, precision_score, recall_score
 
 from batchcls.evaluation.bootstrap import (
@@ -130,3 +131,52 @@ def test_what_is_undefined_is_none_and_says_why(images: int) -> None:
     assert all(estimate.value is None and estimate.why for estimate in undefined)
     assert overall.accuracy.value == 1
     assert (overall.accuracy.low is None) == (images == 1)
+
+
+def wilson(right: int, images: int) -> tuple[float, float]:
+    interval = binomtest(right, images).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=2, max_size=40), st.sampled_from([None, 3, 7])
+)
+def test_an_interval_never_claims_certainty(both: list[tuple[int, int]], group_size: int | None) -> None:
+    truth, predicted = (np.array(side, np.int32) for side in zip(*both, strict=True))
+    probabilities = np.full((len(truth), 3), 1 / 3, np.float32)
+    groups = None if group_size is None else np.arange(len(truth)) // group_size
+    images = labeled_predictions(truth, predicted, probabilities, groups)
+
+    overall, classes = estimate_metrics(images, 0)
+
+    for metrics in [overall, *classes]:
+        for name, estimate in estimates_of(metrics).items():
+            assert (estimate.low is None) == (estimate.why is not None), name
+            assert estimate.low is None or width(estimate) > 0, name
+    if (truth == predicted).all() and images.groups.max() > 0:
+        observations = len(truth) if groups is None else len(np.unique(groups))
+        assert bounds(overall.accuracy) == pytest.approx(wilson(observations, observations))
+
+
+def test_a_class_that_is_always_right_or_always_wrong_has_wilsons_interval() -> None:
+    truth, predicted = np.repeat([0, 1, 2], [12, 7, 5]).astype(np.int32), np.repeat([0, 2, 0], [12, 7, 5])
+    probabilities = np.full((24, 3), 1 / 3, np.float32)
+
+    _, (right, wrong, other) = estimate_metrics(labeled_predictions(truth, predicted, probabilities), 0)
+
+    assert (value(right.recall), bounds(right.recall)) == (1, pytest.approx(wilson(12, 12)))
+    assert (value(wrong.recall), bounds(wrong.recall)) == (0, pytest.approx(wilson(0, 7)))
+    assert (value(other.precision), bounds(other.precision)) == (0, pytest.approx(wilson(0, 7)))
+    assert wrong.precision.value is None
+
+
+def test_all_right_is_no_certainty_in_any_metric() -> None:
+    truth = np.arange(90, dtype=np.int32) % 3
+    probabilities = np.eye(3, dtype=np.float32)[truth]
+
+    overall, classes = estimate_metrics(labeled_predictions(truth, truth, probabilities), 0)
+
+    assert bounds(overall.accuracy) == pytest.approx(wilson(90, 90))
+    assert bounds(classes[0].recall) == pytest.approx(wilson(30, 30))
+    assert (overall.macro_f1.value, overall.macro_f1.low) == (1, None)
+    assert "all resamples agree" in str(overall.macro_f1.why)

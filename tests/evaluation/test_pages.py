@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 from rich.console import Console
@@ -190,3 +191,99 @@ def test_the_tables_that_we_read_back_have_names_as_they_are(tmp_path: Path, qui
     assert {row["label"] for row in rows} == {"=a", "-b"}
     assert {row["path"][:4] for row in rows} == {"=a/@", "-b/@"}
     assert sorted(table["path"].to_pylist()) == sorted(row["path"] for row in rows)
+
+
+LONG = "a folder of the hospital archive with a long name/series of May-Grünwald-Giemsa-stained smears"
+REASON = "unsupported: 16 bits a channel, which decoders scale to 8 bits in different ways; convert it first"
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Both pages of files with long names, long errors and thirty labels."""
+    folder = tmp_path_factory.mktemp("wide")
+    labels = [f"a class of cells with a long name, number {number}" for number in range(30)]
+    paths = [f"{LONG}/field of view {number:05}.png" for number in range(240)]
+    truth = np.arange(240) % 30
+    logits = np.eye(30)[truth] * 4 + np.random.default_rng(1).normal(0, 1, (240, 30))
+    source = write_predictions(
+        folder / "o.parquet",
+        paths,
+        logits,
+        [number % 8 == 7 for number in range(240)],
+        labels=labels,
+        error=pa.array([REASON if number % 8 == 7 else None for number in range(240)], pa.string()),
+    )
+    with (folder / "truth.csv").open("w", newline="", encoding="utf-8") as stream:
+        rows = zip(paths, [labels[code] for code in truth], strict=True)
+        csv.writer(stream).writerows([("path", "label"), *rows])
+    pages = {"report": folder / "o.html", "evaluation": folder / "e" / "report.html"}
+    evaluated = ["evaluate", source, "--truth", folder / "truth.csv", "--out", folder / "e"]
+    for arguments in (["report", source, "--out", pages["report"]], evaluated):
+        done = CliRunner().invoke(main, list(map(str, arguments)))
+        assert done.exit_code == 0, done.output
+    return pages
+
+
+HIDDEN = "cells => cells.filter(cell => cell.scrollWidth > cell.clientWidth || cell.scrollHeight > cell.clientHeight)"
+AT_1400 = {"viewport": {"width": 1400, "height": 1000}}
+
+
+@pytest.mark.parametrize("name", ["report", "evaluation"])
+def test_at_1400_pixels_no_page_is_wider_than_the_window(browser: "Browser", wide: dict[str, Path], name: str) -> None:
+    with shown(browser, wide[name], **AT_1400) as window:
+        assert window.evaluate("document.documentElement.scrollWidth") == 1400
+
+
+def test_every_error_can_be_read_in_the_table_at_1400_pixels(browser: "Browser", wide: dict[str, Path]) -> None:
+    with shown(browser, wide["report"], **AT_1400) as window:
+        window.get_by_label("unreadable only").check()
+        window.get_by_text("30 of 240 rows").wait_for()
+        errors = window.locator("td.bad .lines")
+
+        assert errors.count() > 10
+        assert set(errors.all_inner_texts()) == {REASON}
+        assert errors.evaluate_all(f"{HIDDEN}.length") == 0
+        box = window.locator("#box")
+        assert box.evaluate("box => box.scrollWidth - box.clientWidth") == 0
+
+
+def test_every_metric_of_a_class_can_be_read_at_1400_pixels(browser: "Browser", wide: dict[str, Path]) -> None:
+    with shown(browser, wide["evaluation"], **AT_1400) as window:
+        table = window.locator(".classes")
+
+        assert table.evaluate("table => table.parentElement.scrollWidth - table.parentElement.clientWidth") == 0
+        assert table.locator("tr").count() == 31
+        assert table.locator("td, th").evaluate_all(f"{HIDDEN}.length") == 0
+        lines = table.locator(".interval").evaluate_all("spans => spans.map(span => span.getClientRects().length)")
+        assert set(lines) == {1}
+
+
+@pytest.mark.parametrize(("scheme", "is_dark"), [("light", False), ("dark", True)])
+def test_plots_are_as_dark_as_the_page(browser: "Browser", wide: dict[str, Path], scheme: str, is_dark: bool) -> None:
+    corner = """image => {
+        const canvas = document.createElement("canvas"), pen = canvas.getContext("2d");
+        pen.drawImage(image, 0, 0);
+        return [...pen.getImageData(2, 2, 1, 1).data];
+    }"""
+    with shown(browser, wide["evaluation"], color_scheme=scheme, **AT_1400) as window:
+        plots = window.locator(".figures img")
+        corners = [plots.nth(place).evaluate(corner) for place in range(plots.count())]
+
+        assert len(corners) == 3
+        assert all((max(color[:3]) < 64) == is_dark for color in corners)
+        assert all(plots.nth(place).evaluate("image => image.width <= 1104") for place in range(3))
+
+
+def test_the_numbers_of_a_confusion_matrix_are_large_enough_to_read() -> None:
+    from batchcls.evaluation.plots import confusion_figure
+
+    for classes in (2, 12, 30):
+        counts = np.full((classes, classes), 1234) + np.eye(classes, dtype=int) * 45_678
+        figure = confusion_figure(counts, [f"label {code}" for code in range(classes)])
+        figure.draw_without_rendering()
+
+        axes = figure.axes[0]
+        cell = axes.transData.transform((1, 0))[0] - axes.transData.transform((0, 0))[0]
+        assert len(axes.texts) == classes**2
+        assert min(text.get_fontsize() for text in axes.texts) * 100 / 72 >= 9  # pixels of a page
+        assert max(text.get_window_extent().width for text in axes.texts) < cell

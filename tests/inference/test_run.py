@@ -4,6 +4,7 @@ import ctypes
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from collections import Counter
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchcls.engine.manifest import Manifest
-from tests.commandline import finished, invoked
+from tests.commandline import after_loading, finished, invoked
 from tests.conftest import draw
 
 CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 1, 2
@@ -60,7 +61,8 @@ def test_unreadable_files_keep_their_rows_and_cost_no_exit_code(
 def test_broken_files_leave_no_library_noise_on_stderr(
     mixed_run: Run,
 ) -> None:
-    assert [line for line in mixed_run[0].stderr.splitlines() if "images/s" not in line] == []
+    said = after_loading(mixed_run[0].stderr)
+    assert [line for line in said.splitlines() if "images/s" not in line] == []
 
 
 def test_the_summary_names_what_was_done(mixed_run: Run) -> None:
@@ -99,6 +101,14 @@ def test_the_file_says_how_it_was_made(mixed_run: Run, mixed: Path, tiny_engine:
     assert metadata["counts"]["errors"]["corrupt"] == 3
     assert metadata["counts"]["skipped"] == {"not an image": 1}
     assert metadata["started"] < metadata["ended"]
+
+
+def test_a_run_ends_with_the_command_to_type_next(mixed_run: Run) -> None:
+    process, out = mixed_run
+
+    last = process.stdout.splitlines()[-1]
+
+    assert last == f"next      {shlex.join(['batchcls', 'report', str(out), '--out', str(out.with_suffix('.html'))])}"
 
 
 def test_quiet_prints_nothing(mixed: Path, tiny_engine: Path, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ class Malice:
     [
         (torch.save, r"holds a pickled .*open, and batchcls never runs code"),
         (partial(torch.save, _use_new_zipfile_serialization=False), r"holds a pickled .*open, and batchcls never"),
-        (lambda content, path: path.write_bytes(pickle.dumps(content)), "is damaged, or no checkpoint"),
+        (lambda content, path: path.write_bytes(pickle.dumps(content)), "is a pickle that torch.save did not write"),
     ],
 )
 def test_no_code_in_a_file_is_run(save: Callable[[Any, Path], Any], message: str, tmp_path: Path) -> None:
@@ -52,6 +52,14 @@ def torchscript(path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.jit.save(torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2)), path)
+
+
+def exported(path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.export.export(nn.Linear(2, 2), (torch.zeros(1, 2),))
+        torch.export.save(program, path.with_suffix(".pt2"))
+    path.with_suffix(".pt2").rename(path)
 
 
 def cut(path: Path) -> None:
@@ -75,13 +83,14 @@ def zip_bomb(path: Path) -> None:
             lambda path: torch.save(nn.Sequential(nn.Linear(2, 2)), path),
             "pickled torch.nn.modules.container.Sequential",
         ),
-        (torchscript, "is a TorchScript archive, which is code"),
+        (torchscript, r"is a TorchScript archive, .*torch\.onnx\.export\(.*batchcls build model.onnx"),
+        (exported, r"is a \.pt2 archive of torch\.export, .*torch\.onnx\.export\(.*batchcls build model.onnx"),
         (cut, "is damaged, or no checkpoint"),
-        (Path.touch, "is damaged, or no checkpoint"),
+        (Path.touch, "is empty"),
         (lambda path: path.write_text("weights"), "is damaged, or no checkpoint"),
         (zip_bomb, r"would inflate to 40,\d+,\d+ bytes"),
         (lambda path: torch.save({"fc.weight": torch.zeros(1).expand(10**12)}, path), "claims 4,000,000,000,000"),
-        (lambda path: torch.save(torch.zeros(3), path), "holds a Tensor"),
+        (lambda path: torch.save(torch.zeros(3), path), "holds one Tensor and no state_dict"),
         (
             lambda path: torch.save({"epoch": 3, "optimizer": {}}, path),
             r"holds no weights .*\('epoch', 'optimizer'\)|it holds 'epoch', 'optimizer'",

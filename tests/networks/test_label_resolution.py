@@ -1,7 +1,10 @@
 """Labels in or beside a trained file are used, and nobody's labels contradict them unheard."""
 
 import json
+import re
 import shutil
+import sys
+import types
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -11,14 +14,19 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import torchvision
 from click.testing import CliRunner, Result
 from safetensors.torch import save_file
 from torch import Tensor
 
 from batchcls.cli import main
 from batchcls.engine.manifest import Manifest
+from batchcls.errors import RecipeError
 from batchcls.networks.architectures import trainable_network
+from batchcls.networks.label_folder import folder_labels_note
+from batchcls.networks.recipe import labels_from_argument
 from batchcls.networks.trained_file import load_trained_file
+from tests.conftest import draw
 
 LABELS = ("Pro", "Benign", "Early pre-B")
 CLASS_TO_IDX = {"Benign": 1, "Early pre-B": 2, "Pro": 0}
@@ -66,6 +74,104 @@ def test_labels_inside_a_checkpoint_are_used(about: dict[str, Any], tmp_path: Pa
     assert trained.recipe.labels == LABELS
     assert len(trained.notes) == 1
     assert "in 'm.pth': Pro, Benign, Early pre-B" in trained.notes[0]
+
+
+class ListConfig:
+    """A list of OmegaConf, which keeps its items in ``_content``."""
+
+    def __init__(self, items: list[Any]) -> None:
+        self._metadata, self._parent, self._content = None, None, items
+
+
+class AnyNode:
+    """A value of OmegaConf, which it keeps in ``_val``."""
+
+    def __init__(self, value: Any) -> None:
+        self._metadata, self._parent, self._val = None, None, value
+
+
+class DictConfig(ListConfig):
+    """A mapping of OmegaConf."""
+
+
+def test_labels_in_a_configuration_of_omegaconf_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = {ListConfig: "omegaconf.listconfig", DictConfig: "omegaconf.dictconfig", AnyNode: "omegaconf.nodes"}
+    monkeypatch.setitem(sys.modules, "omegaconf", types.ModuleType("omegaconf"))
+    for kind, name in kinds.items():
+        module = types.ModuleType(name)
+        setattr(module, kind.__name__, kind)
+        monkeypatch.setitem(sys.modules, name, module)
+        monkeypatch.setattr(kind, "__module__", name)
+    labels: Any = ListConfig([AnyNode(label) for label in LABELS])
+    config: Any = DictConfig({"data": DictConfig({"class_names": labels}), "lr": AnyNode(0.1)})
+    torch.save({"state_dict": state(), "hyper_parameters": {"cfg": config}}, tmp_path / "m.pth")
+
+    assert load_trained_file(tmp_path / "m.pth", None, {}).recipe.labels == LABELS
+
+
+def class_folders(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).mkdir(parents=True)
+    return folder
+
+
+def test_the_folders_of_a_folder_are_labels_in_the_order_of_imagefolder(tmp_path: Path) -> None:
+    folder = class_folders(tmp_path / "all4", "pro", "Benign", "Early", ".cache", "__MACOSX")
+    (folder / "README.txt").touch()
+    torch.save(state(), tmp_path / "m.pth")
+
+    result = built(tmp_path / "m.pth", "--labels", folder)
+
+    assert result.exit_code == 0, result.output
+    assert labels_of_engine(tmp_path / "m.pth") == ("Benign", "Early", "pro")
+    assert f"labels of the folders in {str(folder)!r}: Benign, Early, pro" in result.stderr
+    for name in ("Benign", "Early", "pro"):
+        draw(folder / name / "0.png")
+    for name in (".cache", "__MACOSX"):
+        (folder / name).rmdir()
+    assert tuple(torchvision.datasets.ImageFolder(folder).classes) == ("Benign", "Early", "pro")
+
+
+def test_folders_of_numbers_are_sorted_as_imagefolder_does_and_it_is_said(tmp_path: Path) -> None:
+    labels = labels_from_argument(str(class_folders(tmp_path, *map(str, range(12)))))
+
+    assert labels == ("0", "1", "10", "11", "2", "3", "4", "5", "6", "7", "8", "9")
+    assert "sorted as text, as ImageFolder does, not by number: 0, 1, 10, 11, 2" in folder_labels_note("x", labels)
+    assert "sorted" not in folder_labels_note("x", ("0", "1", "2"))
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ((), "has no folder in it, so it names no classes"),
+        ((".git", "__MACOSX"), "has no folder in it"),
+        (("train", "Val", "test"), r"are parts of a data set and no classes; .*--labels \S+/train"),
+    ],
+)
+def test_a_folder_without_class_folders_is_refused(names: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=message):
+        labels_from_argument(str(class_folders(tmp_path, *names)))
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (
+            "Pro,Benign",
+            r"has 3 classes, 2 labels were named \[Pro, Benign\]; 'class_to_idx' in 'm.pth' says \[Pro, Ben",
+        ),
+        ("Pro,Benign,Pro", r"labels \['Pro', 'Benign', 'Pro'\] name 'Pro' more than once"),
+    ],
+)
+def test_labels_of_another_number_or_twice_the_same_are_refused_with_both(
+    labels: str, message: str, tmp_path: Path
+) -> None:
+    inside(tmp_path / "m.pth")
+
+    result = built(tmp_path / "m.pth", "--labels", labels)
+
+    assert result.exit_code == 1
+    assert re.search(message, result.stderr), result.stderr
 
 
 def test_a_build_says_where_its_labels_are_from(tmp_path: Path) -> None:
@@ -121,7 +227,7 @@ def test_labels_in_the_metadata_of_an_onnx_file_are_used(tiny_onnx: Path, tmp_pa
     onnx.save(model, tmp_path / "m.onnx")
 
     result = built(tmp_path / "m.onnx")
-    refused = built(tmp_path / "m.onnx", "--labels", "Benign,Early pre-B,Pro")
+    refused = built(tmp_path / "m.onnx", "--labels", "Benign,Early pre-B,Pro", "--overwrite")
 
     assert result.exit_code == 0, result.output
     assert labels_of_engine(tmp_path / "m.onnx") == LABELS
@@ -142,7 +248,7 @@ def beside(path: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "source", "remedy"),
     [
-        (inside, "'class_to_idx' in 'm.pth'", "save the weights alone: torch.save(model.state_dict(), 'm.pth')"),
+        (inside, "'class_to_idx' in 'm.pth'", "torch.save(model.state_dict(), '"),
         (beside, "'class_to_idx.json' beside it", "move 'class_to_idx.json' elsewhere"),
     ],
 )
@@ -157,6 +263,7 @@ def test_other_labels_than_the_known_ones_are_refused_and_both_shown(
     (line,) = result.stderr.splitlines()
     assert f"the labels that were named are [{labels.replace(',', ', ')}], but {source} says [Pro, Benign, " in line
     assert remedy in line
+    assert f"torch.save(model.state_dict(), {str(tmp_path / 'm.pth')!r})" not in line
     assert not (tmp_path / "engine").exists()
 
 
@@ -209,15 +316,31 @@ def test_what_is_beside_and_tells_nothing_of_this_network_does_not_matter(
     assert load_trained_file(tmp_path / "m.pth", None, {"labels": ("a", "b", "c")}).recipe.labels == ("a", "b", "c")
 
 
-def test_a_file_beside_that_can_be_read_in_two_ways_is_named_where_labels_are_missing(tmp_path: Path) -> None:
+def test_a_file_beside_that_should_hold_labels_is_named_where_labels_are_missing(tmp_path: Path) -> None:
     torch.save(state(), tmp_path / "m.pth")
-    (tmp_path / "idx_to_class.json").write_text('{"0": "1", "1": "2", "2": "0"}')
+    (tmp_path / "idx_to_class.json").write_text('{"1": "a", "2": "b", "3": "c"}')
 
     result = built(tmp_path / "m.pth")
 
     assert result.exit_code == 1
     assert "none was named; labels file" in result.stderr
-    assert "it can be read in two ways: labels by position ['1', '2', '0']" in result.stderr
+    assert "its positions are not 0 to 2, each once" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [("m.class_to_idx.json", ("2", "0", "1")), ("idx_to_class.json", ("1", "2", "0"))],
+)
+def test_labels_that_are_numbers_are_read_as_the_name_of_their_file_says(
+    name: str, labels: tuple[str, ...], tmp_path: Path
+) -> None:
+    torch.save(state(), tmp_path / "m.pth")
+    (tmp_path / name).write_text('{"0": "1", "1": "2", "2": "0"}')
+    (tmp_path / "unclear.json").write_text('{"0": "1", "1": "2", "2": "0"}')
+
+    assert load_trained_file(tmp_path / "m.pth", None, {}).recipe.labels == labels
+    with pytest.raises(RecipeError, match="it can be read in two ways: labels by position"):
+        labels_from_argument(str(tmp_path / "unclear.json"))
 
 
 def test_a_small_checkpoint_of_endless_references_is_read_soon(tmp_path: Path) -> None:

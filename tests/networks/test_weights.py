@@ -2,8 +2,10 @@
 
 import datetime
 import decimal
+import functools
 import pathlib
 import pickle
+import random
 import types
 import uuid
 from argparse import Namespace
@@ -15,8 +17,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torchvision
 from click.testing import CliRunner
 from lightning.fabric.utilities.data import AttributeDict
+from PIL import Image
 from torch import Tensor, nn
 
 from batchcls.cli import main
@@ -48,6 +52,22 @@ HARMLESS = {
     "NumPy numbers": {"best": np.float64(0.93), "epoch": np.int64(3), "ok": np.bool_(True), "name": np.str_("run")},
     "NumPy arrays": {"means": np.zeros((3, 4)), "names": np.array(["x", "y"]), "mixed": np.array(["a", None], object)},
     "a random state": {"random": np.random.RandomState(3).get_state()},
+    "random generators": {
+        "own": np.random.default_rng(3),
+        "old": np.random.RandomState(3),
+        "python": random.Random(3),
+    },
+    "Lightning's optimizer by Hydra": {
+        "hyper_parameters": {
+            "optimizer": functools.partial(torch.optim.AdamW, lr=1e-3),
+            "scheduler": functools.partial(torch.optim.lr_scheduler.ReduceLROnPlateau, mode="min"),
+        }
+    },
+    "choices": {
+        "args": Namespace(
+            interpolation=torchvision.transforms.InterpolationMode.BICUBIC, resample=Image.Resampling.BICUBIC
+        )
+    },
     "an element type": {"dtype": np.dtype("float32"), "kind": np.float32},
     "default dictionaries": {"history": defaultdict(list, {"loss": [1.0, 0.5]}), "n": defaultdict(int, a=1)},
     "ordered and counted": {"order": OrderedDict(a=1), "counts": Counter("abca"), "last": deque([1, 2], maxlen=5)},
@@ -83,6 +103,17 @@ def test_what_is_harmless_beside_the_weights_is_read(name: str, new: bool, tmp_p
     assert is_of(load_network(tmp_path / "m.pth").module, state())
 
 
+def test_layers_and_losses_as_parameters_of_a_training_are_read(tmp_path: Path) -> None:
+    chosen = {"norm": functools.partial(nn.LayerNorm, eps=1e-6), "loss": nn.CrossEntropyLoss(weight=torch.ones(3))}
+    content = {"hyper_parameters": chosen, "state_dict": state()}
+    torch.save(content, tmp_path / "new.pth")
+    torch.save(content, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+
+    assert is_of(load_network(tmp_path / "new.pth").module, state())
+    with pytest.raises(CheckpointError, match=r"holds a pickled module, and batchcls never runs code"):
+        load_network(tmp_path / "old.pth")
+
+
 class Own:
     """What only the user's code knows."""
 
@@ -104,6 +135,8 @@ class Trap:
         (lambda path: defaultdict(list, {"a": Trap(path)}), "exec"),
         (lambda path: nn.Linear(2, 2), "Linear"),
         (lambda path: eval, "eval"),
+        (lambda path: functools.partial(exec, f"open({str(path)!r}, 'w')"), "exec"),
+        (lambda path: functools.partial(nn.LayerNorm, Trap(path)), "exec"),
         (lambda path: pickle.loads, "loads"),
     ],
 )
@@ -159,6 +192,29 @@ SEVERAL: dict[str, tuple[Callable[[State, State], Any], str]] = {
     "ema": (lambda raw, mean: {"model": raw, "ema": {"module": mean, "updates": 9}}, "ema"),
     "swa": (lambda raw, mean: {"net": raw, "swa_model": begins_with("module.", mean)}, "swa_model"),
     "an unknown key": (lambda raw, mean: {"classifier": raw, "classifier_ema": mean}, "classifier_ema"),
+    "of a callback": (
+        lambda raw, mean: {"state_dict": raw, "callbacks": {"EMACallback": {"ema_state_dict": mean}}},
+        "ema_state_dict",
+    ),
+    "Lightning's StochasticWeightAveraging": (
+        lambda raw, mean: {
+            "state_dict": begins_with("net.", raw),
+            "callbacks": {
+                "StochasticWeightAveraging": {
+                    "n_averaged": torch.tensor(3),
+                    "average_model_state": begins_with("net.", mean),
+                }
+            },
+        },
+        "average_model_state",
+    ),
+    "AveragedModel": (
+        lambda raw, mean: {
+            "model": raw,
+            "swa_state_dict": {"n_averaged": torch.tensor(7), **begins_with("module.", mean)},
+        },
+        "swa_state_dict",
+    ),
     "by their names": (
         lambda raw, mean: {"state_dict": begins_with("model.", raw) | begins_with("ema_model.", mean)},
         "ema_model",
@@ -176,29 +232,59 @@ def test_of_several_weights_the_plain_ones_are_taken_and_the_others_named_and_ca
     labels = {"labels": ("a", "b", "c")}
 
     plain = load_trained_file(tmp_path / "m.pth", None, labels)
-    chosen = load_trained_file(tmp_path / "m.pth", None, {**labels, "weights": key})
+    chosen = load_trained_file(tmp_path / "m.pth", None, {**labels, "state_dict": key})
 
     assert is_of(plain.network.module, state(1))
     assert any(
-        "left out" in note and f"--weights {plain.network.other_weights_keys[0]} takes" in note for note in plain.notes
+        "left out" in note and f"--state-dict {plain.network.other_weights_keys[0]} takes" in note
+        for note in plain.notes
     )
     assert is_of(chosen.network.module, state(2))
     assert is_of(
         load_trained_file(
-            tmp_path / "m.pth", None, {**labels, "weights": plain.network.other_weights_keys[0]}
+            tmp_path / "m.pth", None, {**labels, "state_dict": plain.network.other_weights_keys[0]}
         ).network.module,
         state(2),
     )
+
+
+def parameters(tensors: State) -> State:
+    return {name: tensor for name, tensor in tensors.items() if "running_" not in name and "num_batches" not in name}
+
+
+@pytest.mark.parametrize(
+    ("wrap", "key"),
+    [
+        (lambda raw, mean: {"model": raw, "shadow": parameters(mean)}, "shadow"),
+        (
+            lambda raw, mean: {"model": raw, "ema": {"decay": 0.99, "shadow_params": [*parameters(mean).values()]}},
+            "shadow_params",
+        ),
+    ],
+    ids=["by name", "in order"],
+)
+def test_a_mean_of_the_parameters_alone_takes_the_statistics_of_the_plain_weights(
+    wrap: Callable[[State, State], Any], key: str, tmp_path: Path
+) -> None:
+    raw, mean = state(1), state(2)
+    raw["features.1.running_mean"] += 1
+    torch.save(wrap(raw, mean), tmp_path / "m.pth")
+
+    plain, chosen = load_network(tmp_path / "m.pth"), load_network(tmp_path / "m.pth", weights=key)
+
+    assert is_of(plain.module, raw)
+    assert any(key in other for other in plain.other_weights_keys)
+    assert is_of(chosen.module, {**raw, **parameters(mean)})
 
 
 def test_an_engine_of_chosen_weights_is_explained_with_the_same(tmp_path: Path) -> None:
     torch.save({"state_dict": state(1), "state_dict_ema": state(2)}, tmp_path / "m.pth")
     arguments = ["build", tmp_path / "m.pth", "--out", tmp_path / "e", "--labels", "a,b,c", "--device", "cpu"]
 
-    result = CliRunner().invoke(main, [*map(str, arguments), "--weights", "state_dict_ema"])
+    result = CliRunner().invoke(main, [*map(str, arguments), "--state-dict", "state_dict_ema"])
 
     assert result.exit_code == 0, result.output
-    assert "weights state_dict_ema; left out: state_dict, which --weights state_dict takes" in result.stderr
+    assert "weights state_dict_ema; left out: state_dict, which --state-dict state_dict takes" in result.stderr
     assert Manifest.read(tmp_path / "e").weights == "state_dict_ema"
     assert is_of(trained_file_of_engine(tmp_path / "e", None).network.module, state(2))
 
@@ -209,14 +295,14 @@ def test_an_engine_of_chosen_weights_is_explained_with_the_same(tmp_path: Path) 
         (
             {"state_dict": state(), "ema": state(2)},
             "emma",
-            "holds no weights under 'emma'; --weights takes ema or state",
+            "holds no weights under 'emma'; --state-dict takes ema or state",
         ),
         (
             {"student": state(), "teacher": state(2)},
             "",
-            "several sets of weights; choose one: --weights student or teacher",
+            "several sets of weights; choose one: --state-dict student or teacher",
         ),
-        (state(), "ema", "holds no weights under 'ema'; --weights takes none: there is one set alone"),
+        (state(), "ema", "holds no weights under 'ema'; --state-dict takes none: there is one set alone"),
     ],
 )
 def test_what_is_not_there_or_not_clear_is_refused_with_the_keys_that_are(
@@ -235,12 +321,12 @@ def test_one_of_two_networks_in_a_file_is_chosen_by_what_its_names_begin_with(tm
 
 
 def test_an_onnx_file_holds_one_network(tiny_onnx: Path, tmp_path: Path) -> None:
-    arguments = ["build", tiny_onnx, "--out", tmp_path / "e", "--labels", "a,b,c", "--weights", "ema"]
+    arguments = ["build", tiny_onnx, "--out", tmp_path / "e", "--labels", "a,b,c", "--state-dict", "ema"]
 
     result = CliRunner().invoke(main, list(map(str, arguments)))
 
     assert result.exit_code == 1
-    assert "is ONNX, which holds one network alone; leave --weights out" in result.stderr
+    assert "is ONNX, which holds one network alone; leave --state-dict out" in result.stderr
 
 
 @pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")

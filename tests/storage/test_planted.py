@@ -202,7 +202,7 @@ def test_a_name_that_no_folder_takes_ends_in_one_line(
     truth = truth_csv(tmp_path / "t.csv", [("1.png", "a")])
 
     for result in (
-        run(slides, tiny_engine, out),
+        run(slides, tiny_engine, Path(f"{out}.parquet")),
         called("report", source, "--out", out),
         called("evaluate", source, "--truth", truth, "--out", out),
         called("build", tiny_onnx, "--labels", "a,b,c", "--out", out, "--device", "cpu"),

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from batchcls.cli import main
 from batchcls.storage.terminal_text import escaped, escaped_json, escaped_lines
-from tests.commandline import PATIENCE_S
+from tests.commandline import PATIENCE_S, after_loading
 from tests.conftest import ROOT, draw
 
 OSC = "\x1b]0;owned\x07"
@@ -155,7 +155,7 @@ def test_brackets_in_a_name_are_no_markup(tmp_path: Path, tiny_engine: Path) -> 
 
     done = command(*arguments)
 
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, after_loading(done.stderr)) == (0, "")
     assert f"-> {out}" in done.stdout
 
 

@@ -7,22 +7,22 @@ from typing import Any, cast
 
 from batchcls.building.model_sources.base import ModelSource
 
-_MODULES = {".onnx": "onnx_file"}
-"""Module that opens a trained file, by the ending of its name; `_OTHERS` opens all others."""
-_OTHERS = "checkpoint"
+_MODULES = {".onnx": "onnx_file", ".keras": "keras_file", ".h5": "keras_file", ".hdf5": "keras_file"}
+"""Module that opens a trained file, by the ending of its name; `_FOLDER` opens folders, `_OTHERS` all others."""
+_OTHERS, _FOLDER = "checkpoint", "hugging_face"
 
 
 def open_model(checkpoint: Path, recipe: Path | None, values: Mapping[str, Any]) -> ModelSource:
-    """Open a PyTorch or safetensors state_dict, or an ONNX classifier.
+    """Open a PyTorch or safetensors state_dict, an ONNX or a Keras classifier, or a folder of Hugging Face.
 
     Args:
         recipe: TOML file of recipe keys.
-        values: Recipe keys that win over the file, and ``weights``.
+        values: Recipe keys that win over the file, and ``state_dict``.
 
     Raises:
         CheckpointError: If the trained file cannot be read, or is not the network that the recipe names.
         RecipeError: If the recipe, or the labels, do not fit the trained file.
     """
-    kind = _MODULES.get(checkpoint.suffix.lower(), _OTHERS)
+    kind = _FOLDER if checkpoint.is_dir() else _MODULES.get(checkpoint.suffix.lower(), _OTHERS)
     module = import_module(f"batchcls.building.model_sources.{kind}")
     return cast(ModelSource, module.open_model(checkpoint, recipe, values))

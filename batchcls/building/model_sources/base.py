@@ -20,12 +20,14 @@ class ModelSource:
     reference_name: str
     """Libraries that compute the reference, as engine.json records them."""
     preprocess_origin: str
-    """What says how images become the input, as a phrase for the user; empty: nothing does, it is assumed."""
+    """What says, beside the recipe, how images become the input, as a phrase for the user; empty if nothing does."""
     notes: tuple[str, ...]
     """Lines for the user on how the trained file was read."""
     write_onnx: Callable[[Path], None]
     """Function that writes the engine's ONNX file: uint8 pixels in, logits out, in any precision but int8."""
     float_network: Callable[[], OnnxClassifier]
     """Function that returns the network without its preprocessing, in float32, for quantization."""
+    files: tuple[Path, ...] = ()
+    """Files whose SHA-256 the engine records, if the trained file is a folder; else empty."""
     weights: str = ""
     """Key of the weights that were taken from a file that holds several; else empty."""

@@ -30,12 +30,13 @@ def open_model(checkpoint: Path, recipe: Path | None, values: Mapping[str, Any])
         preprocess_origin=trained.preprocess_origin,
         notes=trained.notes,
         write_onnx=lambda path: export_classifier(network.module, full.preprocess, full.precision, path),
-        float_network=lambda: _exported(network.module, full.preprocess),
+        float_network=lambda: float_classifier(network.module, full.preprocess),
         weights=network.weights_key if network.other_weights_keys else "",
     )
 
 
-def _exported(module: nn.Module, preprocess: Preprocess) -> OnnxClassifier:
+def float_classifier(module: nn.Module, preprocess: Preprocess) -> OnnxClassifier:
+    """A network without its preprocessing, in float32, as an ONNX classifier with logits, for quantization."""
     with temporary_files(), tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / ONNX
         export_network(module, preprocess, path)

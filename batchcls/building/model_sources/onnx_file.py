@@ -7,7 +7,7 @@ from typing import Any
 import onnx
 
 from batchcls.building.model_sources.base import ModelSource
-from batchcls.building.onnx.classifier import OnnxClassifier, load_classifier, onnx_notes
+from batchcls.building.onnx.classifier import OnnxClassifier, classifier_from_model, onnx_notes, read_model, takes_gray
 from batchcls.building.onnx.edits import with_preprocessing
 from batchcls.building.reference import Reference, tempered
 from batchcls.errors import CheckpointError, RecipeError
@@ -18,10 +18,11 @@ from batchcls.records import Preprocess
 
 def open_model(checkpoint: Path, recipe: Path | None, values: Mapping[str, Any]) -> ModelSource:
     """An ONNX file, with the parameters of `batchcls.building.model_sources.open_model`."""
-    if "weights" in values:
-        raise CheckpointError(f"{str(checkpoint)!r} is ONNX, which holds one network alone; leave --weights out")
-    partial_recipe = Recipe.compose(recipe, values)
-    classifier = load_classifier(checkpoint, partial_recipe.layout, partial_recipe.preprocess, partial_recipe.output)
+    if "state_dict" in values:
+        raise CheckpointError(f"{str(checkpoint)!r} is ONNX, which holds one network alone; leave --state-dict out")
+    model = read_model(checkpoint)
+    partial = Recipe.compose(recipe, values, {"channels": "L"} if takes_gray(checkpoint, model) else {})
+    classifier = classifier_from_model(checkpoint, model, partial.layout, partial.preprocess, partial.output)
     full = Recipe.compose(recipe, values, _recipe_of_file(classifier))
     _check_preprocess(checkpoint, classifier, full.preprocess)
     precision = _precision(checkpoint, classifier, full.precision)
@@ -42,11 +43,12 @@ def open_model(checkpoint: Path, recipe: Path | None, values: Mapping[str, Any])
 
 def _recipe_of_file(classifier: OnnxClassifier) -> dict[str, Any]:
     """Recipe keys that an ONNX file answers for."""
-    keys: dict[str, Any] = {"architecture": "onnx"}
+    keys: dict[str, Any] = {"architecture": "onnx", "channels": classifier.channels}
     if classifier.size_px:
         keys |= {"size_px": classifier.size_px, "shorter_px": max(classifier.size_px)}
     if classifier.takes_bytes:
-        keys |= {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+        count = 1 if classifier.channels == "L" else 3
+        keys |= {"mean": (0.0,) * count, "std": (1.0,) * count}
     return keys
 
 

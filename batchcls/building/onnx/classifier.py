@@ -17,7 +17,7 @@ from batchcls.building.onnx.sandbox import check_runs
 from batchcls.building.onnx.session import Outputs
 from batchcls.building.onnx.static_checks import check_external_data, check_loops
 from batchcls.errors import CheckpointError
-from batchcls.records import LARGEST_SIDE_PX, Logits, NormalizedImages, Preprocess
+from batchcls.records import LARGEST_SIDE_PX, Channels, Logits, NormalizedImages, Preprocess
 from batchcls.storage.regular_file import check_regular
 
 _FLOATS: dict[int, str] = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16"}
@@ -45,8 +45,12 @@ class OnnxClassifier:
     """Meaning of the unedited file's outputs: logits or probabilities, and of how many numbers."""
     takes_bytes: bool
     """Whether the input is uint8, which the network then normalizes by itself."""
+    channels: Channels
+    """Channels of the input."""
     original: Callable[[NormalizedImages], Outputs]
-    """The unedited file's answers to (N, 3, H, W) float32 images."""
+    """The unedited file's answers to (N, C, H, W) float32 images."""
+    freed: tuple[str, ...] = ()
+    """Operators whose constants held the batch size that the file was exported for, and hold it no more."""
 
     @property
     def classes(self) -> int:
@@ -54,17 +58,30 @@ class OnnxClassifier:
         return self.output.classes
 
     def own_logits(self, images: NormalizedImages) -> Logits:
-        """The unedited file's answers to (N, 3, H, W) float32 images, as (N, classes) float32 logits."""
+        """The unedited file's answers to (N, C, H, W) float32 images, as (N, classes) float32 logits."""
         return self.output.logits(self.original(images))
 
 
 def load_classifier(
     path: Path, layout: str = "auto", preprocess: Preprocess | None = None, outputs: str = "auto"
 ) -> OnnxClassifier:
-    """The ONNX classifier in the file at ``path``, checked: one image input, and one output.
+    """The ONNX classifier in the file at ``path``, with the parameters of `classifier_from_model`."""
+    return classifier_from_model(path, read_model(path), layout, preprocess, outputs)
+
+
+def classifier_from_model(
+    path: Path,
+    model: onnx.ModelProto,
+    layout: str = "auto",
+    preprocess: Preprocess | None = None,
+    outputs: str = "auto",
+) -> OnnxClassifier:
+    """An ONNX classifier, checked: one image input, and one output.
 
     Args:
-        layout: ``NCHW``, ``NHWC``, or ``auto``: by the axis that has three channels.
+        path: The file that ``model`` was read from, for errors.
+        model: What `read_model` read.
+        layout: ``NCHW``, ``NHWC``, or ``auto``: by the axis that has three channels, or one of gray.
         preprocess: Preprocessing of the images that the network is tested on; its size counts where the file's is
             free. None: the recipe's defaults.
         outputs: ``logits``, ``probabilities``, or ``auto``: detected from the answers to drawn images.
@@ -72,15 +89,10 @@ def load_classifier(
     Raises:
         CheckpointError: If the file is damaged, or is no such classifier.
     """
-    preprocess = preprocess or Preprocess()
-    model = _read(path)
+    preprocess = preprocess or Preprocess(channels="L" if takes_gray(path, model) else "RGB")
     image_input = _image_input(path, model)
     element, shape = image_input.type.tensor_type.elem_type, _shape(image_input)
-    if len(shape) != 4 or element not in (*_FLOATS, TensorProto.UINT8):
-        kind = _type_name(element)
-        raise CheckpointError(f"{str(path)!r} takes {kind} of shape {shape}; it must be float or uint8 images, rank 4")
-    layout = _layout(path, shape, layout)
-    height, width = shape[2:] if layout == "NCHW" else shape[1:3]
+    layout, height, width = _layout(path, shape, layout, preprocess)
     size_px = (height, width) if height and width else None
     if size_px and max(size_px) > LARGEST_SIDE_PX:
         raise CheckpointError(
@@ -90,13 +102,27 @@ def load_classifier(
     precision = _FLOATS.get(weights_type, "fp32")
     takes_bytes = element == TensorProto.UINT8
     images = varied_images(size_px or preprocess.size_px, preprocess, plain=takes_bytes)
-    check_runs(path, model, layout, size_px or preprocess.size_px)
+    check_runs(path, model, layout, Preprocess(size_px or preprocess.size_px, channels=preprocess.channels))
     edited = LogitsNetwork.from_model(path, model, layout, images, outputs, precision)
-    return OnnxClassifier(edited.model, layout, size_px, precision, edited.output, takes_bytes, edited.original)
+    return OnnxClassifier(
+        model=edited.model,
+        layout=layout,
+        size_px=size_px,
+        precision=precision,
+        output=edited.output,
+        takes_bytes=takes_bytes,
+        channels=preprocess.channels,
+        original=edited.original,
+        freed=edited.freed,
+    )
 
 
-def _read(path: Path) -> onnx.ModelProto:
-    """The model in the file at ``path``, checked, with every name under ``network/``."""
+def read_model(path: Path) -> onnx.ModelProto:
+    """The model in the file at ``path``, checked, with every name under ``network/``.
+
+    Raises:
+        CheckpointError: If the file is damaged, or keeps data outside its folder.
+    """
     try:
         check_regular(path)
         if path.stat().st_size > _LARGEST_BYTES:
@@ -137,12 +163,21 @@ def _image_input(path: Path, model: onnx.ModelProto) -> onnx.ValueInfoProto:
         )
     if not any(output.name in node.output for node in model.graph.node):
         raise CheckpointError(f"{str(path)!r} answers with its own input; it is no classifier")
+    element, shape = inputs[0].type.tensor_type.elem_type, _shape(inputs[0])
+    if len(shape) != 4 or element not in (*_FLOATS, TensorProto.UINT8):
+        kind = _type_name(element)
+        raise CheckpointError(f"{str(path)!r} takes {kind} of shape {shape}; it must be float or uint8 images, rank 4")
     return inputs[0]
 
 
 def onnx_notes(classifier: OnnxClassifier, preprocess: Preprocess) -> tuple[str, ...]:
     """Lines for the user on an ONNX file that becomes an engine."""
     notes = []
+    if classifier.freed:
+        notes.append(
+            f"exported for batches of one size, which {len(classifier.freed)} of its operators held; any size is free "
+            "now, and several images at once are answered as one by one"
+        )
     if (change := classifier.output.change) >= _SMALLEST_NOTED_CHANGE:
         notes.append(f"the file's probabilities are made to sum to 1, which changes one by up to {change:.4f}")
     if not classifier.takes_bytes:
@@ -151,22 +186,40 @@ def onnx_notes(classifier: OnnxClassifier, preprocess: Preprocess) -> tuple[str,
     return tuple(notes)
 
 
-def _layout(path: Path, shape: tuple[int | None, ...], wanted: str) -> str:
-    """``NCHW`` or ``NHWC``, as ``wanted`` or by the axis that has three channels."""
-    if 1 in (shape[1], shape[3]) and 3 not in (shape[1], shape[3]):
+def takes_gray(path: Path, model: onnx.ModelProto) -> bool:
+    """Whether the image input of a model shows one channel, of gray, whatever its layout.
+
+    Raises:
+        CheckpointError: If there is no such input.
+    """
+    shape = _shape(_image_input(path, model))
+    return 1 in (shape[1], shape[3]) and 3 not in (shape[1], shape[3])
+
+
+def _layout(
+    path: Path, shape: tuple[int | None, ...], wanted: str, preprocess: Preprocess
+) -> tuple[str, int | None, int | None]:
+    """``NCHW`` or ``NHWC``, as ``wanted`` or by the axis that holds the channels; and the input's height and width."""
+    count, lengths = preprocess.channel_count, {"NCHW": shape[1], "NHWC": shape[3]}
+    possible = {name: length for name, length in lengths.items() if length in (1, 3, None)}
+    if not possible:
         raise CheckpointError(
-            f"{str(path)!r} takes {shape}, one channel of gray, and batchcls feeds three of color; export it with "
-            "three, for example behind a first layer that turns R, G and B to gray as training did"
+            f"{str(path)!r} takes {shape}, neither three channels of color nor one of gray; batchcls feeds no others: "
+            "export a network of these"
         )
-    possible = {layout for layout, axis in (("NCHW", 1), ("NHWC", 3)) if shape[axis] == 3}
-    if wanted != "auto" and (wanted in possible or not possible):
-        return wanted
-    if len(possible) == 1 and wanted == "auto":
-        return possible.pop()
-    raise CheckpointError(
-        f"{str(path)!r} takes {shape}, which does not show one axis of 3 channels for layout {wanted!r}; "
-        'set layout = "NCHW" or "NHWC" in a recipe'
-    )
+    fitting = [name for name, length in possible.items() if length == count]
+    fitting = fitting or [name for name, length in possible.items() if length is not None]
+    layout = fitting[0] if wanted == "auto" and len(fitting) == 1 else wanted
+    if layout not in possible:
+        raise CheckpointError(
+            f"{str(path)!r} takes {shape}, which does not show one axis of 3 channels for layout {wanted!r}; "
+            'set layout = "NCHW" or "NHWC" in a recipe'
+        )
+    if possible[layout] not in (count, None):
+        remedy = 'one channel of gray; set channels = "L" in' if count == 3 else "three channels; leave channels out of"
+        raise CheckpointError(f"{str(path)!r} takes {shape}, {remedy} the recipe")
+    height, width = shape[2:] if layout == "NCHW" else shape[1:3]
+    return layout, height, width
 
 
 def _shape(value: onnx.ValueInfoProto) -> tuple[int | None, ...]:

@@ -1,6 +1,6 @@
 """Edits of an ONNX graph: preprocessing in front, a temperature behind, activations that TensorRT can compute with."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +8,14 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from batchcls.building.onnx.graph_steps import GraphSteps
 from batchcls.errors import EngineError
-from batchcls.records import Preprocess
+from batchcls.records import LUMA, LUMA_TOTAL, Preprocess
 
 _WIDER = np.float32(255 / 127)
 """Factor of a quantization step: 127 steps of a signed byte reach as far as 255 steps of an unsigned byte."""
-_Step = tuple[str, Sequence[str], dict[str, Any]]
-"""Operator, its inputs behind the first, and its attributes."""
+_AXES_AS_INPUT = 13
+"""First operator set whose ReduceSum takes its axes as an input."""
 
 
 def with_preprocessing(model: onnx.ModelProto, layout: str, preprocess: Preprocess) -> onnx.ModelProto:
@@ -30,15 +31,12 @@ def with_preprocessing(model: onnx.ModelProto, layout: str, preprocess: Preproce
     graph = result.graph
     weights = {initializer.name for initializer in graph.initializer}
     (network_input,) = [value for value in graph.input if value.name not in weights]
-    steps, constants = _preprocessing_steps(network_input.type.tensor_type.elem_type, layout, preprocess)
-    graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
-    before = "pixels"
-    nodes = []
-    for number, (operator, more, attributes) in enumerate(steps):
-        after = network_input.name if number == len(steps) - 1 else f"pixels_{number}"
-        nodes.append(helper.make_node(operator, [before, *more], [after], **attributes))
-        before = after
-    all_nodes = [*nodes, *graph.node]
+    front = onnx.GraphProto()
+    name = _network_input(GraphSteps(front, "pixels"), model, network_input.type.tensor_type.elem_type, preprocess)
+    operator, perm = ("Transpose", [0, 3, 1, 2]) if layout == "NCHW" else ("Identity", None)
+    front.node.append(helper.make_node(operator, [name], [network_input.name], perm=perm))
+    graph.initializer.extend(front.initializer)
+    all_nodes = [*front.node, *graph.node]
     del graph.node[:]
     graph.node.extend(all_nodes)
     graph.input.remove(network_input)
@@ -48,28 +46,38 @@ def with_preprocessing(model: onnx.ModelProto, layout: str, preprocess: Preproce
     return result
 
 
-def _preprocessing_steps(
-    input_type: int, layout: str, preprocess: Preprocess
-) -> tuple[list[_Step], dict[str, np.ndarray]]:
-    """Steps from ``pixels`` to the network's input, and the constants that they name."""
-    constants: dict[str, np.ndarray] = {}
-    steps: list[_Step] = []
+def _network_input(steps: GraphSteps, model: onnx.ModelProto, element: int, preprocess: Preprocess) -> str:
+    """Add the steps from ``pixels`` to the network's input, channels last, of type ``element``; return its name."""
+    takes_bytes = element == TensorProto.UINT8
+    name = _gray(steps, model) if preprocess.channels == "L" else "pixels"
+    if not takes_bytes:
+        name = steps.add("Cast", name, to=TensorProto.FLOAT)  # before the Gather: TensorRT gathers no uint8
+    elif preprocess.channels == "L":
+        name = steps.add("Cast", name, to=TensorProto.UINT8)
     if preprocess.channels == "BGR":
-        constants["pixels_order"] = np.array([2, 1, 0])
-        steps.append(("Gather", ["pixels_order"], {"axis": 3}))
-    if input_type != TensorProto.UINT8:
-        mean, std = np.asarray(preprocess.mean, np.float32), np.asarray(preprocess.std, np.float32)
-        constants |= {"pixels_mean": mean * 255, "pixels_scale": 1 / (255 * std)}
-        steps = [
-            ("Cast", [], {"to": TensorProto.FLOAT}),
-            *steps,
-            ("Sub", ["pixels_mean"], {}),
-            ("Mul", ["pixels_scale"], {}),
-            ("Cast", [], {"to": input_type}),
-        ]
-    if layout == "NCHW":
-        steps.append(("Transpose", [], {"perm": [0, 3, 1, 2]}))
-    return [*steps, ("Identity", [], {})], constants
+        name = steps.add("Gather", name, np.array([2, 1, 0]), axis=3)
+    if takes_bytes:
+        return name
+    mean, std = np.asarray(preprocess.mean, np.float32), np.asarray(preprocess.std, np.float32)
+    name = steps.add("Mul", steps.add("Sub", name, mean * 255), 1 / (255 * std))
+    return steps.add("Cast", name, to=element)
+
+
+def _gray(steps: GraphSteps, model: onnx.ModelProto) -> str:
+    """Add the steps from ``pixels`` to (N, H, W, 1) int32, 0 to 255, as `Preprocess.ordered`; return their name.
+
+    They are integers, which no runtime rounds to bfloat16; and OpenVINO rounds the quotient of two integers, where
+    other runtimes cut it off.
+    """
+    parts = steps.add("Mul", steps.add("Cast", "pixels", to=TensorProto.INT32), LUMA)
+    (opset,) = [item.version for item in model.opset_import if item.domain in ("", "ai.onnx")]
+    axis: dict[str, Any] = {} if opset >= _AXES_AS_INPUT else {"axes": [3]}
+    parts = steps.add("ReduceSum", parts, *([] if axis else [np.array([3])]), **axis, keepdims=1)
+    total = np.int32(LUMA_TOTAL)
+    parts = steps.add("Add", parts, total // 2)
+    quotient = steps.add("Div", parts, total)
+    exceeds = steps.add("Less", parts, steps.add("Mul", quotient, total))
+    return steps.add("Sub", quotient, steps.add("Cast", exceeds, to=TensorProto.INT32))
 
 
 def divide_logits(path: Path, temperature: float) -> None:
@@ -105,7 +113,7 @@ def with_signed_activations(content: bytes) -> bytes:
         if numpy_helper.to_array(constants[zero_point]).any():
             raise EngineError(
                 "the network was quantized around a zero point that is not 0, which TensorRT cannot compute with; "
-                "run: batchcls build CHECKPOINT --out ENGINE --precision int8 --calibrate DIR"
+                "run: batchcls build CHECKPOINT --out ENGINE --overwrite --precision int8 --calibrate DIR"
             )
         wider = numpy_helper.to_array(constants[scale]) * _WIDER
         constants[scale].CopyFrom(numpy_helper.from_array(wider.astype(np.float32), scale))

@@ -1,6 +1,7 @@
 """Make an ONNX classifier answer logits, and prove on images of many kinds that its probabilities stay the same."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -9,11 +10,13 @@ import numpy as np
 import onnx
 import openvino as ov
 
+from batchcls.building.onnx.free_batch import FreedNetwork, exported_batch, with_free_batch
 from batchcls.building.onnx.logits_edits import closing_operators, with_logits_output, without_softmax
 from batchcls.building.onnx.output_kinds import OutputFormat, UnclearOutputsError, detect_output_format, softmax
-from batchcls.building.onnx.session import Outputs, as_network_input, normalize, onnx_runner
+from batchcls.building.onnx.session import Outputs, as_network_input, fold_constants, normalize, onnx_runner
 from batchcls.engine.probes import draw_probes
 from batchcls.errors import CheckpointError
+from batchcls.networks.onnx_advice import export_advice
 from batchcls.records import Logits, NormalizedImages, Preprocess
 
 _LARGEST_DIFFERENCE = {"fp32": 1e-4, "fp16": 0.01}
@@ -27,6 +30,8 @@ _BATCHES = 4
 _NOISE_IMAGES = 4
 _AMPLITUDES = (0.0, 8.0, 64.0, 512.0)
 """Standard deviations of noise far beyond any image, on the scale of normalized pixels."""
+_MOST_NAMED = 2
+"""Operators that an error names before it only counts the others."""
 _LONGEST_REASON = 400
 """Characters of a runtime's reason that an error repeats."""
 
@@ -36,11 +41,13 @@ class LogitsNetwork:
     """An ONNX classifier as its file has it, and edited to answer logits."""
 
     original: Callable[[NormalizedImages], Outputs]
-    """The unedited file's answers to (N, 3, H, W) float32 images."""
+    """The unedited file's answers to (N, C, H, W) float32 images."""
     output: OutputFormat
     """Meaning of the unedited file's outputs: logits or probabilities, and of how many numbers."""
     model: onnx.ModelProto
     """The edited network: it answers float32 ``logits``, (N, classes), with the unedited file's probabilities."""
+    freed: tuple[str, ...] = ()
+    """Operators whose constants held the batch size that the file was exported for, and hold it no more."""
 
     @classmethod
     def from_model(
@@ -50,7 +57,7 @@ class LogitsNetwork:
 
         Args:
             layout: ``NCHW`` or ``NHWC``, of the model's input.
-            images: (N, 3, H, W) float32, of many kinds; see `varied_images`.
+            images: (N, C, H, W) float32, of many kinds; see `varied_images`.
             declared: ``logits``, ``probabilities``, or ``auto``: detected from the answers.
             precision: ``fp32`` or ``fp16``, of the model's weights.
 
@@ -68,22 +75,30 @@ class LogitsNetwork:
         exact = softmax(output.logits(values))
         for edit in (without_softmax, with_logits_output):
             edited = edit(model, output)
-            if edited is None:
-                continue
-            edited_probabilities = softmax(onnx_runner(path, edited, layout)(images))
-            if (
-                edited_probabilities.shape == exact.shape
-                and np.abs(edited_probabilities - exact).max() <= _LARGEST_DIFFERENCE[precision]
-            ):
-                _check_batch(path, edited, layout, images, exact)
-                return cls(original, output, edited)
-        raise CheckpointError(
-            f"{str(path)!r} answers otherwise once its outputs are made logits; export it with logits"
-        )
+            if edited is not None and _agrees(path, edited, layout, images, exact, precision):
+                break
+        else:
+            raise CheckpointError(
+                f"{str(path)!r} answers otherwise once its outputs are made logits; export it with logits"
+            )
+        reason = _batch_failure(edited, layout, images, exact)
+        if reason is None:
+            return cls(original, output, edited)
+        for fold in (lambda model: model, fold_constants):
+            with suppress(CheckpointError):  # the edit broke the network
+                freed = with_free_batch(fold(edited))
+                if (
+                    freed.changed
+                    and _agrees(path, freed.model, layout, images, exact, precision)
+                    and _batch_failure(freed.model, layout, images, exact) is None
+                ):
+                    return cls(original, output, freed.model, freed.changed)
+        reason = _batch_reason(model, with_free_batch(edited), reason)
+        raise CheckpointError(f"{str(path)!r} {reason}; {_batch_advice(layout, images.shape)}")
 
 
 def varied_images(size_px: tuple[int, int], preprocess: Preprocess, *, plain: bool) -> NormalizedImages:
-    """Images of many kinds: drawn fields, noise, black, white and plain colors; (N, 3, H, W) float32.
+    """Images of many kinds: drawn fields, noise, black, white and plain colors; (N, C, H, W) float32.
 
     Args:
         plain: Pixels on the scale 0 to 1 instead of normalized by ``preprocess``.
@@ -100,8 +115,18 @@ def _extreme_inputs(images: NormalizedImages) -> NormalizedImages:
     return np.asarray(noise * np.reshape(_AMPLITUDES, (-1, 1, 1, 1)), np.float32)
 
 
-def _check_batch(path: Path, model: onnx.ModelProto, layout: str, images: NormalizedImages, alone: Logits) -> None:
-    """Refuse a network that OpenVINO, which runs engines, finds to answer a batch otherwise than single images.
+def _agrees(
+    path: Path, model: onnx.ModelProto, layout: str, images: NormalizedImages, exact: Logits, precision: str
+) -> bool:
+    """Whether an edited network answers ``images``, one at a time, with the probabilities ``exact``."""
+    probabilities = softmax(onnx_runner(path, model, layout)(images))
+    if probabilities.shape != exact.shape:
+        return False
+    return bool(np.abs(probabilities - exact).max() <= _LARGEST_DIFFERENCE[precision])
+
+
+def _batch_failure(model: onnx.ModelProto, layout: str, images: NormalizedImages, alone: Logits) -> str | None:
+    """How OpenVINO, which runs engines, answers a batch otherwise than single images; None if it does not.
 
     Args:
         alone: Probabilities of ``images``, each answered by itself.
@@ -115,18 +140,32 @@ def _check_batch(path: Path, model: onnx.ModelProto, layout: str, images: Normal
         together = np.asarray(ov.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(batch)[0])
     except RuntimeError as error:
         reason = " ".join(str(error).split())
-        raise CheckpointError(
-            f"OpenVINO cannot run {str(path)!r} on several images at once: {reason[-_LONGEST_REASON:]}; "
-            "export it with a free batch axis, and operators of ONNX's own"
-        ) from error
+        return f"cannot be run by OpenVINO on several images at once: {reason[-_LONGEST_REASON:]}"
     if together.shape != expected.shape:
-        raise CheckpointError(
-            f"the output of {str(path)!r} has no fixed number of classes, or no batch axis: {len(expected)} images at "
-            f"once are answered with values of shape {together.shape}; export it with a free batch axis"
+        return (
+            f"has no fixed number of classes, or no batch axis: {len(expected)} images at once are answered with "
+            f"values of shape {together.shape}"
         )
     quantized = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
     allowed = _LARGEST_QUANTIZED_BATCH_DIFFERENCE if quantized else _LARGEST_BATCH_DIFFERENCE
     if not np.abs(softmax(together) - expected).max() <= allowed:
-        raise CheckpointError(
-            f"{str(path)!r} answers several images at once otherwise than one by one; export it with a free batch axis"
-        )
+        return "answers several images at once otherwise than one by one"
+    return None
+
+
+def _batch_reason(model: onnx.ModelProto, freed: FreedNetwork, reason: str) -> str:
+    """Why a network cannot be given batches of any size, as the middle of an error."""
+    batch, count = exported_batch(model), len(freed.changed)
+    if count:
+        names = ", ".join(freed.changed[:_MOST_NAMED]) + (f" and {count - _MOST_NAMED:,} more" * (count > _MOST_NAMED))
+        return f"was exported for batches of {batch or 1}, which is held by {names}"
+    return f"was exported for batches of {batch}: it {reason}" if batch else reason
+
+
+def _batch_advice(layout: str, shape: tuple[int, ...]) -> str:
+    """How to export a network with a free batch, as the end of an error; ``shape`` is of its images, (N, C, H, W)."""
+    _, channels, height, width = shape
+    if layout == "NCHW":
+        return export_advice((height, width), channels)
+    spec = f"tf.TensorSpec((None, {height}, {width}, {channels}))"
+    return f"export it with a free batch axis: tf2onnx with an input of {spec}"

@@ -1,13 +1,12 @@
 """Edit an ONNX classifier so that it answers float32 logits, whatever it answered before."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
+from batchcls.building.onnx.graph_steps import GraphSteps
 from batchcls.building.onnx.output_kinds import LEAST_PROBABILITY, OutputFormat
 
 _RESHAPING = ("Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten")
@@ -62,7 +61,7 @@ def _with_output(model: onnx.ModelProto, name: str, output: OutputFormat, *, are
     result = onnx.ModelProto()
     result.CopyFrom(model)
     graph = result.graph
-    steps = _Steps(graph)
+    steps = GraphSteps(graph, "answer")
     name = steps.add("Cast", name, to=TensorProto.FLOAT)
     name = steps.add("Reshape", name, np.array([-1, output.numbers]))
     if output.numbers == 1:
@@ -76,30 +75,6 @@ def _with_output(model: onnx.ModelProto, name: str, output: OutputFormat, *, are
     graph.output.append(helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", output.classes]))
     _drop_unused(graph)
     return result
-
-
-class _Steps:
-    """Appends operators and constants to a graph."""
-
-    def __init__(self, graph: onnx.GraphProto) -> None:
-        self._graph = graph
-        self._count = 0
-
-    def add(self, operator: str, *inputs: str | npt.NDArray[Any], **attributes: Any) -> str:
-        """Append an operator, and return the name of its result; inputs are names, or constants."""
-        names = [value if isinstance(value, str) else self._constant(value) for value in inputs]
-        result = self._name()
-        self._graph.node.append(helper.make_node(operator, names, [result], **attributes))
-        return result
-
-    def _constant(self, value: npt.NDArray[Any]) -> str:
-        name = self._name()
-        self._graph.initializer.append(numpy_helper.from_array(value, name))
-        return name
-
-    def _name(self) -> str:
-        self._count += 1
-        return f"answer_{self._count}"
 
 
 def _before_reshaping(makers: Mapping[str, onnx.NodeProto], name: str) -> str:

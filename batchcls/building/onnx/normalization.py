@@ -19,8 +19,6 @@ _LEAST_LOGIT_SPREAD = 0.1
 """Standard deviation of a logit over drawn images below which a network may be blind to them."""
 _LEAST_GAIN = 10
 """Factor by which pixels of 0 to 255 must raise that standard deviation."""
-_BYTES = "mean = [0, 0, 0], std = [0.003921569, 0.003921569, 0.003921569]"
-_UNIT = "mean = [0, 0, 0], std = [1, 1, 1]"
 _ARITHMETIC = ("Mul", "Div", "Sub", "Add")
 _PASSING = ("Cast", "Clip", "Identity", "Resize", "Transpose")
 
@@ -35,30 +33,37 @@ def normalization_warning(
 
     Args:
         model: A network of float images.
-        answer: From (N, 3, H, W) float32 to (N, classes) logits, by that network.
+        answer: From (N, C, H, W) float32 to (N, classes) logits, by that network.
         size_px: Height and width of its images.
     """
-    unnormalized = preprocess.mean == (0.0, 0.0, 0.0)
+    unnormalized = not any(preprocess.mean)
     steps = _first_arithmetic(model.graph)
+    of_bytes = _keys(preprocess.channel_count, "0.003921569")
     if steps and not unnormalized:
         return (
             f"warning: the file itself begins with {', '.join(steps)} by constants, as one does that normalizes its "
             f"input, and the recipe normalizes as well; if it was trained on pixels of 0 to 255, "
-            f"set in the recipe: {_BYTES}; if on 0 to 1: {_UNIT}"
+            f"set in the recipe: {of_bytes}; if on 0 to 1: {_keys(preprocess.channel_count, '1')}"
         )
     pixels = draw_probes(size_px)
     logits = answer(normalize(pixels, preprocess))
     spread, difference = _logit_spread(logits), float(np.ptp(softmax(logits), axis=0).max())
     if difference >= _LEAST_PROBABILITY_RANGE or spread >= _LEAST_LOGIT_SPREAD:
         return None
-    as_bytes = replace(preprocess, mean=(0.0, 0.0, 0.0), std=(1 / 255, 1 / 255, 1 / 255))
+    count = preprocess.channel_count
+    as_bytes = replace(preprocess, mean=(0.0,) * count, std=(1 / 255,) * count)
     spread_of_bytes = _logit_spread(answer(normalize(pixels, as_bytes)))
     if not spread_of_bytes > max(_LEAST_LOGIT_SPREAD, _LEAST_GAIN * spread):
         return None
     return (
         f"warning: the network's answers hardly change between drawn images (a probability by {difference:.4f} at "
-        f"most), but do if it is fed pixels of 0 to 255; if it was trained on those, set in the recipe: {_BYTES}"
+        f"most), but do if it is fed pixels of 0 to 255; if it was trained on those, set in the recipe: {of_bytes}"
     )
+
+
+def _keys(channels: int, std: str) -> str:
+    """Recipe keys that subtract nothing, and divide each of ``channels`` by ``std``."""
+    return f"mean = [{', '.join(['0'] * channels)}], std = [{', '.join([std] * channels)}]"
 
 
 def _first_arithmetic(graph: onnx.GraphProto) -> list[str]:

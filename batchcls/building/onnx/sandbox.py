@@ -5,14 +5,15 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import cast
 
-import numpy as np
 import onnx
 import openvino as ov
 
-from batchcls.building.onnx.session import ANSWER_TIMEOUT_S, as_network_input, onnx_runner
+from batchcls.building.onnx.session import ANSWER_TIMEOUT_S, as_network_input, normalize, onnx_runner
 from batchcls.engine.probes import draw_probes
 from batchcls.errors import CheckpointError
+from batchcls.records import Channels, Preprocess
 from batchcls.storage.memory import capacity_bytes
 
 _IMAGES = 3
@@ -24,7 +25,7 @@ _MEMORY_WORDS = ("alloc", "memory")
 
 
 def check_runs(
-    path: Path, model: onnx.ModelProto, layout: str, size_px: tuple[int, int], timeout_s: float = ANSWER_TIMEOUT_S
+    path: Path, model: onnx.ModelProto, layout: str, preprocess: Preprocess, timeout_s: float = ANSWER_TIMEOUT_S
 ) -> None:
     """Check that a few images can be answered by ONNX Runtime and OpenVINO, in a process of its own.
 
@@ -33,13 +34,14 @@ def check_runs(
     Args:
         path: The file that ``model`` was read from, for errors.
         layout: ``NCHW`` or ``NHWC``, of the model's input.
-        size_px: Height and width of the images.
+        preprocess: Size and channels of the images.
 
     Raises:
         CheckpointError: If the images take longer than ``timeout_s`` seconds or more memory than there is, or end the
             process.
     """
-    arguments = [sys.executable, "-P", "-m", "batchcls.building.onnx.sandbox", layout, *map(str, size_px)]
+    arguments = [sys.executable, "-P", "-m", "batchcls.building.onnx.sandbox", layout]
+    arguments += [*map(str, preprocess.size_px), preprocess.channels]
     try:
         done = subprocess.run(  # noqa: S603  # our own module, by our own Python
             arguments, input=model.SerializeToString(), capture_output=True, timeout=timeout_s, check=False
@@ -61,7 +63,7 @@ def check_runs(
         raise CheckpointError(f"{str(path)!r} cannot be tried: {''.join(reason)}")
 
 
-def _answer_images(layout: str, size_px: tuple[int, int]) -> None:
+def _answer_images(layout: str, preprocess: Preprocess) -> None:
     """Answer a few images by the model on standard input: the other process of `check_runs`."""
     memory_bytes = int(capacity_bytes() * _MEMORY_SHARE)
     resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
@@ -72,8 +74,7 @@ def _answer_images(layout: str, size_px: tuple[int, int]) -> None:
             "1000", encoding="ascii"
         )  # the kernel ends this process before any other
     model = onnx.load_model_from_string(sys.stdin.buffer.read())
-    pixels = draw_probes(size_px)[:_IMAGES]
-    images = np.asarray(pixels.transpose(0, 3, 1, 2) / np.float32(255), np.float32)
+    images = normalize(draw_probes(preprocess.size_px)[:_IMAGES], preprocess, plain=True)
     try:
         with suppress(CheckpointError):
             onnx_runner(Path("the file"), model, layout)(images)
@@ -89,4 +90,4 @@ def _answer_images(layout: str, size_px: tuple[int, int]) -> None:
 
 
 if __name__ == "__main__":
-    _answer_images(sys.argv[1], (int(sys.argv[2]), int(sys.argv[3])))
+    _answer_images(sys.argv[1], Preprocess((int(sys.argv[2]), int(sys.argv[3])), channels=cast(Channels, sys.argv[4])))

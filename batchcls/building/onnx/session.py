@@ -1,7 +1,9 @@
 """Run an ONNX file as it is, by ONNX Runtime, which no engine uses: the reference for an ONNX classifier."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Timer
 from typing import Any
 
@@ -12,7 +14,7 @@ import onnxruntime as ort
 from google.protobuf.message import EncodeError
 from onnxruntime.capi import onnxruntime_pybind11_state as states
 
-from batchcls.errors import CheckpointError
+from batchcls.errors import CheckpointError, temporary_files
 from batchcls.records import NormalizedImages, Pixels, Preprocess
 
 Outputs = npt.NDArray[np.float32]
@@ -81,13 +83,36 @@ def onnx_runner(
     return answer
 
 
+def fold_constants(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of ``model`` in which what is computed from constants alone has become constants.
+
+    Raises:
+        CheckpointError: If ONNX Runtime cannot run the model.
+    """
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    with temporary_files(), TemporaryDirectory() as folder:
+        options.optimized_model_filepath = os.path.join(folder, "folded.onnx")
+        try:
+            ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+        except _FAILURES as error:
+            raise _failure(Path("the model"), error) from error
+        folded = onnx.load(options.optimized_model_filepath)
+    domains = {node.domain for node in folded.graph.node}
+    imports = [item for item in folded.opset_import if item.domain in domains]
+    del folded.opset_import[:]
+    folded.opset_import.extend(imports)
+    return folded
+
+
 def normalize(pixels: Pixels, preprocess: Preprocess, *, plain: bool = False) -> NormalizedImages:
-    """(N, 3, H, W) float32, normalized by ``preprocess``, of (N, H, W, 3) uint8.
+    """(N, 3, H, W) float32, in gray (N, 1, H, W), normalized by ``preprocess``, of (N, H, W, 3) uint8 RGB.
 
     Args:
-        plain: Pixels on the scale 0 to 1 instead, whatever ``preprocess`` says.
+        plain: Pixels on the scale 0 to 1 instead, whatever mean and std ``preprocess`` has.
     """
-    images = np.asarray(pixels.transpose(0, 3, 1, 2) / np.float32(255), np.float32)
+    images = np.asarray(preprocess.ordered(pixels).transpose(0, 3, 1, 2) / np.float32(255), np.float32)
     if plain:
         return images
     mean, std = np.asarray(preprocess.mean, np.float32), np.asarray(preprocess.std, np.float32)
@@ -98,7 +123,7 @@ def as_network_input(images: NormalizedImages, layout: str, dtype: npt.DTypeLike
     """Images in a network's own layout and type.
 
     Args:
-        images: (N, 3, H, W) float32, normalized; on the scale 0 to 1 for a network that takes uint8, which is given
+        images: (N, C, H, W) float32, normalized; on the scale 0 to 1 for a network that takes uint8, which is given
             0 to 255.
         layout: ``NCHW`` or ``NHWC``.
     """

@@ -75,7 +75,7 @@ class OpenVinoEngine:
             reason = str(error).strip().splitlines()[-1]
             raise EngineError(
                 f"OpenVINO cannot run {str(onnx)!r}: {reason}; build the engine again: "
-                f"batchcls build CHECKPOINT --out {shlex.quote(str(onnx.parent))}"
+                f"batchcls build CHECKPOINT --out {shlex.quote(str(onnx.parent))} --overwrite"
             ) from error
         self._free: SimpleQueue[ov.InferRequest] = SimpleQueue()
         for _ in range(threads):
@@ -114,10 +114,10 @@ def _check_model(model: ov.Model, info: EngineInfo) -> None:
     if not input_shape.compatible(ov.PartialShape([_CHUNK, *info.preprocess.size_px, 3])):
         raise EngineError(
             f"engine {info.name!r} takes pixels {input_shape}, but its manifest says {info.preprocess.size_px}; "
-            "run: batchcls build CHECKPOINT --out ENGINE"
+            "run: batchcls build CHECKPOINT --out ENGINE --overwrite"
         )
     if not output_shape.compatible(ov.PartialShape([-1, len(info.labels)])):
         raise EngineError(
             f"engine {info.name!r} answers {output_shape}, but its manifest names {len(info.labels)} labels; "
-            "run: batchcls build CHECKPOINT --out ENGINE"
+            "run: batchcls build CHECKPOINT --out ENGINE --overwrite"
         )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from batchcls.errors import MemoryShortageError
+from batchcls.images.sources.base import SlideReaders
 from batchcls.records import Batch, Postponed, Slide
 from batchcls.storage.file_names import printable
 from batchcls.storage.memory import format_bytes
@@ -34,11 +35,15 @@ class DecoderOptions:
 class Decoder(Protocol):
     """Turns slides into batches of pixels, reading ahead by itself."""
 
-    def decode(self, slides: Iterable[Slide]) -> Generator[Batch]:
+    def decode(self, slides: Iterable[Slide], readers: SlideReaders | None = None) -> Generator[Batch]:
         """Batches that contain every slide once, in the order in which their bytes arrive.
 
         A file that cannot be decoded becomes a `Failure` in a batch, and does not affect other files. The pixels of a
         batch belong to the caller. Closing the iterator stops reading ahead.
+
+        Args:
+            slides: The slides; another thread iterates over them.
+            readers: Readers of the slides, which stay open; None: those of files, opened for this call alone.
         """
 
     @property

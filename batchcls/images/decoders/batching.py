@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from time import perf_counter
 from typing import Protocol
 
@@ -11,9 +11,10 @@ import numpy as np
 
 from batchcls.errors import BatchclsError
 from batchcls.images.decoders.base import DecoderOptions
-from batchcls.images.decoders.encoded import Encoded, ReadOptions
+from batchcls.images.decoders.encoded import Encoded, EncodedGroup, ReadOptions
 from batchcls.images.decoders.read_ahead import ReadAhead
 from batchcls.images.sources import open_readers
+from batchcls.images.sources.base import SlideReaders
 from batchcls.prefetch import parallel_map, prefetch
 from batchcls.records import Batch, DevicePixels, Failure, Pixels, Postponed, Slide
 from batchcls.storage.memory import (
@@ -69,28 +70,6 @@ class GroupDecoder(Protocol):
         """End every thread; calling it twice is harmless."""
 
 
-@dataclass(slots=True)
-class _Group:
-    """Files that have been read, to be decoded at one time."""
-
-    encoded: list[Encoded] = field(default_factory=list)
-    failures: list[Failure] = field(default_factory=list)
-    postponed: list[Postponed] = field(default_factory=list)
-    files: int = 0
-    pixels: int = 0
-    read_s: float = 0.0
-
-    def add(self, item: Encoded | Failure | Postponed) -> None:
-        self.files += 1
-        if isinstance(item, Encoded):
-            self.encoded.append(item)
-            self.pixels += item.header.width * item.header.height
-        elif isinstance(item, Failure):
-            self.failures.append(item)
-        else:
-            self.postponed.append(item)
-
-
 class BatchingDecoder:
     """A `batchcls.images.decoders.base.Decoder` that reads files ahead and decodes them in groups.
 
@@ -117,14 +96,18 @@ class BatchingDecoder:
         self._files: ReadAhead | None = None
         self.peak_memory_bytes = 0
 
-    def decode(self, slides: Iterable[Slide]) -> Generator[Batch]:
-        with closing(open_readers()) as readers:
-            files = self._files = ReadAhead(slides, readers, self._read)
-            yield from self._read_and_decoded(files)
-        self.peak_memory_bytes += readers.peak_memory_bytes
+    def decode(self, slides: Iterable[Slide], readers: SlideReaders | None = None) -> Generator[Batch]:
+        if readers is not None:
+            yield from self._read_and_decoded(slides, readers)
+            return
+        with closing(open_readers()) as own:
+            yield from self._read_and_decoded(slides, own)
+        self.peak_memory_bytes += own.peak_memory_bytes
 
-    def _read_and_decoded(self, files: ReadAhead) -> Generator[Batch]:
-        def decoded(group: _Group) -> list[Batch]:
+    def _read_and_decoded(self, slides: Iterable[Slide], readers: SlideReaders) -> Generator[Batch]:
+        files = self._files = ReadAhead(slides, readers, self._read)
+
+        def decoded(group: EncodedGroup) -> list[Batch]:
             try:
                 return self._batches(group)
             finally:
@@ -150,9 +133,9 @@ class BatchingDecoder:
     def close(self) -> None:
         self._decode_group.close()
 
-    def _groups(self, files: Iterable[Encoded | Failure | Postponed | None]) -> Iterator[_Group]:
+    def _groups(self, files: Iterable[Encoded | Failure | Postponed | None]) -> Iterator[EncodedGroup]:
         """Groups of as many files as a batch may have, or of fewer if no more files arrive for a moment."""
-        group = _Group()
+        group = EncodedGroup()
         since = perf_counter()
         for item in files:
             group.read_s += perf_counter() - since
@@ -161,12 +144,12 @@ class BatchingDecoder:
             full = group.files >= self._batch_size or group.pixels >= self._decode_group.group_pixels
             if full or (item is None and group.files):
                 yield group
-                group = _Group()
+                group = EncodedGroup()
             since = perf_counter()
         if group.files:
             yield group
 
-    def _batches(self, group: _Group) -> list[Batch]:
+    def _batches(self, group: EncodedGroup) -> list[Batch]:
         """The batches of a group: usually one, more if a file cannot be decoded."""
         parts: dict[str, list[Encoded]] = defaultdict(list)
         postponed = group.postponed

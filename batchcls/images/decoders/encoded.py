@@ -1,10 +1,10 @@
 """Slides that have been read, and are not decoded yet."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from batchcls.images.formats.inspection import Header
-from batchcls.records import Slide
+from batchcls.records import Failure, Postponed, Slide
 from batchcls.storage.timeouts import READ_TIMEOUT_S
 
 
@@ -42,3 +42,25 @@ class ReadOptions:
     """Largest number of bytes that are read and not decoded yet; a larger file is postponed."""
     files_ahead: int = 256
     """Largest number of files that are read and not taken by the iteration yet."""
+
+
+@dataclass(slots=True)
+class EncodedGroup:
+    """Files that have been read, to be decoded at one time."""
+
+    encoded: list[Encoded] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    postponed: list[Postponed] = field(default_factory=list)
+    files: int = 0
+    pixels: int = 0
+    read_s: float = 0.0
+
+    def add(self, item: Encoded | Failure | Postponed) -> None:
+        self.files += 1
+        if isinstance(item, Encoded):
+            self.encoded.append(item)
+            self.pixels += item.header.width * item.header.height
+        elif isinstance(item, Failure):
+            self.failures.append(item)
+        else:
+            self.postponed.append(item)

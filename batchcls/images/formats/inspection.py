@@ -14,9 +14,9 @@ from batchcls.images.formats.refusal import RefusedError
 from batchcls.images.formats.signatures import WHOLE_SLIDE, format_of
 from batchcls.records import Pixels
 
-_MODES = frozenset(("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB"))
+MODES = frozenset(("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB"))
 """Pillow's modes of at most 8 bits per channel that Pillow converts to RGB."""
-_TOO_DEEP = "its colors are not stored in 8 bits each; convert it to 8-bit RGB"
+TOO_DEEP = "its colors are not stored in 8 bits each; convert it to 8-bit RGB"
 """Reason for refusing 16-bit images: decoders scale them to 8 bits in ways that differ by up to 254 of 255."""
 _OTHER_TIFF = "a TIFF of this layout, with compression {}, is not decoded; convert it to 8-bit RGB"
 _WEBP = 50001
@@ -141,7 +141,7 @@ def _by_pillow(format_: str, data: bytes, jpeg: JpegHeader | None) -> tuple[tupl
     except Exception as error:  # any error of a Pillow plugin concerns this one file
         reason = _unknown_tiff(data) if format_ == "TIFF" else ""
         if jpeg and jpeg.depth > 8:
-            reason = _TOO_DEEP
+            reason = TOO_DEEP
         if reason:
             raise RefusedError("unsupported", reason) from error
         raise RefusedError("corrupt", f"it begins as {format_}, but cannot be read as such") from error
@@ -179,8 +179,8 @@ def _unsupported(image: ImageFile.ImageFile, data: bytes) -> str:
     if image.format == "PPM" and isinstance(arguments, tuple):
         deep |= int(arguments[-1]) > 255
     if fax or deep:
-        return _TOO_DEEP
-    if image.mode not in _MODES:
+        return TOO_DEEP
+    if image.mode not in MODES:
         return f"{image.format} of mode {image.mode} is not decoded; convert it to 8-bit RGB"
     return decode_limits.of_opened(image, data)
 
@@ -206,7 +206,7 @@ def _unknown_tiff(data: bytes) -> str:
     if "S" in (depths.dtype.kind, compression.dtype.kind):  # text, where numbers should be
         return ""
     if depths.max(initial=1) > 8:
-        return _TOO_DEEP
+        return TOO_DEEP
     return _OTHER_TIFF.format(next(iter(compression.tolist()), tiff.UNCOMPRESSED))
 
 

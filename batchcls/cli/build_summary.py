@@ -1,0 +1,79 @@
+"""Lines on what a build made, and on how far it agrees with the training and with class folders."""
+
+import shlex
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from batchcls.engine.manifest import Manifest
+    from batchcls.engine.plan_sidecar import Sidecar
+    from batchcls.engine.verification import FolderAccuracy
+
+_FRAMEWORKS = ("Keras", "ONNX Runtime", "transformers", "timm")
+"""Frameworks, other than PyTorch alone, by whose names the reference of a verification says them."""
+
+
+def plan_summary(sidecar: "Sidecar") -> str:
+    """One line on a plan: its GPU, its precision, and the result of its check."""
+    target, check = sidecar.target, sidecar.check
+    checked = (
+        f"on {check.probes} probes top-1 agreement {check.top1_agreement:.4f}, probabilities differ by "
+        f"{check.largest_difference:.4f} at most"
+        if check
+        else "never run: its GPU is not here"
+    )
+    return (
+        f"plan for {target.gpu or 'any card'} ({target.sm}), {target.module} {target.version}, {sidecar.precision}, "
+        f"batches of {sidecar.batch_size}: {checked}"
+    )
+
+
+def unreadable_warning(manifest: "Manifest") -> str:
+    """The warning that a verification could not read most of its images; empty if it read most."""
+    verification = manifest.verification
+    if verification is None or verification.unreadable <= verification.images:
+        return ""
+    images = verification.images + verification.unreadable
+    return (
+        f"{verification.unreadable:,} of {images:,} images below {verification.folder!r} could not be read, "
+        "so the rest says little of them; see why with batchcls run"
+    )
+
+
+def agreement_summary(manifest: "Manifest") -> str:
+    """One line on how an engine was verified on images."""
+    verification = manifest.verification
+    if verification is None:
+        return "never verified on images; build it again with --verify FOLDER --overwrite"
+    files = verification.disagreements
+    differing = f", differing: {', '.join(files[:10])}" if files else ""
+    unreadable = f", {verification.unreadable:,} unreadable" if verification.unreadable else ""
+    framework = next((name for name in _FRAMEWORKS if name in verification.reference), "PyTorch")
+    unproven = "" if verification.accuracy else "; this is no check of accuracy"
+    return (
+        f"matches {framework} on {verification.images:,} images{unreadable}: top-1 agreement "
+        f"{verification.top1_agreement:.4%}, probabilities differ by {verification.largest_difference:.4f} at most, "
+        f"{verification.mean_difference:.6f} on average{differing}{unproven}"
+    )
+
+
+def accuracy_summary(accuracy: "FolderAccuracy") -> str:
+    """One line on how often an engine's labels are the names of the class folders."""
+    low, high = accuracy.interval
+    return (
+        f"accuracy  {accuracy.accuracy:.4f} ({low:.4f} to {high:.4f}) by the class folders of {accuracy.images:,} "
+        "images; too high if the network was trained on them"
+    )
+
+
+def order_warning(accuracy: "FolderAccuracy | None") -> str:
+    """The warning that the labels are in a wrong order, with the right one; empty if no order is far better."""
+    if accuracy is None or not accuracy.better_labels:
+        return ""
+    listed = ",".join(accuracy.better_labels)
+    given = shlex.quote(listed) if listed.count(",") < len(accuracy.better_labels) else "FILE, with one label a line"
+    return (
+        f"warning: THE LABELS SEEM TO BE IN A WRONG ORDER: by the class folders of {accuracy.images:,} images "
+        f"{accuracy.accuracy:.2%} are right; in the order {', '.join(accuracy.better_labels)} it would be "
+        f"{accuracy.better_accuracy:.2%}; if that is the order of the training, build again: --labels {given} "
+        "--overwrite"
+    )

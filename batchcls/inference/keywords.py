@@ -1,0 +1,27 @@
+"""Types of the keyword arguments of the Python API, each a field of `batchcls.inference.options.RunOptions`."""
+
+from typing import TypedDict
+
+from batchcls.engine.backends import BackendName
+from batchcls.images.decoders import DecoderName
+
+
+class EngineKeywords(TypedDict, total=False):
+    """Options of an open engine."""
+
+    device: str
+    backend: BackendName | None
+    precision: str | None
+    decoder: DecoderName | None
+    batch_size: int | None
+    threads: int | None
+    max_pixels: int
+    read_timeout_s: float
+    memory: int | None
+
+
+class RunKeywords(EngineKeywords, total=False):
+    """Options of a run."""
+
+    processes: int | None
+    overwrite: bool

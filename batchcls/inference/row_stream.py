@@ -1,0 +1,55 @@
+"""A stream of rows that any thread may end."""
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from threading import Lock
+
+import pyarrow as pa
+
+from batchcls.errors import EngineError
+from batchcls.images.decoders.base import Decoder
+from batchcls.inference.input_order import InputOrder
+
+
+@dataclass(slots=True)
+class StreamState:
+    """What ends a stream from any thread."""
+
+    order: InputOrder
+    decoder: Decoder | None = None
+    """Decoder in use; None between runs of files."""
+    closed: bool = False
+    """Whether the stream was ended before its last image."""
+
+    def stop(self) -> None:
+        """End reading and computing, without waiting for it."""
+        self.closed = True
+        self.order.close()
+        if self.decoder:
+            self.decoder.stop()
+
+
+class RowStream(Iterator[pa.RecordBatch]):
+    """Rows of a program's images in their order; ends its threads when it is closed, exhausted or dropped."""
+
+    def __init__(self, rows: Generator[pa.RecordBatch], state: StreamState) -> None:
+        self._rows = rows
+        self._state = state
+        self._lock = Lock()
+
+    def __next__(self) -> pa.RecordBatch:
+        with self._lock:
+            rows = next(self._rows, None)
+        if rows is not None:
+            return rows
+        if self._state.closed:
+            raise EngineError(
+                "the engine, or this stream, has been closed before its last image; open the engine again"
+            )
+        raise StopIteration
+
+    def close(self) -> None:
+        """End reading and computing; calling it twice is harmless."""
+        self._state.stop()
+        with self._lock:
+            self._rows.close()
