@@ -37,6 +37,7 @@ from benchmarks.file_costs import (
     open_output,
 )
 from benchmarks.processes import cpu_seconds
+from benchmarks.program_api import measure_arrays
 from benchmarks.sample import Sample, Task
 
 _ROWS = 200_000
@@ -183,6 +184,7 @@ CASES: dict[str, Case] = {
     **{f"decode-only {name}": Case(partial(measure_decoding, name=name)) for name in get_args(DecoderName)},
     "engine-only": Case(measure_inference, "committed"),
     "engine-only int8": Case(measure_inference, "int8"),
+    "arrays-only": Case(measure_arrays, "committed"),
     "write-only": Case(measure_writing),
     "resume-only": Case(measure_resuming),
     "start-up": Case(measure_start_up, "committed"),
