@@ -129,7 +129,7 @@ def test_a_recipe_says_otherwise_what_is_assumed(images: list[Path], tmp_path: P
     result = built(tmp_path / "net.keras", tmp_path / "engine", "--recipe", str(tmp_path / "net.toml"))
 
     assert result.exit_code == 0, result.output
-    assert "(from the recipe net.toml)" in result.stderr
+    assert "(from recipe net.toml)" in result.stderr
     expected = own_answers(network, images, lambda pixels: (pixels[..., ::-1] / 255 - [0.4, 0.45, 0.5]) / 0.2)
     assert_alike(answered(tmp_path / "engine", images[0].parent, tmp_path / "o.parquet"), expected)
 

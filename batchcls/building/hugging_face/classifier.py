@@ -11,23 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from batchcls.building.hugging_face.folder import HuggingFaceFolder
-from batchcls.building.hugging_face.library import transformers_library
+from batchcls.building.hugging_face.library import library_failures, transformers_library
 from batchcls.errors import CheckpointError
 
-_FAILURES = (
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    RuntimeError,
-    ArithmeticError,
-    AssertionError,
-    NotImplementedError,
-    ImportError,
-    OSError,
-    MemoryError,
-)
-"""Exceptions that transformers raises for configurations that make no sense."""
 _LEFT_OUT = frozenset(
     (
         *(
@@ -189,6 +175,6 @@ def _translated(path: Path, failing: str) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-    except _FAILURES as error:
+    except library_failures() as error:
         reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
         raise CheckpointError(f"{str(path)!r} {failing}: {reason}") from error
