@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+from PIL import Image
 
 from batchcls import machine
 from batchcls.engine.check import allowed_difference
@@ -42,12 +43,18 @@ class Agreement:
 
 
 def draw_images(folder: Path) -> None:
-    """Draw the images that all networks answer: JPEG and PNG files of odd sizes."""
+    """Draw the images that all networks answer: JPEG and PNG files of odd sizes, magnifications and colors.
+
+    Fields that look alike would be told apart by small differences of random features, which bfloat16 rounds away.
+    """
     folder.mkdir(parents=True)
     for place in range(IMAGES):
         random = np.random.default_rng((_SEED, place))
         width, height = (2 * int(side) + 1 for side in random.integers(90, 350, 2))
-        image = draw_field(random, width, height)
+        cut = random.uniform(0.5, 1)
+        field = draw_field(random, round(width / cut), round(height / cut)).crop((0, 0, width, height))
+        low, high = np.sort(random.uniform(0, 255, (2, 3)), axis=0)
+        image = Image.fromarray(np.uint8(low + np.asarray(field) / 255 * (high - low)))
         ending = "jpg" if place % 2 else "png"
         image.save(folder / f"{place:02}.{ending}", quality=92)  # of JPEG
 
