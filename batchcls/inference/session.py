@@ -1,5 +1,6 @@
 """An open engine that classifies a program's images, in their order and in any number of threads."""
 
+import atexit
 import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -82,8 +83,8 @@ class Session:
         """Readers of files, once a stream has needed them."""
         self._closed = False
         self._process = os.getpid()
-        # Before concurrent.futures waits for its threads, which comes before atexit.
-        threading._register_atexit(_close, ref(self))  # type: ignore[attr-defined]
+        # Before concurrent.futures waits for its threads, as itself does; atexit comes after that.
+        getattr(threading, "_register_atexit", atexit.register)(_close, ref(self))
         self.schema = file_schema(len(self.info.labels))
         """Schema of the rows: the columns of a predictions file."""
 
