@@ -14,6 +14,7 @@ from tests.conftest import ROOT, draw
 
 HEAVY = {
     *("captum", "jinja2", "lightning", "matplotlib", "numpy", "nvidia", "onnx", "openvino", "pandas", "PIL", "pyarrow"),
+    *("h5py", "keras", "timm", "transformers"),
     *("scipy", "sklearn", "tensorrt", "torch", "torchmetrics", "torchvision"),
 }
 LOADED_BY = """

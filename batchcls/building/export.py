@@ -66,7 +66,7 @@ def export_module(module: nn.Module, example: torch.Tensor, path: Path) -> None:
 
 
 def _write(module: nn.Module, example: torch.Tensor, path: Path, opset: int) -> None:
-    with _exporter_silenced():
+    with _exporter_silenced(), _translated():
         try:
             program = torch.onnx.export(
                 module,
@@ -96,6 +96,16 @@ def _write(module: nn.Module, example: torch.Tensor, path: Path, opset: int) -> 
         part.ClearField("doc_string")
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turn the exporter's exceptions into a `CheckpointError`."""
+    try:
+        yield
+    except torch.onnx.errors.OnnxExporterError as error:
+        reason = " ".join(str(error.__cause__ or error).split())[:_LONGEST_REASON]
+        raise CheckpointError(f"PyTorch cannot export the network to ONNX: {reason}; {export_advice()}") from error
 
 
 @contextmanager

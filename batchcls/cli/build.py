@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 @click.option(
     "--precision",
     type=click.Choice(["fp16", "bf16", "fp32", "int8"]),
-    help="Number format of weights and arithmetic.  [default: fp16; for an ONNX file, its own]",
+    help="Number format of weights and arithmetic.  [default: fp16; of an ONNX or Keras file, its own]",
 )
 @click.option(
     "--temperature",
@@ -94,8 +94,8 @@ if TYPE_CHECKING:
 def build(source: Path, out: Path | None, device: str, target: str | None, **options: Any) -> None:
     """Build an engine folder from a trained file, or a plan for a GPU in an engine folder.
 
-    SOURCE is a PyTorch or safetensors state_dict, or an ONNX classifier: nothing in it is ever run as code. Or it is
-    an engine folder, which is given a TensorRT plan; that needs no PyTorch.
+    SOURCE is a PyTorch or safetensors state_dict, an ONNX or a Keras classifier, or a folder of Hugging Face: nothing
+    in it is ever run as code. Or it is an engine folder, which is given a TensorRT plan; that needs no PyTorch.
     """
     from batchcls.building.tensorrt_plan import PlanOptions, targets_without_gpu
     from batchcls.cli.progress_console import new_console  # after parsing: --help stays light

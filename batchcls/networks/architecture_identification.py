@@ -70,7 +70,7 @@ def identify(path: Path, trained: TrainedTensors) -> Identification:
         others = f" and {len(firsts) - _MOST_LISTED} others" if len(firsts) > _MOST_LISTED else ""
         raise CheckpointError(
             f"{str(path)!r} fits {len(firsts)} networks that compute differently, and does not say which it is: "
-            f"{', '.join(firsts[:_MOST_LISTED])}{others}; name the one that was trained: --architecture {firsts[0]}"
+            f"{', '.join(firsts[:_MOST_LISTED])}{others}; name the one that was trained: --architecture NAME"
         )
     (group,) = groups
     return Identification(group[0], _siblings_note(group))

@@ -65,6 +65,8 @@ def foreign_kind(path: Path, size_px: tuple[int, int] = (224, 224)) -> str:
         own_name = path.with_suffix("") if path.suffix == ".gz" else path.with_stem(f"{path.stem}_unpacked")
         unpacking = f"zcat {shlex.quote(str(path))} > {shlex.quote(str(unused_path(own_name)))}"
         return f"is compressed by gzip; unpack it, and name that file: {unpacking}"
+    if path.suffix == ".pb":
+        return f"is a graph of TensorFlow, not a checkpoint; {_conversion('--saved-model', path.parent)}"
     if _ONNX.match(head):
         return "is an ONNX file, by its content; give it the ending .onnx"
     is_archive = head.startswith(b"PK\x03\x04")

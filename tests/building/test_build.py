@@ -69,7 +69,7 @@ def resnet(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path]:
     with torch.random.fork_rng():
         torch.manual_seed(2)
         network = torchvision.models.resnet18(num_classes=4).eval()
-    torch.save({"state_dict": network.state_dict()}, path)
+    torch.save({"state_dict": network.state_dict(), "arch": "resnet18"}, path)
     return network, path
 
 

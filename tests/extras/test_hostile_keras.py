@@ -91,6 +91,7 @@ def named(name: str, module: str | None, config: Any = None, registered: str | N
         (set_value("filters", named("system", "os", {"command": "touch ran"})), "of module 'os'"),
         (set_value("filters", 1 << 40), "filters is 1099511627776, beyond"),
         (set_value("filters", 1 << 20), "bytes of weights for a network of"),
+        (set_value("padding", ["same"] * 10_000), "padding holds 10,000 items"),
         (set_value("unknown_setting", 3), "cannot be made by Keras: .*unknown_setting"),
         (lambda configuration: configuration["config"].pop("layers"), "cannot be"),
         (lambda configuration: configuration.update(class_name="Subclass"), "whose code is not in the file"),

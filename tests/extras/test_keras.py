@@ -129,7 +129,7 @@ def test_a_recipe_says_otherwise_what_is_assumed(images: list[Path], tmp_path: P
     result = built(tmp_path / "net.keras", tmp_path / "engine", "--recipe", str(tmp_path / "net.toml"))
 
     assert result.exit_code == 0, result.output
-    assert "(from the recipe net.toml)" in result.stderr
+    assert "(from recipe net.toml)" in result.stderr
     expected = own_answers(network, images, lambda pixels: (pixels[..., ::-1] / 255 - [0.4, 0.45, 0.5]) / 0.2)
     assert_alike(answered(tmp_path / "engine", images[0].parent, tmp_path / "o.parquet"), expected)
 
@@ -191,3 +191,20 @@ def test_neither_keras_nor_its_settings_are_left_in_the_home(tmp_path: Path) -> 
 
     assert process.returncode == 0, process.stderr
     assert [path.name for path in home.rglob("*") if path.is_file()] == ["keras.json"]
+
+
+def test_keras_in_use_with_another_backend_is_refused_with_the_way_out() -> None:
+    code = "import keras; from batchcls.building.keras.library import keras_library; keras_library()"
+
+    process = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "KERAS_BACKEND": "openvino", "KERAS_HOME": os.devnull},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (
+        "Keras is in use with its backend 'openvino'; begin a new program with: export KERAS_BACKEND=torch"
+        in process.stderr
+    )

@@ -220,14 +220,14 @@ def test_a_network_of_timm_is_trained_built_and_run(tmp_path: Path) -> None:
     for seed in range(16):
         draw(tmp_path / "data" / ("dark" if seed % 2 else "light") / f"{seed}.png", seed, (40, 40))
 
-    trained = cli(
-        *("train", tmp_path / "data", "--out", tmp_path / "m.safetensors", "--architecture", "timm/test_resnet"),
-        *("--epochs", "1", "--batch-size", "4", "--device", "cpu"),
-    )
+    arguments = (tmp_path / "data", "--out", tmp_path / "m.safetensors", "--architecture", "timm/test_resnet")
+    command = [sys.executable, "-m", "batchcls", "train", *map(str, arguments), "--epochs", "1", "--device", "cpu"]
+    trained = subprocess.run([*command, "--batch-size", "4"], capture_output=True, text=True, check=False)
     built = cli("build", tmp_path / "m.safetensors", "--out", tmp_path / "e", "--device", "cpu")
     ran = cli("run", tmp_path / "data", "--engine", tmp_path / "e", "--out", tmp_path / "o.parquet", "--device", "cpu")
 
-    assert (trained.exit_code, built.exit_code, ran.exit_code) == (0, 0, 0), trained.output + built.output + ran.output
+    codes = trained.returncode, built.exit_code, ran.exit_code
+    assert codes == (0, 0, 0), trained.stderr + built.output + ran.output
     manifest = Manifest.read(tmp_path / "e")
     assert (manifest.architecture, manifest.labels) == ("timm/test_resnet", ("dark", "light"))
     assert manifest.preprocess == Recipe().with_values(timm_preprocess(timm_config("test_resnet"))).preprocess

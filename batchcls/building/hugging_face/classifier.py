@@ -11,26 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from batchcls.building.hugging_face.folder import HuggingFaceFolder
-from batchcls.building.hugging_face.library import transformers_library
+from batchcls.building.hugging_face.library import library_failures, transformers_library
 from batchcls.errors import CheckpointError
 
-_FAILURES = (
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    RuntimeError,
-    ArithmeticError,
-    AssertionError,
-    NotImplementedError,
-    ImportError,
-    OSError,
-    MemoryError,
-)
-"""Exceptions that transformers raises for configurations that make no sense."""
 _LEFT_OUT = frozenset(
     (
-        *("attn_implementation", "experts_implementation", "dtype", "torch_dtype", "transformers_version"),
+        *(
+            "attn_implementation",
+            "experts_implementation",
+            "dtype",
+            "torch_dtype",
+            "transformers_version",
+            "name_or_path",
+        ),
         *("architectures", "label2id", "problem_type", "torchscript", "pruned_heads", "return_dict"),
         *("output_attentions", "output_hidden_states", "chunk_size_feed_forward", "gradient_checkpointing"),
     )
@@ -90,7 +83,12 @@ def load_classifier(folder: HuggingFaceFolder) -> tuple[str, nn.Module]:
         if claimed > _LARGEST_EXPANSION * held + _SMALL_BYTES:
             raise ValueError(f"it has {held:,} bytes of weights for a network of {claimed:,}")
         network, report = network_class.from_pretrained(
-            None, config=configuration, state_dict=tensors, dtype=torch.float32, output_loading_info=True
+            None,
+            config=configuration,
+            state_dict=tensors,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,  # they are in the report, which must be empty
+            output_loading_info=True,
         )
     _check_report(folder.path, name, report)
     if wrong := next((key for key, value in network.state_dict().items() if not torch.isfinite(value).all()), None):
@@ -177,6 +175,6 @@ def _translated(path: Path, failing: str) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-    except _FAILURES as error:
+    except library_failures() as error:
         reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
         raise CheckpointError(f"{str(path)!r} {failing}: {reason}") from error

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from batchcls.building.hugging_face.folder import HuggingFaceFolder
-from batchcls.building.hugging_face.library import transformers_library
+from batchcls.building.hugging_face.library import library_failures, transformers_library
 from batchcls.engine.probes import draw_probes
 from batchcls.errors import CheckpointError, RecipeError
 from batchcls.networks.recipe import Recipe
@@ -27,6 +27,8 @@ _LARGEST_MEAN_DIFFERENCE = 0.25
 _SAID = ("image_processor_type", "size", "do_resize", "do_center_crop", "crop_size", "crop_pct", "do_pad", "resample")
 """Keys that an error repeats."""
 _UNKNOWN = "write what training did into a recipe: --recipe FILE"
+
+_LARGEST_SIDE_PX = 8192
 
 _Process = Callable[[Image.Image], npt.NDArray[np.float32]]
 """Function from an RGB image to a (3, H, W) float32 input."""
@@ -45,7 +47,7 @@ def recipe_of_processor(folder: HuggingFaceFolder) -> dict[str, Any]:
     try:
         inputs = [processor(image) for image in images]
         scale = _scale(processor)
-    except (ValueError, TypeError, LookupError, AttributeError, RuntimeError, ArithmeticError) as error:
+    except library_failures() as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"the image processor of {str(folder.path)!r} cannot be used: {reason}") from error
     size_px = (inputs[0].shape[1], inputs[0].shape[2])
@@ -75,12 +77,17 @@ def _processor(folder: HuggingFaceFolder, values: Mapping[str, Any]) -> _Process
             f"the preprocessor_config.json of {str(folder.path)!r} names {str(named)[:60]!r}, no image processor of "
             f"transformers for images alone; {_UNKNOWN}"
         )
+    if (largest := _largest(values)) > _LARGEST_SIDE_PX:
+        raise CheckpointError(
+            f"the preprocessor_config.json of {str(folder.path)!r} asks for {largest:,} pixels; {_LARGEST_SIDE_PX:,} "
+            "are the most"
+        )
     plain = {key: value for key, value in values.items() if not key.endswith("_type") and not key.startswith("_")}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             made = getattr(transformers, pillow[name])(**plain)
-        except (ValueError, TypeError, LookupError, AttributeError) as error:
+        except library_failures() as error:
             raise CheckpointError(
                 f"the preprocessor_config.json of {str(folder.path)!r} does not suit {name}: {error}"
             ) from error
@@ -89,6 +96,13 @@ def _processor(folder: HuggingFaceFolder, values: Mapping[str, Any]) -> _Process
         return np.asarray(made(image, return_tensors="np")["pixel_values"][0], np.float32)
 
     return process
+
+
+def _largest(value: Any) -> int:
+    """The largest whole number in a JSON value."""
+    if isinstance(value, Mapping | list):
+        return max(map(_largest, value.values() if isinstance(value, Mapping) else value), default=0)
+    return value if isinstance(value, int) else 0
 
 
 def _image(size_px: tuple[int, int]) -> Image.Image:
@@ -115,13 +129,13 @@ def _rounded(value: float) -> float:
 
 def _candidates(values: Mapping[str, Any], size_px: tuple[int, int]) -> Iterator[dict[str, Any]]:
     """Recipe keys of the ways to come to ``size_px``: stretched, or the center after scaling the shorter side."""
-    named = _FILTERS.get(values.get("resample", -1))
+    resample, size, fraction = (values.get(key) for key in ("resample", "size", "crop_pct"))
+    named = _FILTERS.get(resample) if isinstance(resample, int) else None
+    sides = [side for side in (size.values() if isinstance(size, Mapping) else [size]) if isinstance(side, int)]
+    if isinstance(fraction, float) and 0 < fraction <= 1:
+        sides += [int(side / fraction) for side in sides]
+    shorter = sorted({*sides, max(size_px), round(max(size_px) / 0.875)})
     filters = [named] if named else list(_FILTERS.values())
-    size = values.get("size")
-    sides = set(size.values()) if isinstance(size, Mapping) else {size}
-    sides |= {int(side / values["crop_pct"]) for side in sides if side and values.get("crop_pct")}
-    sides |= {max(size_px), round(max(size_px) / 0.875)}
-    shorter = sorted(side for side in sides if isinstance(side, int))
     for filter_ in filters:
         yield {"size_px": size_px, "resize": "stretch", "interpolation": filter_}
     for filter_, side in product(filters, shorter):

@@ -8,7 +8,7 @@ from batchcls.building.keras.known_layers import ACTIVATIONS, CLASSES, FLOATS, M
 
 _LARGEST_NUMBER = 1 << 20
 """Largest number of channels, pixels and the like; a network with more could not be computed."""
-_LONGEST_TEXT = 1000
+_LONGEST_TEXT, _MOST_ITEMS = 1000, 5000
 _CONSTANT_KEYS = ("dtype", "keras_history", "value", "start", "stop", "step")
 _CONSTANT_TYPES = ("float16", "bfloat16", "float32", "float64", "int32", "int64")
 _UNUSED = ("_initializer", "_regularizer", "_constraint")
@@ -70,6 +70,8 @@ def _checked(value: Any, key: str = "") -> Any:
     if isinstance(value, str):
         return _checked_text(value, key)
     if isinstance(value, list | tuple):
+        if len(value) > _MOST_ITEMS:
+            raise UnsafeConfigurationError(f"{key} holds {len(value):,} items, of {_MOST_ITEMS:,} at most")
         return [_checked(item, key) for item in value]
     if "class_name" in value or "module" in value or "registered_name" in value:
         return _checked_object(value)
@@ -111,12 +113,14 @@ def _checked_object(value: Mapping[str, Any]) -> Any:
 def _checked_constant(config: Any) -> dict[str, Any]:
     """The description of a tensor or of a slice: numbers, a layer's name, and a number type.
 
-    The shape of a layer's output is left out: Keras computes it anew.
+    The shape and the type of a layer's output are left out: Keras computes them anew.
     """
     constant = {key: _checked(config[key], key) for key in _CONSTANT_KEYS if key in config}
+    if "keras_history" in constant:
+        return {"shape": [], "dtype": "float32", "keras_history": constant["keras_history"]}
     if constant.get("dtype", "float32") not in _CONSTANT_TYPES:
         raise UnsafeConfigurationError(f"a constant is of type {_text(constant['dtype'])}")
-    return constant | ({"shape": []} if "keras_history" in constant else {})
+    return constant
 
 
 def _checked_layer(value: Mapping[str, Any]) -> dict[str, Any]:
@@ -130,6 +134,8 @@ def _checked_layer(value: Mapping[str, Any]) -> dict[str, Any]:
     checked = _checked_mapping(config)
     if "dtype" in checked:
         checked["dtype"] = _computed_type(checked["dtype"], name)
+    if name == "InputLayer":
+        checked["batch_shape"] = [None, *checked["batch_shape"][1:]]  # free, whatever batch size was saved
     result = {
         "module": known,
         "class_name": "Functional" if name == "Model" else name,

@@ -1,7 +1,7 @@
 """Make the network of a Keras file, with its weights, as a PyTorch module."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,9 @@ class KerasNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         ordered = images if self.layout == "NCHW" else images.permute(0, 2, 3, 1)
-        outputs: Tensor = self.model(ordered, training=False)
+        outputs = self.model(ordered, training=False)
+        while not isinstance(outputs, Tensor):  # a list or a mapping of one
+            (outputs,) = outputs.values() if isinstance(outputs, Mapping) else outputs
         return outputs
 
 
@@ -70,6 +72,7 @@ def load_keras_network(path: Path, contents: KerasFile) -> Any:
         stateless.initialize_variables = True
     with _translated(path, "holds weights that do not fit its network"), keras.device("cpu"):
         model.load_weights(contents.weights)
+        model.inputs, model.outputs  # noqa: B018  # raises an error if the network has no shapes
     if not all(bool(torch.isfinite(variable.value).all()) for variable in model.weights):
         raise CheckpointError(
             f"{str(path)!r} holds weights that are NaN or infinite; its training went astray: build an earlier one"

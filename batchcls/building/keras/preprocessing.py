@@ -20,8 +20,8 @@ _LARGE = 10.0
 _APPLICATIONS: tuple[tuple[str, str, tuple[str, ...], Mapping[str, Any]], ...] = (
     ("mobilenet_v2", "mobilenetv2_", ("bn_Conv1", "block_16_project"), _CENTERED),
     ("mobilenet", "mobilenet_", ("conv_dw_1", "conv_pw_13"), _CENTERED),
-    ("vgg16", "vgg16", ("block1_conv1", "block5_conv3"), _CAFFE),
     ("vgg19", "vgg19", ("block1_conv1", "block5_conv4"), _CAFFE),
+    ("vgg16", "vgg16", ("block1_conv1", "block5_conv3"), _CAFFE),
     ("resnet_v2", "resnet50v2", ("post_bn", "conv5_block1_1_conv"), _CENTERED),
     ("resnet_v2", "resnet101v2", (), _CENTERED),
     ("resnet_v2", "resnet152v2", (), _CENTERED),

@@ -24,6 +24,8 @@ from batchcls.networks.onnx_advice import export_advice
 from batchcls.networks.recipe import PREPROCESS_KEYS, Recipe, recipe_keys
 from batchcls.records import Preprocess
 
+_TRAINING_ARGUMENTS = ("num_classes", "drop_rate", "drop_path_rate", "proj_drop_rate", "attn_drop_rate")
+"""Arguments of a network of timm that change nothing of its answers, or that the weights show."""
 _SUFFIX = "ForImageClassification"
 
 
@@ -69,15 +71,27 @@ def _transformers_recipe(folder: HuggingFaceFolder) -> tuple[dict[str, Any], str
 
 
 def _timm_network(folder: HuggingFaceFolder) -> tuple[str, nn.Module]:
-    if folder.configuration.get("model_args"):
-        raise CheckpointError(
-            f"{str(folder.path)!r} changes timm's network by model_args {folder.configuration['model_args']}, which "
-            f"batchcls does not build; {export_advice()}"
-        )
     if len(folder.weights) > 1:
         raise CheckpointError(f"{str(folder.path)!r} divides the weights of a network of timm; save them in one file")
     name = f"timm/{folder.configuration['architecture']}"
-    return name, load_network(folder.weights[0], name).module
+    module = load_network(folder.weights[0], name).module
+    arguments = folder.configuration.get("model_args") or {}
+    if not isinstance(arguments, dict):
+        raise CheckpointError(f"{str(folder.path)!r} holds model_args {str(arguments)[:60]}, which must be an object")
+    pool = getattr(module, "global_pool", None)
+    height, width = timm_wrapper().timm_config(folder.configuration["architecture"])["input_size"][1:]
+    usual = {
+        "in_chans": (3,),
+        "global_pool": (pool if isinstance(pool, str) else getattr(pool, "pool_type", None),),
+        "img_size": (height, [height, width]),
+    }
+    for key, value in arguments.items():
+        if key not in _TRAINING_ARGUMENTS and value not in usual.get(key, ()):
+            raise CheckpointError(
+                f"{str(folder.path)!r} changes timm's network by {key} = {str(value)[:60]}, which batchcls does not "
+                f"build; {export_advice()}"
+            )
+    return name, module
 
 
 def _timm_recipe(folder: HuggingFaceFolder) -> tuple[dict[str, Any], str]:
