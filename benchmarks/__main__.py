@@ -9,7 +9,6 @@ from rich.console import Console
 
 from batchcls import machine
 from batchcls.errors import EngineError
-from benchmarks.agreement.names import AGREEMENT_NETWORKS
 from benchmarks.options import CHECKOUT, ENGINE, engine_option, out_option, repeats_option
 from benchmarks.record import MIN_SAMPLES, RESULTS, Record, utc_now
 from benchmarks.sample import Task
@@ -231,22 +230,6 @@ def check(before: Path | None, after: Path | None) -> None:
     if not compared:
         click.echo("there are no two runs of one workload on one kind of CPU to compare; run: python -m benchmarks run")
     sys.exit(any(change.slower for change in compared))
-
-
-@main.command()
-@click.option(
-    "--network",
-    "networks",
-    multiple=True,
-    type=click.Choice(AGREEMENT_NETWORKS),
-    metavar="LIBRARY/NAME",
-    help="Network to measure; may be repeated.  [default: all]",
-)
-def agreement(networks: tuple[str, ...]) -> None:
-    """Compare engines of random networks with timm, torchvision, Keras and transformers, and write the table."""
-    from benchmarks.agreement.program import measure_agreement
-
-    measure_agreement(networks or AGREEMENT_NETWORKS)
 
 
 @main.command()
