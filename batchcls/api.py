@@ -36,7 +36,7 @@ class Engine:
             and defaults of the command line's.
 
     Raises:
-        EngineError: If the engine or its device cannot be used.
+        EngineError: If the engine or its device cannot be used, or an option has a value that is out of range.
         VerificationError: If the engine's answers to its probes differ too much from those of its build.
         MemoryShortageError: If there is too little memory to begin with.
     """
@@ -76,7 +76,9 @@ class Engine:
 
         Raises:
             SlidesError: If ``images`` is of no kind that can be classified, or a folder holds no image.
-            EngineError: If the device fails, or the engine is closed.
+            EngineError: If the device fails, or the engine is closed or was opened before this process was forked.
+            MemoryShortageError: If too many streams are open for the memory of one more.
+            Exception: Any exception that iterating over ``images`` raises.
         """
         from batchcls.inference.prediction import predict
 
@@ -85,8 +87,8 @@ class Engine:
     def stream(self, images: "Images") -> "RowStream":
         """The same rows as `predict`, in record batches, while later images are still being read.
 
-        Memory is bounded, however many images there are. The iterator ends its threads when it is exhausted, closed or
-        no longer referred to.
+        Memory is bounded, however many images there are. A thread of the stream iterates over ``images``, up to 256
+        ahead. The iterator ends its threads when it is exhausted, closed or no longer referred to.
 
         Args:
             images: See `Images`; a folder's images come in the order in which they are listed.
@@ -94,6 +96,8 @@ class Engine:
         Raises:
             SlidesError: From the iterator: if an image is of no kind that can be classified.
             EngineError: Also from the iterator: if the device fails, or the engine is closed.
+            MemoryShortageError: From the iterator: if too many streams are open for the memory of one more.
+            Exception: From the iterator: any exception that iterating over ``images`` raises.
         """
         from batchcls.inference.prediction import listed
 
@@ -111,7 +115,8 @@ class Engine:
             (float32, NaN without one), ``probabilities`` ((N, classes) float32) and ``error`` (None without one).
 
         Raises:
-            SlidesError: If there is no such column, or its values are of no kind that can be classified.
+            SlidesError: If there is no such column, its values are of no kind that can be classified, or another
+                column has the name of one of the predictions'.
         """
         from batchcls.inference.prediction import predict_batch
 
@@ -163,12 +168,16 @@ def run(
         OutputError: If ``out`` may not be written, or the disk refuses.
         MemoryShortageError: If there is too little memory to begin with, or for some files.
     """
-    from batchcls.errors import SlidesError
+    from batchcls.errors import OutputError, SlidesError
     from batchcls.inference.options import RunOptions
     from batchcls.inference.run import classify_images
 
     paths = [Path(slides)] if isinstance(slides, str | os.PathLike) else [Path(path) for path in slides]
-    if missing := [str(path) for path in paths if not path.exists()]:
+    if not paths:
+        raise SlidesError("no folder and no file was given")
+    if not Path(out).name:
+        raise OutputError(f"out is {os.fspath(out)!r}; name a file, such as 'predictions.parquet'")
+    if missing := [str(path) for path in paths if not os.path.exists(path)]:
         raise SlidesError(f"{missing[0]!r} does not exist; name folders or image files that do")
     return classify_images(paths, Path(engine), Path(out), RunOptions(**options), _console(progress), listens=False)
 

@@ -95,7 +95,7 @@ def measure_decoding(task: Task, *, name: DecoderName) -> Sample:
 def measure_inference(task: Task) -> Sample:
     """Infer one batch repeatedly, at least ``task.images`` images in all; the pixels are copied to the device once."""
     manifest = Manifest.read(task.engine)
-    backend, _ = backend_for(task.device, manifest)
+    backend, _ = backend_for(task.device, task.engine, manifest)
     with closing(open_engine(task.engine, manifest, backend=backend, device=task.device, threads=cores())) as engine:
         batch_size = engine.batch_size
         noise = np.random.default_rng(0).integers(0, 256, (batch_size, *engine.info.preprocess.size_px, 3), np.uint8)

@@ -23,7 +23,7 @@ from batchcls.networks.timm_networks import timm_config
 
 CLASSES = 10007
 """Number of classes, a prime that is no width of any network."""
-LARGEST_PARAMETERS = 400_000_000
+LARGEST_PARAMETERS = 330_000_000
 """Networks with more are not compared, and count as different."""
 TOLERANCE = 1e-4
 """Largest difference of two answers that are the same, as a fraction of the deviation of the logits."""
@@ -73,9 +73,9 @@ def report(*words: object) -> None:
 
 
 def rank(name: str) -> tuple[bool, int, int, str]:
-    """Sort key: torchvision's names first, then the names of timm with the most trained weights."""
+    """Sort key, for the usual networks first: torchvision's; then short names; then those with many trained weights."""
     weights = len(timm.list_models(f"{name.removeprefix(TIMM)}.*", pretrained=True)) if name.startswith(TIMM) else 0
-    return name.startswith(TIMM), -weights, len(name), name
+    return name.startswith(TIMM), len(name), -weights, name
 
 
 def alike(names: list[str]) -> list[list[str]]:

@@ -160,6 +160,9 @@ def partly_int8(partly_int8_build: tuple[Result, Path]) -> Path:
     return partly_int8_build[1]
 
 
+RESNET_OPTIONS = ("--labels", "a,b,c,d", "--architecture", "resnet18")
+
+
 @pytest.fixture(scope="session")
 def resnet(tmp_path_factory: pytest.TempPathFactory) -> "tuple[nn.Module, Path]":
     """A ResNet-18 for four classes with statistics like a trained one's, and its checkpoint."""
@@ -184,7 +187,7 @@ def resnet(tmp_path_factory: pytest.TempPathFactory) -> "tuple[nn.Module, Path]"
 def resnet_bf16(resnet: "tuple[nn.Module, Path]") -> Path:
     """A bfloat16 engine of `resnet`."""
     out = resnet[1].parent / "bf16"
-    return built_engine(resnet[1], "--out", out, "--labels", "a,b,c,d", "--precision", "bf16")
+    return built_engine(resnet[1], "--out", out, *RESNET_OPTIONS, "--precision", "bf16")
 
 
 @pytest.fixture(scope="session")
@@ -195,7 +198,7 @@ def resnet_int8(resnet: "tuple[nn.Module, Path]", field_images: Path) -> Path:
     for path in sorted(field_images.iterdir())[::6]:
         shutil.copy(path, few)
     out = resnet[1].parent / "int8"
-    return built_engine(resnet[1], "--out", out, "--labels", "a,b,c,d", "--precision", "int8", "--calibrate", few)
+    return built_engine(resnet[1], "--out", out, *RESNET_OPTIONS, "--precision", "int8", "--calibrate", few)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The Python API: the command line's rows for every kind of input, in order, and nothing left behind."""
 
 import gc
+import io
 import itertools
 import os
 import pickle
@@ -12,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ from PIL import Image
 
 from batchcls import Engine, run
 from batchcls.cli.run import run as run_command
-from batchcls.errors import DecoderError, EngineError, SlidesError
+from batchcls.errors import DecoderError, EngineError, OutputError, SlidesError
 from batchcls.inference.keywords import RunKeywords
 from batchcls.inference.options import RunOptions
 from tests.commandline import PATIENCE_S, invoked
@@ -176,12 +178,32 @@ def test_what_is_wrong_with_an_input_stands_in_its_row(engine: Engine, tmp_path:
         (np.zeros((8, 8), np.uint8), "PIL.Image.fromarray"),
         (pd.DataFrame({"path": ["a.jpg"]}), "give one of them"),
         ({"path": ["a.jpg"]}, "give one of them"),
+        (pl.LazyFrame({"path": ["a.jpg"]}), "give one of them"),
+        (io.BytesIO(b"\xff\xd8\n\n"), "its bytes"),
+        (np.array("a.jpg"), "image 0 is"),
         ("nowhere/", "does not exist"),
+        ("x" * 300, "does not exist"),
     ],
 )
 def test_what_can_be_no_image_is_refused(images: Any, reason: str, engine: Engine) -> None:
     with pytest.raises(SlidesError, match=reason):
         engine.predict(images)
+
+
+def test_relative_paths_are_those_of_the_moment(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (700, 700, 3), np.uint8))
+    for name in ("a", "b"):
+        draw(tmp_path / name / f"{name}.png")
+        noise.save(tmp_path / name / "large.png")  # read alone, not with a group
+        monkeypatch.chdir(tmp_path / name)
+
+        table = engine.predict([f"{name}.png", "large.png", Path(f"{name}.png")])
+
+        assert table["error"].to_pylist() == [None] * 3
+        assert table["root"].to_pylist() == ["."] * 3
+        assert engine.predict(".")["error"].to_pylist() == [None] * 2
 
 
 def test_an_image_larger_than_the_limits_has_a_row(tiny_engine: Path, tmp_path: Path) -> None:
@@ -234,6 +256,117 @@ def test_a_prediction_within_a_stream_does_not_wait_for_it(engine: Engine, slide
         assert len(rows) > 0
 
 
+def test_many_threads_predict_at_one_time(engine: Engine, slides: list[Path]) -> None:
+    data = slides[0].read_bytes()
+    started = threading.Barrier(24)
+
+    def classify(number: int) -> str:
+        started.wait(PATIENCE_S)
+        with closing(engine.stream([data, slides[1], data])) as stream:
+            started.wait(PATIENCE_S)  # all streams are open together
+            return str(next(stream)["label"][0].as_py())
+
+    with ThreadPoolExecutor(24) as pool:
+        assert set(pool.map(classify, range(24))) == {engine.predict(data)["label"][0].as_py()}
+
+
+def test_arrays_larger_than_a_batch_may_hold_are_classified(engine: Engine) -> None:
+    images = (np.full((1500, 1500, 3), number, np.uint8) for number in range(80))  # 6.75 MB each, in batches of 64
+
+    assert engine.predict(images)["error"].null_count == 80
+
+
+def test_an_open_stream_makes_no_image_too_large(tiny_engine: Path, slides: list[Path], tmp_path: Path) -> None:
+    Image.new("RGB", (3700, 3700)).save(tmp_path / "40MB.bmp")  # more than a further stream may read ahead
+    files = [slides[0], tmp_path / "40MB.bmp", slides[1]]
+    with Engine.load(tiny_engine, device="cpu", memory=3 << 30) as engine, closing(engine.stream(slides * 50)) as rows:
+        next(rows)
+
+        errors = engine.predict([*files, *map(Path.read_bytes, files)])["error"]
+
+    assert errors.null_count == 6, errors
+
+
+def test_missing_images_have_rows_among_files_and_in_a_row(engine: Engine, slides: list[Path]) -> None:
+    images = [slides[0], None, slides[1], *[None] * 5000, slides[2], *[None] * 3]
+
+    missing = [error is not None for error in engine.predict(images)["error"].to_pylist()]
+
+    assert missing == [image is None for image in images]
+
+
+@pytest.mark.parametrize("kind", range(3))
+def test_close_does_not_wait_for_the_caller_s_generator(kind: int, tiny_engine: Path, slides: list[Path]) -> None:
+    blocked, released = threading.Event(), threading.Event()
+
+    def images() -> Iterator[Any]:
+        yield MAKERS[(0, 1, 3)[kind]](slides[0])
+        blocked.set()
+        released.wait(PATIENCE_S)
+
+    with ThreadPoolExecutor(1) as pool:
+        engine = Engine.load(tiny_engine, device="cpu")
+        rows = engine.stream(images())
+        consumer = pool.submit(list, rows)
+        assert blocked.wait(PATIENCE_S)
+
+        engine.close()
+
+        with pytest.raises(EngineError, match="closed"):
+            consumer.result(PATIENCE_S)
+        assert not released.is_set()
+        released.set()
+
+
+def test_a_stream_gives_rows_while_its_generator_waits(engine: Engine, slides: list[Path]) -> None:
+    seen = threading.Event()
+
+    def images() -> Iterator[Any]:
+        yield from (np.asarray(read(slides[1]).convert("RGB")), None)
+        assert seen.wait(PATIENCE_S)
+
+    count = 0
+    for rows in engine.stream(images()):
+        count += len(rows)
+        seen.set()
+
+    assert count == 2
+
+
+def test_a_generator_cannot_close_what_waits_for_it(tiny_engine: Path, slides: list[Path]) -> None:
+    with Engine.load(tiny_engine, device="cpu") as engine:
+
+        def images() -> Iterator[Path]:
+            yield slides[0]
+            engine.close()
+
+        with pytest.raises(EngineError, match="clos"):
+            engine.predict(images())
+
+
+def test_the_interpreter_ends_although_a_stream_is_open(tiny_engine: Path, slides: list[Path]) -> None:
+    program = (
+        "import sys; from batchcls import Engine\n"
+        "engine = Engine.load(sys.argv[1], device='cpu')\n"
+        "paths = sys.argv[2:] * 1000\n"
+        "streams = [engine.stream(paths), engine.stream(open(path, 'rb').read() for path in paths)]\n"
+        "print(*(len(next(stream)) > 0 for stream in streams))\n"
+        "raise SystemError"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", program, tiny_engine, *slides[:7]],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout) == (1, "True True\n")
+    assert done.stderr.splitlines()[-1] == "SystemError"
+    assert done.stderr.count("Traceback") == 1
+
+
 def children() -> set[str]:
     return {pid for thread in Path("/proc/self/task").iterdir() for pid in (thread / "children").read_text().split()}
 
@@ -273,7 +406,9 @@ def test_a_reading_process_that_was_killed_is_replaced(tiny_engine: Path, slides
     "option", [option for option in run_command.params if option.name in RunKeywords.__annotations__]
 )
 def test_an_option_has_the_limits_of_the_command_line(option: click.Option, tiny_engine: Path) -> None:
-    name, wrong, right = str(option.name), ["", "foo", -1, object()], list[Any]()
+    name = str(option.name)
+    wrong: list[Any] = ["", "foo", -1, object()]
+    right: list[Any] = []
     if isinstance(option.type, click.IntRange | click.FloatRange):
         least, most = option.type.min, option.type.max
         assert least is not None
@@ -312,13 +447,38 @@ def test_a_batch_of_columns_is_answered_with_arrays(engine: Engine, slides: list
         ]
     assert engine({"x": np.array(paths)}, column="x")["error"].tolist() == answer["error"].tolist()
     assert engine({"image": np.zeros((2, 40, 40, 3), np.uint8)})["label"].shape == (2,)
-    with pytest.raises(SlidesError, match="column='NAME'"):
-        engine({"x": np.array(paths)})
+    for wrong, reason in (
+        ({"x": np.array(paths)}, "column='NAME'"),
+        ({"path": paths, "label": paths}, "rename"),
+        ({"path": paths[0]}, "one str"),
+        (paths, "by name"),
+    ):
+        with pytest.raises(SlidesError, match=reason):
+            engine(wrong)
 
 
 def test_another_process_opens_the_engine_again(engine: Engine, slides: list[Path]) -> None:
     with pickle.loads(pickle.dumps(engine)) as copy:  # noqa: S301  # our own bytes
         assert copy.predict(slides).equals(engine.predict(slides), check_metadata=False)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of forks of a process that has threads
+def test_a_forked_process_is_told_to_open_the_engine_again(engine: Engine, slides: list[Path]) -> None:
+    reader, writer = os.pipe()
+    if not (child := os.fork()):
+        try:
+            engine.predict(slides)
+        except EngineError as error:
+            engine.close()
+            os.write(writer, str(error).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+
+    with os.fdopen(reader) as answer:
+        assert "forked" in answer.read()
+    os.waitpid(child, 0)
+    assert len(engine.predict(slides)) == len(slides)
 
 
 def test_a_run_of_a_program_is_that_of_the_command_line(
@@ -333,6 +493,10 @@ def test_a_run_of_a_program_is_that_of_the_command_line(
     assert run([str(slides[0].parent)], **arguments).resumed_rows == 10
     with pytest.raises(SlidesError, match="does not exist"):
         run(tmp_path / "nowhere", **arguments)
+    with pytest.raises(SlidesError, match="was given"):
+        run([], **arguments)
+    with pytest.raises(OutputError, match="name a file"):
+        run(slides[0].parent, **arguments | {"out": ""})
 
 
 def test_the_import_loads_nothing_heavy() -> None:

@@ -48,6 +48,11 @@ _LEAST_PROBABILITY = 1e-4
 """Probability below which logarithms are not compared, because large ones there mean nothing."""
 
 
+def allowed_difference(precision: str) -> float:
+    """Largest difference of a probability, 0 to 1, that probes allow in ``fp32``, ``fp16``, ``bf16`` or ``int8``."""
+    return _BOUNDS[precision].largest_difference
+
+
 def check_answers(engine: Engine, manifest: Manifest) -> ProbeCheck:
     """How far an engine's answers to its probes are from the recorded ones.
 

@@ -31,7 +31,7 @@ def image_sheet(matched: MatchedImages, rows: npt.NDArray[np.int64], labels: Seq
     names = [class_caption(label, labels) for label in labels]
     predictions, paths = matched.predictions, matched.images["path"].take(rows).to_pylist()
     classes = zip(predictions.truth[rows], predictions.predicted[rows], strict=True)
-    answers = [f"{names[truth]} -> {names[predicted]}" for truth, predicted in classes]
+    answers = [f"{names[truth]} ->\n{names[predicted]}" for truth, predicted in classes]
     images = zip(slides_of(matched.rows.take(rows)), paths, answers, predictions.top[rows], strict=True)
     cells = [
         (

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from batchcls.errors import CheckpointError
+from batchcls.records import Preprocess
 
 CAM_LAYERS = {
     "googlenet": "inception5b",
@@ -23,24 +24,24 @@ CAM_LAYERS = {
 """Name, by architecture, of the last layer with an output that has a height and a width, for Grad-CAM."""
 
 
-def cam_layer(network: nn.Module, architecture: str, size_px: tuple[int, int]) -> nn.Module:
+def cam_layer(network: nn.Module, architecture: str, preprocess: Preprocess) -> nn.Module:
     """The layer of ``network`` whose output Grad-CAM looks at.
 
     Args:
-        network: In eval mode on the CPU, from (N, 3, H, W).
+        network: In eval mode on the CPU, from (N, channels, H, W).
         architecture: Name of the architecture.
-        size_px: Height and width of the input.
+        preprocess: Size and channels of the input.
 
     Raises:
         CheckpointError: If the layers before the last ones have no height and width, as in a transformer.
     """
     if architecture in CAM_LAYERS:
         return network.get_submodule(CAM_LAYERS[architecture])
-    outputs = _outputs(network, size_px)
+    outputs = _outputs(network, (preprocess.channel_count, *preprocess.size_px))
     places = [(layer, shape) for layer, shape in outputs if len(shape) == 4 and shape[2] * shape[3] > 1]
     tokens = [number for number, (_, shape) in enumerate(outputs) if len(shape) == 3 and shape[1] > 1]
     last_place = max((number for number, output in enumerate(outputs) if output in places), default=-1)
-    is_map = bool(places) and _is_map(places[-1][1], size_px) and max(tokens, default=-1) < last_place
+    is_map = bool(places) and _is_map(places[-1][1], preprocess.size_px) and max(tokens, default=-1) < last_place
     if not is_map:
         raise CheckpointError(
             f"{architecture} has no last layer with a height and a width, which Grad-CAM needs: transformers see an "
@@ -49,7 +50,7 @@ def cam_layer(network: nn.Module, architecture: str, size_px: tuple[int, int]) -
     return places[-1][0]
 
 
-def _outputs(network: nn.Module, size_px: tuple[int, int]) -> list[tuple[nn.Module, tuple[int, ...]]]:
+def _outputs(network: nn.Module, input_shape: tuple[int, int, int]) -> list[tuple[nn.Module, tuple[int, ...]]]:
     """Each module but the network itself, in the order in which they end, with the shape of its output."""
     outputs: list[tuple[nn.Module, tuple[int, ...]]] = []
 
@@ -60,7 +61,7 @@ def _outputs(network: nn.Module, size_px: tuple[int, int]) -> list[tuple[nn.Modu
     handles = [module.register_forward_hook(record) for module in network.modules() if module is not network]
     try:
         with torch.inference_mode():
-            network(torch.zeros((1, 3, *size_px)))
+            network(torch.zeros((1, *input_shape)))
     finally:
         for handle in handles:
             handle.remove()

@@ -39,7 +39,7 @@ class GradCam:
             if hasattr(step, "inplace"):
                 step.inplace = False  # type: ignore[assignment]  # a bool in every module that has the attribute
         self._network = network
-        self._grad_cam = LayerGradCam(network, cam_layer(network, architecture, preprocess.size_px))
+        self._grad_cam = LayerGradCam(network, cam_layer(network, architecture, preprocess))
         self._preprocess = preprocess
         self._mean, self._std = (torch.tensor(values).reshape(-1, 1, 1) for values in (preprocess.mean, preprocess.std))
 

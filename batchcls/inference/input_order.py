@@ -58,6 +58,11 @@ class InputOrder:
                 self._taken += 1
             yield slide
 
+    def fail(self, failure: Failure) -> None:
+        """Take an image without a prediction, whose row `add` gives when it is next in order; from any thread."""
+        with self._changed:
+            self._rows[self._position(_key(failure))] = failure
+
     def add(self, result: BatchResult) -> pa.RecordBatch | None:
         """The rows that are next in order, once ``result`` is known; None if the next one is still missing."""
         ready: list[_Row] = []

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from io import IOBase
 from pathlib import Path
 from typing import Any
 
@@ -61,21 +62,24 @@ def slides_of(images: Any, max_pixels: int) -> Iterator[Slide | Failure]:
 
 def count_of(images: Any) -> int | None:
     """The number of images; None if it is not known before the last one."""
-    if _is_one(images):
+    if is_one(images):
         return 1
     return len(images) if hasattr(images, "__len__") else None
 
 
-def _is_one(images: Any) -> bool:
+def is_one(images: Any) -> bool:
+    """Whether ``images`` is one image, and no iterable of images."""
     kinds = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)
-    return isinstance(images, kinds) or (isinstance(images, np.ndarray) and images.ndim in (2, 3))
+    return isinstance(images, kinds) or (isinstance(images, np.ndarray) and images.ndim in (0, 2, 3))
 
 
 def _each(images: Any) -> Iterable[Any]:
-    if _is_one(images):
+    if is_one(images):
         return (images,)
-    if isinstance(images, Mapping) or hasattr(images, "columns"):
+    if isinstance(images, Mapping) or hasattr(type(images), "columns"):
         raise SlidesError(f"a {type(images).__name__} was given, which holds columns; give one of them: {_KINDS}")
+    if isinstance(images, IOBase):  # iteration would give its lines
+        raise SlidesError(f"an open file ({type(images).__name__}) was given; give its path, or its bytes: .read()")
     if not isinstance(images, Iterable):
         raise SlidesError(f"a {type(images).__name__} was given; give {_KINDS}, or several of one of these")
     return images

@@ -104,7 +104,7 @@ def device_configs(engine: Path, options: RunOptions) -> tuple[list[DeviceConfig
             "another with batchcls build, or choose --device cpu"
         )
     manifest = Manifest.read(engine)
-    backend, why = (options.backend, "") if options.backend else backend_for(devices[0].opened_as, manifest)
+    backend, why = (options.backend, "") if options.backend else backend_for(devices[0].opened_as, engine, manifest)
     if on_cpu and options.device == "auto":
         why = "there is no GPU"
     memory_bytes = options.memory or memory.default_budget_bytes()
@@ -129,12 +129,13 @@ def device_configs(engine: Path, options: RunOptions) -> tuple[list[DeviceConfig
     return configs, why
 
 
-def backend_for(device: str, manifest: Manifest) -> tuple[BackendName, str]:
+def backend_for(device: str, engine: Path, manifest: Manifest) -> tuple[BackendName, str]:
     """The fastest backend that is installed for a device, and the reason against a faster one; empty if none is faster.
 
     Args:
         device: ``cpu`` or ``cuda:N``.
-        manifest: The engine's, for PyTorch runs only networks that it can make again by the name of their architecture.
+        engine: Engine folder; PyTorch runs only networks that it can make again by their architecture's name.
+        manifest: The folder's manifest.
 
     Raises:
         EngineError: If no backend is installed for the device.
@@ -144,8 +145,7 @@ def backend_for(device: str, manifest: Manifest) -> tuple[BackendName, str]:
     try:
         tensorrt_api.module_for(machine.gpu(device).sm)
     except EngineError as error:
-        in_torch = bool(find_spec("torch")) and has_torch_network(manifest)
-        if not in_torch and has_cuda_onnxruntime():
+        if has_cuda_onnxruntime() and not has_torch_network(engine, manifest):
             return "onnxruntime", str(error)
         if not find_spec("torch"):
             raise

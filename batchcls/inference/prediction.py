@@ -1,6 +1,7 @@
 """Predictions for a program's images as one table, or as arrays beside the other columns of a batch."""
 
 import json
+import os
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from rich.console import Console
 
 from batchcls.errors import SlidesError
 from batchcls.images.sources import open_source
-from batchcls.inference.inputs import count_of, single_path, slides_of
+from batchcls.inference.inputs import count_of, is_one, single_path, slides_of
 from batchcls.inference.options import RunOptions
 from batchcls.inference.run_metadata import engine_metadata
 from batchcls.inference.session import Session
@@ -26,6 +27,8 @@ from batchcls.records import METADATA_KEY, Failure, Slide
 
 _IMAGE_COLUMNS = ("image", "bytes", "path")
 """Usual names of a column of images, as Ray Data gives them."""
+_ANSWERS = frozenset(("label", "probability", "probabilities", "error"))
+"""Names of the columns of predictions."""
 
 
 def listed(images: Any, options: RunOptions) -> Iterator[Slide | Failure]:
@@ -37,9 +40,9 @@ def listed(images: Any, options: RunOptions) -> Iterator[Slide | Failure]:
     path = single_path(images)
     if path is None:
         return slides_of(images, options.max_pixels)
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path.is_dir, false of a name that is too long
         return _below(path, options)
-    if not path.exists():
+    if not os.path.exists(path):
         raise SlidesError(f"{str(path)!r} does not exist; name a folder or an image file that does")
     return slides_of(path, options.max_pixels)
 
@@ -48,7 +51,7 @@ def predict(session: Session, images: Any, options: RunOptions, console: Console
     """One table of the predictions, see `batchcls.api.Engine.predict`."""
     started = datetime.now(UTC).isoformat(timespec="milliseconds")
     path = single_path(images)
-    is_folder = path is not None and path.is_dir()
+    is_folder = path is not None and os.path.isdir(path)
     total = None if is_folder else count_of(images)
     batches: list[pa.RecordBatch] = []
     done = unreadable = 0
@@ -78,7 +81,11 @@ def predict_batch(session: Session, batch: Any, column: str, options: RunOptions
             f"the batch has the columns {names}, and none of them is {column or ' or '.join(_IMAGE_COLUMNS)!r}; name "
             "the one that holds images: column='NAME'"
         )
-    slides = slides_of(list(batch[name]), options.max_pixels)
+    if clashing := sorted(_ANSWERS.intersection(names) - {name}):
+        raise SlidesError(f"the batch has a column {clashing[0]!r} already, as the predictions have; rename it")
+    if is_one(images := batch[name]):
+        raise SlidesError(f"the column {name!r} is one {type(images).__name__}; give a list or an array of images")
+    slides = slides_of(list(images), options.max_pixels)
     with closing(session.rows(slides)) as stream:
         rows = pa.Table.from_batches(list(stream), session.schema)
     classes = len(session.info.labels)
@@ -111,7 +118,11 @@ def _counts(table: pa.Table) -> dict[str, Any]:
 def _column_names(batch: Any) -> list[str]:
     if isinstance(batch, Mapping):
         return list(batch)
-    return list(batch.column_names if isinstance(batch, pa.Table | pa.RecordBatch) else batch.columns)
+    if isinstance(batch, pa.Table | pa.RecordBatch):
+        return list(batch.column_names)
+    if not hasattr(batch, "columns"):
+        raise SlidesError(f"a {type(batch).__name__} was given; give columns by name, or call predict")
+    return list(batch.columns)
 
 
 def _objects(column: pa.ChunkedArray) -> npt.NDArray[np.object_]:

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from batchcls.errors import EngineError
 from batchcls.images.decoders.base import Decoder
+from batchcls.inference.image_feed import ImageFeed
 from batchcls.inference.input_order import InputOrder
 
 
@@ -16,6 +17,7 @@ class StreamState:
     """What ends a stream from any thread."""
 
     order: InputOrder
+    feed: ImageFeed
     decoder: Decoder | None = None
     """Decoder in use; None between runs of files."""
     closed: bool = False
@@ -25,6 +27,7 @@ class StreamState:
         """End reading and computing, without waiting for it."""
         self.closed = True
         self.order.close()
+        self.feed.close()
         if self.decoder:
             self.decoder.stop()
 
@@ -38,6 +41,7 @@ class RowStream(Iterator[pa.RecordBatch]):
         self._lock = Lock()
 
     def __next__(self) -> pa.RecordBatch:
+        self._check_caller()
         with self._lock:
             rows = next(self._rows, None)
         if rows is not None:
@@ -50,6 +54,12 @@ class RowStream(Iterator[pa.RecordBatch]):
 
     def close(self) -> None:
         """End reading and computing; calling it twice is harmless."""
+        self._check_caller()
         self._state.stop()
         with self._lock:
             self._rows.close()
+
+    def _check_caller(self) -> None:
+        """Raise an `EngineError` in a thread for which this stream waits."""
+        if self._state.feed.calls:
+            raise EngineError("the images of a stream cannot go on with this stream, or close it or its engine")

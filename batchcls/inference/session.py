@@ -1,40 +1,38 @@
 """An open engine that classifies a program's images, in their order and in any number of threads."""
 
+import atexit
+import os
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import replace
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path
 from threading import BoundedSemaphore, Lock
 from typing import cast
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 import numpy as np
 import pyarrow as pa
 
-from batchcls.errors import DecoderError, EngineError, MemoryShortageError
-from batchcls.images.decoders import default_batch_size, open_decoder
+from batchcls.errors import DecoderError, EngineError
 from batchcls.images.decoders.arrays import array_batches
-from batchcls.images.decoders.base import Decoder, DecoderOptions
+from batchcls.images.decoders.base import Decoder
 from batchcls.images.sources import open_readers
 from batchcls.images.sources.base import SlideReaders
 from batchcls.images.sources.memory import MemoryReaders, MemorySlide
 from batchcls.inference.answers import answer, open_checked_engine
+from batchcls.inference.decoder_pool import DecoderPool
+from batchcls.inference.image_feed import ImageFeed
 from batchcls.inference.input_order import InputOrder
 from batchcls.inference.inputs import PixelsSlide
 from batchcls.inference.options import RunOptions, device_configs
 from batchcls.inference.row_stream import RowStream, StreamState
+from batchcls.inference.slide_runs import FAILURES, RunKind, without_failures
 from batchcls.predictions.schema import file_schema
 from batchcls.prefetch import parallel_map
 from batchcls.records import Batch, BatchResult, Failure, Pixels, Predictions, Slide
-from batchcls.storage.memory import available_bytes, format_bytes, resident_bytes
-
-_SHARE = 0.75
-"""Share of the memory that is left which the decoder of one more stream may take."""
-_LEAST_BYTES = 64 << 20
-"""Memory of a stream's decoder, at least: a few small images at a time can be decoded in it."""
-_FAILURES = 64
-"""Number of failures that become one result."""
+from batchcls.storage.memory import format_bytes
 
 
 class _Source(Iterator[Batch]):
@@ -79,13 +77,14 @@ class Session:
         self.decoder = self._config.decoder
         self._lanes = BoundedSemaphore(self._engine.lanes)
         self._lock = Lock()
-        self._left_bytes = min(self._config.memory_bytes - resident_bytes(), available_bytes())
-        self._idle: list[Decoder] = []
-        """Decoders that no stream uses."""
+        self._decoders = DecoderPool(self._config, self.info.preprocess, self._engine.batch_size)
         self._streams: WeakSet[RowStream] = WeakSet()
         self._readers: SlideReaders | None = None
         """Readers of files, once a stream has needed them."""
         self._closed = False
+        self._process = os.getpid()
+        # Before concurrent.futures waits for its threads, as itself does; atexit comes after that.
+        getattr(threading, "_register_atexit", atexit.register)(_close, ref(self))
         self.schema = file_schema(len(self.info.labels))
         """Schema of the rows: the columns of a predictions file."""
 
@@ -95,63 +94,89 @@ class Session:
         Raises:
             EngineError: If the session is closed.
         """
+        self._check_open()  # before the lock, which a thread may have held at a fork
         with self._lock:
             self._check_open()
-            state = StreamState(InputOrder(self.info.labels))
-            stream = RowStream(self._rows(slides, state), state)
+            order = InputOrder(self.info.labels)
+            state = StreamState(order, ImageFeed(order.taken(slides)))
+            stream = RowStream(self._rows(state), state)
             self._streams.add(stream)
         return stream
 
     def close(self) -> None:
         """End every stream, thread and process of this session, and release the device; twice is harmless."""
+        if os.getpid() != self._process:  # a fork has none of the threads
+            return
         with self._lock:
             self._closed = True
             streams = list(self._streams)
         for stream in streams:
             stream.close()
         with self._lock:
-            decoders, self._idle = self._idle, []
             readers, self._readers = self._readers, None
-        for decoder in decoders:
-            decoder.close()
+        self._decoders.close()
         if readers:
             readers.close()
         self._engine.close()
 
     def _check_open(self) -> None:
+        if os.getpid() != self._process:
+            raise EngineError(
+                "the engine was opened before this process was forked from the one that opened it, and does not work "
+                "here; open it again, with Engine.load, or start processes with multiprocessing.get_context('spawn')"
+            )
         if self._closed:
             raise EngineError("the engine has been closed; open it again")
 
-    def _rows(self, slides: Iterable[Slide | Failure], state: StreamState) -> Generator[pa.RecordBatch]:
+    def _rows(self, state: StreamState) -> Generator[pa.RecordBatch]:
         try:
-            for kind, run in groupby(state.order.taken(slides), key=type):
+            for kind, run in groupby(state.feed, key=RunKind()):
                 with closing(self._results(kind, run, state)) as results:
                     for result in results:
                         if (rows := state.order.add(result)) is not None:
                             yield rows
-            if not state.closed:
-                state.order.check_complete()
+                if state.closed:
+                    return
+            if (rows := state.order.add(self._no_result())) is not None:
+                yield rows
+            state.order.check_complete()
         finally:
             state.order.close()
+            state.feed.close()
 
-    def _results(self, kind: type, run: Iterator[Slide | Failure], state: StreamState) -> Generator[BatchResult]:
-        """The results of consecutive slides of one kind."""
+    def _results(self, kind: type, run: Iterator[Slide | Failure | None], state: StreamState) -> Generator[BatchResult]:
+        """The results of consecutive slides of one kind, without those of failures, whose rows are in order already."""
         if kind is Failure:
-            while group := cast(list[Failure], list(islice(run, _FAILURES))):
-                yield BatchResult([], [], _no_predictions(len(self.info.labels)), group)
-        elif kind is PixelsSlide:
-            arrays = ((slide, slide.pixels) for slide in cast(Iterator[PixelsSlide], run))
+            for number, failure in enumerate(run, 1):
+                if failure is not None:
+                    state.order.fail(cast(Failure, failure))
+                if failure is None or number % FAILURES == 0:
+                    yield self._no_result()
+            return
+        slides = without_failures(run, state.order)
+        if kind is PixelsSlide:
+            pixels = cast(Iterator[PixelsSlide | None], slides)
+            arrays = ((slide, slide.pixels) if slide else None for slide in pixels)
             source = _Source(self._array_batches(arrays))
-            yield from self._answers(source, lambda: None if source.ended else state.order.close())
+            yield from self._answers(source, lambda: None if source.ended else state.feed.close())
         else:
-            with self._decoder(state) as decoder:
-                readers = MemoryReaders() if kind is MemorySlide else self._file_readers()
-                try:
-                    with closing(decoder.decode(cast(Iterator[Slide], run), readers)) as batches:
-                        yield from self._answers(batches, decoder.stop)
-                except DecoderError:  # such as a reading process that was killed
-                    self._drop(readers)
-                    raise
+            files = (slide for slide in slides if slide is not None)
+            with self._decoders.lent() as decoder:
+                yield from self._decoded(decoder, files, kind, state)
+
+    def _decoded(
+        self, decoder: Decoder, files: Iterator[Slide], kind: type, state: StreamState
+    ) -> Generator[BatchResult]:
+        readers = MemoryReaders() if kind is MemorySlide else self._file_readers()
+        state.decoder = decoder
+        try:
+            with closing(decoder.decode(files, readers)) as batches:
+                yield from self._answers(batches, decoder.stop)
+        except DecoderError:  # such as a reading process that was killed
+            self._drop(readers)
+            raise
+        finally:
+            state.decoder = None
 
     def _answers(self, batches: Iterator[Batch], stop: Callable[[], None]) -> Generator[BatchResult]:
         with closing(parallel_map(self._answer, batches, self._engine.lanes, stop)) as results:
@@ -171,7 +196,7 @@ class Session:
         ]
         return replace(result, failures=[*result.failures, *too_large], postponed=()) if too_large else result
 
-    def _array_batches(self, arrays: Iterator[tuple[Slide, Pixels]]) -> Iterator[Batch]:
+    def _array_batches(self, arrays: Iterator[tuple[Slide, Pixels] | None]) -> Iterator[Batch]:
         config = self._config
         return array_batches(
             arrays,
@@ -181,44 +206,9 @@ class Session:
             threads=config.threads,
         )
 
-    @contextmanager
-    def _decoder(self, state: StreamState) -> Iterator[Decoder]:
-        """A decoder that no other stream uses meanwhile.
-
-        Raises:
-            MemoryShortageError: If too many streams are open for one more decoder's memory.
-        """
-        with self._lock:
-            self._check_open()
-            decoder = self._idle.pop() if self._idle else self._open_decoder()
-        state.decoder = decoder
-        try:
-            yield decoder
-        finally:
-            state.decoder = None
-            with self._lock:
-                self._idle.append(decoder)
-
-    def _open_decoder(self) -> Decoder:
-        share = int(self._left_bytes * _SHARE)
-        if share < _LEAST_BYTES:
-            raise MemoryShortageError(
-                f"{format_bytes(max(0, self._left_bytes))} of memory are left for one more stream of images; finish or "
-                "close a stream, or open the engine with more memory: Engine.load(..., memory=BYTES)"
-            )
-        config = self._config
-        batch_size = config.batch_size or default_batch_size(
-            config.decoder, config.opened_device, self._engine.batch_size
-        )
-        options = DecoderOptions(
-            batch_size, config.threads, config.max_pixels, share, config.read_timeout_s, config.opened_device
-        )
-        decoder = open_decoder(config.decoder, self.info.preprocess, options)
-        self._left_bytes -= share
-        return decoder
-
     def _file_readers(self) -> SlideReaders:
         with self._lock:
+            self._check_open()
             if self._readers is None:
                 self._readers = open_readers()
             return self._readers
@@ -230,6 +220,14 @@ class Session:
                 self._readers = None
         readers.close()
 
+    def _no_result(self) -> BatchResult:
+        classes = len(self.info.labels)
+        return BatchResult(
+            [], [], Predictions(np.empty(0, np.int32), np.empty((0, classes), np.float32), np.empty(0, np.bool_))
+        )
 
-def _no_predictions(classes: int) -> Predictions:
-    return Predictions(np.empty(0, np.int32), np.empty((0, classes), np.float32), np.empty(0, np.bool_))
+
+def _close(session: "ref[Session]") -> None:
+    """Close a session that is still open at the end of the interpreter."""
+    if opened := session():
+        opened.close()

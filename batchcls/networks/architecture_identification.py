@@ -1,5 +1,6 @@
 """Find the architecture of a file by its tensors, and by the names that the file gives."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -69,7 +70,7 @@ def identify(path: Path, trained: TrainedTensors) -> Identification:
         others = f" and {len(firsts) - _MOST_LISTED} others" if len(firsts) > _MOST_LISTED else ""
         raise CheckpointError(
             f"{str(path)!r} fits {len(firsts)} networks that compute differently, and does not say which it is: "
-            f"{', '.join(firsts[:_MOST_LISTED])}{others}; name the one that was trained: --architecture {firsts[0]}"
+            f"{', '.join(firsts[:_MOST_LISTED])}{others}; name the one that was trained: --architecture NAME"
         )
     (group,) = groups
     return Identification(group[0], _siblings_note(group))
@@ -115,7 +116,7 @@ def _fitting(shapes: Shapes) -> list[IndexedNetwork]:
         if networks:
             found[prefix] = networks
     if len(found) > 1:
-        raise CheckpointError(f"the file holds several networks, under {sorted(found)}; choose one with --weights")
+        raise CheckpointError(f"the file holds several networks, under {sorted(found)}; choose one with --state-dict")
     return next(iter(found.values()), [])
 
 
@@ -176,10 +177,14 @@ def _names(value: Any, groups: list[tuple[str, ...]]) -> list[str]:
         return []
     plain = value.rpartition(":")[2].removeprefix(TIMM)  # hf-hub:timm/resnet50.a1_in1k
     bare, _, tag = plain.partition(".")
-    known = {name for group in groups for name in group}
+    known = [name for group in groups for name in group]
     if value.startswith(TIMM) or value != plain or tag:
         return [TIMM + plain] if TIMM + bare in known else []
-    return [name for name in (bare, TIMM + bare) if name in known]
+    return [name for name in known if _letters(name.removeprefix(TIMM)) == _letters(bare)]  # ResNet-18
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name.casefold())
 
 
 def _preferred(names: list[str], contents: Mapping[Any, Any]) -> str:

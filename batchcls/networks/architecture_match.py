@@ -1,6 +1,6 @@
 """How the tensors of a trained file fit an architecture, with any number of classes and with other heads."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -93,21 +93,33 @@ def read_head(expected: Shapes, present: Shapes, *, torchvision: bool) -> tuple[
         The number of classes, 0 if the file has no head that fits; and the layers, None if the head is as expected.
     """
     last_layer = [name for name, shape in expected.items() if shape[:1] == (0,)]
-    as_made = [name for name in last_layer if present.get(name, ())[1:] == expected[name][1:] and name in present]
-    if as_made:
-        return next((present[name][0] for name in as_made if present[name]), 0), None
+    as_made = [name for name in last_layer if name in present and present[name][1:] == expected[name][1:]]
+    classes = next((present[name][0] for name in as_made if present[name]), 0)
+    containers = {name.partition(".")[0] for name in last_layer}
+    expected, present = (
+        {name: shapes[name] for name in _names_in(containers, shapes)} for shapes in (expected, present)
+    )
+    if as_made and expected.keys() == present.keys():
+        return classes, None
     linear = next((name.removesuffix(".weight") for name in last_layer if len(expected[name]) == 2), "")
     places = [linear] if linear else []
     container = linear.rpartition(".")[0]
-    weights = [shape for name, shape in _below(container, expected).items() if name.endswith("weight")]
+    weights = [expected[name] for name in _names_in({container}, expected) if name.endswith("weight")]
     if torchvision and container and all(len(shape) == 2 for shape in weights):
         places.append(container)
     for place in places:
-        features = next(shape[1] for shape in _below(place, expected).values() if len(shape) == 2)
         head = Head.read(place, present)
-        if head is not None and head.features == features:
+        features = next(shape[1] for name in _names_in({place}, expected) if len(shape := expected[name]) == 2)
+        others = (shapes.keys() - set(_names_in({place}, shapes)) for shapes in (expected, present))
+        if head is not None and head.features == features and next(others) == next(others):
             return head.classes, head
-    return 0, None
+    return classes, None
+
+
+def _names_in(places: Collection[str], shapes: Shapes) -> list[str]:
+    """Names of the tensors of modules, and of those within them, that a network does not compute by itself."""
+    starts = tuple(f"{place}." for place in places)
+    return [name for name in shapes if name.startswith(starts) and not CONSTANT.search(name)]
 
 
 def takes_gray(expected: Shapes, present: Shapes) -> bool:
@@ -154,10 +166,6 @@ def _prefix(expected: Shapes, tensors: Mapping[str, Tensor]) -> str:
     if len(rivals) > 1 and hits[best] > len(expected) / 2:
         raise CheckpointError(f"the file holds several networks, under {rivals}; choose one with --state-dict")
     return best
-
-
-def _below(place: str, shapes: Shapes) -> dict[str, tuple[int, ...]]:
-    return {name: shape for name, shape in shapes.items() if name.startswith(f"{place}.")}
 
 
 def _first_names(names: tuple[str, ...]) -> str:

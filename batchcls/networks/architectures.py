@@ -1,7 +1,7 @@
 """Architectures by name, as modules with and without trained weights, and a module that normalizes their input."""
 
 from collections.abc import Mapping
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import pairwise
@@ -66,7 +66,8 @@ def check_architecture(name: str) -> None:
         known_tags = f"it has {', '.join(tags)}" if tags else f"leave it out: {TIMM}{bare}"
         raise RecipeError(f"architecture {name!r}: timm knows no weights {tag!r} of {bare}; {known_tags}")
     exact = [other for other in (bare, TIMM + bare) if other in known]
-    similar = get_close_matches(name.lower(), known, _NEAREST)
+    similar = get_close_matches(name.lower(), known, 10 * _NEAREST)
+    similar.sort(key=lambda other: (-SequenceMatcher(None, other, name.lower()).ratio(), other))
     nearest = list(dict.fromkeys([*exact, *similar]))[:_NEAREST]
     advice = f"nearest are {', '.join(nearest)}" if nearest else "it takes torchvision's names, and timm/NAME"
     raise RecipeError(f"architecture {name!r} is not known; {advice}")
@@ -152,8 +153,11 @@ def loaded_network(
         RuntimeError: If ``tensors`` are not those of the network.
     """
     network = untrained_network(architecture, classes, head, in_channels=in_channels, transform_input=transform_input)
-    constants = {name: value for name, value in network.state_dict().items() if CONSTANT.search(name)}
-    network.load_state_dict({**constants, **tensors})
+    state = network.state_dict()  # with the versions of its modules, which MNASNet asks for
+    for name in [name for name in state if not CONSTANT.search(name)]:
+        del state[name]
+    state.update(tensors)
+    network.load_state_dict(state)
     return network
 
 

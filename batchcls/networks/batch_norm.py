@@ -1,6 +1,7 @@
 """Batch normalizations of a trained network, prepared for an export in half precision."""
 
 import copy
+from collections import OrderedDict
 
 import torch
 from torch import nn
@@ -36,10 +37,22 @@ def fuse_batch_norm(network: nn.Module) -> nn.Module:
 def _folded(network: nn.Module) -> nn.Module:
     """``network`` with batch normalizations folded into convolutions; unchanged if torch.fx cannot trace it."""
     try:
-        folded: nn.Module = fuse(network, inplace=True)  # the caller's copy
+        folded: nn.Module = fuse(_with_single_layers(network), inplace=True)
     except TRACE_ERRORS:
         return network
     return folded.eval()
+
+
+def _with_single_layers(network: nn.Module) -> nn.Module:
+    """A copy in which each batch normalization with an activation of its own, as timm has it, is two layers."""
+    copied = copy.deepcopy(network)
+    for name, norm in list(copied.named_modules()):
+        drop, act = (getattr(norm, layer, None) for layer in ("drop", "act"))
+        if isinstance(norm, nn.BatchNorm2d) and isinstance(drop, nn.Module) and isinstance(act, nn.Module):
+            plain = nn.BatchNorm2d(norm.num_features, norm.eps, affine=norm.affine, device=norm.weight.device)
+            plain.load_state_dict({key: value for key, value in norm.state_dict().items() if key in plain.state_dict()})
+            copied.set_submodule(name, nn.Sequential(OrderedDict(norm=plain.eval(), drop=drop, act=act)))
+    return copied
 
 
 @torch.no_grad()

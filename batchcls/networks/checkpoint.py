@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from batchcls.errors import CheckpointError
-from batchcls.networks.architecture_identification import closest_architectures, identify
+from batchcls.networks.architecture_identification import Identification, closest_architectures, identify
 from batchcls.networks.architecture_match import ArchitectureMatch
 from batchcls.networks.architectures import check_architecture, loaded_network
 from batchcls.networks.heads import Head
@@ -68,8 +68,9 @@ def load_network(
     if architecture:
         check_architecture(architecture)
     trained = read_trained_tensors(path, weights)
-    found = identify(path, trained) if not architecture else None
-    fit = ArchitectureMatch.of(found.architecture if found else architecture, trained.tensors)
+    found = identify(path, trained) if not architecture else Identification(architecture)
+    check_architecture(found.architecture)
+    fit = ArchitectureMatch.of(found.architecture, trained.tensors)
     if not fit.fits:
         raise CheckpointError(
             f"{str(path)!r} does not fit {fit.architecture!r}: {fit.misfit()}; {_remedy(fit, trained)}"
@@ -99,7 +100,7 @@ def load_network(
         weights_key=trained.weights_key,
         other_weights_keys=trained.other_weights_keys,
         contents=trained.contents,
-        notes=found.notes if found else (),
+        notes=found.notes,
     )
 
 

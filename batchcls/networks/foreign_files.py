@@ -9,8 +9,9 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
+from batchcls.networks.allow_list import UNREADABLE
 from batchcls.networks.onnx_advice import export_advice
-from batchcls.networks.saving_advice import training_advice
+from batchcls.networks.saving_advice import training_advice, unused_path
 
 _HEAD_BYTES = 1 << 16
 """Number of bytes at the beginning of a file that are looked at."""
@@ -29,7 +30,6 @@ _BY_FIRST_BYTES = {
     b"MM\x00*": ("a TIFF image", _ANOTHER),
     b"%PDF": ("a PDF document", _ANOTHER),
     b"\x93NUMPY": ("an array of NumPy", _ANOTHER),
-    b"\x1f\x8b": ("compressed by gzip", "unpack a copy of it: gunzip --keep FILE, and name that"),
     b"version https://git-lfs": ("a pointer of Git LFS in the place of the file", "fetch the file: git lfs pull"),
     b"<": ("a page of HTML or XML", "the download went wrong, perhaps for want of a login: fetch the file again"),
     b"{": ("JSON text", _ANOTHER),
@@ -53,23 +53,25 @@ def foreign_kind(path: Path, size_px: tuple[int, int] = (224, 224)) -> str:
         head = stream.read(_HEAD_BYTES)
     if not head:
         return f"is empty; {_ANOTHER}"
+    if _SAFETENSORS.match(head):
+        ending = "is a safetensors file, by its content; give it the ending .safetensors"
+        return "" if path.suffix == ".safetensors" else ending
     for beginning, (kind, remedy) in _BY_FIRST_BYTES.items():
         if head.startswith(beginning):
             return f"is {kind}, not a checkpoint; {remedy}"
     if head[4:8] == b"TFL3":
-        remedy = "turn it into ONNX: python -m tf2onnx.convert --tflite FILE --output model.onnx"
-        return f"is a network of TensorFlow Lite, not a checkpoint; {remedy}, then batchcls build model.onnx"
+        return f"is a network of TensorFlow Lite, not a checkpoint; {_conversion('--tflite', path)}"
+    if head.startswith(b"\x1f\x8b"):
+        own_name = path.with_suffix("") if path.suffix == ".gz" else path.with_stem(f"{path.stem}_unpacked")
+        unpacking = f"zcat {shlex.quote(str(path))} > {shlex.quote(str(unused_path(own_name)))}"
+        return f"is compressed by gzip; unpack it, and name that file: {unpacking}"
     if path.suffix == ".pb":
-        remedy = "turn its folder into ONNX: python -m tf2onnx.convert --saved-model FOLDER --output model.onnx"
-        return f"is a graph of TensorFlow, not a checkpoint; {remedy}, then batchcls build model.onnx"
+        return f"is a graph of TensorFlow, not a checkpoint; {_conversion('--saved-model', path.parent)}"
     if _ONNX.match(head):
         return "is an ONNX file, by its content; give it the ending .onnx"
-    is_named_safetensors = path.suffix == ".safetensors"
-    if not is_named_safetensors and _SAFETENSORS.match(head):
-        return "is a safetensors file, by its content; give it the ending .safetensors"
     is_archive = head.startswith(b"PK\x03\x04")
     kind = _kind_of_archive(path, size_px) if is_archive else _kind_of_pickle(path, head)
-    if not kind and is_named_safetensors and (is_archive or _TORCH_SAVE.match(head)):
+    if not kind and path.suffix == ".safetensors" and (is_archive or _TORCH_SAVE.match(head)):
         return "is a checkpoint of PyTorch, by its content; give it the ending .pth"
     return kind
 
@@ -77,18 +79,23 @@ def foreign_kind(path: Path, size_px: tuple[int, int] = (224, 224)) -> str:
 def kind_of_folder(path: Path) -> str:
     """What a folder is that holds no network in a known form, and what to do, as text for an error."""
     if (path / "saved_model.pb").is_file():
-        return (
-            "is a SavedModel of TensorFlow; turn it into ONNX: python -m tf2onnx.convert --saved-model "
-            f"{shlex.quote(str(path))} --output model.onnx, then batchcls build model.onnx"
-        )
-    return "is a folder, and no trained network; name the trained file in it"
+        return f"is a SavedModel of TensorFlow; {_conversion('--saved-model', path)}"
+    return "holds no config.json, so it is no folder of Hugging Face; name a trained file"
+
+
+def _conversion(option: str, path: Path) -> str:
+    """The commands that turn a network of TensorFlow into ONNX and build it, as text for an error."""
+    return (
+        f"turn it into ONNX: python -m tf2onnx.convert {option} {shlex.quote(str(path))} --output model.onnx; "
+        "then: batchcls build model.onnx --labels A,B,... --out engines/model"
+    )
 
 
 def _kind_of_archive(path: Path, size_px: tuple[int, int]) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (OSError, ValueError, zipfile.BadZipFile):
+    except (*UNREADABLE, zipfile.BadZipFile):
         return ""
     own = {name.partition("/")[2] for name in names}
     if {"config.json", "metadata.json"} <= set(names):

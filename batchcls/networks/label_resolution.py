@@ -88,8 +88,7 @@ def resolve_labels(
 
 def _labels_inside(checkpoint: Path, contents: Mapping[Any, Any]) -> Iterator[KnownLabels]:
     """Labels under any of the usual keys for labels, at the top of the file's contents or nested."""
-    is_onnx = checkpoint.suffix == ".onnx"
-    remedy = "take it out of the file's metadata" if is_onnx else weights_alone_advice(checkpoint)
+    remedy = weights_alone_advice(checkpoint)
     for key, value in find_values(contents, LABEL_KEYS):
         try:
             labels = parse_labels_text(value, key) if isinstance(value, str) else parse_labels(plain_value(value), key)

@@ -31,14 +31,17 @@ def default_preprocess(
     Raises:
         CheckpointError: If timm's configuration of the network cannot be said in a recipe, and nothing else decides.
     """
+    gray = {"channels": "L"} if network.in_channels == 1 else {}
     given = set(recipe_keys(recipe) & PREPROCESS_KEYS) if recipe else set()
     given |= PREPROCESS_KEYS & values.keys()
     if given >= PREPROCESS_KEYS:
-        return dict(metadata), ""
+        return {**gray, **metadata}, ""
     if PREPROCESS_KEYS & metadata.keys():
-        return dict(metadata), "the checkpoint's own metadata"
+        return {**gray, **metadata}, "the checkpoint's own metadata"
     defaults, origin = library_preprocess(network.architecture, network.contents, decided="resize" in given)
-    return {**defaults, **metadata}, origin
+    if gray:  # mean and std of three channels say nothing of one
+        defaults = {key: value for key, value in defaults.items() if key not in ("mean", "std") or len(value) == 1}
+    return {**defaults, **gray, **metadata}, origin
 
 
 def library_preprocess(

@@ -37,10 +37,25 @@ def training_advice(path: Path) -> str:
 def weights_alone_advice(path: Path) -> str:
     """How to get a copy of a trained file that holds nothing but weights, as text for an error."""
     if path.suffix == ".safetensors":
-        copy = str(_new_path(path).with_suffix(".safetensors"))
+        copy = str(unused_path(path.with_stem(f"{path.stem}_state_dict")))
         lines = f"from safetensors.torch import load_file, save_file; save_file(load_file({str(path)!r}), {copy!r})"
         return f"copy its weights alone: {lines}"
+    if path.suffix == ".onnx":
+        copy = str(unused_path(path.with_stem(f"{path.stem}_network")))
+        lines = (
+            f"import onnx; model = onnx.load({str(path)!r}); del model.metadata_props[:]; onnx.save(model, {copy!r})"
+        )
+        return f"copy it without its metadata: {lines}"
     return f"save the weights alone, in another file: torch.save(model.state_dict(), {str(_new_path(path))!r})"
+
+
+def unused_path(path: Path) -> Path:
+    """``path``, or where something is there already, a path with a number at the end of the name."""
+    number, unused = 1, path
+    while os.path.lexists(unused):
+        number += 1
+        unused = path.with_stem(f"{path.stem}{number}")
+    return unused
 
 
 def _command(path: Path) -> str:
@@ -50,12 +65,7 @@ def _command(path: Path) -> str:
 
 def _new_path(path: Path) -> Path:
     """The path of a file that does not exist, beside ``path``."""
-    name = f"{path.stem}_state_dict"
-    number = 1
-    while any(os.path.lexists(path.with_name(name + ending)) for ending in (".pth", ".safetensors")):
-        number += 1
-        name = f"{path.stem}_state_dict{number}"
-    return path.with_name(f"{name}.pth")
+    return unused_path(path.with_name(f"{path.stem}_state_dict.pth"))
 
 
 def _loading(path: Path) -> str:

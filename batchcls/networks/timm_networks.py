@@ -80,7 +80,7 @@ def timm_preprocess(config: Mapping[str, Any], arguments: Mapping[str, Any] | No
         raise CheckpointError(f"timm's configuration of the network's input makes no sense: {error}") from error
     values = {"size_px": [height, width], "interpolation": filter_, "mean": mean, "std": std}
     stretches = mode == "squash" and crop_fraction == 1
-    crops = mode == "center" and height == width and crop_fraction <= 1
+    crops = mode == "center" and height == width and 0 < crop_fraction <= 1
     if channels != 3 or filter_ not in _FILTERS or not (stretches or crops):
         raise CheckpointError(
             f"timm's configuration asks for an input of {channels}x{height}x{width}, crop_mode {mode!r} with crop_pct "

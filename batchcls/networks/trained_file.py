@@ -57,6 +57,11 @@ def load_trained_file(checkpoint: Path, recipe: Path | None, values: Mapping[str
     given = {**values, "architecture": network.architecture}
     defaults, origin = default_preprocess(network, metadata, recipe, given)
     complete = Recipe.compose(recipe, given, defaults)
+    if complete.preprocess.channel_count != network.in_channels:
+        raise CheckpointError(
+            f"{str(checkpoint)!r} takes images of {network.in_channels} channel(s), and the recipe says channels "
+            f"{complete.preprocess.channels!r}; leave channels out of it"
+        )
     given_labels = Recipe.compose(recipe, values).labels
     contents = {**network.contents, **({"labels": metadata["labels"]} if "labels" in metadata else {})}
     labels, label_notes = resolve_labels(checkpoint, network.classes, given_labels, contents)

@@ -131,7 +131,7 @@ def _input_sizes(module: nn.Module, size_px: tuple[int, int]) -> dict[str, tuple
             torch.inference_mode(),
             suppress(RuntimeError),  # images too small for the network, which the export refuses
         ):
-            module(torch.zeros((1, 3, *size_px)))
+            module(torch.zeros((1, layers[0][1].in_channels, *size_px)))
     finally:
         for handle in handles:
             handle.remove()

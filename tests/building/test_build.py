@@ -69,14 +69,15 @@ def resnet(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path]:
     with torch.random.fork_rng():
         torch.manual_seed(2)
         network = torchvision.models.resnet18(num_classes=4).eval()
-    torch.save({"state_dict": network.state_dict()}, path)
+    torch.save({"state_dict": network.state_dict(), "arch": "resnet18"}, path)
     return network, path
 
 
 @pytest.fixture(scope="module")
 def engine(resnet: tuple[nn.Module, Path], fields: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("engines") / "resnet"
-    result = build_result(resnet[1], "--out", folder, "--labels", LABELS, "--verify", fields)
+    options = ("--architecture", "resnet18", "--labels", LABELS, "--verify", fields)
+    result = build_result(resnet[1], "--out", folder, *options)
     assert result.exit_code == 0, result.output
     assert "resnet18 fp16 with 4 classes" in result.stdout
     assert "matches PyTorch on 5 images, 1 unreadable: top-1 agreement 100.0000%" in result.stdout

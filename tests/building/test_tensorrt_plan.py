@@ -108,8 +108,11 @@ def test_a_network_gets_a_plan_for_each_card_that_is_named(made: Callable[[Path]
 
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines() == [
-        f"plan for any card ({card}), tensorrt_rtx {VERSION}, fp16, batches of 64: never run: its GPU is not here"
-        for card in CARDS
+        *(
+            f"plan for any card ({card}), tensorrt_rtx {VERSION}, fp16, batches of 64: never run: its GPU is not here"
+            for card in CARDS
+        ),
+        f"next      batchcls run slides/ --engine {engine} --out preds.parquet",
     ]
     assert result.stderr == ""
     after = file_contents(engine)
@@ -232,7 +235,7 @@ def test_a_trained_file_becomes_a_folder_and_its_plans_at_once(tiny_onnx: Path, 
     result = build_result(tiny_onnx, "--out", tmp_path / "e", "--labels", "a,b,c", "--target", "sm86,sm120")
 
     assert result.exit_code == 0, result.output
-    assert [line.partition(" ")[0] for line in result.stdout.splitlines()] == ["onnx", "never", "plan", "plan"]
+    assert [line.partition(" ")[0] for line in result.stdout.splitlines()] == ["onnx", "never", "plan", "plan", "next"]
     assert file_contents(tmp_path / "e").keys() == {"engine.json", "model.onnx"} | plan_files("sm86", "sm120")
     assert card_sidecar(tmp_path / "e", "sm86").precision == "fp32"
 

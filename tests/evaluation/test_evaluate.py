@@ -670,3 +670,17 @@ def test_a_missing_library_is_named_with_its_cure(plain: tuple[Path, Path], tmp_
 
     assert process.returncode == 1
     assert "needs sklearn, which is not installed; run: pip install 'batchcls[report]'" in process.stderr
+
+
+def test_the_next_command_explains_the_errors_with_the_engine_at_hand(
+    plain: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictions, truth = plain
+    monkeypatch.chdir(tmp_path)
+
+    unknown = evaluate(*plain, tmp_path / "report").stdout.splitlines()[-1]
+
+    assert unknown == (
+        f"next      batchcls explain ENGINE --from {predictions} --wrong 24 --truth {truth} "
+        f"--out {tmp_path / 'explained'}"
+    )

@@ -118,3 +118,21 @@ def test_a_map_of_nothing_says_so(
     assert row["note"] == "nothing stands out"
     assert (row["label"], row["class_explained"]) == ("square" if squares else "nothing", label)
     assert heat_of(tmp_path / "out" / row["overlay"])[0].max() <= 2
+
+
+def test_a_label_that_cannot_be_drawn_is_called_by_the_number_of_its_class(
+    checkpoint: Path, recipe: Path, tmp_path: Path
+) -> None:
+    slide = draw_squares(tmp_path / "s.png", (100, 40))
+    captions = {}
+    for label in ("細胞", "class 1", "Лимфоцит"):
+        out = tmp_path / label
+        result = explain(checkpoint, slide, "--recipe", recipe, "--labels", f"{label},nothing", "--out", out)
+        assert result.exit_code == 0, result.output
+        with Image.open(out / "0001_s.cam.png") as both:
+            captions[label] = both.crop((0, both.height - LINE, *both.size)).tobytes()
+        (row,) = table(out)
+        assert row["label"] == label
+
+    assert captions["細胞"] == captions["class 1"]
+    assert captions["Лимфоцит"] != captions["class 1"]

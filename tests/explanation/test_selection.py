@@ -91,6 +91,22 @@ def test_wrong_ones_come_by_confidence_and_match_a_table_by_absolute_path(
     assert [Path(row["file"]).name for row in table(tmp_path / "one")] == ["two.png"]
 
 
+def test_a_csv_file_of_predictions_chooses_the_same_images(
+    engine: Path, checkpoint: Path, predicted: Path, labeled: Path, tmp_path: Path
+) -> None:
+    as_csv = tmp_path / "p.csv"
+    assert invoked(labeled, "--out", as_csv, "--engine", engine, "--backend", "openvino").exit_code == 0
+
+    for predictions in (predicted, as_csv):
+        out = tmp_path / predictions.suffix
+        done = explain(engine, "--checkpoint", checkpoint, "--from", predictions, "--uncertain", "3", "--out", out)
+        assert done.exit_code == 0, done.output
+        next_command = f"batchcls report {predictions} --out {predictions.with_suffix('.html')}"
+        assert done.stdout.splitlines()[-1] == f"next      {next_command}"
+
+    assert table(tmp_path / ".csv") == table(tmp_path / ".parquet")
+
+
 def test_the_least_certain_ones_are_chosen_and_those_that_are_gone_are_reported(
     engine: Path, checkpoint: Path, labeled: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

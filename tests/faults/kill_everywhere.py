@@ -1,10 +1,12 @@
 """SIGKILL just before each of a run's own calls that change the disk, and once after each write; then the same command.
 
-    python -m tests.faults.kill_everywhere SCRATCH [SCENARIO...]
+    python -m tests.faults.kill_everywhere SCRATCH [--csv] [SCENARIO...]
 
 Prints a table, and ends with 1 if any command after a kill did not end with 0 and the same rows.
 """
 
+import hashlib
+import json
 import os
 import signal
 import sys
@@ -19,6 +21,7 @@ import batchcls.engine.backends.null
 import batchcls.images.decoders.pillow
 import batchcls.inference.run  # noqa: F401  # before the first fork, so that each run is quick
 from batchcls.cli import main
+from batchcls.predictions.formats import csv_file
 
 EVENTS = frozenset(("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.link", "os.symlink"))
 TO_WRITE = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
@@ -40,6 +43,7 @@ class Killer:
         sys.addaudithook(self._see)
         os.fsync = self._before(os.fsync)
         pq.ParquetWriter.write_table = self._after(pq.ParquetWriter.write_table)
+        csv_file.DigestedStream.write = self._after(csv_file.DigestedStream.write)
         pa.RecordBatchFileWriter.write_batch = self._after(pa.RecordBatchFileWriter.write_batch)
 
     def _see(self, event: str, arguments: tuple[object, ...]) -> None:
@@ -83,7 +87,7 @@ def run(killer: Killer, arguments: Sequence[str], step: int = 0) -> int:
 
 
 def killed_everywhere(
-    killer: Killer, common: Sequence[str], folder: Path, scenario: str, stride: int
+    killer: Killer, common: Sequence[str], folder: Path, name: str, scenario: str, stride: int
 ) -> list[tuple[int, int, Path]]:
     """Step, exit code of the same command again, and output, for every so-many-th step until a run gets through."""
     before, options = SCENARIOS[scenario]
@@ -91,7 +95,7 @@ def killed_everywhere(
     step, code = 1 - stride, -signal.SIGKILL
     while code == -signal.SIGKILL:
         step += stride
-        out = folder / f"{step:03d}" / "k.parquet"
+        out = folder / f"{step:03d}" / name
         out.parent.mkdir(parents=True)
         for earlier in before:
             run(killer, [*common, *earlier, "--out", str(out)])
@@ -102,39 +106,52 @@ def killed_everywhere(
     return outcomes
 
 
-def killed_again_and_again(killer: Killer, common: Sequence[str], folder: Path) -> list[tuple[int, int, Path]]:
+def killed_again_and_again(killer: Killer, common: Sequence[str], out: Path) -> list[tuple[int, int, Path]]:
     """One output whose run is killed at its first step, the next at its second, until one gets through."""
-    out = folder / "k.parquet"
-    folder.mkdir(parents=True)
+    out.parent.mkdir(parents=True)
     step = 1
     while (code := run(killer, [*common, "--out", str(out)], step)) == -signal.SIGKILL:
         step += 1
     return [(step, code, out)]
 
 
-def faults(outcomes: Sequence[tuple[int, int, Path]], expected: pa.Table) -> list[str]:
+def is_equal(out: Path, undisturbed: Path) -> bool:
+    """Whether an output has the rows of another, and a CSV file the record that describes it."""
+    if not out.exists() or out.suffix == ".parquet":
+        return out.exists() and bool(pq.read_table(out).equals(pq.read_table(undisturbed)))
+    record = json.loads(out.with_name(f"{out.name}.json").read_text())
+    digest = hashlib.sha256(out.read_bytes()).hexdigest()
+    return out.read_bytes() == undisturbed.read_bytes() and record["csv"]["sha256"] == digest
+
+
+def faults(outcomes: Sequence[tuple[int, int, Path]], undisturbed: Path) -> list[str]:
     """What is wrong with each outcome that is not as it should be."""
     wrong = []
     for step, code, out in outcomes:
-        left = sorted(set(os.listdir(out.parent)) - {out.name})
-        equal = out.exists() and pq.read_table(out).equals(expected)
+        beside = {f"{out.name}.json"} if out.suffix == ".csv" else set()
+        there = set(os.listdir(out.parent))
+        left = sorted(there - {out.name} - beside)
+        equal = beside <= there and is_equal(out, undisturbed)
         if code or left or not equal:
             wrong.append(f"step {step}: exit {code}, {'equal' if equal else 'other rows'}, left over {left}")
     return wrong
 
 
 def all_faults(
-    slides: Path, engine: Path, scratch: Path, scenarios: Sequence[str], stride: int = 1
+    slides: Path, engine: Path, scratch: Path, scenarios: Sequence[str], stride: int = 1, name: str = "k.parquet"
 ) -> list[tuple[str, int, list[str]]]:
     """Scenario, number of runs that were killed, and what was wrong after the same command again."""
     killer = Killer()
     common = [str(slides), "--engine", str(engine)]
-    undisturbed = scratch / "undisturbed.parquet"
+    undisturbed = scratch / f"undisturbed-{name}"
     run(killer, [*common, "--out", str(undisturbed)])
-    outcomes = {name: killed_everywhere(killer, common, scratch / name.strip("-"), name, stride) for name in scenarios}
-    outcomes["again and again"] = killed_again_and_again(killer, common, scratch / "again")
-    expected = pq.read_table(undisturbed)  # after the last fork: Arrow starts threads
-    return [(name, (steps[-1][0] - 1) // stride, faults(steps, expected)) for name, steps in outcomes.items()]
+    outcomes = {
+        scenario: killed_everywhere(killer, common, scratch / scenario.strip("-"), name, scenario, stride)
+        for scenario in scenarios
+    }
+    outcomes["again and again"] = killed_again_and_again(killer, common, scratch / "again" / name)
+    # Files are read after the last fork: Arrow starts threads.
+    return [(title, (steps[-1][0] - 1) // stride, faults(steps, undisturbed)) for title, steps in outcomes.items()]
 
 
 def _cpu() -> str:
@@ -153,7 +170,9 @@ if __name__ == "__main__":
     (where / "slides" / "empty.jpg").touch()
     click.echo(f"# {_cpu()}\n| scenario | killed | then exit 0, equal rows, nothing left over |\n|---|---|---|")
     bad = 0
-    for name, kills, wrong in all_faults(where / "slides", ALL4, where, sys.argv[2:] or list(SCENARIOS)):
-        click.echo("\n".join([f"| {name} | {kills} | {kills - len(wrong)} |", *wrong]))
+    chosen = [word for word in sys.argv[2:] if word != "--csv"]
+    file = "k.csv" if "--csv" in sys.argv[2:] else "k.parquet"
+    for title, kills, wrong in all_faults(where / "slides", ALL4, where, chosen or list(SCENARIOS), name=file):
+        click.echo("\n".join([f"| {title} | {kills} | {kills - len(wrong)} |", *wrong]))
         bad += len(wrong)
     sys.exit(bool(bad))

@@ -21,7 +21,7 @@ import safetensors.torch
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from batchcls.building.onnx.classifier import _image_input, _read
+from batchcls.building.onnx.classifier import _image_input, read_model
 from batchcls.cli.info import engine_facts
 from batchcls.engine.manifest import MANIFEST, Manifest
 from batchcls.engine.plan_sidecar import Sidecar
@@ -418,7 +418,7 @@ def _networks(folder: Path) -> list[bytes]:
 def _try_network(data: bytes, folder: Path) -> None:
     path = folder / "model.onnx"
     path.write_bytes(data)
-    _image_input(path, _read(path))
+    _image_input(path, read_model(path))
 
 
 TARGETS = (

@@ -13,7 +13,7 @@ import pytest
 
 from batchcls.records import METADATA_KEY
 from tests.c_libraries import COMPILER, compile_library
-from tests.commandline import PATIENCE_S
+from tests.commandline import PATIENCE_S, after_loading
 from tests.conftest import ROOT, draw
 
 FIRST, SECOND, WHOLE = "MIG-1a2b-first", "MIG-1c3d-second", "GPU-9f8e-whole"
@@ -178,5 +178,5 @@ def test_cuda_shows_a_process_its_own_instance(run_there: Run, tiny_engine: Path
         *("--device", "cuda:1", "--backend", "tensorrt", "--decoder", "pillow", "--processes", "2"),
     )
 
-    assert re.match(r"batchcls: the process for cuda:1 \([12] of 2\): ", done.stderr)
+    assert re.match(r"batchcls: the process for cuda:1 \([12] of 2\): ", after_loading(done.stderr))
     assert set((tmp_path / "shown").read_text().split()) == {SECOND}

@@ -2,8 +2,10 @@
 
 import gzip
 import io
+import json
 import pickle
 import re
+import struct
 import subprocess
 import sys
 import zipfile
@@ -73,7 +75,10 @@ KINDS: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "npz": (arrays, "is an archive of NumPy arrays"),
     "zip": (lambda path: zipfile.ZipFile(path, "w").writestr("model.pth", b""), "is a ZIP archive, .*unpack it"),
-    "gzip": (lambda path: path.write_bytes(gzip.compress(b"model")), "is compressed by gzip"),
+    "gzip": (
+        lambda path: path.write_bytes(gzip.compress(b"model")),
+        r"is compressed by gzip; unpack it, .*zcat \S+ > \S+_unpacked\.pth",
+    ),
     "git lfs": (
         lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n"),
         "is a pointer of Git LFS .*git lfs pull",
@@ -92,6 +97,17 @@ def test_a_file_of_another_kind_is_called_what_it_is(kind: str, tmp_path: Path) 
 
     assert "damaged" not in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("length", [ord("{"), 0x100 + ord("<"), 0x12_0408])
+def test_a_safetensors_file_is_read_whatever_its_length_looks_like(length: int, tmp_path: Path) -> None:
+    header = json.dumps({"fc.weight": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).ljust(length)
+    (tmp_path / "m.safetensors").write_bytes(struct.pack("<Q", length) + header.encode() + bytes(length))
+    with pytest.raises(CheckpointError, match="cannot be read as safetensors"):  # for the bytes at its end
+        read_tensors(tmp_path / "m.safetensors")
+
+    (tmp_path / "m.safetensors").write_bytes(struct.pack("<Q", length) + header.encode() + bytes(4))
+    assert read_tensors(tmp_path / "m.safetensors").keys() == {"fc.weight"}
 
 
 def test_a_checkpoint_of_pytorch_that_is_called_safetensors_is_called_what_it_is(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Networks of one channel, gray, answer as they do in training."""
 
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from torchvision import transforms
 
 from batchcls.building.build import BuildOptions, build_engine
 from batchcls.building.export import export_classifier
-from batchcls.engine.manifest import Manifest
 from batchcls.errors import CheckpointError, RecipeError
 from batchcls.networks.architectures import PixelClassifier
 from batchcls.networks.recipe import Recipe
@@ -27,7 +25,6 @@ from batchcls.records import Pixels, Preprocess
 from batchcls.training.setup import starting_recipe
 from tests.commandline import invoked
 from tests.conftest import draw
-from tests.engines import opened_engine
 
 SIDE, CLASSES = 24, 3
 LABELS = ("a", "b", "c")
@@ -121,33 +118,6 @@ def test_an_exported_network_of_gray_answers_as_it_did(
     compiled = openvino.compile_model(tmp_path / "gray.onnx", "CPU", {"INFERENCE_PRECISION_HINT": arithmetic})
     exact = precision == "fp32" and arithmetic == "f32"
     np.testing.assert_allclose(compiled(pixels)[0], expected, atol=1e-5 if exact else 0.05)
-
-
-@pytest.mark.parametrize(
-    ("layout", "takes", "opset"),
-    [
-        ("NCHW", TensorProto.FLOAT, 9),
-        ("NHWC", TensorProto.UINT8, 12),
-        ("NCHW", TensorProto.UINT8, 13),
-        ("NHWC", TensorProto.FLOAT16, 21),
-    ],
-)
-def test_an_onnx_classifier_of_gray_sees_pillows_gray(
-    tmp_path: Path, quiet: Console, layout: str, takes: int, opset: int
-) -> None:
-    model = saved_onnx(tmp_path / "gray.onnx", layout=layout, takes=takes, opset=opset)
-    of_bytes = {} if takes == TensorProto.UINT8 else {"mean": (0.0,), "std": (1 / 255,)}
-
-    manifest = build_engine(
-        tmp_path / "gray.onnx", tmp_path / "engine", BuildOptions(values={"labels": LABELS, **of_bytes}), quiet
-    )
-
-    assert Manifest.read(tmp_path / "engine").preprocess == manifest.preprocess
-    assert manifest.preprocess.channels == "L"
-    pixels = drawn_pixels()
-    expected = in_pillow(pixels).reshape(len(pixels), -1) @ numpy_helper.to_array(model.graph.initializer[0])
-    with closing(opened_engine(tmp_path / "engine", threads=1, precision="f32")) as engine:
-        np.testing.assert_allclose(engine.infer(pixels), expected, atol=0.01 if takes == TensorProto.FLOAT16 else 1e-4)
 
 
 def test_files_are_classified_as_a_training_on_gray_images_sees_them(

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -378,3 +378,39 @@ def test_columns_that_a_spreadsheet_put_elsewhere_are_found_by_name(tmp_path: Pa
     assert file.labels == ("c", "b", "a")
     right = PredictionsFile.read(tmp_path / "o.parquet", LABELS)
     assert (file.probabilities[:, ::-1] == right.probabilities)[right.readable].all()
+
+
+WHOLE = b"""root,path,label,probability,p_a,p_b,width,height,size_bytes,modified,error
+s,a.png,a,0.75,0.75,0.25,64,48,100,2026-11-26 13:47:41.216638Z,
+"s","b, c.png",b,1,0,1,64,48,,,
+s,d.png,,,,,,,0,2026-11-26 13:47:41.216638Z,empty: it has no bytes
+"""
+RECORD = b'{"labels": ["a", "b"], "identity": {}, "counts": {"rows": 3}, "csv": {"sha256": ""}}'
+pieces = st.sampled_from([b"", b"\xff", b"\n", b",", b'"', b"'", b"=", b"1e999", b"nan", b"\0", b"p_a", b"[" * 2000])
+
+
+@settings(max_examples=150)
+@given(st.lists(st.tuples(st.integers(0, len(WHOLE)), st.integers(0, 9), pieces | st.binary(max_size=4)), max_size=3))
+def test_a_damaged_csv_is_read_or_refused(edits: list[tuple[int, int, bytes]]) -> None:
+    content, record = WHOLE, RECORD
+    for place, length, piece in edits:
+        content = content[:place] + piece + content[place + length :]
+        record = record[: place % len(record)] + piece + record[place % len(record) + length :]
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "o.csv"
+        path.write_bytes(content)
+        (Path(folder) / "o.csv.json").write_bytes(record)
+        for read in (PredictionsFile.read, lambda path: list(PredictionsFile.parts(path))):
+            with suppress(LabelsError):
+                read(path)
+        with suppress(OutputError):
+            opened(path)
+
+
+def test_a_csv_and_its_record_may_be_reached_through_links(runs: Path, tmp_path: Path) -> None:
+    for name in ("o.csv", "o.csv.json"):
+        (tmp_path / name).symlink_to(runs / name)
+
+    file = PredictionsFile.read(tmp_path / "o.csv")
+
+    assert file.metadata["engine"]["name"] == "tiny"

@@ -284,7 +284,7 @@ def test_an_engine_takes_the_place_of_no_link_and_loses_nothing_of_a_strangers(
     PLANTS[kind](folder / name, outside)
     before = seen(outside), said(folder / name)
 
-    result = called("build", tiny_onnx, "--labels", "a,b,c", "--out", folder, "--device", "cpu")
+    result = called("build", tiny_onnx, "--labels", "a,b,c", "--out", folder, "--device", "cpu", "--overwrite")
 
     check_refused(result, folder, folder / name)
     assert (seen(outside), said(folder / name)) == before
@@ -303,7 +303,7 @@ def test_a_rebuilt_engine_loses_no_strangers_file_among_its_plans(
         PLANTS[kind](planted, outside)
     before = seen(outside), seen(folder)
 
-    result = called("build", tiny_onnx, "--labels", "a,b,c", "--out", folder, "--device", "cpu")
+    result = called("build", tiny_onnx, "--labels", "a,b,c", "--out", folder, "--device", "cpu", "--overwrite")
 
     check_refused(result, planted, planted / "mine")
     assert (seen(outside), seen(folder)) == before
@@ -313,7 +313,7 @@ def test_what_stands_in_an_engine_folder_besides_is_kept_as_it_is(
     tiny_onnx: Path, outside: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "engine"
-    build = ("build", tiny_onnx, "--labels", "a,b,c", "--out", folder, "--device", "cpu")
+    build = ("build", tiny_onnx, "--labels", "a,b,c", "--out", folder, "--device", "cpu", "--overwrite")
     assert called(*build).exit_code == 0
     (folder / "data").symlink_to(outside)
     (folder / "below").mkdir()

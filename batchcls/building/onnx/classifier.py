@@ -25,6 +25,8 @@ _FLOATS: dict[int, str] = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16
 _OUTPUT_TYPES = (*_FLOATS, TensorProto.DOUBLE, TensorProto.BFLOAT16, TensorProto.UNDEFINED)
 _SMALLEST_NOTED_CHANGE = 0.0005
 """Smallest change of a probability that a note reports."""
+_OLDEST_OPERATOR_SET = 7
+"""Oldest operator set that ONNX Runtime knows."""
 _LARGEST_BYTES = 2 << 30
 """Bytes that protobuf can hold in one message."""
 
@@ -128,6 +130,7 @@ def read_model(path: Path) -> onnx.ModelProto:
         if path.stat().st_size > _LARGEST_BYTES:
             raise CheckpointError(f"{str(path)!r} is larger than ONNX allows in one file")
         model = onnx.load(path, load_external_data=False)
+        _check_operator_set(path, model)
         check_loops(path, model)
         check_external_data(path.parent, model)
         onnx.load_external_data_for_model(model, os.fspath(path.parent))
@@ -136,6 +139,17 @@ def read_model(path: Path) -> onnx.ModelProto:
     except (DecodeError, onnx.checker.ValidationError, ValueError, TypeError, OSError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(f"{str(path)!r} cannot be read as ONNX: {reason}") from error
+
+
+def _check_operator_set(path: Path, model: onnx.ModelProto) -> None:
+    """Refuse operator sets that the runtimes do not know."""
+    latest = onnx.defs.onnx_opset_version()
+    for item in model.opset_import:
+        if item.domain in ("", "ai.onnx") and not _OLDEST_OPERATOR_SET <= item.version <= latest:
+            raise CheckpointError(
+                f"{str(path)!r} uses ONNX's operator set {item.version}, and batchcls reads {_OLDEST_OPERATOR_SET} to "
+                f"{latest}; export it with opset_version=20"
+            )
 
 
 def _type_name(element: int) -> str:

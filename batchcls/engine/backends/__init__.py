@@ -20,11 +20,17 @@ _PACKAGES = {
 """Packages to install where a backend's module cannot be imported, as pip takes it."""
 
 
-def has_torch_network(manifest: Manifest) -> bool:
-    """Whether PyTorch can run an engine: it makes the network again, by the name of its architecture."""
-    of_timm = manifest.architecture.startswith("timm/")
-    installed = not of_timm or find_spec("timm") is not None
-    return manifest.precision != "int8" and installed and is_indexed(manifest.architecture)
+def has_torch_network(folder: Path, manifest: Manifest) -> bool:
+    """Whether PyTorch can run an engine: it makes the network again, by the name of its architecture and its weights.
+
+    Raises:
+        EngineError: If the network is not the one that the manifest was written for.
+    """
+    needed = ["torch", "onnx", *(["timm"] if manifest.architecture.startswith("timm/") else [])]
+    if manifest.precision == "int8" or not is_indexed(manifest.architecture) or not all(map(find_spec, needed)):
+        return False
+    onnx_weights = import_module("batchcls.engine.backends.onnx_weights")
+    return bool(onnx_weights.names_every_weight(checked_onnx_path(folder, manifest)))
 
 
 def has_cuda_onnxruntime() -> bool:

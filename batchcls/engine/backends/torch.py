@@ -7,11 +7,10 @@ from pathlib import Path
 from queue import SimpleQueue
 
 import numpy as np
-import onnx
 import torch
-from onnx import numpy_helper
 from torch import Tensor, nn
 
+from batchcls.engine.backends.onnx_weights import named_weights
 from batchcls.engine.backends.torch_compile import Classify, compiled
 from batchcls.engine.base import EngineInfo
 from batchcls.engine.manifest import Manifest
@@ -21,8 +20,6 @@ from batchcls.networks.architectures import PixelClassifier, check_architecture,
 from batchcls.networks.batch_norm import fuse_batch_norm
 from batchcls.records import DevicePixels, Logits, Pixels
 
-_PREFIX = "network."
-"""Prefix that the export gives to the names of the network's weights."""
 _SETTLED = ("running_mean", "running_var", "num_batches_tracked")
 """Ends of the names of tensors that an ONNX file need not hold, see `fuse_batch_norm`."""
 _BATCH_SIZE, _GPU_BATCH_SIZE = 64, 256
@@ -201,11 +198,7 @@ def _network(manifest: Manifest, path: Path) -> nn.Module:
         check_architecture(manifest.architecture)
     except RecipeError as error:
         raise EngineError(f"engine {manifest.name!r} cannot run with PyTorch: {error}; or {others}") from error
-    weights = {
-        item.name.removeprefix(_PREFIX): torch.from_numpy(numpy_helper.to_array(item).astype(np.float32))
-        for item in onnx.load(path).graph.initializer
-        if item.name.startswith(_PREFIX)
-    }
+    weights = {name: torch.from_numpy(value) for name, value in named_weights(path).items()}
     match = ArchitectureMatch.of(manifest.architecture, weights)
     network = fuse_batch_norm(
         untrained_network(

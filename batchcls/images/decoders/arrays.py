@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from time import perf_counter
 
 import numpy as np
@@ -11,24 +10,29 @@ from batchcls.images.decoders import DecoderName
 from batchcls.images.decoders.resample import resample_exactly, resample_quickly
 from batchcls.records import Batch, Pixels, Preprocess, Slide
 
+_GROUP_BYTES = 64 << 20
+"""Size of the images at which a batch is full, so that a batch of huge images does not take huge memory."""
+
 
 def array_batches(
-    images: Iterable[tuple[Slide, Pixels]],
+    images: Iterable[tuple[Slide, Pixels] | None],
     preprocess: Preprocess,
     *,
     decoder: DecoderName,
     batch_size: int,
     threads: int,
 ) -> Iterator[Batch]:
-    """Batches of (H, W, 3) uint8 RGB images, in order, with the pixels that ``decoder`` would have given."""
+    """Batches of (H, W, 3) uint8 RGB images, in order, with the pixels that ``decoder`` would have given.
+
+    A batch is smaller than ``batch_size`` if its images are large, or if None tells that no more come for a moment.
+    """
     resample = resample_quickly if decoder == "turbo" else resample_exactly
-    images = iter(images)
 
     def resize(image: Pixels) -> Pixels:
         return resample(np.ascontiguousarray(image), preprocess)
 
     with ThreadPoolExecutor(threads, thread_name_prefix="resize") as pool:
-        while group := list(islice(images, batch_size)):
+        for group in _groups(images, batch_size):
             since = perf_counter()
             pixels = np.empty((len(group), *preprocess.size_px, 3), np.uint8)
             for row, resized in enumerate(pool.map(resize, [image for _, image in group])):
@@ -39,3 +43,17 @@ def array_batches(
                 pixels=pixels,
                 decode_s=perf_counter() - since,
             )
+
+
+def _groups(images: Iterable[tuple[Slide, Pixels] | None], batch_size: int) -> Iterator[list[tuple[Slide, Pixels]]]:
+    group: list[tuple[Slide, Pixels]] = []
+    size_bytes = 0
+    for image in images:
+        if image is not None:
+            group.append(image)
+            size_bytes += image[1].nbytes
+        if group and (image is None or len(group) == batch_size or size_bytes >= _GROUP_BYTES):
+            yield group
+            group, size_bytes = [], 0
+    if group:
+        yield group

@@ -46,6 +46,13 @@ class Decoder(Protocol):
             readers: Readers of the slides, which stay open; None: those of files, opened for this call alone.
         """
 
+    def sibling(self, memory_bytes: int) -> "Decoder":
+        """Another decoder, which may decode other slides at the same time with the threads and the memory of this one.
+
+        Args:
+            memory_bytes: Memory for files that it has read and not decoded yet; one larger file may be read alone.
+        """
+
     @property
     def peak_memory_bytes(self) -> int:
         """Peak resident memory of the decoder's other processes together, in bytes; known after `decode` has ended."""
@@ -60,7 +67,7 @@ class Decoder(Protocol):
         """Stop reading, so that `decode` ends with the files that have been read; any thread may call this method."""
 
     def close(self) -> None:
-        """Release threads and buffers; calling it twice is harmless."""
+        """Release threads and buffers, also those of siblings; calling it twice is harmless."""
 
 
 def shortage_error(postponed: Sequence[Postponed], remedy: str) -> MemoryShortageError:

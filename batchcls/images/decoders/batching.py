@@ -3,7 +3,9 @@
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
+from copy import copy
 from dataclasses import replace
+from threading import BoundedSemaphore
 from time import perf_counter
 from typing import Protocol
 
@@ -86,6 +88,7 @@ class BatchingDecoder:
         options: DecoderOptions,
     ) -> None:
         self._decode_group = decode_group
+        self._turns = BoundedSemaphore(decode_group.lanes)
         self._size_px = size_px
         self._batch_size = options.batch_size
         memory_bytes = options.memory_bytes or available_bytes() // 2
@@ -109,7 +112,8 @@ class BatchingDecoder:
 
         def decoded(group: EncodedGroup) -> list[Batch]:
             try:
-                return self._batches(group)
+                with self._turns:
+                    return self._batches(group)
             finally:
                 files.release(group.encoded)
 
@@ -122,6 +126,13 @@ class BatchingDecoder:
             files.close()
             batches.close()
             groups.close()
+
+    def sibling(self, memory_bytes: int) -> "BatchingDecoder":
+        decoder = copy(self)
+        largest_file_bytes = self._read.largest_file_bytes or self._read.budget_bytes
+        decoder._read = replace(self._read, budget_bytes=memory_bytes, largest_file_bytes=largest_file_bytes)
+        decoder._files = None
+        return decoder
 
     def waiting(self) -> tuple[str, float] | None:
         return self._files.waiting() if self._files else None

@@ -39,9 +39,11 @@ class ReadOptions:
     timeout_s: float = READ_TIMEOUT_S
     """How long the file system may take for one answer."""
     budget_bytes: int = 256 << 20
-    """Largest number of bytes that are read and not decoded yet; a larger file is postponed."""
+    """Largest number of bytes that are read and not decoded yet; one larger file may be read alone."""
     files_ahead: int = 256
     """Largest number of files that are read and not taken by the iteration yet."""
+    largest_file_bytes: int | None = None
+    """Size of the largest file; larger ones are postponed. None: ``budget_bytes``."""
 
 
 @dataclass(slots=True)

@@ -119,7 +119,7 @@ class SingleReads:
             slide = replace(slide, size_bytes=file.size_bytes, modified_ns=file.modified_ns)
             length = image_end(file.size_bytes, file.read)
             check_file(length, largest_bytes(self._options.max_pixels), is_regular=file.is_regular)
-            if length > self._options.budget_bytes:
+            if length > (self._options.largest_file_bytes or self._options.budget_bytes):
                 format_of(slide.path, file.first_bytes)  # refuses a file that is no image, instead of postponing it
                 return Postponed(slide, read_budget_bytes(length))
             self._waiting.pop(number)  # waiting for the budget is no waiting for the file system

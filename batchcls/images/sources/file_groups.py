@@ -33,13 +33,15 @@ class FileGroupReader:
     Args:
         process: Runs `batchcls.images.sources.group_server`.
         max_pixels: Largest number of pixels of an image in a group.
+        base: Folder of relative paths; empty: the one that the process was started in.
 
     Raises:
         DecoderError: If the process has ended.
         OSError: If the system has no more memory or files for another buffer.
     """
 
-    def __init__(self, process: FileProcess, max_pixels: int) -> None:
+    def __init__(self, process: FileProcess, max_pixels: int, base: str = "") -> None:
+        self._base = base
         self._ended_error = process.ended_error
         self._max_pixels = min(max_pixels, _MOST_PIXELS)  # where the limit is larger, the file is judged alone
         self._slides: Sequence[Slide] = ()
@@ -63,7 +65,7 @@ class FileGroupReader:
     def start(self, slides: Sequence[Slide], largest_bytes: int) -> None:
         self._slides = slides
         self._buffer.progress[0], self._buffer.progress[1] = NOT_BEGUN, len(slides)
-        paths = os.fsencode("\0".join([slide.file for slide in slides]))
+        paths = os.fsencode("\0".join([os.path.join(self._base, slide.file) for slide in slides]))
         try:
             self._socket.sendall(
                 GROUP_REQUEST.pack(len(paths), min(largest_bytes, LARGEST_FILE_BYTES), self._max_pixels) + paths

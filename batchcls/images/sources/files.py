@@ -16,12 +16,16 @@ _GROUP_SERVER = "batchcls.images.sources.group_server"
 
 
 class FileReaders:
-    """A `batchcls.images.sources.base.SlideReaders` for files: another process opens and reads them."""
+    """A `batchcls.images.sources.base.SlideReaders` for files: another process opens and reads them.
+
+    Relative paths are below the working folder that this process has when a reader is made.
+    """
 
     group_memory_bytes = BUFFER_BYTES
 
     def __init__(self) -> None:
         packages = [folder for folder in sys.path if os.path.isabs(folder)]
+        self._started_in = _working_folder()
         self._process = FileProcess(_GROUP_SERVER, packages)
 
     @property
@@ -29,26 +33,39 @@ class FileReaders:
         return self._process.peak_memory_bytes
 
     def reader(self, timeout_s: float) -> "FileReader":
-        return FileReader(self._process.lane(timeout_s))
+        return FileReader(self._process.lane(timeout_s), self._base())
 
     def group_reader(self, max_pixels: int) -> FileGroupReader:
-        return FileGroupReader(self._process, max_pixels)
+        return FileGroupReader(self._process, max_pixels, self._base())
 
     def close(self) -> None:
         self._process.close()
+
+    def _base(self) -> str:
+        """Folder of relative paths; empty if it is the one that the other process was started in."""
+        folder = _working_folder()
+        return "" if folder == self._started_in else folder
 
 
 class FileReader:
     """A `batchcls.images.sources.base.SlideReader` for files."""
 
-    def __init__(self, lane: FileLane) -> None:
+    def __init__(self, lane: FileLane, base: str = "") -> None:
         self._lane = lane
+        self._base = base
 
     def open(self, slide: Slide) -> OpenFile:
-        return self._lane.open(slide.file)
+        return self._lane.open(os.path.join(self._base, slide.file))
 
     def close(self) -> None:
         self._lane.close()
+
+
+def _working_folder() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # it has been deleted
+        return ""
 
 
 def read_file(slide: Slide, limit_bytes: int) -> bytes:

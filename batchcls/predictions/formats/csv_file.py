@@ -4,7 +4,6 @@ import csv
 import hashlib
 import io
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -16,8 +15,8 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from batchcls.predictions.schema import COLUMNS, WORDS, file_schema
-from batchcls.storage.atomic import open_regular_file
 from batchcls.storage.locked_folder import beside_path
+from batchcls.storage.regular_file import open_regular, read_up_to
 from batchcls.storage.spreadsheet_cells import reversible_cell, text_of_cell
 from batchcls.storage.table_memory import check_memory
 
@@ -125,7 +124,7 @@ def write(stream: BinaryIO, rows: Iterable[pa.Table], labels: Sequence[str], rec
     """Write rows as CSV, and return the JSON for the file beside it; see `PredictionsFormat.write`."""
     names = header(labels)
     types = _TYPES | dict.fromkeys(names[4 : 4 + len(labels)], pa.float32())
-    digested = _DigestedStream(stream)
+    digested = DigestedStream(stream)
     head = io.StringIO(newline="")
     csv.writer(head, lineterminator="\n").writerow(names)
     digested.write(head.getvalue().encode())
@@ -147,7 +146,7 @@ def header(labels: Sequence[str]) -> list[str]:
     return names
 
 
-class _DigestedStream(io.RawIOBase):
+class DigestedStream(io.RawIOBase):
     """A stream that counts and digests what is written through it to another stream."""
 
     def __init__(self, stream: BinaryIO) -> None:
@@ -216,9 +215,9 @@ def _header_of(stream: BinaryIO) -> list[str]:
 def _record_of(path: Path) -> Mapping[str, Any]:
     """The record beside a CSV file; empty if there is none."""
     try:
-        descriptor = open_regular_file(beside_path(path))
+        stream, _ = open_regular(beside_path(path))
     except FileNotFoundError:
         return {}
-    with os.fdopen(descriptor, "rb") as stream:
-        record = json.loads(stream.read(_LARGEST_RECORD_BYTES))
+    with stream:
+        record = json.loads(read_up_to(stream, _LARGEST_RECORD_BYTES))
     return record if isinstance(record, dict) else {}

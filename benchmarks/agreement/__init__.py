@@ -1,0 +1,1 @@
+"""How far engines of random networks agree with the libraries that made the networks."""
