@@ -14,12 +14,14 @@ SIDE = 32
 
 
 def randomized(model: Any) -> Any:
-    """``model`` with weights drawn at random, such that its answers differ between images."""
+    """``model`` with weights drawn at random, always the same, such that its answers differ between images."""
     random = np.random.default_rng(5)
     for variable in model.weights:
-        if variable.dtype == "float32":
-            noise = random.normal(0, 0.1, variable.shape)
-            variable.assign(keras.ops.convert_to_numpy(variable) + (noise**2 if "variance" in variable.path else noise))
+        noise = random.normal(0, 1, variable.shape)
+        if len(variable.shape) > 1:
+            variable.assign(noise / np.sqrt(np.prod(variable.shape[:-1])))
+        elif variable.dtype == "float32":
+            variable.assign(keras.ops.convert_to_numpy(variable) + 0.1 * abs(noise))
     return model
 
 
