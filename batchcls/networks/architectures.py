@@ -13,12 +13,7 @@ from torch import Tensor, nn
 from batchcls.errors import RecipeError
 from batchcls.networks.architecture_index import CONSTANT
 from batchcls.networks.heads import Head
-from batchcls.networks.torchvision_networks import (
-    ParametersOnMeta,
-    WithoutRandomValues,
-    torchvision_names,
-    torchvision_network,
-)
+from batchcls.networks.torchvision_networks import ParametersOnMeta, torchvision_names, torchvision_network
 from batchcls.records import LUMA, LUMA_TOTAL, Preprocess
 
 SMALL_CNN = "cnn"
@@ -169,13 +164,12 @@ def untrained_network(
     in_channels: int = 3,
     transform_input: bool = False,
 ) -> nn.Module:
-    """A network for trained weights, with any values in their place, on the CPU in eval mode; see `empty_network`.
+    """A network for trained weights, with random ones, on the CPU in eval mode; see `empty_network`.
 
     It is not made by way of the meta device, for some of timm's compute buffers that no file holds.
     """
-    with WithoutRandomValues():
-        network = _network(architecture, classes, in_channels=in_channels, transform_input=transform_input)
-        return _with_head(network, head).eval().requires_grad_(False)
+    network = _network(architecture, classes, in_channels=in_channels, transform_input=transform_input)
+    return _with_head(network, head).eval().requires_grad_(False)
 
 
 def _network(

@@ -4,15 +4,13 @@ from typing import Any, cast
 
 import torch
 import torchvision
-from torch import Tensor, nn
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
 TRANSFORM_INPUT_ARCHITECTURES = ("googlenet", "inception_v3")
 """Architectures with torchvision's option ``transform_input``, by which the input is normalized a second time."""
 _FACTORIES = (torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn)
 """Functions by which modules make their parameters."""
-_RANDOM = (Tensor.uniform_, Tensor.normal_, Tensor.erfinv_)
-"""Methods by which modules give their parameters random values."""
 
 
 def torchvision_names() -> list[str]:
@@ -47,10 +45,3 @@ class ParametersOnMeta(TorchFunctionMode):
         if func in _FACTORIES and values.get("device") is None:
             values["device"] = "meta"
         return func(*args, **values)
-
-
-class WithoutRandomValues(TorchFunctionMode):
-    """A context in which the parameters of new modules stay as the memory was, which saves most of the time."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return args[0] if func in _RANDOM else func(*args, **(kwargs or {}))
