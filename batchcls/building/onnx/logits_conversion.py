@@ -156,9 +156,9 @@ def _batch_failure(model: onnx.ModelProto, layout: str, images: NormalizedImages
 def _batch_reason(model: onnx.ModelProto, freed: FreedNetwork, reason: str) -> str:
     """Why a network cannot be given batches of any size, as the middle of an error."""
     batch, count = exported_batch(model), len(freed.changed)
-    if count:
+    if batch and count:
         names = ", ".join(freed.changed[:_MOST_NAMED]) + (f" and {count - _MOST_NAMED:,} more" * (count > _MOST_NAMED))
-        return f"was exported for batches of {batch or 1}, which is held by {names}"
+        return f"was exported for batches of {batch}, which is held by {names}"
     return f"was exported for batches of {batch}: it {reason}" if batch else reason
 
 
