@@ -67,20 +67,16 @@ def export_module(module: nn.Module, example: torch.Tensor, path: Path) -> None:
 
 def _write(module: nn.Module, example: torch.Tensor, path: Path, opset: int) -> None:
     with _exporter_silenced(), _translated():
-        try:
-            program = torch.onnx.export(
-                module,
-                (example,),
-                dynamo=True,
-                opset_version=opset,
-                input_names=["pixels"],
-                output_names=["logits"],
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
-                verbose=False,
-            )
-        except torch.onnx.errors.OnnxExporterError as error:
-            reason = " ".join(str(error.__cause__ or error).split())[:_LONGEST_REASON]
-            raise CheckpointError(f"PyTorch cannot export the network to ONNX: {reason}; {export_advice()}") from error
+        program = torch.onnx.export(
+            module,
+            (example,),
+            dynamo=True,
+            opset_version=opset,
+            input_names=["pixels"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            verbose=False,
+        )
     if program is None:
         raise RuntimeError("torch.onnx.export answered with nothing")
     model = program.model_proto

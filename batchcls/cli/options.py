@@ -12,6 +12,12 @@ _SIZE = re.compile(r"(\d{1,6}(?:\.\d{1,6})?) ?([KMGT])i?B?", re.IGNORECASE)
 _UNITS = {"K": 10, "M": 20, "G": 30, "T": 40}
 """Powers of 2, by the letter of the unit."""
 
+ENGINE = click.option(
+    "--engine",
+    type=click.Path(path_type=Path),
+    envvar="BATCHCLS_ENGINE",
+    help="Engine folder.  [default: $BATCHCLS_ENGINE, or else the only engine below ./engines]",
+)
 SPLIT_FOLDERS = click.option(
     "--split-folders",
     default="",

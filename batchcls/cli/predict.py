@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchcls.cli.libraries import library_noise_hidden
-from batchcls.cli.options import check_device
+from batchcls.cli.options import ENGINE, check_device
 from batchcls.cli.printing import echo
 from batchcls.cli.run import only_engine
 
@@ -22,12 +22,7 @@ _MOST_CLASSES = 8
 
 @click.command()
 @click.argument("images", type=click.Path(exists=True, dir_okay=False, path_type=Path), nargs=-1, required=True)
-@click.option(
-    "--engine",
-    type=click.Path(path_type=Path),
-    envvar="BATCHCLS_ENGINE",
-    help="Engine folder.  [default: $BATCHCLS_ENGINE, or else the only engine below ./engines]",
-)
+@ENGINE
 @click.option(
     "--device",
     default="auto",

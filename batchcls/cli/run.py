@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchcls.cli.libraries import library_noise_hidden
-from batchcls.cli.options import FiniteRange, MemorySize, OutPath, check_device
+from batchcls.cli.options import ENGINE, FiniteRange, MemorySize, OutPath, check_device
 from batchcls.cli.printing import echo, next_line
 from batchcls.errors import EngineError
 
@@ -20,12 +20,7 @@ if TYPE_CHECKING:
 @click.option(
     "--out", type=OutPath(dir_okay=False, path_type=Path), required=True, help="File to write, .parquet or .csv."
 )
-@click.option(
-    "--engine",
-    type=click.Path(path_type=Path),
-    envvar="BATCHCLS_ENGINE",
-    help="Engine folder.  [default: $BATCHCLS_ENGINE, or else the only engine below ./engines]",
-)
+@ENGINE
 @click.option(
     "--device",
     default="auto",

@@ -1,9 +1,7 @@
 """Make an image classifier of the library transformers from a configuration that is checked before."""
 
 import copy
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ from torch import Tensor, nn
 
 from batchcls.building.hugging_face.folder import HuggingFaceFolder
 from batchcls.building.hugging_face.library import library_failures, transformers_library
+from batchcls.building.library_errors import translated
 from batchcls.errors import CheckpointError
 
 _LEFT_OUT = frozenset(
@@ -44,7 +43,6 @@ _LARGE_WINDOW = 256
 """Height and width of a pooling window that no map of features reaches."""
 _LARGEST_EXPANSION = 4
 _SMALL_BYTES = 1 << 20
-_LONGEST_REASON = 300
 _EXPORT = "export it to ONNX where it was trained, then: batchcls build model.onnx"
 
 
@@ -74,7 +72,7 @@ def load_classifier(folder: HuggingFaceFolder) -> tuple[str, nn.Module]:
     transformers = transformers_library()
     name = _class_name(folder)
     tensors = folder.tensors()
-    with _translated(folder.path, "is no network that transformers can make"):
+    with translated(folder.path, "is no network that transformers can make", library_failures()):
         network_class = getattr(transformers, name)
         configuration = transformers.CONFIG_MAPPING[folder.configuration["model_type"]].from_dict(values)
         with torch.device("meta"):
@@ -166,15 +164,3 @@ def _check_report(path: Path, name: str, report: Mapping[str, Any]) -> None:
     if any(wrong.values()):
         texts = [f"{key.removesuffix('_keys')}: {', '.join(names[:4])}" for key, names in wrong.items() if names]
         raise CheckpointError(f"{str(path)!r} holds other weights than {name} has ({'; '.join(texts)})")
-
-
-@contextmanager
-def _translated(path: Path, failing: str) -> Iterator[None]:
-    """Turn transformers' exceptions into a `CheckpointError`, and hide its warnings."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    except library_failures() as error:
-        reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
-        raise CheckpointError(f"{str(path)!r} {failing}: {reason}") from error

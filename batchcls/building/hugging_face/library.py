@@ -6,22 +6,8 @@ import warnings
 from importlib import import_module
 from types import ModuleType
 
+from batchcls.building.library_errors import FAILURES
 from batchcls.errors import BatchclsError
-
-_FAILURES = (
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    RuntimeError,
-    ArithmeticError,
-    AssertionError,
-    NotImplementedError,
-    ImportError,
-    OSError,
-    MemoryError,
-)
-"""Exceptions of Python's own that transformers raises for configurations that make no sense."""
 
 _SETTINGS = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 """Environment variables that the libraries of Hugging Face read when they are imported."""
@@ -59,4 +45,4 @@ def transformers_library() -> ModuleType:
 def library_failures() -> tuple[type[Exception], ...]:
     """Exceptions that transformers raises for configurations that make no sense, once it is imported."""
     errors = import_module("huggingface_hub.errors")
-    return (*_FAILURES, errors.StrictDataclassError)
+    return (*FAILURES, errors.StrictDataclassError)

@@ -1,8 +1,6 @@
 """Make the network of a Keras file, with its weights, as a PyTorch module."""
 
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +9,11 @@ from torch import Tensor, nn
 
 from batchcls.building.keras.contents import KerasFile
 from batchcls.building.keras.library import keras_library
+from batchcls.building.library_errors import translated
 from batchcls.errors import CheckpointError
 
-_FAILURES = (
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    RuntimeError,
-    ArithmeticError,
-    AssertionError,
-    NotImplementedError,
-    ImportError,
-    OSError,
-    MemoryError,
-)
-"""Exceptions that Keras raises for configurations that make no sense; it has no base class of its own for them."""
 _LARGEST_EXPANSION = 4
 _SMALL_BYTES = 1 << 20
-_LONGEST_REASON = 300
 
 
 class KerasNetwork(nn.Module):
@@ -66,11 +50,11 @@ def load_keras_network(path: Path, contents: KerasFile) -> Any:
     keras = keras_library()
     # In a StatelessScope variables have shapes and no memory yet, so that a small file cannot take much.
     stateless = keras.StatelessScope(initialize_variables=False)
-    with _translated(path, "cannot be made by Keras"), keras.device("cpu"), stateless:
+    with translated(path, "cannot be made by Keras", reason_of=_reason), keras.device("cpu"), stateless:
         model = keras.saving.deserialize_keras_object(contents.configuration, safe_mode=True)
         _check_size(path, model, contents.weights)
         stateless.initialize_variables = True
-    with _translated(path, "holds weights that do not fit its network"), keras.device("cpu"):
+    with translated(path, "holds weights that do not fit its network", reason_of=_reason), keras.device("cpu"):
         model.load_weights(contents.weights)
         model.inputs, model.outputs  # noqa: B018  # raises an error if the network has no shapes
     if not all(bool(torch.isfinite(variable.value).all()) for variable in model.weights):
@@ -89,16 +73,6 @@ def _check_size(path: Path, model: Any, weights: Path) -> None:
         raise CheckpointError(f"{str(path)!r} has {size_bytes:,} bytes of weights for a network of {claimed:,}")
 
 
-@contextmanager
-def _translated(path: Path, failing: str) -> Iterator[None]:
-    """Turn Keras's exceptions into a `CheckpointError`, and hide its warnings."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    except _FAILURES as error:
-        words = " ".join(
-            str(error).rpartition("Exception encountered: ")[2].split()
-        )  # before that stands the whole file
-        reason = words[:_LONGEST_REASON] or type(error).__name__
-        raise CheckpointError(f"{str(path)!r} {failing}: {reason}") from error
+def _reason(error: Exception) -> str:
+    """The end of an exception's text, before which Keras puts the whole configuration."""
+    return str(error).rpartition("Exception encountered: ")[2]
