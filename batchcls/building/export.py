@@ -80,7 +80,10 @@ def _write(module: nn.Module, example: torch.Tensor, path: Path, opset: int) -> 
             )
         except torch.onnx.errors.OnnxExporterError as error:
             reason = " ".join(str(error.__cause__ or error).split())[:_LONGEST_REASON]
-            raise CheckpointError(f"PyTorch cannot export the network to ONNX: {reason}; {export_advice()}") from error
+            raise CheckpointError(
+                f"PyTorch cannot export the network to ONNX: {reason}; with another version of PyTorch, which may fail "
+                f"as well, {export_advice()}"
+            ) from error
     if program is None:
         raise RuntimeError("torch.onnx.export answered with nothing")
     model = program.model_proto
