@@ -101,7 +101,10 @@ def _translated() -> Iterator[None]:
         yield
     except torch.onnx.errors.OnnxExporterError as error:
         reason = " ".join(str(error.__cause__ or error).split())[:_LONGEST_REASON]
-        raise CheckpointError(f"PyTorch cannot export the network to ONNX: {reason}; {export_advice()}") from error
+        raise CheckpointError(
+            f"PyTorch cannot export the network to ONNX: {reason}; with another version of PyTorch, which may fail as "
+            f"well, {export_advice()}"
+        ) from error
 
 
 @contextmanager

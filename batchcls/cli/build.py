@@ -33,7 +33,10 @@ if TYPE_CHECKING:
     help="TOML file of settings, such as preprocessing, labels and precision.",
 )
 @click.option(
-    "--architecture", help="Network architecture, such as googlenet.  [default: the one that the weights fit]"
+    "--architecture",
+    metavar="NAME",
+    help="Network architecture: torchvision's name, such as googlenet, or timm/NAME.  [default: the one that the weights "
+    "fit, if only one does]",
 )
 @click.option(
     "--labels",

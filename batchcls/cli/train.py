@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 @click.option(
     "--architecture",
     metavar="NAME",
-    help="Network to train, such as resnet18, vgg16_bn or mobilenet_v2; cnn is a small one. An unknown NAME lists all."
-    "  [default: the recipe's, or googlenet]",
+    help="Network to train: torchvision's name, such as resnet18, or timm/NAME; cnn is a small one. Of an unknown NAME "
+    "the nearest are listed.  [default: the recipe's, or googlenet]",
 )
 @click.option(
     "--weights",
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     default="",
     metavar="FILE|imagenet",
     callback=lambda context, option, weights: _check_weights(weights),
-    help="Weights to begin with: a trained file of the same architecture, or imagenet for torchvision's, which are "
-    "downloaded once.  [default: random weights]",
+    help="Weights to begin with: a trained file of the same architecture, or imagenet for those of torchvision or timm, "
+    "which are downloaded once.  [default: random weights]",
 )
 @click.option(
     "--recipe",

@@ -1,5 +1,6 @@
 """The networks of the library timm by their names, and its configuration of their input."""
 
+import logging
 import math
 from collections.abc import Mapping
 from typing import Any, cast
@@ -101,6 +102,9 @@ def timm_weights(name: str) -> Mapping[str, Tensor]:
     config = get_pretrained_cfg(name)
     if config is None or not config.has_weights:
         raise CheckpointError(f"timm has no weights of {name!r}; train it from scratch")
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # a line for each retry
     try:
         network = timm.create_model(name, pretrained=True)
     except (OSError, RuntimeError, ValueError) as error:
@@ -109,4 +113,6 @@ def timm_weights(name: str) -> Mapping[str, Tensor]:
             f"timm's weights of {name!r} could not be fetched ({reason}); "
             "fetch that file elsewhere, and name it: --weights FILE"
         ) from error
+    finally:
+        logger.setLevel(level)
     return cast(Mapping[str, Tensor], network.state_dict())

@@ -183,7 +183,7 @@ def test_a_recipe_wins_over_timms_configuration(tmp_path: Path) -> None:
     )
 
     assert (trained.recipe.preprocess.size_px, trained.recipe.preprocess.resize) == ((64, 64), "stretch")
-    assert trained.preprocess_origin == "recipe mine.toml and timm's configuration of test_resnet"
+    assert trained.preprocess_origin == "timm's configuration of test_resnet"
 
 
 @pytest.mark.parametrize(
