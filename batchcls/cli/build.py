@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 @click.option(
     "--architecture",
     metavar="NAME",
-    help="Network architecture: torchvision's name, such as googlenet, or timm/NAME.  [default: the one that the weights "
-    "fit, if only one does]",
+    help="Network architecture: torchvision's name, such as googlenet, or timm/NAME.  [default: the one that the "
+    "weights fit, if only one does]",
 )
 @click.option(
     "--labels",

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     default="",
     metavar="FILE|imagenet",
     callback=lambda context, option, weights: _check_weights(weights),
-    help="Weights to begin with: a trained file of the same architecture, or imagenet for those of torchvision or timm, "
-    "which are downloaded once.  [default: random weights]",
+    help="Weights to begin with: a trained file of the same architecture, or imagenet for those of torchvision or "
+    "timm, which are downloaded once.  [default: random weights]",
 )
 @click.option(
     "--recipe",
