@@ -77,7 +77,8 @@ def trained(architecture: str, folder: Path) -> Path:
         network = getattr(torchvision.models, architecture)(num_classes=4)
     torch.save(network.state_dict(), folder / "a.pth")
     quiet = Console(quiet=True)
-    build_engine(folder / "a.pth", folder / "e", BuildOptions(values={"labels": LABELS}), quiet)
+    values = {"labels": LABELS, "architecture": architecture}
+    build_engine(folder / "a.pth", folder / "e", BuildOptions(values=values), quiet)
     return folder / "e"
 
 
@@ -266,7 +267,7 @@ def test_a_rebuilt_folder_has_no_plans_of_the_old_network(tiny: Path, tiny_onnx:
     build_result(tiny, "--target", "sm86")
     assert (tiny / "plans").is_dir()
 
-    result = build_result(tiny_onnx, "--out", tiny, "--labels", "x,y,z", "--device", "cpu")
+    result = build_result(tiny_onnx, "--out", tiny, "--labels", "x,y,z", "--device", "cpu", "--overwrite")
 
     assert result.exit_code == 0, result.output
     assert file_contents(tiny).keys() == {"engine.json", "model.onnx"}
