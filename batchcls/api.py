@@ -183,8 +183,8 @@ def run(
 
 
 def _console(progress: bool | None) -> Any:
-    from rich.console import Console
+    from batchcls.progress import SafeConsole
 
-    console = Console(stderr=True, soft_wrap=True)
+    console = SafeConsole(stderr=True, soft_wrap=True)
     console.quiet = not (console.is_jupyter if progress is None else progress)
     return console

@@ -1,14 +1,17 @@
 """Show how work on files goes on: a bar on a terminal or in a notebook, a line every few seconds in a log."""
 
 import html
+from collections.abc import Iterable
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
 
 from batchcls.storage.file_names import printable
+from batchcls.storage.terminal_text import escaped, escaped_lines
 
 _LINE_INTERVAL_S = 5.0
 """Seconds between two lines in a log."""
@@ -16,6 +19,20 @@ _NOTEBOOK_INTERVAL_S = 0.2
 """Seconds between two displays in a notebook."""
 _LATE_S = 5.0
 """Seconds from which on the file that is waited for is named."""
+
+
+_PLAIN = {"markup": False, "highlight": False, "emoji": False}
+
+
+class SafeConsole(Console):
+    """A console for untrusted text: brackets are no markup, and control characters are escaped."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*(escaped(item) if isinstance(item, str) else item for item in objects), **options | _PLAIN)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=escaped_lines(segment.text))
 
 
 class RunProgress:

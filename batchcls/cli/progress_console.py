@@ -1,23 +1,16 @@
 """Consoles for progress and notes, on which any text is safe and no write raises."""
 
-from collections.abc import Iterable
-from typing import IO, Any, cast
+from typing import IO, cast
 
 from rich import get_console, reconfigure
-from rich.console import Console, ConsoleOptions, RenderableType
-from rich.segment import Segment
+from rich.console import Console
 
 from batchcls.cli.standard_streams import GuardedStream
-from batchcls.storage.terminal_text import escaped, escaped_lines
-
-_PLAIN = {"markup": False, "highlight": False, "emoji": False}
+from batchcls.progress import SafeConsole
 
 
-class SafeConsole(Console):
-    """A console for untrusted text: brackets are no markup, and control characters are escaped.
-
-    The console writes to the unescaped stream, because its bars need control sequences.
-    """
+class CommandConsole(SafeConsole):
+    """A console of a command, which writes to the unescaped stream, because its bars need control sequences."""
 
     @property
     def file(self) -> IO[str]:
@@ -28,22 +21,15 @@ class SafeConsole(Console):
     def file(self, file: IO[str]) -> None:
         self._file = file
 
-    def print(self, *objects: Any, **options: Any) -> None:
-        super().print(*(escaped(item) if isinstance(item, str) else item for item in objects), **options | _PLAIN)
-
-    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        for segment in super().render(renderable, options):
-            yield segment if segment.control else segment._replace(text=escaped_lines(segment.text))
-
 
 def new_console(file: GuardedStream | None = None) -> Console:
     """A console that writes to ``file``, or else to standard error."""
-    return SafeConsole(file=cast(IO[str] | None, file), stderr=True, soft_wrap=True)
+    return CommandConsole(file=cast(IO[str] | None, file), stderr=True, soft_wrap=True)
 
 
 def common_console() -> Console:
-    """The console of rich that libraries draw their bars on, as a `SafeConsole` on standard error."""
+    """The console of rich that libraries draw their bars on, as a `CommandConsole` on standard error."""
     reconfigure(stderr=True, soft_wrap=True)
     common = get_console()
-    common.__class__ = SafeConsole  # rich keeps the class when it reconfigures the console
+    common.__class__ = CommandConsole  # rich keeps the class when it reconfigures the console
     return common
