@@ -199,7 +199,7 @@ def test_an_engine_built_from_onnx_has_no_layers_to_look_into(
 
     assert result.exit_code == 1
     assert "was built from 'tiny.onnx', whose layers cannot be looked into" in result.stderr
-    assert "Grad-CAM needs the checkpoint" in result.stderr
+    assert "Grad-CAM needs a checkpoint of PyTorch" in result.stderr
 
 
 @pytest.mark.parametrize(
