@@ -26,7 +26,7 @@ def prepare(name: str, folder: Path, files: Sequence[Path]) -> Prepared:
         getattr(transformers, f"{prefix}Config")(**values, **names)
     )
     getattr(transformers, f"{prefix}ImageProcessor")().save_pretrained(folder / "model")
-    # Of the library's two backends, Pillow's: its default one, for tensors, resizes to pixels that differ by up to 2 of 255.
+    # Pillow's backend: the default one, for tensors, resizes to pixels that differ from Pillow's by up to 2 of 255.
     processor = transformers.AutoImageProcessor.from_pretrained(folder / "model", backend="pil")
     images = torch.cat(
         [processor(Image.open(file).convert("RGB"), return_tensors="pt")["pixel_values"] for file in files]
