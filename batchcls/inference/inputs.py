@@ -143,6 +143,8 @@ def _decoded(image: Image.Image, name: str, max_pixels: int) -> Slide | Failure:
     try:
         image.load()
         return _with_pixels(rgb_pixels(image), name, max_pixels)
+    except MemoryError:  # no fault of the image
+        raise
     except Exception:  # noqa: BLE001  # any error of a Pillow plugin concerns this one image
         return Failure(slide, "corrupt", "its image data cannot be decoded", *image.size)
 

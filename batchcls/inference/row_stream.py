@@ -14,7 +14,7 @@ from batchcls.inference.input_order import InputOrder
 
 @dataclass(slots=True)
 class StreamState:
-    """What ends a stream from any thread."""
+    """The parts of a stream that have to be stopped to end it, from any thread."""
 
     order: InputOrder
     feed: ImageFeed

@@ -26,7 +26,7 @@ _REMEDIES = {
     "TFSMLayer": f"reads a SavedModel of TensorFlow, which is code; {_EXPORT}",
     "TorchModuleWrapper": f"is a pickled module of PyTorch, which is code; {_EXPORT}",
 }
-"""What is said of some classes, and what to do instead."""
+"""Reason for refusing a class, and the remedy, as text for an error; by class name."""
 
 
 class UnsafeConfigurationError(ValueError):

@@ -20,7 +20,7 @@ class ModelSource:
     reference_name: str
     """Libraries that compute the reference, as engine.json records them."""
     preprocess_origin: str
-    """What says, beside the recipe, how images become the input, as a phrase for the user; empty if nothing does."""
+    """Source, beside the recipe, of how images become the input, as a phrase for the user; empty if nothing does."""
     notes: tuple[str, ...]
     """Lines for the user on how the trained file was read."""
     write_onnx: Callable[[Path], None]

@@ -1,4 +1,4 @@
-"""What a file format of predictions files has to do."""
+"""The protocol of the file formats of predictions files."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
