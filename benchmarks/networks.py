@@ -21,7 +21,7 @@ from torchvision.models import get_model, googlenet
 
 from batchcls.building.export import export_network
 from batchcls.engine.manifest import MANIFEST, ONNX, Manifest
-from batchcls.records import Preprocess
+from batchcls.networks.preprocess import Preprocess
 from benchmarks.peers.environment import python_for
 from benchmarks.peers.process import run_script, script_path
 from benchmarks.peers.registry import Network

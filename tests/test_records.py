@@ -14,7 +14,8 @@ from torchvision.transforms import CenterCrop, Resize
 
 from batchcls.engine.base import EngineInfo
 from batchcls.errors import EngineError, RecipeError
-from batchcls.records import DevicePixels, Pixels, Preprocess
+from batchcls.networks.preprocess import Preprocess
+from batchcls.records import DevicePixels, Pixels
 from batchcls.storage.file_names import printable
 
 NAMES = st.binary(min_size=1, max_size=12).filter(lambda name: not set(name) & {0, ord("/")})

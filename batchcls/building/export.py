@@ -14,7 +14,7 @@ from batchcls.errors import CheckpointError
 from batchcls.networks.architectures import PixelClassifier
 from batchcls.networks.batch_norm import fuse_batch_norm
 from batchcls.networks.onnx_advice import export_advice
-from batchcls.records import Preprocess
+from batchcls.networks.preprocess import Preprocess
 
 _LARGEST_HALF = 65504.0
 """Largest finite number of float16."""

@@ -1,6 +1,6 @@
 """How an image becomes a network's input, in words."""
 
-from batchcls.records import Preprocess
+from batchcls.networks.preprocess import Preprocess
 
 _NORMALIZATIONS = {
     (0.485, 0.456, 0.406, 0.229, 0.224, 0.225): "ImageNet mean and std",

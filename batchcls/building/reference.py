@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from batchcls.images.image_file import opened_image
+from batchcls.networks.preprocess import Preprocess
 from batchcls.networks.transforms import input_transform
-from batchcls.records import Logits, NormalizedImages, Pixels, Preprocess, Slide
+from batchcls.records import Logits, NormalizedImages, Pixels, Slide
 
 Answer = Callable[[NormalizedImages], Logits]
 """Function from (N, 3, H, W) float32 images, normalized, to (N, classes) float32 logits."""

@@ -7,7 +7,8 @@ from typing import Protocol
 import numpy as np
 
 from batchcls.errors import EngineError
-from batchcls.records import DevicePixels, Logits, Pixels, Preprocess
+from batchcls.networks.preprocess import Preprocess
+from batchcls.records import DevicePixels, Logits, Pixels
 
 
 @dataclass(frozen=True, slots=True)

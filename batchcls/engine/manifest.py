@@ -13,8 +13,8 @@ from batchcls.engine.check_result import Platform, ProbeCheck
 from batchcls.engine.probes import CANDIDATE_COUNT, FULL_WEIGHT, Mixture
 from batchcls.engine.verification import Verification
 from batchcls.errors import EngineError, RecipeError
+from batchcls.networks.preprocess import Preprocess
 from batchcls.networks.recipe import Recipe
-from batchcls.records import Preprocess
 from batchcls.storage.atomic import write_whole
 from batchcls.storage.regular_file import read_json
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from batchcls.errors import CheckpointError
-from batchcls.records import Preprocess
+from batchcls.networks.preprocess import Preprocess
 
 CAM_LAYERS = {
     "googlenet": "inception5b",

@@ -12,7 +12,8 @@ from captum.attr import LayerAttribution, LayerGradCam
 from torch import Tensor, nn
 
 from batchcls.explanation.cam_layers import cam_layer
-from batchcls.records import Logits, Pixels, Preprocess
+from batchcls.networks.preprocess import Preprocess
+from batchcls.records import Logits, Pixels
 
 HeatMap = npt.NDArray[np.float32]
 """(H, W) float32 at the network's input size, 0 to 1, with 1 at the hottest place; all 0 if there is no such place."""

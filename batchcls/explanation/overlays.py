@@ -10,7 +10,8 @@ from PIL import Image, ImageDraw
 from batchcls.explanation.grad_cam import HeatMap, stands_out
 from batchcls.images.captions import caption_font, drawable
 from batchcls.images.thumbnails import thumbnail
-from batchcls.records import Pixels, Preprocess, Slide
+from batchcls.networks.preprocess import Preprocess
+from batchcls.records import Pixels, Slide
 
 _SIDE_PX = 448
 """Longer side of a picture."""

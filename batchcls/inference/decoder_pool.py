@@ -8,7 +8,7 @@ from batchcls.errors import MemoryShortageError
 from batchcls.images.decoders import default_batch_size, open_decoder
 from batchcls.images.decoders.base import Decoder, DecoderOptions
 from batchcls.inference.executor import DeviceConfig
-from batchcls.records import Preprocess
+from batchcls.networks.preprocess import Preprocess
 from batchcls.storage.memory import available_bytes, format_bytes, resident_bytes
 
 _SHARE = 0.75

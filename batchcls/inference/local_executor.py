@@ -10,8 +10,9 @@ from batchcls.images.decoders import default_batch_size, open_decoder
 from batchcls.images.decoders.base import DecoderOptions
 from batchcls.inference.answers import answer, open_checked_engine, with_taken_memory
 from batchcls.inference.executor import DeviceConfig
+from batchcls.networks.preprocess import Preprocess
 from batchcls.prefetch import parallel_map
-from batchcls.records import Batch, BatchResult, Preprocess, Slide
+from batchcls.records import Batch, BatchResult, Slide
 from batchcls.storage.memory import available_bytes, format_bytes, resident_bytes
 
 _LEAST_BYTES = 64 << 20

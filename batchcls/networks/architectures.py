@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from batchcls.errors import RecipeError
 from batchcls.networks.architecture_index import CONSTANT
 from batchcls.networks.heads import Head
+from batchcls.networks.preprocess import LUMA, LUMA_TOTAL, Preprocess
 from batchcls.networks.torchvision_networks import ParametersOnMeta, torchvision_names, torchvision_network
-from batchcls.records import LUMA, LUMA_TOTAL, Preprocess
 
 SMALL_CNN = "cnn"
 """Name of `SmallCnn`; all other names are torchvision's own, and timm's with `TIMM` before them."""

@@ -12,7 +12,7 @@ from typing import Any, Literal, Self, get_args
 from batchcls.errors import RecipeError
 from batchcls.networks.label_files import read_labels
 from batchcls.networks.label_folder import labels_of_folder
-from batchcls.records import Preprocess
+from batchcls.networks.preprocess import Preprocess
 from batchcls.storage.regular_file import read_text
 
 Precision = Literal["auto", "fp16", "bf16", "fp32", "int8"]

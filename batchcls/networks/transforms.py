@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from batchcls.records import Preprocess
+from batchcls.networks.preprocess import Preprocess
 
 Transform = Callable[[Image.Image], torch.Tensor]
 """Function from an RGB image to a normalized (3, H, W), or in gray (1, H, W), float32 tensor on the CPU."""

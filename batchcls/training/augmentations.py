@@ -8,8 +8,8 @@ from PIL import Image
 from torch import nn
 from torchvision import transforms
 
+from batchcls.networks.preprocess import Preprocess
 from batchcls.networks.transforms import Transform, input_transform
-from batchcls.records import Preprocess
 
 _STAIN = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.25, "hue": 0.04}
 """Arguments of torchvision's ColorJitter at strength 1; hue is a fraction of the color circle: 14 degrees each way."""

@@ -15,8 +15,9 @@ from torch import nn
 from torchvision.transforms import functional
 
 from batchcls.interrupts import Interrupt
+from batchcls.networks.preprocess import Preprocess
 from batchcls.networks.transforms import input_transform
-from batchcls.records import Preprocess, Slide
+from batchcls.records import Slide
 from batchcls.training.loading import Examples, open_example
 from batchcls.training.trainer import probabilities
 

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from batchcls.errors import InterruptedRunError
 from batchcls.interrupts import Interrupt
+from batchcls.networks.preprocess import Preprocess
 from batchcls.networks.transforms import Transform, input_transform
-from batchcls.records import Preprocess
 from batchcls.training.augmentations import augmented_transform
 from batchcls.training.checkpoints import LAST_CHECKPOINT, BestEpoch, WholeFileIO
 from batchcls.training.loading import Examples, ordered_batches, shuffled_batches

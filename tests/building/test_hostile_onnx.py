@@ -13,7 +13,7 @@ from batchcls.building.onnx.classifier import load_classifier
 from batchcls.building.onnx.sandbox import check_runs
 from batchcls.building.onnx.session import onnx_runner
 from batchcls.errors import CheckpointError
-from batchcls.records import Preprocess
+from batchcls.networks.preprocess import Preprocess
 
 pytestmark = pytest.mark.timeout(300)
 FLOAT = TensorProto.FLOAT

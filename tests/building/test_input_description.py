@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from batchcls.building.input_description import describe_input, input_line
 from batchcls.cli import main
-from batchcls.records import Preprocess
+from batchcls.networks.preprocess import Preprocess
 
 
 @pytest.mark.parametrize(

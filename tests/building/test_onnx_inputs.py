@@ -15,7 +15,7 @@ from batchcls.building.onnx.classifier import load_classifier, onnx_notes
 from batchcls.building.onnx.graph_steps import GraphSteps
 from batchcls.engine.postprocess import to_predictions
 from batchcls.errors import CheckpointError
-from batchcls.records import Preprocess
+from batchcls.networks.preprocess import Preprocess
 from tests.building.drawn_onnx import BYTES, FLOAT, HALF, Drawing, pixels_to_try
 from tests.building.onnx_networks import Floats
 from tests.engines import opened_engine

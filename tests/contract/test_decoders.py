@@ -27,7 +27,8 @@ from batchcls.images.decoders import open_decoder
 from batchcls.images.decoders.base import Decoder, DecoderOptions
 from batchcls.images.decoders.read_ahead import Encoded
 from batchcls.images.formats.inspection import examine
-from batchcls.records import Batch, DevicePixels, Failure, Pixels, Preprocess, Slide
+from batchcls.networks.preprocess import Preprocess
+from batchcls.records import Batch, DevicePixels, Failure, Pixels, Slide
 from batchcls.storage.memory import MemoryPool
 from benchmarks.workload import draw_field
 from tests.commandline import PATIENCE_S
@@ -458,7 +459,8 @@ def test_each_way_to_be_broken_is_told_apart_and_gives_no_pixels(opened: Open, t
 def test_a_file_without_permission_keeps_its_row(name: str) -> None:
     script = """if True:
         import os, sys
-        from batchcls.records import Preprocess, Slide
+        from batchcls.networks.preprocess import Preprocess
+        from batchcls.records import Slide
         from tests.contract.test_decoders import open_named
         decoder = open_named(sys.argv[1])
         if os.geteuid() == 0:
@@ -621,7 +623,8 @@ FULL = """if True:
     from batchcls.errors import DecoderError
     from batchcls.images.decoders import open_decoder
     from batchcls.images.decoders.base import DecoderOptions
-    from batchcls.records import Preprocess, Slide
+    from batchcls.networks.preprocess import Preprocess
+    from batchcls.records import Slide
 
     def files_decoded(batch_size):
         with closing(
@@ -659,7 +662,8 @@ LEFTOVERS = """if True:
     import hashlib, sys
     from contextlib import closing
     from pathlib import Path
-    from batchcls.records import Failure, Preprocess, Slide
+    from batchcls.networks.preprocess import Preprocess
+    from batchcls.records import Failure, Slide
     from tests.contract.test_decoders import open_named, rows
 
     name, folder = sys.argv[1:]
@@ -716,7 +720,8 @@ def test_a_whole_slide_is_refused_by_its_name_or_by_its_scanners_mark(opened: Op
 LIMITED = """if True:
     import re, resource, sys, threading
     from pathlib import Path
-    from batchcls.records import Preprocess, Slide
+    from batchcls.networks.preprocess import Preprocess
+    from batchcls.records import Slide
     from tests.contract.test_decoders import open_named
 
     name, folder = sys.argv[1:]

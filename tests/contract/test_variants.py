@@ -23,7 +23,8 @@ from batchcls.images.decoders.base import Decoder, DecoderOptions
 from batchcls.images.decoders.batching import BatchingDecoder
 from batchcls.images.formats.inspection import examine
 from batchcls.images.formats.refusal import RefusedError
-from batchcls.records import Failure, Pixels, Preprocess, Slide
+from batchcls.networks.preprocess import Preprocess
+from batchcls.records import Failure, Pixels, Slide
 from batchcls.training.duplicates import fingerprint
 from tests.conftest import slide_of
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from batchcls.engine.backends.torch_compile import compiled
 from batchcls.networks.architectures import PixelClassifier
-from batchcls.records import Preprocess
+from batchcls.networks.preprocess import Preprocess
 from tests.c_libraries import COMPILER
 from tests.commandline import PATIENCE_S
 

@@ -11,7 +11,7 @@ from batchcls.explanation.cam_layers import CAM_LAYERS
 from batchcls.explanation.grad_cam import GradCam, stands_out
 from batchcls.networks.architectures import empty_network
 from batchcls.networks.checkpoint import load_network
-from batchcls.records import Preprocess
+from batchcls.networks.preprocess import Preprocess
 
 
 def random_network(architecture: str) -> nn.Module:

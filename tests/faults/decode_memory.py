@@ -53,7 +53,8 @@ DECODED = """if True:
 from batchcls.images.decoders.base import DecoderOptions
     from batchcls.images.decoders.read_ahead import Encoded
     from batchcls.images.formats.inspection import examine
-    from batchcls.records import Preprocess, Slide
+    from batchcls.networks.preprocess import Preprocess
+    from batchcls.records import Slide
 
     small, large, name, resize = sys.argv[1:]
     options = {"batch_size": 8, "threads": 1, "max_pixels": 10**9, "memory_bytes": 1 << 40}

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from batchcls.images.decoders import DecoderName, open_decoder
 from batchcls.images.decoders.base import DecoderOptions
-from batchcls.records import Batch, Preprocess, Slide
+from batchcls.networks.preprocess import Preprocess
+from batchcls.records import Batch, Slide
 from tests.faults.machine_line import machine_line
 
 DECODERS: tuple[DecoderName, ...] = ("turbo", "pillow")

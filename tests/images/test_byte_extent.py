@@ -19,7 +19,8 @@ from batchcls.images.formats import byte_extent
 from batchcls.images.formats.byte_extent import LARGE_BYTES, image_end
 from batchcls.images.formats.inspection import Header, decode, examine
 from batchcls.images.formats.refusal import RefusedError
-from batchcls.records import Failure, Preprocess, Slide
+from batchcls.networks.preprocess import Preprocess
+from batchcls.records import Failure, Slide
 from benchmarks.workload import draw_field
 
 PAGE = Image.effect_noise((300, 200), 90).convert("RGB")

@@ -15,8 +15,8 @@ from rich.console import Console
 from batchcls.building.build import BuildOptions, build_engine
 from batchcls.engine.manifest import Manifest
 from batchcls.networks.architectures import SmallCnn
+from batchcls.networks.preprocess import Preprocess
 from batchcls.networks.transforms import input_transform
-from batchcls.records import Preprocess
 from tests.commandline import invoked
 from tests.conftest import draw
 

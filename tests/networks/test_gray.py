@@ -20,8 +20,9 @@ from batchcls.building.build import BuildOptions, build_engine
 from batchcls.building.export import export_classifier
 from batchcls.errors import CheckpointError, RecipeError
 from batchcls.networks.architectures import PixelClassifier
+from batchcls.networks.preprocess import Preprocess
 from batchcls.networks.recipe import Recipe
-from batchcls.records import Pixels, Preprocess
+from batchcls.records import Pixels
 from batchcls.training.setup import starting_recipe
 from tests.commandline import invoked
 from tests.conftest import draw

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchcls.errors import RecipeError
+from batchcls.networks.preprocess import Preprocess
 from batchcls.networks.recipe import Recipe, labels_from_argument
-from batchcls.records import Preprocess
 from tests.conftest import ROOT
 
 RECIPES = sorted((ROOT / "engines").glob("*.toml"))

@@ -14,9 +14,9 @@ from batchcls.building.hugging_face.folder import HuggingFaceFolder
 from batchcls.building.hugging_face.library import library_failures, transformers_library
 from batchcls.engine.probes import draw_probes
 from batchcls.errors import CheckpointError, RecipeError
+from batchcls.networks.preprocess import Preprocess
 from batchcls.networks.recipe import Recipe
 from batchcls.networks.transforms import input_transform
-from batchcls.records import Preprocess
 
 _FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 """Names of Pillow's filters by their numbers."""

@@ -14,8 +14,8 @@ from batchcls.building.onnx.classifier import OnnxClassifier, load_classifier
 from batchcls.building.reference import Reference, tempered, torch_answer
 from batchcls.engine.manifest import ONNX
 from batchcls.errors import temporary_files
+from batchcls.networks.preprocess import Preprocess
 from batchcls.networks.trained_file import load_trained_file
-from batchcls.records import Preprocess
 
 
 def open_model(checkpoint: Path, recipe: Path | None, values: Mapping[str, Any]) -> ModelSource:

@@ -21,8 +21,8 @@ from batchcls.networks.architectures import timm_wrapper
 from batchcls.networks.checkpoint import load_network
 from batchcls.networks.label_resolution import resolve_labels
 from batchcls.networks.onnx_advice import export_advice
+from batchcls.networks.preprocess import Preprocess
 from batchcls.networks.recipe import PREPROCESS_KEYS, Recipe, recipe_keys
-from batchcls.records import Preprocess
 
 _TRAINING_ARGUMENTS = ("num_classes", "drop_rate", "drop_path_rate", "proj_drop_rate", "attn_drop_rate")
 """Arguments of a network of timm that change nothing of its answers, or that the weights show."""

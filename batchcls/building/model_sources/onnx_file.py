@@ -12,8 +12,8 @@ from batchcls.building.onnx.edits import with_preprocessing
 from batchcls.building.reference import Reference, tempered
 from batchcls.errors import CheckpointError, RecipeError
 from batchcls.networks.label_resolution import resolve_labels
+from batchcls.networks.preprocess import Preprocess
 from batchcls.networks.recipe import Recipe
-from batchcls.records import Preprocess
 
 
 def open_model(checkpoint: Path, recipe: Path | None, values: Mapping[str, Any]) -> ModelSource:

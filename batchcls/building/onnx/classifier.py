@@ -17,7 +17,8 @@ from batchcls.building.onnx.sandbox import check_runs
 from batchcls.building.onnx.session import Outputs
 from batchcls.building.onnx.static_checks import check_external_data, check_loops
 from batchcls.errors import CheckpointError
-from batchcls.records import LARGEST_SIDE_PX, Channels, Logits, NormalizedImages, Preprocess
+from batchcls.networks.preprocess import LARGEST_SIDE_PX, Channels, Preprocess
+from batchcls.records import Logits, NormalizedImages
 from batchcls.storage.regular_file import check_regular
 
 _FLOATS: dict[int, str] = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16"}

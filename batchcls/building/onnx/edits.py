@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from batchcls.building.onnx.graph_steps import GraphSteps
 from batchcls.errors import EngineError
-from batchcls.records import LUMA, LUMA_TOTAL, Preprocess
+from batchcls.networks.preprocess import LUMA, LUMA_TOTAL, Preprocess
 
 _WIDER = np.float32(255 / 127)
 """Factor of a quantization step: 127 steps of a signed byte reach as far as 255 steps of an unsigned byte."""

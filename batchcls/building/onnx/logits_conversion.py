@@ -17,7 +17,8 @@ from batchcls.building.onnx.session import Outputs, as_network_input, fold_const
 from batchcls.engine.probes import draw_probes
 from batchcls.errors import CheckpointError
 from batchcls.networks.onnx_advice import export_advice
-from batchcls.records import Logits, NormalizedImages, Preprocess
+from batchcls.networks.preprocess import Preprocess
+from batchcls.records import Logits, NormalizedImages
 
 _LARGEST_DIFFERENCE = {"fp32": 1e-4, "fp16": 0.01}
 """Largest difference of a probability between a file and the same file answering logits, by weights' precision; both

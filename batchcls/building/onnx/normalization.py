@@ -10,7 +10,8 @@ from onnx import numpy_helper
 from batchcls.building.onnx.output_kinds import softmax
 from batchcls.building.onnx.session import normalize
 from batchcls.engine.probes import draw_probes
-from batchcls.records import Logits, NormalizedImages, Preprocess
+from batchcls.networks.preprocess import Preprocess
+from batchcls.records import Logits, NormalizedImages
 
 _LEAST_PROBABILITY_RANGE = 0.02
 """Range of a probability over drawn images below which a network may be blind to them; sound networks reach ten times

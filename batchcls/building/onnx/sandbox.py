@@ -13,7 +13,7 @@ import openvino as ov
 from batchcls.building.onnx.session import ANSWER_TIMEOUT_S, as_network_input, normalize, onnx_runner
 from batchcls.engine.probes import draw_probes
 from batchcls.errors import CheckpointError
-from batchcls.records import Channels, Preprocess
+from batchcls.networks.preprocess import Channels, Preprocess
 from batchcls.storage.memory import capacity_bytes
 
 _IMAGES = 3

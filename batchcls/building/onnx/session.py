@@ -15,7 +15,8 @@ from google.protobuf.message import EncodeError
 from onnxruntime.capi import onnxruntime_pybind11_state as states
 
 from batchcls.errors import CheckpointError, temporary_files
-from batchcls.records import NormalizedImages, Pixels, Preprocess
+from batchcls.networks.preprocess import Preprocess
+from batchcls.records import NormalizedImages, Pixels
 
 Outputs = npt.NDArray[np.float32]
 """(N, numbers) float32, as the file answers: logits, probabilities, or something else."""

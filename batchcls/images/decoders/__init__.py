@@ -5,7 +5,7 @@ from typing import Literal, cast
 
 from batchcls.errors import DecoderError
 from batchcls.images.decoders.base import Decoder, DecoderOptions
-from batchcls.records import Preprocess
+from batchcls.networks.preprocess import Preprocess
 
 DecoderName = Literal["turbo", "dali", "pillow"]
 

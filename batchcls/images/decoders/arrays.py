@@ -8,7 +8,8 @@ import numpy as np
 
 from batchcls.images.decoders import DecoderName
 from batchcls.images.decoders.resample import resample_exactly, resample_quickly
-from batchcls.records import Batch, Pixels, Preprocess, Slide
+from batchcls.networks.preprocess import Preprocess
+from batchcls.records import Batch, Pixels, Slide
 
 _GROUP_BYTES = 64 << 20
 """Size of the images at which a batch is full, so that a batch of huge images does not take huge memory."""

@@ -18,7 +18,8 @@ from batchcls.images.decoders.encoded import Encoded
 from batchcls.images.decoders.pillow import decode_exactly
 from batchcls.images.decoders.resample import resample_exactly
 from batchcls.images.decoders.threaded import DecodeCost, ThreadedGroup
-from batchcls.records import DevicePixels, Pixels, Preprocess
+from batchcls.networks.preprocess import Preprocess
+from batchcls.records import DevicePixels, Pixels
 from batchcls.storage.memory import Memory
 
 _GROUP = 16

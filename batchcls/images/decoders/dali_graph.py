@@ -7,7 +7,7 @@ from typing import Any
 from nvidia.dali import Pipeline, fn, types
 
 from batchcls.errors import DeviceMemoryError
-from batchcls.records import Preprocess
+from batchcls.networks.preprocess import Preprocess
 
 MOST_ERROR_CHARACTERS = 400
 """Largest length of an excerpt from DALI's error texts."""

@@ -6,7 +6,8 @@ from batchcls.images.decoders.encoded import Encoded
 from batchcls.images.decoders.resample import Resample, resample_exactly
 from batchcls.images.decoders.threaded import ThreadedGroup
 from batchcls.images.formats import inspection
-from batchcls.records import Pixels, Preprocess
+from batchcls.networks.preprocess import Preprocess
+from batchcls.records import Pixels
 
 
 def open_decoder(preprocess: Preprocess, options: DecoderOptions) -> BatchingDecoder:

@@ -7,7 +7,8 @@ import numpy as np
 from cykooz_resizer import CropBox, FilterType, ImageData, PixelType, ResizeAlg, ResizeOptions, Resizer
 from PIL import Image
 
-from batchcls.records import Pixels, Preprocess
+from batchcls.networks.preprocess import Preprocess
+from batchcls.records import Pixels
 
 _PILLOW_FILTERS = {
     "nearest": Image.Resampling.NEAREST,

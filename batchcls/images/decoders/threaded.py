@@ -10,7 +10,8 @@ import numpy as np
 from batchcls.images.decoders.batching import CPU_GROUP_PIXELS
 from batchcls.images.decoders.encoded import Encoded
 from batchcls.images.decoders.resample import cost_bytes
-from batchcls.records import Pixels, Preprocess
+from batchcls.networks.preprocess import Preprocess
+from batchcls.records import Pixels
 from batchcls.storage.memory import Memory
 
 

@@ -8,7 +8,8 @@ from batchcls.images.decoders.encoded import Encoded
 from batchcls.images.decoders.pillow import decode_resized
 from batchcls.images.decoders.resample import resample_quickly
 from batchcls.images.decoders.threaded import ThreadedGroup
-from batchcls.records import Pixels, Preprocess
+from batchcls.networks.preprocess import Preprocess
+from batchcls.records import Pixels
 
 
 def open_decoder(preprocess: Preprocess, options: DecoderOptions) -> BatchingDecoder:
