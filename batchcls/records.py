@@ -59,20 +59,30 @@ METADATA_KEY = b"batchcls"
 
 @dataclass(frozen=True, slots=True)
 class Slide:
-    """One image file. Root and path name it; a predictions file has one row for each."""
+    """One image. Root and path name it; a predictions file has one row for each."""
 
     root: str
-    """Folder that the user named."""
+    """Folder, or URL of a bucket or of a folder in it, that the user named; empty where ``path`` is a whole URL."""
     path: str
-    """Path below ``root``; bytes that are not UTF-8 stand as Python's surrogate escapes."""
+    """Path below ``root``; of an image in an archive, the archive's path and the image's name in it, joined by a slash.
+    Bytes that are not UTF-8 stand as Python's surrogate escapes."""
     size_bytes: int | None = field(default=None, compare=False)
-    """Size of the file; None until the file has been opened."""
+    """Size of the file; None until it is known."""
     modified_ns: int | None = field(default=None, compare=False)
-    """Time of the last change, nanoseconds since 1970, UTC; None until the file has been opened."""
+    """Time of the last change, nanoseconds since 1970, UTC; None until it is known."""
+    offset: int | None = field(default=None, compare=False)
+    """Place in an archive: offset of the first byte in a tar file, or number of the row in a Parquet file. None for a
+    file that is in no archive, and where the archive has to be searched for the name."""
+    kept: tuple[Any, ...] = field(default=(), compare=False)
+    """Values for the columns of the source's ``kept``, which the row takes over."""
+    digest: str | None = field(default=None, compare=False)
+    """Hexadecimal BLAKE2b digest, of 16 bytes, of the file's bytes; None where contents are not compared."""
+    refusal: str | None = field(default=None, compare=False)
+    """Reason for which the source forbids to read the file, so that its row is a failure; None if it may be read."""
 
     @property
     def file(self) -> str:
-        """Path of the file, as Python opens it."""
+        """Path of the file as Python opens it, or its URL."""
         return os.path.join(self.root, self.path)
 
 

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -368,7 +368,11 @@ def test_the_interpreter_ends_although_a_stream_is_open(tiny_engine: Path, slide
 
 
 def children() -> set[str]:
-    return {pid for thread in Path("/proc/self/task").iterdir() for pid in (thread / "children").read_text().split()}
+    pids: set[str] = set()
+    for thread in Path("/proc/self/task").iterdir():
+        with suppress(FileNotFoundError):  # the thread has just ended
+            pids.update((thread / "children").read_text().split())
+    return pids
 
 
 def test_close_leaves_no_thread_and_no_process(tiny_engine: Path, slides: list[Path]) -> None:

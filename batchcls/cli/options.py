@@ -1,12 +1,15 @@
 """Option types, and the options that several commands share."""
 
 import math
+import os
 import re
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
+
+from batchcls.storage.urls import is_url
 
 _SIZE = re.compile(r"(\d{1,6}(?:\.\d{1,6})?) ?([KMGT])i?B?", re.IGNORECASE)
 _UNITS = {"K": 10, "M": 20, "G": 30, "T": 40}
@@ -63,6 +66,21 @@ class MemorySize(click.ParamType[int]):
         if not size_bytes:
             self.fail(f"{value!r} is no size; use a number and a unit, such as 4G or 1500M", param, ctx)
         return size_bytes
+
+
+class SlidesPlace(click.ParamType["str | Path"]):
+    """A place of slides: the path of what exists; or as text a URL, ``-`` for standard input, and ``@FILE``."""
+
+    name = "place"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> "str | Path":
+        text = os.fsdecode(value)
+        if text == "-" or text.startswith("@") or is_url(text):
+            return text
+        path = Path(text)
+        if not os.path.lexists(text):
+            self.fail(f"Path {text!r} does not exist.", param, ctx)
+        return path
 
 
 class OutPath(click.Path):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchcls.cli.libraries import library_noise_hidden
-from batchcls.cli.options import ENGINE, FiniteRange, MemorySize, OutPath, check_device
+from batchcls.cli.options import ENGINE, FiniteRange, MemorySize, OutPath, SlidesPlace, check_device
 from batchcls.cli.printing import echo, next_line
 from batchcls.errors import EngineError
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("slides", type=click.Path(exists=True, path_type=Path), nargs=-1, required=True)
+@click.argument("slides", type=SlidesPlace(), nargs=-1, required=True)
 @click.option(
     "--out", type=OutPath(dir_okay=False, path_type=Path), required=True, help="File to write, .parquet or .csv."
 )
@@ -87,7 +87,9 @@ if TYPE_CHECKING:
 @click.option("--overwrite", is_flag=True, help="Replace an existing file when the new one is whole.")
 @click.option("--strict", is_flag=True, help="Exit with code 3 if any file or folder could not be read.")
 @click.option("--quiet", is_flag=True, help="Show errors and warnings only.")
-def run(slides: tuple[Path, ...], out: Path, engine: Path | None, strict: bool, quiet: bool, **options: Any) -> None:
+def run(
+    slides: tuple[str | Path, ...], out: Path, engine: Path | None, strict: bool, quiet: bool, **options: Any
+) -> None:
     """Classify every image below SLIDES into one Parquet or CSV file.
 
     SLIDES are folders, which are searched to any depth, and files. Each file has one row, whatever is wrong with it. A

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from batchcls.errors import SlidesError
 from batchcls.images.sources import open_source
+from batchcls.images.sources.base import SourceOptions
 from batchcls.inference.inputs import count_of, is_one, single_path, slides_of
 from batchcls.inference.options import RunOptions
 from batchcls.inference.run_metadata import engine_metadata
@@ -100,7 +101,7 @@ def predict_batch(session: Session, batch: Any, column: str, options: RunOptions
 
 
 def _below(folder: Path, options: RunOptions) -> Iterator[Slide]:
-    with closing(open_source([folder], timeout_s=options.read_timeout_s)) as source:
+    with closing(open_source([folder], SourceOptions(timeout_s=options.read_timeout_s))) as source:
         yield from source
         if not source.count:
             raise SlidesError(f"no image was found in {str(folder)!r}")

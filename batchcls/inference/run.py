@@ -15,7 +15,8 @@ from batchcls import machine
 from batchcls.errors import InterruptedRunError, SlidesError
 from batchcls.images.decoders.base import shortage_error
 from batchcls.images.sources import open_source
-from batchcls.images.sources.base import Source
+from batchcls.images.sources.base import Source, SourceOptions
+from batchcls.images.sources.places import Place
 from batchcls.inference.engine_notes import no_probes_warnings, speed_hint
 from batchcls.inference.executor import DeviceConfig, Executor
 from batchcls.inference.local_executor import LocalExecutor
@@ -53,12 +54,12 @@ class _Run:
 
 
 def classify_images(
-    slides: Sequence[Path], engine: Path, out: Path, options: RunOptions, console: Console, *, listens: bool = True
+    slides: Sequence[Place], engine: Path, out: Path, options: RunOptions, console: Console, *, listens: bool = True
 ) -> RunStats:
     """Classify every image below ``slides`` into one predictions file.
 
     Args:
-        slides: Folders, which are searched to any depth, and files.
+        slides: Places, as `batchcls.images.sources.open_source` takes them.
         engine: The engine folder.
         out: The predictions file, .parquet or .csv. Until it is whole, the folder ``out``.partial holds the rows, and
             another call goes on there.
@@ -81,7 +82,8 @@ def classify_images(
     decoder = configs[0].decoder
     # An output that exists is probably this run's finished file, for which no folder has to be listed.
     source = open_source(
-        slides, at_once=options.overwrite or not os.path.lexists(out), timeout_s=options.read_timeout_s
+        slides,
+        SourceOptions(at_once=options.overwrite or not os.path.lexists(out), timeout_s=options.read_timeout_s),
     )
     interrupt = _new_interrupt(console)
     listening = interrupt.listening() if listens else nullcontext()

@@ -5,13 +5,16 @@ import socket
 from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from itertools import repeat
 from multiprocessing.connection import Connection, wait
+from operator import attrgetter
 from threading import Condition, Thread
-from typing import Self
+from typing import Any, Self
 
 from batchcls.records import Slide
 
+_FIELDS = fields(Slide)
 _MOST_SLIDES = 64
 """Slides sent at a time: few enough that all processes end at about the same time."""
 _MOST_CHARACTERS = 16 << 10
@@ -22,24 +25,29 @@ _MOST_CHARACTERS = 16 << 10
 class SlideColumns:
     """Slides as columns, which travel between processes at a fifth of the cost of `Slide` objects."""
 
-    roots: Sequence[str]
-    paths: Sequence[str]
-    sizes_bytes: Sequence[int | None]
-    modified_ns: Sequence[int | None]
+    count: int
+    columns: Sequence[Sequence[Any] | None]
+    """The slides' values for each field of `Slide`; None for a field that has its default in all of them."""
 
     @classmethod
     def of(cls, slides: Sequence[Slide]) -> Self:
         """The columns of ``slides``."""
+        columns = [list(map(attrgetter(field.name), slides)) for field in _FIELDS]
         return cls(
-            [slide.root for slide in slides],
-            [slide.path for slide in slides],
-            [slide.size_bytes for slide in slides],
-            [slide.modified_ns for slide in slides],
+            len(slides),
+            [
+                None if all(value == field.default for value in values) else values
+                for field, values in zip(_FIELDS, columns, strict=True)
+            ],
         )
 
     def slides(self) -> list[Slide]:
         """The slides that the columns were made of."""
-        return list(map(Slide, self.roots, self.paths, self.sizes_bytes, self.modified_ns))
+        values = (
+            repeat(field.default, self.count) if column is None else column
+            for field, column in zip(_FIELDS, self.columns, strict=True)
+        )
+        return list(map(Slide, *values))
 
 
 class SlideFeed:

@@ -11,7 +11,7 @@ import pytest
 
 from batchcls.images.formats.refusal import RefusedError
 from batchcls.images.sources import open_readers, open_source, read_slide, slide_exists
-from batchcls.images.sources.base import SlideReader, Source
+from batchcls.images.sources.base import SlideReader, Source, SourceOptions
 from batchcls.records import Slide
 from tests.commandline import PATIENCE_S
 
@@ -62,7 +62,7 @@ def rest(source: Source) -> Sequence[str]:
 
 @pytest.mark.parametrize("at_once", [True, False])
 def test_every_slide_comes_once_and_is_counted(place: Path, at_once: bool) -> None:
-    with closing(open_source([place], at_once=at_once)) as source:
+    with closing(open_source([place], SourceOptions(at_once=at_once))) as source:
         paths = rest(source)
         assert sorted(paths) == sorted(FILES)
         assert (source.count, source.complete, source.unlisted) == (len(FILES), True, [])

@@ -4,6 +4,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
+from batchcls.images.sources.places import reader_kind
 from batchcls.records import Slide
 
 _MOST_SLIDES = 256
@@ -50,9 +51,14 @@ class SlideQueue:
         return not self._ended
 
     def take(self, count: int) -> list[Slide]:
-        """Up to ``count`` slides."""
-        slides = [self._returned.popleft() for _ in range(min(count, len(self._returned)))]
-        slides += [self._waiting.popleft() for _ in range(min(count - len(slides), len(self._waiting)))]
+        """Up to ``count`` slides, which readers of one kind read; at least one, if there is any."""
+        slides: list[Slide] = []
+        kind = None
+        while len(slides) < count and (queue := self._returned or self._waiting):
+            kind = kind or reader_kind(queue[0])
+            if reader_kind(queue[0]) != kind:
+                break
+            slides.append(queue.popleft())
         if len(self._waiting) <= _MOST_SLIDES // 2:
             self._room.set()
         return slides

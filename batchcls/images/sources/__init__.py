@@ -1,31 +1,47 @@
 """Sources of slides, which list slides, and functions that read their bytes in any process."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from itertools import groupby
 from pathlib import Path
 
-from batchcls.images.sources.base import SlideReaders, Source
+from batchcls.images.formats.refusal import RefusedError, check_file
+from batchcls.images.sources.base import SlideReaders, Source, SourceOptions
+from batchcls.images.sources.combined import CombinedSource
 from batchcls.images.sources.files import FileReaders, file_exists, read_file
 from batchcls.images.sources.folder import FolderSource
+from batchcls.images.sources.places import Place, PlaceKind, ReaderKind, place_kind, reader_kind
+from batchcls.images.sources.readers import AnyReaders
+from batchcls.images.sources.refused import RefusedReaders
 from batchcls.records import Slide
 from batchcls.storage.file_names import spelling_below
 from batchcls.storage.timeouts import READ_TIMEOUT_S, call_with_timeout
 
 
-def open_source(slides: Sequence[Path], *, at_once: bool = True, timeout_s: float = READ_TIMEOUT_S) -> Source:
-    """The slides below ``slides``: folders, searched to any depth, and files.
+def _open_folders(places: Sequence[Place], options: SourceOptions) -> Source:
+    return FolderSource(list(map(Path, places)), at_once=options.at_once, timeout_s=options.timeout_s)
+
+
+# What opens the sources and the readers of each kind; those that need a library of their own import it when called.
+_SOURCES: dict[PlaceKind, Callable[[Sequence[Place], SourceOptions], Source]] = {"files": _open_folders}
+_READERS: dict[ReaderKind, Callable[[], SlideReaders]] = {"files": FileReaders, "refused": RefusedReaders}
+
+
+def open_source(slides: Sequence[Place], options: SourceOptions | None = None) -> Source:
+    """The slides of ``slides``, in their order.
 
     Args:
-        slides: Folders and image files.
-        at_once: Whether listing begins now, instead of with the iteration.
-        timeout_s: How long the file system may take for one answer; folders without an answer are in
-            `Source.unlisted`.
+        slides: Folders, searched to any depth, and files; as text URLs, ``-`` for standard input, and ``@FILE``.
+        options: How to list; None: as `SourceOptions` says.
     """
-    return FolderSource(slides, at_once=at_once, timeout_s=timeout_s)
+    options = options or SourceOptions()
+    sources = [_SOURCES[kind](list(places), options) for kind, places in groupby(slides, place_kind)]
+    return sources[0] if len(sources) == 1 else CombinedSource(sources)
 
 
 def open_readers() -> SlideReaders:
-    """Readers of slides, one for each thread that reads many slides."""
-    return FileReaders()
+    """Readers of slides of any kind, one for each thread that reads many slides."""
+    return AnyReaders(_READERS)
 
 
 def read_slide(slide: Slide, limit_bytes: int, timeout_s: float = READ_TIMEOUT_S) -> bytes:
@@ -40,15 +56,26 @@ def read_slide(slide: Slide, limit_bytes: int, timeout_s: float = READ_TIMEOUT_S
         OSError: If the slide cannot be read; a TimeoutError if it is not read in time.
         RefusedError: If the slide is no regular file, is empty, or is larger than ``limit_bytes``.
     """
-    return call_with_timeout(lambda: read_file(slide, limit_bytes), timeout_s)
+    if reader_kind(slide) == "files":
+        return call_with_timeout(lambda: read_file(slide, limit_bytes), timeout_s)
+    with closing(open_readers()) as readers, closing(readers.reader(timeout_s)) as reader:
+        file = reader.open(slide)
+        check_file(file.size_bytes, limit_bytes, is_regular=file.is_regular)
+        return file.read(0, file.size_bytes)
 
 
 def slide_exists(slide: Slide, timeout_s: float = READ_TIMEOUT_S) -> bool:
     """Whether a slide exists; True as well if the file system does not answer in time."""
     try:
-        return call_with_timeout(lambda: file_exists(slide), timeout_s)
+        if reader_kind(slide) == "files":
+            return call_with_timeout(lambda: file_exists(slide), timeout_s)
+        with closing(open_readers()) as readers, closing(readers.reader(timeout_s)) as reader:
+            reader.open(slide)
     except TimeoutError:
         return True
+    except (OSError, RefusedError):
+        return False
+    return True
 
 
 def slide_below(root: Path, path: str) -> Slide:

@@ -3,10 +3,32 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
+
+import pyarrow as pa
 
 from batchcls.images.formats.inspection import Header
 from batchcls.records import Slide
+from batchcls.storage.timeouts import READ_TIMEOUT_S
+
+NOTHING_KEPT = pa.schema([])
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOptions:
+    """How sources list slides."""
+
+    at_once: bool = True
+    """Whether listing begins when the source is opened, instead of with the iteration."""
+    timeout_s: float = READ_TIMEOUT_S
+    """How long the file system or the network may take for one answer; folders without one are `Source.unlisted`."""
+    root: Path | None = None
+    """Folder of the relative paths in lists and tables; None: the folder that the list or table is in."""
+    allow_remote: bool = False
+    """Whether lists and tables may name URLs."""
+    keep: tuple[str, ...] = ()
+    """Columns of tables that the rows of predictions take over."""
 
 
 class Source(Protocol):
@@ -16,14 +38,25 @@ class Source(Protocol):
     `batchcls.images.sources.open_readers` or by `read_slide`.
     """
 
-    count: int
-    """Number of slides listed so far."""
-    complete: bool
-    """Whether the list has ended, so that ``count`` is final."""
-    skipped: Counter[str]
-    """Number of files and folders passed over, by reason."""
-    unlisted: list[str]
-    """Folders that could not be listed, each with the reason."""
+    @property
+    def count(self) -> int:
+        """Number of slides listed so far."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether the list has ended, so that ``count`` is final."""
+
+    @property
+    def skipped(self) -> Counter[str]:
+        """Number of files and folders passed over, by reason."""
+
+    @property
+    def unlisted(self) -> list[str]:
+        """Folders that could not be listed, each with the reason."""
+
+    @property
+    def kept(self) -> pa.Schema:
+        """Columns of `Slide.kept`: their names and types; empty unless the user names some."""
 
     @property
     def roots(self) -> tuple[str, ...]:

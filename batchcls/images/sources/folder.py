@@ -10,7 +10,10 @@ from pathlib import Path
 from queue import SimpleQueue
 from time import monotonic
 
+import pyarrow as pa
+
 from batchcls.errors import DecoderError
+from batchcls.images.sources.base import NOTHING_KEPT
 from batchcls.records import Slide
 from batchcls.storage.file_client import FileProcess
 from batchcls.storage.timeouts import READ_TIMEOUT_S
@@ -71,6 +74,11 @@ class FolderSource:
         self._waiting: tuple[str, float] | None = None
         self._closed = False
         self._listed = self._start() if at_once else None
+
+    @property
+    def kept(self) -> pa.Schema:
+        """No columns: folders have none."""
+        return NOTHING_KEPT
 
     @property
     def roots(self) -> tuple[str, ...]:

@@ -1,0 +1,51 @@
+"""Several sources, one after the other."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+
+from batchcls.images.sources.base import NOTHING_KEPT, Source
+from batchcls.records import Slide
+
+
+class CombinedSource:
+    """A `batchcls.images.sources.base.Source` of the slides of several sources, in their order."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self._sources = sources
+
+    @property
+    def count(self) -> int:
+        return sum(source.count for source in self._sources)
+
+    @property
+    def complete(self) -> bool:
+        return all(source.complete for source in self._sources)
+
+    @property
+    def skipped(self) -> Counter[str]:
+        return sum((source.skipped for source in self._sources), Counter())
+
+    @property
+    def unlisted(self) -> list[str]:
+        return [place for source in self._sources for place in source.unlisted]
+
+    @property
+    def kept(self) -> pa.Schema:
+        return next((source.kept for source in self._sources if len(source.kept)), NOTHING_KEPT)
+
+    @property
+    def roots(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(root for source in self._sources for root in source.roots))
+
+    def __iter__(self) -> Iterator[Slide]:
+        for source in self._sources:
+            yield from source
+
+    def waiting(self) -> tuple[str, float] | None:
+        return next(filter(None, (source.waiting() for source in self._sources)), None)
+
+    def close(self) -> None:
+        for source in self._sources:
+            source.close()

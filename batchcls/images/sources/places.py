@@ -1,0 +1,61 @@
+"""The kinds of places that images are in: told by how the user names a place, or by where a slide is."""
+
+import os
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from batchcls.records import Slide
+from batchcls.storage.urls import is_url
+
+Place = str | Path
+"""What the user names: a folder or a file as a path; a URL, ``-`` or ``@FILE`` as text."""
+PlaceKind = Literal["files", "objects", "list", "table", "tar"]
+"""Kind of source that lists the slides of a place."""
+ReaderKind = Literal["files", "objects", "tar", "parquet", "refused"]
+"""Kind of readers that read a slide."""
+_ARCHIVE = re.compile(r"\.(tar|parquet)/", re.IGNORECASE)
+"""End of an archive's name within the path of a slide."""
+
+
+def place_kind(place: Place) -> PlaceKind:
+    """The kind of source that lists the slides of a place; nothing is opened."""
+    text = str(place)
+    if isinstance(place, str) and (text == "-" or text.startswith("@")):
+        return "list"
+    if not is_url(text) and os.path.isdir(text):
+        return "files"
+    ending = os.path.splitext(text)[1].lower()
+    if ending in (".csv", ".parquet"):
+        return "table"
+    if ending == ".tar":
+        return "tar"
+    return "objects" if is_url(text) else "files"
+
+
+def archive_of(slide: Slide) -> tuple[str, str] | None:
+    """The file or URL of the archive that a slide is in, and the slide's name in it; None if it is in none.
+
+    A folder may be named like an archive, so the file system is asked; a URL is believed.
+    """
+    start = len(slide.root) + 1 if slide.root else 0
+    for match in _ARCHIVE.finditer(slide.path):
+        archive = slide.file[: start + match.end() - 1]
+        if is_url(archive) or _is_file(archive):
+            return archive, slide.path[match.end() :]
+    return None
+
+
+def reader_kind(slide: Slide) -> ReaderKind:
+    """The kind of readers that read a slide."""
+    if slide.refusal is not None:
+        return "refused"
+    if _ARCHIVE.search(slide.path) and (archive := archive_of(slide)):
+        return "tar" if archive[0].lower().endswith(".tar") else "parquet"
+    return "objects" if is_url(slide.root or slide.path) else "files"
+
+
+@lru_cache(4096)  # one archive has many slides
+def _is_file(path: str) -> bool:
+    return os.path.isfile(path)
