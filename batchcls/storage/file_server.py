@@ -6,7 +6,8 @@ start in some 20 ms.
 
 Each socket (a lane) is served by a thread. A request is the byte of an operation, the length (uint32) of its operand,
 and the operand. An answer is a head, which begins with errno (int32, 0: no error) and ends with the length (uint32) of
-the data, and the data. Numbers are little-endian. In between, a head has the values in brackets:
+the data, and the data: of an error its reason, or nothing. Numbers are little-endian. In between, a head has the values
+in brackets:
 
     O path             opens a file [mode (uint32), size, mtime in ns (int64)]; data: its first bytes
     R offset, length   (uint64, uint32) reads the open file []; data: the bytes
@@ -43,6 +44,7 @@ OPEN_ANSWER = struct.Struct("<iIqqI")
 DATA_ANSWER = struct.Struct("<iI")
 STATUS_ANSWER = struct.Struct("<iIQQI")
 SPAN = struct.Struct("<QI")
+_LENGTH = struct.Struct("<I")
 UNKNOWN_TIME = -(1 << 63)
 """Placeholder for a time that 64 bits do not hold in nanoseconds, such as any after the year 2262."""
 _ENTRIES = 2048
@@ -50,6 +52,8 @@ _ENTRIES = 2048
 FILE_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _STACK_BYTES = 256 << 10
 _REQUEST_BYTES = 8192
+Answer = tuple[bytes, bytes | memoryview]
+"""The head and the data of an answer."""
 _MOST_FILES = 2
 """Most descriptors that are sent with a lane, its socket included; the byte that they are sent with is their number."""
 
@@ -92,8 +96,16 @@ def serve_lanes(control: socket.socket, serve_lane: Callable[..., None]) -> int:
 
 
 def serve_file_lane(lane: socket.socket) -> None:
-    """Answer the requests of one lane, until its other end is closed."""
-    server = _LaneServer()
+    """Answer the requests of one lane for files, until its other end is closed."""
+    serve_requests(lane, _LaneServer().answer)
+
+
+def serve_requests(lane: socket.socket, answer_request: Callable[[bytes, bytes], Answer]) -> None:
+    """Answer the requests of one lane, until its other end is closed.
+
+    Args:
+        answer_request: Takes an operation and its operand.
+    """
     with lane, suppress(OSError):
         while request := lane.recv(_REQUEST_BYTES):
             operation, length = REQUEST.unpack_from(request)
@@ -101,12 +113,19 @@ def serve_file_lane(lane: socket.socket) -> None:
                 if not (more := lane.recv(missing)):  # the client has closed its end
                     return
                 request += more
-            answer = server.answer(operation, request[REQUEST.size :])
+            answer = answer_request(operation, request[REQUEST.size :])
             sent = lane.sendmsg(answer)
             for part in answer:
                 if sent < len(part):
                     lane.sendall(memoryview(part)[sent:])
                 sent = max(0, sent - len(part))
+
+
+def error_answer(head: struct.Struct, error: OSError, reason: str = "") -> Answer:
+    """The answer to a request that has failed; its data is a reason, if the number of the error does not say enough."""
+    data = os.fsencode(reason)
+    number = struct.pack("<i", error.errno or errno.EIO).ljust(head.size - _LENGTH.size, b"\0")
+    return number + _LENGTH.pack(len(data)), data
 
 
 class _LaneServer:
@@ -117,13 +136,13 @@ class _LaneServer:
         self._buffer = memoryview(mmap.mmap(-1, LARGEST_DATA_BYTES))  # only the pages in use take memory
         self._entries: Iterator[os.DirEntry[str]] = iter(())
 
-    def answer(self, operation: bytes, operand: bytes) -> tuple[bytes, bytes | memoryview]:
-        """The head and the data of an answer; the data is valid until the next answer."""
+    def answer(self, operation: bytes, operand: bytes) -> Answer:
+        """The answer to a request; its data is valid until the next answer."""
         head, call = _OPERATIONS[operation]
         try:
             *values, data = call(self, operand)
         except OSError as error:
-            return struct.pack("<i", error.errno or errno.EIO).ljust(head.size, b"\0"), b""
+            return error_answer(head, error)
         return head.pack(0, *values, len(data)), data
 
     def open(self, path: bytes) -> tuple[int, int, int, memoryview]:

@@ -10,6 +10,8 @@ from batchcls.images.sources.base import SlideReaders, Source, SourceOptions
 from batchcls.images.sources.combined import CombinedSource
 from batchcls.images.sources.files import FileReaders, file_exists, read_file
 from batchcls.images.sources.folder import FolderSource
+from batchcls.images.sources.object_readers import ObjectReaders
+from batchcls.images.sources.objects import ObjectSource
 from batchcls.images.sources.places import Place, PlaceKind, ReaderKind, place_kind, reader_kind
 from batchcls.images.sources.readers import AnyReaders
 from batchcls.images.sources.refused import RefusedReaders
@@ -22,9 +24,20 @@ def _open_folders(places: Sequence[Place], options: SourceOptions) -> Source:
     return FolderSource(list(map(Path, places)), at_once=options.at_once, timeout_s=options.timeout_s)
 
 
+def _open_objects(places: Sequence[Place], options: SourceOptions) -> Source:
+    return ObjectSource(list(map(str, places)), options)
+
+
 # What opens the sources and the readers of each kind; those that need a library of their own import it when called.
-_SOURCES: dict[PlaceKind, Callable[[Sequence[Place], SourceOptions], Source]] = {"files": _open_folders}
-_READERS: dict[ReaderKind, Callable[[], SlideReaders]] = {"files": FileReaders, "refused": RefusedReaders}
+_SOURCES: dict[PlaceKind, Callable[[Sequence[Place], SourceOptions], Source]] = {
+    "files": _open_folders,
+    "objects": _open_objects,
+}
+_READERS: dict[ReaderKind, Callable[[], SlideReaders]] = {
+    "files": FileReaders,
+    "objects": ObjectReaders,
+    "refused": RefusedReaders,
+}
 
 
 def open_source(slides: Sequence[Place], options: SourceOptions | None = None) -> Source:

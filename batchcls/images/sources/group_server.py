@@ -11,6 +11,7 @@ import os
 import socket
 import stat
 import struct
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from time import perf_counter, thread_time
 
@@ -49,24 +50,43 @@ def _serve(lane: socket.socket, memory: int | None = None) -> None:
     if memory is None:
         serve_file_lane(lane)
     else:
-        _serve_groups(lane, memory)
+        serve_groups(lane, memory, _read_group)
 
 
-def _serve_groups(lane: socket.socket, memory: int) -> None:
+def serve_groups(
+    lane: socket.socket, memory: int, read_group: Callable[[GroupBuffer, list[bytes], int], tuple[float, float]]
+) -> None:
+    """Read and examine the groups that are requested through a lane, until its other end is closed.
+
+    Args:
+        lane: The lane's socket.
+        memory: Descriptor of the shared memory of a `GroupBuffer`.
+        read_group: Reads the files of some paths, up to a size in bytes, and writes their states; returns the CPU time
+            and the wall time that are to count for the group, without those of examining it.
+    """
     buffer = GroupBuffer(mmap.mmap(memory, BUFFER_BYTES))
     os.close(memory)
     with lane, suppress(OSError):
         while head := lane.recv(GROUP_REQUEST.size, socket.MSG_WAITALL):
             length, most_bytes, max_pixels = GROUP_REQUEST.unpack(head)
             paths = lane.recv(length, socket.MSG_WAITALL).split(b"\0")
+            cpu_s = wall_s = 0.0
             since, cpu_since = perf_counter(), thread_time()
             try:
-                read_files(buffer, paths, most_bytes)
+                cpu_s, wall_s = read_group(buffer, paths, most_bytes)
+                since, cpu_since = perf_counter(), thread_time()
                 examine_files(buffer, paths, max_pixels)
             except MemoryError:  # a file that is read alone is postponed, if memory is still short then
                 buffer.records["state"] = ALONE
-            buffer.times_s[0], buffer.times_s[1] = thread_time() - cpu_since, perf_counter() - since
+            buffer.times_s[0] = cpu_s + thread_time() - cpu_since
+            buffer.times_s[1] = wall_s + perf_counter() - since
             lane.send(b"\0")
+
+
+def _read_group(buffer: GroupBuffer, paths: list[bytes], most_bytes: int) -> tuple[float, float]:
+    since, cpu_since = perf_counter(), thread_time()
+    read_files(buffer, paths, most_bytes)
+    return thread_time() - cpu_since, perf_counter() - since
 
 
 def read_files(buffer: GroupBuffer, paths: list[bytes], most_bytes: int) -> None:
@@ -95,7 +115,12 @@ def read_files(buffer: GroupBuffer, paths: list[bytes], most_bytes: int) -> None
         records.append((state, offset, length, modified_ns))
         offset += length
     progress[0] = len(paths)
-    columns = buffer.records[: len(paths)]
+    write_records(buffer, len(paths), records)
+
+
+def write_records(buffer: GroupBuffer, files: int, records: Sequence[tuple[int, int, int, int]]) -> None:
+    """Write the state, offset, length and time of the first files of a group; the others had no room."""
+    columns = buffer.records[:files]
     columns["state"] = NO_ROOM
     if records:
         columns = columns[: len(records)]
@@ -107,6 +132,7 @@ def examine_files(buffer: GroupBuffer, paths: list[bytes], max_pixels: int) -> N
     numbers = np.flatnonzero(buffer.records["state"][: len(paths)] == READY)
     if not len(numbers):
         return
+    numbers = numbers[np.argsort(buffer.records["offset"][numbers])]  # in the order of their bytes
     records = buffer.records[numbers]
     starts = records["offset"].astype(np.int64)
     headers = usual_jpegs(np.frombuffer(buffer.data, np.uint8), starts, starts + records["length"])
