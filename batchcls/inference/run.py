@@ -93,7 +93,7 @@ def classify_images(
             out,
             roots=source.roots,
             labels=executor.info.labels,
-            identity=run_identity(source.roots, executor.info, decoder),
+            identity=run_identity(source.roots, executor.info, decoder, source.kept),
             limits={"max_pixels": options.max_pixels},
             overwrite=options.overwrite,
         )
