@@ -201,14 +201,12 @@ def _write_result(run: _Run, result: BatchResult) -> None:
 
 def _finish(run: _Run, decoder: str, arguments: Mapping[str, Any], started: float) -> None:
     source, writer, stats = run.source, run.writer, run.stats
-    stats.warnings += [f"this folder could not be listed: {folder}" for folder in source.unlisted]
+    stats.warnings += [f"this could not be listed: {place}" for place in source.unlisted]
     counts = writer.counts()
     stats.skipped, stats.unlisted = source.skipped, tuple(source.unlisted)
     if not counts.rows:
         writer.discard()
-        passed_over = ", ".join(f"{count:,} {reason}" for reason, count in stats.skipped.items())
-        folders = ", ".join(map(repr, arguments["slides"]))
-        raise SlidesError(f"no image was found in {folders} ({passed_over or 'nothing else either'})")
+        raise SlidesError(_no_image_message(arguments["slides"], stats))
     if counts.rows < source.count:
         raise RuntimeError(
             f"{source.count} files were found, {counts.rows} have a row: this is a bug, please report it"
@@ -222,6 +220,16 @@ def _finish(run: _Run, decoder: str, arguments: Mapping[str, Any], started: floa
     writer.finish(run_metadata(run.executor.info, decoder, arguments, stats, writer.started))
     stats.spend({"write": perf_counter() - since})
     _update_totals(run, started)
+
+
+def _no_image_message(slides: Sequence[str], stats: RunStats) -> str:
+    passed_over = ", ".join(f"{count:,} {reason}" for reason, count in stats.skipped.items())
+    message = f"no image was found in {', '.join(map(repr, slides))} ({passed_over or 'nothing else either'})"
+    if stats.unlisted:
+        message += f"; {stats.unlisted[0]}"
+    if stats.skipped.get("archive"):
+        message += f"; tar files are read where they are named: batchcls run {os.path.join(slides[0], '*.tar')}"
+    return message
 
 
 def _update_totals(run: _Run, started: float) -> None:

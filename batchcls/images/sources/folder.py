@@ -37,9 +37,14 @@ _Identity = tuple[int, int] | str
 """A folder's device and inode, which identify it whatever its name; its path if they are not known."""
 
 
+def is_image_name(name: bytes) -> bool:
+    """Whether a file's name has an image's ending."""
+    return name[name.rfind(b".") :].lower() in _ENDINGS
+
+
 def _is_image(entry: bytes) -> bool:
     """Whether an entry of a folder, its kind and its name, is a file with an image's ending, and not hidden."""
-    return entry[0] == _FILE and entry[1] != _DOT and entry[entry.rfind(b".") :].lower() in _ENDINGS
+    return entry[0] == _FILE and entry[1] != _DOT and is_image_name(entry)
 
 
 class FolderSource:
@@ -183,7 +188,7 @@ class FolderSource:
             elif entry[:1] == b"@":
                 heappush(self._links, (position, path))
             else:
-                self.skipped["not an image"] += 1
+                self.skipped["archive" if entry[-4:].lower() == b".tar" else "not an image"] += 1
 
     def _entries(self, folder: str) -> Iterator[list[bytes]]:
         self._waiting = (folder, monotonic())
