@@ -13,6 +13,7 @@ from batchcls.images.sources.folder import FolderSource
 from batchcls.images.sources.places import Place, PlaceKind, ReaderKind, place_kind, reader_kind
 from batchcls.images.sources.readers import AnyReaders
 from batchcls.images.sources.refused import RefusedReaders
+from batchcls.images.sources.shard import ShardSource
 from batchcls.records import Slide
 from batchcls.storage.file_names import spelling_below
 from batchcls.storage.timeouts import READ_TIMEOUT_S, call_with_timeout
@@ -36,7 +37,8 @@ def open_source(slides: Sequence[Place], options: SourceOptions | None = None) -
     """
     options = options or SourceOptions()
     sources = [_SOURCES[kind](list(places), options) for kind, places in groupby(slides, place_kind)]
-    return sources[0] if len(sources) == 1 else CombinedSource(sources)
+    source = sources[0] if len(sources) == 1 else CombinedSource(sources)
+    return ShardSource(source, options.shard) if options.shard else source
 
 
 def open_readers() -> SlideReaders:
