@@ -22,7 +22,8 @@ from batchcls.inference.executor import DeviceConfig, Executor
 from batchcls.inference.local_executor import LocalExecutor
 from batchcls.inference.options import RunOptions, device_configs
 from batchcls.inference.process_executor import ProcessExecutor
-from batchcls.inference.run_metadata import run_identity, run_metadata, shard_identity
+from batchcls.inference.run_metadata import run_identity, run_metadata
+from batchcls.inference.shard_identity import shard_identity
 from batchcls.inference.stats import RecentReads, RunStats, one_label_warnings
 from batchcls.interrupts import GRACE_S, Interrupt
 from batchcls.predictions.existing_output import ExistingOutput
@@ -80,16 +81,9 @@ def classify_images(
     started = perf_counter()
     out = shard_file(out, options.shard) if options.shard else out
     format_to_write(out)  # before anything takes time
-    shard = shard_identity(options.shard, slides)
     configs, why = device_configs(engine, options)
     decoder = configs[0].decoder
-    # An output that exists is probably this run's finished file, for which no folder has to be listed.
-    source = open_source(
-        slides,
-        SourceOptions(
-            at_once=options.overwrite or not os.path.lexists(out), timeout_s=options.read_timeout_s, shard=options.shard
-        ),
-    )
+    source = open_source(slides, _source_options(options, out))
     interrupt = _new_interrupt(console)
     listening = interrupt.listening() if listens else nullcontext()
     console.print(f"loading engine {configs[0].manifest.name}, listing files ...", highlight=False)
@@ -98,7 +92,7 @@ def classify_images(
             out,
             roots=source.roots,
             labels=executor.info.labels,
-            identity=run_identity(source.roots, executor.info, decoder, shard),
+            identity=run_identity(source.roots, executor.info, decoder) | shard_identity(options.shard, slides),
             limits={"max_pixels": options.max_pixels},
             overwrite=options.overwrite,
         )
@@ -115,6 +109,15 @@ def classify_images(
             arguments = {"slides": [str(path) for path in slides], **asdict(options)}
             _finish(run, decoder, arguments, started)
     return stats
+
+
+def _source_options(options: RunOptions, out: Path) -> SourceOptions:
+    return SourceOptions(
+        # An output that exists is probably this run's finished file, for which no folder has to be listed.
+        at_once=options.overwrite or not os.path.lexists(out),
+        timeout_s=options.read_timeout_s,
+        shard=options.shard,
+    )
 
 
 def _new_interrupt(console: Console) -> Interrupt:

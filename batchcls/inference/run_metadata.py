@@ -7,44 +7,17 @@ from typing import Any
 
 from batchcls import machine
 from batchcls.engine.base import EngineInfo
-from batchcls.images.slide_list import ListRecord
-from batchcls.images.sources.places import Place
 from batchcls.inference.stats import RunStats
 from batchcls.storage.file_names import printable
-from batchcls.storage.shards import Shard
 
 
-def run_identity(
-    roots: Sequence[str], info: EngineInfo, decoder: str, shard: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """The properties that two runs must share to write one predictions file; JSON values.
-
-    Args:
-        shard: Result of `shard_identity` for a run of one shard.
-    """
+def run_identity(roots: Sequence[str], info: EngineInfo, decoder: str) -> dict[str, Any]:
+    """The properties that two runs must share to write one predictions file; JSON values."""
     return {
         "slides": [printable(root) for root in roots],
         **asdict(info),
         "device": info.device.partition(":")[0],  # rows do not depend on which GPU it is
         "decoder": decoder,
-        **({"shard": shard} if shard else {}),
-    }
-
-
-def shard_identity(shard: Shard | None, slides: Sequence[Place]) -> dict[str, Any] | None:
-    """The part of the identity that tells a shard, and the list that all shards of a job have in common.
-
-    Raises:
-        SlidesError: If a list cannot be read.
-    """
-    if shard is None:
-        return None
-    record = ListRecord.of(slides)
-    return {
-        "index": shard.index,
-        "count": shard.count,
-        "list": record and record.digest,
-        "list_rows": record and record.rows,
     }
 
 

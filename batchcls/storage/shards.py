@@ -8,8 +8,8 @@ from pathlib import Path
 
 from batchcls.errors import OutputError, SlidesError
 
-MOST_SHARDS = 1_000_000
-_FILE = re.compile(r"shard-(\d{5,7})-of-(\d{5,7})\.parquet", re.ASCII)
+MOST_SHARDS = 100_000
+_FILE = re.compile(r"shard-(\d{5,6})-of-(\d{5,6})\.parquet", re.ASCII)
 _LEAST_DIGITS = 5
 
 
