@@ -1,19 +1,21 @@
 """Merge the files of all shards of a job into the file that one run would have written."""
 
 import os
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchcls.errors import LabelsError, OutputError
+from batchcls.predictions.external_sort import sorted_tables
 from batchcls.predictions.formats import format_to_write, parquet_file
-from batchcls.predictions.row_key import KEY_COLUMNS, in_order
+from batchcls.predictions.row_key import KEY_COLUMNS
 from batchcls.predictions.rows import PredictionRows
 from batchcls.predictions.shard_files import ShardFile, open_shards
 from batchcls.predictions.writer import GROUP_ROWS
@@ -39,7 +41,7 @@ def merge_shards(folder: Path, out: Path, *, overwrite: bool = False) -> MergeSu
 
     Args:
         folder: The folder that `batchcls run --shard` wrote to.
-        out: The Parquet file to write.
+        out: The Parquet file to write. Beside it a temporary file takes as much room as all rows, uncompressed.
         overwrite: Whether an existing ``out`` is replaced, once the new one is whole.
 
     Raises:
@@ -54,9 +56,14 @@ def merge_shards(folder: Path, out: Path, *, overwrite: bool = False) -> MergeSu
     if os.path.lexists(partial_folder(out)):
         raise OutputError(f"{str(partial_folder(out))!r} holds the rows of an unfinished run; choose another --out")
     shards = open_shards(folder)
-    record = merged_record([shard.record for shard in shards])
+    try:
+        record = merged_record([shard.record for shard in shards])
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise LabelsError(
+            f"a shard in {str(folder)!r} has a damaged record: {error!r}; run every shard again"
+        ) from error
     with writing(out), whole_file(out) as stream:
-        parquet_file.write(stream, _merged(shards), record["labels"], record)
+        parquet_file.write(stream, _merged(shards, out), record["labels"], record)
     counts = record["counts"]
     unreadable = [n for n, shard in enumerate(shards) if "unreadable" in shard.record["counts"]["errors"]]
     return MergeSummary(len(shards), counts["rows"], Counter(counts["errors"]), tuple(unreadable))
@@ -88,7 +95,7 @@ def merged_record(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _merged(shards: Sequence[ShardFile]) -> Iterator[pa.Table]:
+def _merged(shards: Sequence[ShardFile], out: Path) -> Iterator[pa.Table]:
     """The rows of all shards in the order of a predictions file.
 
     Raises:
@@ -96,8 +103,12 @@ def _merged(shards: Sequence[ShardFile]) -> Iterator[pa.Table]:
     """
     identity, labels = shards[0].identity, tuple(shards[0].record["labels"])
     rows = PredictionRows([original(root) for root in identity["slides"]], labels)
+
+    def scratch() -> BinaryIO:
+        return cast(BinaryIO, tempfile.TemporaryFile(dir=out.parent))  # its user closes it
+
     last = None
-    for table in in_order(pa.Table.from_batches(_as_parts(shards, rows), rows.schema), GROUP_ROWS):
+    for table in sorted_tables(_as_parts(shards, rows), rows.schema, scratch, GROUP_ROWS):
         keys = table.select(list(KEY_COLUMNS))
         if last is not None:
             keys = pa.concat_tables([last, keys])
