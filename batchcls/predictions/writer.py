@@ -28,7 +28,7 @@ _PART_ROWS = 16_384
 """Most rows that a kill can cost."""
 _PART_SECONDS = 10.0
 """Seconds after which rows are brought to disk, however few they are."""
-_GROUP_ROWS = 32_768
+GROUP_ROWS = 32_768
 """Rows in a row group of the whole file."""
 
 
@@ -192,7 +192,7 @@ class PredictionsWriter:
         """
         self.flush()
         record = {**metadata, "identity": self._partial.identity, "limits": self._limits}
-        rows = sorted_tables(self._partial.batches(), self._rows.schema, self._partial.scratch, _GROUP_ROWS)
+        rows = sorted_tables(self._partial.batches(), self._rows.schema, self._partial.scratch, GROUP_ROWS)
         with self._partial.whole() as stream:
             beside = self._format.write(stream, map(self._rows.with_words, rows), self._labels, record)
         if beside is not None:
