@@ -170,7 +170,7 @@ class FolderSource:
             elif entry[:1] == b"@":
                 heappush(self._links, (position, path))
             else:
-                self.skipped["not an image"] += 1
+                self.skipped["archive" if entry[-4:].lower() == b".tar" else "not an image"] += 1
 
     def _entries(self, folder: str) -> Iterator[list[bytes]]:
         self._waiting = (folder, monotonic())
