@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,15 +22,16 @@ from batchcls.inference.executor import DeviceConfig, Executor
 from batchcls.inference.local_executor import LocalExecutor
 from batchcls.inference.options import RunOptions, device_configs
 from batchcls.inference.process_executor import ProcessExecutor
-from batchcls.inference.run_metadata import run_identity, run_metadata
+from batchcls.inference.run_metadata import run_metadata
 from batchcls.inference.stats import RecentReads, RunStats, one_label_warnings
+from batchcls.inference.update import RunUpdate, open_output
 from batchcls.interrupts import GRACE_S, Interrupt
 from batchcls.predictions.existing_output import ExistingOutput
 from batchcls.predictions.formats import format_to_write
-from batchcls.predictions.writer import PredictionsWriter, open_writer
+from batchcls.predictions.writer import PredictionsWriter
 from batchcls.prefetch import poll
 from batchcls.progress import RunProgress
-from batchcls.records import BatchResult, Postponed
+from batchcls.records import BatchResult, Postponed, Slide
 from batchcls.storage.memory import format_bytes
 from batchcls.storage.transient_errors import is_transient
 
@@ -51,6 +52,16 @@ class _Run:
     console: Console
     interrupt: Interrupt
     reads: RecentReads = field(default_factory=RecentReads)
+    update: RunUpdate | None = None
+    """Update of a whole file, if the run is one."""
+
+    def missing(self) -> Iterable[Slide]:
+        """The slides to classify."""
+        return self.update.missing(self.source) if self.update else self.writer.missing(self.source)
+
+    def waiting(self) -> tuple[str, float] | None:
+        """The file or folder that is waited for, and the seconds since then; None if there is none."""
+        return self.executor.waiting() or self.source.waiting() or (self.update.waiting() if self.update else None)
 
 
 def classify_images(
@@ -83,28 +94,24 @@ def classify_images(
     # An output that exists is probably this run's finished file, for which no folder has to be listed.
     source = open_source(
         slides,
-        SourceOptions(at_once=options.overwrite or not os.path.lexists(out), timeout_s=options.read_timeout_s),
+        SourceOptions(
+            at_once=options.overwrite or options.update or not os.path.lexists(out), timeout_s=options.read_timeout_s
+        ),
     )
     interrupt = _new_interrupt(console)
     listening = interrupt.listening() if listens else nullcontext()
     console.print(f"loading engine {configs[0].manifest.name}, listing files ...", highlight=False)
     with listening, closing(source), closing(_open_executor(configs)) as executor:
-        writer = open_writer(
-            out,
-            roots=source.roots,
-            labels=executor.info.labels,
-            identity=run_identity(source.roots, executor.info, decoder),
-            limits={"max_pixels": options.max_pixels},
-            overwrite=options.overwrite,
-        )
+        writer, update = open_output(out, source.roots, executor.info, decoder, options)
         if isinstance(writer, ExistingOutput):
             console.print(f"{out} is whole already: every row is done", markup=False, highlight=False)
             return _stats_of_existing(writer, RunStats(executor.info, why), started)
-        with closing(writer):
-            stats = RunStats(executor.info, why, rows=writer.resumed_rows, resumed_rows=writer.resumed_rows)
+        with closing(writer), closing(update) if update else nullcontext():
+            resumed_rows = update.rows.resumed_rows if update else writer.resumed_rows
+            stats = RunStats(executor.info, why, rows=resumed_rows, resumed_rows=resumed_rows)
             stats.warnings += [*no_probes_warnings(configs[0].manifest, executor.info), *executor.notes]
             stats.hint = speed_hint(configs[0].manifest, executor.info, options.precision)
-            run = _Run(source, executor, writer, stats, console, interrupt)
+            run = _Run(source, executor, writer, stats, console, interrupt, update=update)
             stats.spend({"start": perf_counter() - started})
             _classify_all(run, out)
             arguments = {"slides": [str(path) for path in slides], **asdict(options)}
@@ -143,7 +150,7 @@ def _classify_all(run: _Run, out: Path) -> None:
         run.console.print(f"going on with {out}.partial: {stats.resumed_rows:,} rows are done", highlight=False)
     with (
         RunProgress(run.console, "classifying", stats.rows) as progress,
-        closing(run.executor.execute(run.writer.missing(run.source))) as batches,
+        closing(run.executor.execute(run.missing())) as batches,
         closing(poll(batches, _POLL_S)) as results,
     ):
         try:
@@ -152,12 +159,9 @@ def _classify_all(run: _Run, out: Path) -> None:
                     _write_result(run, result)
                     postponed += result.postponed
                 run.writer.flush_if_due()
-                progress.show(
-                    stats.rows,
-                    stats.unreadable,
-                    run.source.count if run.source.complete else None,
-                    run.executor.waiting() or run.source.waiting(),
-                )
+                compared = run.update.rows.kept if run.update else 0
+                total = run.source.count if run.source.complete else None
+                progress.show(stats.rows + compared, stats.unreadable, total, run.waiting())
                 _check_interruption(run, out)
         except BaseException:
             try:
@@ -202,6 +206,12 @@ def _write_result(run: _Run, result: BatchResult) -> None:
 def _finish(run: _Run, decoder: str, arguments: Mapping[str, Any], started: float) -> None:
     source, writer, stats = run.source, run.writer, run.stats
     stats.warnings += [f"this folder could not be listed: {folder}" for folder in source.unlisted]
+    if run.update and not run.update.keep_rows(source, stats):
+        writer.discard()
+        stats.unlisted = tuple(source.unlisted)
+        stats.seconds.clear()
+        _stats_of_existing(run.update.rows.existing, stats, started)
+        return
     counts = writer.counts()
     stats.skipped, stats.unlisted = source.skipped, tuple(source.unlisted)
     if not counts.rows:
@@ -216,10 +226,12 @@ def _finish(run: _Run, decoder: str, arguments: Mapping[str, Any], started: floa
     if counts.errors.get("corrupt", 0) == counts.rows >= _SUSPICIOUS_FILES:
         stats.warnings.append(f"not one of {counts.rows:,} files could be decoded; see whether --decoder pillow can")
     stats.warnings += one_label_warnings(counts.labels, run.executor.info)
+    stats.resumed_rows += counts.rows - stats.rows  # the rows that an update keeps
     stats.rows, stats.labels, stats.errors = counts.rows, Counter(counts.labels), Counter(counts.errors)
     _update_totals(run, started)
     since = perf_counter()
-    writer.finish(run_metadata(run.executor.info, decoder, arguments, stats, writer.started))
+    record = run_metadata(run.executor.info, decoder, arguments, stats, writer.started)
+    writer.finish(record | run.update.rows.history if run.update else record)
     stats.spend({"write": perf_counter() - since})
     _update_totals(run, started)
 
