@@ -9,8 +9,11 @@ from batchcls.errors import SlidesError
 from batchcls.images.formats.refusal import RefusedError, check_file
 from batchcls.images.sources.base import SlideReaders, Source, SourceOptions
 from batchcls.images.sources.combined import CombinedSource
+from batchcls.images.sources.distinct import DistinctSource
 from batchcls.images.sources.files import FileReaders, file_exists, read_file
 from batchcls.images.sources.folder import FolderSource
+from batchcls.images.sources.path_list import PathListSource
+from batchcls.images.sources.path_table import open_tables
 from batchcls.images.sources.places import Place, PlaceKind, ReaderKind, place_kind, reader_kind
 from batchcls.images.sources.readers import AnyReaders
 from batchcls.images.sources.refused import RefusedReaders
@@ -33,9 +36,16 @@ def _open_tars(places: Sequence[Place], options: SourceOptions) -> Source:
     return TarSource(list(map(Path, places)), at_once=options.at_once, timeout_s=options.timeout_s)
 
 
+def _open_lists(places: Sequence[Place], options: SourceOptions) -> Source:
+    lists = [PathListSource(place, options) for place in places]
+    return lists[0] if len(lists) == 1 else CombinedSource(lists)
+
+
 # What opens the sources and the readers of each kind; those that need a library of their own import it when called.
 _SOURCES: dict[PlaceKind, Callable[[Sequence[Place], SourceOptions], Source]] = {
     "files": _open_folders,
+    "list": _open_lists,
+    "table": open_tables,
     "tar": _open_tars,
 }
 _READERS: dict[ReaderKind, Callable[[], SlideReaders]] = {
@@ -46,6 +56,9 @@ _READERS: dict[ReaderKind, Callable[[], SlideReaders]] = {
 # What reads single slides in the calling thread, and looks whether they exist, where that starts no process.
 _READ: dict[ReaderKind, Callable[[Slide, int], bytes]] = {"files": read_file, "tar": read_member}
 _EXISTS: dict[ReaderKind, Callable[[Slide], bool]] = {"files": file_exists, "tar": member_exists}
+
+_EACH_ONCE: frozenset[PlaceKind] = frozenset(("files", "objects", "tar"))
+"""Kinds of places that name no slide twice, if they are of one kind."""
 
 
 def open_source(slides: Sequence[Place], options: SourceOptions | None = None) -> Source:
@@ -58,6 +71,12 @@ def open_source(slides: Sequence[Place], options: SourceOptions | None = None) -
     options = options or SourceOptions()
     sources = [_SOURCES[kind](list(places), options) for kind, places in groupby(slides, place_kind)]
     source = sources[0] if len(sources) == 1 else CombinedSource(sources)
+    if options.keep and not len(source.kept):
+        raise SlidesError(
+            f"--keep {','.join(options.keep)}: no table is among what was named, and only tables have columns"
+        )
+    if not _EACH_ONCE.issuperset(map(place_kind, slides)):
+        source = DistinctSource(source)
     return ShardSource(source, options.shard) if options.shard else source
 
 
