@@ -1,4 +1,4 @@
-"""Tar files as a source: the members that Python's tarfile and GNU tar know, and nothing that a hostile one leads to."""
+"""Tar files as a source: what Python's tarfile and GNU tar know of them, and nothing that a hostile one leads to."""
 
 import io
 import os
