@@ -25,3 +25,5 @@ class RunKeywords(EngineKeywords, total=False):
 
     processes: int | None
     overwrite: bool
+    update: bool
+    prune: bool

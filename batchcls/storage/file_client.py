@@ -167,7 +167,7 @@ class FileLane:
 
     def tar_members(self, path: str) -> Iterator[list[Member]]:
         """The members of a tar file, some at a time; raises a TarError where the archive ends early or is damaged."""
-        self._answer(b"T", os.fsencode(path), DATA_ANSWER)
+        self._answer(b"A", os.fsencode(path), DATA_ANSWER)
         while packed := bytes(self._answer(b"M", b"", DATA_ANSWER)[0]):
             yield from unpacked(packed)
 

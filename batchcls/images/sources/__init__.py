@@ -14,6 +14,7 @@ from batchcls.images.sources.folder import FolderSource
 from batchcls.images.sources.places import Place, PlaceKind, ReaderKind, place_kind, reader_kind
 from batchcls.images.sources.readers import AnyReaders
 from batchcls.images.sources.refused import RefusedReaders
+from batchcls.images.sources.shard import ShardSource
 from batchcls.images.sources.tar_readers import TarReaders, member_exists, read_member
 from batchcls.images.sources.tar_source import TarSource
 from batchcls.records import Slide
@@ -56,7 +57,8 @@ def open_source(slides: Sequence[Place], options: SourceOptions | None = None) -
     """
     options = options or SourceOptions()
     sources = [_SOURCES[kind](list(places), options) for kind, places in groupby(slides, place_kind)]
-    return sources[0] if len(sources) == 1 else CombinedSource(sources)
+    source = sources[0] if len(sources) == 1 else CombinedSource(sources)
+    return ShardSource(source, options.shard) if options.shard else source
 
 
 def open_readers() -> SlideReaders:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from batchcls.errors import DecoderError, SlidesError
 from batchcls.images.sources.base import NOTHING_KEPT
-from batchcls.images.sources.folder import is_image_name
+from batchcls.images.sources.image_names import has_image_ending
 from batchcls.images.sources.tar_images import TarImages, without_earlier
 from batchcls.records import Slide
 from batchcls.storage.file_client import FileProcess
@@ -148,7 +148,7 @@ class TarSource:
         elif member.kind not in (REGULAR, SPARSE):
             if member.kind != FOLDER:
                 self.skipped[_REASONS.get(member.kind, "not an image")] += 1
-        elif is_image_name(member.name.rpartition(b"/")[2]):
+        elif has_image_ending(member.name.rpartition(b"/")[2]):
             return True
         else:
             self.skipped["not an image"] += 1
