@@ -1,7 +1,7 @@
 """Ten million rows, made and not classified, through the writer: `python -m tests.faults.ten_million`.
 
-A process writes them and is killed; the next goes on, counts and finishes; the next does one row again, and so takes over
-all others; the last finds nothing to do. Each says how much memory it took at most, mapped pages included.
+A process writes them and is killed; the next goes on, counts and finishes; the next does one row again, and so takes
+over all others; the last finds nothing to do. Each says how much memory it took at most, mapped pages included.
 """
 
 import argparse
