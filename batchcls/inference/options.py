@@ -18,6 +18,7 @@ from batchcls.inference.cores import near_cores, shared_threads
 from batchcls.inference.devices import RunDevice, run_devices
 from batchcls.inference.executor import DeviceConfig
 from batchcls.storage import memory
+from batchcls.storage.shards import Shard
 from batchcls.storage.timeouts import READ_TIMEOUT_S
 
 _OPENVINO_NAMES = {"fp32": "f32", "bf16": "bf16"}
@@ -72,6 +73,8 @@ class RunOptions:
     and half of what is available then."""
     overwrite: bool = False
     """Whether an existing predictions file is replaced."""
+    shard: Shard | None = None
+    """Shard of the slides that is classified, into a file of its own in a folder; None: all slides, into one file."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.device, str) or not _DEVICES.fullmatch(self.device):

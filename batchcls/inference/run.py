@@ -23,6 +23,7 @@ from batchcls.inference.local_executor import LocalExecutor
 from batchcls.inference.options import RunOptions, device_configs
 from batchcls.inference.process_executor import ProcessExecutor
 from batchcls.inference.run_metadata import run_identity, run_metadata
+from batchcls.inference.shard_identity import shard_identity
 from batchcls.inference.stats import RecentReads, RunStats, one_label_warnings
 from batchcls.interrupts import GRACE_S, Interrupt
 from batchcls.predictions.existing_output import ExistingOutput
@@ -32,6 +33,7 @@ from batchcls.prefetch import poll
 from batchcls.progress import RunProgress
 from batchcls.records import BatchResult, Postponed
 from batchcls.storage.memory import format_bytes
+from batchcls.storage.shards import shard_file
 from batchcls.storage.transient_errors import is_transient
 
 _POLL_S = 0.25
@@ -62,7 +64,7 @@ def classify_images(
         slides: Places, as `batchcls.images.sources.open_source` takes them.
         engine: The engine folder.
         out: The predictions file, .parquet or .csv. Until it is whole, the folder ``out``.partial holds the rows, and
-            another call goes on there.
+            another call goes on there. With ``options.shard``, the folder in which the shard's file is written.
         console: Shows progress and notes.
         listens: Whether SIGINT, SIGTERM and SIGHUP end the run with an `InterruptedRunError`; for the main thread only.
             Otherwise signals are the caller's, and a KeyboardInterrupt leaves the rows so far on disk as well.
@@ -77,14 +79,11 @@ def classify_images(
         InterruptedRunError: After SIGINT, SIGTERM or SIGHUP, with every row so far on disk.
     """
     started = perf_counter()
+    out = shard_file(out, options.shard) if options.shard else out
     format_to_write(out)  # before anything takes time
     configs, why = device_configs(engine, options)
     decoder = configs[0].decoder
-    # An output that exists is probably this run's finished file, for which no folder has to be listed.
-    source = open_source(
-        slides,
-        SourceOptions(at_once=options.overwrite or not os.path.lexists(out), timeout_s=options.read_timeout_s),
-    )
+    source = open_source(slides, _source_options(options, out))
     interrupt = _new_interrupt(console)
     listening = interrupt.listening() if listens else nullcontext()
     console.print(f"loading engine {configs[0].manifest.name}, listing files ...", highlight=False)
@@ -93,7 +92,8 @@ def classify_images(
             out,
             roots=source.roots,
             labels=executor.info.labels,
-            identity=run_identity(source.roots, executor.info, decoder),
+            identity=run_identity(source.roots, executor.info, decoder, source.kept)
+            | shard_identity(options.shard, slides),
             limits={"max_pixels": options.max_pixels},
             overwrite=options.overwrite,
         )
@@ -110,6 +110,15 @@ def classify_images(
             arguments = {"slides": [str(path) for path in slides], **asdict(options)}
             _finish(run, decoder, arguments, started)
     return stats
+
+
+def _source_options(options: RunOptions, out: Path) -> SourceOptions:
+    return SourceOptions(
+        # An output that exists is probably this run's finished file, for which no folder has to be listed.
+        at_once=options.overwrite or not os.path.lexists(out),
+        timeout_s=options.read_timeout_s,
+        shard=options.shard,
+    )
 
 
 def _new_interrupt(console: Console) -> Interrupt:
@@ -201,14 +210,12 @@ def _write_result(run: _Run, result: BatchResult) -> None:
 
 def _finish(run: _Run, decoder: str, arguments: Mapping[str, Any], started: float) -> None:
     source, writer, stats = run.source, run.writer, run.stats
-    stats.warnings += [f"this folder could not be listed: {folder}" for folder in source.unlisted]
+    stats.warnings += [f"this could not be listed: {place}" for place in source.unlisted]
     counts = writer.counts()
     stats.skipped, stats.unlisted = source.skipped, tuple(source.unlisted)
-    if not counts.rows:
+    if not counts.rows and not arguments["shard"]:  # a shard may be empty, the slides of all shards may not
         writer.discard()
-        passed_over = ", ".join(f"{count:,} {reason}" for reason, count in stats.skipped.items())
-        folders = ", ".join(map(repr, arguments["slides"]))
-        raise SlidesError(f"no image was found in {folders} ({passed_over or 'nothing else either'})")
+        raise SlidesError(_no_image_message(arguments["slides"], stats))
     if counts.rows < source.count:
         raise RuntimeError(
             f"{source.count} files were found, {counts.rows} have a row: this is a bug, please report it"
@@ -222,6 +229,16 @@ def _finish(run: _Run, decoder: str, arguments: Mapping[str, Any], started: floa
     writer.finish(run_metadata(run.executor.info, decoder, arguments, stats, writer.started))
     stats.spend({"write": perf_counter() - since})
     _update_totals(run, started)
+
+
+def _no_image_message(slides: Sequence[str], stats: RunStats) -> str:
+    passed_over = ", ".join(f"{count:,} {reason}" for reason, count in stats.skipped.items())
+    message = f"no image was found in {', '.join(map(repr, slides))} ({passed_over or 'nothing else either'})"
+    if stats.unlisted:
+        message += f"; {stats.unlisted[0]}"
+    if stats.skipped.get("archive"):
+        message += f"; tar files are read where they are named: batchcls run {os.path.join(slides[0], '*.tar')}"
+    return message
 
 
 def _update_totals(run: _Run, started: float) -> None:
