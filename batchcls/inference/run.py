@@ -102,7 +102,7 @@ def classify_images(
     listening = interrupt.listening() if listens else nullcontext()
     console.print(f"loading engine {configs[0].manifest.name}, listing files ...", highlight=False)
     with listening, closing(source), closing(_open_executor(configs)) as executor:
-        writer, update = open_output(out, source.roots, executor.info, decoder, options)
+        writer, update = open_output(out, source, executor.info, decoder, options)
         if isinstance(writer, ExistingOutput):
             console.print(f"{out} is whole already: every row is done", markup=False, highlight=False)
             return _stats_of_existing(writer, RunStats(executor.info, why), started)

@@ -5,19 +5,25 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+import pyarrow as pa
+
 from batchcls import machine
 from batchcls.engine.base import EngineInfo
 from batchcls.inference.stats import RunStats
+from batchcls.predictions.schema import NOTHING_KEPT, kept_identity
 from batchcls.storage.file_names import printable
 
 
-def run_identity(roots: Sequence[str], info: EngineInfo, decoder: str) -> dict[str, Any]:
+def run_identity(
+    roots: Sequence[str], info: EngineInfo, decoder: str, kept: pa.Schema = NOTHING_KEPT
+) -> dict[str, Any]:
     """The properties that two runs must share to write one predictions file; JSON values."""
     return {
         "slides": [printable(root) for root in roots],
         **asdict(info),
         "device": info.device.partition(":")[0],  # rows do not depend on which GPU it is
         "decoder": decoder,
+        **kept_identity(kept),
     }
 
 

@@ -1,6 +1,6 @@
 """The update of a whole predictions file, as part of a run."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ class RunUpdate:
 
 
 def open_output(
-    out: Path, roots: Sequence[str], info: EngineInfo, decoder: str, options: RunOptions
+    out: Path, source: Source, info: EngineInfo, decoder: str, options: RunOptions
 ) -> tuple[PredictionsWriter | ExistingOutput, RunUpdate | None]:
     """The writer of a run's rows, and the update of a whole file if the run is one; or the file that needs no run.
 
@@ -65,9 +65,9 @@ def open_output(
         OutputError: If ``out`` may not be written, see `open_writer` and `open_update`.
     """
     properties: Mapping[str, Any] = {
-        "roots": roots,
+        "roots": source.roots,
         "labels": info.labels,
-        "identity": run_identity(roots, info, decoder),
+        "identity": run_identity(source.roots, info, decoder, source.kept),
         "limits": {"max_pixels": options.max_pixels},
     }
     if not options.update:

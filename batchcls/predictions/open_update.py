@@ -8,7 +8,7 @@ from typing import Any
 from batchcls.predictions.existing_output import ExistingOutput, check_record_beside
 from batchcls.predictions.formats import format_to_write
 from batchcls.predictions.rows import PredictionRows
-from batchcls.predictions.schema import file_schema, part_schema
+from batchcls.predictions.schema import file_schema, kept_schema, part_schema
 from batchcls.predictions.update import UpdatedRows, UpdateOptions
 from batchcls.predictions.writer import UPDATE_KEY, PredictionsWriter, open_writer
 from batchcls.storage.locked_folder import clear_leftovers
@@ -43,14 +43,16 @@ def open_update(
     if format_to_write(path).RECORD_IS_BESIDE:
         clear_leftovers(path)  # a killed run may have moved one of its two files to its place
         check_record_beside(path)
-    columns, identity = file_schema(len(labels)), json.loads(json.dumps(identity))
+    identity = json.loads(json.dumps(identity))
+    kept = kept_schema(identity)
+    columns = file_schema(len(labels), kept)
     while (existing := ExistingOutput.of(path, columns, identity)) is not None:
         origin = {"ended": existing.metadata.get("ended"), "rows": existing.metadata["counts"]["rows"]}
-        partial = ResumableOutput(path, part_schema(len(labels)), {**identity, UPDATE_KEY: origin}, limits=limits)
+        partial = ResumableOutput(path, part_schema(len(labels), kept), {**identity, UPDATE_KEY: origin}, limits=limits)
         try:
             if ExistingOutput.of(path, columns, identity) == existing:
                 writer = PredictionsWriter(partial, roots, labels, limits)
-                rows = PredictionRows(roots, labels)
+                rows = PredictionRows(roots, labels, kept)
                 return writer, UpdatedRows(existing, partial, rows, roots, options, limits)
             partial.discard()  # another run has replaced the file while this one waited for it
         except BaseException:
