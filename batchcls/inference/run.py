@@ -4,7 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any, TextIO, cast
@@ -28,6 +28,7 @@ from batchcls.inference.stats import RecentReads, RunStats, one_label_warnings
 from batchcls.interrupts import GRACE_S, Interrupt
 from batchcls.predictions.existing_output import ExistingOutput
 from batchcls.predictions.formats import format_to_write
+from batchcls.predictions.schema import check_kept
 from batchcls.predictions.writer import PredictionsWriter, open_writer
 from batchcls.prefetch import poll
 from batchcls.progress import RunProgress
@@ -84,6 +85,7 @@ def classify_images(
     configs, why = device_configs(engine, options)
     decoder = configs[0].decoder
     source = open_source(slides, _source_options(options, out))
+    check_kept(source.kept)
     interrupt = _new_interrupt(console)
     listening = interrupt.listening() if listens else nullcontext()
     console.print(f"loading engine {configs[0].manifest.name}, listing files ...", highlight=False)
@@ -92,7 +94,7 @@ def classify_images(
             out,
             roots=source.roots,
             labels=executor.info.labels,
-            identity=run_identity(source.roots, executor.info, decoder) | shard_identity(options.shard, slides),
+            identity=run_identity(source, executor.info, decoder, options) | shard_identity(options.shard, slides),
             limits={"max_pixels": options.max_pixels},
             overwrite=options.overwrite,
         )
@@ -106,7 +108,7 @@ def classify_images(
             run = _Run(source, executor, writer, stats, console, interrupt)
             stats.spend({"start": perf_counter() - started})
             _classify_all(run, out)
-            arguments = {"slides": [str(path) for path in slides], **asdict(options)}
+            arguments = {"slides": [str(path) for path in slides], **_arguments(options)}
             _finish(run, decoder, arguments, started)
     return stats
 
@@ -116,8 +118,17 @@ def _source_options(options: RunOptions, out: Path) -> SourceOptions:
         # An output that exists is probably this run's finished file, for which no folder has to be listed.
         at_once=options.overwrite or not os.path.lexists(out),
         timeout_s=options.read_timeout_s,
+        root=None if options.root is None else Path(options.root),
+        allow_remote=options.allow_remote,
+        keep=tuple(options.keep),
         shard=options.shard,
     )
+
+
+def _arguments(options: RunOptions) -> dict[str, Any]:
+    """The options as JSON values."""
+    root = None if options.root is None else str(options.root)
+    return asdict(replace(options, root=root, keep=list(options.keep)))
 
 
 def _new_interrupt(console: Console) -> Interrupt:

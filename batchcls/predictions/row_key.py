@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchcls.records import Slide
+from batchcls.storage.column_values import exact_values
 from batchcls.storage.file_names import original, printable
 
 KEY_COLUMNS = ("root", "path")
@@ -47,16 +48,18 @@ def row_digests(rows: pa.Table) -> npt.NDArray[np.void]:
     return np.fromiter(digests, f"S{DIGEST_BYTES}", count=len(rows)).view(f"V{DIGEST_BYTES}")
 
 
-def slides_of(rows: pa.Table, roots: Sequence[str] | None = None) -> Iterator[Slide]:
+def slides_of(rows: pa.Table, roots: Sequence[str] | None = None, kept: Sequence[str] = ()) -> Iterator[Slide]:
     """The slide of each row.
 
     Args:
         rows: Rows of a part, or of a whole file, with their key columns.
         roots: Roots by their position in a part's rows; None for a whole file, which holds the roots as text.
+        kept: Names of the columns of `Slide.kept`.
     """
-    for row in rows.select(list(KEY_COLUMNS)).to_pylist():
-        root = original(row["root"]) if roots is None else roots[row["root"]]
-        yield Slide(root, original(row["path"]))
+    for batch in rows.to_batches():
+        columns = [exact_values(batch[name]) for name in (*KEY_COLUMNS, *kept)]
+        for root, path, *values in zip(*columns, strict=True):
+            yield Slide(original(root) if roots is None else roots[root], original(path), kept=tuple(values))
 
 
 def files_of(rows: pa.Table) -> pa.ChunkedArray:

@@ -18,7 +18,7 @@ from batchcls.predictions.formats import format_to_write
 from batchcls.predictions.row_key import KEY_COLUMNS as KEY_COLUMNS
 from batchcls.predictions.row_key import in_order, key_schema, slides_of
 from batchcls.predictions.rows import PredictionRows
-from batchcls.predictions.schema import file_schema, part_schema
+from batchcls.predictions.schema import file_schema, kept_schema, part_schema
 from batchcls.records import BatchResult, Slide
 from batchcls.storage.locked_folder import clear_leftovers
 from batchcls.storage.resumable_output import ResumableOutput
@@ -74,14 +74,16 @@ def open_writer(
         clear_leftovers(path)  # a killed run may have moved one of its two files to its place
         if not overwrite:
             check_record_beside(path)
-    existing = None if overwrite else ExistingOutput.of(path, file_schema(len(labels)), identity_json)
+    kept = kept_schema(identity_json)
+    columns = file_schema(len(labels), kept)
+    existing = None if overwrite else ExistingOutput.of(path, columns, identity_json)
     if existing and existing.is_settled(limits):
         clear_leftovers(path)
         return existing
-    partial = ResumableOutput(path, part_schema(len(labels)), identity, limits=limits)
+    partial = ResumableOutput(path, part_schema(len(labels), kept), identity, limits=limits)
     try:
         if not overwrite:  # another run may have finished while this one waited for it
-            existing = ExistingOutput.of(path, file_schema(len(labels)), identity_json)
+            existing = ExistingOutput.of(path, columns, identity_json)
         if existing and existing.is_settled(limits) and not partial.begun:
             partial.discard()
             partial.close()
@@ -121,16 +123,18 @@ class PredictionsWriter:
         positions = {root: position for position, root in enumerate(roots)}
         self._labels = tuple(labels)
         self._limits = limits
-        self._rows = PredictionRows(roots, labels)
+        kept = kept_schema(partial.identity)
+        self._rows = PredictionRows(roots, labels, kept)
         self._keys = key_schema(self._rows.schema)
         partial.drop(lambda rows: retry_mask(rows["error"], partial.changed_limits))
-        repeated = self._take_over(existing) if existing else self._keys.empty_table()
+        repeated = self._take_over(existing, kept.names) if existing else self._keys.empty_table()
         rows = partial.table().select(self._keys.names)
         self.resumed_rows = len(rows)
         """Rows that an earlier run left."""
         # Repeated slides are classified whether they are listed or not, so that no row is lost.
-        self._repeated = list(DoneSlides(rows, positions).missing(slides_of(repeated, roots))) if len(repeated) else []
-        self._known = DoneSlides(pa.concat_tables([rows, repeated]), positions)
+        repeated_slides = slides_of(repeated, roots, kept.names)
+        self._repeated = list(DoneSlides(rows, positions).missing(repeated_slides)) if len(repeated) else []
+        self._known = DoneSlides(pa.concat_tables([rows, repeated.select(self._keys.names)]), positions)
         self._open_rows: list[pa.RecordBatch] = []
         self._open_count = 0
         self._opened = monotonic()
@@ -199,19 +203,22 @@ class PredictionsWriter:
         """Let another run write to the output; the parts stay."""
         self._partial.close()
 
-    def _take_over(self, existing: ExistingOutput) -> pa.Table:
+    def _take_over(self, existing: ExistingOutput, kept: Sequence[str]) -> pa.Table:
         """Make the good rows of ``existing`` the first part.
 
         Returns:
-            The keys of the rows that are worth doing again, under this run's limits or others.
+            The keys, and the ``kept`` columns, of the rows that are worth doing again, under this run's limits or
+            others.
         """
         changed = existing.other_limits(self._limits)
         if not self._partial.begun:
             batches = map(self._rows.of_whole, existing.batches(self._rows.schema.names))
             self._partial.append(batch.filter(pc.invert(retry_mask(batch["error"], changed))) for batch in batches)
-        batches = map(self._rows.of_whole, existing.batches([*KEY_COLUMNS, "error"]))
+        columns = [*KEY_COLUMNS, *kept]
+        batches = map(self._rows.of_whole, existing.batches([*columns, "error"]))
         repeated = [batch.filter(retry_mask(batch["error"], self._limits.keys())) for batch in batches]
-        return pa.concat_tables([self._keys.empty_table(), pa.Table.from_batches(repeated).select(self._keys.names)])
+        schema = pa.schema([self._rows.schema.field(name) for name in columns])
+        return pa.concat_tables([schema.empty_table(), pa.Table.from_batches(repeated).select(columns)])
 
 
 def _value_counts(values: pa.ChunkedArray) -> dict[Any, int]:
