@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -69,15 +70,18 @@ def open_source(slides: Sequence[Place], options: SourceOptions | None = None) -
         options: How to list; None: as `SourceOptions` says.
     """
     options = options or SourceOptions()
-    sources = [_SOURCES[kind](list(places), options) for kind, places in groupby(slides, place_kind)]
+    kinds = [(kind, list(places)) for kind, places in groupby(slides, place_kind)]
+    shard = options.shard
+    if shard and [kind for kind, _ in kinds] != ["table"]:  # tables select the shard's rows before they read the others
+        options = replace(options, shard=None)
+    sources = [_SOURCES[kind](places, options) for kind, places in kinds]
     source = sources[0] if len(sources) == 1 else CombinedSource(sources)
+    source = ShardSource(source, shard) if shard and not options.shard else source
     if options.keep and not len(source.kept):
         raise SlidesError(
             f"--keep {','.join(options.keep)}: no table is among what was named, and only tables have columns"
         )
-    if not _EACH_ONCE.issuperset(map(place_kind, slides)):
-        source = DistinctSource(source)
-    return ShardSource(source, options.shard) if options.shard else source
+    return source if _EACH_ONCE.issuperset(map(place_kind, slides)) else DistinctSource(source)
 
 
 def open_readers() -> SlideReaders:
