@@ -29,8 +29,6 @@ from batchcls.storage.file_server import (
     STATUS_ANSWER,
     UNKNOWN_TIME,
 )
-from batchcls.storage.tar_headers import Member
-from batchcls.storage.tar_listing import unpacked
 
 _PROGRAM = (
     "import sys; from importlib import import_module; sys.path = sys.argv[2:3] + sys.path + sys.argv[3:]; "
@@ -165,14 +163,8 @@ class FileLane:
         while names := bytes(self._answer(b"N", b"", DATA_ANSWER)[0]):
             yield names.removesuffix(b"\0").split(b"\0")
 
-    def tar_members(self, path: str) -> Iterator[list[Member]]:
-        """The members of a tar file, some at a time; raises a TarError where the archive ends early or is damaged."""
-        self._answer(b"T", os.fsencode(path), DATA_ANSWER)
-        while packed := bytes(self._answer(b"M", b"", DATA_ANSWER)[0]):
-            yield from unpacked(packed)
-
     def ask(self, operation: bytes, operand: bytes = b"") -> bytes:
-        """The data of the answer to a request of another server's own, see its description."""
+        """The data of the answer to a request that has no method here, see the server's description."""
         return bytes(self._answer(operation, operand, DATA_ANSWER)[0])
 
     def close(self) -> None:
@@ -192,7 +184,9 @@ class FileLane:
     def _answer(self, operation: bytes, operand: bytes, head: struct.Struct) -> tuple[Any, ...]:
         """The answer to a request: the values of its head, and its data, which is valid until the next answer.
 
-        The head's first value, errno, and its last one, the length of the data, are not returned.
+        Args:
+            head: Layout of the first part of the answer; its first value, errno, and its last, the length of the data,
+                are not returned.
         """
         try:
             self.socket.sendall(REQUEST.pack(operation, len(operand)) + operand)
@@ -204,7 +198,8 @@ class FileLane:
         number, *values, length = head.unpack_from(self.buffer)
         self._receive(received, head.size + length)
         if number:
-            raise OSError(number, os.fsdecode(bytes(self.buffer[head.size :][:length])) or os.strerror(number))
+            reason = os.fsdecode(bytes(self.buffer[head.size : head.size + length]))
+            raise OSError(number, reason or os.strerror(number))
         return *values, self.buffer[head.size : head.size + length]
 
     def _receive(self, start: int, end: int) -> int:

@@ -12,10 +12,12 @@ in brackets:
     O path             opens a file [mode (uint32), size, mtime in ns (int64)]; data: its first bytes
     R offset, length   (uint64, uint32) reads the open file []; data: the bytes
     S path             queries a file's status [mode (uint32), inode, device (uint64)]; no data
+    T paths            queries sizes and times of files, whose paths NUL separates; each has an answer of its own, sent
+                       as soon as it is known [size, mtime in ns (int64)]; no data
     L path             opens a folder to list []; no data
     N                  lists the next entries of the folder []; data: for each entry `/` if it is a folder, `@` if it is
                        a link to a folder, else `-`; then its name and NUL; no data once all entries are listed
-    T path             opens a tar file to list []; no data
+    A path             opens a tar file to list []; no data
     M                  lists its next members []; data: their `batchcls.storage.tar_listing`, empty once all are listed
 
 No byte is read of anything but regular files.
@@ -42,10 +44,13 @@ LARGEST_FIRST_BYTES = 256 << 10
 """Largest number of a file's first bytes in the answer to ``O``; most files are smaller."""
 LARGEST_DATA_BYTES = 1 << 20
 """Largest size of the data of an answer."""
+LIST_TAR, NEXT_MEMBERS = b"A", b"M"
+"""Requests to begin to list a tar file, and for its next members."""
 REQUEST = struct.Struct("<cI")
 OPEN_ANSWER = struct.Struct("<iIqqI")
 DATA_ANSWER = struct.Struct("<iI")
 STATUS_ANSWER = struct.Struct("<iIQQI")
+TIMES_ANSWER = struct.Struct("<iqqI")
 SPAN = struct.Struct("<QI")
 _LENGTH = struct.Struct("<I")
 UNKNOWN_TIME = -(1 << 63)
@@ -116,12 +121,16 @@ def serve_requests(lane: socket.socket, answer_request: Callable[[bytes, bytes],
                 if not (more := lane.recv(missing)):  # the client has closed its end
                     return
                 request += more
-            answer = answer_request(operation, request[REQUEST.size :])
-            sent = lane.sendmsg(answer)
-            for part in answer:
-                if sent < len(part):
-                    lane.sendall(memoryview(part)[sent:])
-                sent = max(0, sent - len(part))
+            for operand in request[REQUEST.size :].split(b"\0") if operation == b"T" else (request[REQUEST.size :],):
+                _send(lane, answer_request(operation, operand))
+
+
+def _send(lane: socket.socket, answer: Answer) -> None:
+    sent = lane.sendmsg(answer)
+    for part in answer:
+        if sent < len(part):
+            lane.sendall(memoryview(part)[sent:])
+        sent = max(0, sent - len(part))
 
 
 def error_answer(head: struct.Struct, error: OSError, reason: str = "") -> Answer:
@@ -158,8 +167,7 @@ class _LaneServer:
         if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         count = os.readv(self._file, [self._buffer[:LARGEST_FIRST_BYTES]]) if stat.S_ISREG(status.st_mode) else 0
-        modified_ns = status.st_mtime_ns if abs(status.st_mtime_ns) < -UNKNOWN_TIME else UNKNOWN_TIME
-        return status.st_mode, status.st_size, modified_ns, self._buffer[:count]
+        return status.st_mode, status.st_size, _modified_ns(status), self._buffer[:count]
 
     def read(self, span: bytes) -> tuple[memoryview]:
         offset, length = SPAN.unpack(span)
@@ -168,6 +176,10 @@ class _LaneServer:
     def status(self, path: bytes) -> tuple[int, int, int, bytes]:
         status = long_paths.status(os.fsdecode(path))
         return status.st_mode, status.st_ino, status.st_dev, b""
+
+    def times(self, path: bytes) -> tuple[int, int, bytes]:
+        status = long_paths.status(os.fsdecode(path))
+        return status.st_size, _modified_ns(status), b""
 
     def list(self, path: bytes) -> tuple[bytes]:
         self._entries = _open_then_entries(path)
@@ -191,11 +203,16 @@ _OPERATIONS: dict[bytes, tuple[struct.Struct, Callable[[_LaneServer, bytes], tup
     b"O": (OPEN_ANSWER, _LaneServer.open),
     b"R": (DATA_ANSWER, _LaneServer.read),
     b"S": (STATUS_ANSWER, _LaneServer.status),
+    b"T": (TIMES_ANSWER, _LaneServer.times),
     b"L": (DATA_ANSWER, _LaneServer.list),
     b"N": (DATA_ANSWER, _LaneServer.next),
-    b"T": (DATA_ANSWER, _LaneServer.list_tar),
-    b"M": (DATA_ANSWER, _LaneServer.next_members),
+    LIST_TAR: (DATA_ANSWER, _LaneServer.list_tar),
+    NEXT_MEMBERS: (DATA_ANSWER, _LaneServer.next_members),
 }
+
+
+def _modified_ns(status: os.stat_result) -> int:
+    return status.st_mtime_ns if abs(status.st_mtime_ns) < -UNKNOWN_TIME else UNKNOWN_TIME
 
 
 def _open_then_entries(path: bytes) -> Iterator[Any]:

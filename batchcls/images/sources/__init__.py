@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -9,10 +10,13 @@ from batchcls.errors import SlidesError
 from batchcls.images.formats.refusal import RefusedError, check_file
 from batchcls.images.sources.base import SlideReader, SlideReaders, Source, SourceOptions
 from batchcls.images.sources.combined import CombinedSource
+from batchcls.images.sources.distinct import DistinctSource
 from batchcls.images.sources.files import FileReaders, file_exists, read_file
 from batchcls.images.sources.folder import FolderSource
 from batchcls.images.sources.object_readers import ObjectReaders, lasting_reader
 from batchcls.images.sources.objects import ObjectSource
+from batchcls.images.sources.path_list import PathListSource
+from batchcls.images.sources.path_table import open_tables
 from batchcls.images.sources.places import Place, PlaceKind, ReaderKind, place_kind, reader_kind
 from batchcls.images.sources.readers import AnyReaders
 from batchcls.images.sources.refused import RefusedReaders
@@ -30,20 +34,27 @@ def _open_folders(places: Sequence[Place], options: SourceOptions) -> Source:
     return FolderSource(list(map(Path, places)), at_once=options.at_once, timeout_s=options.timeout_s)
 
 
-def _open_objects(places: Sequence[Place], options: SourceOptions) -> Source:
-    return ObjectSource(list(map(str, places)), options)
-
-
 def _open_tars(places: Sequence[Place], options: SourceOptions) -> Source:
     if remote := next((str(place) for place in places if is_url(str(place))), None):
         raise SlidesError(f"{remote!r} is a tar file in an object store, which is not read; copy it to a disk first")
     return TarSource(list(map(Path, places)), at_once=options.at_once, timeout_s=options.timeout_s)
 
 
+def _open_lists(places: Sequence[Place], options: SourceOptions) -> Source:
+    lists = [PathListSource(place, options) for place in places]
+    return lists[0] if len(lists) == 1 else CombinedSource(lists)
+
+
+def _open_objects(places: Sequence[Place], options: SourceOptions) -> Source:
+    return ObjectSource(list(map(str, places)), options)
+
+
 # What opens the sources and the readers of each kind; those that need a library of their own import it when called.
 _SOURCES: dict[PlaceKind, Callable[[Sequence[Place], SourceOptions], Source]] = {
     "files": _open_folders,
+    "list": _open_lists,
     "objects": _open_objects,
+    "table": open_tables,
     "tar": _open_tars,
 }
 _READERS: dict[ReaderKind, Callable[[], SlideReaders]] = {
@@ -56,6 +67,9 @@ _READERS: dict[ReaderKind, Callable[[], SlideReaders]] = {
 _READ: dict[ReaderKind, Callable[[Slide, int], bytes]] = {"files": read_file, "tar": read_member}
 _EXISTS: dict[ReaderKind, Callable[[Slide], bool]] = {"files": file_exists, "tar": member_exists}
 
+_EACH_ONCE: frozenset[PlaceKind] = frozenset(("files", "objects", "tar"))
+"""Kinds of places that name no slide twice, if they are of one kind."""
+
 
 def open_source(slides: Sequence[Place], options: SourceOptions | None = None) -> Source:
     """The slides of ``slides``, in their order.
@@ -65,9 +79,18 @@ def open_source(slides: Sequence[Place], options: SourceOptions | None = None) -
         options: How to list; None: as `SourceOptions` says.
     """
     options = options or SourceOptions()
-    sources = [_SOURCES[kind](list(places), options) for kind, places in groupby(slides, place_kind)]
+    kinds = [(kind, list(places)) for kind, places in groupby(slides, place_kind)]
+    shard = options.shard
+    if shard and [kind for kind, _ in kinds] != ["table"]:  # tables select the shard's rows before they read the others
+        options = replace(options, shard=None)
+    sources = [_SOURCES[kind](places, options) for kind, places in kinds]
     source = sources[0] if len(sources) == 1 else CombinedSource(sources)
-    return ShardSource(source, options.shard) if options.shard else source
+    source = ShardSource(source, shard) if shard and not options.shard else source
+    if options.keep and not len(source.kept):
+        raise SlidesError(
+            f"--keep {','.join(options.keep)}: no table is among what was named, and only tables have columns"
+        )
+    return source if _EACH_ONCE.issuperset(map(place_kind, slides)) else DistinctSource(source)
 
 
 def open_readers() -> SlideReaders:

@@ -38,6 +38,9 @@ from batchcls.storage.file_server import FILE_FLAGS, UNKNOWN_TIME, run_server, s
 
 GROUP_REQUEST = struct.Struct("<IIQQ")
 PLACE = struct.Struct("<IQQ")
+Places = list[tuple[int, int, int]]
+"""What is packed by ``PLACE`` for each member of an archive; empty for files."""
+ReadGroup = Callable[[GroupBuffer, list[bytes], Places, int], tuple[float, float]]
 
 
 def main() -> None:
@@ -57,18 +60,14 @@ def _serve(lane: socket.socket, memory: int | None = None) -> None:
         serve_groups(lane, memory, _read_group)
 
 
-def serve_groups(
-    lane: socket.socket,
-    memory: int,
-    read_group: Callable[[GroupBuffer, list[bytes], list[tuple[int, int, int]], int], tuple[float, float]],
-) -> None:
+def serve_groups(lane: socket.socket, memory: int, read_group: ReadGroup) -> None:
     """Read and examine the groups that are requested through a lane, until its other end is closed.
 
     Args:
         lane: The lane's socket.
         memory: Descriptor of the shared memory of a `GroupBuffer`.
-        read_group: Reads the files of some paths and places, up to a size in bytes, and writes their states; returns
-            the CPU time and the wall time that are to count for the group, without those of examining it.
+        read_group: Reads the files of some paths, or some places in them, up to a size in bytes, and writes their
+            states; returns the CPU time and the wall time that count for the group, without those of examining it.
     """
     buffer = GroupBuffer(mmap.mmap(memory, BUFFER_BYTES))
     os.close(memory)
@@ -90,9 +89,7 @@ def serve_groups(
             lane.send(b"\0")
 
 
-def _read_group(
-    buffer: GroupBuffer, paths: list[bytes], places: list[tuple[int, int, int]], most_bytes: int
-) -> tuple[float, float]:
+def _read_group(buffer: GroupBuffer, paths: list[bytes], places: Places, most_bytes: int) -> tuple[float, float]:
     since, cpu_since = perf_counter(), thread_time()
     if places:
         read_members(buffer, paths, places, most_bytes)

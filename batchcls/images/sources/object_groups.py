@@ -7,6 +7,7 @@ from contextlib import suppress
 from time import monotonic, perf_counter, process_time
 
 from batchcls.images.sources.group_buffer import ALONE, GROUP_BYTES, NO_ROOM, NOT_BEGUN, READY, GroupBuffer
+from batchcls.images.sources.group_server import Places
 from batchcls.images.sources.object_reads import modified_ns, store_and_key
 from batchcls.storage.object_store import object_errors, obstore
 
@@ -40,9 +41,7 @@ class ObjectGroups:
         self.object_bytes = 20e3
         """Size of objects: a mean of the newest ones."""
 
-    def read(
-        self, buffer: GroupBuffer, paths: list[bytes], places: list[tuple[int, int, int]], most_bytes: int
-    ) -> tuple[float, float]:
+    def read(self, buffer: GroupBuffer, paths: list[bytes], places: Places, most_bytes: int) -> tuple[float, float]:
         """Read a group, see `batchcls.images.sources.group_server.serve_groups`.
 
         Returns:
@@ -140,7 +139,6 @@ class _Group:
             self._ended = True
         for number in list(self._begun):
             self._records[number] = (ALONE, 0, 0, 0)
-        self._buffer.progress[0] = len(self._paths)
         self._buffer.write_places(list(self._records), len(self._paths))
 
     def _read(self, url: str) -> tuple[int, int, int, int]:
