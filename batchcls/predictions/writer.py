@@ -24,6 +24,8 @@ from batchcls.records import BatchResult, Slide
 from batchcls.storage.locked_folder import clear_leftovers
 from batchcls.storage.resumable_output import ResumableOutput
 
+UPDATE_KEY = "update_of"
+"""Key of the identity of an unfinished update, which says of which whole file it is one."""
 _PART_ROWS = 16_384
 """Most rows that a kill can cost."""
 _PART_SECONDS = 10.0
@@ -191,7 +193,8 @@ class PredictionsWriter:
             OutputError: If the disk refuses; the parts stay.
         """
         self.flush()
-        record = {**metadata, "identity": self._partial.identity, "limits": self._limits}
+        identity = {key: value for key, value in self._partial.identity.items() if key != UPDATE_KEY}
+        record = {**metadata, "identity": identity, "limits": self._limits}
         rows = sorted_tables(self._partial.batches(), self._rows.schema, self._partial.scratch, GROUP_ROWS)
         with self._partial.whole() as stream:
             beside = self._format.write(stream, map(self._rows.with_words, rows), self._labels, record)

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from batchcls.errors import OutputError
 from batchcls.storage.atomic import check_replaceable_file
+from batchcls.storage.differences import differences
 from batchcls.storage.locked_folder import (
     BESIDE_FILE,
     FINISHED_FILE,
@@ -234,15 +235,3 @@ class ResumableOutput:
             raise OutputError(
                 f"{str(self.folder)!r} cannot be read: {error}; start over: {self._start_over}"
             ) from error
-
-
-def differences(values: Mapping[str, Any], others: Mapping[str, Any]) -> str:
-    """The entries of ``values`` that differ from ``others``, as text; a key that ``values`` lacks counts as None."""
-    words = []
-    for key in sorted(values.keys() | others.keys()):
-        value, other = values.get(key), others.get(key)
-        if value != other:
-            if isinstance(value, dict) and isinstance(other, dict):
-                value = {name: value[name] for name in value if name not in other or value[name] != other[name]}
-            words.append(f"{key} {value!r}")
-    return ", ".join(words)

@@ -106,7 +106,7 @@ class FileGroupReader:
             if state == READY:
                 header = _header(FORMATS[format_], width, height, suspect, plain, decode_bytes)
                 if not self._place_of:  # else the listing of the archive has told both
-                    slide = Slide(slide.root, slide.path, length, modified_ns)
+                    slide = Slide(slide.root, slide.path, length, modified_ns, None, slide.kept, slide.digest)
                 result.read.append((slide, data[offset : offset + length], header))
             else:
                 (result.again if state == NO_ROOM else result.alone).append(slide)
