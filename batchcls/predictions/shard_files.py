@@ -15,8 +15,8 @@ from batchcls.errors import LabelsError
 from batchcls.predictions.formats import parquet_file
 from batchcls.predictions.formats.base import OpenPredictions
 from batchcls.predictions.schema import REQUIRED
+from batchcls.storage.differences import differences
 from batchcls.storage.regular_file import check_regular
-from batchcls.storage.resumable_output import differences
 from batchcls.storage.shards import index_ranges, shard_of_file
 
 _BATCH_ROWS = 65_536
