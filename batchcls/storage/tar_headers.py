@@ -189,7 +189,7 @@ def _behind_sparse_map(pread: Pread, at: int) -> int:
 def _check_sum(block: bytes) -> None:
     """Refuse a block that is no header; some old programs added up its bytes as signed numbers."""
     wanted, rest = _number(block[148:156]), block[:148] + b" " * 8 + block[156:]
-    if sum(rest) != wanted and sum(rest) - 256 * sum(byte > 127 for byte in rest) != wanted or len(rest) < BLOCK_BYTES:
+    if len(rest) < BLOCK_BYTES or (sum(rest) != wanted and sum(rest) - 256 * sum(it > 127 for it in rest) != wanted):
         raise ValueError("a wrong checksum")
 
 
