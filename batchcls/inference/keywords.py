@@ -27,3 +27,4 @@ class RunKeywords(EngineKeywords, total=False):
     overwrite: bool
     update: bool
     prune: bool
+    by_content: bool

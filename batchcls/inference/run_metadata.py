@@ -10,12 +10,12 @@ import pyarrow as pa
 from batchcls import machine
 from batchcls.engine.base import EngineInfo
 from batchcls.inference.stats import RunStats
-from batchcls.predictions.schema import NOTHING_KEPT, kept_identity
+from batchcls.predictions.schema import BY_CONTENT, NOTHING_KEPT, kept_identity
 from batchcls.storage.file_names import printable
 
 
 def run_identity(
-    roots: Sequence[str], info: EngineInfo, decoder: str, kept: pa.Schema = NOTHING_KEPT
+    roots: Sequence[str], info: EngineInfo, decoder: str, kept: pa.Schema = NOTHING_KEPT, *, by_content: bool = False
 ) -> dict[str, Any]:
     """The properties that two runs must share to write one predictions file; JSON values."""
     return {
@@ -24,6 +24,7 @@ def run_identity(
         "device": info.device.partition(":")[0],  # rows do not depend on which GPU it is
         "decoder": decoder,
         **kept_identity(kept),
+        **({BY_CONTENT: True} if by_content else {}),
     }
 
 
