@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from numbers import Integral, Real
 from pathlib import Path
@@ -14,6 +14,7 @@ from batchcls.engine.backends import BackendName, has_cuda_onnxruntime, has_torc
 from batchcls.engine.manifest import Manifest
 from batchcls.errors import EngineError
 from batchcls.images.decoders import DEFAULT, DecoderName
+from batchcls.images.sources.base import SourceOptions
 from batchcls.inference.cores import near_cores, shared_threads
 from batchcls.inference.devices import RunDevice, run_devices
 from batchcls.inference.executor import DeviceConfig
@@ -78,8 +79,16 @@ class RunOptions:
     """Whether an update drops the rows of files that are gone."""
     by_content: bool = False
     """Whether rows hold the digests of their files, by which an update tells changed files."""
+    root: str | Path | None = None
+    """Folder of the relative paths in lists and tables; None for the folder that each list or table is in."""
+    allow_remote: bool = False
+    """Whether lists and tables may name URLs."""
+    keep: Sequence[str] = ()
+    """Columns of tables that the predictions carry on."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.keep, str):
+            raise EngineError(f"keep is {self.keep!r}; give a list of columns' names, such as [{self.keep!r}]")
         if not isinstance(self.device, str) or not _DEVICES.fullmatch(self.device):
             raise EngineError(f"device is {self.device!r}; use auto, cpu, cuda, cuda:N, or all for every GPU")
         for name, allowed in _CHOICES.items():
@@ -98,6 +107,23 @@ class RunOptions:
             if not isinstance(value, number_type) or not least <= value <= most:
                 number = "a whole number" if kind is Integral else "a number"
                 raise EngineError(f"{name} is {value!r}; it must be {number} from {least:,} to {most:,}")
+
+
+def source_options(options: RunOptions, *, at_once: bool) -> SourceOptions:
+    """How the run's sources list slides; ``at_once``: see `SourceOptions`."""
+    return SourceOptions(
+        at_once=at_once,
+        timeout_s=options.read_timeout_s,
+        root=None if options.root is None else Path(options.root),
+        allow_remote=options.allow_remote,
+        keep=tuple(options.keep),
+    )
+
+
+def recorded_options(options: RunOptions) -> dict[str, Any]:
+    """The options as JSON values, for the record of the run."""
+    root = None if options.root is None else str(options.root)
+    return asdict(replace(options, root=root, keep=list(options.keep)))
 
 
 def device_configs(engine: Path, options: RunOptions) -> tuple[list[DeviceConfig], str]:

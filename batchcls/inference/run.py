@@ -4,7 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 from typing import Any, TextIO, cast
@@ -15,12 +15,12 @@ from batchcls import machine
 from batchcls.errors import InterruptedRunError, SlidesError
 from batchcls.images.decoders.base import shortage_error
 from batchcls.images.sources import open_source
-from batchcls.images.sources.base import Source, SourceOptions
+from batchcls.images.sources.base import Source
 from batchcls.images.sources.places import Place
 from batchcls.inference.engine_notes import no_probes_warnings, speed_hint
 from batchcls.inference.executor import DeviceConfig, Executor
 from batchcls.inference.local_executor import LocalExecutor
-from batchcls.inference.options import RunOptions, device_configs
+from batchcls.inference.options import RunOptions, device_configs, recorded_options, source_options
 from batchcls.inference.process_executor import ProcessExecutor
 from batchcls.inference.run_metadata import run_metadata
 from batchcls.inference.stats import RecentReads, RunStats, one_label_warnings
@@ -28,6 +28,7 @@ from batchcls.inference.update import RunUpdate, open_output
 from batchcls.interrupts import GRACE_S, Interrupt
 from batchcls.predictions.existing_output import ExistingOutput
 from batchcls.predictions.formats import format_to_write
+from batchcls.predictions.schema import check_kept
 from batchcls.predictions.writer import PredictionsWriter
 from batchcls.prefetch import poll
 from batchcls.progress import RunProgress
@@ -92,12 +93,9 @@ def classify_images(
     configs, why = device_configs(engine, options)
     decoder = configs[0].decoder
     # An output that exists is probably this run's finished file, for which no folder has to be listed.
-    source = open_source(
-        slides,
-        SourceOptions(
-            at_once=options.overwrite or options.update or not os.path.lexists(out), timeout_s=options.read_timeout_s
-        ),
-    )
+    at_once = options.overwrite or options.update or not os.path.lexists(out)
+    source = open_source(slides, source_options(options, at_once=at_once))
+    check_kept(source.kept)
     interrupt = _new_interrupt(console)
     listening = interrupt.listening() if listens else nullcontext()
     console.print(f"loading engine {configs[0].manifest.name}, listing files ...", highlight=False)
@@ -114,7 +112,7 @@ def classify_images(
             run = _Run(source, executor, writer, stats, console, interrupt, update=update)
             stats.spend({"start": perf_counter() - started})
             _classify_all(run, out)
-            arguments = {"slides": [str(path) for path in slides], **asdict(options)}
+            arguments = {"slides": [str(path) for path in slides], **recorded_options(options)}
             _finish(run, decoder, arguments, started)
     return stats
 

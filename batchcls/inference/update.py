@@ -75,7 +75,7 @@ def open_output(
     properties: Mapping[str, Any] = {
         "roots": source.roots,
         "labels": info.labels,
-        "identity": run_identity(source.roots, info, decoder, source.kept, by_content=options.by_content),
+        "identity": run_identity(source, info, decoder, options),
         "limits": {"max_pixels": options.max_pixels},
     }
     if not options.update:

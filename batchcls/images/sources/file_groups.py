@@ -95,7 +95,7 @@ class FileGroupReader:
             state, format_, suspect, plain, width, height, offset, length, decode_bytes, modified_ns = record
             if state == READY:
                 header = _header(FORMATS[format_], width, height, suspect, plain, decode_bytes)
-                with_size = Slide(slide.root, slide.path, length, modified_ns)
+                with_size = Slide(slide.root, slide.path, length, modified_ns, kept=slide.kept, digest=slide.digest)
                 result.read.append((with_size, data[offset : offset + length], header))
             else:
                 (result.again if state == NO_ROOM else result.alone).append(slide)
