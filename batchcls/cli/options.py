@@ -103,6 +103,8 @@ class OutPath(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not str(value):
             self.fail("it is empty; is a variable of the shell not set?", param, ctx)
+        if ctx and ctx.params.get("shard"):  # which is eager, and makes this the folder of all shards' files
+            return Path(str(value))
         if not self.dir_okay and str(value).endswith("/"):
             self.fail(f"{str(value)!r} names a folder; name a file in it", param, ctx)
         return super().convert(value, param, ctx)

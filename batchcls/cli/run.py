@@ -9,6 +9,7 @@ import click
 from batchcls.cli.libraries import library_noise_hidden
 from batchcls.cli.options import ENGINE, ColumnNames, FiniteRange, MemorySize, OutPath, SlidesPlace, check_device
 from batchcls.cli.printing import echo, next_line
+from batchcls.cli.shard_option import SHARD
 from batchcls.errors import EngineError
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ if TYPE_CHECKING:
     help="Time that the file system may take for one answer; a file without an answer has a row that says so, and the "
     "next run reads it again.",
 )
+@SHARD
 @click.option(
     "--root",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -146,7 +148,12 @@ def run(
     for warning in stats.warnings:
         echo(f"warning: {warning}", err=True)
     if not quiet:
-        echo(*run_summary(stats, out), next_line("batchcls", "report", out, "--out", out.with_suffix(".html")))
+        if shard := options["shard"]:
+            following = next_line("batchcls", "merge", out, "--out", f"{out.resolve().name or 'merged'}.parquet")
+            out = out / shard.file_name
+        else:
+            following = next_line("batchcls", "report", out, "--out", out.with_suffix(".html"))
+        echo(*run_summary(stats, out), following)
     if strict and (stats.unreadable or stats.unlisted):
         sys.exit(3)
 

@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from importlib.util import find_spec
 from numbers import Integral, Real
 from pathlib import Path
@@ -14,11 +14,11 @@ from batchcls.engine.backends import BackendName, has_cuda_onnxruntime, has_torc
 from batchcls.engine.manifest import Manifest
 from batchcls.errors import EngineError
 from batchcls.images.decoders import DEFAULT, DecoderName
-from batchcls.images.sources.base import SourceOptions
 from batchcls.inference.cores import near_cores, shared_threads
 from batchcls.inference.devices import RunDevice, run_devices
 from batchcls.inference.executor import DeviceConfig
 from batchcls.storage import memory
+from batchcls.storage.shards import Shard
 from batchcls.storage.timeouts import READ_TIMEOUT_S
 
 _OPENVINO_NAMES = {"fp32": "f32", "bf16": "bf16"}
@@ -73,6 +73,8 @@ class RunOptions:
     and half of what is available then."""
     overwrite: bool = False
     """Whether an existing predictions file is replaced."""
+    shard: Shard | None = None
+    """Shard of the slides that is classified, into a file of its own in a folder; None: all slides, into one file."""
     update: bool = False
     """Whether an existing predictions file is brought up to date: new and changed files are classified."""
     prune: bool = False
@@ -107,23 +109,6 @@ class RunOptions:
             if not isinstance(value, number_type) or not least <= value <= most:
                 number = "a whole number" if kind is Integral else "a number"
                 raise EngineError(f"{name} is {value!r}; it must be {number} from {least:,} to {most:,}")
-
-
-def source_options(options: RunOptions, *, at_once: bool) -> SourceOptions:
-    """How the run's sources list slides; ``at_once``: see `SourceOptions`."""
-    return SourceOptions(
-        at_once=at_once,
-        timeout_s=options.read_timeout_s,
-        root=None if options.root is None else Path(options.root),
-        allow_remote=options.allow_remote,
-        keep=tuple(options.keep),
-    )
-
-
-def recorded_options(options: RunOptions) -> dict[str, Any]:
-    """The options as JSON values, for the record of the run."""
-    root = None if options.root is None else str(options.root)
-    return asdict(replace(options, root=root, keep=list(options.keep)))
 
 
 def device_configs(engine: Path, options: RunOptions) -> tuple[list[DeviceConfig], str]:

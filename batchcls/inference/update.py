@@ -1,16 +1,14 @@
 """The update of a whole predictions file, as part of a run."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from batchcls.engine.base import EngineInfo
 from batchcls.images.decoders.digests import SlideDigests
 from batchcls.images.sources.base import Source
 from batchcls.images.sources.states import SlideStates
 from batchcls.inference.options import RunOptions
-from batchcls.inference.run_metadata import run_identity
 from batchcls.inference.stats import RunStats
 from batchcls.predictions.comparison import UpdateOptions
 from batchcls.predictions.existing_output import ExistingOutput
@@ -65,7 +63,7 @@ class RunUpdate:
 
 
 def open_output(
-    out: Path, source: Source, info: EngineInfo, decoder: str, options: RunOptions
+    out: Path, roots: Sequence[str], labels: Sequence[str], identity: Mapping[str, Any], options: RunOptions
 ) -> tuple[PredictionsWriter | ExistingOutput, RunUpdate | None]:
     """The writer of a run's rows, and the update of a whole file if the run is one; or the file that needs no run.
 
@@ -73,9 +71,9 @@ def open_output(
         OutputError: If ``out`` may not be written, see `open_writer` and `open_update`.
     """
     properties: Mapping[str, Any] = {
-        "roots": source.roots,
-        "labels": info.labels,
-        "identity": run_identity(source, info, decoder, options),
+        "roots": roots,
+        "labels": labels,
+        "identity": identity,
         "limits": {"max_pixels": options.max_pixels},
     }
     if not options.update:

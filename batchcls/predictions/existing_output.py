@@ -15,8 +15,8 @@ from batchcls.errors import OutputError
 from batchcls.predictions.formats import format_to_read
 from batchcls.predictions.formats.base import OpenPredictions
 from batchcls.storage.atomic import check_replaceable_file, kind_of, open_regular_file
+from batchcls.storage.differences import differences
 from batchcls.storage.locked_folder import beside_path
-from batchcls.storage.resumable_output import differences
 from batchcls.storage.transient_errors import is_transient
 
 _BATCH_ROWS = 65_536

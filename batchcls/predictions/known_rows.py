@@ -18,6 +18,7 @@ UNKNOWN = -(1 << 63)
 """Placeholder for a size or a time that a row does not hold."""
 NO_DIGEST = bytes(DIGEST_BYTES)
 """Placeholder for a digest that a row does not hold."""
+NO_DIGESTS = np.empty(0, f"V{DIGEST_BYTES}")
 _HEX = f"^[0-9a-f]{{{2 * DIGEST_BYTES}}}$"
 _SORTABLE_TYPE = f"S{DIGEST_BYTES}"
 
@@ -67,7 +68,7 @@ class KnownRows:
         for batch in batches:
             columns.append(
                 (
-                    row_digests(pa.Table.from_batches([batch])),
+                    digests_of(batch),
                     *file_states(batch),
                     np.asarray(batch["error"].is_valid()),
                     np.asarray(retry_mask(batch["error"], changed_limits)),
@@ -91,9 +92,9 @@ class KnownRows:
     def __len__(self) -> int:
         return len(self.sizes)
 
-    def are_unchanged(self, rows: pa.Table) -> npt.NDArray[np.bool_]:
+    def are_unchanged(self, rows: pa.RecordBatch) -> npt.NDArray[np.bool_]:
         """(rows,) whether each row of ``rows`` is one of these: of the same slide, size, time and digest."""
-        places = self.index.rows(row_digests(rows))
+        places = self.index.rows(digests_of(rows))
         sizes, times = file_states(rows)
         if not len(self):
             return places >= 0
@@ -103,15 +104,20 @@ class KnownRows:
         return np.asarray((places >= 0) & is_same)
 
 
-def file_states(rows: pa.RecordBatch | pa.Table) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def digests_of(rows: pa.RecordBatch) -> npt.NDArray[np.void]:
+    """(rows,) the digest of each row's slide, see `batchcls.predictions.row_key.row_digests`."""
+    return row_digests(pa.Table.from_batches([rows]))
+
+
+def file_states(rows: pa.RecordBatch) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """(rows,) sizes in bytes, and (rows,) times of change in microseconds since 1970; `UNKNOWN` for null."""
     return _numbers(rows["size_bytes"]), _numbers(rows["modified"].cast(pa.int64()))
 
 
-def _contents(rows: pa.RecordBatch | pa.Table) -> npt.NDArray[np.void]:
+def _contents(rows: pa.RecordBatch) -> npt.NDArray[np.void]:
     """(rows,) the digests of the files' bytes; `NO_DIGEST` for null; of no length where rows hold none."""
     if DIGEST not in rows.schema.names:
-        return np.empty(0, f"V{DIGEST_BYTES}")
+        return NO_DIGESTS
     is_digest = pc.match_substring_regex(rows[DIGEST], _HEX)
     texts = pc.if_else(pc.fill_null(is_digest, False), rows[DIGEST], NO_DIGEST.hex()).to_pylist()
     return np.frombuffer(bytes.fromhex("".join(texts)), f"V{DIGEST_BYTES}")

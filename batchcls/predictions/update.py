@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from batchcls.predictions.comparison import Comparison, UpdateCounts, UpdateOptions
 from batchcls.predictions.existing_output import ExistingOutput
-from batchcls.predictions.known_rows import STATE_COLUMNS, KnownRows, RowIndex
-from batchcls.predictions.row_key import KEY_COLUMNS, key_schema, row_digests, slide_digests
+from batchcls.predictions.known_rows import NO_DIGESTS, STATE_COLUMNS, KnownRows, RowIndex, digests_of
+from batchcls.predictions.row_key import KEY_COLUMNS, key_schema, slide_digests
 from batchcls.predictions.rows import PredictionRows
 from batchcls.predictions.schema import BY_CONTENT, DIGEST
 from batchcls.records import Slide
@@ -53,7 +53,7 @@ class UpdatedRows:
         columns = [name for name in (*KEY_COLUMNS, *STATE_COLUMNS, DIGEST) if name in rows.schema.names]
         self._known = KnownRows(self._batches(columns), existing.other_limits(limits))
         partial.drop(lambda rows: pa.array(self._known.are_unchanged(rows)))  # a killed update had kept them already
-        self._resumed = RowIndex(row_digests(partial.table().select(self._keys)))
+        self._resumed = RowIndex(np.concatenate([NO_DIGESTS, *map(digests_of, partial.batches(self._keys))]))
         self._listed_roots: set[int] = set()
         self.counts = UpdateCounts()
         """Counts of the new file; complete after `keep_rows`."""
@@ -108,13 +108,14 @@ class UpdatedRows:
         prunes = self.options.prune and not unlisted
         if prunes and not self._resumed.seen.all():
             self._partial.drop(lambda rows: pa.array(self._are_gone(self._resumed, rows)))
-        written = self._known.index.rows(row_digests(self._partial.table().select(self._keys)))
-        is_replaced = np.zeros(len(self._known), np.bool_)
-        is_replaced[written[written >= 0]] = True
+        new, is_replaced = self._written()
         is_gone = ~(self._known.index.seen | is_replaced)
         is_pruned = is_gone & self._of_listed_roots() if prunes and is_gone.any() else np.zeros_like(is_gone)
-        self._count(int((written < 0).sum()), is_replaced, is_gone, is_pruned)
-        if not len(written) and not self.counts.pruned and list(unlisted) == self.existing.metadata["unlisted_folders"]:
+        self._count(new, is_replaced, is_gone, is_pruned)
+        if (
+            not (new or self.counts.changed or self.counts.pruned)
+            and list(unlisted) == self.existing.metadata["unlisted_folders"]
+        ):
             return False
         self._append(~(is_replaced | is_pruned))
         return True
@@ -131,16 +132,25 @@ class UpdatedRows:
         counts.gone, counts.pruned = int(is_gone.sum()), int(is_pruned.sum())
         counts.unchanged = len(is_gone) - counts.changed - counts.gone
 
+    def _written(self) -> tuple[int, npt.NDArray[np.bool_]]:
+        """The number of new rows in the parts, and (rows,) whether a part holds another row of the same slide."""
+        new, is_replaced = 0, np.zeros(len(self._known), np.bool_)
+        for batch in self._partial.batches(self._keys):
+            rows = self._known.index.rows(digests_of(batch))
+            new += int((rows < 0).sum())
+            is_replaced[rows[rows >= 0]] = True
+        return new, is_replaced
+
     def _of_listed_roots(self) -> npt.NDArray[np.bool_]:
         """(rows,) whether the row's root holds any slide; the disk of one that holds none may not be there today."""
         masks = [self._are_listed(batch) for batch in self._batches(["root"])]
         return np.concatenate([np.zeros(0, np.bool_), *masks])
 
-    def _are_listed(self, rows: pa.RecordBatch | pa.Table) -> npt.NDArray[np.bool_]:
+    def _are_listed(self, rows: pa.RecordBatch) -> npt.NDArray[np.bool_]:
         return np.asarray(np.isin(rows["root"].to_numpy(), list(self._listed_roots)))
 
-    def _are_gone(self, index: RowIndex, rows: pa.Table) -> npt.NDArray[np.bool_]:
-        places = index.rows(row_digests(rows))
+    def _are_gone(self, index: RowIndex, rows: pa.RecordBatch) -> npt.NDArray[np.bool_]:
+        places = index.rows(digests_of(rows))
         return (places >= 0) & ~index.seen[places] & self._are_listed(rows)
 
     def _append(self, is_kept: npt.NDArray[np.bool_]) -> None:

@@ -16,6 +16,8 @@ the data, and the data. Numbers are little-endian. In between, a head has the va
     L path             opens a folder to list []; no data
     N                  lists the next entries of the folder []; data: for each entry `/` if it is a folder, `@` if it is
                        a link to a folder, else `-`; then its name and NUL; no data once all entries are listed
+    T path             opens a tar file to list []; no data
+    M                  lists its next members []; data: their `batchcls.storage.tar_listing`, empty once all are listed
 
 No byte is read of anything but regular files.
 """
@@ -35,6 +37,7 @@ from itertools import islice
 from typing import Any
 
 from batchcls.storage import long_paths
+from batchcls.storage.tar_listing import TarListing
 
 LARGEST_FIRST_BYTES = 256 << 10
 """Largest number of a file's first bytes in the answer to ``O``; most files are smaller."""
@@ -123,6 +126,7 @@ class _LaneServer:
         self._file = -1
         self._buffer = memoryview(mmap.mmap(-1, LARGEST_DATA_BYTES))  # only the pages in use take memory
         self._entries: Iterator[os.DirEntry[str]] = iter(())
+        self._tar: TarListing | None = None
 
     def answer(self, operation: bytes, operand: bytes) -> tuple[bytes, bytes | memoryview]:
         """The head and the data of an answer; the data is valid until the next answer."""
@@ -164,6 +168,15 @@ class _LaneServer:
     def next(self, nothing: bytes) -> tuple[bytes]:
         return (b"".join(map(_entry_bytes, islice(self._entries, _ENTRIES))),)
 
+    def list_tar(self, path: bytes) -> tuple[bytes]:
+        if self._tar:
+            self._tar.close()
+        self._tar = TarListing(long_paths.open_file(os.fsdecode(path), FILE_FLAGS))
+        return (b"",)
+
+    def next_members(self, nothing: bytes) -> tuple[bytes]:
+        return (self._tar.next() if self._tar else b"",)
+
 
 _OPERATIONS: dict[bytes, tuple[struct.Struct, Callable[[_LaneServer, bytes], tuple[Any, ...]]]] = {
     b"O": (OPEN_ANSWER, _LaneServer.open),
@@ -172,6 +185,8 @@ _OPERATIONS: dict[bytes, tuple[struct.Struct, Callable[[_LaneServer, bytes], tup
     b"T": (TIMES_ANSWER, _LaneServer.times),
     b"L": (DATA_ANSWER, _LaneServer.list),
     b"N": (DATA_ANSWER, _LaneServer.next),
+    b"A": (DATA_ANSWER, _LaneServer.list_tar),
+    b"M": (DATA_ANSWER, _LaneServer.next_members),
 }
 
 

@@ -60,6 +60,7 @@ class ParquetTable:
             check_regular(path)
             with pq.ParquetFile(path) as file:
                 self.schema: pa.Schema = file.schema_arrow
+                self.rows = int(file.metadata.num_rows)
 
     @property
     def record(self) -> Mapping[str, Any]:
