@@ -14,7 +14,7 @@ from batchcls.errors import EngineError
 
 if TYPE_CHECKING:
     from batchcls.inference.stats import RunStats
-    from batchcls.predictions.update import UpdateCounts
+    from batchcls.predictions.comparison import UpdateCounts
 
 
 @click.command()
@@ -113,6 +113,12 @@ if TYPE_CHECKING:
     "--prune",
     is_flag=True,
     help="With --update, drop the rows of files that are gone. None is dropped if a folder could not be listed.",
+)
+@click.option(
+    "--by-content",
+    is_flag=True,
+    help="Write a digest of each file's bytes into a column; with --update, only files with other bytes than their "
+    "digest says count as changed, whatever their time. Every file is read for that.",
 )
 @click.option("--strict", is_flag=True, help="Exit with code 3 if any file or folder could not be read.")
 @click.option("--quiet", is_flag=True, help="Show errors and warnings only.")

@@ -29,6 +29,7 @@ class RunKeywords(EngineKeywords, total=False):
     overwrite: bool
     update: bool
     prune: bool
+    by_content: bool
     root: str | Path | None
     allow_remote: bool
     keep: Sequence[str]

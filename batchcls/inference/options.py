@@ -79,6 +79,8 @@ class RunOptions:
     """Whether an existing predictions file is brought up to date: new and changed files are classified."""
     prune: bool = False
     """Whether an update drops the rows of files that are gone."""
+    by_content: bool = False
+    """Whether rows hold the digests of their files, by which an update tells changed files."""
     root: str | Path | None = None
     """Folder of the relative paths in lists and tables; None for the folder that each list or table is in."""
     allow_remote: bool = False
@@ -140,6 +142,7 @@ def device_configs(engine: Path, options: RunOptions) -> tuple[list[DeviceConfig
             max_pixels=options.max_pixels,
             memory_bytes=memory_bytes,
             read_timeout_s=options.read_timeout_s,
+            digests=options.by_content,
             cores=cores,
             visible=device.visible,
         )
