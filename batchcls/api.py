@@ -158,7 +158,7 @@ def run(
     Args:
         slides: A folder, a file, or several of them.
         engine: The engine folder.
-        out: The predictions file.
+        out: The predictions file, or its URL in an object store.
         progress: Whether progress is shown on standard error; None: in a notebook only.
         options: Those of `Engine`, and ``processes`` and ``overwrite``, as of the command line.
 
@@ -171,6 +171,7 @@ def run(
     from batchcls.errors import OutputError, SlidesError
     from batchcls.inference.options import RunOptions
     from batchcls.inference.run import classify_images
+    from batchcls.storage.urls import is_url
 
     paths = [Path(slides)] if isinstance(slides, str | os.PathLike) else [Path(path) for path in slides]
     if not paths:
@@ -179,7 +180,8 @@ def run(
         raise OutputError(f"out is {os.fspath(out)!r}; name a file, such as 'predictions.parquet'")
     if missing := [str(path) for path in paths if not os.path.exists(path)]:
         raise SlidesError(f"{missing[0]!r} does not exist; name folders or image files that do")
-    return classify_images(paths, Path(engine), Path(out), RunOptions(**options), _console(progress), listens=False)
+    place = str(out) if is_url(str(out)) else Path(out)
+    return classify_images(paths, Path(engine), place, RunOptions(**options), _console(progress), listens=False)
 
 
 def _console(progress: bool | None) -> Any:

@@ -1,7 +1,7 @@
 """The command ``batchcls run``."""
 
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("slides", type=SlidesPlace(), nargs=-1, required=True)
 @click.option(
-    "--out", type=OutPath(dir_okay=False, path_type=Path), required=True, help="File to write, .parquet or .csv."
+    "--out",
+    type=OutPath(takes_urls=True, dir_okay=False, path_type=Path),
+    required=True,
+    help="File to write, .parquet or .csv; or its URL in an object store, such as s3://bucket/predictions.parquet.",
 )
 @ENGINE
 @click.option(
@@ -88,7 +91,7 @@ if TYPE_CHECKING:
 @click.option("--strict", is_flag=True, help="Exit with code 3 if any file or folder could not be read.")
 @click.option("--quiet", is_flag=True, help="Show errors and warnings only.")
 def run(
-    slides: tuple[str | Path, ...], out: Path, engine: Path | None, strict: bool, quiet: bool, **options: Any
+    slides: tuple[str | Path, ...], out: Path | str, engine: Path | None, strict: bool, quiet: bool, **options: Any
 ) -> None:
     """Classify every image below SLIDES into one Parquet or CSV file.
 
@@ -108,9 +111,14 @@ def run(
     for warning in stats.warnings:
         echo(f"warning: {warning}", err=True)
     if not quiet:
-        echo(*run_summary(stats, out), next_line("batchcls", "report", out, "--out", out.with_suffix(".html")))
+        echo(*run_summary(stats, out), next_line("batchcls", "report", out, "--out", _page(out)))
     if strict and (stats.unreadable or stats.unlisted):
         sys.exit(3)
+
+
+def _page(out: Path | str) -> Path:
+    """The page that a report on ``out`` is to be written to; of a URL, in this folder."""
+    return Path(PurePosixPath(out).name if isinstance(out, str) else out).with_suffix(".html")
 
 
 def only_engine() -> Path:
@@ -130,7 +138,7 @@ def only_engine() -> Path:
     return engines[0]
 
 
-def run_summary(stats: "RunStats", out: Path) -> list[str]:
+def run_summary(stats: "RunStats", out: Path | str) -> list[str]:
     """The lines that the command prints after a finished run."""
     info = stats.info
     why = f", because {stats.why}" if stats.why else ""

@@ -1,6 +1,5 @@
 """The run: list, decode, infer and write every slide, as one plain loop."""
 
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext
@@ -31,6 +30,7 @@ from batchcls.predictions.writer import PredictionsWriter, open_writer
 from batchcls.prefetch import poll
 from batchcls.progress import RunProgress
 from batchcls.records import BatchResult, Postponed
+from batchcls.storage.file_or_object import exists
 from batchcls.storage.memory import format_bytes
 from batchcls.storage.transient_errors import is_transient
 
@@ -54,15 +54,15 @@ class _Run:
 
 
 def classify_images(
-    slides: Sequence[Place], engine: Path, out: Path, options: RunOptions, console: Console, *, listens: bool = True
+    slides: Sequence[Place], engine: Path, out: Place, options: RunOptions, console: Console, *, listens: bool = True
 ) -> RunStats:
     """Classify every image below ``slides`` into one predictions file.
 
     Args:
         slides: Places, as `batchcls.images.sources.open_source` takes them.
         engine: The engine folder.
-        out: The predictions file, .parquet or .csv. Until it is whole, the folder ``out``.partial holds the rows, and
-            another call goes on there.
+        out: The predictions file, .parquet or .csv, or its URL in an object store. Until it is whole, the folder
+            ``out``.partial holds the rows, and another call goes on there.
         console: Shows progress and notes.
         listens: Whether SIGINT, SIGTERM and SIGHUP end the run with an `InterruptedRunError`; for the main thread only.
             Otherwise signals are the caller's, and a KeyboardInterrupt leaves the rows so far on disk as well.
@@ -83,7 +83,7 @@ def classify_images(
     # An output that exists is probably this run's finished file, for which no folder has to be listed.
     source = open_source(
         slides,
-        SourceOptions(at_once=options.overwrite or not os.path.lexists(out), timeout_s=options.read_timeout_s),
+        SourceOptions(at_once=options.overwrite or not exists(out), timeout_s=options.read_timeout_s),
     )
     interrupt = _new_interrupt(console)
     listening = interrupt.listening() if listens else nullcontext()
@@ -136,7 +136,7 @@ def _open_executor(configs: Sequence[DeviceConfig]) -> Executor:
     return LocalExecutor(configs[0]) if alone else ProcessExecutor(configs)
 
 
-def _classify_all(run: _Run, out: Path) -> None:
+def _classify_all(run: _Run, out: Place) -> None:
     stats = run.stats
     postponed: list[Postponed] = []
     if stats.resumed_rows:
@@ -176,7 +176,7 @@ def _classify_all(run: _Run, out: Path) -> None:
         )
 
 
-def _check_interruption(run: _Run, out: Path) -> None:
+def _check_interruption(run: _Run, out: Place) -> None:
     """End the run after a signal, or if its files cannot be read any more."""
     if (number := run.interrupt.signal) is not None:
         raise InterruptedRunError(f"stopped by {number.name}; {_resume_advice(run, out)}", number)
@@ -184,7 +184,7 @@ def _check_interruption(run: _Run, out: Path) -> None:
         raise SlidesError(f"{message}; {_resume_advice(run, out)}, once the disk or the network works again")
 
 
-def _resume_advice(run: _Run, out: Path) -> str:
+def _resume_advice(run: _Run, out: Place) -> str:
     return f"{run.stats.rows:,} rows are in {out}.partial; to go on, run the same command again"
 
 

@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from batchcls.predictions.schema import COLUMNS, WORDS, file_schema
-from batchcls.storage.locked_folder import beside_path
-from batchcls.storage.regular_file import open_regular, read_up_to
+from batchcls.storage.file_or_object import opened_for_reading
+from batchcls.storage.output_names import beside_path
 from batchcls.storage.spreadsheet_cells import reversible_cell, text_of_cell
 from batchcls.storage.table_memory import check_memory
 
@@ -105,12 +105,12 @@ class OpenCsv:
 
 
 @contextmanager
-def opened(path: Path, stream: BinaryIO | None = None) -> Iterator[OpenCsv]:
+def opened(path: Path | str, stream: BinaryIO | None = None) -> Iterator[OpenCsv]:
     """A context that yields a CSV file; see `PredictionsFormat.opened`."""
     if stream is not None:
         yield OpenCsv(stream, _record_of(path))
         return
-    with path.open("rb") as own:
+    with opened_for_reading(path, follows_links=True) as own:
         yield OpenCsv(own, _record_of(path))
 
 
@@ -212,12 +212,12 @@ def _header_of(stream: BinaryIO) -> list[str]:
     return first
 
 
-def _record_of(path: Path) -> Mapping[str, Any]:
+def _record_of(path: Path | str) -> Mapping[str, Any]:
     """The record beside a CSV file; empty if there is none."""
     try:
-        stream, _ = open_regular(beside_path(path))
+        stream = opened_for_reading(beside_path(path), follows_links=True)
     except FileNotFoundError:
         return {}
     with stream:
-        record = json.loads(read_up_to(stream, _LARGEST_RECORD_BYTES))
+        record = json.loads(stream.read(_LARGEST_RECORD_BYTES))
     return record if isinstance(record, dict) else {}
