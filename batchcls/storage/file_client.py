@@ -29,6 +29,8 @@ from batchcls.storage.file_server import (
     STATUS_ANSWER,
     UNKNOWN_TIME,
 )
+from batchcls.storage.tar_headers import Member
+from batchcls.storage.tar_listing import unpacked
 
 _PROGRAM = (
     "import sys; from importlib import import_module; sys.path = sys.argv[2:3] + sys.path + sys.argv[3:]; "
@@ -162,6 +164,12 @@ class FileLane:
         self._answer(b"L", os.fsencode(folder), DATA_ANSWER)
         while names := bytes(self._answer(b"N", b"", DATA_ANSWER)[0]):
             yield names.removesuffix(b"\0").split(b"\0")
+
+    def tar_members(self, path: str) -> Iterator[list[Member]]:
+        """The members of a tar file, some at a time; raises a TarError where the archive ends early or is damaged."""
+        self._answer(b"A", os.fsencode(path), DATA_ANSWER)
+        while packed := bytes(self._answer(b"M", b"", DATA_ANSWER)[0]):
+            yield from unpacked(packed)
 
     def close(self) -> None:
         """End the lane, and wake a thread that waits for an answer; calling it twice is harmless."""

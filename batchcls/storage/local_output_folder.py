@@ -1,13 +1,10 @@
 """The folder of an unfinished output on a disk, locked by this process."""
 
-import mmap
 import os
 import shlex
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO
-
-import pyarrow as pa
 
 from batchcls.storage.atomic import check_replaceable_file
 from batchcls.storage.locked_folder import (
@@ -70,12 +67,14 @@ class LocalOutputFolder:
     def parts(self) -> list[int]:
         return [int(match[1]) for name in self.own.names() if (match := PART_NAME.fullmatch(name))]
 
-    def read_part(self, number: int) -> pa.Buffer:
-        with os.fdopen(self.own.file(_part_name(number)), "rb") as stream:
-            return pa.py_buffer(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+    def reading_part(self, number: int) -> AbstractContextManager[BinaryIO]:
+        return os.fdopen(self.own.file(_part_name(number)), "rb")
 
     def writing_part(self, number: int) -> AbstractContextManager[BinaryIO]:
         return self.own.writing(_part_name(number))
+
+    def scratch(self) -> BinaryIO:
+        return self.own.scratch()
 
     def writing_whole(self) -> AbstractContextManager[BinaryIO]:
         return self.own.writing(WHOLE_FILE)

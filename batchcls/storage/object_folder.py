@@ -11,12 +11,10 @@ import shlex
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from io import BytesIO
+from tempfile import SpooledTemporaryFile, TemporaryFile
 from typing import BinaryIO, cast
 
-import pyarrow as pa
-
-from batchcls.errors import OutputError
+from batchcls.errors import OutputError, temporary_files
 from batchcls.storage.object_lock import STALE_AFTER_S, ObjectLock
 from batchcls.storage.object_store import RemoteError
 from batchcls.storage.object_upload import ObjectUpload
@@ -26,6 +24,8 @@ from batchcls.storage.own_index import LARGEST_NOTE_BYTES, OwnIndex
 from batchcls.storage.part_index import Finish, PartIndex, part_name
 
 _LOCK, _INDEX = "lock", "parts.json"
+_LARGEST_IN_MEMORY_BYTES = 64 << 20
+"""Size of a part from which it stands on a disk while it is read or written."""
 _OWN_NAME = re.compile(
     r"lock(-clock-[0-9a-f]{16})?|parts\.json|(part-\d{6,}|run-\d+|beside)-[0-9a-f]{16}\.(arrow|json)"
 )
@@ -47,7 +47,6 @@ class ObjectFolder:
         self._whole, self._folder = ObjectUrl.of(url), ObjectUrl.of(partial_folder(url))
         self._is_reachable, self._is_removed = True, False
         self._upload: ObjectUpload | None = None
-        self._copies: dict[str, pa.Buffer] = {}
         self._beside: str | None = None
         with object_output_errors(self.place):
             self._check_names()
@@ -102,22 +101,27 @@ class ObjectFolder:
     def parts(self) -> list[int]:
         return list(range(len(self._index.content.parts)))
 
-    def read_part(self, number: int) -> pa.Buffer:
-        name = self._index.content.part_name(number)
-        if name not in self._copies:
-            self._copies[name] = self._folder.named(name).local_copy()
-        return self._copies[name]
+    @contextmanager
+    def reading_part(self, number: int) -> Iterator[BinaryIO]:
+        with _brief_file() as stream:
+            for block in self._folder.named(self._index.content.part_name(number)).blocks():
+                stream.write(block)
+            stream.seek(0)
+            yield stream
 
     @contextmanager
     def writing_part(self, number: int) -> Iterator[BinaryIO]:
-        stream = BytesIO()
-        yield stream
-        self._lock.check()
-        name = part_name(number, self._lock.token)
-        self._folder.named(name).write(stream.getbuffer())
-        self._copies.pop(name, None)
+        with _brief_file() as stream:
+            yield stream
+            self._lock.check()
+            stream.seek(0)
+            self._folder.named(part_name(number, self._lock.token)).write(stream)
         parts = [*self._index.content.parts[:number], self._lock.token, *self._index.content.parts[number + 1 :]]
         self._index.replace(replace(self._index.content, parts=parts))
+
+    def scratch(self) -> BinaryIO:
+        with temporary_files():
+            return cast(BinaryIO, TemporaryFile())
 
     @contextmanager
     def writing_whole(self) -> Iterator[BinaryIO]:
@@ -161,7 +165,6 @@ class ObjectFolder:
 
     def close(self) -> None:
         """Release the lock, if the store still answers; without an answer, it becomes stale."""
-        self._copies.clear()
         if self._upload is not None:
             self._upload.abandon()
             self._upload = None
@@ -232,3 +235,8 @@ class ObjectFolder:
                     f"'{self.place}/{name}' is an object that batchcls did not make; nothing was touched: move it "
                     "away, or choose another --out"
                 )
+
+
+def _brief_file() -> BinaryIO:
+    """A file for one part, in memory if it is small, or else on the disk of temporary files, without a name."""
+    return cast(BinaryIO, SpooledTemporaryFile(_LARGEST_IN_MEMORY_BYTES))

@@ -1,23 +1,16 @@
 """The URL of one object, with what a program does to it: look, read, write, remove."""
 
-import mmap
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from tempfile import TemporaryFile
-from typing import Any
+from typing import Any, BinaryIO
 
-import pyarrow as pa
+from obstore import exceptions
 
-from batchcls.errors import OutputError, SlidesError, temporary_files
-from batchcls.storage.object_store import RemoteError, object_errors, obstore, open_store
+from batchcls.errors import OutputError, SlidesError
+from batchcls.storage.object_reasons import place_problem
+from batchcls.storage.object_store import RemoteError, endpoint_of, object_errors, obstore, open_store
 from batchcls.storage.urls import bucket_and_key
-
-_NO_BUCKET = re.compile("NoSuchBucket|ContainerNotFound|bucket does not exist")
-"""What stores answer, S3, Azure and Google in this order."""
-_ANSWER = re.compile(r":? <| Debug source")
-"""Beginning of what follows a store's reason: the page that it answered, and obstore's own state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,27 +83,10 @@ class ObjectUrl:
                 raise OSError(f"{str(self)!r} has {answer.meta['size']:,} bytes, of {largest_bytes:,} at most")
             return bytes(answer.bytes())
 
-    def write(self, content: bytes | memoryview) -> None:
+    def write(self, content: bytes | BinaryIO) -> None:
         """Create or replace the object; it is seen whole or not at all."""
         with object_errors(str(self)):
             obstore.put(self.store, self.key, content)
-
-    def local_copy(self) -> pa.Buffer:
-        """The content, mapped from a local file that has no name and so vanishes with this process.
-
-        Raises:
-            OutputError: If the folder for temporary files is full.
-            ValueError: If the object is empty.
-        """
-        with temporary_files():
-            stream = TemporaryFile()  # noqa: SIM115
-        with stream:
-            for block in self.blocks():
-                with temporary_files():
-                    stream.write(block)
-            with temporary_files():
-                stream.flush()
-            return pa.py_buffer(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
 
     def remove(self) -> None:
         """Remove the object, if there is one."""
@@ -119,6 +95,19 @@ class ObjectUrl:
                 obstore.delete(self.store, self.key)
         except FileNotFoundError:  # azure and a local store say so
             pass
+
+
+def names_below(url: str) -> list[str]:
+    """Sorted names of the objects, and of the folders, right below a folder's URL.
+
+    Raises:
+        OutputError: If the store cannot be asked, or the URL names no folder of a bucket.
+    """
+    folder = ObjectUrl.of(url.rstrip("/"))
+    with object_output_errors(url), object_errors(url):
+        answer = obstore.list_with_delimiter(folder.store, prefix=folder.key)
+    paths = [*(item["path"] for item in answer["objects"]), *answer["common_prefixes"]]
+    return sorted(path.rstrip("/").removeprefix(f"{folder.key}/") for path in paths)
 
 
 @contextmanager
@@ -132,12 +121,12 @@ def object_output_errors(place: str, *, is_begun: bool = False) -> Iterator[None
     try:
         yield
     except OSError as error:
-        reason = _ANSWER.split(error.strerror or str(error))[0]
+        if not is_begun and isinstance(error.__cause__, exceptions.BaseError | FileNotFoundError):
+            bucket = "/".join(place.split("/")[:3])
+            problem = place_problem(bucket, error.__cause__, endpoint_of(place))
+            raise OutputError(f"cannot write {place!r}: {problem}") from error
+        reason, kept = error.strerror or str(error), "every finished part is kept there: " if is_begun else ""
         mend = (
             "mend that, then run the same command again" if isinstance(error, RemoteError) else "choose another --out"
         )
-        if _NO_BUCKET.search(f"{error} {error.__cause__}"):
-            bucket = "/".join(place.split("/")[:3])
-            reason, mend = f"there is no bucket {bucket!r}", "create it, or choose another --out"
-        kept = "every finished part is kept there: " if is_begun else ""
         raise OutputError(f"cannot write {place!r}: {reason}; {kept}{mend}") from error

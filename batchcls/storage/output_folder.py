@@ -5,8 +5,6 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-import pyarrow as pa
-
 from batchcls.storage import locked_folder
 from batchcls.storage.local_output_folder import LocalOutputFolder
 from batchcls.storage.locked_folder import OutputFileNames
@@ -39,15 +37,14 @@ class OutputFolder(Protocol):
     def parts(self) -> list[int]:
         """The numbers of the parts, in order."""
 
-    def read_part(self, number: int) -> pa.Buffer:
-        """The content of a part, mapped from a disk.
-
-        Raises:
-            ValueError: If the part is empty.
-        """
+    def reading_part(self, number: int) -> AbstractContextManager[BinaryIO]:
+        """A context that yields a part, open for reading."""
 
     def writing_part(self, number: int) -> AbstractContextManager[BinaryIO]:
         """A context that yields a stream, whose content becomes the part of that number if no error is raised."""
+
+    def scratch(self) -> BinaryIO:
+        """An empty file for writing and reading, which has no name, and ends when it is closed."""
 
     def writing_whole(self) -> AbstractContextManager[BinaryIO]:
         """A context that yields a stream for the whole output, which nobody sees before `publish`."""

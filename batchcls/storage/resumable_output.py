@@ -1,7 +1,7 @@
 """An output that is written in parts, in a locked folder, so that another run can go on after a kill."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchcls.errors import OutputError
+from batchcls.storage.differences import differences
 from batchcls.storage.local_output_folder import LocalOutputFolder
 from batchcls.storage.output_folder import open_output_folder
 from batchcls.storage.owned_folder import OwnedFolder
@@ -94,28 +95,46 @@ class ResumableOutput:
         self._write(part, rows)
         self._parts.append(part)
 
-    def drop(self, is_dropped: Callable[[pa.Table], pa.Array]) -> None:
+    def drop(self, is_dropped: Callable[[pa.RecordBatch], pa.Array]) -> None:
         """Remove rows from the parts, and record this run's limits as those of all remaining rows.
 
         Args:
-            is_dropped: Returns (rows,) booleans for a table, true for each row to remove.
+            is_dropped: Returns (rows,) booleans for a batch, true for each row to remove.
 
         Raises:
             OutputError: If a part cannot be written; each part is then either unchanged or without those rows.
         """
         for part in self._parts:
-            table = self._read(part)
-            mask = is_dropped(table)
-            if pc.any(mask).as_py():
-                self._write(part, table.filter(pc.invert(mask)).to_batches())
+            if any(pc.any(is_dropped(batch)).as_py() for batch in self._read(part)):
+                self._write(part, (batch.filter(pc.invert(is_dropped(batch))) for batch in self._read(part)))
         if self.changed_limits:
             with self.output_errors():
                 self._record_run()
             self._earlier_limits = self._limits
 
+    def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """The rows of all parts, in the order in which they were written, a batch at a time.
+
+        Args:
+            columns: Columns to read; None: all.
+
+        Raises:
+            OutputError: If a part cannot be read.
+        """
+        for part in self._parts:
+            yield from self._read(part, columns)
+
     def table(self) -> pa.Table:
-        """The rows of all parts, memory-mapped."""
-        return pa.concat_tables([self._part_schema.empty_table(), *map(self._read, self._parts)])
+        """The rows of all parts, in memory; for few rows."""
+        return pa.Table.from_batches(self.batches(), self._part_schema)
+
+    def scratch(self) -> BinaryIO:
+        """An empty file without a name, on the disk of the parts or else of temporary files, for writing and reading.
+
+        Raises:
+            OSError: If the disk refuses.
+        """
+        return self._folder.scratch()
 
     @contextmanager
     def whole(self) -> Iterator[BinaryIO]:
@@ -190,23 +209,21 @@ class ResumableOutput:
             for batch in rows:
                 writer.write_batch(batch)
 
-    def _read(self, part: int) -> pa.Table:
+    def _read(self, part: int, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """The rows of a part; read and not mapped, so that the memory of a batch is free once it is dropped."""
+        names = self._part_schema.names if columns is None else list(columns)
+        schema = pa.schema([self._part_schema.field(name) for name in names])
+        with self._read_errors(), self._folder.reading_part(part) as stream:
+            places = sorted(map(pa.ipc.open_file(stream).schema.get_field_index, names))
+            reader = pa.ipc.open_file(stream, options=pa.ipc.IpcReadOptions(included_fields=places))
+            for number in range(reader.num_record_batches):
+                yield reader.get_batch(number).select(names).cast(schema)
+
+    @contextmanager
+    def _read_errors(self) -> Iterator[None]:
         try:
-            content = self._folder.read_part(part)
-            return pa.ipc.open_file(pa.BufferReader(content)).read_all().cast(self._part_schema)
+            yield
         except (pa.ArrowException, OSError, ValueError) as error:
             raise OutputError(
                 f"{str(self._folder.place)!r} cannot be read: {error}; start over: {self._folder.start_over}"
             ) from error
-
-
-def differences(values: Mapping[str, Any], others: Mapping[str, Any]) -> str:
-    """The entries of ``values`` that differ from ``others``, as text; a key that ``values`` lacks counts as None."""
-    words = []
-    for key in sorted(values.keys() | others.keys()):
-        value, other = values.get(key), others.get(key)
-        if value != other:
-            if isinstance(value, dict) and isinstance(other, dict):
-                value = {name: value[name] for name in value if name not in other or value[name] != other[name]}
-            words.append(f"{key} {value!r}")
-    return ", ".join(words)

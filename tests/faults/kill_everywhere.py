@@ -30,6 +30,7 @@ SCENARIOS = {
     "a first run": ((), ()),
     "--overwrite": (((),), ("--overwrite",)),
     "images that were too large": ((SMALL,), ()),
+    "--update": ((SMALL,), ("--update",)),
     "nothing to do": (((),), ()),
 }
 """Options of the runs before, and of the run that is killed."""

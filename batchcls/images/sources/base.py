@@ -4,12 +4,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import pyarrow as pa
 
 from batchcls.images.formats.inspection import Header
 from batchcls.records import Slide
+from batchcls.storage.shards import Shard
 from batchcls.storage.timeouts import READ_TIMEOUT_S
 
 NOTHING_KEPT = pa.schema([])
@@ -29,6 +30,8 @@ class SourceOptions:
     """Whether lists and tables may name URLs."""
     keep: tuple[str, ...] = ()
     """Columns of tables that the rows of predictions take over."""
+    shard: Shard | None = None
+    """Shard whose slides alone are listed; None: all slides."""
 
 
 class Source(Protocol):
@@ -73,6 +76,14 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Stop listing; calling it twice is harmless."""
+
+
+@runtime_checkable
+class ChunkedSource(Source, Protocol):
+    """A source whose slides come several at a time, those that are known at one time together."""
+
+    def chunks(self) -> Iterator[Sequence[Slide]]:
+        """Every slide once, in the order of the iteration; in place of it."""
 
 
 class OpenSlide(Protocol):

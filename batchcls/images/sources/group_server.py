@@ -1,9 +1,12 @@
 """The program that reads files by groups into shared memory, and their headers; it reads single files as well.
 
 It is a `batchcls.storage.file_server` with one more kind of lane: one that comes with a `GroupBuffer`. A request on
-such a lane is the length of the paths (uint32), the largest size of a file in bytes, the largest number of pixels
-(uint64), and the paths, joined by NUL. The answer is one byte, which says that the buffer holds the group. Here a file
-is either sound or left to be read alone; why it is refused is decided there.
+such a lane is the length of the paths, the length of the places (uint32), the largest size of a file in bytes, the
+largest number of pixels (uint64), the paths, joined by NUL, and the places. The answer is one byte, which says that the
+buffer holds the group. Here a file is either sound or left to be read alone; why it is refused is decided there.
+
+There are no places, unless the slides are in tar files. Then a path is that of the tar file and the name in it, and the
+place is the length of the name (uint32), and offset and size of the data (uint64).
 """
 
 import mmap
@@ -26,13 +29,14 @@ from batchcls.images.sources.group_buffer import (
     BUFFER_BYTES,
     FORMATS,
     GROUP_BYTES,
-    NO_ROOM,
     READY,
     GroupBuffer,
 )
+from batchcls.images.sources.tar_members import read_members
 from batchcls.storage.file_server import FILE_FLAGS, UNKNOWN_TIME, run_server, serve_file_lane, serve_lanes
 
-GROUP_REQUEST = struct.Struct("<IQQ")
+GROUP_REQUEST = struct.Struct("<IIQQ")
+PLACE = struct.Struct("<IQQ")
 
 
 def main() -> None:
@@ -57,11 +61,15 @@ def _serve_groups(lane: socket.socket, memory: int) -> None:
     os.close(memory)
     with lane, suppress(OSError):
         while head := lane.recv(GROUP_REQUEST.size, socket.MSG_WAITALL):
-            length, most_bytes, max_pixels = GROUP_REQUEST.unpack(head)
+            length, places_length, most_bytes, max_pixels = GROUP_REQUEST.unpack(head)
             paths = lane.recv(length, socket.MSG_WAITALL).split(b"\0")
+            places = list(PLACE.iter_unpack(lane.recv(places_length, socket.MSG_WAITALL) if places_length else b""))
             since, cpu_since = perf_counter(), thread_time()
             try:
-                read_files(buffer, paths, most_bytes)
+                if places:
+                    read_members(buffer, paths, places, most_bytes)
+                else:
+                    read_files(buffer, paths, most_bytes)
                 examine_files(buffer, paths, max_pixels)
             except MemoryError:  # a file that is read alone is postponed, if memory is still short then
                 buffer.records["state"] = ALONE
@@ -94,12 +102,7 @@ def read_files(buffer: GroupBuffer, paths: list[bytes], most_bytes: int) -> None
                 os.close(file)
         records.append((state, offset, length, modified_ns))
         offset += length
-    progress[0] = len(paths)
-    columns = buffer.records[: len(paths)]
-    columns["state"] = NO_ROOM
-    if records:
-        columns = columns[: len(records)]
-        columns["state"], columns["offset"], columns["length"], columns["modified_ns"] = zip(*records, strict=True)
+    buffer.write_places(records, len(paths))
 
 
 def examine_files(buffer: GroupBuffer, paths: list[bytes], max_pixels: int) -> None:

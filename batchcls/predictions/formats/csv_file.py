@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from batchcls.predictions.schema import COLUMNS, WORDS, file_schema
+from batchcls.predictions.schema import COLUMNS, NOTHING_KEPT, PROBABILITY_PREFIX, WORDS, file_schema, kept_schema
 from batchcls.storage.file_or_object import opened_for_reading
 from batchcls.storage.output_names import beside_path
 from batchcls.storage.spreadsheet_cells import reversible_cell, text_of_cell
@@ -25,9 +25,7 @@ _TYPES = {column.name: pa.string() if column.type == WORDS else column.type for 
 """Types of the columns of the file, by name, without the probabilities, which have a column for each label."""
 _READ_TYPES = {name: pa.float64() if pa.types.is_integer(kind) else kind for name, kind in _TYPES.items()}
 """Types as which the columns are read: pandas writes a column of whole numbers as 64.0 if one is missing."""
-_PROBABILITY_PREFIX = "p_"
 _NAMES = ("root", "path", "label")
-"""Columns whose text comes from the user's files, and may look like a formula."""
 _FINGERPRINT = "csv"
 """Key of the record under which size and digest of the CSV file stand."""
 _TABLE_ROWS = 65_536
@@ -53,14 +51,15 @@ class OpenCsv:
         self._header = _header_of(stream)
         if duplicates := sorted({name for name in self._header if self._header.count(name) > 1}):
             raise ValueError(f"it has more than one column {', '.join(map(repr, duplicates))}")
-        self._probabilities = [name for name in self._header if name.startswith(_PROBABILITY_PREFIX)]
+        self._kept = kept_schema(record.get("identity", {}))
+        self._probabilities = [name for name in self._header if name.startswith(PROBABILITY_PREFIX)]
         if not self._probabilities:
             raise ValueError("it has no columns of probabilities, such as 'p_Benign'")
 
     @property
     def schema(self) -> pa.Schema:
-        whole = file_schema(len(self.labels))
-        if self._header == header(self.labels):
+        whole = file_schema(len(self.labels), self._kept)
+        if self._header == header(self.labels, self._kept):
             return whole
         return pa.schema([field for field in whole if field.name in (*self._header, "probabilities")])
 
@@ -70,7 +69,7 @@ class OpenCsv:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        return tuple(name.removeprefix(_PROBABILITY_PREFIX) for name in self._probabilities)
+        return tuple(name.removeprefix(PROBABILITY_PREFIX) for name in self._probabilities)
 
     def is_as_written(self) -> bool:
         self._stream.seek(0)
@@ -91,7 +90,7 @@ class OpenCsv:
             pyarrow.csv.ReadOptions(block_size=_BLOCK_BYTES),
             pyarrow.csv.ParseOptions(newlines_in_values=True),
             pyarrow.csv.ConvertOptions(
-                column_types=_READ_TYPES | dict.fromkeys(probabilities, pa.float32()),
+                column_types=_READ_TYPES | dict.fromkeys(probabilities, pa.float32()) | _types(self._kept),
                 null_values=[""],
                 strings_can_be_null=True,
                 quoted_strings_can_be_null=False,
@@ -101,7 +100,7 @@ class OpenCsv:
         with closing(reader):
             for block in reader:
                 for start in range(0, len(block), rows):
-                    yield _as_in_parquet(block.slice(start, rows), columns, probabilities)
+                    yield _as_in_parquet(block.slice(start, rows), columns, probabilities, self._kept)
 
 
 @contextmanager
@@ -122,8 +121,9 @@ def check_size(path: Path, columns: Sequence[str], *, whole: bool) -> None:
 
 def write(stream: BinaryIO, rows: Iterable[pa.Table], labels: Sequence[str], record: Mapping[str, Any]) -> bytes:
     """Write rows as CSV, and return the JSON for the file beside it; see `PredictionsFormat.write`."""
-    names = header(labels)
-    types = _TYPES | dict.fromkeys(names[4 : 4 + len(labels)], pa.float32())
+    kept = kept_schema(record.get("identity", {}))
+    names = header(labels, kept)
+    types = _TYPES | dict.fromkeys(names[4 : 4 + len(labels)], pa.float32()) | _types(kept)
     digested = DigestedStream(stream)
     head = io.StringIO(newline="")
     csv.writer(head, lineterminator="\n").writerow(names)
@@ -133,17 +133,17 @@ def write(stream: BinaryIO, rows: Iterable[pa.Table], labels: Sequence[str], rec
         digested, pa.schema([(name, types[name]) for name in names]), write_options=options
     ) as writer:
         for group in rows:
-            writer.write_table(_as_cells(group, names))
+            writer.write_table(_as_cells(group, names, kept))
     fingerprint = {"bytes": digested.size, "sha256": digested.digest.hexdigest()}
     return json.dumps({**record, _FINGERPRINT: fingerprint}, indent=1).encode() + b"\n"
 
 
-def header(labels: Sequence[str]) -> list[str]:
+def header(labels: Sequence[str], kept: pa.Schema = NOTHING_KEPT) -> list[str]:
     """The names of the columns of a file."""
     names = [column.name for column in COLUMNS]
     place = names.index("probabilities")
-    names[place : place + 1] = [_PROBABILITY_PREFIX + label for label in labels]
-    return names
+    names[place : place + 1] = [PROBABILITY_PREFIX + label for label in labels]
+    return [*names, *kept.names]
 
 
 class DigestedStream(io.RawIOBase):
@@ -162,7 +162,16 @@ class DigestedStream(io.RawIOBase):
         return self._stream.write(content)
 
 
-def _as_cells(rows: pa.Table, names: Sequence[str]) -> pa.Table:
+def _types(kept: pa.Schema) -> dict[str, pa.DataType]:
+    return dict(zip(kept.names, kept.types, strict=True))
+
+
+def _names(kept: pa.Schema) -> set[str]:
+    """The columns whose text comes from the user's files, and may look like a formula."""
+    return {*_NAMES, *(field.name for field in kept if pa.types.is_string(field.type))}
+
+
+def _as_cells(rows: pa.Table, names: Sequence[str], kept: pa.Schema) -> pa.Table:
     """Rows with a column for each label's probability, and without text that a spreadsheet could run."""
     classes = rows.schema.field("probabilities").type.list_size
     columns: list[Any] = []
@@ -170,17 +179,20 @@ def _as_cells(rows: pa.Table, names: Sequence[str]) -> pa.Table:
         if name == "probabilities":
             lists = rows[name].combine_chunks()
             columns += [pc.list_element(lists, position) for position in range(classes)]
-        elif name in _NAMES:
+        elif name in _names(kept):
             columns.append(_mapped(rows[name].combine_chunks(), reversible_cell))
         else:
             columns.append(rows[name])
     return pa.table(columns, names=list(names))
 
 
-def _as_in_parquet(rows: pa.RecordBatch, columns: Sequence[str], probabilities: Sequence[str]) -> pa.RecordBatch:
+def _as_in_parquet(
+    rows: pa.RecordBatch, columns: Sequence[str], probabilities: Sequence[str], kept: pa.Schema
+) -> pa.RecordBatch:
     """Rows of CSV with the columns of a Parquet file."""
-    values = {name: rows[name].cast(_TYPES[name]) for name in columns if name != "probabilities"}
-    for name in values.keys() & set(_NAMES):
+    types = _TYPES | _types(kept)
+    values = {name: rows[name].cast(types[name]) for name in columns if name != "probabilities"}
+    for name in values.keys() & _names(kept):
         if pc.any(pc.starts_with(values[name], "'")).as_py():
             values[name] = _mapped(values[name], text_of_cell)
     if "probabilities" in columns:
