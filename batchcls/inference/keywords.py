@@ -24,4 +24,5 @@ class RunKeywords(EngineKeywords, total=False):
     """Options of a run."""
 
     processes: int | None
+    cluster: str | None
     overwrite: bool

@@ -18,10 +18,9 @@ from batchcls.images.sources import open_source
 from batchcls.images.sources.base import Source, SourceOptions
 from batchcls.images.sources.places import Place
 from batchcls.inference.engine_notes import no_probes_warnings, speed_hint
-from batchcls.inference.executor import DeviceConfig, Executor
-from batchcls.inference.local_executor import LocalExecutor
-from batchcls.inference.options import RunOptions, device_configs
-from batchcls.inference.process_executor import ProcessExecutor
+from batchcls.inference.executor import Executor
+from batchcls.inference.executor_choice import choose_executor
+from batchcls.inference.options import RunOptions
 from batchcls.inference.run_metadata import run_identity, run_metadata
 from batchcls.inference.stats import RecentReads, RunStats, one_label_warnings
 from batchcls.interrupts import GRACE_S, Interrupt
@@ -78,8 +77,7 @@ def classify_images(
     """
     started = perf_counter()
     format_to_write(out)  # before anything takes time
-    configs, why = device_configs(engine, options)
-    decoder = configs[0].decoder
+    manifest, open_executor = choose_executor(engine, options)
     # An output that exists is probably this run's finished file, for which no folder has to be listed.
     source = open_source(
         slides,
@@ -87,28 +85,28 @@ def classify_images(
     )
     interrupt = _new_interrupt(console)
     listening = interrupt.listening() if listens else nullcontext()
-    console.print(f"loading engine {configs[0].manifest.name}, listing files ...", highlight=False)
-    with listening, closing(source), closing(_open_executor(configs)) as executor:
+    console.print(f"loading engine {manifest.name}, listing files ...", highlight=False)
+    with listening, closing(source), closing(open_executor(slides, source.roots)) as executor:
         writer = open_writer(
             out,
             roots=source.roots,
             labels=executor.info.labels,
-            identity=run_identity(source.roots, executor.info, decoder),
+            identity=run_identity(source.roots, executor.info, executor.decoder),
             limits={"max_pixels": options.max_pixels},
             overwrite=options.overwrite,
         )
         if isinstance(writer, ExistingOutput):
             console.print(f"{out} is whole already: every row is done", markup=False, highlight=False)
-            return _stats_of_existing(writer, RunStats(executor.info, why), started)
+            return _stats_of_existing(writer, RunStats(executor.info, executor.why), started)
         with closing(writer):
-            stats = RunStats(executor.info, why, rows=writer.resumed_rows, resumed_rows=writer.resumed_rows)
-            stats.warnings += [*no_probes_warnings(configs[0].manifest, executor.info), *executor.notes]
-            stats.hint = speed_hint(configs[0].manifest, executor.info, options.precision)
+            stats = RunStats(executor.info, executor.why, rows=writer.resumed_rows, resumed_rows=writer.resumed_rows)
+            stats.warnings += [*no_probes_warnings(manifest, executor.info), *executor.notes]
+            stats.hint = speed_hint(manifest, executor.info, options.precision)
             run = _Run(source, executor, writer, stats, console, interrupt)
             stats.spend({"start": perf_counter() - started})
             _classify_all(run, out)
             arguments = {"slides": [str(path) for path in slides], **asdict(options)}
-            _finish(run, decoder, arguments, started)
+            _finish(run, arguments, started)
     return stats
 
 
@@ -129,11 +127,6 @@ def _stats_of_existing(existing: ExistingOutput, stats: RunStats, started: float
     stats.spend({"start": perf_counter() - started})
     stats.elapsed_s = perf_counter() - started
     return stats
-
-
-def _open_executor(configs: Sequence[DeviceConfig]) -> Executor:
-    alone = len(configs) == 1 and not configs[0].needs_own_process
-    return LocalExecutor(configs[0]) if alone else ProcessExecutor(configs)
 
 
 def _classify_all(run: _Run, out: Path) -> None:
@@ -158,6 +151,7 @@ def _classify_all(run: _Run, out: Path) -> None:
                     run.source.count if run.source.complete else None,
                     run.executor.waiting() or run.source.waiting(),
                 )
+                _show_new_notes(run)
                 _check_interruption(run, out)
         except BaseException:
             try:
@@ -174,6 +168,14 @@ def _classify_all(run: _Run, out: Path) -> None:
             f"all others are done, {stats.rows:,} rows are in {out}.partial; run the same command with --memory "
             f"{format_bytes(needed)}, where the machine and its limits (ulimit -v, cgroup) leave so much",
         )
+
+
+def _show_new_notes(run: _Run) -> None:
+    """Show the notes of the executor that have come since the run began."""
+    for note in run.executor.notes:
+        if note not in run.stats.warnings:
+            run.stats.warnings.append(note)
+            run.console.print(note)
 
 
 def _check_interruption(run: _Run, out: Path) -> None:
@@ -199,7 +201,7 @@ def _write_result(run: _Run, result: BatchResult) -> None:
     run.reads.add(result)
 
 
-def _finish(run: _Run, decoder: str, arguments: Mapping[str, Any], started: float) -> None:
+def _finish(run: _Run, arguments: Mapping[str, Any], started: float) -> None:
     source, writer, stats = run.source, run.writer, run.stats
     stats.warnings += [f"this folder could not be listed: {folder}" for folder in source.unlisted]
     counts = writer.counts()
@@ -219,7 +221,7 @@ def _finish(run: _Run, decoder: str, arguments: Mapping[str, Any], started: floa
     stats.rows, stats.labels, stats.errors = counts.rows, Counter(counts.labels), Counter(counts.errors)
     _update_totals(run, started)
     since = perf_counter()
-    writer.finish(run_metadata(run.executor.info, decoder, arguments, stats, writer.started))
+    writer.finish(run_metadata(run.executor.info, run.executor.decoder, arguments, stats, writer.started))
     stats.spend({"write": perf_counter() - since})
     _update_totals(run, started)
 
