@@ -161,7 +161,7 @@ def run(
         engine: The engine folder.
         out: The predictions file, or its URL in an object store.
         progress: Whether progress is shown on standard error; None: in a notebook only.
-        options: Those of `Engine`, and ``processes``, ``overwrite``, ``update``, ``prune``, ``root``,
+        options: Those of `Engine`, and ``processes``, ``overwrite``, ``update``, ``prune``, ``by_content``, ``root``,
             ``allow_remote`` and ``keep``, as of the command line.
 
     Raises:

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from batchcls.storage.shards import Shard
 from batchcls.storage.urls import is_url
 
 _SIZE = re.compile(r"(\d{1,6}(?:\.\d{1,6})?) ?([KMGT])i?B?", re.IGNORECASE)
@@ -111,7 +112,8 @@ class OutPath(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not str(value):
             self.fail("it is empty; is a variable of the shell not set?", param, ctx)
-        if ctx and ctx.params.get("shard"):  # which is eager, and makes this the folder of all shards' files
+        # The option --shard, which is eager, makes this the folder of all shards' files.
+        if ctx and isinstance(ctx.params.get("shard"), Shard):
             return str(value) if is_url(str(value)) else Path(str(value))
         if not self.dir_okay and str(value).endswith("/"):
             self.fail(f"{str(value)!r} names a folder; name a file in it", param, ctx)
@@ -131,3 +133,17 @@ def check_device(device: str, *, several: bool = False) -> str:
     if (device == "all" and several) or re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", device):
         return device
     raise click.BadParameter(f"{device!r} is not one of auto, cpu, cuda, cuda:N{', all' if several else ''}")
+
+
+def check_cluster(cluster: str | None) -> str | None:
+    """``cluster``, if it is the address of a Ray cluster; the address in RAY_ADDRESS for ``ray``, if there is one.
+
+    Raises:
+        BadParameter: If ``cluster`` is no such address.
+    """
+    if cluster == "ray":
+        cluster = os.environ.get("RAY_ADDRESS") or cluster
+        cluster = "ray" if cluster in ("auto", "local") else cluster
+    if cluster is None or cluster == "ray" or re.fullmatch(r"(ray://)?[^/@\s]+:\d{1,5}", cluster):
+        return cluster
+    raise click.BadParameter(f"{cluster!r} is not ray, HOST:PORT or ray://HOST:PORT")

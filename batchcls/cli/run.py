@@ -7,14 +7,23 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchcls.cli.libraries import library_noise_hidden
-from batchcls.cli.options import ENGINE, ColumnNames, FiniteRange, MemorySize, OutPath, SlidesPlace, check_device
+from batchcls.cli.options import (
+    ENGINE,
+    ColumnNames,
+    FiniteRange,
+    MemorySize,
+    OutPath,
+    SlidesPlace,
+    check_cluster,
+    check_device,
+)
 from batchcls.cli.printing import echo, next_line
 from batchcls.cli.shard_option import SHARD
 from batchcls.errors import EngineError
 
 if TYPE_CHECKING:
     from batchcls.inference.stats import RunStats
-    from batchcls.predictions.update import UpdateCounts
+    from batchcls.predictions.comparison import UpdateCounts
 
 
 @click.command()
@@ -67,6 +76,14 @@ if TYPE_CHECKING:
     help="Processes for each device, which share out its images, the CPU threads and the memory.  [default: 1]",
 )
 @click.option(
+    "--cluster",
+    metavar="ray|HOST:PORT|ray://HOST:PORT",
+    callback=lambda context, option, cluster: check_cluster(cluster),
+    help="Ray cluster to classify on, on all its GPUs or cores. ray: the one that $RAY_ADDRESS names or that runs on "
+    "this machine, or else one that is started for the run; HOST:PORT: the one with this head; ray://HOST:PORT: by Ray "
+    "Client. Threads, processes and memory are then those of each node.",
+)
+@click.option(
     "--max-pixels",
     type=click.IntRange(1, 10**11),
     default=200_000_000,
@@ -116,6 +133,12 @@ if TYPE_CHECKING:
     "--prune",
     is_flag=True,
     help="With --update, drop the rows of files that are gone. None is dropped if a folder could not be listed.",
+)
+@click.option(
+    "--by-content",
+    is_flag=True,
+    help="Write a digest of each file's bytes into a column; with --update, only files with other bytes than their "
+    "digest says count as changed, whatever their time. Every file is read for that.",
 )
 @click.option("--strict", is_flag=True, help="Exit with code 3 if any file or folder could not be read.")
 @click.option("--quiet", is_flag=True, help="Show errors and warnings only.")

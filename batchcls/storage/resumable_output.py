@@ -15,6 +15,7 @@ from batchcls.storage.differences import differences
 from batchcls.storage.local_output_folder import LocalOutputFolder
 from batchcls.storage.output_folder import open_output_folder
 from batchcls.storage.owned_folder import OwnedFolder
+from batchcls.storage.part_file import part_batches
 
 
 class ResumableOutput:
@@ -210,19 +211,9 @@ class ResumableOutput:
                 writer.write_batch(batch)
 
     def _read(self, part: int, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """The rows of a part; read and not mapped, so that the memory of a batch is free once it is dropped."""
-        names = self._part_schema.names if columns is None else list(columns)
-        schema = pa.schema([self._part_schema.field(name) for name in names])
-        with self._read_errors(), self._folder.reading_part(part) as stream:
-            places = sorted(map(pa.ipc.open_file(stream).schema.get_field_index, names))
-            reader = pa.ipc.open_file(stream, options=pa.ipc.IpcReadOptions(included_fields=places))
-            for number in range(reader.num_record_batches):
-                yield reader.get_batch(number).select(names).cast(schema)
-
-    @contextmanager
-    def _read_errors(self) -> Iterator[None]:
         try:
-            yield
+            with self._folder.reading_part(part) as stream:
+                yield from part_batches(stream, self._part_schema, columns)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise OutputError(
                 f"{str(self._folder.place)!r} cannot be read: {error}; start over: {self._folder.start_over}"

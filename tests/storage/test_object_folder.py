@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from batchcls.errors import OutputError
+from tests.azurite import object_server
 from tests.commandline import PATIENCE_S
 from tests.conftest import ROOT
-from tests.object_servers import object_server
 
 pytest.importorskip("obstore", reason="obstore, of the extra cloud, is not installed")
 pytest.importorskip("moto", reason="moto is not installed")
