@@ -21,10 +21,21 @@ from batchcls.images.sources.group_buffer import (
 )
 from batchcls.images.sources.group_server import GROUP_REQUEST
 from batchcls.records import Slide
+from batchcls.storage.confined_files import confined_path
 from batchcls.storage.file_client import FileProcess
 
 _MOST_PIXELS = 1 << 62
 """Largest limit on an image's pixels that a request holds."""
+
+
+def path_to_open(slide: Slide, base: str = "") -> str:
+    """The path of a slide's file for `batchcls.storage.confined_files.open_confined`.
+
+    Args:
+        base: Folder of relative paths; empty: the working folder.
+    """
+    file = os.path.join(base, slide.file)
+    return file if slide.within is None else confined_path(os.path.join(base, slide.within), file)
 
 
 class FileGroupReader:
@@ -65,7 +76,7 @@ class FileGroupReader:
     def start(self, slides: Sequence[Slide], largest_bytes: int) -> None:
         self._slides = slides
         self._buffer.progress[0], self._buffer.progress[1] = NOT_BEGUN, len(slides)
-        paths = os.fsencode("\0".join([os.path.join(self._base, slide.file) for slide in slides]))
+        paths = os.fsencode("\0".join([path_to_open(slide, self._base) for slide in slides]))
         try:
             self._socket.sendall(
                 GROUP_REQUEST.pack(len(paths), min(largest_bytes, LARGEST_FILE_BYTES), self._max_pixels) + paths
