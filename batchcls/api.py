@@ -161,8 +161,8 @@ def run(
         engine: The engine folder.
         out: The predictions file.
         progress: Whether progress is shown on standard error; None: in a notebook only.
-        options: Those of `Engine`, and ``processes``, ``overwrite``, ``root``, ``allow_remote`` and ``keep``, as of the
-            command line.
+        options: Those of `Engine`, and ``processes``, ``overwrite``, ``update``, ``prune``, ``root``,
+            ``allow_remote`` and ``keep``, as of the command line.
 
     Raises:
         SlidesError: If there is no image, or the disk of the slides can no longer be read.

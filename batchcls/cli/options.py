@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from batchcls.storage.shards import Shard
 from batchcls.storage.urls import is_url
 
 _SIZE = re.compile(r"(\d{1,6}(?:\.\d{1,6})?) ?([KMGT])i?B?", re.IGNORECASE)
@@ -103,6 +104,9 @@ class OutPath(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not str(value):
             self.fail("it is empty; is a variable of the shell not set?", param, ctx)
+        # The option --shard, which is eager, makes this the folder of all shards' files.
+        if ctx and isinstance(ctx.params.get("shard"), Shard):
+            return Path(str(value))
         if not self.dir_okay and str(value).endswith("/"):
             self.fail(f"{str(value)!r} names a folder; name a file in it", param, ctx)
         return super().convert(value, param, ctx)

@@ -9,10 +9,12 @@ import click
 from batchcls.cli.libraries import library_noise_hidden
 from batchcls.cli.options import ENGINE, ColumnNames, FiniteRange, MemorySize, OutPath, SlidesPlace, check_device
 from batchcls.cli.printing import echo, next_line
+from batchcls.cli.shard_option import SHARD
 from batchcls.errors import EngineError
 
 if TYPE_CHECKING:
     from batchcls.inference.stats import RunStats
+    from batchcls.predictions.update import UpdateCounts
 
 
 @click.command()
@@ -84,6 +86,7 @@ if TYPE_CHECKING:
     help="Time that the file system may take for one answer; a file without an answer has a row that says so, and the "
     "next run reads it again.",
 )
+@SHARD
 @click.option(
     "--root",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -100,6 +103,17 @@ if TYPE_CHECKING:
     help="Columns of a table that the predictions carry on, such as patient,slide.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an existing file when the new one is whole.")
+@click.option(
+    "--update",
+    is_flag=True,
+    help="Where FILE is whole already, classify the files that have come since, and again those whose size or time of "
+    "change is another one; all other rows are kept.",
+)
+@click.option(
+    "--prune",
+    is_flag=True,
+    help="With --update, drop the rows of files that are gone. None is dropped if a folder could not be listed.",
+)
 @click.option("--strict", is_flag=True, help="Exit with code 3 if any file or folder could not be read.")
 @click.option("--quiet", is_flag=True, help="Show errors and warnings only.")
 def run(
@@ -111,6 +125,10 @@ def run(
     list of paths, as @FILE, or - for standard input. Each file has one row, whatever is wrong with it. A run can be
     stopped at any time: the same command goes on where it was.
     """
+    if options["update"] and options["overwrite"]:
+        raise click.UsageError("--update keeps rows, and --overwrite drops all of them; leave out one of the two.")
+    if options["prune"] and not options["update"]:
+        raise click.UsageError("--prune drops rows of files that are gone, with --update only; add --update.")
     from batchcls.storage.memory import limit_memory_use  # after parsing: --help stays light
 
     limit_memory_use()
@@ -124,7 +142,12 @@ def run(
     for warning in stats.warnings:
         echo(f"warning: {warning}", err=True)
     if not quiet:
-        echo(*run_summary(stats, out), next_line("batchcls", "report", out, "--out", out.with_suffix(".html")))
+        if shard := options["shard"]:
+            following = next_line("batchcls", "merge", out, "--out", f"{out.resolve().name or 'merged'}.parquet")
+            out = out / shard.file_name
+        else:
+            following = next_line("batchcls", "report", out, "--out", out.with_suffix(".html"))
+        echo(*run_summary(stats, out), following)
     if strict and (stats.unreadable or stats.unlisted):
         sys.exit(3)
 
@@ -167,11 +190,22 @@ def run_summary(stats: "RunStats", out: Path) -> list[str]:
         lines.insert(3, f"errors    {_counts_text(stats.errors)}")
     if stats.skipped:
         lines.insert(3, f"passed by {_counts_text(stats.skipped)}")
-    if stats.resumed_rows:
+    if stats.updated:
+        lines.insert(1, f"updated   {_update_text(stats.updated)}")
+    elif stats.resumed_rows:
         lines.insert(1, f"resumed   {stats.resumed_rows:,} of the rows were done before")
     if stats.hint:
         lines.append(f"hint      {stats.hint}")
     return lines
+
+
+def _update_text(counts: "UpdateCounts") -> str:
+    """What has become of the rows of an updated file."""
+    dropped = (
+        "their rows are dropped" if counts.pruned == counts.gone else f"{counts.pruned:,} of their rows are dropped"
+    )
+    gone = f" ({dropped if counts.pruned else '--prune drops their rows'})" if counts.gone else ""
+    return f"{counts.new:,} new, {counts.changed:,} changed, {counts.unchanged:,} unchanged, {counts.gone:,} gone{gone}"
 
 
 def _counts_text(counts: dict[str, int]) -> str:

@@ -27,6 +27,8 @@ class RunKeywords(EngineKeywords, total=False):
 
     processes: int | None
     overwrite: bool
+    update: bool
+    prune: bool
     root: str | Path | None
     allow_remote: bool
     keep: Sequence[str]

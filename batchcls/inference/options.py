@@ -18,6 +18,7 @@ from batchcls.inference.cores import near_cores, shared_threads
 from batchcls.inference.devices import RunDevice, run_devices
 from batchcls.inference.executor import DeviceConfig
 from batchcls.storage import memory
+from batchcls.storage.shards import Shard
 from batchcls.storage.timeouts import READ_TIMEOUT_S
 
 _OPENVINO_NAMES = {"fp32": "f32", "bf16": "bf16"}
@@ -72,6 +73,12 @@ class RunOptions:
     and half of what is available then."""
     overwrite: bool = False
     """Whether an existing predictions file is replaced."""
+    shard: Shard | None = None
+    """Shard of the slides that is classified, into a file of its own in a folder; None: all slides, into one file."""
+    update: bool = False
+    """Whether an existing predictions file is brought up to date: new and changed files are classified."""
+    prune: bool = False
+    """Whether an update drops the rows of files that are gone."""
     root: str | Path | None = None
     """Folder of the relative paths in lists and tables; None for the folder that each list or table is in."""
     allow_remote: bool = False
@@ -94,6 +101,10 @@ class RunOptions:
             choice = getattr(self, name)
             if choice is not None and choice not in allowed:
                 raise EngineError(f"{name} is {choice!r}; use one of {', '.join(allowed)}, or leave it out")
+        if self.update and self.overwrite:
+            raise EngineError("update and overwrite were asked for; an update keeps rows: leave one of them out")
+        if self.prune and not self.update:
+            raise EngineError("prune was asked for without update, which alone drops rows; add it, or leave prune out")
         for name, (kind, least, most) in _RANGES.items():
             value: Any = getattr(self, name)
             if value is None and name not in _NEEDED:

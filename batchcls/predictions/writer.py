@@ -14,20 +14,23 @@ import pyarrow.compute as pc
 
 from batchcls.predictions.done_slides import DoneSlides
 from batchcls.predictions.existing_output import ExistingOutput, check_record_beside, retry_mask
+from batchcls.predictions.external_sort import sorted_tables
 from batchcls.predictions.formats import format_to_write
 from batchcls.predictions.row_key import KEY_COLUMNS as KEY_COLUMNS
-from batchcls.predictions.row_key import in_order, key_schema, slides_of
+from batchcls.predictions.row_key import key_schema, slides_of
 from batchcls.predictions.rows import PredictionRows
 from batchcls.predictions.schema import file_schema, kept_schema, part_schema
 from batchcls.records import BatchResult, Slide
 from batchcls.storage.locked_folder import clear_leftovers
 from batchcls.storage.resumable_output import ResumableOutput
 
+UPDATE_KEY = "update_of"
+"""Key of the identity of an unfinished update, which says of which whole file it is one."""
 _PART_ROWS = 16_384
 """Most rows that a kill can cost."""
 _PART_SECONDS = 10.0
 """Seconds after which rows are brought to disk, however few they are."""
-_GROUP_ROWS = 32_768
+GROUP_ROWS = 32_768
 """Rows in a row group of the whole file."""
 
 
@@ -128,13 +131,14 @@ class PredictionsWriter:
         self._keys = key_schema(self._rows.schema)
         partial.drop(lambda rows: retry_mask(rows["error"], partial.changed_limits))
         repeated = self._take_over(existing, kept.names) if existing else self._keys.empty_table()
-        rows = partial.table().select(self._keys.names)
-        self.resumed_rows = len(rows)
+        self._known = DoneSlides(partial.batches(self._keys.names), positions)
+        self.resumed_rows = len(self._known)
         """Rows that an earlier run left."""
         # Repeated slides are classified whether they are listed or not, so that no row is lost.
-        repeated_slides = slides_of(repeated, roots, kept.names)
-        self._repeated = list(DoneSlides(rows, positions).missing(repeated_slides)) if len(repeated) else []
-        self._known = DoneSlides(pa.concat_tables([rows, repeated.select(self._keys.names)]), positions)
+        self._repeated = list(self._known.missing(slides_of(repeated, roots, kept.names)))
+        if self._repeated:
+            rows = chain(partial.batches(self._keys.names), repeated.select(self._keys.names).to_batches())
+            self._known = DoneSlides(rows, positions)
         self._open_rows: list[pa.RecordBatch] = []
         self._open_count = 0
         self._opened = monotonic()
@@ -168,17 +172,19 @@ class PredictionsWriter:
     def flush(self) -> None:
         """Bring every row so far to the disk."""
         if self._open_rows:
-            self._partial.append(self._open_rows)
+            self._partial.append([pa.concat_batches(self._open_rows)])
             self._open_rows, self._open_count = [], 0
         self._opened = monotonic()
 
     def counts(self) -> Counts:
         """The counts over all rows, those of earlier runs included; every row is on disk afterwards."""
         self.flush()
-        table = self._partial.table()
-        kinds = pc.list_element(pc.split_pattern(table["error"].drop_null(), ":", max_splits=1), 0)
-        labels = _value_counts(table["label"].drop_null())
-        return Counts(len(table), {self._labels[code]: count for code, count in labels.items()}, _value_counts(kinds))
+        rows, codes, errors = 0, Counter[int](), Counter[str]()
+        for batch in self._partial.batches(["label", "error"]):
+            rows += len(batch)
+            codes += _value_counts(batch["label"].drop_null())
+            errors += _value_counts(pc.list_element(pc.split_pattern(batch["error"].drop_null(), ":", max_splits=1), 0))
+        return Counts(rows, {self._labels[code]: count for code, count in codes.items()}, errors)
 
     def finish(self, metadata: Mapping[str, Any]) -> None:
         """Put the whole file in its place, with ``metadata`` as the record of the run, and drop the parts.
@@ -187,10 +193,11 @@ class PredictionsWriter:
             OutputError: If the disk refuses; the parts stay.
         """
         self.flush()
-        record = {**metadata, "identity": self._partial.identity, "limits": self._limits}
-        groups = map(self._rows.with_words, in_order(self._partial.table(), _GROUP_ROWS))
+        identity = {key: value for key, value in self._partial.identity.items() if key != UPDATE_KEY}
+        record = {**metadata, "identity": identity, "limits": self._limits}
+        rows = sorted_tables(self._partial.batches(), self._rows.schema, self._partial.scratch, GROUP_ROWS)
         with self._partial.whole() as stream:
-            beside = self._format.write(stream, groups, self._labels, record)
+            beside = self._format.write(stream, map(self._rows.with_words, rows), self._labels, record)
         if beside is not None:
             self._partial.write_beside(beside)
         self._partial.finish()
@@ -221,5 +228,5 @@ class PredictionsWriter:
         return pa.concat_tables([schema.empty_table(), pa.Table.from_batches(repeated).select(columns)])
 
 
-def _value_counts(values: pa.ChunkedArray) -> dict[Any, int]:
+def _value_counts(values: pa.Array) -> Counter[Any]:
     return Counter({item["values"]: item["counts"] for item in pc.value_counts(values).to_pylist()})

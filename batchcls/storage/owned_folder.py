@@ -145,6 +145,14 @@ class OwnedFolder:
         with self.writing(name) as stream:
             stream.write(content)
 
+    def scratch(self) -> BinaryIO:
+        """An empty file for writing and reading, which has no name any more, and ends when it is closed."""
+        name = temporary_name()
+        descriptor = os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=self._handle)
+        with suppress(FileNotFoundError):  # another process has called `sweep`
+            os.unlink(name, dir_fd=self._handle)
+        return os.fdopen(descriptor, "w+b")
+
     def mark(self, name: str) -> None:
         """Create an empty file, unless the name is taken."""
         if not self.holds(name):

@@ -1,10 +1,9 @@
 """An output that is written in parts, in a locked folder, so that another run can go on after a kill."""
 
 import json
-import mmap
 import os
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +14,7 @@ import pyarrow.compute as pc
 
 from batchcls.errors import OutputError
 from batchcls.storage.atomic import check_replaceable_file
+from batchcls.storage.differences import differences
 from batchcls.storage.locked_folder import (
     BESIDE_FILE,
     FINISHED_FILE,
@@ -29,6 +29,7 @@ from batchcls.storage.locked_folder import (
     output_errors,
     partial_folder,
 )
+from batchcls.storage.part_file import part_batches
 
 _LARGEST_NOTE_BYTES = 64 << 20
 
@@ -102,28 +103,46 @@ class ResumableOutput:
         self._write(part, rows)
         self._parts.append(part)
 
-    def drop(self, is_dropped: Callable[[pa.Table], pa.Array]) -> None:
+    def drop(self, is_dropped: Callable[[pa.RecordBatch], pa.Array]) -> None:
         """Remove rows from the parts, and record this run's limits as those of all remaining rows.
 
         Args:
-            is_dropped: Returns (rows,) booleans for a table, true for each row to remove.
+            is_dropped: Returns (rows,) booleans for a batch, true for each row to remove.
 
         Raises:
             OutputError: If a part cannot be written; each part is then either unchanged or without those rows.
         """
         for part in self._parts:
-            table = self._read(part)
-            mask = is_dropped(table)
-            if pc.any(mask).as_py():
-                self._write(part, table.filter(pc.invert(mask)).to_batches())
+            if any(pc.any(is_dropped(batch)).as_py() for batch in self._read(part)):
+                self._write(part, (batch.filter(pc.invert(is_dropped(batch))) for batch in self._read(part)))
         if self.changed_limits:
             with self.output_errors():
                 self._record_run()
             self._earlier_limits = self._limits
 
+    def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """The rows of all parts, in the order in which they were written, a batch at a time.
+
+        Args:
+            columns: Columns to read; None: all.
+
+        Raises:
+            OutputError: If a part cannot be read.
+        """
+        for part in self._parts:
+            yield from self._read(part, columns)
+
     def table(self) -> pa.Table:
-        """The rows of all parts, memory-mapped."""
-        return pa.concat_tables([self._part_schema.empty_table(), *map(self._read, self._parts)])
+        """The rows of all parts, in memory; for few rows."""
+        return pa.Table.from_batches(self.batches(), self._part_schema)
+
+    def scratch(self) -> BinaryIO:
+        """An empty file without a name, on the disk of the parts, open for writing and reading.
+
+        Raises:
+            OSError: If the disk refuses.
+        """
+        return self.own.scratch()
 
     @contextmanager
     def whole(self) -> Iterator[BinaryIO]:
@@ -208,24 +227,11 @@ class ResumableOutput:
             for batch in rows:
                 writer.write_batch(batch)
 
-    def _read(self, part: str) -> pa.Table:
+    def _read(self, part: str, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         try:
             with os.fdopen(self.own.file(part), "rb") as stream:
-                mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-            return pa.ipc.open_file(pa.BufferReader(pa.py_buffer(mapped))).read_all().cast(self._part_schema)
+                yield from part_batches(stream, self._part_schema, columns)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise OutputError(
                 f"{str(self.folder)!r} cannot be read: {error}; start over: {self._start_over}"
             ) from error
-
-
-def differences(values: Mapping[str, Any], others: Mapping[str, Any]) -> str:
-    """The entries of ``values`` that differ from ``others``, as text; a key that ``values`` lacks counts as None."""
-    words = []
-    for key in sorted(values.keys() | others.keys()):
-        value, other = values.get(key), others.get(key)
-        if value != other:
-            if isinstance(value, dict) and isinstance(other, dict):
-                value = {name: value[name] for name in value if name not in other or value[name] != other[name]}
-            words.append(f"{key} {value!r}")
-    return ", ".join(words)

@@ -1,6 +1,8 @@
 """What every source of slides promises; each one, and what it is made from, stands in `SOURCES`."""
 
+import io
 import os
+import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -16,8 +18,10 @@ from batchcls.images.sources import open_readers, open_source, read_slide, slide
 from batchcls.images.sources.base import SlideReader, Source, SourceOptions
 from batchcls.images.sources.places import Place
 from batchcls.records import Slide
-from batchcls.storage.file_names import printable
+from batchcls.storage.file_names import original, printable
+from batchcls.storage.urls import is_url
 from tests.commandline import PATIENCE_S
+from tests.object_servers import BUCKET, fill_bucket, moto_server, s3_environment
 
 SEED_BYTES = bytes(range(256))
 FILES = {
@@ -38,6 +42,16 @@ def folder(files: dict[str, bytes], path: Path) -> Path:
     return path
 
 
+def tar(files: dict[str, bytes], path: Path) -> Path:
+    path.mkdir()
+    with tarfile.open(path / "slides.tar", "w") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.mtime = len(content), 1_700_000_000
+            archive.addfile(member, io.BytesIO(content))
+    return path / "slides.tar"
+
+
 def path_list(files: dict[str, bytes], path: Path) -> str:
     folder(files, path)
     (path / "list.txt").write_bytes(b"\n".join(map(os.fsencode, files)))
@@ -50,26 +64,49 @@ def path_table(files: dict[str, bytes], path: Path) -> Path:
     return path / "files.parquet"
 
 
+def objects(files: dict[str, bytes], path: Path) -> str:
+    fill_bucket(os.environ["AWS_ENDPOINT_URL"], {f"{path.name}/{printable(name)}": files[name] for name in files})
+    return f"s3://{BUCKET}/{path.name}"
+
+
 Made = Callable[[dict[str, bytes], Path], Place]
-SOURCES: dict[str, Made] = {"folder": folder, "list": path_list, "table": path_table}
+SOURCES: dict[str, Made] = {"folder": folder, "list": path_list, "objects": objects, "table": path_table, "tar": tar}
 """By kind, a function that makes what SLIDES can name out of files, below a folder."""
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """An S3 server on this machine, which the environment names."""
+    with moto_server(tmp_path_factory.mktemp("s3") / "log.txt") as endpoint, pytest.MonkeyPatch.context() as patch:
+        for name, value in s3_environment(endpoint).items():
+            patch.setenv(name, value)
+        yield
 
 
 @pytest.fixture(params=SOURCES)
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    if request.param == "objects":
+        request.getfixturevalue("s3")
     return SOURCES[request.param](FILES, tmp_path / "slides")
 
 
 @pytest.fixture
 def slides(place: Place) -> dict[str, Slide]:
     with closing(open_source([place])) as source:
-        return {slide.path: slide for slide in source}
+        return {name_in(place, slide.path): slide for slide in source}
 
 
 @pytest.fixture
 def reader() -> Iterator[SlideReader]:
     with closing(open_readers()) as readers, closing(readers.reader(PATIENCE_S)) as reader:
         yield reader
+
+
+def name_in(place: Place, path: str) -> str:
+    """The name in `FILES` of a slide, whose path begins with the archive's name, if it is in one; a key is UTF-8."""
+    if is_url(str(place)):
+        return original(path)
+    return path.removeprefix(f"{Path(place).name}/")
 
 
 def rest(source: Source) -> Sequence[str]:
@@ -79,7 +116,7 @@ def rest(source: Source) -> Sequence[str]:
 @pytest.mark.parametrize("at_once", [True, False])
 def test_every_slide_comes_once_and_is_counted(place: Place, at_once: bool) -> None:
     with closing(open_source([place], SourceOptions(at_once=at_once))) as source:
-        paths = rest(source)
+        paths = [name_in(place, path) for path in rest(source)]
         assert sorted(paths) == sorted(FILES)
         assert (source.count, source.complete, source.unlisted) == (len(FILES), True, [])
         assert source.waiting() is None
@@ -130,7 +167,8 @@ def test_a_reader_reads_any_part_of_one_slide_after_another(slides: dict[str, Sl
 def test_a_slide_that_is_gone_is_an_error_of_the_operating_system(
     slides: dict[str, Slide], reader: SlideReader
 ) -> None:
-    gone = Slide(next(iter(slides.values())).root, "gone.jpg")
+    slide = slides["4.bmp"]
+    gone = Slide(slide.root, slide.path.replace("4.bmp", "gone.jpg"))
     with pytest.raises(FileNotFoundError):
         read_slide(gone, LARGEST)
     with pytest.raises(FileNotFoundError):

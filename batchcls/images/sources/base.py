@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from batchcls.images.formats.inspection import Header
 from batchcls.records import Slide
+from batchcls.storage.shards import Shard
 from batchcls.storage.timeouts import READ_TIMEOUT_S
 
 NOTHING_KEPT = pa.schema([])
@@ -29,6 +30,8 @@ class SourceOptions:
     """Whether lists and tables may name URLs."""
     keep: tuple[str, ...] = ()
     """Columns of tables that the rows of predictions take over."""
+    shard: Shard | None = None
+    """Shard whose slides alone are listed; None: all slides."""
 
 
 class Source(Protocol):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from batchcls.images.formats.refusal import RefusedError, check_file
-from batchcls.images.sources.file_groups import FileGroupReader, path_to_open
+from batchcls.images.sources.file_groups import FileGroupReader, PlaceOf, path_to_open
 from batchcls.images.sources.group_buffer import BUFFER_BYTES
 from batchcls.records import Slide
 from batchcls.storage import long_paths
@@ -38,8 +38,9 @@ class FileReaders:
     def reader(self, timeout_s: float) -> "FileReader":
         return FileReader(self._process.lane(timeout_s), self._base())
 
-    def group_reader(self, max_pixels: int) -> FileGroupReader:
-        return FileGroupReader(self._process, max_pixels, self._base())
+    def group_reader(self, max_pixels: int, place_of: PlaceOf | None = None) -> FileGroupReader:
+        """A reader of groups; with ``place_of``, of slides in archives, see `FileGroupReader`."""
+        return FileGroupReader(self._process, max_pixels, self._base(), place_of)
 
     def close(self) -> None:
         self._process.close()

@@ -12,8 +12,10 @@ import pyarrow as pa
 from batchcls.errors import SlidesError
 from batchcls.images.sources.base import Source, SourceOptions
 from batchcls.images.sources.combined import CombinedSource
+from batchcls.images.sources.list_record import ListShard, is_list
 from batchcls.images.sources.listed_slides import ListedSlides, base_of, roots_of
 from batchcls.images.sources.places import Place
+from batchcls.images.sources.shard import ShardSource
 from batchcls.images.sources.table_files import CsvTable, TableFile, open_table, table_errors
 from batchcls.records import Slide
 from batchcls.storage.column_values import exact_values
@@ -144,9 +146,12 @@ def open_tables(
         SlidesError: If a table cannot be read, or has no column of paths; or if what is to be kept differs in type.
     """
     sources: list[Source] = []
+    shard = options.shard
     for place in places:
         path = Path(place)
         table = open_table(path)
+        if shard and len(places) == 1 and is_list(table):
+            table, shard = ListShard(table, shard), None
         columns = image_columns(table.schema) if not isinstance(table, CsvTable) else []
         has_paths = _PATH in table.schema.names and is_text(table.schema.field(_PATH).type)
         if columns and open_images:
@@ -158,7 +163,8 @@ def open_tables(
                 f"the table {str(place)!r} has no column {_PATH!r} of texts, but {_listed(table.schema.names)}; name "
                 "the column of the images' paths so"
             )
-    return sources[0] if len(sources) == 1 else CombinedSource(sources)
+    source = sources[0] if len(sources) == 1 else CombinedSource(sources)
+    return ShardSource(source, shard) if shard else source
 
 
 def image_columns(schema: pa.Schema) -> list[str]:

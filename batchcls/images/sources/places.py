@@ -15,6 +15,8 @@ PlaceKind = Literal["files", "objects", "list", "table", "tar"]
 """Kind of source that lists the slides of a place."""
 ReaderKind = Literal["files", "objects", "tar", "parquet", "refused"]
 """Kind of readers that read a slide."""
+_TAR = re.compile(r"\.(tar(\.(gz|zst|xz|bz2))?|tgz)\Z", re.IGNORECASE)
+"""End of a tar file's name; a compressed one is no source, which its opener says."""
 _ARCHIVE = re.compile(r"\.(tar|parquet)/", re.IGNORECASE)
 """End of an archive's name within the path of a slide."""
 
@@ -35,7 +37,7 @@ def place_kind(place: Place) -> PlaceKind:
     ending = os.path.splitext(text)[1].lower()
     if ending in (".csv", ".parquet"):
         return "table"
-    if ending == ".tar":
+    if _TAR.search(text):
         return "tar"
     return "objects" if is_url(text) else "files"
 

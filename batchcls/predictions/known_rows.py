@@ -1,0 +1,97 @@
+"""The rows of a whole file by their slides, with what they say of their files, in some 40 bytes of memory a row."""
+
+from collections.abc import Iterable, Set
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchcls.predictions.existing_output import retry_mask
+from batchcls.predictions.row_key import DIGEST_BYTES, row_digests
+
+STATE_COLUMNS = ("size_bytes", "modified", "error")
+"""Columns of a row that say what its file was when it was read."""
+UNKNOWN = -(1 << 63)
+"""Placeholder for a size or a time that a row does not hold."""
+_SORTABLE_TYPE = f"S{DIGEST_BYTES}"
+
+
+class RowIndex:
+    """Positions of rows by the digests of their slides, and which of the slides have been seen.
+
+    Args:
+        digests: (rows,) the digest of each row's slide, as of `batchcls.predictions.row_key`.
+    """
+
+    def __init__(self, digests: npt.NDArray[np.void]) -> None:
+        order = np.argsort(digests.view(_SORTABLE_TYPE), kind="stable")
+        self._digests = digests[order]
+        self._rows = order.astype(np.uint32 if len(order) < 1 << 32 else np.int64)
+        self.seen = np.zeros(len(order), np.bool_)
+        """(rows,) whether `see` was called with the row's slide."""
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def rows(self, digests: npt.NDArray[np.void]) -> npt.NDArray[np.int64]:
+        """(slides,) the row of each slide; -1 for a slide without one."""
+        if not len(self):
+            return np.full(len(digests), -1, np.int64)
+        places = np.searchsorted(self._digests.view(_SORTABLE_TYPE), digests.view(_SORTABLE_TYPE))
+        places = places.clip(max=len(self) - 1)
+        return np.where(self._digests[places] == digests, self._rows[places].astype(np.int64), -1)
+
+    def see(self, digests: npt.NDArray[np.void]) -> npt.NDArray[np.int64]:
+        """The same as `rows`, whose slides count as seen from now on."""
+        rows = self.rows(digests)
+        self.seen[rows[rows >= 0]] = True
+        return rows
+
+
+class KnownRows:
+    """The rows of a whole file, by their slides, and what they say of their files.
+
+    Args:
+        batches: All rows as rows of a part, with the key columns and `STATE_COLUMNS`.
+        changed_limits: Names of the limits that have another value now.
+    """
+
+    def __init__(self, batches: Iterable[pa.RecordBatch], changed_limits: Set[str]) -> None:
+        columns: list[tuple[npt.NDArray[Any], ...]] = []
+        for batch in batches:
+            columns.append(
+                (
+                    row_digests([batch]),
+                    *file_states(batch),
+                    np.asarray(batch["error"].is_valid()),
+                    np.asarray(retry_mask(batch["error"], changed_limits)),
+                )
+            )
+        types: tuple[npt.DTypeLike, ...] = (f"V{DIGEST_BYTES}", np.int64, np.int64, np.bool_, np.bool_)
+        parts = list(zip(*columns, strict=True)) or [()] * len(types)
+        digests, self.sizes, self.times, self.failed, self.repeated = (
+            np.concatenate([np.array([], kind), *arrays]) for arrays, kind in zip(parts, types, strict=True)
+        )
+        self.index = RowIndex(digests)
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def are_unchanged(self, rows: pa.RecordBatch) -> npt.NDArray[np.bool_]:
+        """(rows,) whether each row of ``rows`` is one of these: of the same slide, size and time."""
+        places = self.index.rows(row_digests([rows]))
+        sizes, times = file_states(rows)
+        if not len(self):
+            return places >= 0
+        return np.asarray((places >= 0) & (self.sizes[places] == sizes) & (self.times[places] == times))
+
+
+def file_states(rows: pa.RecordBatch) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """(rows,) sizes in bytes, and (rows,) times of change in microseconds since 1970; `UNKNOWN` for null."""
+    return _numbers(rows["size_bytes"]), _numbers(rows["modified"].cast(pa.int64()))
+
+
+def _numbers(column: Any) -> npt.NDArray[np.int64]:
+    return np.asarray(pc.fill_null(column, UNKNOWN).to_numpy(), np.int64)
