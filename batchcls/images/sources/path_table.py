@@ -99,7 +99,7 @@ class PathTableSource:
         offsets = batch[_OFFSET].to_pylist() if self._has_offsets else [None] * len(batch)
         kept = list(zip(*self._kept_values(batch), strict=True)) if len(self.kept) else [()] * len(batch)
         return [
-            slide and Slide(slide.root, slide.path, offset=offset, kept=values, refusal=slide.refusal)
+            slide and Slide(slide.root, slide.path, None, None, offset, values, None, slide.refusal, slide.within)
             for slide, offset, values in zip(named, offsets, kept, strict=True)
         ]
 
