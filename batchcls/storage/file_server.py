@@ -34,7 +34,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 from batchcls.storage import long_paths
 from batchcls.storage.tar_listing import TarListing
@@ -58,6 +58,13 @@ _STACK_BYTES = 256 << 10
 _REQUEST_BYTES = 8192
 _MOST_FILES = 2
 """Most descriptors that are sent with a lane, its socket included; the byte that they are sent with is their number."""
+
+
+class LaneServer(Protocol):
+    """Carries out the requests of one lane."""
+
+    def answer(self, operation: bytes, operand: bytes) -> tuple[bytes, bytes | memoryview]:
+        """The head and the data of an answer; the data is valid until the next answer."""
 
 
 def main() -> None:
@@ -97,9 +104,13 @@ def serve_lanes(control: socket.socket, serve_lane: Callable[..., None]) -> int:
     return 0
 
 
-def serve_file_lane(lane: socket.socket) -> None:
-    """Answer the requests of one lane, until its other end is closed."""
-    server = _LaneServer()
+def serve_file_lane(lane: socket.socket, server: LaneServer | None = None) -> None:
+    """Answer the requests of one lane, until its other end is closed.
+
+    Args:
+        server: Carries the requests out; None: for files.
+    """
+    server = server or _FileLaneServer()
     with lane, suppress(OSError):
         while request := lane.recv(_REQUEST_BYTES):
             operation, length = REQUEST.unpack_from(request)
@@ -119,7 +130,7 @@ def _send(lane: socket.socket, answer: tuple[bytes, bytes | memoryview]) -> None
         sent = max(0, sent - len(part))
 
 
-class _LaneServer:
+class _FileLaneServer:
     """Carries out the requests of one lane, which has at most one open file and one folder being listed."""
 
     def __init__(self) -> None:
@@ -129,7 +140,6 @@ class _LaneServer:
         self._tar: TarListing | None = None
 
     def answer(self, operation: bytes, operand: bytes) -> tuple[bytes, bytes | memoryview]:
-        """The head and the data of an answer; the data is valid until the next answer."""
         head, call = _OPERATIONS[operation]
         try:
             *values, data = call(self, operand)
@@ -178,15 +188,15 @@ class _LaneServer:
         return (self._tar.next() if self._tar else b"",)
 
 
-_OPERATIONS: dict[bytes, tuple[struct.Struct, Callable[[_LaneServer, bytes], tuple[Any, ...]]]] = {
-    b"O": (OPEN_ANSWER, _LaneServer.open),
-    b"R": (DATA_ANSWER, _LaneServer.read),
-    b"S": (STATUS_ANSWER, _LaneServer.status),
-    b"T": (TIMES_ANSWER, _LaneServer.times),
-    b"L": (DATA_ANSWER, _LaneServer.list),
-    b"N": (DATA_ANSWER, _LaneServer.next),
-    b"A": (DATA_ANSWER, _LaneServer.list_tar),
-    b"M": (DATA_ANSWER, _LaneServer.next_members),
+_OPERATIONS: dict[bytes, tuple[struct.Struct, Callable[[_FileLaneServer, bytes], tuple[Any, ...]]]] = {
+    b"O": (OPEN_ANSWER, _FileLaneServer.open),
+    b"R": (DATA_ANSWER, _FileLaneServer.read),
+    b"S": (STATUS_ANSWER, _FileLaneServer.status),
+    b"T": (TIMES_ANSWER, _FileLaneServer.times),
+    b"L": (DATA_ANSWER, _FileLaneServer.list),
+    b"N": (DATA_ANSWER, _FileLaneServer.next),
+    b"A": (DATA_ANSWER, _FileLaneServer.list_tar),
+    b"M": (DATA_ANSWER, _FileLaneServer.next_members),
 }
 
 

@@ -9,6 +9,8 @@ from contextlib import closing
 from multiprocessing import get_context
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from batchcls.images.formats.refusal import RefusedError
@@ -46,8 +48,18 @@ def tar(files: dict[str, bytes], path: Path) -> Path:
     return path / "slides.tar"
 
 
+def parquet(files: dict[str, bytes], path: Path) -> Path:
+    path.mkdir()
+    images = [{"bytes": content, "path": os.fsencode(name)} for name, content in files.items()]
+    with_names = pa.array(images, pa.struct([("bytes", pa.binary()), ("path", pa.binary())]))
+    fields = [with_names.field("bytes"), pa.array(with_names.field("path")).view(pa.string())]
+    column = pa.StructArray.from_arrays(fields, ["bytes", "path"])
+    pq.write_table(pa.table({"image": column}), path / "slides.parquet", row_group_size=2)
+    return path / "slides.parquet"
+
+
 Made = Callable[[dict[str, bytes], Path], Path]
-SOURCES: dict[str, Made] = {"folder": folder, "tar": tar}
+SOURCES: dict[str, Made] = {"folder": folder, "tar": tar, "parquet": parquet}
 """By kind, a function that makes what SLIDES can name out of files, below a folder."""
 
 

@@ -11,6 +11,8 @@ from batchcls.images.sources.base import SlideReaders, Source, SourceOptions
 from batchcls.images.sources.combined import CombinedSource
 from batchcls.images.sources.files import FileReaders, file_exists, read_file
 from batchcls.images.sources.folder import FolderSource
+from batchcls.images.sources.parquet_images import open_images
+from batchcls.images.sources.parquet_readers import ParquetReaders, read_row, row_exists
 from batchcls.images.sources.places import Place, PlaceKind, ReaderKind, place_kind, reader_kind
 from batchcls.images.sources.readers import AnyReaders
 from batchcls.images.sources.refused import RefusedReaders
@@ -27,6 +29,10 @@ def _open_folders(places: Sequence[Place], options: SourceOptions) -> Source:
     return FolderSource(list(map(Path, places)), at_once=options.at_once, timeout_s=options.timeout_s)
 
 
+def _open_images(places: Sequence[Place], options: SourceOptions) -> Source:
+    return CombinedSource([open_images(Path(place), options) for place in places])
+
+
 def _open_tars(places: Sequence[Place], options: SourceOptions) -> Source:
     if remote := next((str(place) for place in places if is_url(str(place))), None):
         raise SlidesError(f"{remote!r} is a tar file in an object store, which is not read; copy it to a disk first")
@@ -37,15 +43,17 @@ def _open_tars(places: Sequence[Place], options: SourceOptions) -> Source:
 _SOURCES: dict[PlaceKind, Callable[[Sequence[Place], SourceOptions], Source]] = {
     "files": _open_folders,
     "tar": _open_tars,
+    "table": _open_images,
 }
 _READERS: dict[ReaderKind, Callable[[], SlideReaders]] = {
     "files": FileReaders,
     "refused": RefusedReaders,
     "tar": TarReaders,
+    "parquet": ParquetReaders,
 }
 # What reads single slides in the calling thread, and looks whether they exist, where that starts no process.
-_READ: dict[ReaderKind, Callable[[Slide, int], bytes]] = {"files": read_file, "tar": read_member}
-_EXISTS: dict[ReaderKind, Callable[[Slide], bool]] = {"files": file_exists, "tar": member_exists}
+_READ: dict[ReaderKind, Callable[[Slide, int], bytes]] = {"files": read_file, "tar": read_member, "parquet": read_row}
+_EXISTS: dict[ReaderKind, Callable[[Slide], bool]] = {"files": file_exists, "tar": member_exists, "parquet": row_exists}
 
 
 def open_source(slides: Sequence[Place], options: SourceOptions | None = None) -> Source:

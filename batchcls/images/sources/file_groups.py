@@ -109,7 +109,7 @@ class FileGroupReader:
                 if not self._place_of:  # else the listing of the archive has told both
                     slide = Slide(slide.root, slide.path, length, modified_ns)
                 elif slide.size_bytes is None:
-                    slide = replace(slide, size_bytes=length)
+                    slide = replace(slide, size_bytes=length, modified_ns=modified_ns or slide.modified_ns)
                 result.read.append((slide, data[offset : offset + length], header))
             else:
                 (result.again if state == NO_ROOM else result.alone).append(slide)

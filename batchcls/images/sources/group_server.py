@@ -14,6 +14,7 @@ import os
 import socket
 import stat
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 from time import perf_counter, thread_time
 
@@ -32,7 +33,7 @@ from batchcls.images.sources.group_buffer import (
     READY,
     GroupBuffer,
 )
-from batchcls.images.sources.tar_members import read_members
+from batchcls.images.sources.tar_members import Place, read_members
 from batchcls.storage.file_server import FILE_FLAGS, UNKNOWN_TIME, run_server, serve_file_lane, serve_lanes
 
 GROUP_REQUEST = struct.Struct("<IIQQ")
@@ -53,10 +54,18 @@ def _serve(lane: socket.socket, memory: int | None = None) -> None:
     if memory is None:
         serve_file_lane(lane)
     else:
-        _serve_groups(lane, memory)
+        serve_groups(lane, memory, _read)
 
 
-def _serve_groups(lane: socket.socket, memory: int) -> None:
+def serve_groups(
+    lane: socket.socket, memory: int, read: Callable[[GroupBuffer, list[bytes], list[Place], int], None]
+) -> None:
+    """Answer the requests of one lane for groups, until its other end is closed.
+
+    Args:
+        memory: Descriptor of the memory of a `GroupBuffer`.
+        read: Reads the slides with these paths and places, of at most so many bytes, into the buffer.
+    """
     buffer = GroupBuffer(mmap.mmap(memory, BUFFER_BYTES))
     os.close(memory)
     with lane, suppress(OSError):
@@ -66,15 +75,19 @@ def _serve_groups(lane: socket.socket, memory: int) -> None:
             places = list(PLACE.iter_unpack(lane.recv(places_length, socket.MSG_WAITALL) if places_length else b""))
             since, cpu_since = perf_counter(), thread_time()
             try:
-                if places:
-                    read_members(buffer, paths, places, most_bytes)
-                else:
-                    read_files(buffer, paths, most_bytes)
+                read(buffer, paths, places, most_bytes)
                 examine_files(buffer, paths, max_pixels)
             except MemoryError:  # a file that is read alone is postponed, if memory is still short then
                 buffer.records["state"] = ALONE
             buffer.times_s[0], buffer.times_s[1] = thread_time() - cpu_since, perf_counter() - since
             lane.send(b"\0")
+
+
+def _read(buffer: GroupBuffer, paths: list[bytes], places: list[Place], most_bytes: int) -> None:
+    if places:
+        read_members(buffer, paths, places, most_bytes)
+    else:
+        read_files(buffer, paths, most_bytes)
 
 
 def read_files(buffer: GroupBuffer, paths: list[bytes], most_bytes: int) -> None:
