@@ -156,11 +156,13 @@ def run(
     Stopped by an exception, such as KeyboardInterrupt, its rows are on disk, and the same call goes on there.
 
     Args:
-        slides: A folder, a file, or several of them.
+        slides: A folder, a file, or several of them; also ``@FILE``, a list of paths, and a table with a column
+            ``path``, in CSV or Parquet.
         engine: The engine folder.
         out: The predictions file.
         progress: Whether progress is shown on standard error; None: in a notebook only.
-        options: Those of `Engine`, and ``processes``, ``overwrite``, ``update`` and ``prune``, as of the command line.
+        options: Those of `Engine`, and ``processes``, ``overwrite``, ``update``, ``prune``, ``root``,
+            ``allow_remote`` and ``keep``, as of the command line.
 
     Raises:
         SlidesError: If there is no image, or the disk of the slides can no longer be read.
@@ -169,17 +171,19 @@ def run(
         MemoryShortageError: If there is too little memory to begin with, or for some files.
     """
     from batchcls.errors import OutputError, SlidesError
+    from batchcls.images.sources.places import named_place
     from batchcls.inference.options import RunOptions
     from batchcls.inference.run import classify_images
 
-    paths = [Path(slides)] if isinstance(slides, str | os.PathLike) else [Path(path) for path in slides]
-    if not paths:
+    named = [slides] if isinstance(slides, str | os.PathLike) else list(slides)
+    places = [named_place(place) for place in named]
+    if not places:
         raise SlidesError("no folder and no file was given")
     if not Path(out).name:
         raise OutputError(f"out is {os.fspath(out)!r}; name a file, such as 'predictions.parquet'")
-    if missing := [str(path) for path in paths if not os.path.exists(path)]:
+    if missing := [str(place) for place in places if isinstance(place, Path) and not os.path.exists(place)]:
         raise SlidesError(f"{missing[0]!r} does not exist; name folders or image files that do")
-    return classify_images(paths, Path(engine), Path(out), RunOptions(**options), _console(progress), listens=False)
+    return classify_images(places, Path(engine), Path(out), RunOptions(**options), _console(progress), listens=False)
 
 
 def _console(progress: bool | None) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from batchcls.storage.shards import Shard
 from batchcls.storage.urls import is_url
 
 _SIZE = re.compile(r"(\d{1,6}(?:\.\d{1,6})?) ?([KMGT])i?B?", re.IGNORECASE)
@@ -68,6 +69,20 @@ class MemorySize(click.ParamType[int]):
         return size_bytes
 
 
+class ColumnNames(click.ParamType[tuple[str, ...]]):
+    """Names of columns, with commas between them."""
+
+    name = "columns"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        names = tuple(name.strip() for name in str(value).split(",")) if value else ()
+        if "" in names:
+            self.fail(f"{value!r} has a name that is empty; is a comma too many?", param, ctx)
+        return names
+
+
 class SlidesPlace(click.ParamType["str | Path"]):
     """A place of slides: the path of what exists; or as text a URL, ``-`` for standard input, and ``@FILE``."""
 
@@ -89,7 +104,8 @@ class OutPath(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not str(value):
             self.fail("it is empty; is a variable of the shell not set?", param, ctx)
-        if ctx and ctx.params.get("shard"):  # which is eager, and makes this the folder of all shards' files
+        # The option --shard, which is eager, makes this the folder of all shards' files.
+        if ctx and isinstance(ctx.params.get("shard"), Shard):
             return Path(str(value))
         if not self.dir_okay and str(value).endswith("/"):
             self.fail(f"{str(value)!r} names a folder; name a file in it", param, ctx)

@@ -6,29 +6,27 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from hashlib import blake2b, file_digest
+from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from batchcls.errors import LabelsError, OutputError, SlidesError
+from batchcls.errors import OutputError, SlidesError
 from batchcls.images.sources import open_source
 from batchcls.images.sources.base import Source, SourceOptions
-from batchcls.images.sources.places import Place, place_kind
+from batchcls.images.sources.list_record import DIGEST_BYTES, HASH_COLUMN
+from batchcls.images.sources.places import Place
 from batchcls.images.sources.shard import slide_hash
 from batchcls.progress import RunProgress
 from batchcls.records import METADATA_KEY, Slide
 from batchcls.storage.atomic import check_replaceable_file, whole_file, writing
 from batchcls.storage.file_names import printable
-from batchcls.storage.regular_file import check_regular
-from batchcls.storage.table_memory import check_parquet_size
 from batchcls.storage.timeouts import READ_TIMEOUT_S
-from batchcls.storage.urls import is_url
 
 LIST_SCHEMA = pa.schema(
     [
@@ -37,36 +35,11 @@ LIST_SCHEMA = pa.schema(
         ("size_bytes", pa.int64()),
         ("modified", pa.timestamp("us", "UTC")),
         ("offset", pa.int64()),
-        ("hash", pa.uint64()),
+        (HASH_COLUMN, pa.uint64()),
     ]
 )
 """Columns of a list; ``hash`` is `batchcls.images.sources.shard.slide_hash`. Columns that the source keeps follow."""
 _GROUP_ROWS = 65_536
-_DIGEST_BYTES = 16
-
-
-@dataclass(frozen=True, slots=True)
-class ListRecord:
-    """What a list is recognized by."""
-
-    digest: str
-    """Hexadecimal digest of all rows in order, or of the bytes of a list that another program wrote."""
-    rows: int | None
-    """Number of slides; None where another program wrote the list."""
-
-    @classmethod
-    def of(cls, places: Sequence[Place]) -> Self | None:
-        """The record of the lists and tables among ``places``, taken together; None if there are none.
-
-        Raises:
-            SlidesError: If a list cannot be read.
-        """
-        records = [record for place in places if (record := _record_of(place))]
-        if len(records) < 2:
-            return cls(*records[0]) if records else None
-        digest = blake2b("".join(digest for digest, _ in records).encode(), digest_size=_DIGEST_BYTES)
-        counts = [rows for _, rows in records if rows is not None]
-        return cls(digest.hexdigest(), sum(counts) if len(counts) == len(places) else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,14 +93,14 @@ def write_list(source: Source, out: Path, console: Console) -> int:
         SlidesError: If there is no slide.
     """
     schema = pa.schema([*LIST_SCHEMA, *source.kept])
-    digest, rows = blake2b(digest_size=_DIGEST_BYTES), 0
+    digest, rows = blake2b(digest_size=DIGEST_BYTES), 0
     with (
         writing(out),
         whole_file(out) as stream,
         pq.ParquetWriter(
             stream,
             schema,
-            compression={field.name: "none" if field.name == "hash" else "zstd" for field in schema},
+            compression={field.name: "none" if field.name == HASH_COLUMN else "zstd" for field in schema},
             use_dictionary=["root", *source.kept.names],
         ) as writer,
         RunProgress(console, "listing") as progress,
@@ -144,23 +117,6 @@ def write_list(source: Source, out: Path, console: Console) -> int:
         record = {"roots": roots, "rows": rows, "list": digest.hexdigest()}
         writer.add_key_value_metadata({METADATA_KEY: json.dumps(record).encode()})
     return rows
-
-
-def recorded_list(path: Path) -> dict[str, Any] | None:
-    """The record in the Parquet file of a list, if all of its rows are those that `write_list` wrote; else None.
-
-    Raises:
-        ArrowException, OSError, ValueError: If the file is damaged.
-        LabelsError: If the file would take more memory than a sound one.
-    """
-    check_regular(path)
-    check_parquet_size(path, ["hash"], whole=False)
-    with pq.ParquetFile(path) as file:
-        record = json.loads((file.schema_arrow.metadata or {}).get(METADATA_KEY, b"{}"))
-        has_hash = "hash" in file.schema_arrow.names and file.schema_arrow.field("hash").type == pa.uint64()
-        if not isinstance(record, dict) or not isinstance(record.get("list"), str) or not has_hash:
-            return None
-        return record if record.get("rows") == file.metadata.num_rows else None
 
 
 def _tables(source: Source, roots: Sequence[str], schema: pa.Schema) -> Iterator[tuple[pa.Table, np.ndarray[Any, Any]]]:
@@ -185,19 +141,3 @@ def _tables(source: Source, roots: Sequence[str], schema: pa.Schema) -> Iterator
 
 def _microseconds(slides: Iterable[Slide]) -> list[int | None]:
     return [None if slide.modified_ns is None else slide.modified_ns // 1000 for slide in slides]
-
-
-def _record_of(place: Place) -> tuple[str, int | None] | None:
-    """Digest and number of rows of a list or table on this machine; None for a place of another kind."""
-    text = str(place)
-    kind = place_kind(place)
-    if kind not in ("list", "table") or text == "-" or is_url(text):
-        return None
-    path = Path(text.removeprefix("@") if kind == "list" else text)
-    try:
-        if path.suffix.lower() == ".parquet" and (record := recorded_list(path)):
-            return str(record["list"]), int(record["rows"])
-        with path.open("rb") as stream:
-            return file_digest(stream, lambda: blake2b(digest_size=_DIGEST_BYTES)).hexdigest(), None
-    except (pa.ArrowException, OSError, ValueError, LabelsError) as error:
-        raise SlidesError(f"the list {text!r} cannot be read: {error}") from error

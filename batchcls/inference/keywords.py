@@ -1,5 +1,7 @@
 """Types of the keyword arguments of the Python API, each a field of `batchcls.inference.options.RunOptions`."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TypedDict
 
 from batchcls.engine.backends import BackendName
@@ -27,3 +29,6 @@ class RunKeywords(EngineKeywords, total=False):
     overwrite: bool
     update: bool
     prune: bool
+    root: str | Path | None
+    allow_remote: bool
+    keep: Sequence[str]

@@ -79,8 +79,16 @@ class RunOptions:
     """Whether an existing predictions file is brought up to date: new and changed files are classified."""
     prune: bool = False
     """Whether an update drops the rows of files that are gone."""
+    root: str | Path | None = None
+    """Folder of the relative paths in lists and tables; None for the folder that each list or table is in."""
+    allow_remote: bool = False
+    """Whether lists and tables may name URLs."""
+    keep: Sequence[str] = ()
+    """Columns of tables that the predictions carry on."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.keep, str):
+            raise EngineError(f"keep is {self.keep!r}; give a list of columns' names, such as [{self.keep!r}]")
         if not isinstance(self.device, str) or not _DEVICES.fullmatch(self.device):
             raise EngineError(f"device is {self.device!r}; use auto, cpu, cuda, cuda:N, or all for every GPU")
         for name, allowed in _CHOICES.items():

@@ -3,10 +3,10 @@
 import os
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from time import perf_counter
-from typing import TextIO, cast
+from typing import Any, TextIO, cast
 
 from rich.console import Console
 
@@ -29,6 +29,7 @@ from batchcls.inference.update import open_output
 from batchcls.interrupts import GRACE_S, Interrupt
 from batchcls.predictions.existing_output import ExistingOutput
 from batchcls.predictions.formats import format_to_write
+from batchcls.predictions.schema import check_kept
 from batchcls.prefetch import poll
 from batchcls.progress import RunProgress
 from batchcls.records import BatchResult, Postponed
@@ -69,11 +70,12 @@ def classify_images(
     configs, why = device_configs(engine, options)
     decoder = configs[0].decoder
     source = open_source(slides, _source_options(options, out))
+    check_kept(source.kept)
     interrupt = _new_interrupt(console)
     listening = interrupt.listening() if listens else nullcontext()
     console.print(f"loading engine {configs[0].manifest.name}, listing files ...", highlight=False)
     with listening, closing(source), closing(_open_executor(configs)) as executor:
-        identity = run_identity(source.roots, executor.info, decoder, source.kept)
+        identity = run_identity(source, executor.info, decoder, options)
         identity |= shard_identity(options.shard, slides)
         writer, update = open_output(out, source.roots, executor.info.labels, identity, options)
         if isinstance(writer, ExistingOutput):
@@ -87,7 +89,7 @@ def classify_images(
             run = OpenRun(source, executor, writer, stats, console, interrupt, update=update)
             stats.spend({"start": perf_counter() - started})
             _classify_all(run, out)
-            arguments = {"slides": [str(path) for path in slides], **asdict(options)}
+            arguments = {"slides": [str(path) for path in slides], **_arguments(options)}
             finish_run(run, decoder, arguments, started)
     return stats
 
@@ -97,8 +99,17 @@ def _source_options(options: RunOptions, out: Path) -> SourceOptions:
         # An output that exists is probably this run's finished file, for which no folder has to be listed.
         at_once=options.overwrite or options.update or not os.path.lexists(out),
         timeout_s=options.read_timeout_s,
+        root=None if options.root is None else Path(options.root),
+        allow_remote=options.allow_remote,
+        keep=tuple(options.keep),
         shard=options.shard,
     )
+
+
+def _arguments(options: RunOptions) -> dict[str, Any]:
+    """The options as JSON values."""
+    root = None if options.root is None else str(options.root)
+    return asdict(replace(options, root=root, keep=list(options.keep)))
 
 
 def _new_interrupt(console: Console) -> Interrupt:

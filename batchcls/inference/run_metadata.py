@@ -1,29 +1,28 @@
 """The record of a run in its predictions file, and the identity that runs must share to write one file."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-import pyarrow as pa
-
 from batchcls import machine
 from batchcls.engine.base import EngineInfo
+from batchcls.images.sources.base import Source
+from batchcls.inference.options import RunOptions
 from batchcls.inference.stats import RunStats
-from batchcls.predictions.schema import NOTHING_KEPT, kept_identity
+from batchcls.predictions.schema import kept_identity
 from batchcls.storage.file_names import printable
 
 
-def run_identity(
-    roots: Sequence[str], info: EngineInfo, decoder: str, kept: pa.Schema = NOTHING_KEPT
-) -> dict[str, Any]:
+def run_identity(source: Source, info: EngineInfo, decoder: str, options: RunOptions) -> dict[str, Any]:
     """The properties that two runs must share to write one predictions file; JSON values."""
     return {
-        "slides": [printable(root) for root in roots],
+        "slides": [printable(root) for root in source.roots],
         **asdict(info),
         "device": info.device.partition(":")[0],  # rows do not depend on which GPU it is
         "decoder": decoder,
-        **kept_identity(kept),
+        **({"allow_remote": True} if options.allow_remote else {}),
+        **kept_identity(source.kept),
     }
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from batchcls.images.slide_list import ListRecord
+from batchcls.images.sources.list_record import list_record
 from batchcls.images.sources.places import Place
 from batchcls.storage.shards import Shard
 
@@ -16,6 +16,5 @@ def shard_identity(shard: Shard | None, slides: Sequence[Place]) -> dict[str, An
     """
     if shard is None:
         return {}
-    record = ListRecord.of(slides)
-    list_values = {"list": record and record.digest, "list_rows": record and record.rows}
-    return {"shard": {"index": shard.index, "count": shard.count, **list_values}}
+    record = list_record(slides) or {"list": None, "list_rows": None}
+    return {"shard": {"index": shard.index, "count": shard.count, **record}}

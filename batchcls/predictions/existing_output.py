@@ -50,16 +50,16 @@ class ExistingOutput:
             with _opened(path) as file:
                 metadata = file.record
                 _check_counts(metadata)
-                complete = file.schema.equals(columns) and file.is_as_written()
-                recorded = dict(metadata["identity"]) if complete else {}
+                recorded = dict(metadata["identity"]) if file.is_as_written() else {}
+                has_columns = file.schema.equals(columns)
         except _UNREADABLE:
-            recorded = {}
-        if recorded == identity:
+            recorded, has_columns = {}, False
+        if recorded == identity and has_columns:
             return cls(path, metadata)
-        differs = f", made with {differences(recorded, identity)}; this run has {differences(identity, recorded)}"
-        raise OutputError(
-            f"{str(path)!r} exists{differs if recorded else ''}; choose another --out, or replace it with --overwrite"
-        )
+        differs = ""
+        if recorded and recorded != identity:
+            differs = f", made with {differences(recorded, identity)}; this run has {differences(identity, recorded)}"
+        raise OutputError(f"{str(path)!r} exists{differs}; choose another --out, or replace it with --overwrite")
 
     def is_settled(self, limits: Mapping[str, Any]) -> bool:
         """Whether another run with these limits would have nothing to do."""

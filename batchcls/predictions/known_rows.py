@@ -63,7 +63,7 @@ class KnownRows:
         for batch in batches:
             columns.append(
                 (
-                    row_digests(pa.Table.from_batches([batch])),
+                    row_digests([batch]),
                     *file_states(batch),
                     np.asarray(batch["error"].is_valid()),
                     np.asarray(retry_mask(batch["error"], changed_limits)),
@@ -79,16 +79,16 @@ class KnownRows:
     def __len__(self) -> int:
         return len(self.sizes)
 
-    def are_unchanged(self, rows: pa.Table) -> npt.NDArray[np.bool_]:
+    def are_unchanged(self, rows: pa.RecordBatch) -> npt.NDArray[np.bool_]:
         """(rows,) whether each row of ``rows`` is one of these: of the same slide, size and time."""
-        places = self.index.rows(row_digests(rows))
+        places = self.index.rows(row_digests([rows]))
         sizes, times = file_states(rows)
         if not len(self):
             return places >= 0
         return np.asarray((places >= 0) & (self.sizes[places] == sizes) & (self.times[places] == times))
 
 
-def file_states(rows: pa.RecordBatch | pa.Table) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def file_states(rows: pa.RecordBatch) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """(rows,) sizes in bytes, and (rows,) times of change in microseconds since 1970; `UNKNOWN` for null."""
     return _numbers(rows["size_bytes"]), _numbers(rows["modified"].cast(pa.int64()))
 

@@ -80,7 +80,7 @@ class UpdatedRows:
         self._keys = key_schema(rows.schema).names
         self._known = KnownRows(self._batches([*KEY_COLUMNS, *STATE_COLUMNS]), existing.other_limits(limits))
         partial.drop(lambda rows: pa.array(self._known.are_unchanged(rows)))  # a killed update had kept them already
-        self._resumed = RowIndex(row_digests(partial.table().select(self._keys)))
+        self._resumed = RowIndex(row_digests(partial.batches(self._keys)))
         self._listed_roots: set[int] = set()
         self.counts = UpdateCounts()
         """Counts of the new file; complete after `keep_rows`."""
@@ -131,7 +131,7 @@ class UpdatedRows:
         prunes = self.options.prune and not unlisted
         if prunes and not self._resumed.seen.all():
             self._partial.drop(lambda rows: pa.array(self._are_gone(self._resumed, rows)))
-        written = self._known.index.rows(row_digests(self._partial.table().select(self._keys)))
+        written = self._known.index.rows(row_digests(self._partial.batches(self._keys)))
         is_replaced = np.zeros(len(self._known), np.bool_)
         is_replaced[written[written >= 0]] = True
         is_gone = ~(self._known.index.seen | is_replaced)
@@ -179,11 +179,11 @@ class UpdatedRows:
         masks = [self._are_listed(batch) for batch in self._batches(["root"])]
         return np.concatenate([np.zeros(0, np.bool_), *masks])
 
-    def _are_listed(self, rows: pa.RecordBatch | pa.Table) -> npt.NDArray[np.bool_]:
+    def _are_listed(self, rows: pa.RecordBatch) -> npt.NDArray[np.bool_]:
         return np.asarray(np.isin(rows["root"].to_numpy(), list(self._listed_roots)))
 
-    def _are_gone(self, index: RowIndex, rows: pa.Table) -> npt.NDArray[np.bool_]:
-        places = index.rows(row_digests(rows))
+    def _are_gone(self, index: RowIndex, rows: pa.RecordBatch) -> npt.NDArray[np.bool_]:
+        places = index.rows(row_digests([rows]))
         return (places >= 0) & ~index.seen[places] & self._are_listed(rows)
 
     def _append(self, is_kept: npt.NDArray[np.bool_]) -> None:

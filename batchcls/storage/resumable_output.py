@@ -29,6 +29,7 @@ from batchcls.storage.locked_folder import (
     output_errors,
     partial_folder,
 )
+from batchcls.storage.part_file import part_batches
 
 _LARGEST_NOTE_BYTES = 64 << 20
 
@@ -227,19 +228,9 @@ class ResumableOutput:
                 writer.write_batch(batch)
 
     def _read(self, part: str, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """The rows of a part; read and not mapped, so that the memory of a batch is free once it is dropped."""
-        names = self._part_schema.names if columns is None else list(columns)
-        schema = pa.schema([self._part_schema.field(name) for name in names])
-        with self._read_errors(), os.fdopen(self.own.file(part), "rb") as stream:
-            places = sorted(map(pa.ipc.open_file(stream).schema.get_field_index, names))
-            reader = pa.ipc.open_file(stream, options=pa.ipc.IpcReadOptions(included_fields=places))
-            for number in range(reader.num_record_batches):
-                yield reader.get_batch(number).select(names).cast(schema)
-
-    @contextmanager
-    def _read_errors(self) -> Iterator[None]:
         try:
-            yield
+            with os.fdopen(self.own.file(part), "rb") as stream:
+                yield from part_batches(stream, self._part_schema, columns)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise OutputError(
                 f"{str(self.folder)!r} cannot be read: {error}; start over: {self._start_over}"

@@ -16,8 +16,12 @@ import pytest
 from batchcls.images.formats.refusal import RefusedError
 from batchcls.images.sources import open_readers, open_source, read_slide, slide_exists
 from batchcls.images.sources.base import SlideReader, Source, SourceOptions
+from batchcls.images.sources.places import Place
 from batchcls.records import Slide
+from batchcls.storage.file_names import original, printable
+from batchcls.storage.urls import is_url
 from tests.commandline import PATIENCE_S
+from tests.object_servers import BUCKET, fill_bucket, moto_server, s3_environment
 
 SEED_BYTES = bytes(range(256))
 FILES = {
@@ -48,6 +52,23 @@ def tar(files: dict[str, bytes], path: Path) -> Path:
     return path / "slides.tar"
 
 
+def path_list(files: dict[str, bytes], path: Path) -> str:
+    folder(files, path)
+    (path / "list.txt").write_bytes(b"\n".join(map(os.fsencode, files)))
+    return f"@{path / 'list.txt'}"
+
+
+def path_table(files: dict[str, bytes], path: Path) -> Path:
+    folder(files, path)
+    pq.write_table(pa.table({"path": list(map(printable, files))}), path / "files.parquet")
+    return path / "files.parquet"
+
+
+def objects(files: dict[str, bytes], path: Path) -> str:
+    fill_bucket(os.environ["AWS_ENDPOINT_URL"], {f"{path.name}/{printable(name)}": files[name] for name in files})
+    return f"s3://{BUCKET}/{path.name}"
+
+
 def parquet(files: dict[str, bytes], path: Path) -> Path:
     path.mkdir()
     images = [{"bytes": content, "path": os.fsencode(name)} for name, content in files.items()]
@@ -58,18 +79,36 @@ def parquet(files: dict[str, bytes], path: Path) -> Path:
     return path / "slides.parquet"
 
 
-Made = Callable[[dict[str, bytes], Path], Path]
-SOURCES: dict[str, Made] = {"folder": folder, "tar": tar, "parquet": parquet}
+Made = Callable[[dict[str, bytes], Path], Place]
+SOURCES: dict[str, Made] = {
+    "folder": folder,
+    "list": path_list,
+    "objects": objects,
+    "parquet": parquet,
+    "table": path_table,
+    "tar": tar,
+}
 """By kind, a function that makes what SLIDES can name out of files, below a folder."""
 
 
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """An S3 server on this machine, which the environment names."""
+    with moto_server(tmp_path_factory.mktemp("s3") / "log.txt") as endpoint, pytest.MonkeyPatch.context() as patch:
+        for name, value in s3_environment(endpoint).items():
+            patch.setenv(name, value)
+        yield
+
+
 @pytest.fixture(params=SOURCES)
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    if request.param == "objects":
+        request.getfixturevalue("s3")
     return SOURCES[request.param](FILES, tmp_path / "slides")
 
 
 @pytest.fixture
-def slides(place: Path) -> dict[str, Slide]:
+def slides(place: Place) -> dict[str, Slide]:
     with closing(open_source([place])) as source:
         return {name_in(place, slide.path): slide for slide in source}
 
@@ -80,9 +119,11 @@ def reader() -> Iterator[SlideReader]:
         yield reader
 
 
-def name_in(place: Path, path: str) -> str:
-    """The name in `FILES` of a slide, whose path begins with the archive's name, if it is in one."""
-    return path.removeprefix(f"{place.name}/")
+def name_in(place: Place, path: str) -> str:
+    """The name in `FILES` of a slide, whose path begins with the archive's name, if it is in one; a key is UTF-8."""
+    if is_url(str(place)):
+        return original(path)
+    return path.removeprefix(f"{Path(place).name}/")
 
 
 def rest(source: Source) -> Sequence[str]:
@@ -90,7 +131,7 @@ def rest(source: Source) -> Sequence[str]:
 
 
 @pytest.mark.parametrize("at_once", [True, False])
-def test_every_slide_comes_once_and_is_counted(place: Path, at_once: bool) -> None:
+def test_every_slide_comes_once_and_is_counted(place: Place, at_once: bool) -> None:
     with closing(open_source([place], SourceOptions(at_once=at_once))) as source:
         paths = [name_in(place, path) for path in rest(source)]
         assert sorted(paths) == sorted(FILES)
@@ -98,12 +139,12 @@ def test_every_slide_comes_once_and_is_counted(place: Path, at_once: bool) -> No
         assert source.waiting() is None
 
 
-def test_a_slide_names_a_root_of_its_source(place: Path) -> None:
+def test_a_slide_names_a_root_of_its_source(place: Place) -> None:
     with closing(open_source([place])) as source:
         assert {slide.root for slide in source} <= set(source.roots)
 
 
-def test_the_order_is_the_same_each_time(place: Path) -> None:
+def test_the_order_is_the_same_each_time(place: Place) -> None:
     orders = []
     for _ in range(3):
         with closing(open_source([place])) as source:
@@ -111,7 +152,7 @@ def test_the_order_is_the_same_each_time(place: Path) -> None:
     assert orders[0] == orders[1] == orders[2]
 
 
-def test_closing_ends_it_whatever_has_been_listed_and_twice_is_harmless(place: Path) -> None:
+def test_closing_ends_it_whatever_has_been_listed_and_twice_is_harmless(place: Place) -> None:
     for wanted in range(3):
         source = open_source([place])
         iterator = iter(source)

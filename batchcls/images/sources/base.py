@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import pyarrow as pa
 
@@ -76,6 +76,14 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Stop listing; calling it twice is harmless."""
+
+
+@runtime_checkable
+class ChunkedSource(Source, Protocol):
+    """A source whose slides come several at a time, those that are known at one time together."""
+
+    def chunks(self) -> Iterator[Sequence[Slide]]:
+        """Every slide once, in the order of the iteration; in place of it."""
 
 
 class OpenSlide(Protocol):

@@ -5,7 +5,6 @@ import os
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
-from typing import Never
 
 import pyarrow as pa
 
@@ -14,10 +13,10 @@ from batchcls.images.sources.file_groups import FileGroupReader
 from batchcls.images.sources.files import FileReader, FileReaders
 from batchcls.images.sources.group_buffer import BUFFER_BYTES
 from batchcls.images.sources.parquet_images import row_names
-from batchcls.images.sources.parquet_rows import ParquetRows
+from batchcls.images.sources.parquet_rows import ParquetRows, present
 from batchcls.images.sources.parquet_server import REFUSALS
 from batchcls.images.sources.places import archive_of
-from batchcls.records import FailureKind, Slide
+from batchcls.records import Slide
 from batchcls.storage.file_client import OpenFile
 from batchcls.storage.timeouts import call_with_timeout
 
@@ -25,14 +24,7 @@ _SERVER = "batchcls.images.sources.parquet_server"
 _INDEXED_FILES = 4
 """Number of Parquet files whose names are kept, for slides of which only the name is known."""
 _LARGEST_ROW = 1 << 62
-_REASONS: dict[FailureKind, str] = {
-    "missing": "its row of the Parquet file has no bytes",
-    "corrupt": "its Parquet file is damaged",
-    "too large": "its page of the Parquet file is too large; write the file again, in smaller row groups",
-    "unsupported": "its page of the Parquet file is in a form that is not read; write it again by pyarrow",
-    "unreadable": "its Parquet file is damaged, or has no images",
-}
-_KINDS: dict[int, FailureKind] = {REFUSALS[kind]: kind for kind in _REASONS}
+_KINDS = {number: kind for kind, number in REFUSALS.items()}
 
 
 class ParquetReaders:
@@ -80,7 +72,7 @@ class ParquetReader:
             return self._files.open(Slide("", f"{file}\0{row}"))
         except OSError as error:
             if kind := _KINDS.get(error.errno or 0):
-                _refuse(kind)
+                raise RefusedError(kind, error.strerror or "") from error
             raise
 
     def close(self) -> None:
@@ -98,13 +90,11 @@ def read_row(slide: Slide, limit_bytes: int) -> bytes:
     row = _row(slide, file, name, Lock())
     rows = ParquetRows(file)
     try:
-        value = rows.value(row)
+        value = present(rows.value(row))
     except IndexError as error:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), slide.file) from error
     finally:
         rows.close()
-    if value is None:
-        _refuse("missing")
     check_file(len(value), limit_bytes, is_regular=True)
     return bytes(value)
 
@@ -116,10 +106,6 @@ def row_exists(slide: Slide) -> bool:
     except (OSError, RefusedError):
         return False
     return True
-
-
-def _refuse(kind: FailureKind) -> Never:
-    raise RefusedError(kind, _REASONS[kind])
 
 
 def _file_and_name(slide: Slide) -> tuple[str, str]:
@@ -164,5 +150,5 @@ def _index(file: str, size_bytes: int, modified_ns: int) -> dict[str, int]:
     """The rows of a Parquet file by their names; kept until the file's size or time changes."""
     try:
         return {name: row for row, name in enumerate(row_names(Path(file)))}
-    except (pa.ArrowException, ValueError, LookupError, RecursionError):
-        _refuse("unreadable")
+    except (pa.ArrowException, ValueError, LookupError, RecursionError) as error:
+        raise RefusedError("unreadable", "its Parquet file is damaged, or has no images") from error

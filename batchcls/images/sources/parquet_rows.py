@@ -131,6 +131,17 @@ class ParquetRows:
         return data
 
 
+def present(value: memoryview | None) -> memoryview:
+    """The bytes of a row.
+
+    Raises:
+        RefusedError: If it has none.
+    """
+    if value is None:
+        raise RefusedError("missing", "its row of the Parquet file has no bytes")
+    return value
+
+
 class ParquetFiles:
     """The Parquet files that were used last, open; any thread may use them."""
 

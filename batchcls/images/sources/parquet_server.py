@@ -12,31 +12,34 @@ import socket
 import stat
 from contextlib import suppress
 from functools import partial
+from time import perf_counter, thread_time
 
 from batchcls.images.formats.refusal import RefusedError
 from batchcls.images.sources.group_buffer import ALONE, GROUP_BYTES, READY, GroupBuffer
-from batchcls.images.sources.group_server import serve_groups
-from batchcls.images.sources.parquet_rows import ParquetFiles
-from batchcls.images.sources.tar_members import Place
+from batchcls.images.sources.group_server import Places, serve_groups
+from batchcls.images.sources.parquet_rows import ParquetFiles, present
+from batchcls.records import FailureKind
 from batchcls.storage.file_server import (
     DATA_ANSWER,
     LARGEST_DATA_BYTES,
     LARGEST_FIRST_BYTES,
     OPEN_ANSWER,
     SPAN,
+    Answer,
+    error_answer,
     run_server,
-    serve_file_lane,
     serve_lanes,
+    serve_requests,
 )
 
-REFUSALS = {
+REFUSALS: dict[FailureKind, int] = {
     "missing": errno.ENODATA,
     "corrupt": errno.EBADMSG,
     "too large": errno.EFBIG,
     "unsupported": errno.EOPNOTSUPP,
     "unreadable": errno.ELIBBAD,
 }
-"""Error numbers that stand for kinds of failures, since an answer has no room for words."""
+"""Error numbers that stand for kinds of failures."""
 
 
 def main() -> None:
@@ -51,15 +54,16 @@ def serve(control: socket.socket) -> int:
 
 def _serve(files: ParquetFiles, lane: socket.socket, memory: int | None = None) -> None:
     if memory is None:
-        serve_file_lane(lane, _RowLaneServer(files))
+        serve_requests(lane, _RowLaneServer(files).answer)
     else:
         serve_groups(lane, memory, partial(read_rows, files))
 
 
 def read_rows(
-    files: ParquetFiles, buffer: GroupBuffer, paths: list[bytes], places: list[Place], most_bytes: int
-) -> None:
-    """Read rows into a group's buffer, and write their states and places; the states are not final yet."""
+    files: ParquetFiles, buffer: GroupBuffer, paths: list[bytes], places: Places, most_bytes: int
+) -> tuple[float, float]:
+    """Read rows into a group's buffer, and write their states and places, see `serve_groups`."""
+    since, cpu_since = perf_counter(), thread_time()
     offset = 0
     records: list[tuple[int, int, int, int]] = []
     for number, (path, (name_length, row, listed_us)) in enumerate(zip(paths, places, strict=True)):
@@ -78,6 +82,7 @@ def read_rows(
         records.append((state, offset, length, modified_ns))
         offset += length
     buffer.write_places(records, len(paths))
+    return thread_time() - cpu_since, perf_counter() - since
 
 
 class _RowLaneServer:
@@ -87,8 +92,8 @@ class _RowLaneServer:
         self._files = files
         self._value = memoryview(b"")
 
-    def answer(self, operation: bytes, operand: bytes) -> tuple[bytes, bytes | memoryview]:
-        """The head and the data of an answer."""
+    def answer(self, operation: bytes, operand: bytes) -> Answer:
+        """The answer to a request; its data is valid until the next answer."""
         if operation == b"R":
             offset, length = SPAN.unpack(operand)
             data = self._value[offset : offset + min(length, LARGEST_DATA_BYTES)]
@@ -96,21 +101,18 @@ class _RowLaneServer:
         path, _, row = operand.rpartition(b"\0")
         try:
             file = self._files.open(os.fsdecode(path))
-            value = file.value(int(row))
-            if value is None:
-                raise RefusedError("missing", "null")
-            self._value = value
-            first = value[:LARGEST_FIRST_BYTES]
-            return OPEN_ANSWER.pack(0, stat.S_IFREG, len(value), file.modified_ns, len(first)), first
+            self._value = present(file.value(int(row)))
+            first = self._value[:LARGEST_FIRST_BYTES]
+            return OPEN_ANSWER.pack(0, stat.S_IFREG, len(self._value), file.modified_ns, len(first)), first
         except RefusedError as error:
-            number = REFUSALS[error.details[0]]
+            kind, reason, *_ = error.details
+            return error_answer(OPEN_ANSWER, OSError(REFUSALS[kind], ""), reason)
         except IndexError:
-            number = errno.ENOENT
+            return error_answer(OPEN_ANSWER, FileNotFoundError(errno.ENOENT, ""))
         except MemoryError:
-            number = errno.ENOMEM
+            return error_answer(OPEN_ANSWER, OSError(errno.ENOMEM, ""))
         except OSError as error:
-            number = error.errno or errno.EIO
-        return OPEN_ANSWER.pack(number, 0, 0, 0, 0), b""
+            return error_answer(OPEN_ANSWER, error)
 
 
 if __name__ == "__main__":

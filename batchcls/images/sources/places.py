@@ -21,6 +21,12 @@ _ARCHIVE = re.compile(r"\.(tar|parquet)/", re.IGNORECASE)
 """End of an archive's name within the path of a slide."""
 
 
+def named_place(name: str | os.PathLike[str]) -> Place:
+    """What a program names: text for standard input, a list and a URL, else a path."""
+    is_text = isinstance(name, str) and (name == "-" or name.startswith("@") or is_url(name))
+    return str(name) if is_text else Path(name)
+
+
 def place_kind(place: Place) -> PlaceKind:
     """The kind of source that lists the slides of a place; nothing is opened."""
     text = str(place)

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from batchcls.errors import OutputError
-from batchcls.predictions.formats import csv_file, parquet_file
+from batchcls.predictions.formats import csv_file, jsonl_file, parquet_file
 from batchcls.predictions.formats.base import PredictionsFormat
 
-_FORMATS: dict[str, PredictionsFormat] = {".parquet": parquet_file, ".csv": csv_file}
+_FORMATS: dict[str, PredictionsFormat] = {".parquet": parquet_file, ".csv": csv_file, ".jsonl": jsonl_file}
 
 
 def format_to_write(path: Path) -> PredictionsFormat:
