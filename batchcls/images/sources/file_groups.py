@@ -123,7 +123,7 @@ class FileGroupReader:
                 if modified_ns or not self._place_of:  # else the listing of the archive has told both
                     slide = Slide(slide.root, slide.path, length, modified_ns, None, slide.kept, slide.digest)
                 elif slide.size_bytes is None:
-                    slide = replace(slide, size_bytes=length)
+                    slide = replace(slide, size_bytes=length, modified_ns=modified_ns or slide.modified_ns)
                 result.read.append((slide, data[offset : offset + length], header))
             else:
                 (result.again if state == NO_ROOM else result.alone).append(slide)
