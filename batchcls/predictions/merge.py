@@ -22,7 +22,7 @@ from batchcls.predictions.shard_files import ShardFile, open_shards
 from batchcls.predictions.writer import GROUP_ROWS
 from batchcls.storage.atomic import check_replaceable_file, whole_file, writing
 from batchcls.storage.file_names import original
-from batchcls.storage.locked_folder import partial_folder
+from batchcls.storage.output_names import partial_folder
 
 
 @dataclass(frozen=True, slots=True)

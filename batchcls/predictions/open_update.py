@@ -11,12 +11,12 @@ from batchcls.predictions.rows import PredictionRows
 from batchcls.predictions.schema import file_schema, kept_schema, part_schema
 from batchcls.predictions.update import UpdatedRows, UpdateOptions
 from batchcls.predictions.writer import UPDATE_KEY, PredictionsWriter, open_writer
-from batchcls.storage.locked_folder import clear_leftovers
+from batchcls.storage.output_folder import clear_leftovers
 from batchcls.storage.resumable_output import ResumableOutput
 
 
 def open_update(
-    path: Path,
+    path: Path | str,
     options: UpdateOptions,
     *,
     roots: Sequence[str],
@@ -29,7 +29,7 @@ def open_update(
     The whole file stays in its place until the new one is whole.
 
     Args:
-        path: The predictions file, whose ending names its format.
+        path: The predictions file, or its URL in an object store, whose ending names its format.
         options: How to update.
         roots: Every `Slide.root` of the run.
         labels: The engine's labels, by position.

@@ -19,6 +19,7 @@ from batchcls.predictions.formats.text_files import (
     record_with_fingerprint,
 )
 from batchcls.predictions.schema import COLUMNS, NOTHING_KEPT, PROBABILITY_PREFIX, WORDS, file_schema, kept_schema
+from batchcls.storage.file_or_object import opened_for_reading
 from batchcls.storage.spreadsheet_cells import reversible_cell, text_of_cell
 from batchcls.storage.table_memory import check_memory
 
@@ -104,12 +105,12 @@ class OpenCsv:
 
 
 @contextmanager
-def opened(path: Path, stream: BinaryIO | None = None) -> Iterator[OpenCsv]:
+def opened(path: Path | str, stream: BinaryIO | None = None) -> Iterator[OpenCsv]:
     """A context that yields a CSV file; see `PredictionsFormat.opened`."""
     if stream is not None:
         yield OpenCsv(stream, record_of(path))
         return
-    with path.open("rb") as own:
+    with opened_for_reading(path, follows_links=True) as own:
         yield OpenCsv(own, record_of(path))
 
 
