@@ -11,6 +11,7 @@ from batchcls.cli.options import ENGINE, ColumnNames, FiniteRange, MemorySize, O
 from batchcls.cli.printing import echo, next_line
 from batchcls.cli.shard_option import SHARD
 from batchcls.errors import EngineError
+from batchcls.storage.output_names import ROWS_PER_FILE
 
 if TYPE_CHECKING:
     from batchcls.inference.stats import RunStats
@@ -21,9 +22,17 @@ if TYPE_CHECKING:
 @click.argument("slides", type=SlidesPlace(), nargs=-1, required=True)
 @click.option(
     "--out",
-    type=OutPath(takes_urls=True, dir_okay=False, path_type=Path),
+    type=OutPath(takes_urls=True, takes_folders=True, dir_okay=False, path_type=Path),
     required=True,
-    help="File to write, .parquet or .csv; or its URL in an object store, such as s3://bucket/predictions.parquet.",
+    help="File to write, .parquet, .csv or .jsonl; or its URL in an object store, such as "
+    "s3://bucket/predictions.parquet; or a folder of Parquet files, such as predictions/.",
+)
+@click.option(
+    "--rows-per-file",
+    type=click.IntRange(1, 10**9),
+    metavar="N",
+    is_eager=True,  # because --out names a folder with it
+    help=f"Most rows of each file of the folder --out.  [default: {ROWS_PER_FILE:,} if --out is a folder]",
 )
 @ENGINE
 @click.option(
@@ -122,7 +131,7 @@ if TYPE_CHECKING:
 def run(
     slides: tuple[str | Path, ...], out: Path | str, engine: Path | None, strict: bool, quiet: bool, **options: Any
 ) -> None:
-    """Classify every image below SLIDES into one Parquet or CSV file.
+    """Classify every image below SLIDES into one file, or a folder of Parquet files.
 
     SLIDES are folders, which are searched to any depth, and files; a table, in CSV or Parquet, with a column path; a
     list of paths, as @FILE, or - for standard input. Each file has one row, whatever is wrong with it. A run can be
@@ -132,6 +141,8 @@ def run(
         raise click.UsageError("--update keeps rows, and --overwrite drops all of them; leave out one of the two.")
     if options["prune"] and not options["update"]:
         raise click.UsageError("--prune drops rows of files that are gone, with --update only; add --update.")
+    if options["shard"] and options["rows_per_file"]:
+        raise click.UsageError("--shard writes one file for each shard; leave out --rows-per-file.")
     from batchcls.storage.memory import limit_memory_use  # after parsing: --help stays light
 
     limit_memory_use()

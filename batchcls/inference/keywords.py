@@ -27,6 +27,7 @@ class RunKeywords(EngineKeywords, total=False):
 
     processes: int | None
     overwrite: bool
+    rows_per_file: int | None
     update: bool
     prune: bool
     root: str | Path | None

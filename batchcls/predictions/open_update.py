@@ -7,6 +7,7 @@ from typing import Any
 
 from batchcls.predictions.existing_output import ExistingOutput, check_record_beside
 from batchcls.predictions.formats import format_to_write
+from batchcls.predictions.formats.parquet_folder import rows_of_each_file
 from batchcls.predictions.rows import PredictionRows
 from batchcls.predictions.schema import file_schema, kept_schema, part_schema
 from batchcls.predictions.update import UpdatedRows, UpdateOptions
@@ -40,7 +41,8 @@ def open_update(
         OutputError: If ``path`` is of another identity, another run is writing it, or an earlier run that was not an
             update of this file began it.
     """
-    if format_to_write(path).RECORD_IS_BESIDE:
+    is_folder = rows_of_each_file(identity) is not None
+    if format_to_write(path, rows_of_each_file(identity)).RECORD_IS_BESIDE:
         clear_leftovers(path)  # a killed run may have moved one of its two files to its place
         check_record_beside(path)
     identity = json.loads(json.dumps(identity))
@@ -48,7 +50,13 @@ def open_update(
     columns = file_schema(len(labels), kept)
     while (existing := ExistingOutput.of(path, columns, identity)) is not None:
         origin = {"ended": existing.metadata.get("ended"), "rows": existing.metadata["counts"]["rows"]}
-        partial = ResumableOutput(path, part_schema(len(labels), kept), {**identity, UPDATE_KEY: origin}, limits=limits)
+        partial = ResumableOutput(
+            path,
+            part_schema(len(labels), kept),
+            {**identity, UPDATE_KEY: origin},
+            limits=limits,
+            is_folder=is_folder,
+        )
         try:
             if ExistingOutput.of(path, columns, identity) == existing:
                 writer = PredictionsWriter(partial, roots, labels, limits)
