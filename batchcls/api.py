@@ -163,7 +163,7 @@ def run(
             ``predictions/``.
         progress: Whether progress is shown on standard error; None: in a notebook only.
         options: Those of `Engine`, and ``processes``, ``overwrite``, ``rows_per_file``, ``update``, ``prune``,
-            ``root``, ``allow_remote`` and ``keep``, as of the command line.
+            ``by_content``, ``root``, ``allow_remote`` and ``keep``, as of the command line.
 
     Raises:
         SlidesError: If there is no image, or the disk of the slides can no longer be read.

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from batchcls.storage.output_names import ROWS_PER_FILE, names_folder
+from batchcls.storage.shards import Shard
 from batchcls.storage.urls import is_url
 
 _SIZE = re.compile(r"(\d{1,6}(?:\.\d{1,6})?) ?([KMGT])i?B?", re.IGNORECASE)
@@ -35,6 +36,13 @@ LABELS_OF_PREDICTIONS = click.option(
     metavar="FILE|A,B,...",
     help="Labels in the order of the column probabilities, or a file that lists the labels. Needed only for a "
     "predictions file that another program wrote again without that order.",
+)
+ROWS_OF_FILES = click.option(
+    "--rows-per-file",
+    type=click.IntRange(1, 10**9),
+    metavar="N",
+    is_eager=True,  # because --out names a folder with it
+    help=f"Most rows of each file of the folder --out.  [default: {ROWS_PER_FILE:,} if --out is a folder]",
 )
 TRUTH = partial(
     click.option,
@@ -114,7 +122,8 @@ class OutPath(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not str(value):
             self.fail("it is empty; is a variable of the shell not set?", param, ctx)
-        if ctx and ctx.params.get("shard"):  # which is eager, and makes this the folder of all shards' files
+        # The option --shard, which is eager, makes this the folder of all shards' files.
+        if ctx and isinstance(ctx.params.get("shard"), Shard):
             return str(value) if is_url(str(value)) else Path(str(value))
         rows = ctx.params.get("rows_per_file") if ctx else None
         if self.takes_folders and ctx and (isinstance(rows, int) or names_folder(str(value))):
@@ -138,3 +147,17 @@ def check_device(device: str, *, several: bool = False) -> str:
     if (device == "all" and several) or re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", device):
         return device
     raise click.BadParameter(f"{device!r} is not one of auto, cpu, cuda, cuda:N{', all' if several else ''}")
+
+
+def check_cluster(cluster: str | None) -> str | None:
+    """``cluster``, if it is the address of a Ray cluster; the address in RAY_ADDRESS for ``ray``, if there is one.
+
+    Raises:
+        BadParameter: If ``cluster`` is no such address.
+    """
+    if cluster == "ray":
+        cluster = os.environ.get("RAY_ADDRESS") or cluster
+        cluster = "ray" if cluster in ("auto", "local") else cluster
+    if cluster is None or cluster == "ray" or re.fullmatch(r"(ray://)?[^/@\s]+:\d{1,5}", cluster):
+        return cluster
+    raise click.BadParameter(f"{cluster!r} is not ray, HOST:PORT or ray://HOST:PORT")

@@ -7,15 +7,24 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchcls.cli.libraries import library_noise_hidden
-from batchcls.cli.options import ENGINE, ColumnNames, FiniteRange, MemorySize, OutPath, SlidesPlace, check_device
+from batchcls.cli.options import (
+    ENGINE,
+    ColumnNames,
+    FiniteRange,
+    MemorySize,
+    ROWS_OF_FILES,
+    OutPath,
+    SlidesPlace,
+    check_cluster,
+    check_device,
+)
 from batchcls.cli.printing import echo, next_line
 from batchcls.cli.shard_option import SHARD
 from batchcls.errors import EngineError
-from batchcls.storage.output_names import ROWS_PER_FILE
 
 if TYPE_CHECKING:
     from batchcls.inference.stats import RunStats
-    from batchcls.predictions.update import UpdateCounts
+    from batchcls.predictions.comparison import UpdateCounts
 
 
 @click.command()
@@ -27,13 +36,7 @@ if TYPE_CHECKING:
     help="File to write, .parquet, .csv or .jsonl; or its URL in an object store, such as "
     "s3://bucket/predictions.parquet; or a folder of Parquet files, such as predictions/.",
 )
-@click.option(
-    "--rows-per-file",
-    type=click.IntRange(1, 10**9),
-    metavar="N",
-    is_eager=True,  # because --out names a folder with it
-    help=f"Most rows of each file of the folder --out.  [default: {ROWS_PER_FILE:,} if --out is a folder]",
-)
+@ROWS_OF_FILES
 @ENGINE
 @click.option(
     "--device",
@@ -74,6 +77,14 @@ if TYPE_CHECKING:
     "--processes",
     type=click.IntRange(1, 64),
     help="Processes for each device, which share out its images, the CPU threads and the memory.  [default: 1]",
+)
+@click.option(
+    "--cluster",
+    metavar="ray|HOST:PORT|ray://HOST:PORT",
+    callback=lambda context, option, cluster: check_cluster(cluster),
+    help="Ray cluster to classify on, on all its GPUs or cores. ray: the one that $RAY_ADDRESS names or that runs on "
+    "this machine, or else one that is started for the run; HOST:PORT: the one with this head; ray://HOST:PORT: by Ray "
+    "Client. Threads, processes and memory are then those of each node.",
 )
 @click.option(
     "--max-pixels",
@@ -125,6 +136,12 @@ if TYPE_CHECKING:
     "--prune",
     is_flag=True,
     help="With --update, drop the rows of files that are gone. None is dropped if a folder could not be listed.",
+)
+@click.option(
+    "--by-content",
+    is_flag=True,
+    help="Write a digest of each file's bytes into a column; with --update, only files with other bytes than their "
+    "digest says count as changed, whatever their time. Every file is read for that.",
 )
 @click.option("--strict", is_flag=True, help="Exit with code 3 if any file or folder could not be read.")
 @click.option("--quiet", is_flag=True, help="Show errors and warnings only.")

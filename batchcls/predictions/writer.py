@@ -20,7 +20,7 @@ from batchcls.predictions.formats.parquet_folder import rows_of_each_file
 from batchcls.predictions.row_key import KEY_COLUMNS as KEY_COLUMNS
 from batchcls.predictions.row_key import key_schema, slides_of
 from batchcls.predictions.rows import PredictionRows
-from batchcls.predictions.schema import file_schema, kept_schema, part_schema
+from batchcls.predictions.schema import added_schema, file_schema, kept_schema, part_schema
 from batchcls.records import BatchResult, Slide
 from batchcls.storage.output_folder import clear_leftovers
 from batchcls.storage.resumable_output import ResumableOutput
@@ -78,15 +78,15 @@ def open_writer(
         clear_leftovers(path)  # a killed run may have moved one of its two files to its place
         if not overwrite:
             check_record_beside(path)
-    kept = kept_schema(identity_json)
-    columns = file_schema(len(labels), kept)
+    added = added_schema(identity_json)
+    columns = file_schema(len(labels), added)
     if is_folder and overwrite:
         parquet_folder.check_replaceable(Path(path))
     existing = None if overwrite else ExistingOutput.of(path, columns, identity_json)
     if existing and existing.is_settled(limits):
         clear_leftovers(path)
         return existing
-    partial = ResumableOutput(path, part_schema(len(labels), kept), identity, limits=limits, is_folder=is_folder)
+    partial = ResumableOutput(path, part_schema(len(labels), added), identity, limits=limits, is_folder=is_folder)
     try:
         if not overwrite:  # another run may have finished while this one waited for it
             existing = ExistingOutput.of(path, columns, identity_json)
@@ -131,7 +131,7 @@ class PredictionsWriter:
         self._labels = tuple(labels)
         self._limits = limits
         kept = kept_schema(partial.identity)
-        self._rows = PredictionRows(roots, labels, kept)
+        self._rows = PredictionRows(roots, labels, added_schema(partial.identity))
         self._keys = key_schema(self._rows.schema)
         partial.drop(lambda rows: retry_mask(rows["error"], partial.changed_limits))
         repeated = self._take_over(existing, kept.names) if existing else self._keys.empty_table()

@@ -18,7 +18,7 @@ from batchcls.predictions.formats.text_files import (
     record_of,
     record_with_fingerprint,
 )
-from batchcls.predictions.schema import COLUMNS, WORDS, file_schema, kept_schema
+from batchcls.predictions.schema import COLUMNS, WORDS, added_schema, file_schema
 from batchcls.storage.file_or_object import opened_for_reading
 from batchcls.storage.table_memory import check_memory
 
@@ -51,7 +51,7 @@ class OpenJsonl:
 
     def __init__(self, stream: BinaryIO, record: Mapping[str, Any]) -> None:
         self._stream, self._record = stream, record
-        self._kept = kept_schema(record.get("identity", {}))
+        self._kept = added_schema(record.get("identity", {}))
         self._names, labels = _names_and_labels(stream)
         self._labels = labels or _recorded_labels(record)
 
