@@ -99,16 +99,28 @@ class SlidesPlace(click.ParamType["str | Path"]):
 
 
 class OutPath(click.Path):
-    """The path of an output, which refuses an empty name, and a name such as ``results/`` for a file."""
+    """The path of an output, which refuses an empty name, and a name such as ``results/`` for a file.
+
+    Args:
+        takes_urls: Whether the URL of an object may be named, which stays text.
+    """
+
+    def __init__(self, *, takes_urls: bool = False, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.takes_urls = takes_urls
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not str(value):
             self.fail("it is empty; is a variable of the shell not set?", param, ctx)
         # The option --shard, which is eager, makes this the folder of all shards' files.
         if ctx and isinstance(ctx.params.get("shard"), Shard):
-            return Path(str(value))
+            return str(value) if is_url(str(value)) else Path(str(value))
         if not self.dir_okay and str(value).endswith("/"):
             self.fail(f"{str(value)!r} names a folder; name a file in it", param, ctx)
+        if is_url(str(value)):
+            if not self.takes_urls:
+                self.fail(f"{str(value)!r} is a URL; name a place on a disk", param, ctx)
+            return str(value)
         return super().convert(value, param, ctx)
 
 
@@ -140,3 +152,17 @@ def check_device(device: str, *, several: bool = False) -> str:
     if (device == "all" and several) or re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", device):
         return device
     raise click.BadParameter(f"{device!r} is not one of auto, cpu, cuda, cuda:N{', all' if several else ''}")
+
+
+def check_cluster(cluster: str | None) -> str | None:
+    """``cluster``, if it is the address of a Ray cluster; the address in RAY_ADDRESS for ``ray``, if there is one.
+
+    Raises:
+        BadParameter: If ``cluster`` is no such address.
+    """
+    if cluster == "ray":
+        cluster = os.environ.get("RAY_ADDRESS") or cluster
+        cluster = "ray" if cluster in ("auto", "local") else cluster
+    if cluster is None or cluster == "ray" or re.fullmatch(r"(ray://)?[^/@\s]+:\d{1,5}", cluster):
+        return cluster
+    raise click.BadParameter(f"{cluster!r} is not ray, HOST:PORT or ray://HOST:PORT")

@@ -1,7 +1,7 @@
 """The command ``batchcls run``."""
 
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,6 +16,7 @@ from batchcls.cli.options import (
     MemorySize,
     OutPath,
     SlidesPlace,
+    check_cluster,
     check_device,
 )
 from batchcls.cli.printing import echo, next_line
@@ -24,13 +25,16 @@ from batchcls.errors import EngineError
 
 if TYPE_CHECKING:
     from batchcls.inference.stats import RunStats
-    from batchcls.predictions.update import UpdateCounts
+    from batchcls.predictions.comparison import UpdateCounts
 
 
 @click.command()
 @click.argument("slides", type=SlidesPlace(), nargs=-1, required=True)
 @click.option(
-    "--out", type=OutPath(dir_okay=False, path_type=Path), required=True, help="File to write, .parquet or .csv."
+    "--out",
+    type=OutPath(takes_urls=True, dir_okay=False, path_type=Path),
+    required=True,
+    help="File to write, .parquet or .csv; or its URL in an object store, such as s3://bucket/predictions.parquet.",
 )
 @ENGINE
 @click.option(
@@ -74,6 +78,14 @@ if TYPE_CHECKING:
     help="Processes for each device, which share out its images, the CPU threads and the memory.  [default: 1]",
 )
 @click.option(
+    "--cluster",
+    metavar="ray|HOST:PORT|ray://HOST:PORT",
+    callback=lambda context, option, cluster: check_cluster(cluster),
+    help="Ray cluster to classify on, on all its GPUs or cores. ray: the one that $RAY_ADDRESS names or that runs on "
+    "this machine, or else one that is started for the run; HOST:PORT: the one with this head; ray://HOST:PORT: by Ray "
+    "Client. Threads, processes and memory are then those of each node.",
+)
+@click.option(
     "--max-pixels",
     type=click.IntRange(1, 10**11),
     default=200_000_000,
@@ -112,10 +124,16 @@ if TYPE_CHECKING:
     is_flag=True,
     help="With --update, drop the rows of files that are gone. None is dropped if a folder could not be listed.",
 )
+@click.option(
+    "--by-content",
+    is_flag=True,
+    help="Write a digest of each file's bytes into a column; with --update, only files with other bytes than their "
+    "digest says count as changed, whatever their time. Every file is read for that.",
+)
 @click.option("--strict", is_flag=True, help="Exit with code 3 if any file or folder could not be read.")
 @click.option("--quiet", is_flag=True, help="Show errors and warnings only.")
 def run(
-    slides: tuple[str | Path, ...], out: Path, engine: Path | None, strict: bool, quiet: bool, **options: Any
+    slides: tuple[str | Path, ...], out: Path | str, engine: Path | None, strict: bool, quiet: bool, **options: Any
 ) -> None:
     """Classify every image below SLIDES into one Parquet or CSV file.
 
@@ -140,11 +158,13 @@ def run(
     for warning in stats.warnings:
         echo(f"warning: {warning}", err=True)
     if not quiet:
+        name = PurePosixPath(out).name if isinstance(out, str) else out.resolve().name
         if shard := options["shard"]:
-            following = next_line("batchcls", "merge", out, "--out", f"{out.resolve().name or 'merged'}.parquet")
-            out = out / shard.file_name
+            following = next_line("batchcls", "merge", out, "--out", f"{name or 'merged'}.parquet")
+            out = f"{out.rstrip('/')}/{shard.file_name}" if isinstance(out, str) else out / shard.file_name
         else:
-            following = next_line("batchcls", "report", out, "--out", out.with_suffix(".html"))
+            page = Path(name if isinstance(out, str) else out).with_suffix(".html")
+            following = next_line("batchcls", "report", out, "--out", page)
         echo(*run_summary(stats, out), following)
     if strict and (stats.unreadable or stats.unlisted):
         sys.exit(3)
@@ -167,7 +187,7 @@ def only_engine() -> Path:
     return engines[0]
 
 
-def run_summary(stats: "RunStats", out: Path) -> list[str]:
+def run_summary(stats: "RunStats", out: Path | str) -> list[str]:
     """The lines that the command prints after a finished run."""
     info = stats.info
     why = f", because {stats.why}" if stats.why else ""

@@ -64,6 +64,10 @@ class RunOptions:
     may use."""
     processes: int | None = None
     """Processes for each device; None for one."""
+    cluster: str | None = None
+    """Ray cluster to classify on: ``ray``, ``HOST:PORT`` or ``ray://HOST:PORT``, as
+    `batchcls.inference.ray_cluster.RayCluster` takes it; None for this machine alone. On a cluster, threads, processes
+    and memory are those of each node."""
     max_pixels: int = 200_000_000
     """Pixels of the largest image that is decoded."""
     read_timeout_s: float = READ_TIMEOUT_S
@@ -79,6 +83,8 @@ class RunOptions:
     """Whether an existing predictions file is brought up to date: new and changed files are classified."""
     prune: bool = False
     """Whether an update drops the rows of files that are gone."""
+    by_content: bool = False
+    """Whether rows hold the digests of their files, by which an update tells changed files."""
     root: str | Path | None = None
     """Folder of the relative paths in lists and tables; None for the folder that each list or table is in."""
     allow_remote: bool = False
@@ -140,6 +146,7 @@ def device_configs(engine: Path, options: RunOptions) -> tuple[list[DeviceConfig
             max_pixels=options.max_pixels,
             memory_bytes=memory_bytes,
             read_timeout_s=options.read_timeout_s,
+            digests=options.by_content,
             cores=cores,
             visible=device.visible,
         )

@@ -10,11 +10,16 @@ import pyarrow.compute as pc
 
 from batchcls.predictions.existing_output import retry_mask
 from batchcls.predictions.row_key import DIGEST_BYTES, row_digests
+from batchcls.predictions.schema import DIGEST
 
 STATE_COLUMNS = ("size_bytes", "modified", "error")
 """Columns of a row that say what its file was when it was read."""
 UNKNOWN = -(1 << 63)
 """Placeholder for a size or a time that a row does not hold."""
+NO_DIGEST = bytes(DIGEST_BYTES)
+"""Placeholder for a digest that a row does not hold."""
+NO_DIGESTS = np.empty(0, f"V{DIGEST_BYTES}")
+_HEX = f"^[0-9a-f]{{{2 * DIGEST_BYTES}}}$"
 _SORTABLE_TYPE = f"S{DIGEST_BYTES}"
 
 
@@ -63,15 +68,23 @@ class KnownRows:
         for batch in batches:
             columns.append(
                 (
-                    row_digests(pa.Table.from_batches([batch])),
+                    row_digests([batch]),
                     *file_states(batch),
                     np.asarray(batch["error"].is_valid()),
                     np.asarray(retry_mask(batch["error"], changed_limits)),
+                    _contents(batch),
                 )
             )
-        types: tuple[npt.DTypeLike, ...] = (f"V{DIGEST_BYTES}", np.int64, np.int64, np.bool_, np.bool_)
+        types: tuple[npt.DTypeLike, ...] = (
+            f"V{DIGEST_BYTES}",
+            np.int64,
+            np.int64,
+            np.bool_,
+            np.bool_,
+            f"V{DIGEST_BYTES}",
+        )
         parts = list(zip(*columns, strict=True)) or [()] * len(types)
-        digests, self.sizes, self.times, self.failed, self.repeated = (
+        digests, self.sizes, self.times, self.failed, self.repeated, self.contents = (
             np.concatenate([np.array([], kind), *arrays]) for arrays, kind in zip(parts, types, strict=True)
         )
         self.index = RowIndex(digests)
@@ -79,18 +92,30 @@ class KnownRows:
     def __len__(self) -> int:
         return len(self.sizes)
 
-    def are_unchanged(self, rows: pa.Table) -> npt.NDArray[np.bool_]:
-        """(rows,) whether each row of ``rows`` is one of these: of the same slide, size and time."""
-        places = self.index.rows(row_digests(rows))
+    def are_unchanged(self, rows: pa.RecordBatch) -> npt.NDArray[np.bool_]:
+        """(rows,) whether each row of ``rows`` is one of these: of the same slide, size, time and digest."""
+        places = self.index.rows(row_digests([rows]))
         sizes, times = file_states(rows)
         if not len(self):
             return places >= 0
-        return np.asarray((places >= 0) & (self.sizes[places] == sizes) & (self.times[places] == times))
+        is_same = (self.sizes[places] == sizes) & (self.times[places] == times)
+        if DIGEST in rows.schema.names:
+            is_same &= self.contents[places] == _contents(rows)
+        return np.asarray((places >= 0) & is_same)
 
 
-def file_states(rows: pa.RecordBatch | pa.Table) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def file_states(rows: pa.RecordBatch) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """(rows,) sizes in bytes, and (rows,) times of change in microseconds since 1970; `UNKNOWN` for null."""
     return _numbers(rows["size_bytes"]), _numbers(rows["modified"].cast(pa.int64()))
+
+
+def _contents(rows: pa.RecordBatch) -> npt.NDArray[np.void]:
+    """(rows,) the digests of the files' bytes; `NO_DIGEST` for null; of no length where rows hold none."""
+    if DIGEST not in rows.schema.names:
+        return NO_DIGESTS
+    is_digest = pc.match_substring_regex(rows[DIGEST], _HEX)
+    texts = pc.if_else(pc.fill_null(is_digest, False), rows[DIGEST], NO_DIGEST.hex()).to_pylist()
+    return np.frombuffer(bytes.fromhex("".join(texts)), f"V{DIGEST_BYTES}")
 
 
 def _numbers(column: Any) -> npt.NDArray[np.int64]:

@@ -19,9 +19,9 @@ from batchcls.predictions.formats import format_to_write
 from batchcls.predictions.row_key import KEY_COLUMNS as KEY_COLUMNS
 from batchcls.predictions.row_key import key_schema, slides_of
 from batchcls.predictions.rows import PredictionRows
-from batchcls.predictions.schema import file_schema, kept_schema, part_schema
+from batchcls.predictions.schema import added_schema, file_schema, kept_schema, part_schema
 from batchcls.records import BatchResult, Slide
-from batchcls.storage.locked_folder import clear_leftovers
+from batchcls.storage.output_folder import clear_leftovers
 from batchcls.storage.resumable_output import ResumableOutput
 
 UPDATE_KEY = "update_of"
@@ -46,7 +46,7 @@ class Counts:
 
 
 def open_writer(
-    path: Path,
+    path: Path | str,
     *,
     roots: Sequence[str],
     labels: Sequence[str],
@@ -60,7 +60,7 @@ def open_writer(
     rows, is whole.
 
     Args:
-        path: The predictions file, whose ending names its format.
+        path: The predictions file, or its URL in an object store, whose ending names its format.
         roots: Every `Slide.root` of the run.
         labels: The engine's labels, by position.
         identity: Properties that two runs must share to write one file; JSON values.
@@ -77,13 +77,13 @@ def open_writer(
         clear_leftovers(path)  # a killed run may have moved one of its two files to its place
         if not overwrite:
             check_record_beside(path)
-    kept = kept_schema(identity_json)
-    columns = file_schema(len(labels), kept)
+    added = added_schema(identity_json)
+    columns = file_schema(len(labels), added)
     existing = None if overwrite else ExistingOutput.of(path, columns, identity_json)
     if existing and existing.is_settled(limits):
         clear_leftovers(path)
         return existing
-    partial = ResumableOutput(path, part_schema(len(labels), kept), identity, limits=limits)
+    partial = ResumableOutput(path, part_schema(len(labels), added), identity, limits=limits)
     try:
         if not overwrite:  # another run may have finished while this one waited for it
             existing = ExistingOutput.of(path, columns, identity_json)
@@ -127,7 +127,7 @@ class PredictionsWriter:
         self._labels = tuple(labels)
         self._limits = limits
         kept = kept_schema(partial.identity)
-        self._rows = PredictionRows(roots, labels, kept)
+        self._rows = PredictionRows(roots, labels, added_schema(partial.identity))
         self._keys = key_schema(self._rows.schema)
         partial.drop(lambda rows: retry_mask(rows["error"], partial.changed_limits))
         repeated = self._take_over(existing, kept.names) if existing else self._keys.empty_table()

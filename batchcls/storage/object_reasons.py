@@ -28,6 +28,7 @@ _CAUSES = {
 _WRONG_KEYS = frozenset(
     ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired")
 )
+_NEVER_ANSWERED = ("invalid path", "BareRedirect", "BadScheme", "dns error", "/latest/api/token", "token request")
 _HOW_TO_SIGN = {
     "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; or, if anyone may read it: "
     "export AWS_SKIP_SIGNATURE=true",
@@ -52,6 +53,15 @@ def short_reason(error: BaseException) -> str:
             return meaning
     first = text.partition("\n\nDebug source")[0]
     return _line(re.sub(r"\?\S+", "?...", first))
+
+
+def is_final(error: BaseException) -> bool:
+    """Whether an error will not pass by itself: there is no such bucket, the credentials are none, it is elsewhere."""
+    text = str(error)
+    status, code = _STATUS.search(text), _CODE.search(text)
+    is_told = status is not None and status[1][:3] in ("301", "307", "400", "404")
+    has_wrong_keys = code is not None and code[1] in _WRONG_KEYS
+    return is_told or has_wrong_keys or any(words in text for words in _NEVER_ANSWERED)
 
 
 def how_to_sign(scheme: str) -> str:

@@ -127,6 +127,7 @@ __all__ = [
     "ObjectStore",
     "RemoteError",
     "endpoint_of",
+    "exceptions",
     "object_errors",
     "obstore",
     "open_store",

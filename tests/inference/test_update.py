@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from contextlib import closing
+from hashlib import blake2b
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,9 +21,9 @@ from hypothesis import strategies as st
 from batchcls.engine.postprocess import to_predictions
 from batchcls.images.sources import open_source
 from batchcls.images.sources.states import SlideStates
+from batchcls.predictions.comparison import UpdateCounts, UpdateOptions
 from batchcls.predictions.formats import csv_file
 from batchcls.predictions.open_update import open_update
-from batchcls.predictions.update import UpdateCounts, UpdateOptions
 from batchcls.records import METADATA_KEY, BatchResult, Failure, Slide
 from batchcls.storage.regular_file import open_regular
 from tests.commandline import command, finished, invoked, partial, wait_for
@@ -345,3 +346,66 @@ def test_after_any_history_the_file_is_that_of_an_undisturbed_run(history: list[
         assert table(out).equals(table(expected))
         counts = updated(folder, out, prune=True)
         assert counts == UpdateCounts(unchanged=len(table(out)))
+
+
+def digests(out: Path) -> dict[str, str | None]:
+    rows = table(out).select(["path", "digest"]).to_pylist()
+    return {row["path"]: row["digest"] for row in rows}
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
+def test_by_content_a_file_of_other_bytes_is_classified_again_whatever_its_time(
+    slides: Path, tmp_path: Path, ending: str
+) -> None:
+    out = tmp_path / f"o.{ending}"
+    draw(slides / "bitmap.bmp", 1, (16, 12))
+    run(slides, out, "--by-content")
+    before = digests(out)
+    status = (slides / "bitmap.bmp").stat()
+    draw(slides / "bitmap.bmp", 2, (16, 12))  # of the same size
+    os.utime(slides / "bitmap.bmp", ns=(status.st_atime_ns, status.st_mtime_ns))
+    older(slides / "1.png", 60)
+
+    said = update(slides, out, "--by-content")
+
+    assert said == "0 new, 1 changed, 6 unchanged, 0 gone"
+    after = digests(out)
+    expected = {file.name: blake2b(file.read_bytes(), digest_size=16).hexdigest() for file in slides.iterdir()}
+    assert {path for path, digest in after.items() if digest != before[path]} == {"bitmap.bmp"}
+    assert after == expected | {"empty.jpg": None}
+    columns = [name for name in table(out).column_names if name != "modified"]
+    assert table(out).select(columns).equals(fresh(slides, out, "--by-content").select(columns))
+    assert update(slides, out, "--by-content") == "0 new, 0 changed, 7 unchanged, 0 gone"
+
+
+def test_rows_without_a_digest_count_as_changed(slides: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o.parquet"
+    run(slides, out)
+
+    result = invoked(slides, "--out", out, *NULL, "--by-content", "--update")
+
+    assert "0 new, 5 changed, 1 unchanged, 0 gone" in result.stdout
+    assert result.stderr.count("5 rows had no digest to compare with") == 1
+    assert table(out).equals(fresh(slides, out, "--by-content"))
+
+
+def test_a_file_with_digests_is_not_updated_without_them(slides: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o.parquet"
+    run(slides, out, "--by-content")
+
+    result = invoked(slides, "--out", out, *NULL, "--update")
+
+    assert result.exit_code == 1
+    assert "made with by_content True; this run has by_content None" in result.stderr
+
+
+def test_the_digest_is_of_the_whole_file_even_where_the_image_ends_early(slides: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o.parquet"
+    image = draw(slides / "long.png", 1, (16, 12))
+    with image.open("ab") as stream:
+        stream.truncate(20 << 20)
+
+    run(slides, out, "--by-content")
+
+    assert digests(out)["long.png"] == blake2b(image.read_bytes(), digest_size=16).hexdigest()
+    assert update(slides, out, "--by-content") == "0 new, 0 changed, 7 unchanged, 0 gone"

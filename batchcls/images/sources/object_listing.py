@@ -3,12 +3,17 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from batchcls.images.sources.image_names import IMAGE_ENDINGS, has_image_ending
 from batchcls.images.sources.name_queue import LISTED_PART, packed_names, packed_numbers
-from batchcls.images.sources.object_reads import modified_ns
-from batchcls.storage.object_store import object_errors, obstore, open_store, place_errors
+from batchcls.images.sources.object_reads import PAUSES_S, modified_ns, patiently, pause
+from batchcls.storage.object_reasons import is_final
+from batchcls.storage.object_store import exceptions, obstore, open_store, place_errors
 from batchcls.storage.urls import bucket_and_key, is_web
+
+if TYPE_CHECKING:
+    from obstore import ObjectMeta
 
 _PART_NAMES, _PART_BYTES, _PART_S = 16_384, 512 << 10, 0.2
 """Names and bytes of names in a part, and time after which it is handed over all the same."""
@@ -34,8 +39,7 @@ def _is_object(url: str) -> bool:
         return False
     store = open_store(bucket_url)
     try:
-        with object_errors(url):
-            size = obstore.head(store, key)["size"]
+        size = patiently(url, lambda: obstore.head(store, key)["size"])
     except OSError:  # where access is refused, listing is refused too, and tells the reason
         return False
     return size > 0 or key[key.rfind(".") :].lower() in IMAGE_ENDINGS  # folders of Azure are empty objects
@@ -58,7 +62,7 @@ def listed_parts(url: str, excluded: Sequence[str]) -> Iterator[bytes]:
     objects, prefixes = frozenset(keys), tuple(key for key in keys if key.endswith("/"))
     part = _Part()
     with place_errors(url):
-        for page in obstore.list(open_store(bucket_url), prefix or None, chunk_size=_PAGE):
+        for page in _pages(bucket_url, prefix or None):
             for meta in page:
                 path = meta["path"]
                 if path not in objects and not path.startswith(prefixes):
@@ -67,6 +71,22 @@ def listed_parts(url: str, excluded: Sequence[str]) -> Iterator[bytes]:
                 yield part.packed()
                 part = _Part()
     yield part.packed()
+
+
+def _pages(bucket_url: str, prefix: str | None) -> Iterator["Sequence[ObjectMeta]"]:
+    """The objects below a prefix, some at a time; after an error that may pass, listing goes on behind the last one."""
+    store, last, failures = open_store(bucket_url), None, 0
+    while True:
+        try:
+            for page in obstore.list(store, prefix, offset=last, chunk_size=_PAGE):
+                yield page
+                last, failures = page[-1]["path"], 0
+            return
+        except exceptions.BaseError as error:
+            if failures == len(PAUSES_S) or is_final(error):
+                raise
+        pause(failures)
+        failures += 1
 
 
 class _Part:

@@ -13,6 +13,7 @@ from batchcls.errors import DecoderError, SlidesError
 from batchcls.images.sources.file_groups import FileGroupReader
 from batchcls.images.sources.files import FileReader
 from batchcls.images.sources.group_buffer import BUFFER_BYTES
+from batchcls.records import Slide
 from batchcls.storage.file_client import FileProcess
 from batchcls.storage.object_credentials import provider_environment
 
@@ -39,10 +40,15 @@ class ObjectReaders:
         return FileReader(self._process.lane(timeout_s))
 
     def group_reader(self, max_pixels: int) -> FileGroupReader:
-        return FileGroupReader(self._process, max_pixels)
+        return FileGroupReader(self._process, max_pixels, place_of=_listed_size)
 
     def close(self) -> None:
         self._process.close()
+
+
+def _listed_size(slide: Slide) -> tuple[int, int, int]:
+    """The place of an object in a request: only its size, 0 if it is not known."""
+    return 0, 0, slide.size_bytes or 0
 
 
 @contextmanager

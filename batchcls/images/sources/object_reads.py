@@ -11,7 +11,7 @@ from batchcls.storage.file_server import LARGEST_DATA_BYTES, LARGEST_FIRST_BYTES
 from batchcls.storage.object_store import ObjectStore, RemoteError, object_errors, obstore, open_store
 from batchcls.storage.urls import bucket_and_key
 
-_PAUSES_S = (0.2, 0.6, 1.5)
+PAUSES_S = (0.2, 0.6, 1.5)
 """Pauses before an object is asked for again that obstore has given up: access was refused, or its bytes ended
 early."""
 _LONGEST_S = 5.0
@@ -115,13 +115,18 @@ def patiently(url: str, call: Callable[[], T]) -> T:
         OSError: Of the last try; see `batchcls.storage.object_store.object_errors`.
     """
     since = time.monotonic()
-    for pause_s in _PAUSES_S:
+    for number in range(len(PAUSES_S)):
         try:
             with object_errors(url):
                 return call()
         except RemoteError:
             if time.monotonic() - since > _LONGEST_S:
                 raise
-        time.sleep(pause_s * random.uniform(0.5, 1.5))  # noqa: S311  # so that not all come again at once
+        pause(number)
     with object_errors(url):
         return call()
+
+
+def pause(number: int) -> None:
+    """Wait before the next try, by the number of pauses before; at random, so that not all come again at once."""
+    time.sleep(PAUSES_S[number] * random.uniform(0.5, 1.5))  # noqa: S311

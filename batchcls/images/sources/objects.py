@@ -137,7 +137,6 @@ class ObjectSource:
         urls = [f"{place.url}/" if place.is_prefix else place.url for place in self._places]
         answer = self._ask(self._places[0], b"K", "\0".join(urls))
         kinds = dict(zip(self._places, map(bool, answer), strict=True))
-        self._kinds.set_result(kinds)
         objects = [place for place in self._places if kinds[place]]
         prefixes: list[_Place] = []
         for place in self._places:
@@ -145,25 +144,34 @@ class ObjectSource:
                 root, name = _parent(place)
                 self._queue.put(root, "", packed_names([name.encode()]))
                 self.count += 1
+                self._know(kinds)
             elif any(prefix.contains(place) for prefix in prefixes):
                 self.skipped["folder listed already"] += 1
             else:
                 listed = [f"{prefix.url}/" for prefix in prefixes if place.contains(prefix)]
-                self._list_prefix(place, [*(other.url for other in objects if place.contains(other)), *listed])
+                excluded = [*(other.url for other in objects if place.contains(other)), *listed]
+                self._ask(place, b"L", "\0".join([place.url, *excluded]))
+                while part := self._ask(place, b"N"):
+                    self._know(kinds)
+                    self._take(place, part)
                 prefixes.append(place)
 
-    def _list_prefix(self, place: _Place, excluded: Sequence[str]) -> None:
-        self._ask(place, b"L", "\0".join([place.url, *excluded]))
-        while part := self._ask(place, b"N"):
-            count, hidden, others, names_bytes = LISTED_PART.unpack_from(part)
-            names_end = LISTED_PART.size + names_bytes
-            if hidden:
-                self.skipped["hidden"] += hidden
-            if others:
-                self.skipped["not an image"] += others
-            if count:
-                self.count += count
-                self._queue.put(place.url, "", part[LISTED_PART.size : names_end], part[names_end:])
+    def _know(self, kinds: dict[_Place, bool]) -> None:
+        """Tell the kinds, once the first answer has shown that the store can be used."""
+        if not self._kinds.done():
+            self._kinds.set_result(kinds)
+
+    def _take(self, place: _Place, part: bytes) -> None:
+        """Take a part of the listing of a place."""
+        count, hidden, others, names_bytes = LISTED_PART.unpack_from(part)
+        names_end = LISTED_PART.size + names_bytes
+        if hidden:
+            self.skipped["hidden"] += hidden
+        if others:
+            self.skipped["not an image"] += others
+        if count:
+            self.count += count
+            self._queue.put(place.url, "", part[LISTED_PART.size : names_end], part[names_end:])
 
     def _ask(self, place: _Place, operation: bytes, urls: str = "") -> bytes:
         self._waiting = (place.url, monotonic())

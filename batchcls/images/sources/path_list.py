@@ -96,7 +96,8 @@ class PathListSource:
         rest = rest.removeprefix(_UTF8_MARK)
         while b"\0" not in rest and b"\n" not in rest and (more := self._read()):
             rest = self._checked(rest + more, 1, b"")
-        end = b"\0" if b"\0" in rest else b"\n"  # a name before the first zero byte may hold line feeds
+        # The name before the first zero byte may hold line feeds.
+        end = b"\0" if b"\0" in rest[: _LONGEST_ENTRY + 1] else b"\n"
         number, block = 0, rest
         while block:
             *entries, rest = rest.split(end)
