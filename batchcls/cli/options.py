@@ -138,6 +138,25 @@ class OutPath(click.Path):
         return super().convert(value, param, ctx)
 
 
+ROOT = click.option(
+    "--root",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Folder of the relative paths in lists and tables, and the only one that they may name files in.  [default: "
+    "the folder that each list or table is in]",
+)
+ALLOW_REMOTE = click.option(
+    "--allow-remote", is_flag=True, help="Let lists and tables name URLs (s3, gs, az, http, https) as well."
+)
+KEEP = click.option(
+    "--keep",
+    type=ColumnNames(),
+    default="",
+    metavar="COLUMN,...",
+    help="Columns of a table that the predictions carry on, such as patient,slide.",
+)
+
+
 def check_device(device: str, *, several: bool = False) -> str:
     """``device``, if it is the name of a device; ``all`` only where a command takes several.
 
