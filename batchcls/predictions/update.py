@@ -73,9 +73,10 @@ class UpdatedRows:
     def history(self) -> dict[str, Any]:
         """Part of the new file's record: when the file was begun, and the times that it has been updated."""
         record = self.existing.metadata
+        updates = record.get("updates")
         return {
             "started": record.get("started"),
-            "updates": int(record.get("updates", 0)) + 1,
+            "updates": updates + 1 if isinstance(updates, int) else 1,
             "update_started": self._partial.started,
         }
 
@@ -112,10 +113,8 @@ class UpdatedRows:
         is_gone = ~(self._known.index.seen | is_replaced)
         is_pruned = is_gone & self._of_listed_roots() if prunes and is_gone.any() else np.zeros_like(is_gone)
         self._count(new, is_replaced, is_gone, is_pruned)
-        if (
-            not (new or self.counts.changed or self.counts.pruned)
-            and list(unlisted) == self.existing.metadata["unlisted_folders"]
-        ):
+        has_other_rows = new or self.counts.changed or self.counts.pruned
+        if not has_other_rows and list(unlisted) == self.existing.metadata.get("unlisted_folders", []):
             return False
         self._append(~(is_replaced | is_pruned))
         return True
