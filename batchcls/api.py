@@ -159,7 +159,7 @@ def run(
         slides: A folder, a file, or several of them; also ``@FILE``, a list of paths, and a table with a column
             ``path``, in CSV or Parquet.
         engine: The engine folder.
-        out: The predictions file.
+        out: The predictions file, or its URL in an object store.
         progress: Whether progress is shown on standard error; None: in a notebook only.
         options: Those of `Engine`, and ``processes``, ``overwrite``, ``update``, ``prune``, ``by_content``, ``root``,
             ``allow_remote`` and ``keep``, as of the command line.
@@ -174,6 +174,7 @@ def run(
     from batchcls.images.sources.places import named_place
     from batchcls.inference.options import RunOptions
     from batchcls.inference.run import classify_images
+    from batchcls.storage.urls import is_url
 
     named = [slides] if isinstance(slides, str | os.PathLike) else list(slides)
     places = [named_place(place) for place in named]
@@ -183,7 +184,8 @@ def run(
         raise OutputError(f"out is {os.fspath(out)!r}; name a file, such as 'predictions.parquet'")
     if missing := [str(place) for place in places if isinstance(place, Path) and not os.path.exists(place)]:
         raise SlidesError(f"{missing[0]!r} does not exist; name folders or image files that do")
-    return classify_images(places, Path(engine), Path(out), RunOptions(**options), _console(progress), listens=False)
+    file = str(out) if is_url(str(out)) else Path(out)
+    return classify_images(places, Path(engine), file, RunOptions(**options), _console(progress), listens=False)
 
 
 def _console(progress: bool | None) -> Any:

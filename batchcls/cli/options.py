@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from batchcls.storage.shards import Shard
 from batchcls.storage.urls import is_url
 
 _SIZE = re.compile(r"(\d{1,6}(?:\.\d{1,6})?) ?([KMGT])i?B?", re.IGNORECASE)
@@ -98,15 +99,28 @@ class SlidesPlace(click.ParamType["str | Path"]):
 
 
 class OutPath(click.Path):
-    """The path of an output, which refuses an empty name, and a name such as ``results/`` for a file."""
+    """The path of an output, which refuses an empty name, and a name such as ``results/`` for a file.
+
+    Args:
+        takes_urls: Whether the URL of an object may be named, which stays text.
+    """
+
+    def __init__(self, *, takes_urls: bool = False, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.takes_urls = takes_urls
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not str(value):
             self.fail("it is empty; is a variable of the shell not set?", param, ctx)
-        if ctx and ctx.params.get("shard"):  # which is eager, and makes this the folder of all shards' files
-            return Path(str(value))
+        # The option --shard, which is eager, makes this the folder of all shards' files.
+        if ctx and isinstance(ctx.params.get("shard"), Shard):
+            return str(value) if is_url(str(value)) else Path(str(value))
         if not self.dir_okay and str(value).endswith("/"):
             self.fail(f"{str(value)!r} names a folder; name a file in it", param, ctx)
+        if is_url(str(value)):
+            if not self.takes_urls:
+                self.fail(f"{str(value)!r} is a URL; name a place on a disk", param, ctx)
+            return str(value)
         return super().convert(value, param, ctx)
 
 

@@ -1,7 +1,7 @@
 """The command ``batchcls run``."""
 
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("slides", type=SlidesPlace(), nargs=-1, required=True)
 @click.option(
-    "--out", type=OutPath(dir_okay=False, path_type=Path), required=True, help="File to write, .parquet or .csv."
+    "--out",
+    type=OutPath(takes_urls=True, dir_okay=False, path_type=Path),
+    required=True,
+    help="File to write, .parquet or .csv; or its URL in an object store, such as s3://bucket/predictions.parquet.",
 )
 @ENGINE
 @click.option(
@@ -123,7 +126,7 @@ if TYPE_CHECKING:
 @click.option("--strict", is_flag=True, help="Exit with code 3 if any file or folder could not be read.")
 @click.option("--quiet", is_flag=True, help="Show errors and warnings only.")
 def run(
-    slides: tuple[str | Path, ...], out: Path, engine: Path | None, strict: bool, quiet: bool, **options: Any
+    slides: tuple[str | Path, ...], out: Path | str, engine: Path | None, strict: bool, quiet: bool, **options: Any
 ) -> None:
     """Classify every image below SLIDES into one Parquet or CSV file.
 
@@ -148,11 +151,13 @@ def run(
     for warning in stats.warnings:
         echo(f"warning: {warning}", err=True)
     if not quiet:
+        name = PurePosixPath(out).name if isinstance(out, str) else out.resolve().name
         if shard := options["shard"]:
-            following = next_line("batchcls", "merge", out, "--out", f"{out.resolve().name or 'merged'}.parquet")
-            out = out / shard.file_name
+            following = next_line("batchcls", "merge", out, "--out", f"{name or 'merged'}.parquet")
+            out = f"{out.rstrip('/')}/{shard.file_name}" if isinstance(out, str) else out / shard.file_name
         else:
-            following = next_line("batchcls", "report", out, "--out", out.with_suffix(".html"))
+            page = Path(name if isinstance(out, str) else out).with_suffix(".html")
+            following = next_line("batchcls", "report", out, "--out", page)
         echo(*run_summary(stats, out), following)
     if strict and (stats.unreadable or stats.unlisted):
         sys.exit(3)
@@ -175,7 +180,7 @@ def only_engine() -> Path:
     return engines[0]
 
 
-def run_summary(stats: "RunStats", out: Path) -> list[str]:
+def run_summary(stats: "RunStats", out: Path | str) -> list[str]:
     """The lines that the command prints after a finished run."""
     info = stats.info
     why = f", because {stats.why}" if stats.why else ""

@@ -1,6 +1,5 @@
 """The run: list, decode, infer and write every slide, as one plain loop."""
 
-import os
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict, replace
@@ -33,6 +32,7 @@ from batchcls.predictions.schema import check_kept
 from batchcls.prefetch import poll
 from batchcls.progress import RunProgress
 from batchcls.records import BatchResult, Postponed
+from batchcls.storage.file_or_object import exists
 from batchcls.storage.memory import format_bytes
 from batchcls.storage.shards import shard_file
 from batchcls.storage.transient_errors import is_transient
@@ -42,15 +42,16 @@ _POLL_S = 0.25
 
 
 def classify_images(
-    slides: Sequence[Place], engine: Path, out: Path, options: RunOptions, console: Console, *, listens: bool = True
+    slides: Sequence[Place], engine: Path, out: Place, options: RunOptions, console: Console, *, listens: bool = True
 ) -> RunStats:
     """Classify every image below ``slides`` into one predictions file.
 
     Args:
         slides: Places, as `batchcls.images.sources.open_source` takes them.
         engine: The engine folder.
-        out: The predictions file, .parquet or .csv. Until it is whole, the folder ``out``.partial holds the rows, and
-            another call goes on there. With ``options.shard``, the folder in which the shard's file is written.
+        out: The predictions file, .parquet or .csv, or its URL in an object store. Until it is whole, the folder
+            ``out``.partial holds the rows, and another call goes on there. With ``options.shard``, the folder in which
+            the shard's file is written.
         console: Shows progress and notes.
         listens: Whether SIGINT, SIGTERM and SIGHUP end the run with an `InterruptedRunError`; for the main thread only.
             Otherwise signals are the caller's, and a KeyboardInterrupt leaves the rows so far on disk as well.
@@ -94,10 +95,10 @@ def classify_images(
     return stats
 
 
-def _source_options(options: RunOptions, out: Path) -> SourceOptions:
+def _source_options(options: RunOptions, out: Place) -> SourceOptions:
     return SourceOptions(
         # An output that exists is probably this run's finished file, for which no folder has to be listed.
-        at_once=options.overwrite or options.update or not os.path.lexists(out),
+        at_once=options.overwrite or options.update or not exists(out),
         timeout_s=options.read_timeout_s,
         root=None if options.root is None else Path(options.root),
         allow_remote=options.allow_remote,
@@ -123,7 +124,7 @@ def _open_executor(configs: Sequence[DeviceConfig]) -> Executor:
     return LocalExecutor(configs[0]) if alone else ProcessExecutor(configs)
 
 
-def _classify_all(run: OpenRun, out: Path) -> None:
+def _classify_all(run: OpenRun, out: Place) -> None:
     stats = run.stats
     postponed: list[Postponed] = []
     if stats.resumed_rows:
@@ -160,7 +161,7 @@ def _classify_all(run: OpenRun, out: Path) -> None:
         )
 
 
-def _check_interruption(run: OpenRun, out: Path) -> None:
+def _check_interruption(run: OpenRun, out: Place) -> None:
     """End the run after a signal, or if its files cannot be read any more."""
     if (number := run.interrupt.signal) is not None:
         raise InterruptedRunError(f"stopped by {number.name}; {_resume_advice(run, out)}", number)
@@ -168,7 +169,7 @@ def _check_interruption(run: OpenRun, out: Path) -> None:
         raise SlidesError(f"{message}; {_resume_advice(run, out)}, once the disk or the network works again")
 
 
-def _resume_advice(run: OpenRun, out: Path) -> str:
+def _resume_advice(run: OpenRun, out: Place) -> str:
     return f"{run.stats.rows:,} rows are in {out}.partial; to go on, run the same command again"
 
 

@@ -63,7 +63,7 @@ class RunUpdate:
 
 
 def open_output(
-    out: Path, roots: Sequence[str], labels: Sequence[str], identity: Mapping[str, Any], options: RunOptions
+    out: Path | str, roots: Sequence[str], labels: Sequence[str], identity: Mapping[str, Any], options: RunOptions
 ) -> tuple[PredictionsWriter | ExistingOutput, RunUpdate | None]:
     """The writer of a run's rows, and the update of a whole file if the run is one; or the file that needs no run.
 

@@ -25,10 +25,7 @@ class DoneSlides:
 
     def __init__(self, rows: Iterable[pa.RecordBatch], roots: Mapping[str, int]) -> None:
         self._roots = roots
-        digests = bytearray()  # which grows in place, unlike an array
-        for batch in rows:
-            digests += row_digests(pa.Table.from_batches([batch])).tobytes()
-        self._digests = np.frombuffer(digests, f"V{DIGEST_BYTES}")
+        self._digests = row_digests(rows)
         self._digests.view(_SORTABLE_TYPE).sort()
 
     def __len__(self) -> int:

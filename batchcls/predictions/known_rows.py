@@ -68,7 +68,7 @@ class KnownRows:
         for batch in batches:
             columns.append(
                 (
-                    digests_of(batch),
+                    row_digests([batch]),
                     *file_states(batch),
                     np.asarray(batch["error"].is_valid()),
                     np.asarray(retry_mask(batch["error"], changed_limits)),
@@ -94,7 +94,7 @@ class KnownRows:
 
     def are_unchanged(self, rows: pa.RecordBatch) -> npt.NDArray[np.bool_]:
         """(rows,) whether each row of ``rows`` is one of these: of the same slide, size, time and digest."""
-        places = self.index.rows(digests_of(rows))
+        places = self.index.rows(row_digests([rows]))
         sizes, times = file_states(rows)
         if not len(self):
             return places >= 0
@@ -102,11 +102,6 @@ class KnownRows:
         if DIGEST in rows.schema.names:
             is_same &= self.contents[places] == _contents(rows)
         return np.asarray((places >= 0) & is_same)
-
-
-def digests_of(rows: pa.RecordBatch) -> npt.NDArray[np.void]:
-    """(rows,) the digest of each row's slide, see `batchcls.predictions.row_key.row_digests`."""
-    return row_digests(pa.Table.from_batches([rows]))
 
 
 def file_states(rows: pa.RecordBatch) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

@@ -17,12 +17,12 @@ from batchcls.predictions.external_sort import sorted_tables
 from batchcls.predictions.formats import format_to_write, parquet_file
 from batchcls.predictions.row_key import KEY_COLUMNS
 from batchcls.predictions.rows import PredictionRows
-from batchcls.predictions.schema import kept_schema
+from batchcls.predictions.schema import added_schema
 from batchcls.predictions.shard_files import ShardFile, open_shards
 from batchcls.predictions.writer import GROUP_ROWS
 from batchcls.storage.atomic import check_replaceable_file, whole_file, writing
 from batchcls.storage.file_names import original
-from batchcls.storage.locked_folder import partial_folder
+from batchcls.storage.output_names import partial_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ def _merged(shards: Sequence[ShardFile], out: Path) -> Iterator[pa.Table]:
         LabelsError: If two rows are of one file.
     """
     identity, labels = shards[0].identity, tuple(shards[0].record["labels"])
-    rows = PredictionRows([original(root) for root in identity["slides"]], labels, kept_schema(identity))
+    rows = PredictionRows([original(root) for root in identity["slides"]], labels, added_schema(identity))
 
     def scratch() -> BinaryIO:
         return cast(BinaryIO, tempfile.TemporaryFile(dir=out.parent))  # its user closes it

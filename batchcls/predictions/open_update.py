@@ -14,12 +14,12 @@ from batchcls.predictions.rows import PredictionRows
 from batchcls.predictions.schema import BY_CONTENT, added_schema, file_schema, part_schema
 from batchcls.predictions.update import UpdatedRows
 from batchcls.predictions.writer import UPDATE_KEY, PredictionsWriter, open_writer
-from batchcls.storage.locked_folder import clear_leftovers
+from batchcls.storage.output_folder import clear_leftovers
 from batchcls.storage.resumable_output import ResumableOutput
 
 
 def open_update(
-    path: Path,
+    path: Path | str,
     options: UpdateOptions,
     *,
     roots: Sequence[str],
@@ -32,7 +32,7 @@ def open_update(
     The whole file stays in its place until the new one is whole.
 
     Args:
-        path: The predictions file, whose ending names its format.
+        path: The predictions file, or its URL in an object store, whose ending names its format.
         options: How to update.
         roots: Every `Slide.root` of the run.
         labels: The engine's labels, by position.
@@ -69,7 +69,7 @@ def open_update(
     return open_update(path, options, roots=roots, labels=labels, identity=identity, limits=limits)
 
 
-def _existing(path: Path, classes: int, identity: Mapping[str, Any]) -> ExistingOutput | None:
+def _existing(path: Path | str, classes: int, identity: Mapping[str, Any]) -> ExistingOutput | None:
     """The whole file, which may lack the digests of an update by content; None if there is none.
 
     Raises:

@@ -43,11 +43,15 @@ def slide_digests(slides: Iterable[Slide], roots: Mapping[str, int]) -> npt.NDAr
     return np.array([_digest(roots[slide.root], printable(slide.path)) for slide in slides], f"V{DIGEST_BYTES}")
 
 
-def row_digests(rows: pa.Table) -> npt.NDArray[np.void]:
-    """(rows,) the same 16 bytes as `slide_digests`, from the key columns of a part's rows."""
-    columns = ([batch[name].to_pylist() for name in KEY_COLUMNS] for batch in rows.to_batches(_DIGESTED_ROWS))
-    digests = (_digest(*key) for values in columns for key in zip(*values, strict=True))
-    return np.fromiter(digests, f"S{DIGEST_BYTES}", count=len(rows)).view(f"V{DIGEST_BYTES}")
+def row_digests(batches: Iterable[pa.RecordBatch]) -> npt.NDArray[np.void]:
+    """(rows,) the same 16 bytes as `slide_digests`, from the key columns of rows of parts; no batch is kept."""
+    digests = bytearray()  # which grows in place, unlike an array
+    for batch in batches:
+        for start in range(0, len(batch), _DIGESTED_ROWS):
+            rows = batch.slice(start, _DIGESTED_ROWS)
+            keys = zip(*(rows[name].to_pylist() for name in KEY_COLUMNS), strict=True)
+            digests += b"".join(_digest(*key) for key in keys)
+    return np.frombuffer(digests, f"V{DIGEST_BYTES}")
 
 
 def slides_of(rows: pa.Table, roots: Sequence[str] | None = None, kept: Sequence[str] = ()) -> Iterator[Slide]:

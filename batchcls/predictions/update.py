@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from batchcls.predictions.comparison import Comparison, UpdateCounts, UpdateOptions
 from batchcls.predictions.existing_output import ExistingOutput
-from batchcls.predictions.known_rows import NO_DIGESTS, STATE_COLUMNS, KnownRows, RowIndex, digests_of
-from batchcls.predictions.row_key import KEY_COLUMNS, key_schema, slide_digests
+from batchcls.predictions.known_rows import STATE_COLUMNS, KnownRows, RowIndex
+from batchcls.predictions.row_key import KEY_COLUMNS, key_schema, row_digests, slide_digests
 from batchcls.predictions.rows import PredictionRows
 from batchcls.predictions.schema import BY_CONTENT, DIGEST
 from batchcls.records import Slide
@@ -53,7 +53,7 @@ class UpdatedRows:
         columns = [name for name in (*KEY_COLUMNS, *STATE_COLUMNS, DIGEST) if name in rows.schema.names]
         self._known = KnownRows(self._batches(columns), existing.other_limits(limits))
         partial.drop(lambda rows: pa.array(self._known.are_unchanged(rows)))  # a killed update had kept them already
-        self._resumed = RowIndex(np.concatenate([NO_DIGESTS, *map(digests_of, partial.batches(self._keys))]))
+        self._resumed = RowIndex(row_digests(partial.batches(self._keys)))
         self._listed_roots: set[int] = set()
         self.counts = UpdateCounts()
         """Counts of the new file; complete after `keep_rows`."""
@@ -135,7 +135,7 @@ class UpdatedRows:
         """The number of new rows in the parts, and (rows,) whether a part holds another row of the same slide."""
         new, is_replaced = 0, np.zeros(len(self._known), np.bool_)
         for batch in self._partial.batches(self._keys):
-            rows = self._known.index.rows(digests_of(batch))
+            rows = self._known.index.rows(row_digests([batch]))
             new += int((rows < 0).sum())
             is_replaced[rows[rows >= 0]] = True
         return new, is_replaced
@@ -149,7 +149,7 @@ class UpdatedRows:
         return np.asarray(np.isin(rows["root"].to_numpy(), list(self._listed_roots)))
 
     def _are_gone(self, index: RowIndex, rows: pa.RecordBatch) -> npt.NDArray[np.bool_]:
-        places = index.rows(digests_of(rows))
+        places = index.rows(row_digests([rows]))
         return (places >= 0) & ~index.seen[places] & self._are_listed(rows)
 
     def _append(self, is_kept: npt.NDArray[np.bool_]) -> None:

@@ -21,7 +21,7 @@ from batchcls.predictions.row_key import key_schema, slides_of
 from batchcls.predictions.rows import PredictionRows
 from batchcls.predictions.schema import added_schema, file_schema, kept_schema, part_schema
 from batchcls.records import BatchResult, Slide
-from batchcls.storage.locked_folder import clear_leftovers
+from batchcls.storage.output_folder import clear_leftovers
 from batchcls.storage.resumable_output import ResumableOutput
 
 UPDATE_KEY = "update_of"
@@ -46,7 +46,7 @@ class Counts:
 
 
 def open_writer(
-    path: Path,
+    path: Path | str,
     *,
     roots: Sequence[str],
     labels: Sequence[str],
@@ -60,7 +60,7 @@ def open_writer(
     rows, is whole.
 
     Args:
-        path: The predictions file, whose ending names its format.
+        path: The predictions file, or its URL in an object store, whose ending names its format.
         roots: Every `Slide.root` of the run.
         labels: The engine's labels, by position.
         identity: Properties that two runs must share to write one file; JSON values.

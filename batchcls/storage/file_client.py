@@ -29,8 +29,6 @@ from batchcls.storage.file_server import (
     STATUS_ANSWER,
     UNKNOWN_TIME,
 )
-from batchcls.storage.tar_headers import Member
-from batchcls.storage.tar_listing import unpacked
 
 _PROGRAM = (
     "import sys; from importlib import import_module; sys.path = sys.argv[2:3] + sys.path + sys.argv[3:]; "
@@ -165,11 +163,9 @@ class FileLane:
         while names := bytes(self._answer(b"N", b"", DATA_ANSWER)[0]):
             yield names.removesuffix(b"\0").split(b"\0")
 
-    def tar_members(self, path: str) -> Iterator[list[Member]]:
-        """The members of a tar file, some at a time; raises a TarError where the archive ends early or is damaged."""
-        self._answer(b"A", os.fsencode(path), DATA_ANSWER)
-        while packed := bytes(self._answer(b"M", b"", DATA_ANSWER)[0]):
-            yield from unpacked(packed)
+    def ask(self, operation: bytes, operand: bytes = b"") -> bytes:
+        """The data of the answer to a request that has no method here, see the server's description."""
+        return bytes(self._answer(operation, operand, DATA_ANSWER)[0])
 
     def close(self) -> None:
         """End the lane, and wake a thread that waits for an answer; calling it twice is harmless."""
@@ -200,9 +196,10 @@ class FileLane:
             raise self.ended_error() from error
         received = self._receive(0, head.size)
         number, *values, length = head.unpack_from(self.buffer)
-        if number:
-            raise OSError(number, os.strerror(number))
         self._receive(received, head.size + length)
+        if number:
+            reason = os.fsdecode(bytes(self.buffer[head.size : head.size + length]))
+            raise OSError(number, reason or os.strerror(number))
         return *values, self.buffer[head.size : head.size + length]
 
     def _receive(self, start: int, end: int) -> int:

@@ -6,7 +6,8 @@ start in some 20 ms.
 
 Each socket (a lane) is served by a thread. A request is the byte of an operation, the length (uint32) of its operand,
 and the operand. An answer is a head, which begins with errno (int32, 0: no error) and ends with the length (uint32) of
-the data, and the data. Numbers are little-endian. In between, a head has the values in brackets:
+the data, and the data: of an error its reason, or nothing. Numbers are little-endian. In between, a head has the values
+in brackets:
 
     O path             opens a file [mode (uint32), size, mtime in ns (int64)]; data: its first bytes
     R offset, length   (uint64, uint32) reads the open file []; data: the bytes
@@ -16,7 +17,7 @@ the data, and the data. Numbers are little-endian. In between, a head has the va
     L path             opens a folder to list []; no data
     N                  lists the next entries of the folder []; data: for each entry `/` if it is a folder, `@` if it is
                        a link to a folder, else `-`; then its name and NUL; no data once all entries are listed
-    T path             opens a tar file to list []; no data
+    A path             opens a tar file to list []; no data
     M                  lists its next members []; data: their `batchcls.storage.tar_listing`, empty once all are listed
 
 No byte is read of anything but regular files.
@@ -43,12 +44,15 @@ LARGEST_FIRST_BYTES = 256 << 10
 """Largest number of a file's first bytes in the answer to ``O``; most files are smaller."""
 LARGEST_DATA_BYTES = 1 << 20
 """Largest size of the data of an answer."""
+LIST_TAR, NEXT_MEMBERS = b"A", b"M"
+"""Requests to begin to list a tar file, and for its next members."""
 REQUEST = struct.Struct("<cI")
 OPEN_ANSWER = struct.Struct("<iIqqI")
 DATA_ANSWER = struct.Struct("<iI")
 STATUS_ANSWER = struct.Struct("<iIQQI")
 TIMES_ANSWER = struct.Struct("<iqqI")
 SPAN = struct.Struct("<QI")
+_LENGTH = struct.Struct("<I")
 UNKNOWN_TIME = -(1 << 63)
 """Placeholder for a time that 64 bits do not hold in nanoseconds, such as any after the year 2262."""
 _ENTRIES = 2048
@@ -56,6 +60,8 @@ _ENTRIES = 2048
 FILE_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _STACK_BYTES = 256 << 10
 _REQUEST_BYTES = 8192
+Answer = tuple[bytes, bytes | memoryview]
+"""The head and the data of an answer."""
 _MOST_FILES = 2
 """Most descriptors that are sent with a lane, its socket included; the byte that they are sent with is their number."""
 
@@ -98,8 +104,16 @@ def serve_lanes(control: socket.socket, serve_lane: Callable[..., None]) -> int:
 
 
 def serve_file_lane(lane: socket.socket) -> None:
-    """Answer the requests of one lane, until its other end is closed."""
-    server = _LaneServer()
+    """Answer the requests of one lane for files, until its other end is closed."""
+    serve_requests(lane, _LaneServer().answer)
+
+
+def serve_requests(lane: socket.socket, answer_request: Callable[[bytes, bytes], Answer]) -> None:
+    """Answer the requests of one lane, until its other end is closed.
+
+    Args:
+        answer_request: Takes an operation and its operand.
+    """
     with lane, suppress(OSError):
         while request := lane.recv(_REQUEST_BYTES):
             operation, length = REQUEST.unpack_from(request)
@@ -108,15 +122,22 @@ def serve_file_lane(lane: socket.socket) -> None:
                     return
                 request += more
             for operand in request[REQUEST.size :].split(b"\0") if operation == b"T" else (request[REQUEST.size :],):
-                _send(lane, server.answer(operation, operand))
+                _send(lane, answer_request(operation, operand))
 
 
-def _send(lane: socket.socket, answer: tuple[bytes, bytes | memoryview]) -> None:
+def _send(lane: socket.socket, answer: Answer) -> None:
     sent = lane.sendmsg(answer)
     for part in answer:
         if sent < len(part):
             lane.sendall(memoryview(part)[sent:])
         sent = max(0, sent - len(part))
+
+
+def error_answer(head: struct.Struct, error: OSError, reason: str = "") -> Answer:
+    """The answer to a request that has failed; its data is a reason, if the number of the error does not say enough."""
+    data = os.fsencode(reason)
+    number = struct.pack("<i", error.errno or errno.EIO).ljust(head.size - _LENGTH.size, b"\0")
+    return number + _LENGTH.pack(len(data)), data
 
 
 class _LaneServer:
@@ -128,13 +149,13 @@ class _LaneServer:
         self._entries: Iterator[os.DirEntry[str]] = iter(())
         self._tar: TarListing | None = None
 
-    def answer(self, operation: bytes, operand: bytes) -> tuple[bytes, bytes | memoryview]:
-        """The head and the data of an answer; the data is valid until the next answer."""
+    def answer(self, operation: bytes, operand: bytes) -> Answer:
+        """The answer to a request; its data is valid until the next answer."""
         head, call = _OPERATIONS[operation]
         try:
             *values, data = call(self, operand)
         except OSError as error:
-            return struct.pack("<i", error.errno or errno.EIO).ljust(head.size, b"\0"), b""
+            return error_answer(head, error)
         return head.pack(0, *values, len(data)), data
 
     def open(self, path: bytes) -> tuple[int, int, int, memoryview]:
@@ -185,8 +206,8 @@ _OPERATIONS: dict[bytes, tuple[struct.Struct, Callable[[_LaneServer, bytes], tup
     b"T": (TIMES_ANSWER, _LaneServer.times),
     b"L": (DATA_ANSWER, _LaneServer.list),
     b"N": (DATA_ANSWER, _LaneServer.next),
-    b"A": (DATA_ANSWER, _LaneServer.list_tar),
-    b"M": (DATA_ANSWER, _LaneServer.next_members),
+    LIST_TAR: (DATA_ANSWER, _LaneServer.list_tar),
+    NEXT_MEMBERS: (DATA_ANSWER, _LaneServer.next_members),
 }
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from time import monotonic, sleep
 
 from batchcls.errors import OutputError
+from batchcls.storage.output_names import beside_path, partial_folder
 from batchcls.storage.owned_folder import OwnedFolder
 
 LOCK_FILE, RUN_FILE, WHOLE_FILE = "lock", "run.json", "whole.parquet"
@@ -22,16 +23,6 @@ PART_NAME = re.compile(r"part-(\d{6,})\.arrow")
 """Names of the parts, with the number of each."""
 _PATIENCE_S, _POLL_S = 5.0, 0.05
 """How long a held lock is waited for, and how often it is tried: a killed process's child takes a moment to end."""
-
-
-def partial_folder(path: Path) -> Path:
-    """The folder of an output that is not finished."""
-    return path.with_name(path.name + ".partial")
-
-
-def beside_path(path: Path) -> Path:
-    """The JSON file beside an output."""
-    return path.with_name(path.name + ".json")
 
 
 def clear_leftovers(path: Path, others: Iterable[str] = ()) -> None:

@@ -28,6 +28,7 @@ _CAUSES = {
 _WRONG_KEYS = frozenset(
     ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired")
 )
+_NEVER_ANSWERED = ("invalid path", "BareRedirect", "BadScheme", "dns error", "/latest/api/token", "token request")
 _HOW_TO_SIGN = {
     "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; or, if anyone may read it: "
     "export AWS_SKIP_SIGNATURE=true",
@@ -54,6 +55,15 @@ def short_reason(error: BaseException) -> str:
     return _line(re.sub(r"\?\S+", "?...", first))
 
 
+def is_final(error: BaseException) -> bool:
+    """Whether an error will not pass by itself: there is no such bucket, the credentials are none, it is elsewhere."""
+    text = str(error)
+    status, code = _STATUS.search(text), _CODE.search(text)
+    is_told = status is not None and status[1][:3] in ("301", "307", "400", "404")
+    has_wrong_keys = code is not None and code[1] in _WRONG_KEYS
+    return is_told or has_wrong_keys or any(words in text for words in _NEVER_ANSWERED)
+
+
 def how_to_sign(scheme: str) -> str:
     """What to set to give credentials to the provider of a scheme."""
     return _HOW_TO_SIGN.get(scheme, "batchcls signs no requests to web servers")
@@ -71,6 +81,8 @@ def place_problem(url: str, error: BaseException, endpoint: str = "") -> str:
     status, reason = _STATUS.search(text), short_reason(error)
     code = _CODE.search(text)
     at_server = f" at {endpoint.rpartition('@')[2]}" if endpoint else ""
+    if "invalid path" in text:
+        return f"{url!r} holds a name that cannot be listed: {reason}; rename it, or name what is beside it"
     if "token request" in text or "/latest/api/token" in text or "169.254.169.254" in text:
         return f"no credentials were found for {url!r}; {how_to_sign(scheme)}"
     if "BareRedirect" in text or "region" in reason:

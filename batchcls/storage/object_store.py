@@ -92,6 +92,7 @@ def object_errors(url: str) -> Iterator[None]:
     Raises:
         FileNotFoundError: If there is no such object or bucket.
         FileExistsError: If a create-only request found the object there.
+        OSError: If the name is none that an object can have here, such as one with two slashes in a row.
         RemoteError: If access is refused, or the store or the network fails; after all tries.
     """
     try:
@@ -102,6 +103,8 @@ def object_errors(url: str) -> Iterator[None]:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), url) from error
     except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
         raise RemoteError(f"access is refused: {short_reason(error)}") from error
+    except (exceptions.InvalidPathError, ValueError) as error:
+        raise OSError(errno.EINVAL, f"{os.strerror(errno.EINVAL)}: {short_reason(error)}") from error
     except exceptions.BaseError as error:
         raise RemoteError(short_reason(error)) from error
 
@@ -119,4 +122,14 @@ def place_errors(url: str) -> Iterator[None]:
         raise SlidesError(place_problem(url, error, endpoint_of(url))) from error
 
 
-__all__ = ["RETRIES", "RemoteError", "endpoint_of", "object_errors", "obstore", "open_store", "place_errors"]
+__all__ = [
+    "RETRIES",
+    "ObjectStore",
+    "RemoteError",
+    "endpoint_of",
+    "exceptions",
+    "object_errors",
+    "obstore",
+    "open_store",
+    "place_errors",
+]

@@ -18,8 +18,10 @@ from batchcls.images.sources import open_readers, open_source, read_slide, slide
 from batchcls.images.sources.base import SlideReader, Source, SourceOptions
 from batchcls.images.sources.places import Place
 from batchcls.records import Slide
-from batchcls.storage.file_names import printable
+from batchcls.storage.file_names import original, printable
+from batchcls.storage.urls import is_url
 from tests.commandline import PATIENCE_S
+from tests.object_servers import BUCKET, fill_bucket, moto_server, s3_environment
 
 SEED_BYTES = bytes(range(256))
 FILES = {
@@ -62,13 +64,29 @@ def path_table(files: dict[str, bytes], path: Path) -> Path:
     return path / "files.parquet"
 
 
+def objects(files: dict[str, bytes], path: Path) -> str:
+    fill_bucket(os.environ["AWS_ENDPOINT_URL"], {f"{path.name}/{printable(name)}": files[name] for name in files})
+    return f"s3://{BUCKET}/{path.name}"
+
+
 Made = Callable[[dict[str, bytes], Path], Place]
-SOURCES: dict[str, Made] = {"folder": folder, "list": path_list, "table": path_table, "tar": tar}
+SOURCES: dict[str, Made] = {"folder": folder, "list": path_list, "objects": objects, "table": path_table, "tar": tar}
 """By kind, a function that makes what SLIDES can name out of files, below a folder."""
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """An S3 server on this machine, which the environment names."""
+    with moto_server(tmp_path_factory.mktemp("s3") / "log.txt") as endpoint, pytest.MonkeyPatch.context() as patch:
+        for name, value in s3_environment(endpoint).items():
+            patch.setenv(name, value)
+        yield
 
 
 @pytest.fixture(params=SOURCES)
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    if request.param == "objects":
+        request.getfixturevalue("s3")
     return SOURCES[request.param](FILES, tmp_path / "slides")
 
 
@@ -85,7 +103,9 @@ def reader() -> Iterator[SlideReader]:
 
 
 def name_in(place: Place, path: str) -> str:
-    """The name in `FILES` of a slide, whose path begins with the archive's name, if it is in one."""
+    """The name in `FILES` of a slide, whose path begins with the archive's name, if it is in one; a key is UTF-8."""
+    if is_url(str(place)):
+        return original(path)
     return path.removeprefix(f"{Path(place).name}/")
 
 

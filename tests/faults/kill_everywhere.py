@@ -21,7 +21,7 @@ import batchcls.engine.backends.null
 import batchcls.images.decoders.pillow
 import batchcls.inference.run  # noqa: F401  # before the first fork, so that each run is quick
 from batchcls.cli import main
-from batchcls.predictions.formats import csv_file
+from batchcls.predictions.formats.text_files import DigestedStream
 
 EVENTS = frozenset(("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.link", "os.symlink"))
 TO_WRITE = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
@@ -44,7 +44,7 @@ class Killer:
         sys.addaudithook(self._see)
         os.fsync = self._before(os.fsync)
         pq.ParquetWriter.write_table = self._after(pq.ParquetWriter.write_table)
-        csv_file.DigestedStream.write = self._after(csv_file.DigestedStream.write)
+        DigestedStream.write = self._after(DigestedStream.write)
         pa.RecordBatchFileWriter.write_batch = self._after(pa.RecordBatchFileWriter.write_batch)
 
     def _see(self, event: str, arguments: tuple[object, ...]) -> None:

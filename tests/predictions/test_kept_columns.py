@@ -49,7 +49,7 @@ def value_of(kind: pa.DataType) -> st.SearchStrategy[Any]:
 ROWS = st.lists(st.tuples(*(st.none() | value_of(field.type) for field in ALL_KINDS)), min_size=1, max_size=5)
 
 
-@pytest.mark.parametrize("ending", [".parquet", ".csv"])
+@pytest.mark.parametrize("ending", [".parquet", ".csv", ".jsonl"])
 @given(rows=ROWS)
 def test_values_of_every_type_are_those_of_the_table(ending: str, rows: list[tuple[Any, ...]]) -> None:
     slides = [Slide("slides", f"{number}.png", kept=values) for number, values in enumerate(rows)]

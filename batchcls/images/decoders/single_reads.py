@@ -16,6 +16,7 @@ from batchcls.images.formats.inspection import examine
 from batchcls.images.formats.refusal import RefusedError, check_file, largest_bytes
 from batchcls.images.formats.signatures import format_of
 from batchcls.images.sources.base import OpenSlide, SlideReader, SlideReaders
+from batchcls.images.sources.places import reader_kind
 from batchcls.records import Failure, Postponed, Slide
 from batchcls.storage.memory import read_budget_bytes
 from batchcls.storage.transient_errors import NO_ANSWER
@@ -118,7 +119,7 @@ class SingleReads:
         try:
             file = self._open_readers[number].open(slide)
             slide = replace(slide, size_bytes=file.size_bytes, modified_ns=file.modified_ns)
-            length = image_end(file.size_bytes, file.read)
+            length = self._image_length(slide, file)
             check_file(length, largest_bytes(self._options.max_pixels), is_regular=file.is_regular)
             if length > (self._options.largest_file_bytes or self._options.budget_bytes):
                 format_of(slide.path, file.first_bytes)  # refuses a file that is no image, instead of postponing it
@@ -142,6 +143,13 @@ class SingleReads:
             return self._failure(number, slide, error)
         finally:
             self._waiting.pop(number, None)
+
+    def _image_length(self, slide: Slide, file: OpenSlide) -> int:
+        """Bytes of the image at the beginning of a file; of a huge object all, for a search would read most of it."""
+        is_huge = file.size_bytes > largest_bytes(self._options.max_pixels)
+        if is_huge and reader_kind(slide) == "objects":
+            return file.size_bytes
+        return image_end(file.size_bytes, file.read)
 
     def _failure(self, number: int, slide: Slide, error: RefusedError | OSError) -> Failure:
         """The failure of a slide that could not be read, or is no image.

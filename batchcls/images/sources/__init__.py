@@ -1,18 +1,20 @@
 """Sources of slides, which list slides, and functions that read their bytes in any process."""
 
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
 from batchcls.errors import SlidesError
 from batchcls.images.formats.refusal import RefusedError, check_file
-from batchcls.images.sources.base import SlideReaders, Source, SourceOptions
+from batchcls.images.sources.base import SlideReader, SlideReaders, Source, SourceOptions
 from batchcls.images.sources.combined import CombinedSource
 from batchcls.images.sources.distinct import DistinctSource
 from batchcls.images.sources.files import FileReaders, file_exists, read_file
 from batchcls.images.sources.folder import FolderSource
+from batchcls.images.sources.object_readers import ObjectReaders, lasting_reader
+from batchcls.images.sources.objects import ObjectSource
 from batchcls.images.sources.path_list import PathListSource
 from batchcls.images.sources.path_table import open_tables
 from batchcls.images.sources.places import Place, PlaceKind, ReaderKind, place_kind, reader_kind
@@ -24,6 +26,7 @@ from batchcls.images.sources.tar_source import TarSource
 from batchcls.records import Slide
 from batchcls.storage.file_names import spelling_below
 from batchcls.storage.timeouts import READ_TIMEOUT_S, call_with_timeout
+from batchcls.storage.transient_errors import TRANSIENT_ERRNOS
 from batchcls.storage.urls import is_url
 
 
@@ -42,15 +45,21 @@ def _open_lists(places: Sequence[Place], options: SourceOptions) -> Source:
     return lists[0] if len(lists) == 1 else CombinedSource(lists)
 
 
+def _open_objects(places: Sequence[Place], options: SourceOptions) -> Source:
+    return ObjectSource(list(map(str, places)), options)
+
+
 # What opens the sources and the readers of each kind; those that need a library of their own import it when called.
 _SOURCES: dict[PlaceKind, Callable[[Sequence[Place], SourceOptions], Source]] = {
     "files": _open_folders,
     "list": _open_lists,
+    "objects": _open_objects,
     "table": open_tables,
     "tar": _open_tars,
 }
 _READERS: dict[ReaderKind, Callable[[], SlideReaders]] = {
     "files": FileReaders,
+    "objects": ObjectReaders,
     "refused": RefusedReaders,
     "tar": TarReaders,
 }
@@ -103,24 +112,37 @@ def read_slide(slide: Slide, limit_bytes: int, timeout_s: float = READ_TIMEOUT_S
     """
     if read := _READ.get(reader_kind(slide)):
         return call_with_timeout(lambda: read(slide, limit_bytes), timeout_s)
-    with closing(open_readers()) as readers, closing(readers.reader(timeout_s)) as reader:
+    with _reader_of(slide, timeout_s) as reader:
         file = reader.open(slide)
         check_file(file.size_bytes, limit_bytes, is_regular=file.is_regular)
         return file.read(0, file.size_bytes)
 
 
 def slide_exists(slide: Slide, timeout_s: float = READ_TIMEOUT_S) -> bool:
-    """Whether a slide exists; True as well if the file system does not answer in time."""
+    """Whether a slide exists; True as well if the file system or the network does not tell."""
     try:
         if exists := _EXISTS.get(reader_kind(slide)):
             return call_with_timeout(lambda: exists(slide), timeout_s)
-        with closing(open_readers()) as readers, closing(readers.reader(timeout_s)) as reader:
+        with _reader_of(slide, timeout_s) as reader:
             reader.open(slide)
     except TimeoutError:
         return True
-    except (OSError, RefusedError):
+    except OSError as error:
+        return error.errno in TRANSIENT_ERRNOS
+    except RefusedError:
         return False
     return True
+
+
+@contextmanager
+def _reader_of(slide: Slide, timeout_s: float) -> Iterator[SlideReader]:
+    """A context that yields a reader for one slide that is no file."""
+    if reader_kind(slide) == "objects":  # starting a process for each of many thumbnails would take long
+        with lasting_reader(timeout_s) as reader:
+            yield reader
+    else:
+        with closing(open_readers()) as readers, closing(readers.reader(timeout_s)) as reader:
+            yield reader
 
 
 def slide_below(root: Path, path: str) -> Slide:

@@ -14,6 +14,7 @@ import os
 import socket
 import stat
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 from time import perf_counter, thread_time
 
@@ -37,6 +38,9 @@ from batchcls.storage.file_server import FILE_FLAGS, UNKNOWN_TIME, run_server, s
 
 GROUP_REQUEST = struct.Struct("<IIQQ")
 PLACE = struct.Struct("<IQQ")
+Places = list[tuple[int, int, int]]
+"""What is packed by ``PLACE`` for each member of an archive; empty for files."""
+ReadGroup = Callable[[GroupBuffer, list[bytes], Places, int], tuple[float, float]]
 
 
 def main() -> None:
@@ -53,10 +57,18 @@ def _serve(lane: socket.socket, memory: int | None = None) -> None:
     if memory is None:
         serve_file_lane(lane)
     else:
-        _serve_groups(lane, memory)
+        serve_groups(lane, memory, _read_group)
 
 
-def _serve_groups(lane: socket.socket, memory: int) -> None:
+def serve_groups(lane: socket.socket, memory: int, read_group: ReadGroup) -> None:
+    """Read and examine the groups that are requested through a lane, until its other end is closed.
+
+    Args:
+        lane: The lane's socket.
+        memory: Descriptor of the shared memory of a `GroupBuffer`.
+        read_group: Reads the files of some paths, or some places in them, up to a size in bytes, and writes their
+            states; returns the CPU time and the wall time that count for the group, without those of examining it.
+    """
     buffer = GroupBuffer(mmap.mmap(memory, BUFFER_BYTES))
     os.close(memory)
     with lane, suppress(OSError):
@@ -64,17 +76,26 @@ def _serve_groups(lane: socket.socket, memory: int) -> None:
             length, places_length, most_bytes, max_pixels = GROUP_REQUEST.unpack(head)
             paths = lane.recv(length, socket.MSG_WAITALL).split(b"\0")
             places = list(PLACE.iter_unpack(lane.recv(places_length, socket.MSG_WAITALL) if places_length else b""))
+            cpu_s = wall_s = 0.0
             since, cpu_since = perf_counter(), thread_time()
             try:
-                if places:
-                    read_members(buffer, paths, places, most_bytes)
-                else:
-                    read_files(buffer, paths, most_bytes)
+                cpu_s, wall_s = read_group(buffer, paths, places, most_bytes)
+                since, cpu_since = perf_counter(), thread_time()
                 examine_files(buffer, paths, max_pixels)
             except MemoryError:  # a file that is read alone is postponed, if memory is still short then
                 buffer.records["state"] = ALONE
-            buffer.times_s[0], buffer.times_s[1] = thread_time() - cpu_since, perf_counter() - since
+            buffer.times_s[0] = cpu_s + thread_time() - cpu_since
+            buffer.times_s[1] = wall_s + perf_counter() - since
             lane.send(b"\0")
+
+
+def _read_group(buffer: GroupBuffer, paths: list[bytes], places: Places, most_bytes: int) -> tuple[float, float]:
+    since, cpu_since = perf_counter(), thread_time()
+    if places:
+        read_members(buffer, paths, places, most_bytes)
+    else:
+        read_files(buffer, paths, most_bytes)
+    return thread_time() - cpu_since, perf_counter() - since
 
 
 def read_files(buffer: GroupBuffer, paths: list[bytes], most_bytes: int) -> None:
@@ -110,6 +131,7 @@ def examine_files(buffer: GroupBuffer, paths: list[bytes], max_pixels: int) -> N
     numbers = np.flatnonzero(buffer.records["state"][: len(paths)] == READY)
     if not len(numbers):
         return
+    numbers = numbers[np.argsort(buffer.records["offset"][numbers])]  # in the order of their bytes
     records = buffer.records[numbers]
     starts = records["offset"].astype(np.int64)
     headers = usual_jpegs(np.frombuffer(buffer.data, np.uint8), starts, starts + records["length"])

@@ -1,6 +1,7 @@
 """Slides that have been listed and wait to be taken, with packed names, because there may be many millions."""
 
 import os
+import struct
 import zlib
 from array import array
 from collections.abc import Iterator, Sequence
@@ -8,6 +9,9 @@ from queue import SimpleQueue
 
 from batchcls.records import Slide
 
+LISTED_PART = struct.Struct("<IIII")
+"""Head of a part of a listing that another process sends: number of images, of hidden objects, of other objects, and
+length of the packed names; behind it stand the packed names and the packed numbers."""
 _Chunk = tuple[str, str, bytes, bytes]
 """A root, a folder below it, packed names in that folder, and packed sizes and times, or nothing."""
 

@@ -61,11 +61,12 @@ class ParquetTable:
             with pq.ParquetFile(path) as file:
                 self.schema: pa.Schema = file.schema_arrow
                 self.rows = int(file.metadata.num_rows)
+                self._notes = dict(file.metadata.metadata or {})
 
     @property
     def record(self) -> Mapping[str, Any]:
         with table_errors(str(self._path)):
-            record = json.loads((self.schema.metadata or {}).get(METADATA_KEY, b"{}"))
+            record = json.loads(self._notes.get(METADATA_KEY, b"{}"))
         return record if isinstance(record, dict) else {}
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:

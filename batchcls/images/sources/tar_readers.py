@@ -13,6 +13,7 @@ from batchcls.images.sources.file_groups import FileGroupReader
 from batchcls.images.sources.files import FileReader, FileReaders
 from batchcls.images.sources.group_buffer import BUFFER_BYTES
 from batchcls.images.sources.places import archive_of
+from batchcls.images.sources.tar_members import UNKNOWN_SIZE
 from batchcls.images.sources.tar_source import SPARSE_REFUSED
 from batchcls.records import Slide
 from batchcls.storage.regular_file import IrregularError, open_regular
@@ -26,6 +27,7 @@ from batchcls.storage.tar_headers import (
     TarError,
     is_header_of,
     members,
+    stored_size,
 )
 from batchcls.storage.timeouts import call_with_timeout
 from batchcls.storage.transient_errors import ARCHIVE_ENDS
@@ -157,6 +159,9 @@ def open_member(
         RefusedError: If the tar file ends within the member, or holds it in another form.
     """
     offset, size = slide.offset or 0, slide.size_bytes
+    if size is None and BLOCK_BYTES <= offset <= _LARGEST_OFFSET:
+        with suppress(ValueError):
+            size = stored_size(pread(offset - BLOCK_BYTES, BLOCK_BYTES))
     if size is not None and BLOCK_BYTES <= offset <= _LARGEST_OFFSET:
         data = pread(offset - BLOCK_BYTES, BLOCK_BYTES + min(max(size, 0), _FIRST_BYTES))
         if is_header_of(data[:BLOCK_BYTES], name, size):
@@ -193,10 +198,10 @@ def _tar_and_name(slide: Slide) -> tuple[str, bytes]:
 
 
 def _place(slide: Slide) -> tuple[int, int, int]:
-    """Length of a member's name, and offset and size of its data; zeros for these if they are not known."""
+    """Length of a member's name, and offset and size of its data, as `batchcls.images.sources.tar_members` has them."""
     _, name = _tar_and_name(slide)
-    offset, size = slide.offset or 0, slide.size_bytes or 0
-    is_known = 0 < size <= _LARGEST_OFFSET and BLOCK_BYTES <= offset <= _LARGEST_OFFSET
+    offset, size = slide.offset or 0, UNKNOWN_SIZE if slide.size_bytes is None else slide.size_bytes
+    is_known = BLOCK_BYTES <= offset <= _LARGEST_OFFSET and 0 < size <= UNKNOWN_SIZE
     return (len(name), offset, size) if is_known else (len(name), 0, 0)
 
 

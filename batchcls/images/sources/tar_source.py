@@ -17,7 +17,9 @@ from batchcls.images.sources.image_names import has_image_ending
 from batchcls.images.sources.tar_images import TarImages, without_earlier
 from batchcls.records import Slide
 from batchcls.storage.file_client import FileProcess
+from batchcls.storage.file_server import LIST_TAR, NEXT_MEMBERS
 from batchcls.storage.tar_headers import FOLDER, LINK, REGULAR, SPARSE, UNKNOWN_TIME, Member, TarError
+from batchcls.storage.tar_listing import unpacked
 from batchcls.storage.timeouts import READ_TIMEOUT_S
 from batchcls.storage.transient_errors import NO_ANSWER
 
@@ -129,7 +131,7 @@ class TarSource:
         chunks = []
         self._waiting = (tar, monotonic())
         try:
-            for members in self._lane.tar_members(tar):
+            for members in self._members_of(tar):
                 if images := [member for member in members if self._is_image(member)]:
                     chunks.append(TarImages.of(tar, images))
                 self._waiting = (tar, monotonic())
@@ -140,6 +142,12 @@ class TarSource:
         finally:
             self._waiting = None
         return chunks
+
+    def _members_of(self, tar: str) -> Iterator[list[Member]]:
+        """The members of a tar file, some at a time; raises a TarError where the file ends early or is damaged."""
+        self._lane.ask(LIST_TAR, os.fsencode(tar))
+        while packed := self._lane.ask(NEXT_MEMBERS):
+            yield from unpacked(packed)
 
     def _is_image(self, member: Member) -> bool:
         """Whether a member is listed; if not, it is counted."""

@@ -1,22 +1,25 @@
 """Predictions files in CSV, for spreadsheets and people; the record of the run is in a JSON file beside it."""
 
 import csv
-import hashlib
 import io
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from batchcls.predictions.formats.text_files import (
+    DigestedStream,
+    has_fingerprint,
+    probability_lists,
+    record_of,
+    record_with_fingerprint,
+)
 from batchcls.predictions.schema import COLUMNS, NOTHING_KEPT, PROBABILITY_PREFIX, WORDS, added_schema, file_schema
-from batchcls.storage.locked_folder import beside_path
-from batchcls.storage.regular_file import open_regular, read_up_to
+from batchcls.storage.file_or_object import opened_for_reading
 from batchcls.storage.spreadsheet_cells import reversible_cell, text_of_cell
 from batchcls.storage.table_memory import check_memory
 
@@ -30,7 +33,7 @@ _FINGERPRINT = "csv"
 """Key of the record under which size and digest of the CSV file stand."""
 _TABLE_ROWS = 65_536
 _BLOCK_BYTES = 16 << 20
-_LARGEST_HEADER_BYTES, _LARGEST_RECORD_BYTES = 16 << 20, 64 << 20
+_LARGEST_HEADER_BYTES = 16 << 20
 _MEMORY_PER_BYTE = 3
 """Most bytes in memory for a byte of CSV."""
 
@@ -72,9 +75,7 @@ class OpenCsv:
         return tuple(name.removeprefix(PROBABILITY_PREFIX) for name in self._probabilities)
 
     def is_as_written(self) -> bool:
-        self._stream.seek(0)
-        digest = hashlib.file_digest(self._stream, "sha256").hexdigest()  # type: ignore[arg-type]
-        return bool(self._record[_FINGERPRINT]["sha256"] == digest)
+        return has_fingerprint(self._record, _FINGERPRINT, self._stream)
 
     def table(self, columns: Sequence[str]) -> pa.Table:
         empty = self.schema.empty_table().select(list(columns))
@@ -104,13 +105,13 @@ class OpenCsv:
 
 
 @contextmanager
-def opened(path: Path, stream: BinaryIO | None = None) -> Iterator[OpenCsv]:
+def opened(path: Path | str, stream: BinaryIO | None = None) -> Iterator[OpenCsv]:
     """A context that yields a CSV file; see `PredictionsFormat.opened`."""
     if stream is not None:
-        yield OpenCsv(stream, _record_of(path))
+        yield OpenCsv(stream, record_of(path))
         return
-    with path.open("rb") as own:
-        yield OpenCsv(own, _record_of(path))
+    with opened_for_reading(path, follows_links=True) as own:
+        yield OpenCsv(own, record_of(path))
 
 
 def check_size(path: Path, columns: Sequence[str], *, whole: bool) -> None:
@@ -134,8 +135,7 @@ def write(stream: BinaryIO, rows: Iterable[pa.Table], labels: Sequence[str], rec
     ) as writer:
         for group in rows:
             writer.write_table(_as_cells(group, names, kept))
-    fingerprint = {"bytes": digested.size, "sha256": digested.digest.hexdigest()}
-    return json.dumps({**record, _FINGERPRINT: fingerprint}, indent=1).encode() + b"\n"
+    return record_with_fingerprint(record, _FINGERPRINT, digested)
 
 
 def header(labels: Sequence[str], kept: pa.Schema = NOTHING_KEPT) -> list[str]:
@@ -144,22 +144,6 @@ def header(labels: Sequence[str], kept: pa.Schema = NOTHING_KEPT) -> list[str]:
     place = names.index("probabilities")
     names[place : place + 1] = [PROBABILITY_PREFIX + label for label in labels]
     return [*names, *kept.names]
-
-
-class DigestedStream(io.RawIOBase):
-    """A stream that counts and digests what is written through it to another stream."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self.digest, self.size = hashlib.sha256(), 0
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, content: Any) -> int:
-        self.digest.update(content)
-        self.size += len(content)
-        return self._stream.write(content)
 
 
 def _types(kept: pa.Schema) -> dict[str, pa.DataType]:
@@ -196,13 +180,7 @@ def _as_in_parquet(
         if pc.any(pc.starts_with(values[name], "'")).as_py():
             values[name] = _mapped(values[name], text_of_cell)
     if "probabilities" in columns:
-        missing = np.stack([np.asarray(rows[name].is_null()) for name in probabilities], axis=1)
-        if (missing.any(axis=1) != missing.all(axis=1)).any():
-            raise ValueError("it has rows in which some probabilities are missing")
-        numbers = np.stack([pc.fill_null(rows[name], 0.0).to_numpy() for name in probabilities], axis=1)
-        values["probabilities"] = pa.FixedSizeListArray.from_arrays(
-            pa.array(numbers.ravel(), pa.float32()), len(probabilities), mask=pa.array(missing[:, 0])
-        )
+        values["probabilities"] = probability_lists([rows[name] for name in probabilities])
     return pa.RecordBatch.from_arrays([values[name] for name in columns], names=list(columns))
 
 
@@ -222,14 +200,3 @@ def _header_of(stream: BinaryIO) -> list[str]:
     finally:
         text.detach()
     return first
-
-
-def _record_of(path: Path) -> Mapping[str, Any]:
-    """The record beside a CSV file; empty if there is none."""
-    try:
-        stream, _ = open_regular(beside_path(path))
-    except FileNotFoundError:
-        return {}
-    with stream:
-        record = json.loads(read_up_to(stream, _LARGEST_RECORD_BYTES))
-    return record if isinstance(record, dict) else {}

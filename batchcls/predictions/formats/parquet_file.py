@@ -49,7 +49,7 @@ class OpenParquet:
 
 
 @contextmanager
-def opened(path: Path, stream: BinaryIO | None = None) -> Iterator[OpenParquet]:
+def opened(path: Path | str, stream: BinaryIO | None = None) -> Iterator[OpenParquet]:
     """A context that yields a Parquet file; see `PredictionsFormat.opened`."""
     with pq.ParquetFile(stream or path) as file:
         yield OpenParquet(file)
