@@ -13,7 +13,7 @@ from batchcls.predictions.existing_output import ExistingOutput
 from batchcls.predictions.known_rows import STATE_COLUMNS, KnownRows, RowIndex
 from batchcls.predictions.row_key import KEY_COLUMNS, key_schema, row_digests, slide_digests
 from batchcls.predictions.rows import PredictionRows
-from batchcls.predictions.schema import BY_CONTENT, DIGEST
+from batchcls.predictions.schema import BY_CONTENT, DIGEST, kept_schema
 from batchcls.records import Slide
 from batchcls.storage.resumable_output import ResumableOutput
 
@@ -50,8 +50,9 @@ class UpdatedRows:
         self._partial, self._rows = partial, rows
         self._roots = {root: position for position, root in enumerate(roots)}
         self._keys = key_schema(rows.schema).names
-        columns = [name for name in (*KEY_COLUMNS, *STATE_COLUMNS, DIGEST) if name in rows.schema.names]
-        self._known = KnownRows(self._batches(columns), existing.other_limits(limits))
+        kept = kept_schema(partial.identity).names
+        columns = [name for name in (*KEY_COLUMNS, *STATE_COLUMNS, DIGEST, *kept) if name in rows.schema.names]
+        self._known = KnownRows(self._batches(columns), existing.other_limits(limits), kept)
         partial.drop(lambda rows: pa.array(self._known.are_unchanged(rows)))  # a killed update had kept them already
         self._resumed = RowIndex(row_digests(partial.batches(self._keys)))
         self._listed_roots: set[int] = set()
