@@ -133,3 +133,17 @@ def check_device(device: str, *, several: bool = False) -> str:
     if (device == "all" and several) or re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", device):
         return device
     raise click.BadParameter(f"{device!r} is not one of auto, cpu, cuda, cuda:N{', all' if several else ''}")
+
+
+def check_cluster(cluster: str | None) -> str | None:
+    """``cluster``, if it is the address of a Ray cluster; the address in RAY_ADDRESS for ``ray``, if there is one.
+
+    Raises:
+        BadParameter: If ``cluster`` is no such address.
+    """
+    if cluster == "ray":
+        cluster = os.environ.get("RAY_ADDRESS") or cluster
+        cluster = "ray" if cluster in ("auto", "local") else cluster
+    if cluster is None or cluster == "ray" or re.fullmatch(r"(ray://)?[^/@\s]+:\d{1,5}", cluster):
+        return cluster
+    raise click.BadParameter(f"{cluster!r} is not ray, HOST:PORT or ray://HOST:PORT")

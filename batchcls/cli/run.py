@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchcls.cli.libraries import library_noise_hidden
-from batchcls.cli.options import ENGINE, ColumnNames, FiniteRange, MemorySize, OutPath, SlidesPlace, check_device
+from batchcls.cli.options import (
+    ENGINE,
+    ColumnNames,
+    FiniteRange,
+    MemorySize,
+    OutPath,
+    SlidesPlace,
+    check_cluster,
+    check_device,
+)
 from batchcls.cli.printing import echo, next_line
 from batchcls.cli.shard_option import SHARD
 from batchcls.errors import EngineError
@@ -65,6 +74,14 @@ if TYPE_CHECKING:
     "--processes",
     type=click.IntRange(1, 64),
     help="Processes for each device, which share out its images, the CPU threads and the memory.  [default: 1]",
+)
+@click.option(
+    "--cluster",
+    metavar="ray|HOST:PORT|ray://HOST:PORT",
+    callback=lambda context, option, cluster: check_cluster(cluster),
+    help="Ray cluster to classify on, on all its GPUs or cores. ray: the one that $RAY_ADDRESS names or that runs on "
+    "this machine, or else one that is started for the run; HOST:PORT: the one with this head; ray://HOST:PORT: by Ray "
+    "Client. Threads, processes and memory are then those of each node.",
 )
 @click.option(
     "--max-pixels",

@@ -73,8 +73,19 @@ class Executor(Protocol):
         """Description of the engine, and of the devices that it runs on."""
 
     @property
+    def decoder(self) -> DecoderName:
+        """Name of the image decoder."""
+
+    @property
+    def why(self) -> str:
+        """Reason for a device or a backend that the user did not choose; empty if there is none."""
+
+    @property
     def notes(self) -> Sequence[str]:
-        """Notes of the engines on how they run on this machine, see `batchcls.engine.base.Engine.notes`."""
+        """Notes of the engines on how they run on this machine, see `batchcls.engine.base.Engine.notes`.
+
+        More of them may come while slides are classified.
+        """
 
     @property
     def peak_memory_bytes(self) -> int:

@@ -26,6 +26,7 @@ class RunKeywords(EngineKeywords, total=False):
     """Options of a run."""
 
     processes: int | None
+    cluster: str | None
     overwrite: bool
     update: bool
     prune: bool

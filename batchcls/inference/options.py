@@ -64,6 +64,10 @@ class RunOptions:
     may use."""
     processes: int | None = None
     """Processes for each device; None for one."""
+    cluster: str | None = None
+    """Ray cluster to classify on: ``ray``, ``HOST:PORT`` or ``ray://HOST:PORT``, as
+    `batchcls.inference.ray_cluster.RayCluster` takes it; None for this machine alone. On a cluster, threads, processes
+    and memory are those of each node."""
     max_pixels: int = 200_000_000
     """Pixels of the largest image that is decoded."""
     read_timeout_s: float = READ_TIMEOUT_S

@@ -15,11 +15,9 @@ from batchcls.images.sources import open_source
 from batchcls.images.sources.base import SourceOptions
 from batchcls.images.sources.places import Place
 from batchcls.inference.engine_notes import no_probes_warnings, speed_hint
-from batchcls.inference.executor import DeviceConfig, Executor
-from batchcls.inference.local_executor import LocalExecutor
+from batchcls.inference.executor_choice import choose_executor
 from batchcls.inference.open_run import OpenRun
-from batchcls.inference.options import RunOptions, device_configs
-from batchcls.inference.process_executor import ProcessExecutor
+from batchcls.inference.options import RunOptions
 from batchcls.inference.run_end import finish_run, stats_of_existing
 from batchcls.inference.run_metadata import run_identity
 from batchcls.inference.shard_identity import shard_identity
@@ -68,30 +66,29 @@ def classify_images(
     started = perf_counter()
     out = shard_file(out, options.shard) if options.shard else out
     format_to_write(out)  # before anything takes time
-    configs, why = device_configs(engine, options)
-    decoder = configs[0].decoder
+    manifest, open_executor = choose_executor(engine, options)
     source = open_source(slides, _source_options(options, out))
     check_kept(source.kept)
     interrupt = _new_interrupt(console)
     listening = interrupt.listening() if listens else nullcontext()
-    console.print(f"loading engine {configs[0].manifest.name}, listing files ...", highlight=False)
-    with listening, closing(source), closing(_open_executor(configs)) as executor:
-        identity = run_identity(source, executor.info, decoder, options)
+    console.print(f"loading engine {manifest.name}, listing files ...", highlight=False)
+    with listening, closing(source), closing(open_executor(slides, source.roots)) as executor:
+        identity = run_identity(source, executor.info, executor.decoder, options)
         identity |= shard_identity(options.shard, slides)
         writer, update = open_output(out, source.roots, executor.info.labels, identity, options)
         if isinstance(writer, ExistingOutput):
             console.print(f"{out} is whole already: every row is done", markup=False, highlight=False)
-            return stats_of_existing(writer, RunStats(executor.info, why), started)
+            return stats_of_existing(writer, RunStats(executor.info, executor.why), started)
         with closing(writer), closing(update) if update else nullcontext():
             resumed_rows = update.rows.resumed_rows if update else writer.resumed_rows
-            stats = RunStats(executor.info, why, rows=resumed_rows, resumed_rows=resumed_rows)
-            stats.warnings += [*no_probes_warnings(configs[0].manifest, executor.info), *executor.notes]
-            stats.hint = speed_hint(configs[0].manifest, executor.info, options.precision)
+            stats = RunStats(executor.info, executor.why, rows=resumed_rows, resumed_rows=resumed_rows)
+            stats.warnings += [*no_probes_warnings(manifest, executor.info), *executor.notes]
+            stats.hint = speed_hint(manifest, executor.info, options.precision)
             run = OpenRun(source, executor, writer, stats, console, interrupt, update=update)
             stats.spend({"start": perf_counter() - started})
             _classify_all(run, out)
             arguments = {"slides": [str(path) for path in slides], **_arguments(options)}
-            finish_run(run, decoder, arguments, started)
+            finish_run(run, arguments, started)
     return stats
 
 
@@ -119,11 +116,6 @@ def _new_interrupt(console: Console) -> Interrupt:
     return interrupt
 
 
-def _open_executor(configs: Sequence[DeviceConfig]) -> Executor:
-    alone = len(configs) == 1 and not configs[0].needs_own_process
-    return LocalExecutor(configs[0]) if alone else ProcessExecutor(configs)
-
-
 def _classify_all(run: OpenRun, out: Place) -> None:
     stats = run.stats
     postponed: list[Postponed] = []
@@ -143,6 +135,7 @@ def _classify_all(run: OpenRun, out: Place) -> None:
                 compared = run.update.rows.kept if run.update else 0
                 total = run.source.count if run.source.complete else None
                 progress.show(stats.rows + compared, stats.unreadable, total, run.waiting())
+                _show_new_notes(run)
                 _check_interruption(run, out)
         except BaseException:
             try:
@@ -159,6 +152,14 @@ def _classify_all(run: OpenRun, out: Place) -> None:
             f"all others are done, {stats.rows:,} rows are in {out}.partial; run the same command with --memory "
             f"{format_bytes(needed)}, where the machine and its limits (ulimit -v, cgroup) leave so much",
         )
+
+
+def _show_new_notes(run: OpenRun) -> None:
+    """Show the notes of the executor that have come since the run began."""
+    for note in run.executor.notes:
+        if note not in run.stats.warnings:
+            run.stats.warnings.append(note)
+            run.console.print(note)
 
 
 def _check_interruption(run: OpenRun, out: Place) -> None:
