@@ -69,8 +69,25 @@ def objects(files: dict[str, bytes], path: Path) -> str:
     return f"s3://{BUCKET}/{path.name}"
 
 
+def parquet(files: dict[str, bytes], path: Path) -> Path:
+    path.mkdir()
+    images = [{"bytes": content, "path": os.fsencode(name)} for name, content in files.items()]
+    with_names = pa.array(images, pa.struct([("bytes", pa.binary()), ("path", pa.binary())]))
+    fields = [with_names.field("bytes"), pa.array(with_names.field("path")).view(pa.string())]
+    column = pa.StructArray.from_arrays(fields, ["bytes", "path"])
+    pq.write_table(pa.table({"image": column}), path / "slides.parquet", row_group_size=2)
+    return path / "slides.parquet"
+
+
 Made = Callable[[dict[str, bytes], Path], Place]
-SOURCES: dict[str, Made] = {"folder": folder, "list": path_list, "objects": objects, "table": path_table, "tar": tar}
+SOURCES: dict[str, Made] = {
+    "folder": folder,
+    "list": path_list,
+    "objects": objects,
+    "parquet": parquet,
+    "table": path_table,
+    "tar": tar,
+}
 """By kind, a function that makes what SLIDES can name out of files, below a folder."""
 
 
