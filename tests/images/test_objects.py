@@ -293,6 +293,19 @@ def test_an_image_of_a_web_server_is_read_under_the_name_in_its_url(tmp_path: Pa
         assert not slide_exists(Slide(web.url, "gone.jpg"))
 
 
+def test_a_large_image_is_read_from_a_server_that_sends_it_whole_only() -> None:
+    content = ODD["large.tif"]
+
+    def choose(method: str, path: str, number: int) -> Fault:
+        return Answer(200, content, (("Last-Modified", "Wed, 21 Oct 2015 07:28:00 GMT"),))
+
+    with FaultProxy("http://127.0.0.1:1", choose) as web, closing(open_readers()) as readers:
+        reader = readers.reader(PATIENCE_S)
+        opened = reader.open(Slide(web.url, "large.tif"))
+        assert [opened.read(at, 1000) for at in (3_000_000, 5)] == [content[3_000_000:3_001_000], content[5:1005]]
+        reader.close()
+
+
 NAMES = st.lists(st.binary(min_size=1, max_size=9).filter(lambda name: 0 not in name), min_size=1, max_size=20)
 NUMBERS = st.integers(0, (1 << 63) - 1)
 
