@@ -93,8 +93,14 @@ class RunOptions:
     """Columns of tables that the predictions carry on."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.keep, str):
-            raise EngineError(f"keep is {self.keep!r}; give a list of columns' names, such as [{self.keep!r}]")
+        self._check_values()
+        if self.root is not None and not (isinstance(self.root, str | Path) and self.root and os.path.isdir(self.root)):
+            raise EngineError(f"root is {self.root!r}; use a folder that exists, or leave it out")
+        names = self.keep if isinstance(self.keep, Sequence) and not isinstance(self.keep, str) else [None]
+        if not all(isinstance(name, str) for name in names):
+            raise EngineError(f"keep is {self.keep!r}; use a list of columns' names, such as ['patient', 'slide']")
+
+    def _check_values(self) -> None:
         if not isinstance(self.device, str) or not _DEVICES.fullmatch(self.device):
             raise EngineError(f"device is {self.device!r}; use auto, cpu, cuda, cuda:N, or all for every GPU")
         for name, allowed in _CHOICES.items():
