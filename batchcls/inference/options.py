@@ -35,6 +35,7 @@ _RANGES: dict[str, tuple[type, float, float]] = {
     "max_pixels": (Integral, 1, 10**11),
     "memory": (Integral, 1, 1 << 60),
     "read_timeout_s": (Real, 0.001, 86_400),
+    "rows_per_file": (Integral, 1, 10**9),
 }
 """Type, least and greatest value of each number, as on the command line."""
 _NEEDED = ("max_pixels", "read_timeout_s")
@@ -79,6 +80,8 @@ class RunOptions:
     """Whether an existing predictions file is replaced."""
     shard: Shard | None = None
     """Shard of the slides that is classified, into a file of its own in a folder; None: all slides, into one file."""
+    rows_per_file: int | None = None
+    """Most rows of each file of a folder of Parquet files; None for one file."""
     update: bool = False
     """Whether an existing predictions file is brought up to date: new and changed files are classified."""
     prune: bool = False

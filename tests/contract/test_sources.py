@@ -21,7 +21,7 @@ from batchcls.records import Slide
 from batchcls.storage.file_names import original, printable
 from batchcls.storage.urls import is_url
 from tests.commandline import PATIENCE_S
-from tests.object_servers import BUCKET, fill_bucket, moto_server, s3_environment
+from tests.object_servers import BUCKET, fill_bucket, moto_server, s3_named
 
 SEED_BYTES = bytes(range(256))
 FILES = {
@@ -101,9 +101,7 @@ SOURCES: dict[str, Made] = {
 @pytest.fixture(scope="module")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """An S3 server on this machine, which the environment names."""
-    with moto_server(tmp_path_factory.mktemp("s3") / "log.txt") as endpoint, pytest.MonkeyPatch.context() as patch:
-        for name, value in s3_environment(endpoint).items():
-            patch.setenv(name, value)
+    with moto_server(tmp_path_factory.mktemp("s3") / "log.txt") as endpoint, s3_named(endpoint):
         yield
 
 
