@@ -92,7 +92,7 @@ def wait_for(endpoint: str) -> None:
         try:
             urlopen(endpoint, timeout=1).close()  # noqa: S310
             return
-        except URLError as error:
+        except (URLError, TimeoutError) as error:
             if hasattr(error, "code"):  # it answers, if only with an error
                 return
             if time.monotonic() > until:
