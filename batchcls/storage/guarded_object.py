@@ -4,10 +4,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from obstore.exceptions import AlreadyExistsError, NotSupportedError, PreconditionError
-
 from batchcls.errors import OutputError
-from batchcls.storage.object_store import object_errors, obstore
+from batchcls.storage.object_store import exceptions, object_errors, obstore
 from batchcls.storage.object_url import ObjectUrl
 
 
@@ -68,9 +66,9 @@ class GuardedObject:
                     answer = obstore.put(
                         self.url.store, self.url.key, content, mode=self.version or "create", use_multipart=False
                     )
-                except (AlreadyExistsError, PreconditionError):
+                except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
                     return self._is_written(content)
-                except (NotImplementedError, NotSupportedError) as error:
+                except (NotImplementedError, exceptions.NotSupportedError) as error:
                     raise UnguardedStoreError(self.url.bucket) from error
         except FileNotFoundError:
             if self.version is None:
@@ -91,7 +89,7 @@ class GuardedObject:
         with object_errors(str(self.url)):
             try:
                 obstore.put(self.url.store, self.url.key, b"{}", mode=version, use_multipart=False)
-            except (AlreadyExistsError, PreconditionError):
+            except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
                 return True
         return False
 

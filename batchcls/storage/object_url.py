@@ -5,11 +5,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from obstore import exceptions
-
 from batchcls.errors import OutputError, SlidesError
 from batchcls.storage.object_reasons import place_problem
-from batchcls.storage.object_store import RemoteError, endpoint_of, object_errors, obstore, open_store
+from batchcls.storage.object_store import RemoteError, endpoint_of, exceptions, object_errors, obstore, open_store
 from batchcls.storage.urls import bucket_and_key
 
 

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.azurite import object_server
-from tests.commandline import PATIENCE_S, after_loading, command, finished
-from tests.conftest import ROOT, draw
+from tests.commandline import PATIENCE_S, after_loading, command, finished, invoked
+from tests.conftest import ALL4, ROOT, draw
 from tests.object_servers import free_port, s3_environment
 
 pytest.importorskip("obstore", reason="obstore, of the extra cloud, is not installed")
@@ -232,6 +232,30 @@ def test_other_commands_refuse_a_url_as_their_output(tmp_path: Path) -> None:
     assert refused.returncode == 2
     assert "'s3://slides/o.html' is a URL; name a place on a disk" in refused.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_library_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch, slides: Path) -> None:
+    monkeypatch.setitem(sys.modules, "obstore", None)
+
+    refused = invoked(slides, "--out", "s3://slides/o.parquet", "--engine", ALL4)
+
+    assert refused.exit_code == 1
+    (line,) = refused.stderr.splitlines()
+    assert line.endswith("needs obstore, which is not installed; run: pip install 'batchcls[cloud]'")
+
+
+def test_shards_stand_below_a_url(bucket: str, slides: Path, tiny_engine: Path) -> None:
+    shards = [
+        finished(slides, "--out", f"{bucket}/shards/", "--engine", tiny_engine, *QUICK, "--shard", f"{index}/2")
+        for index in range(2)
+    ]
+    other = finished(slides, "--out", f"{bucket}/shards", "--engine", tiny_engine, *QUICK, "--shard", "0/3")
+
+    assert [run.returncode for run in (*shards, other)] == [0, 0, 1]
+    files = [f"shard-{index:05d}-of-00002.parquet" for index in range(2)]
+    assert names(f"{bucket}/shards") == files
+    assert sum(len(pq.read_table(io.BytesIO(content(f"{bucket}/shards/{file}")))) for file in files) == 7
+    assert f"holds '{files[0]}', one of 2" in other.stderr
 
 
 KILLED_AT_EACH_REQUEST = """
