@@ -6,7 +6,7 @@ from typing import Any
 
 from batchcls.errors import OutputError
 from batchcls.storage.object_store import exceptions, object_errors, obstore
-from batchcls.storage.object_url import ObjectUrl
+from batchcls.storage.object_url import ObjectUrl, patiently
 
 
 class UnguardedStoreError(OutputError):
@@ -53,13 +53,16 @@ class GuardedObject:
         return content
 
     def write(self, content: bytes) -> bool:
-        """Replace the object, or create it; returns whether that was done, for another process may have been quicker.
+        """Replace the object, or create it, patiently; returns whether that was done, or another process was quicker.
 
         Raises:
             FileNotFoundError: If there is no such bucket.
             OSError: If the store fails.
             UnguardedStoreError: If the store offers no conditions.
         """
+        return patiently(lambda: self._write(content))
+
+    def _write(self, content: bytes) -> bool:
         try:
             with object_errors(str(self.url)):
                 try:
