@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from batchcls.storage.output_names import ROWS_PER_FILE, names_folder
 from batchcls.storage.shards import Shard
 from batchcls.storage.urls import is_url
 
@@ -35,6 +36,13 @@ LABELS_OF_PREDICTIONS = click.option(
     metavar="FILE|A,B,...",
     help="Labels in the order of the column probabilities, or a file that lists the labels. Needed only for a "
     "predictions file that another program wrote again without that order.",
+)
+ROWS_OF_FILES = click.option(
+    "--rows-per-file",
+    type=click.IntRange(1, 10**9),
+    metavar="N",
+    is_eager=True,  # because --out names a folder with it
+    help=f"Most rows of each file of the folder --out.  [default: {ROWS_PER_FILE:,} if --out is a folder]",
 )
 TRUTH = partial(
     click.option,
@@ -103,17 +111,23 @@ class OutPath(click.Path):
 
     Args:
         takes_urls: Whether the URL of an object may be named, which stays text.
+        takes_folders: Whether a folder may be named, whose files have the rows of the eager option ``--rows-per-file``,
+            or else as many as `batchcls.storage.output_names.ROWS_PER_FILE` says.
     """
 
-    def __init__(self, *, takes_urls: bool = False, **settings: Any) -> None:
+    def __init__(self, *, takes_urls: bool = False, takes_folders: bool = False, **settings: Any) -> None:
         super().__init__(**settings)
-        self.takes_urls = takes_urls
+        self.takes_urls, self.takes_folders = takes_urls, takes_folders
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not str(value):
             self.fail("it is empty; is a variable of the shell not set?", param, ctx)
         # The option --shard, which is eager, makes this the folder of all shards' files.
         if ctx and isinstance(ctx.params.get("shard"), Shard):
+            return str(value) if is_url(str(value)) else Path(str(value))
+        rows = ctx.params.get("rows_per_file") if ctx else None
+        if self.takes_folders and ctx and (isinstance(rows, int) or names_folder(str(value))):
+            ctx.params["rows_per_file"] = rows if isinstance(rows, int) else ROWS_PER_FILE
             return str(value) if is_url(str(value)) else Path(str(value))
         if not self.dir_okay and str(value).endswith("/"):
             self.fail(f"{str(value)!r} names a folder; name a file in it", param, ctx)

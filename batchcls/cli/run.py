@@ -12,6 +12,7 @@ from batchcls.cli.options import (
     ENGINE,
     KEEP,
     ROOT,
+    ROWS_OF_FILES,
     FiniteRange,
     MemorySize,
     OutPath,
@@ -32,10 +33,12 @@ if TYPE_CHECKING:
 @click.argument("slides", type=SlidesPlace(), nargs=-1, required=True)
 @click.option(
     "--out",
-    type=OutPath(takes_urls=True, dir_okay=False, path_type=Path),
+    type=OutPath(takes_urls=True, takes_folders=True, dir_okay=False, path_type=Path),
     required=True,
-    help="File to write, .parquet or .csv; or its URL in an object store, such as s3://bucket/predictions.parquet.",
+    help="File to write, .parquet, .csv or .jsonl; or its URL in an object store, such as "
+    "s3://bucket/predictions.parquet; or a folder of Parquet files, such as predictions/.",
 )
+@ROWS_OF_FILES
 @ENGINE
 @click.option(
     "--device",
@@ -135,7 +138,7 @@ if TYPE_CHECKING:
 def run(
     slides: tuple[str | Path, ...], out: Path | str, engine: Path | None, strict: bool, quiet: bool, **options: Any
 ) -> None:
-    """Classify every image below SLIDES into one Parquet or CSV file.
+    """Classify every image below SLIDES into one file, or a folder of Parquet files.
 
     SLIDES are folders, which are searched to any depth, and files; a table, in CSV or Parquet, with a column path; a
     list of paths, as @FILE, or - for standard input. Each file has one row, whatever is wrong with it. A run can be
@@ -145,6 +148,8 @@ def run(
         raise click.UsageError("--update keeps rows, and --overwrite drops all of them; leave out one of the two.")
     if options["prune"] and not options["update"]:
         raise click.UsageError("--prune drops rows of files that are gone, with --update only; add --update.")
+    if options["shard"] and options["rows_per_file"]:
+        raise click.UsageError("--shard writes one file for each shard; leave out --rows-per-file.")
     from batchcls.storage.memory import limit_memory_use  # after parsing: --help stays light
 
     limit_memory_use()

@@ -38,6 +38,7 @@ from itertools import islice
 from typing import Any
 
 from batchcls.storage import long_paths
+from batchcls.storage.confined_files import open_confined
 from batchcls.storage.tar_listing import TarListing
 
 LARGEST_FIRST_BYTES = 256 << 10
@@ -162,7 +163,7 @@ class _LaneServer:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
-        self._file = long_paths.open_file(os.fsdecode(path), FILE_FLAGS)
+        self._file = open_confined(path, FILE_FLAGS)
         status = os.fstat(self._file)
         if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))

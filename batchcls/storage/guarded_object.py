@@ -1,6 +1,7 @@
 """An object that a process replaces only while it is as that process left it: the store's own compare and swap."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from obstore.exceptions import AlreadyExistsError, NotSupportedError, PreconditionError
@@ -18,6 +19,10 @@ class UnguardedStoreError(OutputError):
             f"the store of {bucket!r} does not keep to conditions of requests (If-None-Match, If-Match), without which "
             "two runs could write one output; write to a disk, and copy the whole file"
         )
+
+
+class _TooLargeError(OSError):
+    """An object that is larger than what this program writes there."""
 
 
 class GuardedObject:
@@ -42,7 +47,7 @@ class GuardedObject:
             with object_errors(str(self.url)):
                 answer = obstore.get(self.url.store, self.url.key)
                 if answer.meta["size"] > largest_bytes:
-                    raise OSError(f"{str(self.url)!r} has {answer.meta['size']:,} bytes, of {largest_bytes:,} at most")
+                    raise _TooLargeError(f"{str(self.url)!r} has {answer.meta['size']:,} bytes")
                 content = bytes(answer.bytes())
         except FileNotFoundError:
             return None
@@ -102,8 +107,9 @@ class GuardedObject:
     def _is_written(self, content: bytes) -> bool:
         """Whether the object holds what this process was to write: a request whose answer is lost is sent again."""
         version = self.version
-        if self.read(len(content)) == content:
-            return True
+        with suppress(_TooLargeError):
+            if self.read(len(content)) == content:
+                return True
         self.version = version
         return False
 

@@ -9,7 +9,7 @@ import hashlib
 import re
 import shlex
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from tempfile import SpooledTemporaryFile, TemporaryFile
 from typing import BinaryIO, cast
@@ -21,6 +21,7 @@ from batchcls.storage.object_upload import ObjectUpload
 from batchcls.storage.object_url import ObjectUrl, object_output_errors
 from batchcls.storage.output_names import beside_path, partial_folder
 from batchcls.storage.own_index import LARGEST_NOTE_BYTES, OwnIndex
+from batchcls.storage.owned_folder import OwnedFolder
 from batchcls.storage.part_index import Finish, PartIndex, part_name
 
 _LOCK, _INDEX = "lock", "parts.json"
@@ -132,6 +133,12 @@ class ObjectFolder:
         except BaseException:
             self._upload.abandon()
             raise
+
+    def writing_files(self) -> AbstractContextManager[OwnedFolder]:
+        raise OutputError(
+            f"{str(self._whole)!r}: a folder of files is written to a disk only; name one file, such as "
+            f"{f'{self._whole}.parquet'!r}, and leave out --rows-per-file"
+        )
 
     def write_beside(self, content: bytes) -> None:
         name = f"beside-{self._lock.token}.json"

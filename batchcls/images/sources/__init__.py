@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from batchcls.images.sources.files import FileReaders, file_exists, read_file
 from batchcls.images.sources.folder import FolderSource
 from batchcls.images.sources.object_readers import ObjectReaders, lasting_reader
 from batchcls.images.sources.objects import ObjectSource
+from batchcls.images.sources.parquet_images import open_images
+from batchcls.images.sources.parquet_readers import ParquetReaders, read_row, row_exists
 from batchcls.images.sources.path_list import PathListSource
 from batchcls.images.sources.path_table import open_tables
 from batchcls.images.sources.places import Place, PlaceKind, ReaderKind, place_kind, reader_kind
@@ -54,7 +57,7 @@ _SOURCES: dict[PlaceKind, Callable[[Sequence[Place], SourceOptions], Source]] = 
     "files": _open_folders,
     "list": _open_lists,
     "objects": _open_objects,
-    "table": open_tables,
+    "table": partial(open_tables, open_images=open_images),
     "tar": _open_tars,
 }
 _READERS: dict[ReaderKind, Callable[[], SlideReaders]] = {
@@ -62,10 +65,11 @@ _READERS: dict[ReaderKind, Callable[[], SlideReaders]] = {
     "objects": ObjectReaders,
     "refused": RefusedReaders,
     "tar": TarReaders,
+    "parquet": ParquetReaders,
 }
 # What reads single slides in the calling thread, and looks whether they exist, where that starts no process.
-_READ: dict[ReaderKind, Callable[[Slide, int], bytes]] = {"files": read_file, "tar": read_member}
-_EXISTS: dict[ReaderKind, Callable[[Slide], bool]] = {"files": file_exists, "tar": member_exists}
+_READ: dict[ReaderKind, Callable[[Slide, int], bytes]] = {"files": read_file, "tar": read_member, "parquet": read_row}
+_EXISTS: dict[ReaderKind, Callable[[Slide], bool]] = {"files": file_exists, "tar": member_exists, "parquet": row_exists}
 
 _EACH_ONCE: frozenset[PlaceKind] = frozenset(("files", "objects", "tar"))
 """Kinds of places that name no slide twice, if they are of one kind."""

@@ -59,11 +59,19 @@ def reader_kind(slide: Slide) -> ReaderKind:
     """The kind of readers that read a slide."""
     if slide.refusal is not None:
         return "refused"
-    if _ARCHIVE.search(slide.path) and (archive := archive_of(slide)):
+    if _ARCHIVE.search(slide.path) and (archive := archive_of(slide)) and _may_be_read(archive[0], slide.within):
         return "tar" if archive[0].lower().endswith(".tar") else "parquet"
     return "objects" if is_url(slide.root or slide.path) else "files"
 
 
 @lru_cache(4096)  # one archive has many slides
+def _may_be_read(archive: str, within: str | None) -> bool:
+    """Whether an archive lies in a folder; what does not is opened as a file, which says so."""
+    if within is None or is_url(archive):
+        return True
+    return os.path.realpath(archive).startswith(os.path.realpath(within).rstrip("/") + "/")
+
+
+@lru_cache(4096)
 def _is_file(path: str) -> bool:
     return os.path.isfile(path)
