@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from batchcls.errors import SlidesError
 from batchcls.images.decoders.encoded import Encoded, ReadOptions
 from batchcls.images.decoders.read_ahead import ReadAhead
+from batchcls.images.servers.group_buffer import GROUP_BYTES
+from batchcls.images.servers.name_queue import NameQueue, packed_names, packed_numbers
 from batchcls.images.sources import open_readers, open_source, read_slide, slide_exists
 from batchcls.images.sources.base import SourceOptions
-from batchcls.images.sources.group_buffer import GROUP_BYTES
-from batchcls.images.sources.name_queue import NameQueue, packed_names, packed_numbers
 from batchcls.records import Failure, Slide
 from batchcls.storage.transient_errors import is_transient
 from batchcls.storage.urls import bucket_and_key
