@@ -23,7 +23,7 @@ from urllib.request import urlopen
 
 import boto3
 
-_START_S = 60.0
+_START_S, _HANG_S = 240.0, 60.0
 BUCKET = "slides"
 
 
@@ -77,7 +77,7 @@ def wait_for(endpoint: str) -> None:
         try:
             urlopen(endpoint, timeout=1).close()  # noqa: S310
             return
-        except URLError as error:
+        except (URLError, TimeoutError) as error:
             if hasattr(error, "code"):  # it answers, if only with an error
                 return
             if time.monotonic() > until:
@@ -184,7 +184,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif fault == "reset":
             self._reset()
         elif fault == "hang":
-            time.sleep(_START_S)
+            time.sleep(_HANG_S)
         else:
             upstream = HTTPConnection(self._upstream.hostname or "", self._upstream.port)
             upstream.request(self.command, self.path, body, dict(self.headers))
