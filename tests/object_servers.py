@@ -22,9 +22,12 @@ from urllib.parse import SplitResult, urlsplit
 from urllib.request import urlopen
 
 import boto3
+import pytest
 
 _START_S, _HANG_S = 240.0, 60.0
 BUCKET = "slides"
+PAGE = 20
+"""Number of keys in a page of a listing, so that also short ones have several."""
 
 
 def free_port() -> int:
@@ -60,7 +63,10 @@ def moto_server(log: Path) -> Iterator[str]:
     endpoint = f"http://127.0.0.1:{port}"
     with log.open("wb") as stream:
         server = subprocess.Popen(
-            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], stdout=stream, stderr=stream
+            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+            env={**os.environ, "MOTO_S3_DEFAULT_MAX_KEYS": str(PAGE)},
+            stdout=stream,
+            stderr=stream,
         )
     try:
         wait_for(endpoint)
@@ -68,6 +74,15 @@ def moto_server(log: Path) -> Iterator[str]:
     finally:
         server.kill()
         server.wait()
+
+
+@contextmanager
+def s3_named(endpoint: str, **others: str) -> Iterator[None]:
+    """A context in which the environment names an S3 server on this machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**s3_environment(endpoint), **others}.items():
+            patch.setenv(name, value)
+        yield
 
 
 def wait_for(endpoint: str) -> None:
@@ -134,6 +149,13 @@ def seeded_faults(share: float, seed: int = 0, faults: Sequence[Fault] = FAULTS)
     return choose
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *arguments: Any) -> None:
+        """A client that goes away is no error."""
+
+
 class FaultProxy:
     """A proxy in front of a server on this machine, in threads, which fails some of the requests.
 
@@ -147,8 +169,7 @@ class FaultProxy:
         """Number of requests by path."""
         self.faults: list[Fault] = []
         self.choose = choose
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, self, urlsplit(upstream)))
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), partial(_Handler, self, urlsplit(upstream)))
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> Self:

@@ -8,8 +8,11 @@ import click
 
 from batchcls.cli.libraries import library_noise_hidden
 from batchcls.cli.options import (
+    ALLOW_REMOTE,
     ENGINE,
-    ColumnNames,
+    KEEP,
+    ROOT,
+    ROWS_OF_FILES,
     FiniteRange,
     MemorySize,
     OutPath,
@@ -30,10 +33,12 @@ if TYPE_CHECKING:
 @click.argument("slides", type=SlidesPlace(), nargs=-1, required=True)
 @click.option(
     "--out",
-    type=OutPath(takes_urls=True, dir_okay=False, path_type=Path),
+    type=OutPath(takes_urls=True, takes_folders=True, dir_okay=False, path_type=Path),
     required=True,
-    help="File to write, .parquet or .csv; or its URL in an object store, such as s3://bucket/predictions.parquet.",
+    help="File to write, .parquet, .csv or .jsonl; or its URL in an object store, such as "
+    "s3://bucket/predictions.parquet; or a folder of Parquet files, such as predictions/.",
 )
+@ROWS_OF_FILES
 @ENGINE
 @click.option(
     "--device",
@@ -107,21 +112,9 @@ if TYPE_CHECKING:
     "next run reads it again.",
 )
 @SHARD
-@click.option(
-    "--root",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Folder of the relative paths in lists and tables, and the only one that they may name files in.  [default: "
-    "the folder that each list or table is in]",
-)
-@click.option("--allow-remote", is_flag=True, help="Let lists and tables name URLs (s3, gs, az, http, https) as well.")
-@click.option(
-    "--keep",
-    type=ColumnNames(),
-    default="",
-    metavar="COLUMN,...",
-    help="Columns of a table that the predictions carry on, such as patient,slide.",
-)
+@ROOT
+@ALLOW_REMOTE
+@KEEP
 @click.option("--overwrite", is_flag=True, help="Replace an existing file when the new one is whole.")
 @click.option(
     "--update",
@@ -145,7 +138,7 @@ if TYPE_CHECKING:
 def run(
     slides: tuple[str | Path, ...], out: Path | str, engine: Path | None, strict: bool, quiet: bool, **options: Any
 ) -> None:
-    """Classify every image below SLIDES into one Parquet or CSV file.
+    """Classify every image below SLIDES into one file, or a folder of Parquet files.
 
     SLIDES are folders, which are searched to any depth, and files; a table, in CSV or Parquet, with a column path; a
     list of paths, as @FILE, or - for standard input. Each file has one row, whatever is wrong with it. A run can be
@@ -155,6 +148,8 @@ def run(
         raise click.UsageError("--update keeps rows, and --overwrite drops all of them; leave out one of the two.")
     if options["prune"] and not options["update"]:
         raise click.UsageError("--prune drops rows of files that are gone, with --update only; add --update.")
+    if options["shard"] and options["rows_per_file"]:
+        raise click.UsageError("--shard writes one file for each shard; leave out --rows-per-file.")
     from batchcls.storage.memory import limit_memory_use  # after parsing: --help stays light
 
     limit_memory_use()

@@ -28,6 +28,7 @@ class RunKeywords(EngineKeywords, total=False):
     processes: int | None
     cluster: str | None
     overwrite: bool
+    rows_per_file: int | None
     update: bool
     prune: bool
     by_content: bool

@@ -65,7 +65,7 @@ def classify_images(
     """
     started = perf_counter()
     out = shard_file(out, options.shard) if options.shard else out
-    format_to_write(out)  # before anything takes time
+    format_to_write(out, options.rows_per_file)  # before anything takes time
     manifest, open_executor = choose_executor(engine, options)
     source = open_source(slides, _source_options(options, out))
     check_kept(source.kept)

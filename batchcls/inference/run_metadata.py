@@ -10,6 +10,7 @@ from batchcls.engine.base import EngineInfo
 from batchcls.images.sources.base import Source
 from batchcls.inference.options import RunOptions
 from batchcls.inference.stats import RunStats
+from batchcls.predictions.formats.parquet_folder import ROWS_PER_FILE_KEY
 from batchcls.predictions.schema import BY_CONTENT, kept_identity
 from batchcls.storage.file_names import printable
 
@@ -24,6 +25,7 @@ def run_identity(source: Source, info: EngineInfo, decoder: str, options: RunOpt
         **({"allow_remote": True} if options.allow_remote else {}),
         **kept_identity(source.kept),
         **({BY_CONTENT: True} if options.by_content else {}),
+        **({ROWS_PER_FILE_KEY: options.rows_per_file} if options.rows_per_file else {}),
     }
 
 

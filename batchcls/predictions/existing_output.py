@@ -1,8 +1,9 @@
 """A predictions file that is whole already: which run it belongs to, and which of its rows are worth doing again."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -11,10 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchcls.errors import OutputError
-from batchcls.predictions.formats import format_to_read
+from batchcls.predictions.formats import format_to_read, parquet_folder
 from batchcls.predictions.formats.base import OpenPredictions
+from batchcls.predictions.formats.parquet_folder import rows_of_each_file
 from batchcls.storage.differences import differences
 from batchcls.storage.file_or_object import check_replaceable, exists, opened_for_reading
+from batchcls.storage.file_set import check_replaceable_folder
 from batchcls.storage.output_names import beside_path
 from batchcls.storage.transient_errors import is_transient
 
@@ -25,7 +28,7 @@ _UNREADABLE = (pa.ArrowException, OSError, ValueError, LookupError, TypeError, A
 
 @dataclass(frozen=True, slots=True)
 class ExistingOutput:
-    """The whole predictions file that a run of the same identity wrote."""
+    """The whole predictions file, or folder, that a run of the same identity wrote."""
 
     path: Path | str
     metadata: Mapping[str, Any]
@@ -42,8 +45,11 @@ class ExistingOutput:
         Raises:
             OutputError: If the file is of another identity, or does not record one.
         """
-        check_replaceable(path)
-        if not exists(path):
+        if rows_of_each_file(identity) is None:
+            check_replaceable(path)
+        else:
+            check_replaceable_folder(Path(path))
+        if not exists(path) or (os.path.isdir(path) and not os.listdir(path)):
             return None
         try:
             with _opened(path) as file:
@@ -140,8 +146,9 @@ def _check_counts(metadata: Mapping[str, Any]) -> None:
 
 @contextmanager
 def _opened(path: Path | str) -> Iterator[OpenPredictions]:
+    form = format_to_read(path)
     with (
-        opened_for_reading(path) as stream,
-        format_to_read(path).opened(path, stream) as file,
+        nullcontext() if form is parquet_folder else opened_for_reading(path) as stream,
+        form.opened(path, stream) as file,
     ):
         yield file

@@ -10,6 +10,7 @@ from batchcls.errors import OutputError
 from batchcls.predictions.comparison import UpdateOptions
 from batchcls.predictions.existing_output import ExistingOutput, check_record_beside
 from batchcls.predictions.formats import format_to_write
+from batchcls.predictions.formats.parquet_folder import rows_of_each_file
 from batchcls.predictions.rows import PredictionRows
 from batchcls.predictions.schema import BY_CONTENT, added_schema, file_schema, part_schema
 from batchcls.predictions.update import UpdatedRows
@@ -43,7 +44,8 @@ def open_update(
         OutputError: If ``path`` is of another identity, another run is writing it, or an earlier run that was not an
             update of this file began it.
     """
-    if format_to_write(path).RECORD_IS_BESIDE:
+    is_folder = rows_of_each_file(identity) is not None
+    if format_to_write(path, rows_of_each_file(identity)).RECORD_IS_BESIDE:
         clear_leftovers(path)  # a killed run may have moved one of its two files to its place
         check_record_beside(path)
     identity = json.loads(json.dumps(identity))
@@ -51,7 +53,11 @@ def open_update(
     while (existing := _existing(path, len(labels), identity)) is not None:
         origin = {"ended": existing.metadata.get("ended"), "rows": existing.metadata["counts"]["rows"]}
         partial = ResumableOutput(
-            path, part_schema(len(labels), added), {**identity, UPDATE_KEY: origin}, limits=limits
+            path,
+            part_schema(len(labels), added),
+            {**identity, UPDATE_KEY: origin},
+            limits=limits,
+            is_folder=is_folder,
         )
         try:
             if _existing(path, len(labels), identity) == existing:

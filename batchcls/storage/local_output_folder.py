@@ -7,19 +7,21 @@ from pathlib import Path
 from typing import BinaryIO
 
 from batchcls.storage.atomic import check_replaceable_file
+from batchcls.storage.file_set import check_replaceable_folder, move_files, remove_inner_folders, writing_files
 from batchcls.storage.locked_folder import (
     BESIDE_FILE,
     FINISHED_FILE,
     LOCK_FILE,
     PART_NAME,
-    REMOVED_LAST,
     RUN_FILE,
     WHOLE_FILE,
     OutputFileNames,
+    clear_output,
     lock_folder,
     output_errors,
 )
 from batchcls.storage.output_names import beside_path, partial_folder
+from batchcls.storage.owned_folder import OwnedFolder
 
 _LARGEST_NOTE_BYTES = 64 << 20
 
@@ -33,17 +35,18 @@ class LocalOutputFolder:
     Args:
         path: Path of the finished output.
         is_own_name: Says whether batchcls creates files of a name in the folder.
+        is_folder: Whether the finished output is a folder of files.
 
     Raises:
-        OutputError: If another run holds the folder, ``path`` is no file, or the folder contains files that batchcls
-            did not create.
+        OutputError: If another run holds the folder, ``path`` may not be replaced, or the folder contains files that
+            batchcls did not create.
     """
 
-    def __init__(self, path: Path, is_own_name: OutputFileNames) -> None:
+    def __init__(self, path: Path, is_own_name: OutputFileNames, *, is_folder: bool = False) -> None:
         self._path, self._is_own_name = path, is_own_name
         self.place = partial_folder(path)
         with self.errors():
-            check_replaceable_file(path)
+            (check_replaceable_folder if is_folder else check_replaceable_file)(path)
             self.own, self._lock = lock_folder(path, is_own_name)
 
     @property
@@ -60,6 +63,7 @@ class LocalOutputFolder:
         self.own.write(RUN_FILE, content)
 
     def drop_parts(self) -> None:
+        remove_inner_folders(self.own)
         for name in self.own.names():
             if name != LOCK_FILE:
                 self.own.remove(name)
@@ -79,19 +83,23 @@ class LocalOutputFolder:
     def writing_whole(self) -> AbstractContextManager[BinaryIO]:
         return self.own.writing(WHOLE_FILE)
 
+    def writing_files(self) -> AbstractContextManager[OwnedFolder]:
+        return writing_files(self.own)
+
     def write_beside(self, content: bytes) -> None:
         check_replaceable_file(beside_path(self._path))
         self.own.write(BESIDE_FILE, content)
 
     def publish(self) -> None:
         self.own.mark(FINISHED_FILE)
-        self.own.move_out(WHOLE_FILE, self._path)
+        if not move_files(self.own, self._path):
+            self.own.move_out(WHOLE_FILE, self._path)
         if self.own.holds(BESIDE_FILE):
             self.own.move_out(BESIDE_FILE, beside_path(self._path))
         self.discard()
 
     def discard(self) -> None:
-        self.own.clear(self._is_own_name, last=REMOVED_LAST)
+        clear_output(self.own, self._is_own_name)
 
     def close(self) -> None:
         os.close(self._lock)

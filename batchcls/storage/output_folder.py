@@ -9,6 +9,7 @@ from batchcls.storage import locked_folder
 from batchcls.storage.file_or_object import is_object
 from batchcls.storage.local_output_folder import LocalOutputFolder
 from batchcls.storage.locked_folder import OutputFileNames
+from batchcls.storage.owned_folder import OwnedFolder
 
 
 class OutputFolder(Protocol):
@@ -49,11 +50,18 @@ class OutputFolder(Protocol):
     def writing_whole(self) -> AbstractContextManager[BinaryIO]:
         """A context that yields a stream for the whole output, which nobody sees before `publish`."""
 
+    def writing_files(self) -> AbstractContextManager[OwnedFolder]:
+        """A context that yields a folder for the files of the whole output, which nobody sees before `publish`.
+
+        Raises:
+            OutputError: If such a folder is not written to this kind of place.
+        """
+
     def write_beside(self, content: bytes) -> None:
         """Keep the content of the JSON file that belongs beside the whole output, until `publish`."""
 
     def publish(self) -> None:
-        """Put what `writing_whole` and `write_beside` took in its place, and remove the folder.
+        """Put what `writing_whole`, `writing_files` and `write_beside` took in its place, and remove the folder.
 
         If this process is killed on the way, the next one that opens the folder completes it, or goes on with the
         parts.
@@ -69,19 +77,20 @@ class OutputFolder(Protocol):
         """A context in which an OSError becomes an `OutputError` that says which rows are kept, and how to go on."""
 
 
-def open_output_folder(path: Path | str, others: Iterable[str] = ()) -> OutputFolder:
+def open_output_folder(path: Path | str, others: Iterable[str] = (), *, is_folder: bool = False) -> OutputFolder:
     """The folder of the unfinished output ``path``, made if it does not exist, and locked.
 
     Args:
         path: Path of the finished output, or its URL in an object store.
         others: Names of further files in the folder; see `ResumableOutput`.
+        is_folder: Whether the finished output is a folder of files.
 
     Raises:
         OutputError: If another run holds the folder, ``path`` may not be replaced, or the folder contains files that
             batchcls did not create.
     """
     if not is_object(path):
-        return LocalOutputFolder(Path(path), OutputFileNames(others))
+        return LocalOutputFolder(Path(path), OutputFileNames(others), is_folder=is_folder)
     from batchcls.storage.object_folder import ObjectFolder  # obstore is an extra
 
     return ObjectFolder(str(path))

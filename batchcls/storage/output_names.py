@@ -1,7 +1,19 @@
 """The names that belong to an output: of its unfinished parts, and of the JSON file beside it."""
 
+import os
 from pathlib import Path
 from typing import overload
+
+ROWS_PER_FILE = 1_000_000
+"""Most rows of a file in an output that is a folder, unless the user says otherwise."""
+
+
+def names_folder(out: str) -> bool:
+    """Whether the user names an output as a folder: by a slash at the end, or because it is one.
+
+    A folder whose name has an ending may be in the way of a file of that name, and counts only with a slash.
+    """
+    return out.endswith("/") or (os.path.isdir(out) and not os.path.splitext(out)[1])
 
 
 @overload

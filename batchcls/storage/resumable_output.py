@@ -32,6 +32,7 @@ class ResumableOutput:
         identity: Values that must be the same for two runs to share one output; JSON values.
         limits: Values that may differ between such runs although rows depend on them; JSON values.
         others: Names of other files in the folder, which `finish` removes.
+        is_folder: Whether the finished output is a folder of files, by `whole_files`, and not a file.
 
     Raises:
         OutputError: If another run holds the folder, an earlier run began it with another identity, or the folder
@@ -46,12 +47,13 @@ class ResumableOutput:
         *,
         limits: Mapping[str, Any] | None = None,
         others: Iterable[str] = (),
+        is_folder: bool = False,
     ) -> None:
         self.path = path
         self._part_schema = part_schema
         self.identity: dict[str, Any] = json.loads(json.dumps(identity))
         self._limits = dict(limits or {})
-        self._folder = open_output_folder(path, others)
+        self._folder = open_output_folder(path, others, is_folder=is_folder)
         try:
             with self.output_errors():
                 self.started, self._earlier_limits = self._read_or_record_run()
@@ -143,13 +145,19 @@ class ResumableOutput:
         with self.output_errors(), self._folder.writing_whole() as stream:
             yield stream
 
+    @contextmanager
+    def whole_files(self) -> Iterator[OwnedFolder]:
+        """A context that yields a folder for the files of the whole output; `finish` comes next."""
+        with self.output_errors(), self._folder.writing_files() as folder:
+            yield folder
+
     def write_beside(self, content: bytes) -> None:
         """Write the whole JSON file that belongs beside ``path``; `finish` comes next."""
         with self.output_errors():
             self._folder.write_beside(content)
 
     def finish(self) -> None:
-        """Move the file that was written by `whole` to ``path``, and remove the folder with its parts.
+        """Move what was written by `whole` or `whole_files` to ``path``, and remove the folder with its parts.
 
         A file that was written by `write_beside` follows; if this process is killed between the two, whoever locks the
         folder next moves the second one.

@@ -41,12 +41,8 @@ class OpenPredictions(Protocol):
         """
 
 
-class PredictionsFormat(Protocol):
-    """One file format of predictions files."""
-
-    @property
-    def RECORD_IS_BESIDE(self) -> bool:  # noqa: N802  # a module's constant
-        """Whether the record of the run is in a JSON file beside the predictions file."""
+class ReadableFormat(Protocol):
+    """A format of predictions, for reading."""
 
     def opened(self, path: Path | str, stream: BinaryIO | None = None) -> AbstractContextManager[OpenPredictions]:
         """A context that yields the file, open for reading.
@@ -70,6 +66,14 @@ class PredictionsFormat(Protocol):
             LabelsError: If the file would.
             ArrowException, OSError, ValueError: If the file is not of this format.
         """
+
+
+class PredictionsFormat(ReadableFormat, Protocol):
+    """One file format of predictions files."""
+
+    @property
+    def RECORD_IS_BESIDE(self) -> bool:  # noqa: N802  # a module's constant
+        """Whether the record of the run is in a JSON file beside the predictions file."""
 
     def write(
         self, stream: BinaryIO, rows: Iterable[pa.Table], labels: Sequence[str], record: Mapping[str, Any]

@@ -36,8 +36,13 @@ class OpenParquet:
     def labels(self) -> tuple[str, ...]:
         return ()
 
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return int(self._file.metadata.num_rows)
+
     def is_as_written(self) -> bool:
-        return bool(self.record["counts"]["rows"] == self._file.metadata.num_rows)
+        return bool(self.record["counts"]["rows"] == self.rows)
 
     def table(self, columns: Sequence[str]) -> pa.Table:
         return self._file.read(list(columns)).select(list(columns))

@@ -58,6 +58,9 @@ def has_fingerprint(record: Mapping[str, Any], key: str, stream: BinaryIO) -> bo
 def record_of(path: Path | str) -> Mapping[str, Any]:
     """The record of the run beside a predictions file; empty if there is none.
 
+    Args:
+        path: The predictions file, or its URL in an object store.
+
     Raises:
         OSError, ValueError: If it cannot be read.
     """
