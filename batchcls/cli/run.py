@@ -9,10 +9,10 @@ import click
 from batchcls.cli.libraries import library_noise_hidden
 from batchcls.cli.options import (
     ENGINE,
+    ROWS_OF_FILES,
     ColumnNames,
     FiniteRange,
     MemorySize,
-    ROWS_OF_FILES,
     OutPath,
     SlidesPlace,
     check_cluster,
