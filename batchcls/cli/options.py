@@ -138,6 +138,25 @@ class OutPath(click.Path):
         return super().convert(value, param, ctx)
 
 
+ROOT = click.option(
+    "--root",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Folder of the relative paths in lists and tables, and the only one that they may name files in.  [default: "
+    "the folder that each list or table is in]",
+)
+ALLOW_REMOTE = click.option(
+    "--allow-remote", is_flag=True, help="Let lists and tables name URLs (s3, gs, az, http, https) as well."
+)
+KEEP = click.option(
+    "--keep",
+    type=ColumnNames(),
+    default="",
+    metavar="COLUMN,...",
+    help="Columns of a table that the predictions carry on, such as patient,slide.",
+)
+
+
 def check_device(device: str, *, several: bool = False) -> str:
     """``device``, if it is the name of a device; ``all`` only where a command takes several.
 
@@ -152,12 +171,16 @@ def check_device(device: str, *, several: bool = False) -> str:
 def check_cluster(cluster: str | None) -> str | None:
     """``cluster``, if it is the address of a Ray cluster; the address in RAY_ADDRESS for ``ray``, if there is one.
 
+    Ray is told to send no reports of its use, and to print errors only.
+
     Raises:
         BadParameter: If ``cluster`` is no such address.
     """
-    if cluster == "ray":
-        cluster = os.environ.get("RAY_ADDRESS") or cluster
-        cluster = "ray" if cluster in ("auto", "local") else cluster
-    if cluster is None or cluster == "ray" or re.fullmatch(r"(ray://)?[^/@\s]+:\d{1,5}", cluster):
+    if cluster is None:
+        return None
+    os.environ.update({"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "error"})
+    if cluster == "ray" and (named := os.environ.get("RAY_ADDRESS")) and named not in ("auto", "local"):
+        cluster = named
+    if cluster == "ray" or re.fullmatch(r"(ray://)?[^/@\s]+:\d{1,5}", cluster):
         return cluster
     raise click.BadParameter(f"{cluster!r} is not ray, HOST:PORT or ray://HOST:PORT")

@@ -8,9 +8,11 @@ import click
 
 from batchcls.cli.libraries import library_noise_hidden
 from batchcls.cli.options import (
+    ALLOW_REMOTE,
     ENGINE,
+    KEEP,
+    ROOT,
     ROWS_OF_FILES,
-    ColumnNames,
     FiniteRange,
     MemorySize,
     OutPath,
@@ -110,21 +112,9 @@ if TYPE_CHECKING:
     "next run reads it again.",
 )
 @SHARD
-@click.option(
-    "--root",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Folder of the relative paths in lists and tables, and the only one that they may name files in.  [default: "
-    "the folder that each list or table is in]",
-)
-@click.option("--allow-remote", is_flag=True, help="Let lists and tables name URLs (s3, gs, az, http, https) as well.")
-@click.option(
-    "--keep",
-    type=ColumnNames(),
-    default="",
-    metavar="COLUMN,...",
-    help="Columns of a table that the predictions carry on, such as patient,slide.",
-)
+@ROOT
+@ALLOW_REMOTE
+@KEEP
 @click.option("--overwrite", is_flag=True, help="Replace an existing file when the new one is whole.")
 @click.option(
     "--update",

@@ -62,7 +62,7 @@ class Comparison:
         for (slide, row), state in zip(compared, states, strict=True):
             if isinstance(state, Failure) and is_transient(state.text):
                 self._keep_unanswered()
-            elif self._rows.repeated[row]:
+            elif self._rows.repeated[row] or not self._rows.keeps(row, slide.kept):
                 yield slide
             elif self._options.digests and isinstance(state, Slide) and self._is_compared_by_content(state, row):
                 same_size.append((slide, row))

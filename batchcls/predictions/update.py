@@ -13,7 +13,7 @@ from batchcls.predictions.existing_output import ExistingOutput
 from batchcls.predictions.known_rows import STATE_COLUMNS, KnownRows, RowIndex
 from batchcls.predictions.row_key import KEY_COLUMNS, key_schema, row_digests, slide_digests
 from batchcls.predictions.rows import PredictionRows
-from batchcls.predictions.schema import BY_CONTENT, DIGEST
+from batchcls.predictions.schema import BY_CONTENT, DIGEST, kept_schema
 from batchcls.records import Slide
 from batchcls.storage.resumable_output import ResumableOutput
 
@@ -50,8 +50,9 @@ class UpdatedRows:
         self._partial, self._rows = partial, rows
         self._roots = {root: position for position, root in enumerate(roots)}
         self._keys = key_schema(rows.schema).names
-        columns = [name for name in (*KEY_COLUMNS, *STATE_COLUMNS, DIGEST) if name in rows.schema.names]
-        self._known = KnownRows(self._batches(columns), existing.other_limits(limits))
+        kept = kept_schema(partial.identity).names
+        columns = [name for name in (*KEY_COLUMNS, *STATE_COLUMNS, DIGEST, *kept) if name in rows.schema.names]
+        self._known = KnownRows(self._batches(columns), existing.other_limits(limits), kept)
         partial.drop(lambda rows: pa.array(self._known.are_unchanged(rows)))  # a killed update had kept them already
         self._resumed = RowIndex(row_digests(partial.batches(self._keys)))
         self._listed_roots: set[int] = set()
@@ -73,9 +74,10 @@ class UpdatedRows:
     def history(self) -> dict[str, Any]:
         """Part of the new file's record: when the file was begun, and the times that it has been updated."""
         record = self.existing.metadata
+        updates = record.get("updates")
         return {
             "started": record.get("started"),
-            "updates": int(record.get("updates", 0)) + 1,
+            "updates": updates + 1 if isinstance(updates, int) else 1,
             "update_started": self._partial.started,
         }
 
@@ -112,10 +114,8 @@ class UpdatedRows:
         is_gone = ~(self._known.index.seen | is_replaced)
         is_pruned = is_gone & self._of_listed_roots() if prunes and is_gone.any() else np.zeros_like(is_gone)
         self._count(new, is_replaced, is_gone, is_pruned)
-        if (
-            not (new or self.counts.changed or self.counts.pruned)
-            and list(unlisted) == self.existing.metadata["unlisted_folders"]
-        ):
+        has_other_rows = new or self.counts.changed or self.counts.pruned
+        if not has_other_rows and list(unlisted) == self.existing.metadata.get("unlisted_folders", []):
             return False
         self._append(~(is_replaced | is_pruned))
         return True

@@ -38,7 +38,8 @@ from itertools import islice
 from typing import Any
 
 from batchcls.storage import long_paths
-from batchcls.storage.tar_listing import TarListing
+from batchcls.storage.confined_files import open_confined
+from batchcls.storage.tar_listing import TarListing, members_of_file
 
 LARGEST_FIRST_BYTES = 256 << 10
 """Largest number of a file's first bytes in the answer to ``O``; most files are smaller."""
@@ -162,7 +163,7 @@ class _LaneServer:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
-        self._file = long_paths.open_file(os.fsdecode(path), FILE_FLAGS)
+        self._file = open_confined(path, FILE_FLAGS)
         status = os.fstat(self._file)
         if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -190,9 +191,8 @@ class _LaneServer:
         return (b"".join(map(_entry_bytes, islice(self._entries, _ENTRIES))),)
 
     def list_tar(self, path: bytes) -> tuple[bytes]:
-        if self._tar:
-            self._tar.close()
-        self._tar = TarListing(long_paths.open_file(os.fsdecode(path), FILE_FLAGS))
+        file = long_paths.open_file(os.fsdecode(path), FILE_FLAGS)
+        self._tar = TarListing(members_of_file(file))
         return (b"",)
 
     def next_members(self, nothing: bytes) -> tuple[bytes]:

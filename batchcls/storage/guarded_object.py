@@ -1,13 +1,12 @@
 """An object that a process replaces only while it is as that process left it: the store's own compare and swap."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
-from obstore.exceptions import AlreadyExistsError, NotSupportedError, PreconditionError
-
 from batchcls.errors import OutputError
-from batchcls.storage.object_store import object_errors, obstore
-from batchcls.storage.object_url import ObjectUrl
+from batchcls.storage.object_store import exceptions, object_errors, obstore
+from batchcls.storage.object_url import ObjectUrl, patiently
 
 
 class UnguardedStoreError(OutputError):
@@ -18,6 +17,10 @@ class UnguardedStoreError(OutputError):
             f"the store of {bucket!r} does not keep to conditions of requests (If-None-Match, If-Match), without which "
             "two runs could write one output; write to a disk, and copy the whole file"
         )
+
+
+class _TooLargeError(OSError):
+    """An object that is larger than what this program writes there."""
 
 
 class GuardedObject:
@@ -42,7 +45,7 @@ class GuardedObject:
             with object_errors(str(self.url)):
                 answer = obstore.get(self.url.store, self.url.key)
                 if answer.meta["size"] > largest_bytes:
-                    raise OSError(f"{str(self.url)!r} has {answer.meta['size']:,} bytes, of {largest_bytes:,} at most")
+                    raise _TooLargeError(f"{str(self.url)!r} has {answer.meta['size']:,} bytes")
                 content = bytes(answer.bytes())
         except FileNotFoundError:
             return None
@@ -50,22 +53,25 @@ class GuardedObject:
         return content
 
     def write(self, content: bytes) -> bool:
-        """Replace the object, or create it; returns whether that was done, for another process may have been quicker.
+        """Replace the object, or create it, patiently; returns whether that was done, or another process was quicker.
 
         Raises:
             FileNotFoundError: If there is no such bucket.
             OSError: If the store fails.
             UnguardedStoreError: If the store offers no conditions.
         """
+        return patiently(lambda: self._write(content))
+
+    def _write(self, content: bytes) -> bool:
         try:
             with object_errors(str(self.url)):
                 try:
                     answer = obstore.put(
                         self.url.store, self.url.key, content, mode=self.version or "create", use_multipart=False
                     )
-                except (AlreadyExistsError, PreconditionError):
+                except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
                     return self._is_written(content)
-                except (NotImplementedError, NotSupportedError) as error:
+                except (NotImplementedError, exceptions.NotSupportedError) as error:
                     raise UnguardedStoreError(self.url.bucket) from error
         except FileNotFoundError:
             if self.version is None:
@@ -86,7 +92,7 @@ class GuardedObject:
         with object_errors(str(self.url)):
             try:
                 obstore.put(self.url.store, self.url.key, b"{}", mode=version, use_multipart=False)
-            except (AlreadyExistsError, PreconditionError):
+            except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
                 return True
         return False
 
@@ -102,8 +108,9 @@ class GuardedObject:
     def _is_written(self, content: bytes) -> bool:
         """Whether the object holds what this process was to write: a request whose answer is lost is sent again."""
         version = self.version
-        if self.read(len(content)) == content:
-            return True
+        with suppress(_TooLargeError):
+            if self.read(len(content)) == content:
+                return True
         self.version = version
         return False
 

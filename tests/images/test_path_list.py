@@ -14,11 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchcls.errors import SlidesError
-from batchcls.images.sources import open_source, read_slide
+from batchcls.images.formats.refusal import RefusedError
+from batchcls.images.sources import open_readers, open_source, read_slide
 from batchcls.images.sources.base import Source, SourceOptions
 from batchcls.images.sources.distinct import SeenSlides
 from batchcls.images.sources.listed_slides import ListedSlides, without_secrets
-from batchcls.images.sources.places import Place
+from batchcls.images.sources.places import Place, reader_kind
 from batchcls.images.sources.remote_hosts import host_refusal
 from batchcls.records import Slide
 from tests.commandline import PATIENCE_S
@@ -265,3 +266,53 @@ def test_a_source_is_its_own_iterator_of_rows(tmp_path: Path) -> None:
     assert (source.waiting(), source.unlisted, len(source.kept)) == (None, [], 0)
     source.close()
     source.close()
+
+
+def test_links_are_followed_only_to_what_lies_below_the_base(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    (base / "sub").mkdir(parents=True)
+    (base / "sub" / "a.jpg").write_bytes(b"inside")
+    (tmp_path / "secret.jpg").write_bytes(b"secret")
+    (base / "inside.jpg").symlink_to("sub/a.jpg")
+    (base / "inner").symlink_to(base / "sub")
+    (base / "out.jpg").symlink_to(tmp_path / "secret.jpg")
+    (base / "outer").symlink_to(tmp_path)
+    (tmp_path / "base2").symlink_to(base)
+    place = list_of(base, b"inside.jpg\ninner/a.jpg\nout.jpg\nouter/secret.jpg\nouter/base/sub/a.jpg")
+
+    for base_spelling in (None, base, tmp_path / "base2", Path(os.path.relpath(base))):
+        slides = {slide.path: slide for slide in listed(place, root=base_spelling)}
+        for name in ("inside.jpg", "inner/a.jpg", "outer/base/sub/a.jpg"):
+            assert read_slide(slides[name], 1 << 20) == b"inside"
+        for name in ("out.jpg", "outer/secret.jpg"):
+            with pytest.raises(RefusedError, match=r"unreadable: it is a link that leads out of '.*base"):
+                read_slide(slides[name], 1 << 20)
+            with closing(open_readers()) as readers, closing(readers.reader(PATIENCE_S)) as reader:
+                with pytest.raises(RefusedError, match="a link that leads out"):
+                    reader.open(slides[name])
+                assert reader.open(slides["inside.jpg"]).first_bytes == b"inside"
+
+
+def test_a_relative_base_is_that_of_the_process_that_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "a.jpg").write_bytes(b"inside")
+    (tmp_path / "base" / "out.jpg").symlink_to("/etc/hostname")
+    with closing(open_readers()) as readers:
+        readers.reader(PATIENCE_S).close()  # the reading process starts elsewhere
+        monkeypatch.chdir(tmp_path)
+        inside, out = listed(list_of(Path("base"), b"a.jpg\nout.jpg"))
+        assert inside.root == "base"
+        with closing(readers.reader(PATIENCE_S)) as reader:
+            assert reader.open(inside).first_bytes == b"inside"
+            with pytest.raises(RefusedError):
+                reader.open(out)
+
+
+def test_an_archive_behind_a_link_is_no_way_out(tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "out.tar").write_bytes(b"x")
+    (tmp_path / "base" / "a.tar").symlink_to(tmp_path / "out.tar")
+    (tmp_path / "base" / "b.tar").write_bytes(b"x")
+    through_link, inside = listed(list_of(tmp_path / "base", b"a.tar/1.jpg\nb.tar/1.jpg"))
+    assert reader_kind(through_link) == "files"
+    assert reader_kind(inside) == "tar"

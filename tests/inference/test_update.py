@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import tarfile
 from collections.abc import Sequence
 from contextlib import closing
 from hashlib import blake2b
@@ -22,7 +23,7 @@ from batchcls.engine.postprocess import to_predictions
 from batchcls.images.sources import open_source
 from batchcls.images.sources.states import SlideStates
 from batchcls.predictions.comparison import UpdateCounts, UpdateOptions
-from batchcls.predictions.formats import csv_file
+from batchcls.predictions.formats import format_to_read
 from batchcls.predictions.open_update import open_update
 from batchcls.records import METADATA_KEY, BatchResult, Failure, Slide
 from batchcls.storage.regular_file import open_regular
@@ -64,9 +65,7 @@ def fresh(slides: Path, out: Path, *options: str | Path) -> pa.Table:
 
 
 def table(out: Path) -> pa.Table:
-    if out.suffix == ".parquet":
-        return pq.read_table(out)
-    with csv_file.opened(out) as file:
+    with format_to_read(out).opened(out) as file:
         return file.table(file.schema.names)
 
 
@@ -80,7 +79,7 @@ def older(path: Path, seconds: float) -> None:
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns - int(seconds * 1e9)))
 
 
-@pytest.mark.parametrize("ending", ["parquet", "csv"])
+@pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
 def test_new_and_changed_files_are_classified_and_all_other_rows_are_kept(
     slides: Path, tmp_path: Path, ending: str
 ) -> None:
@@ -353,7 +352,7 @@ def digests(out: Path) -> dict[str, str | None]:
     return {row["path"]: row["digest"] for row in rows}
 
 
-@pytest.mark.parametrize("ending", ["parquet", "csv"])
+@pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
 def test_by_content_a_file_of_other_bytes_is_classified_again_whatever_its_time(
     slides: Path, tmp_path: Path, ending: str
 ) -> None:
@@ -409,3 +408,42 @@ def test_the_digest_is_of_the_whole_file_even_where_the_image_ends_early(slides:
 
     assert digests(out)["long.png"] == blake2b(image.read_bytes(), digest_size=16).hexdigest()
     assert update(slides, out, "--by-content") == "0 new, 0 changed, 7 unchanged, 0 gone"
+
+
+def test_a_row_of_a_table_that_carries_other_values_is_made_again(slides: Path, tmp_path: Path) -> None:
+    out, paths = tmp_path / "o.parquet", [file.name for file in sorted(slides.iterdir())]
+    places = (slides.parent / "table.csv", out, "--root", slides, "--keep", "patient,age")
+    lines = [f"{path},p{number},{number}.5" for number, path in enumerate(paths)]
+    places[0].write_text("\n".join(["path,patient,age", *lines]))
+    run(*places)
+    unchanged = update(*places)
+    lines[2] = f"{paths[2]},another,2.5"
+    places[0].write_text("\n".join(["path,patient,age", *lines[:-1], "gone.png,p9,"]))
+
+    said = update(*places)
+
+    assert unchanged == "0 new, 0 changed, 6 unchanged, 0 gone"
+    assert said == "1 new, 1 changed, 4 unchanged, 1 gone (--prune drops their rows)"
+    assert update(*places, "--prune") == "0 new, 0 changed, 6 unchanged, 1 gone (their rows are dropped)"
+    assert table(out).equals(fresh(*places))
+
+
+def test_members_of_an_archive_are_compared_as_it_lists_them(slides: Path, tmp_path: Path) -> None:
+    out, archive = tmp_path / "o.parquet", tmp_path / "slides.tar"
+
+    def pack() -> None:
+        with tarfile.open(archive, "w") as tar:
+            for file in sorted(slides.iterdir()):
+                tar.add(file, file.name)
+
+    pack()
+    run(archive, out)
+    draw(slides / "0.png", 7, (64, 48))
+    draw(slides / "new.png", 9, (16, 12))
+    (slides / "empty.jpg").unlink()
+    pack()
+
+    said = update(archive, out, "--prune")
+
+    assert said == "1 new, 1 changed, 4 unchanged, 1 gone (their rows are dropped)"
+    assert table(out).equals(fresh(archive, out))

@@ -22,11 +22,22 @@ from batchcls.images.sources.group_buffer import (
 )
 from batchcls.images.sources.group_server import GROUP_REQUEST, PLACE
 from batchcls.records import Slide
+from batchcls.storage.confined_files import confined_path
 from batchcls.storage.file_client import FileProcess
 
 PlaceOf = Callable[[Slide], tuple[int, int, int]]
 _MOST_PIXELS = 1 << 62
 """Largest limit on an image's pixels that a request holds."""
+
+
+def path_to_open(slide: Slide, base: str = "") -> str:
+    """The path of a slide's file for `batchcls.storage.confined_files.open_confined`.
+
+    Args:
+        base: Folder of relative paths; empty: the working folder.
+    """
+    file = os.path.join(base, slide.file)
+    return file if slide.within is None else confined_path(os.path.join(base, slide.within), file)
 
 
 class FileGroupReader:
@@ -76,13 +87,16 @@ class FileGroupReader:
     def start(self, slides: Sequence[Slide], largest_bytes: int) -> None:
         self._slides = slides
         self._buffer.progress[0], self._buffer.progress[1] = NOT_BEGUN, len(slides)
-        paths = os.fsencode("\0".join([os.path.join(self._base, slide.file) for slide in slides]))
+        paths = os.fsencode("\0".join([self._path(slide) for slide in slides]))
         places = b"".join([PLACE.pack(*self._place_of(slide)) for slide in slides]) if self._place_of else b""
         limits = min(largest_bytes, LARGEST_FILE_BYTES), self._max_pixels
         try:
             self._socket.sendall(GROUP_REQUEST.pack(len(paths), len(places), *limits) + paths + places)
         except OSError as error:
             raise self._ended_error() from error
+
+    def _path(self, slide: Slide) -> str:
+        return os.path.join(self._base, slide.file) if self._place_of else path_to_open(slide, self._base)
 
     def position(self) -> int | None:
         position = self._buffer.progress[0]
@@ -106,10 +120,10 @@ class FileGroupReader:
             state, format_, suspect, plain, width, height, offset, length, decode_bytes, modified_ns = record
             if state == READY:
                 header = _header(FORMATS[format_], width, height, suspect, plain, decode_bytes)
-                if not self._place_of:  # else the listing of the archive has told both
+                if modified_ns or not self._place_of:  # else the listing of the archive has told both
                     slide = Slide(slide.root, slide.path, length, modified_ns, None, slide.kept, slide.digest)
                 elif slide.size_bytes is None:
-                    slide = replace(slide, size_bytes=length)
+                    slide = replace(slide, size_bytes=length, modified_ns=modified_ns or slide.modified_ns)
                 result.read.append((slide, data[offset : offset + length], header))
             else:
                 (result.again if state == NO_ROOM else result.alone).append(slide)

@@ -34,6 +34,7 @@ from batchcls.images.sources.group_buffer import (
     GroupBuffer,
 )
 from batchcls.images.sources.tar_members import read_members
+from batchcls.storage.confined_files import open_confined
 from batchcls.storage.file_server import FILE_FLAGS, UNKNOWN_TIME, run_server, serve_file_lane, serve_lanes
 
 GROUP_REQUEST = struct.Struct("<IIQQ")
@@ -109,7 +110,7 @@ def read_files(buffer: GroupBuffer, paths: list[bytes], most_bytes: int) -> None
             break
         state, length, modified_ns = ALONE, 0, 0
         with suppress(OSError):  # the error that counts is that of reading the file alone
-            file = os.open(path, FILE_FLAGS)
+            file = open_confined(path, FILE_FLAGS)
             try:
                 status = os.fstat(file)
                 size = status.st_size

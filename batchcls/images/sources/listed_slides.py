@@ -47,6 +47,7 @@ class ListedSlides:
         folders = {os.path.abspath(base), os.path.realpath(base)} if is_local else set()
         self._folders = tuple(folder.rstrip("/") + "/" for folder in sorted(folders))
         """The base as an absolute path, with and without symbolic links, each with a slash at its end."""
+        self._within = base if is_local else None
         self._elsewhere = (
             f"it does not lie below {base!r}; if it may be read, name a folder that it lies below: --root DIR"
         )
@@ -56,7 +57,7 @@ class ListedSlides:
         if scheme := _SCHEME.match(entry):
             return self._of_url(entry, scheme[1].lower())
         if not _IRREGULAR.search(entry):
-            return Slide(self.base, entry)
+            return Slide(self.base, entry, within=self._within)
         return self._of_path(entry, entry)
 
     def slide_of_row(self, root: str, path: str) -> Slide:
@@ -72,7 +73,7 @@ class ListedSlides:
                 path, refusal = path.replace("\0", "\\x00"), refusal or _NO_NAME
             else:
                 path = "/".join(parts)
-        return Slide(self.root_of_row(root), path, refusal=refusal)
+        return Slide(self.root_of_row(root), path, refusal=refusal, within=None if is_url(root) else self._within)
 
     @lru_cache(16_384)  # noqa: B019  # a list has few roots, and lives as long as the run
     def root_of_row(self, root: str) -> str:
@@ -115,7 +116,7 @@ class ListedSlides:
         else:
             below = "/".join(parts)
         if below:
-            return Slide(self.base, below)
+            return Slide(self.base, below, within=self._within)
         return self._refused(entry, self._elsewhere if path.startswith("/") else _NO_NAME)
 
     def _of_url(self, url: str, scheme: str) -> Slide:

@@ -14,6 +14,7 @@ from batchcls.images.sources.base import Source, SourceOptions
 from batchcls.images.sources.combined import CombinedSource
 from batchcls.images.sources.list_record import ListShard, is_list
 from batchcls.images.sources.listed_slides import ListedSlides, base_of, roots_of
+from batchcls.images.sources.parquet_columns import image_columns
 from batchcls.images.sources.places import Place
 from batchcls.images.sources.shard import ShardSource
 from batchcls.images.sources.table_files import CsvTable, TableFile, open_table, table_errors
@@ -22,6 +23,9 @@ from batchcls.storage.column_values import exact_values
 from batchcls.storage.file_names import original
 
 _PATH, _ROOT, _OFFSET = "path", "root", "offset"
+_PLACE = pa.schema([("size_bytes", pa.int64()), ("modified", pa.timestamp("us", "UTC")), (_OFFSET, pa.int64())])
+"""Columns of a list of `batchcls list`, by which images in archives are found without a search for their names."""
+_NOWHERE = (None, None, None)
 _MOST_ROOTS = 10_000
 _LONGEST_TEXT = 1 << 16
 """Largest length in bytes of a text that the predictions carry on."""
@@ -57,7 +61,11 @@ class PathTableSource:
             raise SlidesError(f"the table {self._name!r} has more than one column {twice[0]!r}")
         self.kept = pa.schema([_kept_field(table.schema.field(name)) for name in options.keep])
         self._columns = [name for name in (_PATH, _ROOT) if name in names and is_text(table.schema.field(name).type)]
-        self._has_offsets = _OFFSET in names and table.schema.field(_OFFSET).type == pa.int64()
+        self._place = [
+            field.name for field in _PLACE if field.name in names and table.schema.field(field.name) == field
+        ]
+        if _OFFSET not in self._place:
+            self._place = []
         self.roots = self._all_roots() if _ROOT in self._columns else roots_of([self._listed])
 
     def __iter__(self) -> Iterator[Slide]:
@@ -66,7 +74,7 @@ class PathTableSource:
     def chunks(self) -> Iterator[Sequence[Slide]]:
         """The slides of each batch of rows."""
         roots = frozenset(self.roots)
-        columns = [*self._columns, *([_OFFSET] if self._has_offsets else []), *self.kept.names]
+        columns = [*self._columns, *self._place, *self.kept.names]
         for batch in self._table.batches(list(dict.fromkeys(columns))):
             with table_errors(self._name):
                 slides = [slide for slide in self._slides(batch) if slide]
@@ -94,13 +102,13 @@ class PathTableSource:
             self._listed.slide_of_row(original(root or ""), original(path)) if path else None
             for root, path in zip(roots, paths, strict=True)
         ]
-        if not self._has_offsets and not len(self.kept):
+        if not self._place and not len(self.kept):
             return named
-        offsets = batch[_OFFSET].to_pylist() if self._has_offsets else [None] * len(batch)
+        places = _places(batch) if self._place else [_NOWHERE] * len(batch)
         kept = list(zip(*self._kept_values(batch), strict=True)) if len(self.kept) else [()] * len(batch)
         return [
-            slide and Slide(slide.root, slide.path, offset=offset, kept=values, refusal=slide.refusal)
-            for slide, offset, values in zip(named, offsets, kept, strict=True)
+            slide and Slide(slide.root, slide.path, *place, values, None, slide.refusal, slide.within)
+            for slide, place, values in zip(named, places, kept, strict=True)
         ]
 
     def _kept_values(self, batch: pa.RecordBatch) -> Iterator[list[Any]]:
@@ -167,15 +175,16 @@ def open_tables(
     return ShardSource(source, shard) if shard else source
 
 
-def image_columns(schema: pa.Schema) -> list[str]:
-    """The columns that may hold images: bytes, or as Hugging Face writes them, with a field ``bytes`` of bytes."""
-
-    def holds_bytes(kind: pa.DataType) -> bool:
-        if pa.types.is_struct(kind):
-            return any(field.name == "bytes" and holds_bytes(field.type) for field in kind)
-        return kind in (pa.binary(), pa.large_binary(), pa.binary_view())
-
-    return [field.name for field in schema if holds_bytes(field.type)]
+def _places(batch: pa.RecordBatch) -> list[tuple[int | None, int | None, int | None]]:
+    """Size, time of change in nanoseconds and offset of images in archives; of other files they are read anew."""
+    columns = [
+        batch[name].cast(pa.int64()).to_pylist() if name in batch.schema.names else [None] * len(batch)
+        for name in _PLACE.names
+    ]
+    return [
+        _NOWHERE if offset is None else (size_bytes, None if modified_us is None else modified_us * 1000, offset)
+        for size_bytes, modified_us, offset in zip(*columns, strict=True)
+    ]
 
 
 def recorded_roots(record: Mapping[str, Any]) -> list[str] | None:
