@@ -79,6 +79,12 @@ def parquet(files: dict[str, bytes], path: Path) -> Path:
     return path / "slides.parquet"
 
 
+def remote_tar(files: dict[str, bytes], path: Path) -> str:
+    archive = tar(files, path)
+    fill_bucket(os.environ["AWS_ENDPOINT_URL"], {f"{path.name}/{archive.name}": archive.read_bytes()})
+    return f"s3://{BUCKET}/{path.name}/{archive.name}"
+
+
 Made = Callable[[dict[str, bytes], Path], Place]
 SOURCES: dict[str, Made] = {
     "folder": folder,
@@ -87,6 +93,7 @@ SOURCES: dict[str, Made] = {
     "parquet": parquet,
     "table": path_table,
     "tar": tar,
+    "remote tar": remote_tar,
 }
 """By kind, a function that makes what SLIDES can name out of files, below a folder."""
 
@@ -100,7 +107,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(params=SOURCES)
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    if request.param == "objects":
+    if request.param in ("objects", "remote tar"):
         request.getfixturevalue("s3")
     return SOURCES[request.param](FILES, tmp_path / "slides")
 
@@ -119,7 +126,7 @@ def reader() -> Iterator[SlideReader]:
 
 def name_in(place: Place, path: str) -> str:
     """The name in `FILES` of a slide, whose path begins with the archive's name, if it is in one; a key is UTF-8."""
-    if is_url(str(place)):
+    if is_url(str(place)) and not str(place).endswith(".tar"):
         return original(path)
     return path.removeprefix(f"{Path(place).name}/")
 

@@ -171,6 +171,7 @@ def test_tables_have_the_columns_to_keep_in_one_type(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("t.csv", b"", "does not name the columns"),
+        ("t.csv", b'"file";"x"\n1;2\n', "has no column .path. of texts, but .file., .x."),
         ("t.csv", b"file,label\na.jpg,x\n", "has no column 'path' of texts, but 'file', 'label'"),
         ("t.csv", b"path,path\na,b\n", "more than one column 'path'"),
         ("t.csv", b"path,x\na.jpg\n", "Expected 2 columns, got 1"),
@@ -190,7 +191,7 @@ def test_what_is_no_table_of_paths_is_one_line(name: str, content: bytes, messag
 
 
 def test_a_parquet_file_without_paths_says_which_columns_it_has(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"path": [1], "image": [b""]}), tmp_path / "t.parquet")
+    pq.write_table(pa.table({"path": [1], "image": ["a.jpg"]}), tmp_path / "t.parquet")
     with pytest.raises(SlidesError, match="has no column 'path' of texts, but 'path', 'image'"):
         open_source([tmp_path / "t.parquet"])
 

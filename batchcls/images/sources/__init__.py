@@ -14,7 +14,7 @@ from batchcls.images.sources.combined import CombinedSource
 from batchcls.images.sources.distinct import DistinctSource
 from batchcls.images.sources.files import FileReaders, file_exists, read_file
 from batchcls.images.sources.folder import FolderSource
-from batchcls.images.sources.object_readers import ObjectReaders, lasting_reader
+from batchcls.images.sources.object_readers import ObjectReaders, lasting_reader, open_object_process
 from batchcls.images.sources.objects import ObjectSource
 from batchcls.images.sources.parquet_images import open_images
 from batchcls.images.sources.parquet_readers import ParquetReaders, read_row, row_exists
@@ -23,10 +23,12 @@ from batchcls.images.sources.path_table import open_tables
 from batchcls.images.sources.places import Place, PlaceKind, ReaderKind, place_kind, reader_kind
 from batchcls.images.sources.readers import AnyReaders
 from batchcls.images.sources.refused import RefusedReaders
+from batchcls.images.sources.remote_tar_readers import RemoteTarReaders
 from batchcls.images.sources.shard import ShardSource
 from batchcls.images.sources.tar_readers import TarReaders, member_exists, read_member
 from batchcls.images.sources.tar_source import TarSource
 from batchcls.records import Slide
+from batchcls.storage.file_client import FileProcess
 from batchcls.storage.file_names import spelling_below
 from batchcls.storage.timeouts import READ_TIMEOUT_S, call_with_timeout
 from batchcls.storage.transient_errors import TRANSIENT_ERRNOS
@@ -38,9 +40,16 @@ def _open_folders(places: Sequence[Place], options: SourceOptions) -> Source:
 
 
 def _open_tars(places: Sequence[Place], options: SourceOptions) -> Source:
-    if remote := next((str(place) for place in places if is_url(str(place))), None):
-        raise SlidesError(f"{remote!r} is a tar file in an object store, which is not read; copy it to a disk first")
-    return TarSource(list(map(Path, places)), at_once=options.at_once, timeout_s=options.timeout_s)
+    sources = [
+        TarSource(
+            list(map(str, tars)),
+            at_once=options.at_once,
+            timeout_s=options.timeout_s,
+            open_process=open_object_process if is_remote else FileProcess,
+        )
+        for is_remote, tars in groupby(places, lambda place: is_url(str(place)))
+    ]
+    return sources[0] if len(sources) == 1 else CombinedSource(sources)
 
 
 def _open_lists(places: Sequence[Place], options: SourceOptions) -> Source:
@@ -65,6 +74,7 @@ _READERS: dict[ReaderKind, Callable[[], SlideReaders]] = {
     "objects": ObjectReaders,
     "refused": RefusedReaders,
     "tar": TarReaders,
+    "remote tar": RemoteTarReaders,
     "parquet": ParquetReaders,
 }
 # What reads single slides in the calling thread, and looks whether they exist, where that starts no process.
@@ -72,7 +82,7 @@ _READ: dict[ReaderKind, Callable[[Slide, int], bytes]] = {"files": read_file, "t
 _EXISTS: dict[ReaderKind, Callable[[Slide], bool]] = {"files": file_exists, "tar": member_exists, "parquet": row_exists}
 
 _EACH_ONCE: frozenset[PlaceKind] = frozenset(("files", "objects", "tar"))
-"""Kinds of places that name no slide twice, if they are of one kind."""
+"""Kinds of places whose source names no slide twice."""
 
 
 def open_source(slides: Sequence[Place], options: SourceOptions | None = None) -> Source:
@@ -94,7 +104,8 @@ def open_source(slides: Sequence[Place], options: SourceOptions | None = None) -
         raise SlidesError(
             f"--keep {','.join(options.keep)}: no table is among what was named, and only tables have columns"
         )
-    return source if _EACH_ONCE.issuperset(map(place_kind, slides)) else DistinctSource(source)
+    names_each_once = _EACH_ONCE.issuperset(kind for kind, _ in kinds) and len(dict(kinds)) == len(kinds)
+    return source if names_each_once else DistinctSource(source)
 
 
 def open_readers() -> SlideReaders:
@@ -141,8 +152,9 @@ def slide_exists(slide: Slide, timeout_s: float = READ_TIMEOUT_S) -> bool:
 @contextmanager
 def _reader_of(slide: Slide, timeout_s: float) -> Iterator[SlideReader]:
     """A context that yields a reader for one slide that is no file."""
-    if reader_kind(slide) == "objects":  # starting a process for each of many thumbnails would take long
-        with lasting_reader(timeout_s) as reader:
+    kind = reader_kind(slide)
+    if kind in ("objects", "remote tar"):  # starting a process for each of many thumbnails would take long
+        with lasting_reader(timeout_s, _READERS[kind]) as reader:
             yield reader
     else:
         with closing(open_readers()) as readers, closing(readers.reader(timeout_s)) as reader:

@@ -22,8 +22,8 @@ from batchcls.records import Slide
 from batchcls.storage.column_values import exact_values
 from batchcls.storage.file_names import original
 
-_PATH, _ROOT = "path", "root"
-_PLACE = pa.schema([("size_bytes", pa.int64()), ("modified", pa.timestamp("us", "UTC")), ("offset", pa.int64())])
+_PATH, _ROOT, _OFFSET = "path", "root", "offset"
+_PLACE = pa.schema([("size_bytes", pa.int64()), ("modified", pa.timestamp("us", "UTC")), (_OFFSET, pa.int64())])
 """Columns of a list of `batchcls list`, by which images in archives are found without a search for their names."""
 _NOWHERE = (None, None, None)
 _MOST_ROOTS = 10_000
@@ -61,9 +61,11 @@ class PathTableSource:
             raise SlidesError(f"the table {self._name!r} has more than one column {twice[0]!r}")
         self.kept = pa.schema([_kept_field(table.schema.field(name)) for name in options.keep])
         self._columns = [name for name in (_PATH, _ROOT) if name in names and is_text(table.schema.field(name).type)]
-        is_list = all(names.count(field.name) == 1 and table.schema.field(field.name) == field for field in _PLACE)
-        self._place = _PLACE.names if is_list else []
-        """Columns that tell where in its archive an image is, if there are such columns."""
+        self._place = [
+            field.name for field in _PLACE if field.name in names and table.schema.field(field.name) == field
+        ]
+        if _OFFSET not in self._place:
+            self._place = []
         self.roots = self._all_roots() if _ROOT in self._columns else roots_of([self._listed])
 
     def __iter__(self) -> Iterator[Slide]:
@@ -175,7 +177,10 @@ def open_tables(
 
 def _places(batch: pa.RecordBatch) -> list[tuple[int | None, int | None, int | None]]:
     """Size, time of change in nanoseconds and offset of images in archives; of other files they are read anew."""
-    columns = [batch[name].cast(pa.int64()).to_pylist() for name in _PLACE.names]
+    columns = [
+        batch[name].cast(pa.int64()).to_pylist() if name in batch.schema.names else [None] * len(batch)
+        for name in _PLACE.names
+    ]
     return [
         _NOWHERE if offset is None else (size_bytes, None if modified_us is None else modified_us * 1000, offset)
         for size_bytes, modified_us, offset in zip(*columns, strict=True)

@@ -73,10 +73,14 @@ class TarReaders:
         return self._files.peak_memory_bytes
 
     def reader(self, timeout_s: float) -> "TarReader":
-        return TarReader(self._files.reader(timeout_s), timeout_s, self._indexing)
+        def find(tar: str, name: bytes) -> Member | None:
+            with self._indexing:
+                return call_with_timeout(lambda: _find(tar, name), timeout_s)
+
+        return TarReader(self._files.reader(timeout_s), find)
 
     def group_reader(self, max_pixels: int) -> FileGroupReader:
-        return self._files.group_reader(max_pixels, _place)
+        return self._files.group_reader(max_pixels, place_of_member)
 
     def close(self) -> None:
         self._files.close()
@@ -87,14 +91,12 @@ class TarReader:
 
     Args:
         files: Reader of the tar files.
-        timeout_s: How long the file system may take for one answer, and a search for a name in a tar file.
-        indexing: Lock under which names are searched for.
+        find: Searches a tar file for a name.
     """
 
-    def __init__(self, files: FileReader, timeout_s: float, indexing: Lock) -> None:
+    def __init__(self, files: FileReader, find: Callable[[str, bytes], Member | None]) -> None:
         self._files = files
-        self._timeout_s = timeout_s
-        self._indexing = indexing
+        self._find = find
         self._tar = ""
         """Tar file that is open; empty if there is none."""
 
@@ -104,12 +106,7 @@ class TarReader:
             self._tar = ""
             self._file = self._files.open(Slide("", tar))
             self._tar = tar
-
-        def find() -> Member | None:
-            with self._indexing:
-                return call_with_timeout(lambda: _find(tar, name), self._timeout_s)
-
-        return open_member(slide, name, self._file.size_bytes, self._file.read, find)
+        return open_member(slide, name, self._file.size_bytes, self._file.read, lambda: self._find(tar, name))
 
     def close(self) -> None:
         self._files.close()
@@ -197,7 +194,7 @@ def _tar_and_name(slide: Slide) -> tuple[str, bytes]:
     return archive[0], os.fsencode(archive[1])
 
 
-def _place(slide: Slide) -> tuple[int, int, int]:
+def place_of_member(slide: Slide) -> tuple[int, int, int]:
     """Length of a member's name, and offset and size of its data, as `batchcls.images.sources.tar_members` has them."""
     _, name = _tar_and_name(slide)
     offset, size = slide.offset or 0, UNKNOWN_SIZE if slide.size_bytes is None else slide.size_bytes
