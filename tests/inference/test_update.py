@@ -25,6 +25,7 @@ import batchcls
 from batchcls.cli import main
 from batchcls.engine.postprocess import to_predictions
 from batchcls.errors import EngineError
+from batchcls.images.decoders.digests import SlideDigests
 from batchcls.images.sources import open_source
 from batchcls.images.sources.states import SlideStates
 from batchcls.predictions.comparison import UpdateCounts, UpdateOptions
@@ -286,7 +287,8 @@ def classified(slides: Sequence[Slide]) -> BatchResult:
         stream, status = open_regular(slide.file)
         with stream:
             content = stream.read()
-        read = Slide(slide.root, slide.path, status.st_size, status.st_mtime_ns)
+        digest = blake2b(content, digest_size=16).hexdigest()
+        read = Slide(slide.root, slide.path, status.st_size, status.st_mtime_ns, digest=digest)
         if content.startswith(b"x"):
             failures.append(Failure(read, "corrupt", "it ends early"))
         else:
@@ -296,15 +298,21 @@ def classified(slides: Sequence[Slide]) -> BatchResult:
     return BatchResult(decoded, [(4, 3)] * len(decoded), predictions, failures)
 
 
-def updated(folder: Path, out: Path, *, prune: bool, killed: bool = False) -> UpdateCounts | None:
+def updated(
+    folder: Path, out: Path, *, prune: bool, by_content: bool = False, killed: bool = False
+) -> UpdateCounts | None:
     """An update of a writer alone, which may be cut after its first rows; None if there was nothing to update yet."""
-    with closing(open_source([folder])) as source, closing(SlideStates(60.0)) as states:
+    with (
+        closing(open_source([folder])) as source,
+        closing(SlideStates(60.0)) as states,
+        closing(SlideDigests(10**6, 60.0)) as content_digests,
+    ):
         writer, rows = open_update(
             out,
-            UpdateOptions(states, prune),
+            UpdateOptions(states, prune, content_digests if by_content else None),
             roots=source.roots,
             labels=LABELS,
-            identity={"engine": "none"},
+            identity={"engine": "none", **({"by_content": True} if by_content else {})},
             limits={"max_pixels": 10},
         )
         with closing(writer):
@@ -332,9 +340,22 @@ def carried_out(step: str, path: Path, seed: int) -> None:
         os.utime(path, ns=(0, (10_000 + seed) * 1000))
 
 
+HISTORIES = st.lists(st.tuples(st.sampled_from(STEPS), st.sampled_from(NAMES), st.integers(0, 99)), max_size=14)
+
+
 @settings(max_examples=15)
-@given(st.lists(st.tuples(st.sampled_from(STEPS), st.sampled_from(NAMES), st.integers(0, 99)), max_size=14))
+@given(HISTORIES)
 def test_after_any_history_the_file_is_that_of_an_undisturbed_run(history: list[tuple[str, str, int]]) -> None:
+    check_history(history, by_content=False)
+
+
+@settings(max_examples=4)
+@given(HISTORIES)
+def test_after_any_history_by_content_only_times_may_be_older(history: list[tuple[str, str, int]]) -> None:
+    check_history(history, by_content=True)
+
+
+def check_history(history: list[tuple[str, str, int]], *, by_content: bool) -> None:
     with TemporaryDirectory() as scratch:
         folder, out = Path(scratch) / "slides", Path(scratch) / "o.parquet"
         folder.mkdir()
@@ -343,13 +364,14 @@ def test_after_any_history_the_file_is_that_of_an_undisturbed_run(history: list[
         for step, name, seed in [*history, ("prune", "", 0), ("prune", "", 0)]:
             carried_out(step, folder / name, seed)
             if step == "kill":
-                updated(folder, out, prune=bool(seed % 2), killed=True)
+                updated(folder, out, prune=bool(seed % 2), by_content=by_content, killed=True)
             if step in ("update", "prune"):
-                updated(folder, out, prune=step == "prune")
+                updated(folder, out, prune=step == "prune", by_content=by_content)
         expected = Path(scratch) / "expected.parquet"
-        updated(folder, expected, prune=False)
-        assert table(out).equals(table(expected))
-        counts = updated(folder, out, prune=True)
+        updated(folder, expected, prune=False, by_content=by_content)
+        columns = [name for name in table(out).column_names if not (by_content and name == "modified")]
+        assert table(out).select(columns).equals(table(expected).select(columns))
+        counts = updated(folder, out, prune=True, by_content=by_content)
         assert counts == UpdateCounts(unchanged=len(table(out)))
 
 
