@@ -132,10 +132,7 @@ class ObjectFolder:
             raise
 
     def writing_files(self) -> AbstractContextManager[OwnedFolder]:
-        raise OutputError(
-            f"{str(self._whole)!r}: a folder of files is written to a disk only; name one file, such as "
-            f"{f'{self._whole}.parquet'!r}, and leave out --rows-per-file"
-        )
+        raise OutputError(f"{str(self._whole)!r}: a folder of files is written to a disk only; name one object")
 
     def write_beside(self, content: bytes) -> None:
         name = f"beside-{self._lock.token}.json"
