@@ -17,7 +17,6 @@ from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Literal, Self
-from urllib.error import URLError
 from urllib.parse import SplitResult, urlsplit
 from urllib.request import urlopen
 
@@ -77,7 +76,7 @@ def wait_for(endpoint: str) -> None:
         try:
             urlopen(endpoint, timeout=1).close()  # noqa: S310
             return
-        except URLError as error:
+        except OSError as error:  # no answer yet, or none in time
             if hasattr(error, "code"):  # it answers, if only with an error
                 return
             if time.monotonic() > until:

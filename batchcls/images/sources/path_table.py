@@ -12,6 +12,7 @@ import pyarrow as pa
 from batchcls.errors import SlidesError
 from batchcls.images.sources.base import Source, SourceOptions
 from batchcls.images.sources.combined import CombinedSource
+from batchcls.images.sources.fetched_file import FetchedFile
 from batchcls.images.sources.list_record import ListShard, is_list
 from batchcls.images.sources.listed_slides import ListedSlides, base_of, roots_of
 from batchcls.images.sources.places import Place
@@ -20,6 +21,7 @@ from batchcls.images.sources.table_files import CsvTable, TableFile, open_table,
 from batchcls.records import Slide
 from batchcls.storage.column_values import exact_values
 from batchcls.storage.file_names import original
+from batchcls.storage.urls import is_url
 
 _PATH, _ROOT, _OFFSET = "path", "root", "offset"
 _MOST_ROOTS = 10_000
@@ -33,21 +35,23 @@ class PathTableSource:
     """A `batchcls.images.sources.base.Source` of the images that a table names, in the order of its rows.
 
     Args:
-        place: The table.
+        place: Path or URL of the table.
         table: The same, open.
         options: How to list.
+        copy: What the table is read from, if it lies elsewhere; closed by `close`.
 
     Raises:
         SlidesError: If the table has no column of paths, or lacks one that is to be kept.
     """
 
-    def __init__(self, place: Path, table: TableFile, options: SourceOptions) -> None:
+    def __init__(self, place: str, table: TableFile, options: SourceOptions, copy: FetchedFile | None = None) -> None:
         self.count = 0
         self.complete = False
         self.skipped: Counter[str] = Counter()
         self.unlisted: list[str] = []
-        self._name = str(place)
+        self._name = place
         self._table = table
+        self._copy = copy
         self._listed = ListedSlides(base_of(place, options), allow_remote=options.allow_remote)
         names = table.schema.names
         if missing := [name for name in (_PATH, *options.keep) if name not in names]:
@@ -84,7 +88,8 @@ class PathTableSource:
         return None
 
     def close(self) -> None:
-        """The table is open only while it is read."""
+        if self._copy:
+            self._copy.close()
 
     def _slides(self, batch: pa.RecordBatch) -> list[Slide | None]:
         """The slide of each row; None for a row that names none."""
@@ -148,16 +153,17 @@ def open_tables(
     sources: list[Source] = []
     shard = options.shard
     for place in places:
-        path = Path(place)
+        copy = FetchedFile(str(place), options.timeout_s) if is_url(str(place)) else None
+        path = copy.path if copy else Path(place)
         table = open_table(path)
         if shard and len(places) == 1 and is_list(table):
             table, shard = ListShard(table, shard), None
         columns = image_columns(table.schema) if not isinstance(table, CsvTable) else []
         has_paths = _PATH in table.schema.names and is_text(table.schema.field(_PATH).type)
-        if columns and open_images:
+        if columns and open_images and not copy:
             sources.append(open_images(path, options))
         elif has_paths:
-            sources.append(PathTableSource(path, table, options))
+            sources.append(PathTableSource(str(place), table, options, copy))
         else:
             raise SlidesError(
                 f"the table {str(place)!r} has no column {_PATH!r} of texts, but {_listed(table.schema.names)}; name "

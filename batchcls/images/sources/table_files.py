@@ -58,6 +58,7 @@ class ParquetTable:
         self._path = path
         with table_errors(str(path)):
             check_regular(path)
+            check_parquet_size(path, (), whole=False)  # of its footer
             with pq.ParquetFile(path) as file:
                 self.schema: pa.Schema = file.schema_arrow
                 self.rows = int(file.metadata.num_rows)
