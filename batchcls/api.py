@@ -159,10 +159,11 @@ def run(
         slides: A folder, a file, or several of them; also ``@FILE``, a list of paths, and a table with a column
             ``path``, in CSV or Parquet.
         engine: The engine folder.
-        out: The predictions file.
+        out: The predictions file, or its URL in an object store; or a folder of Parquet files, such as
+            ``predictions/``.
         progress: Whether progress is shown on standard error; None: in a notebook only.
-        options: Those of `Engine`, and ``processes``, ``overwrite``, ``update``, ``prune``, ``root``,
-            ``allow_remote`` and ``keep``, as of the command line.
+        options: Those of `Engine`, and ``processes``, ``overwrite``, ``rows_per_file``, ``update``, ``prune``,
+            ``by_content``, ``root``, ``allow_remote`` and ``keep``, as of the command line.
 
     Raises:
         SlidesError: If there is no image, or the disk of the slides can no longer be read.
@@ -174,6 +175,8 @@ def run(
     from batchcls.images.sources.places import named_place
     from batchcls.inference.options import RunOptions
     from batchcls.inference.run import classify_images
+    from batchcls.storage.output_names import ROWS_PER_FILE, names_folder
+    from batchcls.storage.urls import is_url
 
     named = [slides] if isinstance(slides, str | os.PathLike) else list(slides)
     places = [named_place(place) for place in named]
@@ -183,7 +186,10 @@ def run(
         raise OutputError(f"out is {os.fspath(out)!r}; name a file, such as 'predictions.parquet'")
     if missing := [str(place) for place in places if isinstance(place, Path) and not os.path.exists(place)]:
         raise SlidesError(f"{missing[0]!r} does not exist; name folders or image files that do")
-    return classify_images(places, Path(engine), Path(out), RunOptions(**options), _console(progress), listens=False)
+    file = str(out) if is_url(str(out)) else Path(out)
+    if names_folder(os.fspath(out)) and options.get("rows_per_file") is None:
+        options["rows_per_file"] = ROWS_PER_FILE
+    return classify_images(places, Path(engine), file, RunOptions(**options), _console(progress), listens=False)
 
 
 def _console(progress: bool | None) -> Any:

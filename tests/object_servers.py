@@ -17,13 +17,17 @@ from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Literal, Self
+from urllib.error import URLError
 from urllib.parse import SplitResult, urlsplit
 from urllib.request import urlopen
 
 import boto3
+import pytest
 
 _START_S = 60.0
 BUCKET = "slides"
+PAGE = 20
+"""Number of keys in a page of a listing, so that also short ones have several."""
 
 
 def free_port() -> int:
@@ -59,7 +63,10 @@ def moto_server(log: Path) -> Iterator[str]:
     endpoint = f"http://127.0.0.1:{port}"
     with log.open("wb") as stream:
         server = subprocess.Popen(
-            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], stdout=stream, stderr=stream
+            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+            env={**os.environ, "MOTO_S3_DEFAULT_MAX_KEYS": str(PAGE)},
+            stdout=stream,
+            stderr=stream,
         )
     try:
         wait_for(endpoint)
@@ -69,6 +76,15 @@ def moto_server(log: Path) -> Iterator[str]:
         server.wait()
 
 
+@contextmanager
+def s3_named(endpoint: str, **others: str) -> Iterator[None]:
+    """A context in which the environment names an S3 server on this machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**s3_environment(endpoint), **others}.items():
+            patch.setenv(name, value)
+        yield
+
+
 def wait_for(endpoint: str) -> None:
     """Wait until a server answers."""
     until = time.monotonic() + _START_S
@@ -76,7 +92,7 @@ def wait_for(endpoint: str) -> None:
         try:
             urlopen(endpoint, timeout=1).close()  # noqa: S310
             return
-        except OSError as error:  # no answer yet, or none in time
+        except (URLError, TimeoutError) as error:
             if hasattr(error, "code"):  # it answers, if only with an error
                 return
             if time.monotonic() > until:
@@ -115,9 +131,9 @@ class Answer:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-Fault = Answer | Literal["reset", "cut", "hang"] | None
-"""What a proxy does to a request: it answers by itself, resets the connection, ends the server's answer in the middle,
-answers never; None: nothing."""
+Fault = Answer | Literal["reset", "lost", "cut", "hang"] | None
+"""What a proxy does to a request: it answers by itself; resets the connection, before or after the server has done what
+was asked; ends the server's answer in the middle; answers never; None: nothing."""
 DENIED = Answer(403, b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>")
 BUSY = Answer(503, b"<Error><Code>SlowDown</Code><Message>Reduce your request rate</Message></Error>")
 FAULTS: tuple[Fault, ...] = (BUSY, DENIED, "reset", "cut")
@@ -133,6 +149,13 @@ def seeded_faults(share: float, seed: int = 0, faults: Sequence[Fault] = FAULTS)
     return choose
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *arguments: Any) -> None:
+        """A client that goes away is no error."""
+
+
 class FaultProxy:
     """A proxy in front of a server on this machine, in threads, which fails some of the requests.
 
@@ -146,8 +169,7 @@ class FaultProxy:
         """Number of requests by path."""
         self.faults: list[Fault] = []
         self.choose = choose
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, self, urlsplit(upstream)))
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), partial(_Handler, self, urlsplit(upstream)))
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> Self:
@@ -181,8 +203,7 @@ class _Handler(BaseHTTPRequestHandler):
         if isinstance(fault, Answer):
             self._send(fault.status, fault.body, fault.headers)
         elif fault == "reset":
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self.close_connection = True
+            self._reset()
         elif fault == "hang":
             time.sleep(_START_S)
         else:
@@ -191,8 +212,15 @@ class _Handler(BaseHTTPRequestHandler):
             answer = upstream.getresponse()
             content = answer.read()
             headers = [pair for pair in answer.getheaders() if pair[0].lower() not in _OF_THE_CONNECTION]
-            self._send(answer.status, content, headers, is_cut=fault == "cut")
             upstream.close()
+            if fault == "lost":
+                self._reset()
+            else:
+                self._send(answer.status, content, headers, is_cut=fault == "cut")
+
+    def _reset(self) -> None:
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close_connection = True
 
     def _send(self, status: int, body: bytes, headers: Iterable[tuple[str, str]], *, is_cut: bool = False) -> None:
         self.send_response_only(status)

@@ -2,11 +2,12 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 from batchcls.cli.libraries import library_noise_hidden
-from batchcls.cli.options import FiniteRange, OutPath, SlidesPlace
+from batchcls.cli.options import ALLOW_REMOTE, KEEP, ROOT, FiniteRange, OutPath, SlidesPlace
 from batchcls.cli.printing import echo, next_line
 
 
@@ -22,12 +23,13 @@ from batchcls.cli.printing import echo, next_line
     metavar="SECONDS",
     help="Time that the file system may take for one answer; a folder without an answer is not listed.",
 )
+@ROOT
+@ALLOW_REMOTE
+@KEEP
 @click.option("--overwrite", is_flag=True, help="Replace an existing file when the new one is whole.")
 @click.option("--strict", is_flag=True, help="Exit with code 3 if any folder could not be listed.")
 @click.option("--quiet", is_flag=True, help="Show errors and warnings only.")
-def list_slides(
-    slides: tuple[str | Path, ...], out: Path, read_timeout_s: float, overwrite: bool, strict: bool, quiet: bool
-) -> None:
+def list_slides(slides: tuple[str | Path, ...], out: Path, strict: bool, quiet: bool, **options: Any) -> None:
     """List every image below SLIDES in one Parquet file, for many runs to share out.
 
     SLIDES are those of run. The list names each file once, with the size and the time of change where they are known
@@ -37,7 +39,7 @@ def list_slides(
 
     with library_noise_hidden() as console:
         console.quiet = quiet
-        summary = list_slides(slides, out, ListOptions(read_timeout_s, overwrite=overwrite), console)
+        summary = list_slides(slides, out, ListOptions(**options), console)
     for folder in summary.unlisted:
         echo(f"warning: this folder could not be listed: {folder}", err=True)
     if not quiet:

@@ -11,7 +11,7 @@ from batchcls.cli.printing import echo, next_line
 
 
 @click.command()
-@click.argument("predictions", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("predictions", type=click.Path(exists=True, path_type=Path))
 @click.option("--out", type=OutPath(dir_okay=False, path_type=Path), required=True, help="HTML file to write.")
 @click.option(
     "--images",

@@ -1,27 +1,44 @@
 """The command ``batchcls run``."""
 
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from batchcls.cli.libraries import library_noise_hidden
-from batchcls.cli.options import ENGINE, ColumnNames, FiniteRange, MemorySize, OutPath, SlidesPlace, check_device
+from batchcls.cli.options import (
+    ALLOW_REMOTE,
+    ENGINE,
+    KEEP,
+    ROOT,
+    ROWS_OF_FILES,
+    FiniteRange,
+    MemorySize,
+    OutPath,
+    SlidesPlace,
+    check_cluster,
+    check_device,
+)
 from batchcls.cli.printing import echo, next_line
 from batchcls.cli.shard_option import SHARD
 from batchcls.errors import EngineError
 
 if TYPE_CHECKING:
     from batchcls.inference.stats import RunStats
-    from batchcls.predictions.update import UpdateCounts
+    from batchcls.predictions.comparison import UpdateCounts
 
 
 @click.command()
 @click.argument("slides", type=SlidesPlace(), nargs=-1, required=True)
 @click.option(
-    "--out", type=OutPath(dir_okay=False, path_type=Path), required=True, help="File to write, .parquet or .csv."
+    "--out",
+    type=OutPath(takes_urls=True, takes_folders=True, dir_okay=False, path_type=Path),
+    required=True,
+    help="File to write, .parquet, .csv or .jsonl; or its URL in an object store, such as "
+    "s3://bucket/predictions.parquet; or a folder of Parquet files, such as predictions/.",
 )
+@ROWS_OF_FILES
 @ENGINE
 @click.option(
     "--device",
@@ -64,6 +81,14 @@ if TYPE_CHECKING:
     help="Processes for each device, which share out its images, the CPU threads and the memory.  [default: 1]",
 )
 @click.option(
+    "--cluster",
+    metavar="ray|HOST:PORT|ray://HOST:PORT",
+    callback=lambda context, option, cluster: check_cluster(cluster),
+    help="Ray cluster to classify on, on all its GPUs or cores. ray: the one that $RAY_ADDRESS names or that runs on "
+    "this machine, or else one that is started for the run; HOST:PORT: the one with this head; ray://HOST:PORT: by Ray "
+    "Client. Threads, processes and memory are then those of each node.",
+)
+@click.option(
     "--max-pixels",
     type=click.IntRange(1, 10**11),
     default=200_000_000,
@@ -87,21 +112,9 @@ if TYPE_CHECKING:
     "next run reads it again.",
 )
 @SHARD
-@click.option(
-    "--root",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Folder of the relative paths in lists and tables, and the only one that they may name files in.  [default: "
-    "the folder that each list or table is in]",
-)
-@click.option("--allow-remote", is_flag=True, help="Let lists and tables name URLs (s3, gs, az, http, https) as well.")
-@click.option(
-    "--keep",
-    type=ColumnNames(),
-    default="",
-    metavar="COLUMN,...",
-    help="Columns of a table that the predictions carry on, such as patient,slide.",
-)
+@ROOT
+@ALLOW_REMOTE
+@KEEP
 @click.option("--overwrite", is_flag=True, help="Replace an existing file when the new one is whole.")
 @click.option(
     "--update",
@@ -114,12 +127,18 @@ if TYPE_CHECKING:
     is_flag=True,
     help="With --update, drop the rows of files that are gone. None is dropped if a folder could not be listed.",
 )
+@click.option(
+    "--by-content",
+    is_flag=True,
+    help="Write a digest of each file's bytes into a column; with --update, only files with other bytes than their "
+    "digest says count as changed, whatever their time. Every file is read for that.",
+)
 @click.option("--strict", is_flag=True, help="Exit with code 3 if any file or folder could not be read.")
 @click.option("--quiet", is_flag=True, help="Show errors and warnings only.")
 def run(
-    slides: tuple[str | Path, ...], out: Path, engine: Path | None, strict: bool, quiet: bool, **options: Any
+    slides: tuple[str | Path, ...], out: Path | str, engine: Path | None, strict: bool, quiet: bool, **options: Any
 ) -> None:
-    """Classify every image below SLIDES into one Parquet or CSV file.
+    """Classify every image below SLIDES into one file, or a folder of Parquet files.
 
     SLIDES are folders, which are searched to any depth, and files; a table, in CSV or Parquet, with a column path; a
     list of paths, as @FILE, or - for standard input. Each file has one row, whatever is wrong with it. A run can be
@@ -129,6 +148,8 @@ def run(
         raise click.UsageError("--update keeps rows, and --overwrite drops all of them; leave out one of the two.")
     if options["prune"] and not options["update"]:
         raise click.UsageError("--prune drops rows of files that are gone, with --update only; add --update.")
+    if options["shard"] and options["rows_per_file"]:
+        raise click.UsageError("--shard writes one file for each shard; leave out --rows-per-file.")
     from batchcls.storage.memory import limit_memory_use  # after parsing: --help stays light
 
     limit_memory_use()
@@ -142,11 +163,13 @@ def run(
     for warning in stats.warnings:
         echo(f"warning: {warning}", err=True)
     if not quiet:
+        name = PurePosixPath(out).name if isinstance(out, str) else out.resolve().name
         if shard := options["shard"]:
-            following = next_line("batchcls", "merge", out, "--out", f"{out.resolve().name or 'merged'}.parquet")
-            out = out / shard.file_name
+            following = next_line("batchcls", "merge", out, "--out", f"{name or 'merged'}.parquet")
+            out = f"{out.rstrip('/')}/{shard.file_name}" if isinstance(out, str) else out / shard.file_name
         else:
-            following = next_line("batchcls", "report", out, "--out", out.with_suffix(".html"))
+            page = Path(name if isinstance(out, str) else out).with_suffix(".html")
+            following = next_line("batchcls", "report", out, "--out", page)
         echo(*run_summary(stats, out), following)
     if strict and (stats.unreadable or stats.unlisted):
         sys.exit(3)
@@ -169,7 +192,7 @@ def only_engine() -> Path:
     return engines[0]
 
 
-def run_summary(stats: "RunStats", out: Path) -> list[str]:
+def run_summary(stats: "RunStats", out: Path | str) -> list[str]:
     """The lines that the command prints after a finished run."""
     info = stats.info
     why = f", because {stats.why}" if stats.why else ""

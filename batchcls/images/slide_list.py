@@ -48,6 +48,12 @@ class ListOptions:
 
     read_timeout_s: float = READ_TIMEOUT_S
     """Seconds that the file system may take for one answer."""
+    root: Path | None = None
+    """Folder of the relative paths in lists and tables; None for the folder that each list or table is in."""
+    allow_remote: bool = False
+    """Whether lists and tables may name URLs."""
+    keep: tuple[str, ...] = ()
+    """Columns of tables that the list carries on, for the predictions."""
     overwrite: bool = False
     """Whether an existing list is replaced."""
 
@@ -73,14 +79,19 @@ def list_slides(slides: Sequence[Place], out: Path, options: ListOptions, consol
 
     Raises:
         OutputError: If ``out`` exists and is not to be replaced, or cannot be written.
-        SlidesError: If there is no slide.
+        SlidesError: If there is no slide, or a column cannot be kept.
     """
     if out.suffix.lower() != ".parquet":
         raise OutputError(f"--out {str(out)!r} is not named .parquet, as lists are; name it {out.stem + '.parquet'!r}")
     check_replaceable_file(out)
     if os.path.lexists(out) and not options.overwrite:
         raise OutputError(f"{str(out)!r} exists; choose another --out, or replace it with --overwrite")
-    with closing(open_source(slides, SourceOptions(timeout_s=options.read_timeout_s))) as source:
+    if own := set(options.keep).intersection(LIST_SCHEMA.names):
+        raise SlidesError(f"--keep {own.pop()}: a list has a column of its own by this name: rename it in the table")
+    source_options = SourceOptions(
+        timeout_s=options.read_timeout_s, root=options.root, allow_remote=options.allow_remote, keep=options.keep
+    )
+    with closing(open_source(slides, source_options)) as source:
         rows = write_list(source, out, console)
         return ListSummary(rows, source.skipped, tuple(source.unlisted))
 

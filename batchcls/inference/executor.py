@@ -35,6 +35,8 @@ class DeviceConfig:
     """Most memory that all processes of the run may take together."""
     read_timeout_s: float = READ_TIMEOUT_S
     """Seconds that the file system may take for one answer."""
+    digests: bool = False
+    """Whether rows hold the digests of their files."""
     precision: str | None = None
     """Precision to compute in, by the backend's name for it; None for the fastest that the device has in hardware."""
     cores: frozenset[int] | None = None
@@ -71,8 +73,19 @@ class Executor(Protocol):
         """Description of the engine, and of the devices that it runs on."""
 
     @property
+    def decoder(self) -> DecoderName:
+        """Name of the image decoder."""
+
+    @property
+    def why(self) -> str:
+        """Reason for a device or a backend that the user did not choose; empty if there is none."""
+
+    @property
     def notes(self) -> Sequence[str]:
-        """Notes of the engines on how they run on this machine, see `batchcls.engine.base.Engine.notes`."""
+        """Notes of the engines on how they run on this machine, see `batchcls.engine.base.Engine.notes`.
+
+        More of them may come while slides are classified.
+        """
 
     @property
     def peak_memory_bytes(self) -> int:

@@ -26,9 +26,12 @@ class RunKeywords(EngineKeywords, total=False):
     """Options of a run."""
 
     processes: int | None
+    cluster: str | None
     overwrite: bool
+    rows_per_file: int | None
     update: bool
     prune: bool
+    by_content: bool
     root: str | Path | None
     allow_remote: bool
     keep: Sequence[str]

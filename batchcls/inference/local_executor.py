@@ -30,12 +30,16 @@ def _host_bytes(config: DeviceConfig, preprocess: Preprocess, batch_size: int) -
 class LocalExecutor:
     """An `Executor` on one device, in this process.
 
+    Args:
+        why: Reason for the device or the backend, if the user did not choose it.
+
     Raises:
         EngineError: If the engine or its device cannot be used.
         VerificationError: If the engine's answers to its probes differ too much from the recorded ones.
     """
 
-    def __init__(self, config: DeviceConfig) -> None:
+    def __init__(self, config: DeviceConfig, why: str = "") -> None:
+        self.decoder, self.why = config.decoder, why
         with ExitStack() as stack:
             self._engine = open_checked_engine(config)
             stack.callback(self._engine.close)
@@ -56,6 +60,7 @@ class LocalExecutor:
                     self._left_bytes(config),
                     config.read_timeout_s,
                     config.opened_device,
+                    config.digests,
                 ),
             )
             stack.pop_all()

@@ -27,6 +27,8 @@ _PROCESSES = 1
 """Processes for each device, unless the user says otherwise. One H200 classified 19,800 small JPEGs a second in one
 process, 13,800 in two and 11,400 in four, whose work takes turns on the GPU."""
 _DEVICES = re.compile(r"auto|cpu|all|cuda(:\d{1,3})?", re.ASCII)
+CLUSTER_ADDRESS = re.compile(r"ray|(?:ray://)?\[?([^\[\]/@\s]+?)\]?:(\d{1,5})", re.ASCII)
+"""``ray``, or the address of a cluster's head with the groups host and port."""
 _CHOICES = {"backend": get_args(BackendName), "precision": tuple(_OPENVINO_NAMES), "decoder": get_args(DecoderName)}
 _RANGES: dict[str, tuple[type, float, float]] = {
     "batch_size": (Integral, 1, 4096),
@@ -35,6 +37,7 @@ _RANGES: dict[str, tuple[type, float, float]] = {
     "max_pixels": (Integral, 1, 10**11),
     "memory": (Integral, 1, 1 << 60),
     "read_timeout_s": (Real, 0.001, 86_400),
+    "rows_per_file": (Integral, 1, 10**9),
 }
 """Type, least and greatest value of each number, as on the command line."""
 _NEEDED = ("max_pixels", "read_timeout_s")
@@ -64,6 +67,10 @@ class RunOptions:
     may use."""
     processes: int | None = None
     """Processes for each device; None for one."""
+    cluster: str | None = None
+    """Ray cluster to classify on: ``ray``, ``HOST:PORT`` or ``ray://HOST:PORT``, as
+    `batchcls.inference.ray_cluster.RayCluster` takes it; None for this machine alone. On a cluster, threads, processes
+    and memory are those of each node."""
     max_pixels: int = 200_000_000
     """Pixels of the largest image that is decoded."""
     read_timeout_s: float = READ_TIMEOUT_S
@@ -75,10 +82,14 @@ class RunOptions:
     """Whether an existing predictions file is replaced."""
     shard: Shard | None = None
     """Shard of the slides that is classified, into a file of its own in a folder; None: all slides, into one file."""
+    rows_per_file: int | None = None
+    """Most rows of each file of a folder of Parquet files; None for one file."""
     update: bool = False
     """Whether an existing predictions file is brought up to date: new and changed files are classified."""
     prune: bool = False
     """Whether an update drops the rows of files that are gone."""
+    by_content: bool = False
+    """Whether rows hold the digests of their files, by which an update tells changed files."""
     root: str | Path | None = None
     """Folder of the relative paths in lists and tables; None for the folder that each list or table is in."""
     allow_remote: bool = False
@@ -97,6 +108,9 @@ class RunOptions:
     def _check_values(self) -> None:
         if not isinstance(self.device, str) or not _DEVICES.fullmatch(self.device):
             raise EngineError(f"device is {self.device!r}; use auto, cpu, cuda, cuda:N, or all for every GPU")
+        cluster = self.cluster
+        if cluster is not None and not (isinstance(cluster, str) and CLUSTER_ADDRESS.fullmatch(cluster)):
+            raise EngineError(f"cluster is {cluster!r}; use ray, HOST:PORT, or ray://HOST:PORT for Ray Client")
         for name, allowed in _CHOICES.items():
             choice = getattr(self, name)
             if choice is not None and choice not in allowed:
@@ -146,6 +160,7 @@ def device_configs(engine: Path, options: RunOptions) -> tuple[list[DeviceConfig
             max_pixels=options.max_pixels,
             memory_bytes=memory_bytes,
             read_timeout_s=options.read_timeout_s,
+            digests=options.by_content,
             cores=cores,
             visible=device.visible,
         )

@@ -23,12 +23,14 @@ class ProcessExecutor:
 
     Args:
         configs: The configuration of each process.
+        why: Reason for the devices or the backend, if the user did not choose them.
 
     Raises:
         EngineError: If a device cannot be used, or devices would compute in different ways.
     """
 
-    def __init__(self, configs: Sequence[DeviceConfig]) -> None:
+    def __init__(self, configs: Sequence[DeviceConfig], why: str = "") -> None:
+        self.decoder, self.why = configs[0].decoder, why
         self.peak_memory_bytes = 0
         self._waiting: dict[str, tuple[str, float] | None] = {}
         """Latest value of each worker's `Executor.waiting`, by the worker's name."""

@@ -1,8 +1,7 @@
 """The run: list, decode, infer and write every slide, as one plain loop."""
 
-import os
 from collections.abc import Sequence
-from contextlib import closing, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from time import perf_counter
@@ -13,14 +12,12 @@ from rich.console import Console
 from batchcls.errors import InterruptedRunError, SlidesError
 from batchcls.images.decoders.base import shortage_error
 from batchcls.images.sources import open_source
-from batchcls.images.sources.base import SourceOptions
+from batchcls.images.sources.base import Source, SourceOptions
 from batchcls.images.sources.places import Place
 from batchcls.inference.engine_notes import no_probes_warnings, speed_hint
-from batchcls.inference.executor import DeviceConfig, Executor
-from batchcls.inference.local_executor import LocalExecutor
+from batchcls.inference.executor_choice import choose_executor
 from batchcls.inference.open_run import OpenRun
-from batchcls.inference.options import RunOptions, device_configs
-from batchcls.inference.process_executor import ProcessExecutor
+from batchcls.inference.options import RunOptions
 from batchcls.inference.run_end import finish_run, stats_of_existing
 from batchcls.inference.run_metadata import run_identity
 from batchcls.inference.shard_identity import shard_identity
@@ -33,6 +30,7 @@ from batchcls.predictions.schema import check_kept
 from batchcls.prefetch import poll
 from batchcls.progress import RunProgress
 from batchcls.records import BatchResult, Postponed
+from batchcls.storage.file_or_object import exists
 from batchcls.storage.memory import format_bytes
 from batchcls.storage.shards import shard_file
 from batchcls.storage.transient_errors import is_transient
@@ -42,15 +40,16 @@ _POLL_S = 0.25
 
 
 def classify_images(
-    slides: Sequence[Place], engine: Path, out: Path, options: RunOptions, console: Console, *, listens: bool = True
+    slides: Sequence[Place], engine: Path, out: Place, options: RunOptions, console: Console, *, listens: bool = True
 ) -> RunStats:
     """Classify every image below ``slides`` into one predictions file.
 
     Args:
         slides: Places, as `batchcls.images.sources.open_source` takes them.
         engine: The engine folder.
-        out: The predictions file, .parquet or .csv. Until it is whole, the folder ``out``.partial holds the rows, and
-            another call goes on there. With ``options.shard``, the folder in which the shard's file is written.
+        out: The predictions file, .parquet or .csv, or its URL in an object store. Until it is whole, the folder
+            ``out``.partial holds the rows, and another call goes on there. With ``options.shard``, the folder in which
+            the shard's file is written.
         console: Shows progress and notes.
         listens: Whether SIGINT, SIGTERM and SIGHUP end the run with an `InterruptedRunError`; for the main thread only.
             Otherwise signals are the caller's, and a KeyboardInterrupt leaves the rows so far on disk as well.
@@ -66,38 +65,44 @@ def classify_images(
     """
     started = perf_counter()
     out = shard_file(out, options.shard) if options.shard else out
-    format_to_write(out)  # before anything takes time
-    configs, why = device_configs(engine, options)
-    decoder = configs[0].decoder
-    source = open_source(slides, _source_options(options, out))
-    check_kept(source.kept)
+    format_to_write(out, options.rows_per_file)  # before anything takes time
+    manifest, open_executor = choose_executor(engine, options)
+    source = _open_source(slides, out, options)
     interrupt = _new_interrupt(console)
     listening = interrupt.listening() if listens else nullcontext()
-    console.print(f"loading engine {configs[0].manifest.name}, listing files ...", highlight=False)
-    with listening, closing(source), closing(_open_executor(configs)) as executor:
-        identity = run_identity(source, executor.info, decoder, options)
+    console.print(f"loading engine {manifest.name}, listing files ...", highlight=False)
+    with listening, closing(source), closing(open_executor(slides, source.roots)) as executor:
+        identity = run_identity(source, executor.info, executor.decoder, options)
         identity |= shard_identity(options.shard, slides)
         writer, update = open_output(out, source.roots, executor.info.labels, identity, options)
         if isinstance(writer, ExistingOutput):
             console.print(f"{out} is whole already: every row is done", markup=False, highlight=False)
-            return stats_of_existing(writer, RunStats(executor.info, why), started)
+            return stats_of_existing(writer, RunStats(executor.info, executor.why), started)
         with closing(writer), closing(update) if update else nullcontext():
             resumed_rows = update.rows.resumed_rows if update else writer.resumed_rows
-            stats = RunStats(executor.info, why, rows=resumed_rows, resumed_rows=resumed_rows)
-            stats.warnings += [*no_probes_warnings(configs[0].manifest, executor.info), *executor.notes]
-            stats.hint = speed_hint(configs[0].manifest, executor.info, options.precision)
+            stats = RunStats(executor.info, executor.why, rows=resumed_rows, resumed_rows=resumed_rows)
+            stats.warnings += [*no_probes_warnings(manifest, executor.info), *executor.notes]
+            stats.hint = speed_hint(manifest, executor.info, options.precision)
             run = OpenRun(source, executor, writer, stats, console, interrupt, update=update)
             stats.spend({"start": perf_counter() - started})
             _classify_all(run, out)
             arguments = {"slides": [str(path) for path in slides], **_arguments(options)}
-            finish_run(run, decoder, arguments, started)
+            finish_run(run, arguments, started)
     return stats
 
 
-def _source_options(options: RunOptions, out: Path) -> SourceOptions:
+def _open_source(slides: Sequence[Place], out: Place, options: RunOptions) -> Source:
+    with ExitStack() as opened:
+        source = opened.enter_context(closing(open_source(slides, _source_options(options, out))))
+        check_kept(source.kept)
+        opened.pop_all()
+        return source
+
+
+def _source_options(options: RunOptions, out: Place) -> SourceOptions:
     return SourceOptions(
         # An output that exists is probably this run's finished file, for which no folder has to be listed.
-        at_once=options.overwrite or options.update or not os.path.lexists(out),
+        at_once=options.overwrite or options.update or not exists(out),
         timeout_s=options.read_timeout_s,
         root=None if options.root is None else Path(options.root),
         allow_remote=options.allow_remote,
@@ -118,12 +123,7 @@ def _new_interrupt(console: Console) -> Interrupt:
     return interrupt
 
 
-def _open_executor(configs: Sequence[DeviceConfig]) -> Executor:
-    alone = len(configs) == 1 and not configs[0].needs_own_process
-    return LocalExecutor(configs[0]) if alone else ProcessExecutor(configs)
-
-
-def _classify_all(run: OpenRun, out: Path) -> None:
+def _classify_all(run: OpenRun, out: Place) -> None:
     stats = run.stats
     postponed: list[Postponed] = []
     if stats.resumed_rows:
@@ -142,6 +142,7 @@ def _classify_all(run: OpenRun, out: Path) -> None:
                 compared = run.update.rows.kept if run.update else 0
                 total = run.source.count if run.source.complete else None
                 progress.show(stats.rows + compared, stats.unreadable, total, run.waiting())
+                _show_new_notes(run)
                 _check_interruption(run, out)
         except BaseException:
             try:
@@ -160,7 +161,15 @@ def _classify_all(run: OpenRun, out: Path) -> None:
         )
 
 
-def _check_interruption(run: OpenRun, out: Path) -> None:
+def _show_new_notes(run: OpenRun) -> None:
+    """Show the notes of the executor that have come since the run began."""
+    for note in run.executor.notes:
+        if note not in run.stats.warnings:
+            run.stats.warnings.append(note)
+            run.console.print(note)
+
+
+def _check_interruption(run: OpenRun, out: Place) -> None:
     """End the run after a signal, or if its files cannot be read any more."""
     if (number := run.interrupt.signal) is not None:
         raise InterruptedRunError(f"stopped by {number.name}; {_resume_advice(run, out)}", number)
@@ -168,7 +177,7 @@ def _check_interruption(run: OpenRun, out: Path) -> None:
         raise SlidesError(f"{message}; {_resume_advice(run, out)}, once the disk or the network works again")
 
 
-def _resume_advice(run: OpenRun, out: Path) -> str:
+def _resume_advice(run: OpenRun, out: Place) -> str:
     return f"{run.stats.rows:,} rows are in {out}.partial; to go on, run the same command again"
 
 

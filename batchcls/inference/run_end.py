@@ -30,7 +30,7 @@ def stats_of_existing(existing: ExistingOutput, stats: RunStats, started: float)
     return stats
 
 
-def finish_run(run: OpenRun, decoder: str, arguments: Mapping[str, Any], started: float) -> None:
+def finish_run(run: OpenRun, arguments: Mapping[str, Any], started: float) -> None:
     source, writer, stats = run.source, run.writer, run.stats
     stats.warnings += [f"this could not be listed: {place}" for place in source.unlisted]
     if run.update and not run.update.keep_rows(source, stats):
@@ -55,7 +55,7 @@ def finish_run(run: OpenRun, decoder: str, arguments: Mapping[str, Any], started
     stats.rows, stats.labels, stats.errors = counts.rows, Counter(counts.labels), Counter(counts.errors)
     _update_totals(run, started)
     since = perf_counter()
-    record = run_metadata(run.executor.info, decoder, arguments, stats, writer.started)
+    record = run_metadata(run.executor.info, run.executor.decoder, arguments, stats, writer.started)
     writer.finish(record | run.update.rows.history if run.update else record)
     stats.spend({"write": perf_counter() - since})
     _update_totals(run, started)

@@ -10,7 +10,8 @@ from batchcls.engine.base import EngineInfo
 from batchcls.images.sources.base import Source
 from batchcls.inference.options import RunOptions
 from batchcls.inference.stats import RunStats
-from batchcls.predictions.schema import kept_identity
+from batchcls.predictions.formats.parquet_folder import ROWS_PER_FILE_KEY
+from batchcls.predictions.schema import BY_CONTENT, kept_identity
 from batchcls.storage.file_names import printable
 
 
@@ -23,6 +24,8 @@ def run_identity(source: Source, info: EngineInfo, decoder: str, options: RunOpt
         "decoder": decoder,
         **({"allow_remote": True} if options.allow_remote else {}),
         **kept_identity(source.kept),
+        **({BY_CONTENT: True} if options.by_content else {}),
+        **({ROWS_PER_FILE_KEY: options.rows_per_file} if options.rows_per_file else {}),
     }
 
 

@@ -2,16 +2,16 @@
 
 import os
 import socket
-from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from itertools import repeat
 from multiprocessing.connection import Connection, wait
 from operator import attrgetter
-from threading import Condition, Thread
+from threading import Thread
 from typing import Any, Self
 
+from batchcls.inference.drawn_slides import DrawnSlides
 from batchcls.records import Slide
 
 _FIELDS = fields(Slide)
@@ -63,56 +63,22 @@ class SlideFeed:
     """
 
     def __init__(self, slides: Iterable[Slide], requests: Sequence[Connection]) -> None:
-        self._slides = slides
         self._requests = requests
-        self._drawn: deque[Slide] = deque()
-        self._ended = False
-        """Whether no more slides will be drawn."""
-        self._error: BaseException | None = None
-        """Exception of ``slides``."""
-        self._changed = Condition()
-        self._threads = [
-            Thread(target=target, name=name, daemon=True)  # daemons, because a listing may never answer
-            for name, target in (("drawing slides", self._draw), ("handing out slides", self._hand_out))
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._drawn = DrawnSlides(slides, _MOST_SLIDES * len(requests))
+        self._thread = Thread(target=self._hand_out, name="handing out slides", daemon=True)
+        self._thread.start()
 
     def check(self) -> None:
         """Raise the exception that ended ``slides`` early, if there was one."""
-        if self._error is not None:
-            raise self._error
+        self._drawn.check()
 
     def close(self) -> None:
         """Hand out no more slides, and end the connections; never waits for ``slides``."""
-        with self._changed:
-            self._ended = True
-            self._drawn.clear()
-            self._changed.notify_all()
+        self._drawn.close()
         for connection in self._requests:
             with suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as end:
                 end.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits for the connection, as closing would not
-        self._threads[1].join()
-
-    def _draw(self) -> None:
-        try:
-            for slide in self._slides:
-                with self._changed:
-                    self._changed.wait_for(lambda: self._ended or len(self._drawn) < self._most_drawn)
-                    if self._ended:
-                        return
-                    self._drawn.append(slide)
-                    self._changed.notify_all()
-        except BaseException as error:  # noqa: BLE001  # raised by `check`
-            self._error = error
-        finally:
-            with self._changed:
-                self._ended = True
-                self._changed.notify_all()
-
-    @property
-    def _most_drawn(self) -> int:
-        return _MOST_SLIDES * len(self._requests)
+        self._thread.join()
 
     def _hand_out(self) -> None:
         requesting = set(self._requests)
@@ -130,13 +96,6 @@ class SlideFeed:
 
     def _portion(self) -> list[Slide]:
         """The next slides for one process, once there are any: its share of those that have been drawn, and few."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._ended or self._drawn)
-            most = min(_MOST_SLIDES, -(-len(self._drawn) // len(self._requests)))
-            portion: list[Slide] = []
-            characters = 0
-            while len(portion) < most and characters < _MOST_CHARACTERS:
-                portion.append(self._drawn.popleft())
-                characters += len(portion[-1].path)
-            self._changed.notify_all()
-        return portion
+        self._drawn.wait()
+        share = -(-len(self._drawn) // len(self._requests))
+        return self._drawn.take(min(_MOST_SLIDES, share), _MOST_CHARACTERS)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from batchcls.engine.base import EngineInfo
-from batchcls.predictions.update import UpdateCounts
+from batchcls.predictions.comparison import UpdateCounts
 from batchcls.records import BatchResult
 from batchcls.storage.transient_errors import is_transient
 

@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from batchcls.images.decoders.digests import SlideDigests
 from batchcls.images.sources.base import Source
 from batchcls.images.sources.states import SlideStates
 from batchcls.inference.options import RunOptions
 from batchcls.inference.stats import RunStats
+from batchcls.predictions.comparison import UpdateOptions
 from batchcls.predictions.existing_output import ExistingOutput
 from batchcls.predictions.open_update import open_update
-from batchcls.predictions.update import UpdatedRows, UpdateOptions
+from batchcls.predictions.update import UpdatedRows
 from batchcls.predictions.writer import PredictionsWriter, open_writer
 from batchcls.records import Slide
 
@@ -22,6 +24,7 @@ class RunUpdate:
 
     rows: UpdatedRows
     states: SlideStates
+    digests: SlideDigests
 
     def missing(self, source: Source) -> Iterator[Slide]:
         """The slides to classify: new and changed ones."""
@@ -29,7 +32,7 @@ class RunUpdate:
 
     def waiting(self) -> tuple[str, float] | None:
         """A file whose state is waited for, and the seconds since then; None if there is none; from any thread."""
-        return self.states.waiting()
+        return self.states.waiting() or self.digests.waiting()
 
     def keep_rows(self, source: Source, stats: RunStats) -> bool:
         """Bring the rows that are kept to the new file's parts, once every slide of ``source`` is done.
@@ -47,15 +50,20 @@ class RunUpdate:
                 f"{counts.unanswered:,} rows are kept although the disk did not say whether their files have changed; "
                 "the same command asks again"
             )
+        if counts.without_digest:
+            stats.warnings.append(
+                f"{counts.without_digest:,} rows had no digest to compare with: their files were classified again"
+            )
         return differs
 
     def close(self) -> None:
         """End the look-ups; calling it twice is harmless."""
         self.states.close()
+        self.digests.close()
 
 
 def open_output(
-    out: Path, roots: Sequence[str], labels: Sequence[str], identity: Mapping[str, Any], options: RunOptions
+    out: Path | str, roots: Sequence[str], labels: Sequence[str], identity: Mapping[str, Any], options: RunOptions
 ) -> tuple[PredictionsWriter | ExistingOutput, RunUpdate | None]:
     """The writer of a run's rows, and the update of a whole file if the run is one; or the file that needs no run.
 
@@ -71,5 +79,7 @@ def open_output(
     if not options.update:
         return open_writer(out, **properties, overwrite=options.overwrite), None
     states = SlideStates(options.read_timeout_s)
-    writer, rows = open_update(out, UpdateOptions(states, options.prune), **properties)
-    return writer, RunUpdate(rows, states) if rows else None
+    digests = SlideDigests(options.max_pixels, options.read_timeout_s)
+    update_options = UpdateOptions(states, options.prune, digests if options.by_content else None)
+    writer, rows = open_update(out, update_options, **properties)
+    return writer, RunUpdate(rows, states, digests) if rows else None

@@ -4,25 +4,27 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchcls.errors import LabelsError, OutputError
+from batchcls.errors import LabelsError, OutputError, temporary_files
 from batchcls.predictions.external_sort import sorted_tables
 from batchcls.predictions.formats import format_to_write, parquet_file
 from batchcls.predictions.row_key import KEY_COLUMNS
 from batchcls.predictions.rows import PredictionRows
-from batchcls.predictions.schema import kept_schema
+from batchcls.predictions.schema import added_schema
 from batchcls.predictions.shard_files import ShardFile, open_shards
 from batchcls.predictions.writer import GROUP_ROWS
-from batchcls.storage.atomic import check_replaceable_file, whole_file, writing
+from batchcls.storage.atomic import whole_file, writing
 from batchcls.storage.file_names import original
-from batchcls.storage.locked_folder import partial_folder
+from batchcls.storage.file_or_object import check_replaceable, exists
+from batchcls.storage.output_names import partial_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +39,13 @@ class MergeSummary:
     """Numbers of the shards with rows of files that a disk or a network did not hand out."""
 
 
-def merge_shards(folder: Path, out: Path, *, overwrite: bool = False) -> MergeSummary:
+def merge_shards(folder: Path | str, out: Path | str, *, overwrite: bool = False) -> MergeSummary:
     """Write the rows of all shards in ``folder`` to one predictions file, whole or not at all.
 
     Args:
-        folder: The folder that `batchcls run --shard` wrote to.
-        out: The Parquet file to write. Beside it a temporary file takes as much room as all rows, uncompressed.
+        folder: The folder that `batchcls run --shard` wrote to, or its URL.
+        out: The Parquet file to write, or its URL. A temporary file takes as much room as all rows, uncompressed:
+            beside the file to write, or for a URL in the folder of temporary files.
         overwrite: Whether an existing ``out`` is replaced, once the new one is whole.
 
     Raises:
@@ -50,11 +53,12 @@ def merge_shards(folder: Path, out: Path, *, overwrite: bool = False) -> MergeSu
         OutputError: If ``out`` may not, or cannot, be written.
     """
     if format_to_write(out) is not parquet_file:
-        raise OutputError(f"--out {str(out)!r}: shards are merged as .parquet; name it {out.stem + '.parquet'!r}")
-    check_replaceable_file(out)
-    if os.path.lexists(out) and not overwrite:
+        name = f"{PurePath(out).stem}.parquet"
+        raise OutputError(f"--out {str(out)!r}: shards are merged as .parquet; name it {name!r}")
+    check_replaceable(out)
+    if exists(out) and not overwrite:
         raise OutputError(f"{str(out)!r} exists; choose another --out, or replace it with --overwrite")
-    if os.path.lexists(partial_folder(out)):
+    if isinstance(out, Path) and os.path.lexists(partial_folder(out)):
         raise OutputError(f"{str(partial_folder(out))!r} holds the rows of an unfinished run; choose another --out")
     shards = open_shards(folder)
     try:
@@ -63,7 +67,7 @@ def merge_shards(folder: Path, out: Path, *, overwrite: bool = False) -> MergeSu
         raise LabelsError(
             f"a shard in {str(folder)!r} has a damaged record: {error!r}; run every shard again"
         ) from error
-    with writing(out), whole_file(out) as stream:
+    with _whole(out) as stream:
         parquet_file.write(stream, _merged(shards, out), record["labels"], record)
     counts = record["counts"]
     unreadable = [n for n, shard in enumerate(shards) if "unreadable" in shard.record["counts"]["errors"]]
@@ -96,17 +100,40 @@ def merged_record(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _merged(shards: Sequence[ShardFile], out: Path) -> Iterator[pa.Table]:
+@contextmanager
+def _whole(out: Path | str) -> Iterator[BinaryIO]:
+    """A context that yields a stream, whose content becomes the file or object ``out`` if no error is raised."""
+    if isinstance(out, Path):
+        with writing(out), whole_file(out) as stream:
+            yield stream
+        return
+    from batchcls.storage.object_upload import ObjectUpload  # obstore is an extra
+    from batchcls.storage.object_url import ObjectUrl, object_output_errors
+
+    with object_output_errors(out):
+        upload = ObjectUpload(ObjectUrl.of(out))
+        try:
+            yield cast(BinaryIO, upload)
+        except BaseException:
+            upload.abandon()
+            raise
+        upload.complete(lambda: None)
+
+
+def _merged(shards: Sequence[ShardFile], out: Path | str) -> Iterator[pa.Table]:
     """The rows of all shards in the order of a predictions file.
 
     Raises:
         LabelsError: If two rows are of one file.
     """
     identity, labels = shards[0].identity, tuple(shards[0].record["labels"])
-    rows = PredictionRows([original(root) for root in identity["slides"]], labels, kept_schema(identity))
+    rows = PredictionRows([original(root) for root in identity["slides"]], labels, added_schema(identity))
 
     def scratch() -> BinaryIO:
-        return cast(BinaryIO, tempfile.TemporaryFile(dir=out.parent))  # its user closes it
+        if isinstance(out, Path):
+            return cast(BinaryIO, tempfile.TemporaryFile(dir=out.parent))  # its user closes it
+        with temporary_files():
+            return cast(BinaryIO, tempfile.TemporaryFile())
 
     last = None
     for table in sorted_tables(_as_parts(shards, rows), rows.schema, scratch, GROUP_ROWS):

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchcls.predictions.row_key import column_values
-from batchcls.predictions.schema import NOTHING_KEPT, part_schema
+from batchcls.predictions.schema import DIGEST, NOTHING_KEPT, part_schema
 from batchcls.records import BatchResult, Slide
 from batchcls.storage.file_names import printable
 
@@ -18,15 +18,16 @@ class PredictionRows:
     Args:
         roots: Every `Slide.root` of the run.
         labels: The engine's labels, by position.
-        kept: Columns of `batchcls.records.Slide.kept`.
+        added: Columns of `batchcls.predictions.schema.added_schema`.
     """
 
-    def __init__(self, roots: Sequence[str], labels: Sequence[str], kept: pa.Schema = NOTHING_KEPT) -> None:
-        self.schema = part_schema(len(labels), kept)
+    def __init__(self, roots: Sequence[str], labels: Sequence[str], added: pa.Schema = NOTHING_KEPT) -> None:
+        self.schema = part_schema(len(labels), added)
         """The schema of a part."""
         self._roots = {root: position for position, root in enumerate(roots)}
         self._classes = len(labels)
-        self._kept = kept
+        self._has_digests = DIGEST in added.names
+        self._kept = [field for field in added if field.name != DIGEST]
         self._words = {"root": [printable(root) for root in roots], "label": list(labels)}
 
     def of(self, result: BatchResult) -> pa.RecordBatch:
@@ -53,6 +54,7 @@ class PredictionRows:
             "modified": pa.array([_microseconds(slide.modified_ns) for slide in slides], pa.timestamp("us", "UTC")),
             "error": pa.array([None] * decoded + [failure.text for failure in result.failures], pa.string()),
             **self._kept_columns(slides),
+            DIGEST: pa.array([slide.digest for slide in slides] if self._has_digests else [], pa.string()),
         }
         return pa.RecordBatch.from_arrays([columns[name] for name in self.schema.names], schema=self.schema)
 

@@ -49,19 +49,23 @@ KEPT_TYPES = {
 """The types that a column may have which a run carries over from a table, by their names."""
 PROBABILITY_PREFIX = "p_"
 """Beginning of the names of columns that hold probabilities in CSV, each of one label."""
+DIGEST = "digest"
+"""Name of the column of digests of the files' bytes, `Slide.digest`, which only files of runs by content have."""
+BY_CONTENT = "by_content"
+"""Key of a run's identity that is there if its rows hold digests."""
 _KEPT = "kept"
 """Key of a run's identity under which such columns stand, each with its name and its type."""
 
 
-def file_schema(classes: int, kept: pa.Schema = NOTHING_KEPT) -> pa.Schema:
+def file_schema(classes: int, added: pa.Schema = NOTHING_KEPT) -> pa.Schema:
     """The schema of a predictions file.
 
     Args:
         classes: Number of the engine's classes.
-        kept: Columns that the run carries over from a table.
+        added: Columns of `added_schema`.
     """
     probabilities = pa.list_(pa.float32(), classes)
-    return pa.schema([*((column.name, column.type or probabilities) for column in COLUMNS), *kept])
+    return pa.schema([*((column.name, column.type or probabilities) for column in COLUMNS), *added])
 
 
 def check_kept(kept: pa.Schema) -> None:
@@ -70,7 +74,7 @@ def check_kept(kept: pa.Schema) -> None:
     Raises:
         SlidesError: If a column has a type, or a name, that such a column may not have.
     """
-    own = {column.name for column in COLUMNS}
+    own = {*(column.name for column in COLUMNS), DIGEST}
     if len({name.lower() for name in kept.names}) < len(kept):
         raise SlidesError(f"--keep {','.join(kept.names)}: name each column once; their case makes no difference")
     for field in kept:
@@ -108,7 +112,16 @@ def kept_schema(identity: Mapping[str, Any]) -> pa.Schema:
         raise ValueError("its record names columns of no known type") from error
 
 
-def part_schema(classes: int, kept: pa.Schema = NOTHING_KEPT) -> pa.Schema:
+def added_schema(identity: Mapping[str, Any]) -> pa.Schema:
+    """The columns that a file has behind those of every file: digests, and what the run carries over from a table.
+
+    Raises:
+        ValueError: If the identity is damaged.
+    """
+    return pa.schema([*([(DIGEST, pa.string())] if identity.get(BY_CONTENT) else []), *kept_schema(identity)])
+
+
+def part_schema(classes: int, added: pa.Schema = NOTHING_KEPT) -> pa.Schema:
     """The schema of a part of an unfinished run, whose roots and labels are positions in lists of the whole run."""
-    whole = file_schema(classes, kept)
+    whole = file_schema(classes, added)
     return pa.schema([field.with_type(pa.int32()) if pa.types.is_dictionary(field.type) else field for field in whole])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,12 +12,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from batchcls.errors import LabelsError
+from batchcls.errors import LabelsError, temporary_files
 from batchcls.predictions.formats import parquet_file
 from batchcls.predictions.formats.base import OpenPredictions
 from batchcls.predictions.schema import REQUIRED
 from batchcls.storage.differences import differences
-from batchcls.storage.regular_file import check_regular
+from batchcls.storage.file_or_object import opened_for_reading
 from batchcls.storage.shards import index_ranges, shard_of_file
 
 _BATCH_ROWS = 65_536
@@ -27,7 +28,8 @@ _UNREADABLE = (pa.ArrowException, OSError, ValueError, LookupError, TypeError, A
 class ShardFile:
     """The whole file of one shard."""
 
-    path: Path
+    path: Path | str
+    """The path of the file, or its URL."""
     schema: pa.Schema
     record: Mapping[str, Any]
     """The record of the shard's run."""
@@ -50,12 +52,16 @@ class ShardFile:
         Raises:
             LabelsError: If the file cannot be read.
         """
-        with _opened(self.path) as file:
+        with _on_disk(self.path) as path, _opened(path, self.path) as file:
+            parquet_file.check_size(path, self.schema.names, whole=False)
             yield from file.batches(_BATCH_ROWS, self.schema.names)
 
 
-def open_shards(folder: Path) -> list[ShardFile]:
+def open_shards(folder: Path | str) -> list[ShardFile]:
     """The files of all shards of a job, in the order of the shards.
+
+    Args:
+        folder: The folder that they are in, or its URL.
 
     Raises:
         LabelsError: If a shard is missing or unfinished, cannot be read, or is of another job than the others.
@@ -69,7 +75,8 @@ def open_shards(folder: Path) -> list[ShardFile]:
             f"where it was: {index_ranges(missing)}, that is --shard K/{count} for each, or with Slurm: "
             f"sbatch --array={index_ranges(missing)} SCRIPT, where SCRIPT has --shard auto/{count}"
         )
-    shards = [_checked(folder / name, index, count) for index, name in sorted(indexes.items())]
+    at = f"{folder.rstrip('/')}/{{}}".format if isinstance(folder, str) else folder.joinpath
+    shards = [_checked(at(name), index, count) for index, name in sorted(indexes.items())]
     _check_alike(folder, shards)
     rows, listed = sum(shard.rows for shard in shards), shards[0].identity["list_rows"]
     if listed is not None and rows != listed:
@@ -82,12 +89,9 @@ def open_shards(folder: Path) -> list[ShardFile]:
     return shards
 
 
-def _present(folder: Path) -> tuple[int, dict[int, str], set[int]]:
+def _present(folder: Path | str) -> tuple[int, dict[int, str], set[int]]:
     """The number of shards; the names of the whole files by their shards' numbers; the numbers of those begun."""
-    try:
-        names = os.listdir(folder)
-    except OSError as error:
-        raise LabelsError(f"{str(folder)!r} cannot be read: {error.strerror or error}") from error
+    names = _names(folder)
     whole = {shard: name for name in names if (shard := shard_of_file(name))}
     begun = {shard for name in names if (shard := shard_of_file(name.removesuffix(".partial"))) and name.endswith("l")}
     counts = sorted({shard.count for shard in (*whole, *begun)})
@@ -104,10 +108,9 @@ def _present(folder: Path) -> tuple[int, dict[int, str], set[int]]:
     return counts[0], {shard.index: name for shard, name in whole.items()}, {shard.index for shard in begun}
 
 
-def _checked(path: Path, index: int, count: int) -> ShardFile:
+def _checked(path: Path | str, index: int, count: int) -> ShardFile:
     """The file of a shard, whose record tells the number of its rows and this shard."""
-    with _opened(path) as file:
-        parquet_file.check_size(path, file.schema.names, whole=False)
+    with _opened(path, path) as file:
         shard = ShardFile(path, file.schema.remove_metadata(), file.record)
         if not file.record or not file.is_as_written() or not set(REQUIRED) <= set(file.schema.names):
             raise ValueError("it was changed since")
@@ -118,7 +121,7 @@ def _checked(path: Path, index: int, count: int) -> ShardFile:
         return shard
 
 
-def _check_alike(folder: Path, shards: Sequence[ShardFile]) -> None:
+def _check_alike(folder: Path | str, shards: Sequence[ShardFile]) -> None:
     """Refuse shards that differ from most of the others in the identity of their run, or in their columns."""
     texts = [json.dumps([shard.identity, str(shard.schema)], sort_keys=True) for shard in shards]
     usual = Counter(texts).most_common(1)[0][0]
@@ -135,13 +138,49 @@ def _check_alike(folder: Path, shards: Sequence[ShardFile]) -> None:
     )
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[OpenPredictions]:
+def _names(folder: Path | str) -> list[str]:
+    if isinstance(folder, str):
+        from batchcls.storage.object_url import names_below  # obstore is an extra
+
+        return names_below(folder)
     try:
-        check_regular(path)
-        with parquet_file.opened(path) as file:
+        return os.listdir(folder)
+    except OSError as error:
+        raise LabelsError(f"{str(folder)!r} cannot be read: {error.strerror or error}") from error
+
+
+@contextmanager
+def _opened(path: Path | str, name: Path | str) -> Iterator[OpenPredictions]:
+    """A context that yields a shard's file, open for reading.
+
+    Args:
+        name: Path or URL for messages.
+    """
+    try:
+        with (
+            opened_for_reading(path, follows_links=True) as stream,
+            parquet_file.opened(path, stream) as file,
+        ):
             yield file
     except _UNREADABLE as error:
+        reason = (isinstance(error, OSError) and error.strerror) or " ".join(str(error).split())
         raise LabelsError(
-            f"{str(path)!r} is not as batchcls run wrote it: {error}; remove it, and run its shard again"
+            f"{str(name)!r} cannot be read as batchcls run wrote it: {reason}; mend that, or remove it and run its "
+            "shard again"
         ) from error
+
+
+@contextmanager
+def _on_disk(path: Path | str) -> Iterator[Path]:
+    """A context that yields the path of a shard's file on a disk, to which an object is copied."""
+    if isinstance(path, Path):
+        yield path
+        return
+    from batchcls.storage.object_url import ObjectUrl, object_output_errors  # obstore is an extra
+
+    with temporary_files(), tempfile.TemporaryFile() as copy:  # which no kill leaves behind
+        with object_output_errors(path):
+            for block in ObjectUrl.of(path).blocks():
+                copy.write(block)
+            copy.flush()
+        yield Path(f"/proc/self/fd/{copy.fileno()}")

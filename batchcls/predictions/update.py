@@ -1,7 +1,6 @@
 """Bring a whole predictions file up to date: which slides are new or changed, and which rows are kept."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -9,43 +8,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from batchcls.predictions.comparison import Comparison, UpdateCounts, UpdateOptions
 from batchcls.predictions.existing_output import ExistingOutput
-from batchcls.predictions.known_rows import STATE_COLUMNS, UNKNOWN, KnownRows, RowIndex
+from batchcls.predictions.known_rows import STATE_COLUMNS, KnownRows, RowIndex
 from batchcls.predictions.row_key import KEY_COLUMNS, key_schema, row_digests, slide_digests
 from batchcls.predictions.rows import PredictionRows
-from batchcls.records import Failure, Slide
+from batchcls.predictions.schema import BY_CONTENT, DIGEST, kept_schema
+from batchcls.records import Slide
 from batchcls.storage.resumable_output import ResumableOutput
-from batchcls.storage.transient_errors import is_transient
 
 _LOOKUP_SLIDES = 2048
-
-
-@dataclass(frozen=True, slots=True)
-class UpdateOptions:
-    """How a whole predictions file is brought up to date."""
-
-    look_up: Callable[[Sequence[Slide]], Sequence[Slide | Failure]]
-    """Returns slides with the size and time of change that their files have now, or the failure of determining them."""
-    prune: bool = False
-    """Whether the rows of files that are gone are dropped."""
-
-
-@dataclass(slots=True)
-class UpdateCounts:
-    """Number of rows of an updated file, by what became of them."""
-
-    new: int = 0
-    """Rows of files that had none."""
-    changed: int = 0
-    """Rows of files that were classified again."""
-    unchanged: int = 0
-    """Rows that were kept, of files that were listed."""
-    gone: int = 0
-    """Rows of files that were not listed."""
-    pruned: int = 0
-    """Rows among `gone` that were dropped."""
-    unanswered: int = 0
-    """Rows among `unchanged` that were kept because the state of their files could not be determined."""
 
 
 class UpdatedRows:
@@ -78,14 +50,15 @@ class UpdatedRows:
         self._partial, self._rows = partial, rows
         self._roots = {root: position for position, root in enumerate(roots)}
         self._keys = key_schema(rows.schema).names
-        self._known = KnownRows(self._batches([*KEY_COLUMNS, *STATE_COLUMNS]), existing.other_limits(limits))
+        kept = kept_schema(partial.identity).names
+        columns = [name for name in (*KEY_COLUMNS, *STATE_COLUMNS, DIGEST, *kept) if name in rows.schema.names]
+        self._known = KnownRows(self._batches(columns), existing.other_limits(limits), kept)
         partial.drop(lambda rows: pa.array(self._known.are_unchanged(rows)))  # a killed update had kept them already
         self._resumed = RowIndex(row_digests(partial.batches(self._keys)))
         self._listed_roots: set[int] = set()
         self.counts = UpdateCounts()
         """Counts of the new file; complete after `keep_rows`."""
-        self.kept = 0
-        """Number of slides so far whose rows are kept."""
+        self._comparison = Comparison(self._known, options, self.counts)
 
     @property
     def resumed_rows(self) -> int:
@@ -93,12 +66,18 @@ class UpdatedRows:
         return len(self._resumed)
 
     @property
+    def kept(self) -> int:
+        """Number of slides so far whose rows are kept."""
+        return self._comparison.kept
+
+    @property
     def history(self) -> dict[str, Any]:
         """Part of the new file's record: when the file was begun, and the times that it has been updated."""
         record = self.existing.metadata
+        updates = record.get("updates")
         return {
             "started": record.get("started"),
-            "updates": int(record.get("updates", 0)) + 1,
+            "updates": updates + 1 if isinstance(updates, int) else 1,
             "update_started": self._partial.started,
         }
 
@@ -117,7 +96,7 @@ class UpdatedRows:
                 elif not done:
                     yield slide
             if compared:
-                yield from self._changed(compared)
+                yield from self._comparison.changed(compared)
 
     def keep_rows(self, unlisted: Sequence[str]) -> bool:
         """Bring the rows that are kept to the parts; every other row has to be there before.
@@ -131,36 +110,15 @@ class UpdatedRows:
         prunes = self.options.prune and not unlisted
         if prunes and not self._resumed.seen.all():
             self._partial.drop(lambda rows: pa.array(self._are_gone(self._resumed, rows)))
-        written = self._known.index.rows(row_digests(self._partial.batches(self._keys)))
-        is_replaced = np.zeros(len(self._known), np.bool_)
-        is_replaced[written[written >= 0]] = True
+        new, is_replaced = self._written()
         is_gone = ~(self._known.index.seen | is_replaced)
         is_pruned = is_gone & self._of_listed_roots() if prunes and is_gone.any() else np.zeros_like(is_gone)
-        self._count(int((written < 0).sum()), is_replaced, is_gone, is_pruned)
-        if not len(written) and not self.counts.pruned and list(unlisted) == self.existing.metadata["unlisted_folders"]:
+        self._count(new, is_replaced, is_gone, is_pruned)
+        has_other_rows = new or self.counts.changed or self.counts.pruned
+        if not has_other_rows and list(unlisted) == self.existing.metadata.get("unlisted_folders", []):
             return False
         self._append(~(is_replaced | is_pruned))
         return True
-
-    def _changed(self, compared: Sequence[tuple[Slide, int]]) -> Iterator[Slide]:
-        """The slides that are others than their rows say."""
-        states = self.options.look_up([slide for slide, _ in compared])
-        for (slide, row), state in zip(compared, states, strict=True):
-            if isinstance(state, Failure) and is_transient(state.text):
-                self.counts.unanswered += 1
-                self.kept += 1
-            elif self._known.repeated[row] or self._differs(state, row):
-                yield slide
-            else:
-                self.kept += 1
-
-    def _differs(self, state: Slide | Failure, row: int) -> bool:
-        size, time = int(self._known.sizes[row]), int(self._known.times[row])
-        if isinstance(state, Failure):  # a row without a size says that it could not be opened either
-            return size != UNKNOWN or not self._known.failed[row]
-        if state.size_bytes is None or state.size_bytes != size:
-            return True
-        return state.modified_ns is not None and state.modified_ns // 1000 != time
 
     def _count(
         self,
@@ -173,6 +131,15 @@ class UpdatedRows:
         counts.new, counts.changed = new, int(is_replaced.sum())
         counts.gone, counts.pruned = int(is_gone.sum()), int(is_pruned.sum())
         counts.unchanged = len(is_gone) - counts.changed - counts.gone
+
+    def _written(self) -> tuple[int, npt.NDArray[np.bool_]]:
+        """The number of new rows in the parts, and (rows,) whether a part holds another row of the same slide."""
+        new, is_replaced = 0, np.zeros(len(self._known), np.bool_)
+        for batch in self._partial.batches(self._keys):
+            rows = self._known.index.rows(row_digests([batch]))
+            new += int((rows < 0).sum())
+            is_replaced[rows[rows >= 0]] = True
+        return new, is_replaced
 
     def _of_listed_roots(self) -> npt.NDArray[np.bool_]:
         """(rows,) whether the row's root holds any slide; the disk of one that holds none may not be there today."""
@@ -198,4 +165,12 @@ class UpdatedRows:
         self._partial.append(kept())
 
     def _batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        return map(self._rows.of_whole, self.existing.batches(columns))
+        has_digests = BY_CONTENT in self.existing.metadata["identity"]
+        there = [name for name in columns if name != DIGEST or has_digests]
+        for batch in map(self._rows.of_whole, self.existing.batches(there)):
+            if there != list(columns):
+                nulls = pa.nulls(len(batch), pa.string())
+                arrays = [batch[name] if name in there else nulls for name in columns]
+                yield pa.RecordBatch.from_arrays(arrays, names=list(columns))
+            else:
+                yield batch

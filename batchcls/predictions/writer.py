@@ -15,13 +15,14 @@ import pyarrow.compute as pc
 from batchcls.predictions.done_slides import DoneSlides
 from batchcls.predictions.existing_output import ExistingOutput, check_record_beside, retry_mask
 from batchcls.predictions.external_sort import sorted_tables
-from batchcls.predictions.formats import format_to_write
+from batchcls.predictions.formats import format_to_write, parquet_folder
+from batchcls.predictions.formats.parquet_folder import rows_of_each_file
 from batchcls.predictions.row_key import KEY_COLUMNS as KEY_COLUMNS
 from batchcls.predictions.row_key import key_schema, slides_of
 from batchcls.predictions.rows import PredictionRows
-from batchcls.predictions.schema import file_schema, kept_schema, part_schema
+from batchcls.predictions.schema import added_schema, file_schema, kept_schema, part_schema
 from batchcls.records import BatchResult, Slide
-from batchcls.storage.locked_folder import clear_leftovers
+from batchcls.storage.output_folder import clear_leftovers
 from batchcls.storage.resumable_output import ResumableOutput
 
 UPDATE_KEY = "update_of"
@@ -46,7 +47,7 @@ class Counts:
 
 
 def open_writer(
-    path: Path,
+    path: Path | str,
     *,
     roots: Sequence[str],
     labels: Sequence[str],
@@ -60,7 +61,7 @@ def open_writer(
     rows, is whole.
 
     Args:
-        path: The predictions file, whose ending names its format.
+        path: The predictions file or folder, or its URL in an object store, whose ending names its format.
         roots: Every `Slide.root` of the run.
         labels: The engine's labels, by position.
         identity: Properties that two runs must share to write one file; JSON values.
@@ -71,19 +72,21 @@ def open_writer(
         OutputError: If ``path`` has another ending, ``path`` exists, another run is writing it, or an earlier run of
             another identity began it.
     """
-    form = format_to_write(path)
     limits, identity_json = dict(limits or {}), json.loads(json.dumps(identity))
+    form, is_folder = format_to_write(path, rows_of_each_file(identity_json)), bool(rows_of_each_file(identity_json))
     if form.RECORD_IS_BESIDE:
         clear_leftovers(path)  # a killed run may have moved one of its two files to its place
         if not overwrite:
             check_record_beside(path)
-    kept = kept_schema(identity_json)
-    columns = file_schema(len(labels), kept)
+    added = added_schema(identity_json)
+    columns = file_schema(len(labels), added)
+    if is_folder and overwrite:
+        parquet_folder.check_replaceable(Path(path))
     existing = None if overwrite else ExistingOutput.of(path, columns, identity_json)
     if existing and existing.is_settled(limits):
         clear_leftovers(path)
         return existing
-    partial = ResumableOutput(path, part_schema(len(labels), kept), identity, limits=limits)
+    partial = ResumableOutput(path, part_schema(len(labels), added), identity, limits=limits, is_folder=is_folder)
     try:
         if not overwrite:  # another run may have finished while this one waited for it
             existing = ExistingOutput.of(path, columns, identity_json)
@@ -122,12 +125,13 @@ class PredictionsWriter:
         existing: ExistingOutput | None = None,
     ) -> None:
         self._partial = partial
-        self._format = format_to_write(partial.path)
+        self._rows_per_file = rows_of_each_file(partial.identity)
+        self._format = format_to_write(partial.path, self._rows_per_file)
         positions = {root: position for position, root in enumerate(roots)}
         self._labels = tuple(labels)
         self._limits = limits
         kept = kept_schema(partial.identity)
-        self._rows = PredictionRows(roots, labels, kept)
+        self._rows = PredictionRows(roots, labels, added_schema(partial.identity))
         self._keys = key_schema(self._rows.schema)
         partial.drop(lambda rows: retry_mask(rows["error"], partial.changed_limits))
         repeated = self._take_over(existing, kept.names) if existing else self._keys.empty_table()
@@ -195,11 +199,18 @@ class PredictionsWriter:
         self.flush()
         identity = {key: value for key, value in self._partial.identity.items() if key != UPDATE_KEY}
         record = {**metadata, "identity": identity, "limits": self._limits}
-        rows = sorted_tables(self._partial.batches(), self._rows.schema, self._partial.scratch, GROUP_ROWS)
-        with self._partial.whole() as stream:
-            beside = self._format.write(stream, map(self._rows.with_words, rows), self._labels, record)
-        if beside is not None:
-            self._partial.write_beside(beside)
+        most = self._rows_per_file
+        length = GROUP_ROWS if most is None else -(-most // -(-most // GROUP_ROWS))  # so that groups fill each file
+        parts = self._partial.batches()
+        rows = map(self._rows.with_words, sorted_tables(parts, self._rows.schema, self._partial.scratch, length))
+        if most is None:
+            with self._partial.whole() as stream:
+                beside = self._format.write(stream, rows, self._labels, record)
+            if beside is not None:
+                self._partial.write_beside(beside)
+        else:
+            with self._partial.whole_files() as folder:
+                parquet_folder.write(folder, rows, self._labels, record, most)
         self._partial.finish()
 
     def discard(self) -> None:

@@ -39,7 +39,7 @@ from typing import Any
 
 from batchcls.storage import long_paths
 from batchcls.storage.confined_files import open_confined
-from batchcls.storage.tar_listing import TarListing
+from batchcls.storage.tar_listing import TarListing, members_of_file
 
 LARGEST_FIRST_BYTES = 256 << 10
 """Largest number of a file's first bytes in the answer to ``O``; most files are smaller."""
@@ -191,9 +191,8 @@ class _LaneServer:
         return (b"".join(map(_entry_bytes, islice(self._entries, _ENTRIES))),)
 
     def list_tar(self, path: bytes) -> tuple[bytes]:
-        if self._tar:
-            self._tar.close()
-        self._tar = TarListing(long_paths.open_file(os.fsdecode(path), FILE_FLAGS))
+        file = long_paths.open_file(os.fsdecode(path), FILE_FLAGS)
+        self._tar = TarListing(members_of_file(file))
         return (b"",)
 
     def next_members(self, nothing: bytes) -> tuple[bytes]:

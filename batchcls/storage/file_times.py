@@ -79,10 +79,9 @@ class FileTimesLookup:
         again: list[int] = []
         lost: list[FileLane] = []
         for lane, portion in zip(self._lanes, portions, strict=False):
-            self._waiting = (paths[portion[0]], monotonic())
             if lost:
                 lane.socket.settimeout(_LEFT_S)
-            answers = self._receive(lane, TIMES_ANSWER.size * len(portion))
+            answers = self._receive(lane, [paths[number] for number in portion])
             count = len(answers) // TIMES_ANSWER.size
             for number, answer in zip(portion, TIMES_ANSWER.iter_unpack(answers), strict=False):
                 results[number] = _result(*answer)
@@ -97,12 +96,13 @@ class FileTimesLookup:
             lane.close()
         return again
 
-    def _receive(self, lane: FileLane, length: int) -> bytes:
-        """So many bytes, or fewer whole answers if the next one does not come in time."""
+    def _receive(self, lane: FileLane, paths: Sequence[str]) -> bytes:
+        """The answers for all paths, or for the first ones if the next one does not come in time."""
         received = bytearray()
         try:
-            while len(received) < length:
-                data = lane.socket.recv(length - len(received))
+            while (missing := TIMES_ANSWER.size * len(paths) - len(received)) > 0:
+                self._waiting = (paths[len(received) // TIMES_ANSWER.size], monotonic())
+                data = lane.socket.recv(missing)
                 if not data:
                     raise self._process.ended_error()
                 received += data

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from batchcls.errors import OutputError, SlidesError
+from batchcls.storage.file_or_object import is_object
 
 MOST_SHARDS = 100_000
 _FILE = re.compile(r"shard-(\d{5,6})-of-(\d{5,6})\.parquet", re.ASCII)
@@ -52,17 +53,24 @@ def shard_of_file(name: str) -> Shard | None:
     return shard if shard and shard.file_name == name else None
 
 
-def shard_file(folder: Path, shard: Shard) -> Path:
-    """The path of a shard's file in ``folder``, which is made if it is missing.
+def shard_file(folder: Path | str, shard: Shard) -> Path | str:
+    """The path of a shard's file in ``folder``, which is made if it is missing; or its URL, of a folder's URL.
 
     Raises:
         OutputError: If ``folder`` is no folder, cannot be made, or holds shards of another number.
     """
-    if folder.suffix.lower() in (".parquet", ".csv", ".jsonl") and not folder.is_dir():
+    stem, ending = os.path.splitext(str(folder).rstrip("/"))
+    if ending.lower() in (".parquet", ".csv", ".jsonl") and not os.path.isdir(folder):
         raise OutputError(
             f"--out {str(folder)!r} has the ending of a file; with --shard it is the folder of all shards' files: name "
-            f"it {str(folder.with_suffix(''))!r}"
+            f"it {stem!r}"
         )
+    if isinstance(folder, str) and is_object(folder):
+        from batchcls.storage.object_url import names_below  # obstore is an extra
+
+        _check_count(names_below(folder), folder, shard)
+        return f"{folder.rstrip('/')}/{shard.file_name}"
+    folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         names = os.listdir(folder)
@@ -71,6 +79,16 @@ def shard_file(folder: Path, shard: Shard) -> Path:
         raise OutputError(
             f"--out {str(folder)!r} cannot be used as a folder: {reason}; choose another --out"
         ) from error
+    _check_count(names, folder, shard)
+    return folder / shard.file_name
+
+
+def _check_count(names: Iterable[str], folder: Path | str, shard: Shard) -> None:
+    """Refuse a folder that holds shards of another number.
+
+    Raises:
+        OutputError: If it does.
+    """
     for name in names:
         other = shard_of_file(name.removesuffix(".partial"))
         if other and other.count != shard.count:
@@ -78,7 +96,6 @@ def shard_file(folder: Path, shard: Shard) -> Path:
                 f"{shard} was asked for, and {str(folder)!r} holds {name!r}, one of {other.count}: name the same "
                 f"number of shards (--shard K/{other.count}, --shard auto/{other.count}), or choose another --out"
             )
-    return folder / shard.file_name
 
 
 def index_ranges(indexes: Iterable[int]) -> str:

@@ -1,8 +1,7 @@
 """The headers of tar files, followed from one to the next without reading the members between them.
 
 The formats are those of POSIX.1-2017, "pax", sections "ustar Interchange Format" and "pax Interchange Format", and of
-GNU tar's manual, "Basic Tar Format" and "Storing Sparse Files". The module imports nothing but Python's own library,
-for `batchcls.storage.file_server` imports it.
+GNU tar's manual, "Basic Tar Format" and "Storing Sparse Files".
 """
 
 import re
@@ -29,16 +28,10 @@ _LARGEST_EXTRA_BYTES = 1 << 20
 """Largest plausible size of a long name, or of a member's extended fields."""
 _LARGEST_NAME_BYTES = 1 << 15
 _LARGEST_NUMBER = 1 << 62
-_LONGEST_PADDING_BYTES = 1 << 20
-"""Bytes behind the end mark in which another archive is looked for; archives are padded with zeros."""
+_LONGEST_PADDING_BYTES = 1 << 20  # in which another archive is looked for
 _SECONDS = re.compile(rb"(-?)(\d{1,19})(?:\.(\d*))?")
-_COMPRESSED = {
-    b"\x1f\x8b": ("gzip", "gunzip"),
-    b"\x28\xb5\x2f\xfd": ("Zstandard", "unzstd"),
-    b"\xfd7zXZ\0": ("xz", "unxz"),
-    b"BZh": ("bzip2", "bunzip2"),
-    b"\x04\x22\x4d\x18": ("LZ4", "unlz4"),
-}
+_UNPACKERS = {b"\x1f\x8b": "gunzip", b"\x28\xb5\x2f\xfd": "unzstd", b"\xfd7zXZ\0": "unxz", b"BZh": "bunzip2"}
+"""Programs that unpack compressed files, by the files' first bytes."""
 
 
 class TarError(ValueError):
@@ -115,16 +108,25 @@ def stored_name(block: bytes) -> bytes:
     return _plain(name)
 
 
+def stored_size(block: bytes) -> int:
+    """The size of a member that its header block states.
+
+    Raises:
+        ValueError: If the block is no header.
+    """
+    _check_sum(block)
+    return _number(block[124:136])
+
+
 def is_header_of(block: bytes, name: bytes, size_bytes: int) -> bool:
     """Whether a block may be the header of the member of that name and size, so that its data follows.
 
     Of a name that is stored before the header, because it is long or not ASCII, only the size is compared.
     """
     try:
-        _check_sum(block)
-        if _number(block[124:136]) != size_bytes or _KINDS.get(block[156:157]) != REGULAR:
+        if stored_size(block) != size_bytes or _KINDS.get(block[156:157]) != REGULAR:
             return False
-    except (ValueError, IndexError):
+    except ValueError:
         return False
     return stored_name(block) == name or len(name) > 97 or not name.isascii()
 
@@ -187,13 +189,13 @@ def _behind_sparse_map(pread: Pread, at: int) -> int:
 def _check_sum(block: bytes) -> None:
     """Refuse a block that is no header; some old programs added up its bytes as signed numbers."""
     wanted, rest = _number(block[148:156]), block[:148] + b" " * 8 + block[156:]
-    if sum(rest) != wanted and sum(rest) - 256 * sum(byte > 127 for byte in rest) != wanted:
+    if len(rest) < BLOCK_BYTES or (sum(rest) != wanted and sum(rest) - 256 * sum(it > 127 for it in rest) != wanted):
         raise ValueError("a wrong checksum")
 
 
 def _number(text: bytes) -> int:
     """A number in octal digits, or in binary, most significant byte first, behind a byte 0x80 or 0xFF."""
-    if text[0] in (0x80, 0xFF):
+    if text[:1] in (b"\x80", b"\xff"):
         return int.from_bytes(text[1:], "big") - (256 ** (len(text) - 1) if text[0] == 0xFF else 0)
     digits = text.partition(b"\0")[0].strip()
     return int(digits, 8) if digits else 0
@@ -242,7 +244,7 @@ def _early_end(at: int, size_bytes: int, name: bytes, block: bytes) -> str:
 def _damage(at: int, block: bytes, error: ValueError) -> str:
     if at:
         return f"its header at byte {at:,} is damaged ({error}); only the members before are listed"
-    for magic, (name, program) in _COMPRESSED.items():
+    for magic, program in _UNPACKERS.items():
         if block.startswith(magic):
-            return f"it is compressed by {name}; unpack it first: {program}"
+            return f"it is compressed; unpack it first: {program}"
     return f"it is no tar file: it begins with {block[:8]!r}"

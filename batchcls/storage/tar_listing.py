@@ -21,15 +21,10 @@ _ANSWER_S = 0.25
 
 
 class TarListing:
-    """The members of an open tar file, listed some at a time.
+    """The members of a tar file, listed some at a time."""
 
-    Args:
-        file: Descriptor of the file, which `close` closes.
-    """
-
-    def __init__(self, file: int) -> None:
-        self._file = file
-        self._members = _members(file)
+    def __init__(self, listed: Iterator[Member]) -> None:
+        self._members = listed
         self._ended = False
 
     def next(self) -> bytes:
@@ -53,15 +48,6 @@ class TarListing:
             if len(listed) == _MOST_MEMBERS or name_bytes >= _MOST_NAME_BYTES or monotonic() > until:
                 break
         return packed(listed, error) if listed or error else b""
-
-    def close(self) -> None:
-        """Close the file; calling it twice is harmless."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
-
-    def __del__(self) -> None:
-        self.close()
 
 
 def packed(listed: Sequence[Member], error: str = "") -> bytes:
@@ -89,8 +75,16 @@ def unpacked(data: bytes) -> Iterator[list[Member]]:
         raise TarError(data[at:].decode())
 
 
-def _members(file: int) -> Iterator[Member]:
-    status = os.fstat(file)
-    if not stat.S_ISREG(status.st_mode):
-        raise TarError("it is no regular file")
-    yield from members(lambda offset, length: os.pread(file, length, offset), status.st_size)
+def members_of_file(file: int) -> Iterator[Member]:
+    """The members of an open file, see `batchcls.storage.tar_headers.members`.
+
+    Args:
+        file: Descriptor of the file, which is closed when the iterator is.
+    """
+    try:
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode):
+            raise TarError("it is no regular file")
+        yield from members(lambda offset, length: os.pread(file, length, offset), status.st_size)
+    finally:
+        os.close(file)

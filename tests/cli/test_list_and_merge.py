@@ -88,6 +88,27 @@ def test_a_list_that_cannot_be_made_is_one_line_and_leaves_nothing(place: Path, 
     assert "No such file or directory" in listed(place / "slides", "--out", tmp_path / "no" / "files.parquet").output
 
 
+def test_a_list_carries_columns_of_a_table_on_to_the_predictions(
+    place: Path, tiny_engine: Path, tmp_path: Path
+) -> None:
+    table, out = place / "patients.csv", tmp_path / "o.parquet"
+    table.write_text("path,patient,hash\nslides/000001.bmp,Ada,1\nslides/000000.bmp,,2\nslides/000001.bmp,Ada,1\n")
+    files = place / "of_patients.parquet"
+
+    assert listed(table, "--out", files, "--keep", "patient").exit_code == 0
+    assert (
+        invoked(files, "--engine", tiny_engine, "--backend", "null", "--keep", "patient", "--out", out).exit_code == 0
+    )
+
+    assert pq.read_table(files).select(["path", "patient"]).to_pylist() == [
+        {"path": "slides/000001.bmp", "patient": "Ada"},
+        {"path": "slides/000000.bmp", "patient": None},
+    ]
+    assert pq.read_table(out)["patient"].to_pylist() == [None, "Ada"]
+    refused = listed(table, "--out", tmp_path / "other.parquet", "--keep", "hash")
+    assert "--keep hash: a list has a column of its own by this name" in refused.output
+
+
 def run_shard(place: Path, engine: Path, shard: str, folder: Path, *options: str) -> Result:
     slides = options[:1] or (place / "files.parquet",)
     return invoked(*slides, "--engine", engine, "--backend", "null", "--shard", shard, "--out", folder)

@@ -21,7 +21,7 @@ from batchcls.records import Slide
 from batchcls.storage.file_names import original, printable
 from batchcls.storage.urls import is_url
 from tests.commandline import PATIENCE_S
-from tests.object_servers import BUCKET, fill_bucket, moto_server, s3_environment
+from tests.object_servers import BUCKET, fill_bucket, moto_server, s3_named
 
 SEED_BYTES = bytes(range(256))
 FILES = {
@@ -69,23 +69,45 @@ def objects(files: dict[str, bytes], path: Path) -> str:
     return f"s3://{BUCKET}/{path.name}"
 
 
+def parquet(files: dict[str, bytes], path: Path) -> Path:
+    path.mkdir()
+    images = [{"bytes": content, "path": os.fsencode(name)} for name, content in files.items()]
+    with_names = pa.array(images, pa.struct([("bytes", pa.binary()), ("path", pa.binary())]))
+    fields = [with_names.field("bytes"), pa.array(with_names.field("path")).view(pa.string())]
+    column = pa.StructArray.from_arrays(fields, ["bytes", "path"])
+    pq.write_table(pa.table({"image": column}), path / "slides.parquet", row_group_size=2)
+    return path / "slides.parquet"
+
+
+def remote_tar(files: dict[str, bytes], path: Path) -> str:
+    archive = tar(files, path)
+    fill_bucket(os.environ["AWS_ENDPOINT_URL"], {f"{path.name}/{archive.name}": archive.read_bytes()})
+    return f"s3://{BUCKET}/{path.name}/{archive.name}"
+
+
 Made = Callable[[dict[str, bytes], Path], Place]
-SOURCES: dict[str, Made] = {"folder": folder, "list": path_list, "objects": objects, "table": path_table, "tar": tar}
+SOURCES: dict[str, Made] = {
+    "folder": folder,
+    "list": path_list,
+    "objects": objects,
+    "parquet": parquet,
+    "table": path_table,
+    "tar": tar,
+    "remote tar": remote_tar,
+}
 """By kind, a function that makes what SLIDES can name out of files, below a folder."""
 
 
 @pytest.fixture(scope="module")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """An S3 server on this machine, which the environment names."""
-    with moto_server(tmp_path_factory.mktemp("s3") / "log.txt") as endpoint, pytest.MonkeyPatch.context() as patch:
-        for name, value in s3_environment(endpoint).items():
-            patch.setenv(name, value)
+    with moto_server(tmp_path_factory.mktemp("s3") / "log.txt") as endpoint, s3_named(endpoint):
         yield
 
 
 @pytest.fixture(params=SOURCES)
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    if request.param == "objects":
+    if request.param in ("objects", "remote tar"):
         request.getfixturevalue("s3")
     return SOURCES[request.param](FILES, tmp_path / "slides")
 
@@ -104,7 +126,7 @@ def reader() -> Iterator[SlideReader]:
 
 def name_in(place: Place, path: str) -> str:
     """The name in `FILES` of a slide, whose path begins with the archive's name, if it is in one; a key is UTF-8."""
-    if is_url(str(place)):
+    if is_url(str(place)) and not str(place).endswith(".tar"):
         return original(path)
     return path.removeprefix(f"{Path(place).name}/")
 

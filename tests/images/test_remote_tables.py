@@ -63,7 +63,10 @@ def test_paths_are_below_the_folder_of_a_list_in_a_store(name: str, tmp_path: Pa
 def test_what_cannot_be_fetched_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    for name, message in (("none.csv", "cannot be read: No such file"), ("broken.parquet", "cannot be read")):
+    for name, message in (
+        ("none.csv", "cannot be read: No such file"),
+        ("broken.parquet", f"'{PLACE}/broken.parquet' has a footer of"),
+    ):
         with pytest.raises(SlidesError, match=message):
             open_source([f"{PLACE}/{name}"])
     with closing(open_source([f"{PLACE}/files.csv"], SourceOptions(keep=("n",)))) as source:

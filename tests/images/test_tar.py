@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from batchcls.images.formats.refusal import RefusedError
 from batchcls.images.sources import open_readers, open_source, read_slide, slide_exists
@@ -28,6 +29,15 @@ NAMES = st.lists(
     max_size=4,
 ).map("/".join)
 MEMBERS = st.lists(st.tuples(NAMES, st.binary(max_size=1500), st.sampled_from("0012356")), max_size=12)
+
+
+def jpeg() -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (20, 10)).save(stream, "JPEG")
+    return stream.getvalue()
+
+
+JPEG = jpeg()
 
 
 def written(
@@ -168,6 +178,18 @@ def test_a_tar_file_that_has_changed_since_it_was_listed_is_searched_for_the_nam
             assert reader.open(slides[1]).read(0, LARGEST) == b"2" * 700
             with pytest.raises(FileNotFoundError):
                 reader.open(slides[0])
+
+
+def test_slides_of_which_only_the_offset_is_known_are_read_in_groups(tmp_path: Path) -> None:
+    content = [(f"{number}.jpg", JPEG, "0") for number in range(5)]
+    with closing(source_of(tmp_path, written(content))) as source:
+        slides = [Slide(slide.root, slide.path, offset=slide.offset) for slide in source]
+    with closing(open_readers()) as readers, closing(readers.group_reader(10**9)) as group:
+        group.start(slides, LARGEST)
+        read = group.result().read
+        assert [(slide, slide.size_bytes, bytes(data)) for slide, data, _ in read] == [
+            (slide, len(JPEG), JPEG) for slide in slides
+        ]
 
 
 def test_impossible_places_of_members_are_searched_for_and_never_read(tmp_path: Path) -> None:

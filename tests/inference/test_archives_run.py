@@ -6,9 +6,12 @@ import tarfile
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 
+from batchcls.cli import main
 from tests.commandline import command, invoked, partial, paused
 from tests.conftest import draw
 
@@ -45,6 +48,17 @@ def tar(images: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
+def parquet(images: Path) -> Path:
+    """The same images in a Parquet file like those of Hugging Face."""
+    files = sorted(file for file in images.rglob("*") if file.is_file() and file.suffix != ".txt")
+    column = [{"bytes": file.read_bytes(), "path": str(file.relative_to(images))} for file in files]
+    path = images.parent / "train-0000.parquet"
+    pq.write_table(pa.table({"image": column, "label": [0] * len(files)}), path, row_group_size=20)
+    os.utime(path, (1_700_000_000, 1_700_000_000))
+    return path
+
+
+@pytest.fixture(scope="module")
 def expected(images: Path, tiny_engine: Path) -> pa.Table:
     """The rows of the folder."""
     return rows_of(images, images.parent / "folder.parquet", tiny_engine)
@@ -71,6 +85,46 @@ def test_a_tar_file_has_the_rows_of_the_folder_that_it_was_made_from(
     assert comparable(rows, "shard-0000.tar/") == comparable(expected)
     assert len(rows) == 47
     assert set(rows["root"].cast(pa.string()).to_pylist()) == {str(tar.parent)}
+
+
+@pytest.mark.parametrize("options", [(), ("--processes", "2")])
+def test_a_parquet_file_has_the_rows_of_the_folder_that_it_was_made_from(
+    parquet: Path, expected: pa.Table, tiny_engine: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    rows = rows_of(parquet, tmp_path / "o.parquet", tiny_engine, *options)
+
+    assert comparable(rows, "train-0000.parquet/") == comparable(expected)
+    assert set(rows["root"].cast(pa.string()).to_pylist()) == {str(parquet.parent)}
+
+
+def test_folders_tar_and_parquet_files_are_classified_together_and_shown_in_a_report(
+    images: Path, tar: Path, parquet: Path, expected: pa.Table, tiny_engine: Path, tmp_path: Path
+) -> None:
+    out, page = tmp_path / "o.parquet", tmp_path / "o.html"
+    arguments = (images, tar, parquet, "--out", out, "--engine", tiny_engine)
+
+    result = invoked(*arguments)
+    report = CliRunner().invoke(main, ["report", str(out), "--out", str(page)])
+
+    assert (result.exit_code, report.exit_code) == (0, 0), result.output + report.output
+    rows = pq.read_table(out)
+    assert len(rows) == 3 * len(expected)
+    for prefix in ("shard-0000.tar/", "train-0000.parquet/"):
+        assert comparable(rows.filter(pc.starts_with(rows["path"], prefix)), prefix) == comparable(expected)
+    assert page.read_text().count("data:image/") > 3
+
+
+def test_a_list_of_members_of_archives_is_classified_as_they_are(
+    tar: Path, parquet: Path, expected: pa.Table, tiny_engine: Path, tmp_path: Path
+) -> None:
+    files = tmp_path / "files.parquet"
+    listing = CliRunner().invoke(main, ["list", str(tar), str(parquet), "--out", str(files)])
+
+    rows = rows_of(files, tmp_path / "o.parquet", tiny_engine, "--root", str(tar.parent))
+
+    assert listing.exit_code == 0, listing.output
+    for prefix in ("shard-0000.tar/", "train-0000.parquet/"):
+        assert comparable(rows.filter(pc.starts_with(rows["path"], prefix)), prefix) == comparable(expected)
 
 
 def test_a_run_over_a_tar_file_goes_on_where_it_was_killed(
@@ -119,7 +173,7 @@ def test_a_tar_file_that_is_cut_has_rows_for_what_there_is_and_is_told_until_it_
         ("x.tar.gz", b"", "gunzip"),
         ("x.tgz", b"", "gunzip"),
         ("x.tar.zst", b"", "unzstd"),
-        ("x.tar", b"\x1f\x8b" + bytes(600), "it is compressed by gzip; unpack it first: gunzip"),
+        ("x.tar", b"\x1f\x8b" + bytes(600), "it is compressed; unpack it first: gunzip"),
         ("x.tar", b"", "it has no bytes"),
         ("x.tar", b"no tar file", "it is no tar file: it begins with b'no tar f'"),
         ("x.tar", b"no tar file" * 99, "it is no tar file: it begins with b'no tar f'"),

@@ -4,8 +4,10 @@ import json
 import os
 import shutil
 import subprocess
+import tarfile
 from collections.abc import Sequence
 from contextlib import closing
+from hashlib import blake2b
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,9 +22,9 @@ from hypothesis import strategies as st
 from batchcls.engine.postprocess import to_predictions
 from batchcls.images.sources import open_source
 from batchcls.images.sources.states import SlideStates
-from batchcls.predictions.formats import csv_file
+from batchcls.predictions.comparison import UpdateCounts, UpdateOptions
+from batchcls.predictions.formats import format_to_read
 from batchcls.predictions.open_update import open_update
-from batchcls.predictions.update import UpdateCounts, UpdateOptions
 from batchcls.records import METADATA_KEY, BatchResult, Failure, Slide
 from batchcls.storage.regular_file import open_regular
 from tests.commandline import command, finished, invoked, partial, wait_for
@@ -63,9 +65,7 @@ def fresh(slides: Path, out: Path, *options: str | Path) -> pa.Table:
 
 
 def table(out: Path) -> pa.Table:
-    if out.suffix == ".parquet":
-        return pq.read_table(out)
-    with csv_file.opened(out) as file:
+    with format_to_read(out).opened(out) as file:
         return file.table(file.schema.names)
 
 
@@ -79,7 +79,7 @@ def older(path: Path, seconds: float) -> None:
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns - int(seconds * 1e9)))
 
 
-@pytest.mark.parametrize("ending", ["parquet", "csv"])
+@pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
 def test_new_and_changed_files_are_classified_and_all_other_rows_are_kept(
     slides: Path, tmp_path: Path, ending: str
 ) -> None:
@@ -345,3 +345,105 @@ def test_after_any_history_the_file_is_that_of_an_undisturbed_run(history: list[
         assert table(out).equals(table(expected))
         counts = updated(folder, out, prune=True)
         assert counts == UpdateCounts(unchanged=len(table(out)))
+
+
+def digests(out: Path) -> dict[str, str | None]:
+    rows = table(out).select(["path", "digest"]).to_pylist()
+    return {row["path"]: row["digest"] for row in rows}
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
+def test_by_content_a_file_of_other_bytes_is_classified_again_whatever_its_time(
+    slides: Path, tmp_path: Path, ending: str
+) -> None:
+    out = tmp_path / f"o.{ending}"
+    draw(slides / "bitmap.bmp", 1, (16, 12))
+    run(slides, out, "--by-content")
+    before = digests(out)
+    status = (slides / "bitmap.bmp").stat()
+    draw(slides / "bitmap.bmp", 2, (16, 12))  # of the same size
+    os.utime(slides / "bitmap.bmp", ns=(status.st_atime_ns, status.st_mtime_ns))
+    older(slides / "1.png", 60)
+
+    said = update(slides, out, "--by-content")
+
+    assert said == "0 new, 1 changed, 6 unchanged, 0 gone"
+    after = digests(out)
+    expected = {file.name: blake2b(file.read_bytes(), digest_size=16).hexdigest() for file in slides.iterdir()}
+    assert {path for path, digest in after.items() if digest != before[path]} == {"bitmap.bmp"}
+    assert after == expected | {"empty.jpg": None}
+    columns = [name for name in table(out).column_names if name != "modified"]
+    assert table(out).select(columns).equals(fresh(slides, out, "--by-content").select(columns))
+    assert update(slides, out, "--by-content") == "0 new, 0 changed, 7 unchanged, 0 gone"
+
+
+def test_rows_without_a_digest_count_as_changed(slides: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o.parquet"
+    run(slides, out)
+
+    result = invoked(slides, "--out", out, *NULL, "--by-content", "--update")
+
+    assert "0 new, 5 changed, 1 unchanged, 0 gone" in result.stdout
+    assert result.stderr.count("5 rows had no digest to compare with") == 1
+    assert table(out).equals(fresh(slides, out, "--by-content"))
+
+
+def test_a_file_with_digests_is_not_updated_without_them(slides: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o.parquet"
+    run(slides, out, "--by-content")
+
+    result = invoked(slides, "--out", out, *NULL, "--update")
+
+    assert result.exit_code == 1
+    assert "made with by_content True; this run has by_content None" in result.stderr
+
+
+def test_the_digest_is_of_the_whole_file_even_where_the_image_ends_early(slides: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o.parquet"
+    image = draw(slides / "long.png", 1, (16, 12))
+    with image.open("ab") as stream:
+        stream.truncate(20 << 20)
+
+    run(slides, out, "--by-content")
+
+    assert digests(out)["long.png"] == blake2b(image.read_bytes(), digest_size=16).hexdigest()
+    assert update(slides, out, "--by-content") == "0 new, 0 changed, 7 unchanged, 0 gone"
+
+
+def test_a_row_of_a_table_that_carries_other_values_is_made_again(slides: Path, tmp_path: Path) -> None:
+    out, paths = tmp_path / "o.parquet", [file.name for file in sorted(slides.iterdir())]
+    places = (slides.parent / "table.csv", out, "--root", slides, "--keep", "patient,age")
+    lines = [f"{path},p{number},{number}.5" for number, path in enumerate(paths)]
+    places[0].write_text("\n".join(["path,patient,age", *lines]))
+    run(*places)
+    unchanged = update(*places)
+    lines[2] = f"{paths[2]},another,2.5"
+    places[0].write_text("\n".join(["path,patient,age", *lines[:-1], "gone.png,p9,"]))
+
+    said = update(*places)
+
+    assert unchanged == "0 new, 0 changed, 6 unchanged, 0 gone"
+    assert said == "1 new, 1 changed, 4 unchanged, 1 gone (--prune drops their rows)"
+    assert update(*places, "--prune") == "0 new, 0 changed, 6 unchanged, 1 gone (their rows are dropped)"
+    assert table(out).equals(fresh(*places))
+
+
+def test_members_of_an_archive_are_compared_as_it_lists_them(slides: Path, tmp_path: Path) -> None:
+    out, archive = tmp_path / "o.parquet", tmp_path / "slides.tar"
+
+    def pack() -> None:
+        with tarfile.open(archive, "w") as tar:
+            for file in sorted(slides.iterdir()):
+                tar.add(file, file.name)
+
+    pack()
+    run(archive, out)
+    draw(slides / "0.png", 7, (64, 48))
+    draw(slides / "new.png", 9, (16, 12))
+    (slides / "empty.jpg").unlink()
+    pack()
+
+    said = update(archive, out, "--prune")
+
+    assert said == "1 new, 1 changed, 4 unchanged, 1 gone (their rows are dropped)"
+    assert table(out).equals(fresh(archive, out))

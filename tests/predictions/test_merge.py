@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from batchcls.cli import main
+from batchcls.storage.object_reader import open_object
 from tests.commandline import invoked, links
 from tests.conftest import draw
+from tests.object_servers import fill_bucket, moto_server, s3_environment
 
 COUNT, FILES = 5, 60
 KEY = b"batchcls"
@@ -23,13 +25,13 @@ def shard_name(index: int) -> str:
     return f"shard-{index:05d}-of-{COUNT:05d}.parquet"
 
 
-def run_shard(slides: Path, engine: Path, index: int, folder: Path, *options: str | Path) -> Result:
+def run_shard(slides: Path, engine: Path, index: int, folder: Path | str, *options: str | Path) -> Result:
     return invoked(
         slides, "--engine", engine, "--backend", "null", "--shard", f"{index}/{COUNT}", "--out", folder, *options
     )
 
 
-def merged(folder: Path, out: Path, *options: str) -> Result:
+def merged(folder: Path | str, out: Path | str, *options: str) -> Result:
     return CliRunner().invoke(main, ["merge", str(folder), "--out", str(out), *options])
 
 
@@ -139,7 +141,7 @@ def test_a_doubled_shard_is_refused(shards: Path, tmp_path: Path) -> None:
     shutil.copy(shards / shard_name(1), shards / shard_name(4))
     result = merged(shards, tmp_path / "merged.parquet")
     assert result.exit_code == 1
-    assert f"{shard_name(4)}' is not as batchcls run wrote it: it holds shard 1/5; remove it" in result.output
+    assert f"{shard_name(4)}' cannot be read as batchcls run wrote it: it holds shard 1/5; mend that" in result.output
 
 
 @pytest.mark.parametrize(
@@ -171,7 +173,7 @@ def test_rows_that_were_taken_or_added_are_noticed(shards: Path, tmp_path: Path,
     rewritten(shards / shard_name(2), rows)
     result = merged(shards, tmp_path / "merged.parquet")
     assert result.exit_code == 1
-    assert f"{shard_name(2)}' is not as batchcls run wrote it: it was changed since" in result.output
+    assert f"{shard_name(2)}' cannot be read as batchcls run wrote it: it was changed since" in result.output
 
 
 def test_a_file_with_two_rows_is_noticed_even_if_all_records_agree(shards: Path, tmp_path: Path) -> None:
@@ -198,7 +200,7 @@ def test_a_shard_that_is_no_parquet_file_is_one_line(shards: Path, tmp_path: Pat
     (shards / shard_name(4)).write_bytes(content)
     result = merged(shards, tmp_path / "merged.parquet")
     assert result.exit_code == 1
-    assert f"{shard_name(4)}' is not as batchcls run wrote it" in result.output
+    assert f"{shard_name(4)}' cannot be read as batchcls run wrote it" in result.output
     assert result.output.count("\n") == 1
 
 
@@ -217,3 +219,40 @@ def test_an_existing_file_is_replaced_only_when_that_is_asked_for(shards: Path, 
     assert merged(shards, out, "--overwrite").exit_code == 0
     assert pq.read_table(out).equals(pq.read_table(whole))
     assert "shards are merged as .parquet" in merged(shards, tmp_path / "merged.csv").output
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of an empty bucket."""
+    with moto_server(tmp_path_factory.mktemp("s3") / "log.txt") as endpoint, pytest.MonkeyPatch.context() as patch:
+        for name, value in s3_environment(endpoint).items():
+            patch.setenv(name, value)
+        fill_bucket(endpoint, {}, "merging")
+        yield "s3://merging"
+
+
+def test_shards_in_a_bucket_are_merged_into_a_file_or_an_object(
+    slides: Path, tiny_engine: Path, whole: Path, bucket: str, tmp_path: Path
+) -> None:
+    folder, out = f"{bucket}/some/preds", f"{bucket}/some/merged.parquet"
+    for index in range(COUNT - 1):
+        assert run_shard(slides, tiny_engine, index, folder).exit_code == 0
+    lacking = merged(folder, tmp_path / "merged.parquet")
+    assert run_shard(slides, tiny_engine, COUNT - 1, folder).exit_code == 0
+
+    in_file = merged(folder, tmp_path / "merged.parquet")
+    in_object = merged(folder, out)
+    again = merged(folder, out)
+
+    assert "lacks 1 of 5 shards" in lacking.output
+    assert (in_file.exit_code, in_object.exit_code, again.exit_code) == (0, 0, 1), in_object.output
+    assert "exists; choose another --out" in again.output
+    assert pq.read_table(tmp_path / "merged.parquet").equals(pq.read_table(whole))
+    with open_object(out) as stream:
+        assert pq.read_table(stream).equals(pq.read_table(whole))
+
+
+def test_a_bucket_without_shards_is_one_line(bucket: str, tmp_path: Path) -> None:
+    result = merged(f"{bucket}/none", tmp_path / "merged.parquet")
+    assert (result.exit_code, result.output.count("\n")) == (1, 1)
+    assert "holds no file of a shard" in result.output

@@ -2,14 +2,14 @@
 
 import errno
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from queue import SimpleQueue
 from time import monotonic
 
 from batchcls.errors import DecoderError
-from batchcls.images.decoders.encoded import Encoded, HeldMemory, ReadOptions
+from batchcls.images.decoders.encoded import Encoded, HeldMemory, ReadOptions, content_digest
 from batchcls.images.decoders.read_budget import ReadBudget, ReadingClosedError
 from batchcls.images.formats.byte_extent import image_end
 from batchcls.images.formats.inspection import examine
@@ -27,6 +27,7 @@ _THREADS = 32
 """Largest number of threads, which mostly wait."""
 _SHORT_BYTES = 64 << 20
 """Smallest amount of memory that is taken to be missing after a MemoryError."""
+_PIECE_BYTES = 1 << 20
 _OUT_OF_FILES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS))
 """Error numbers of failures to open a file that are no fault of the file."""
 
@@ -128,6 +129,8 @@ class SingleReads:
             cost = max(length, _LEAST_COST_BYTES)
             self._waiting[number] = (slide.path, monotonic())
             data = file.read(0, length)
+            if self._options.digests:
+                slide = replace(slide, digest=content_digest(data, _rest(file, length)))
             header = examine(slide.path, data, self._options.max_pixels)
             return Encoded(slide, data, header, HeldMemory(1, lambda: self._budget.give_back(cost)))
         except MemoryError:
@@ -170,6 +173,13 @@ class SingleReads:
                 "part is kept: free some (ulimit -n, memory), then run the same command again"
             ) from error
         return Failure(slide, "unreadable", error.strerror or str(error))
+
+
+def _rest(file: OpenSlide, offset: int) -> Iterator[bytes]:
+    """The bytes of a file from ``offset`` on, behind the end of its image, a piece at a time."""
+    while offset < file.size_bytes and (part := file.read(offset, min(_PIECE_BYTES, file.size_bytes - offset))):
+        yield part
+        offset += len(part)
 
 
 def no_answer(slide: Slide, timeout_s: float) -> Failure:

@@ -1,29 +1,34 @@
 """Sources of slides, which list slides, and functions that read their bytes in any process."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
 from batchcls.errors import SlidesError
 from batchcls.images.formats.refusal import RefusedError, check_file
 from batchcls.images.sources.base import SlideReader, SlideReaders, Source, SourceOptions
-from batchcls.images.sources.combined import CombinedSource
+from batchcls.images.sources.combined import combined
 from batchcls.images.sources.distinct import DistinctSource
 from batchcls.images.sources.files import FileReaders, file_exists, read_file
 from batchcls.images.sources.folder import FolderSource
-from batchcls.images.sources.object_readers import ObjectReaders, lasting_reader
+from batchcls.images.sources.object_readers import ObjectReaders, lasting_reader, open_object_process
 from batchcls.images.sources.objects import ObjectSource
+from batchcls.images.sources.parquet_images import open_images
+from batchcls.images.sources.parquet_readers import ParquetReaders, read_row, row_exists
 from batchcls.images.sources.path_list import PathListSource
-from batchcls.images.sources.path_table import open_tables
 from batchcls.images.sources.places import Place, PlaceKind, ReaderKind, place_kind, reader_kind
 from batchcls.images.sources.readers import AnyReaders
 from batchcls.images.sources.refused import RefusedReaders
+from batchcls.images.sources.remote_tar_readers import RemoteTarReaders
 from batchcls.images.sources.shard import ShardSource
+from batchcls.images.sources.tables import open_tables
 from batchcls.images.sources.tar_readers import TarReaders, member_exists, read_member
 from batchcls.images.sources.tar_source import TarSource
 from batchcls.records import Slide
+from batchcls.storage.file_client import FileProcess
 from batchcls.storage.file_names import spelling_below
 from batchcls.storage.timeouts import READ_TIMEOUT_S, call_with_timeout
 from batchcls.storage.transient_errors import TRANSIENT_ERRNOS
@@ -35,14 +40,16 @@ def _open_folders(places: Sequence[Place], options: SourceOptions) -> Source:
 
 
 def _open_tars(places: Sequence[Place], options: SourceOptions) -> Source:
-    if remote := next((str(place) for place in places if is_url(str(place))), None):
-        raise SlidesError(f"{remote!r} is a tar file in an object store, which is not read; copy it to a disk first")
-    return TarSource(list(map(Path, places)), at_once=options.at_once, timeout_s=options.timeout_s)
+    def opened(group: tuple[bool, list[str]]) -> Source:
+        is_remote, tars = group
+        process = open_object_process if is_remote else FileProcess
+        return TarSource(tars, at_once=options.at_once, timeout_s=options.timeout_s, open_process=process)
+
+    return combined(opened, [(remote, list(tars)) for remote, tars in groupby(map(str, places), is_url)])
 
 
 def _open_lists(places: Sequence[Place], options: SourceOptions) -> Source:
-    lists = [PathListSource(place, options) for place in places]
-    return lists[0] if len(lists) == 1 else CombinedSource(lists)
+    return combined(lambda place: PathListSource(place, options), places)
 
 
 def _open_objects(places: Sequence[Place], options: SourceOptions) -> Source:
@@ -54,7 +61,7 @@ _SOURCES: dict[PlaceKind, Callable[[Sequence[Place], SourceOptions], Source]] = 
     "files": _open_folders,
     "list": _open_lists,
     "objects": _open_objects,
-    "table": open_tables,
+    "table": partial(open_tables, open_images=open_images),
     "tar": _open_tars,
 }
 _READERS: dict[ReaderKind, Callable[[], SlideReaders]] = {
@@ -62,13 +69,15 @@ _READERS: dict[ReaderKind, Callable[[], SlideReaders]] = {
     "objects": ObjectReaders,
     "refused": RefusedReaders,
     "tar": TarReaders,
+    "remote tar": RemoteTarReaders,
+    "parquet": ParquetReaders,
 }
 # What reads single slides in the calling thread, and looks whether they exist, where that starts no process.
-_READ: dict[ReaderKind, Callable[[Slide, int], bytes]] = {"files": read_file, "tar": read_member}
-_EXISTS: dict[ReaderKind, Callable[[Slide], bool]] = {"files": file_exists, "tar": member_exists}
+_READ: dict[ReaderKind, Callable[[Slide, int], bytes]] = {"files": read_file, "tar": read_member, "parquet": read_row}
+_EXISTS: dict[ReaderKind, Callable[[Slide], bool]] = {"files": file_exists, "tar": member_exists, "parquet": row_exists}
 
 _EACH_ONCE: frozenset[PlaceKind] = frozenset(("files", "objects", "tar"))
-"""Kinds of places that name no slide twice, if they are of one kind."""
+"""Kinds of places whose source names no slide twice."""
 
 
 def open_source(slides: Sequence[Place], options: SourceOptions | None = None) -> Source:
@@ -83,14 +92,17 @@ def open_source(slides: Sequence[Place], options: SourceOptions | None = None) -
     shard = options.shard
     if shard and [kind for kind, _ in kinds] != ["table"]:  # tables select the shard's rows before they read the others
         options = replace(options, shard=None)
-    sources = [_SOURCES[kind](places, options) for kind, places in kinds]
-    source = sources[0] if len(sources) == 1 else CombinedSource(sources)
+    source = combined(lambda kind: _SOURCES[kind[0]](kind[1], options), kinds)
     source = ShardSource(source, shard) if shard and not options.shard else source
-    if options.keep and not len(source.kept):
-        raise SlidesError(
-            f"--keep {','.join(options.keep)}: no table is among what was named, and only tables have columns"
-        )
-    return source if _EACH_ONCE.issuperset(map(place_kind, slides)) else DistinctSource(source)
+    with ExitStack() as opened:
+        opened.callback(source.close)
+        if options.keep and not len(source.kept):
+            raise SlidesError(
+                f"--keep {','.join(options.keep)}: no table is among what was named, and only tables have columns"
+            )
+        opened.pop_all()
+    names_each_once = _EACH_ONCE.issuperset(kind for kind, _ in kinds) and len(dict(kinds)) == len(kinds)
+    return source if names_each_once else DistinctSource(source)
 
 
 def open_readers() -> SlideReaders:
@@ -137,8 +149,9 @@ def slide_exists(slide: Slide, timeout_s: float = READ_TIMEOUT_S) -> bool:
 @contextmanager
 def _reader_of(slide: Slide, timeout_s: float) -> Iterator[SlideReader]:
     """A context that yields a reader for one slide that is no file."""
-    if reader_kind(slide) == "objects":  # starting a process for each of many thumbnails would take long
-        with lasting_reader(timeout_s) as reader:
+    kind = reader_kind(slide)
+    if kind in ("objects", "remote tar"):  # starting a process for each of many thumbnails would take long
+        with lasting_reader(timeout_s, _READERS[kind]) as reader:
             yield reader
     else:
         with closing(open_readers()) as readers, closing(readers.reader(timeout_s)) as reader:

@@ -5,6 +5,7 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache
 
 from batchcls.images.formats.inspection import Header
@@ -119,8 +120,10 @@ class FileGroupReader:
             state, format_, suspect, plain, width, height, offset, length, decode_bytes, modified_ns = record
             if state == READY:
                 header = _header(FORMATS[format_], width, height, suspect, plain, decode_bytes)
-                if not self._place_of:  # else the listing of the archive has told both
+                if modified_ns or not self._place_of:  # else the listing of the archive has told both
                     slide = Slide(slide.root, slide.path, length, modified_ns, None, slide.kept, slide.digest)
+                elif slide.size_bytes is None:
+                    slide = replace(slide, size_bytes=length, modified_ns=modified_ns or slide.modified_ns)
                 result.read.append((slide, data[offset : offset + length], header))
             else:
                 (result.again if state == NO_ROOM else result.alone).append(slide)

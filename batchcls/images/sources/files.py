@@ -22,14 +22,17 @@ class FileReaders:
     """A `batchcls.images.sources.base.SlideReaders` for files: another process opens and reads them.
 
     Relative paths are below the working folder that this process has when a reader is made.
+
+    Args:
+        server: Module that the other process runs.
     """
 
     group_memory_bytes = BUFFER_BYTES
 
-    def __init__(self) -> None:
+    def __init__(self, server: str = _GROUP_SERVER) -> None:
         packages = [folder for folder in sys.path if os.path.isabs(folder)]
         self._started_in = _working_folder()
-        self._process = FileProcess(_GROUP_SERVER, packages)
+        self._process = FileProcess(server, packages)
 
     @property
     def peak_memory_bytes(self) -> int:

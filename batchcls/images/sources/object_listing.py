@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from batchcls.images.sources.image_names import IMAGE_ENDINGS, has_image_ending
 from batchcls.images.sources.name_queue import LISTED_PART, packed_names, packed_numbers
-from batchcls.images.sources.object_reads import PAUSES_S, modified_ns, patiently, pause
+from batchcls.images.sources.object_reads import LONGEST_S, PAUSES_S, modified_ns, patiently, pause
 from batchcls.storage.object_reasons import is_final
 from batchcls.storage.object_store import exceptions, obstore, open_store, place_errors
 from batchcls.storage.urls import bucket_and_key, is_web
@@ -75,15 +75,15 @@ def listed_parts(url: str, excluded: Sequence[str]) -> Iterator[bytes]:
 
 def _pages(bucket_url: str, prefix: str | None) -> Iterator["Sequence[ObjectMeta]"]:
     """The objects below a prefix, some at a time; after an error that may pass, listing goes on behind the last one."""
-    store, last, failures = open_store(bucket_url), None, 0
+    store, last, failures, since = open_store(bucket_url), None, 0, monotonic()
     while True:
         try:
             for page in obstore.list(store, prefix, offset=last, chunk_size=_PAGE):
                 yield page
-                last, failures = page[-1]["path"], 0
+                last, failures, since = page[-1]["path"], 0, monotonic()
             return
         except exceptions.BaseError as error:
-            if failures == len(PAUSES_S) or is_final(error):
+            if failures == len(PAUSES_S) or monotonic() - since > LONGEST_S or is_final(error):
                 raise
         pause(failures)
         failures += 1

@@ -4,12 +4,13 @@ import atexit
 import errno
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import lru_cache
 from importlib.util import find_spec
 
 from batchcls.errors import DecoderError, SlidesError
+from batchcls.images.sources.base import SlideReader, SlideReaders
 from batchcls.images.sources.file_groups import FileGroupReader
 from batchcls.images.sources.files import FileReader
 from batchcls.images.sources.group_buffer import BUFFER_BYTES
@@ -52,16 +53,20 @@ def _listed_size(slide: Slide) -> tuple[int, int, int]:
 
 
 @contextmanager
-def lasting_reader(timeout_s: float) -> Iterator[FileReader]:
+def lasting_reader(timeout_s: float, open_readers: Callable[[], SlideReaders] = ObjectReaders) -> Iterator[SlideReader]:
     """A context that yields a reader of a process that serves all such readers of this process, until its end.
 
     Any thread may use this function, and a forked process; a change of a provider's environment variables counts.
+
+    Args:
+        timeout_s: How long the network may take for one answer.
+        open_readers: Starts the process.
 
     Raises:
         OSError: If no object can be read; another process serves the next call then.
     """
     try:
-        readers = _lasting_readers(os.getpid(), tuple(sorted(provider_environment().items())))
+        readers = _lasting_readers(open_readers, os.getpid(), tuple(sorted(provider_environment().items())))
         with closing(readers.reader(timeout_s)) as reader:
             yield reader
     except (DecoderError, SlidesError) as error:
@@ -70,8 +75,10 @@ def lasting_reader(timeout_s: float) -> Iterator[FileReader]:
 
 
 @lru_cache(16)
-def _lasting_readers(process: int, variables: tuple[tuple[str, str], ...]) -> ObjectReaders:
-    readers = ObjectReaders()
+def _lasting_readers(
+    open_readers: Callable[[], SlideReaders], process: int, variables: tuple[tuple[str, str], ...]
+) -> SlideReaders:
+    readers = open_readers()
     atexit.register(readers.close)
     return readers
 

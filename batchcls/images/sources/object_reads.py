@@ -8,17 +8,24 @@ from typing import Any, TypeVar
 
 from batchcls.errors import SlidesError
 from batchcls.storage.file_server import LARGEST_DATA_BYTES, LARGEST_FIRST_BYTES
-from batchcls.storage.object_store import ObjectStore, RemoteError, object_errors, obstore, open_store
+from batchcls.storage.object_store import ObjectStore, RemoteError, exceptions, object_errors, obstore, open_store
 from batchcls.storage.urls import bucket_and_key
 
 PAUSES_S = (0.2, 0.6, 1.5)
 """Pauses before an object is asked for again that obstore has given up: access was refused, or its bytes ended
 early."""
-_LONGEST_S = 5.0
+LONGEST_S = 5.0
 """Time after which nothing is tried again here, because obstore itself has tried often enough."""
 _STREAM_BYTES = 8 * LARGEST_DATA_BYTES
 """Bytes that are asked for where a part of an object is read, of which later reads take the rest."""
 T = TypeVar("T")
+
+
+class ChangedError(RemoteError):
+    """An object that is another one than when it was opened."""
+
+    def __init__(self) -> None:
+        super().__init__("it was changed while it was read")
 
 
 class RemoteObject:
@@ -70,9 +77,12 @@ class RemoteObject:
         options: Any = {"range": (offset, end)}
         if self._etag and not self._etag.startswith("W/"):
             options["if_match"] = self._etag
-        result = obstore.get(self._store, self._key, options=options)
+        try:
+            result = obstore.get(self._store, self._key, options=options)
+        except exceptions.PreconditionError as error:
+            raise ChangedError from error
         if result.meta["size"] != self.size_bytes:
-            raise RemoteError("it was changed while it was read")
+            raise ChangedError
         self._begin(result, offset, end)
 
     def _begin(self, result: Any, offset: int, end: int) -> None:
@@ -119,8 +129,8 @@ def patiently(url: str, call: Callable[[], T]) -> T:
         try:
             with object_errors(url):
                 return call()
-        except RemoteError:
-            if time.monotonic() - since > _LONGEST_S:
+        except RemoteError as error:
+            if isinstance(error, ChangedError) or time.monotonic() - since > LONGEST_S:
                 raise
         pause(number)
     with object_errors(url):

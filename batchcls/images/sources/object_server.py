@@ -7,6 +7,9 @@ touches no file. On top of ``O`` and ``R``, a lane has the requests
     K URLs, joined by NUL   data: for each URL 1 if it names one object, or else 0
     L URL, and URLs that are excluded from it, joined by NUL   opens a listing; no data
     N                       lists the next objects; data: see `object_listing`; no data once all are listed
+
+and ``A`` and ``M``, as a `batchcls.storage.file_server` has them, list a tar file. The slides of a group may be members
+of tar files, with places like those of a `batchcls.images.sources.group_server`.
 """
 
 import errno
@@ -19,12 +22,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from batchcls.errors import SlidesError
-from batchcls.images.sources.group_server import serve_groups
+from batchcls.images.sources.group_buffer import GroupBuffer
+from batchcls.images.sources.group_server import Places, serve_groups
 from batchcls.images.sources.object_groups import ObjectGroups
 from batchcls.images.sources.object_listing import are_objects, listed_parts
 from batchcls.images.sources.object_reads import RemoteObject
+from batchcls.images.sources.remote_tars import read_remote_members, remote_members
 from batchcls.storage.file_server import (
     DATA_ANSWER,
+    LIST_TAR,
+    NEXT_MEMBERS,
     OPEN_ANSWER,
     SPAN,
     UNKNOWN_TIME,
@@ -34,6 +41,7 @@ from batchcls.storage.file_server import (
     serve_lanes,
     serve_requests,
 )
+from batchcls.storage.tar_listing import TarListing
 
 _STACK_BYTES = 2 << 20
 """Stack of a thread, on which obstore waits for its answers."""
@@ -53,7 +61,12 @@ def serve(control: socket.socket) -> int:
         if memory is None:
             serve_requests(lane, _ObjectLane().answer)
         else:
-            serve_groups(lane, memory, groups.read)
+            serve_groups(lane, memory, read)
+
+    def read(buffer: GroupBuffer, paths: list[bytes], places: Places, most_bytes: int) -> tuple[float, float]:
+        if places[0][0]:  # a member of a tar file has a name
+            return read_remote_members(buffer, paths, places, most_bytes)
+        return groups.read(buffer, paths, places, most_bytes)
 
     return serve_lanes(control, serve_lane)
 
@@ -64,6 +77,7 @@ class _ObjectLane:
     def __init__(self) -> None:
         self._object: RemoteObject | None = None
         self._parts: Iterator[bytes] = iter(())
+        self._tar = TarListing(iter(()))
 
     def answer(self, operation: bytes, operand: bytes) -> Answer:
         """The answer to a request."""
@@ -95,6 +109,13 @@ class _ObjectLane:
     def next(self, nothing: bytes) -> tuple[bytes]:
         return (next(self._parts, b""),)
 
+    def list_tar(self, url: bytes) -> tuple[bytes]:
+        self._tar = TarListing(remote_members(os.fsdecode(url)))
+        return (b"",)
+
+    def next_members(self, nothing: bytes) -> tuple[bytes]:
+        return (self._tar.next(),)
+
 
 _OPERATIONS: dict[bytes, tuple[struct.Struct, Callable[..., tuple[Any, ...]]]] = {
     b"O": (OPEN_ANSWER, _ObjectLane.open),
@@ -102,6 +123,8 @@ _OPERATIONS: dict[bytes, tuple[struct.Struct, Callable[..., tuple[Any, ...]]]] =
     b"K": (DATA_ANSWER, _ObjectLane.kinds),
     b"L": (DATA_ANSWER, _ObjectLane.list),
     b"N": (DATA_ANSWER, _ObjectLane.next),
+    LIST_TAR: (DATA_ANSWER, _ObjectLane.list_tar),
+    NEXT_MEMBERS: (DATA_ANSWER, _ObjectLane.next_members),
 }
 
 

@@ -2,28 +2,26 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from batchcls.errors import SlidesError
-from batchcls.images.sources.base import Source, SourceOptions
-from batchcls.images.sources.combined import CombinedSource
+from batchcls.images.sources.base import SourceOptions
 from batchcls.images.sources.fetched_file import FetchedFile
-from batchcls.images.sources.list_record import ListShard, is_list
+from batchcls.images.sources.list_record import ListShard
 from batchcls.images.sources.listed_slides import ListedSlides, base_of, roots_of
-from batchcls.images.sources.places import Place
-from batchcls.images.sources.shard import ShardSource
-from batchcls.images.sources.table_files import CsvTable, TableFile, open_table, table_errors
+from batchcls.images.sources.table_files import TableFile, table_errors
 from batchcls.records import Slide
 from batchcls.storage.column_values import exact_values
 from batchcls.storage.file_names import original
-from batchcls.storage.urls import is_url
 
-_PATH, _ROOT, _OFFSET = "path", "root", "offset"
+PATH_COLUMN, _ROOT, _OFFSET = "path", "root", "offset"
+_PLACE = pa.schema([("size_bytes", pa.int64()), ("modified", pa.timestamp("us", "UTC")), (_OFFSET, pa.int64())])
+"""Columns of a list of `batchcls list`, by which images in archives are found without a search for their names."""
+_NOWHERE = (None, None, None)
 _MOST_ROOTS = 10_000
 _LONGEST_TEXT = 1 << 16
 """Largest length in bytes of a text that the predictions carry on."""
@@ -52,16 +50,26 @@ class PathTableSource:
         self._name = place
         self._table = table
         self._copy = copy
+        self.is_shard = isinstance(table, ListShard)
+        """Whether the slides are those of one shard only."""
         self._listed = ListedSlides(base_of(place, options), allow_remote=options.allow_remote)
         names = table.schema.names
-        if missing := [name for name in (_PATH, *options.keep) if name not in names]:
-            asked = f"--keep {missing[0]}: " if missing[0] != _PATH else ""
-            raise SlidesError(f"{asked}the table {self._name!r} has no column {missing[0]!r}, but {_listed(names)}")
-        if twice := [name for name in (_PATH, _ROOT, *options.keep) if names.count(name) > 1]:
+        if missing := [name for name in (PATH_COLUMN, *options.keep) if name not in names]:
+            asked = f"--keep {missing[0]}: " if missing[0] != PATH_COLUMN else ""
+            raise SlidesError(
+                f"{asked}the table {self._name!r} has no column {missing[0]!r}, but {columns_text(names)}"
+            )
+        if twice := [name for name in (PATH_COLUMN, _ROOT, *options.keep) if names.count(name) > 1]:
             raise SlidesError(f"the table {self._name!r} has more than one column {twice[0]!r}")
         self.kept = pa.schema([_kept_field(table.schema.field(name)) for name in options.keep])
-        self._columns = [name for name in (_PATH, _ROOT) if name in names and is_text(table.schema.field(name).type)]
-        self._has_offsets = _OFFSET in names and table.schema.field(_OFFSET).type == pa.int64()
+        self._columns = [
+            name for name in (PATH_COLUMN, _ROOT) if name in names and is_text(table.schema.field(name).type)
+        ]
+        self._place = [
+            field.name for field in _PLACE if field.name in names and table.schema.field(field.name) == field
+        ]
+        if _OFFSET not in self._place:
+            self._place = []
         self.roots = self._all_roots() if _ROOT in self._columns else roots_of([self._listed])
 
     def __iter__(self) -> Iterator[Slide]:
@@ -70,7 +78,7 @@ class PathTableSource:
     def chunks(self) -> Iterator[Sequence[Slide]]:
         """The slides of each batch of rows."""
         roots = frozenset(self.roots)
-        columns = [*self._columns, *([_OFFSET] if self._has_offsets else []), *self.kept.names]
+        columns = [*self._columns, *self._place, *self.kept.names]
         for batch in self._table.batches(list(dict.fromkeys(columns))):
             with table_errors(self._name):
                 slides = [slide for slide in self._slides(batch) if slide]
@@ -93,19 +101,19 @@ class PathTableSource:
 
     def _slides(self, batch: pa.RecordBatch) -> list[Slide | None]:
         """The slide of each row; None for a row that names none."""
-        paths = texts(batch[_PATH])
+        paths = texts(batch[PATH_COLUMN])
         roots = texts(batch[_ROOT]) if _ROOT in self._columns else [None] * len(paths)
         named = [
             self._listed.slide_of_row(original(root or ""), original(path)) if path else None
             for root, path in zip(roots, paths, strict=True)
         ]
-        if not self._has_offsets and not len(self.kept):
+        if not self._place and not len(self.kept):
             return named
-        offsets = batch[_OFFSET].to_pylist() if self._has_offsets else [None] * len(batch)
+        places = _places(batch) if self._place else [_NOWHERE] * len(batch)
         kept = list(zip(*self._kept_values(batch), strict=True)) if len(self.kept) else [()] * len(batch)
         return [
-            slide and Slide(slide.root, slide.path, None, None, offset, values, None, slide.refusal, slide.within)
-            for slide, offset, values in zip(named, offsets, kept, strict=True)
+            slide and Slide(slide.root, slide.path, *place, values, None, slide.refusal, slide.within)
+            for slide, place, values in zip(named, places, kept, strict=True)
         ]
 
     def _kept_values(self, batch: pa.RecordBatch) -> Iterator[list[Any]]:
@@ -122,7 +130,7 @@ class PathTableSource:
         if len(named) > _MOST_ROOTS:
             raise SlidesError(
                 f"the table {self._name!r} has more than {_MOST_ROOTS:,} roots; write folders that have most of the "
-                f"images below them into its column {_ROOT!r}, and the rest of each name into {_PATH!r}"
+                f"images below them into its column {_ROOT!r}, and the rest of each name into {PATH_COLUMN!r}"
             )
         roots = [self._listed.root_of_row(original(root)) for root in named if root]
         return tuple(dict.fromkeys([*roots, *(roots_of([self._listed]) if "" in named else ())]))
@@ -137,51 +145,16 @@ class PathTableSource:
         return named
 
 
-def open_tables(
-    places: Sequence[Place], options: SourceOptions, open_images: Callable[[Path, SourceOptions], Source] | None = None
-) -> Source:
-    """The images that tables name, one table after the other.
-
-    Args:
-        places: Paths of tables.
-        options: How to list.
-        open_images: Opens a Parquet file that holds images, instead of their paths.
-
-    Raises:
-        SlidesError: If a table cannot be read, or has no column of paths; or if what is to be kept differs in type.
-    """
-    sources: list[Source] = []
-    shard = options.shard
-    for place in places:
-        copy = FetchedFile(str(place), options.timeout_s) if is_url(str(place)) else None
-        path = copy.path if copy else Path(place)
-        table = open_table(path)
-        if shard and len(places) == 1 and is_list(table):
-            table, shard = ListShard(table, shard), None
-        columns = image_columns(table.schema) if not isinstance(table, CsvTable) else []
-        has_paths = _PATH in table.schema.names and is_text(table.schema.field(_PATH).type)
-        if columns and open_images and not copy:
-            sources.append(open_images(path, options))
-        elif has_paths:
-            sources.append(PathTableSource(str(place), table, options, copy))
-        else:
-            raise SlidesError(
-                f"the table {str(place)!r} has no column {_PATH!r} of texts, but {_listed(table.schema.names)}; name "
-                "the column of the images' paths so"
-            )
-    source = sources[0] if len(sources) == 1 else CombinedSource(sources)
-    return ShardSource(source, shard) if shard else source
-
-
-def image_columns(schema: pa.Schema) -> list[str]:
-    """The columns that may hold images: bytes, or as Hugging Face writes them, with a field ``bytes`` of bytes."""
-
-    def holds_bytes(kind: pa.DataType) -> bool:
-        if pa.types.is_struct(kind):
-            return any(field.name == "bytes" and holds_bytes(field.type) for field in kind)
-        return kind in (pa.binary(), pa.large_binary(), pa.binary_view())
-
-    return [field.name for field in schema if holds_bytes(field.type)]
+def _places(batch: pa.RecordBatch) -> list[tuple[int | None, int | None, int | None]]:
+    """Size, time of change in nanoseconds and offset of images in archives; of other files they are read anew."""
+    columns = [
+        batch[name].cast(pa.int64()).to_pylist() if name in batch.schema.names else [None] * len(batch)
+        for name in _PLACE.names
+    ]
+    return [
+        _NOWHERE if offset is None else (size_bytes, None if modified_us is None else modified_us * 1000, offset)
+        for size_bytes, modified_us, offset in zip(*columns, strict=True)
+    ]
 
 
 def recorded_roots(record: Mapping[str, Any]) -> list[str] | None:
@@ -230,6 +203,6 @@ def _cast(column: pa.Array, kind: pa.DataType) -> pa.Array:
     return column.cast(kind)
 
 
-def _listed(names: Sequence[str]) -> str:
+def columns_text(names: Sequence[str]) -> str:
     more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
     return ", ".join(map(repr, names[:_MOST_NAMES])) + more

@@ -13,7 +13,7 @@ Place = str | Path
 """What the user names: a folder or a file as a path; a URL, ``-`` or ``@FILE`` as text."""
 PlaceKind = Literal["files", "objects", "list", "table", "tar"]
 """Kind of source that lists the slides of a place."""
-ReaderKind = Literal["files", "objects", "tar", "parquet", "refused"]
+ReaderKind = Literal["files", "objects", "tar", "remote tar", "parquet", "refused"]
 """Kind of readers that read a slide."""
 _TAR = re.compile(r"\.(tar(\.(gz|zst|xz|bz2))?|tgz)\Z", re.IGNORECASE)
 """End of a tar file's name; a compressed one is no source, which its opener says."""
@@ -60,7 +60,10 @@ def reader_kind(slide: Slide) -> ReaderKind:
     if slide.refusal is not None:
         return "refused"
     if _ARCHIVE.search(slide.path) and (archive := archive_of(slide)) and _may_be_read(archive[0], slide.within):
-        return "tar" if archive[0].lower().endswith(".tar") else "parquet"
+        if archive[0].lower().endswith(".tar"):
+            return "remote tar" if is_url(archive[0]) else "tar"
+        if not is_url(archive[0]):
+            return "parquet"
     return "objects" if is_url(slide.root or slide.path) else "files"
 
 

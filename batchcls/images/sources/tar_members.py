@@ -1,27 +1,39 @@
 """Reading of members of tar files into a group's buffer: those that lie close together in one go."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from batchcls.images.sources.group_buffer import ALONE, GROUP_BYTES, READY, GroupBuffer
 from batchcls.storage.file_server import FILE_FLAGS
-from batchcls.storage.tar_headers import BLOCK_BYTES, is_header_of
+from batchcls.storage.tar_headers import BLOCK_BYTES, is_header_of, stored_size
 
 _LARGEST_GAP_BYTES = 64 << 10
 """Largest distance of two members that are read in one go, with what is between them."""
+UNKNOWN_SIZE = (1 << 64) - 1
+"""Size of a member of which only the offset is known."""
 Place = tuple[int, int, int]
 """Length of a member's name, and offset and size of its data."""
 
 
-def read_members(buffer: GroupBuffer, paths: Sequence[bytes], places: Sequence[Place], most_bytes: int) -> None:
+Read = Callable[[bytes, memoryview, int], int]
+"""Reads a tar file from an offset on into memory; returns the number of bytes, fewer only where the file ends."""
+
+
+def read_members(
+    buffer: GroupBuffer, paths: Sequence[bytes], places: Sequence[Place], most_bytes: int, read: Read | None = None
+) -> None:
     """Read members of tar files, and write their states and places; the states are not final yet.
 
     Args:
         paths: The path of each member: that of the tar file, and the name in it.
-        places: The place of each member; size 0, or offset 0, where it is not known or nothing is there to read.
+        places: The place of each member; size 0 where nothing is known, or nothing is there to read.
         most_bytes: Largest size of a member.
+        read: Reads the tar files; None: they are files.
     """
+    read = read or _read
+    if any(size == UNKNOWN_SIZE for _, _, size in places):
+        places = [_with_size(path, place, read) for path, place in zip(paths, places, strict=True)]
     offset = number = 0
     records: list[tuple[int, int, int, int]] = []
     while number < len(paths):
@@ -40,7 +52,7 @@ def read_members(buffer: GroupBuffer, paths: Sequence[bytes], places: Sequence[P
         length = places[number + run - 1][1] + places[number + run - 1][2] - start
         count = 0
         with suppress(OSError):  # the error that counts is that of reading a member alone
-            count = _read(_tar(paths[number], places[number]), buffer.data[offset : offset + length], start)
+            count = read(_tar(paths[number], places[number]), buffer.data[offset : offset + length], start)
         for path, (name_length, begin, size) in zip(paths[number : number + run], places[number:], strict=False):
             at = offset + begin - start
             header = bytes(buffer.data[at - BLOCK_BYTES : at])
@@ -69,6 +81,18 @@ def _run(paths: Sequence[bytes], places: Sequence[Place], most_bytes: int, room:
         end = begin + size
         run += 1
     return run
+
+
+def _with_size(path: bytes, place: Place, read: Read) -> Place:
+    """A place with the size that the member's header states; 0 if there is no header."""
+    name_length, begin, size = place
+    if size == UNKNOWN_SIZE:
+        size = 0
+        header = memoryview(bytearray(BLOCK_BYTES))
+        with suppress(OSError, ValueError):
+            if read(_tar(path, place), header, begin - BLOCK_BYTES) == BLOCK_BYTES:
+                size = max(0, stored_size(bytes(header)))
+    return name_length, begin, size
 
 
 def _read(tar: bytes, data: memoryview, start: int) -> int:

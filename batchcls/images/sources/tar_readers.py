@@ -13,6 +13,7 @@ from batchcls.images.sources.file_groups import FileGroupReader
 from batchcls.images.sources.files import FileReader, FileReaders
 from batchcls.images.sources.group_buffer import BUFFER_BYTES
 from batchcls.images.sources.places import archive_of
+from batchcls.images.sources.tar_members import UNKNOWN_SIZE
 from batchcls.images.sources.tar_source import SPARSE_REFUSED
 from batchcls.records import Slide
 from batchcls.storage.regular_file import IrregularError, open_regular
@@ -26,6 +27,7 @@ from batchcls.storage.tar_headers import (
     TarError,
     is_header_of,
     members,
+    stored_size,
 )
 from batchcls.storage.timeouts import call_with_timeout
 from batchcls.storage.transient_errors import ARCHIVE_ENDS
@@ -71,10 +73,14 @@ class TarReaders:
         return self._files.peak_memory_bytes
 
     def reader(self, timeout_s: float) -> "TarReader":
-        return TarReader(self._files.reader(timeout_s), timeout_s, self._indexing)
+        def find(tar: str, name: bytes) -> Member | None:
+            with self._indexing:
+                return call_with_timeout(lambda: _find(tar, name), timeout_s)
+
+        return TarReader(self._files.reader(timeout_s), find)
 
     def group_reader(self, max_pixels: int) -> FileGroupReader:
-        return self._files.group_reader(max_pixels, _place)
+        return self._files.group_reader(max_pixels, place_of_member)
 
     def close(self) -> None:
         self._files.close()
@@ -85,14 +91,12 @@ class TarReader:
 
     Args:
         files: Reader of the tar files.
-        timeout_s: How long the file system may take for one answer, and a search for a name in a tar file.
-        indexing: Lock under which names are searched for.
+        find: Searches a tar file for a name.
     """
 
-    def __init__(self, files: FileReader, timeout_s: float, indexing: Lock) -> None:
+    def __init__(self, files: FileReader, find: Callable[[str, bytes], Member | None]) -> None:
         self._files = files
-        self._timeout_s = timeout_s
-        self._indexing = indexing
+        self._find = find
         self._tar = ""
         """Tar file that is open; empty if there is none."""
 
@@ -102,12 +106,7 @@ class TarReader:
             self._tar = ""
             self._file = self._files.open(Slide("", tar))
             self._tar = tar
-
-        def find() -> Member | None:
-            with self._indexing:
-                return call_with_timeout(lambda: _find(tar, name), self._timeout_s)
-
-        return open_member(slide, name, self._file.size_bytes, self._file.read, find)
+        return open_member(slide, name, self._file.size_bytes, self._file.read, lambda: self._find(tar, name))
 
     def close(self) -> None:
         self._files.close()
@@ -157,6 +156,9 @@ def open_member(
         RefusedError: If the tar file ends within the member, or holds it in another form.
     """
     offset, size = slide.offset or 0, slide.size_bytes
+    if size is None and BLOCK_BYTES <= offset <= _LARGEST_OFFSET:
+        with suppress(ValueError):
+            size = stored_size(pread(offset - BLOCK_BYTES, BLOCK_BYTES))
     if size is not None and BLOCK_BYTES <= offset <= _LARGEST_OFFSET:
         data = pread(offset - BLOCK_BYTES, BLOCK_BYTES + min(max(size, 0), _FIRST_BYTES))
         if is_header_of(data[:BLOCK_BYTES], name, size):
@@ -192,11 +194,11 @@ def _tar_and_name(slide: Slide) -> tuple[str, bytes]:
     return archive[0], os.fsencode(archive[1])
 
 
-def _place(slide: Slide) -> tuple[int, int, int]:
-    """Length of a member's name, and offset and size of its data; zeros for these if they are not known."""
+def place_of_member(slide: Slide) -> tuple[int, int, int]:
+    """Length of a member's name, and offset and size of its data, as `batchcls.images.sources.tar_members` has them."""
     _, name = _tar_and_name(slide)
-    offset, size = slide.offset or 0, slide.size_bytes or 0
-    is_known = 0 < size <= _LARGEST_OFFSET and BLOCK_BYTES <= offset <= _LARGEST_OFFSET
+    offset, size = slide.offset or 0, UNKNOWN_SIZE if slide.size_bytes is None else slide.size_bytes
+    is_known = BLOCK_BYTES <= offset <= _LARGEST_OFFSET and 0 < size <= UNKNOWN_SIZE
     return (len(name), offset, size) if is_known else (len(name), 0, 0)
 
 

@@ -2,9 +2,8 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from queue import SimpleQueue
 from threading import Semaphore
 from time import monotonic
@@ -16,12 +15,13 @@ from batchcls.images.sources.base import NOTHING_KEPT
 from batchcls.images.sources.image_names import has_image_ending
 from batchcls.images.sources.tar_images import TarImages, without_earlier
 from batchcls.records import Slide
-from batchcls.storage.file_client import FileProcess
+from batchcls.storage.file_client import FileLane, FileProcess
 from batchcls.storage.file_server import LIST_TAR, NEXT_MEMBERS
 from batchcls.storage.tar_headers import FOLDER, LINK, REGULAR, SPARSE, UNKNOWN_TIME, Member, TarError
 from batchcls.storage.tar_listing import unpacked
 from batchcls.storage.timeouts import READ_TIMEOUT_S
 from batchcls.storage.transient_errors import NO_ANSWER
+from batchcls.storage.urls import bucket_and_key, is_url
 
 SPARSE_REFUSED = "the tar file holds it without its holes, as a sparse file; unpack it"
 _CHUNKS_AHEAD = 256
@@ -41,17 +41,26 @@ class TarSource:
     that ends early or is damaged the members before are listed, and it is in ``unlisted``.
 
     Args:
-        tars: Tar files.
+        tars: Tar files: all by their paths, or all by their URLs.
         at_once: Whether listing begins now, instead of with the iteration.
-        timeout_s: How long the file system may take for one answer.
+        timeout_s: How long the file system or the network may take for one answer.
+        open_process: Starts the process that lists them.
 
     Raises:
-        SlidesError: If a file's name says that it is compressed, so that no member can be read by itself.
+        SlidesError: If a file's name says that it is compressed, so that no member can be read by itself, or if a URL
+            cannot be used.
     """
 
-    def __init__(self, tars: Sequence[Path], *, at_once: bool = True, timeout_s: float = READ_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        tars: Sequence[str],
+        *,
+        at_once: bool = True,
+        timeout_s: float = READ_TIMEOUT_S,
+        open_process: Callable[[], FileProcess] = FileProcess,
+    ) -> None:
         for tar in tars:
-            check_uncompressed(str(tar))
+            _check_name(tar)
         self.count = 0
         self.complete = False
         self.skipped: Counter[str] = Counter()
@@ -60,6 +69,7 @@ class TarSource:
         self._chunks: SimpleQueue[TarImages | None] = SimpleQueue()
         self._room = Semaphore(_CHUNKS_AHEAD)
         self._timeout_s = timeout_s
+        self._open_process = open_process
         self._waiting: tuple[str, float] | None = None
         self._closed = False
         self._listed = self._start() if at_once else None
@@ -71,8 +81,8 @@ class TarSource:
 
     @property
     def roots(self) -> tuple[str, ...]:
-        """The folders of the tar files."""
-        return tuple(dict.fromkeys(str(tar.parent) for tar in self._tars))
+        """The folders of the tar files, or the URLs of what they are in."""
+        return tuple(dict.fromkeys(os.path.dirname(tar) or "." for tar in self._tars))
 
     def __iter__(self) -> Iterator[Slide]:
         self._listed = self._listed or self._start()
@@ -100,7 +110,7 @@ class TarSource:
             self._process.close()
 
     def _start(self) -> "Future[None]":
-        self._process = FileProcess()
+        self._process = self._open_process()
         self._lane = self._process.lane(self._timeout_s)
         pool = ThreadPoolExecutor(1, thread_name_prefix="listing")
         listed = pool.submit(self._fill)
@@ -112,11 +122,11 @@ class TarSource:
         listed_already: set[object] = set()
         try:
             for tar in self._tars:
-                if (identity := self._identity(str(tar))) in listed_already:
+                if (identity := self._identity(tar)) in listed_already:
                     self.skipped["archive listed already"] += 1
                     continue
                 listed_already.add(identity)
-                self._put(self._images(str(tar)))
+                self._put(self._images(tar))
         except DecoderError:
             if not self._closed:
                 raise
@@ -131,7 +141,7 @@ class TarSource:
         chunks = []
         self._waiting = (tar, monotonic())
         try:
-            for members in self._members_of(tar):
+            for members in listed_members(self._lane, tar):
                 if images := [member for member in members if self._is_image(member)]:
                     chunks.append(TarImages.of(tar, images))
                 self._waiting = (tar, monotonic())
@@ -142,12 +152,6 @@ class TarSource:
         finally:
             self._waiting = None
         return chunks
-
-    def _members_of(self, tar: str) -> Iterator[list[Member]]:
-        """The members of a tar file, some at a time; raises a TarError where the file ends early or is damaged."""
-        self._lane.ask(LIST_TAR, os.fsencode(tar))
-        while packed := self._lane.ask(NEXT_MEMBERS):
-            yield from unpacked(packed)
 
     def _is_image(self, member: Member) -> bool:
         """Whether a member is listed; if not, it is counted."""
@@ -174,9 +178,9 @@ class TarSource:
             self._chunks.put(chunk)
 
     def _identity(self, tar: str) -> object:
-        """Device and inode of a file, which identify it whatever its name; the name if they are not known."""
+        """Device and inode of a file, which identify it whatever its name; the name if it has none."""
         try:
-            return self._lane.status(tar)[1]
+            return tar if is_url(tar) else self._lane.status(tar)[1]
         except OSError as error:
             self._reason(error)
             return tar
@@ -190,12 +194,26 @@ class TarSource:
         return f"{NO_ANSWER} {self._timeout_s:g} s"
 
 
-def check_uncompressed(tar: str) -> None:
-    """Refuse a tar file whose name says that it is compressed.
+def listed_members(lane: FileLane, tar: str) -> Iterator[list[Member]]:
+    """The members of a tar file, which the process of a lane lists some at a time.
+
+    Raises:
+        TarError: Where the file ends early or is damaged.
+        OSError: If it cannot be read.
+    """
+    lane.ask(LIST_TAR, os.fsencode(tar))
+    while packed := lane.ask(NEXT_MEMBERS):
+        yield from unpacked(packed)
+
+
+def _check_name(tar: str) -> None:
+    """Refuse a tar file whose name says that it is compressed, and a URL that holds credentials.
 
     Raises:
         SlidesError: If it does.
     """
+    if is_url(tar):
+        bucket_and_key(tar)
     if program := _COMPRESSED_ENDINGS.get(os.path.splitext(tar)[1].lower()):
         raise SlidesError(
             f"{tar!r} is a compressed tar file, in which no image can be read without all before it; unpack it first: "

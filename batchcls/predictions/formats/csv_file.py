@@ -18,7 +18,8 @@ from batchcls.predictions.formats.text_files import (
     record_of,
     record_with_fingerprint,
 )
-from batchcls.predictions.schema import COLUMNS, NOTHING_KEPT, PROBABILITY_PREFIX, WORDS, file_schema, kept_schema
+from batchcls.predictions.schema import COLUMNS, NOTHING_KEPT, PROBABILITY_PREFIX, WORDS, added_schema, file_schema
+from batchcls.storage.file_or_object import opened_for_reading
 from batchcls.storage.spreadsheet_cells import reversible_cell, text_of_cell
 from batchcls.storage.table_memory import check_memory
 
@@ -53,7 +54,7 @@ class OpenCsv:
         self._header = _header_of(stream)
         if duplicates := sorted({name for name in self._header if self._header.count(name) > 1}):
             raise ValueError(f"it has more than one column {', '.join(map(repr, duplicates))}")
-        self._kept = kept_schema(record.get("identity", {}))
+        self._kept = added_schema(record.get("identity", {}))
         self._probabilities = [name for name in self._header if name.startswith(PROBABILITY_PREFIX)]
         if not self._probabilities:
             raise ValueError("it has no columns of probabilities, such as 'p_Benign'")
@@ -104,12 +105,12 @@ class OpenCsv:
 
 
 @contextmanager
-def opened(path: Path, stream: BinaryIO | None = None) -> Iterator[OpenCsv]:
+def opened(path: Path | str, stream: BinaryIO | None = None) -> Iterator[OpenCsv]:
     """A context that yields a CSV file; see `PredictionsFormat.opened`."""
     if stream is not None:
         yield OpenCsv(stream, record_of(path))
         return
-    with path.open("rb") as own:
+    with opened_for_reading(path, follows_links=True) as own:
         yield OpenCsv(own, record_of(path))
 
 
@@ -121,7 +122,7 @@ def check_size(path: Path, columns: Sequence[str], *, whole: bool) -> None:
 
 def write(stream: BinaryIO, rows: Iterable[pa.Table], labels: Sequence[str], record: Mapping[str, Any]) -> bytes:
     """Write rows as CSV, and return the JSON for the file beside it; see `PredictionsFormat.write`."""
-    kept = kept_schema(record.get("identity", {}))
+    kept = added_schema(record.get("identity", {}))
     names = header(labels, kept)
     types = _TYPES | dict.fromkeys(names[4 : 4 + len(labels)], pa.float32()) | _types(kept)
     digested = DigestedStream(stream)

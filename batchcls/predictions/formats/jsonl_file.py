@@ -18,7 +18,8 @@ from batchcls.predictions.formats.text_files import (
     record_of,
     record_with_fingerprint,
 )
-from batchcls.predictions.schema import COLUMNS, WORDS, file_schema, kept_schema
+from batchcls.predictions.schema import COLUMNS, WORDS, added_schema, file_schema
+from batchcls.storage.file_or_object import opened_for_reading
 from batchcls.storage.table_memory import check_memory
 
 RECORD_IS_BESIDE = True
@@ -50,7 +51,7 @@ class OpenJsonl:
 
     def __init__(self, stream: BinaryIO, record: Mapping[str, Any]) -> None:
         self._stream, self._record = stream, record
-        self._kept = kept_schema(record.get("identity", {}))
+        self._kept = added_schema(record.get("identity", {}))
         self._names, labels = _names_and_labels(stream)
         self._labels = labels or _recorded_labels(record)
 
@@ -104,12 +105,12 @@ class OpenJsonl:
 
 
 @contextmanager
-def opened(path: Path, stream: BinaryIO | None = None) -> Iterator[OpenJsonl]:
+def opened(path: Path | str, stream: BinaryIO | None = None) -> Iterator[OpenJsonl]:
     """A context that yields a file of JSON Lines; see `PredictionsFormat.opened`."""
     if stream is not None:
         yield OpenJsonl(stream, record_of(path))
         return
-    with path.open("rb") as own:
+    with opened_for_reading(path, follows_links=True) as own:
         yield OpenJsonl(own, record_of(path))
 
 

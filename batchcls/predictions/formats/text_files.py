@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchcls.storage.locked_folder import beside_path
-from batchcls.storage.regular_file import open_regular, read_up_to
+from batchcls.storage.file_or_object import opened_for_reading
+from batchcls.storage.output_names import beside_path
 
 _LARGEST_RECORD_BYTES = 64 << 20
 
@@ -55,18 +55,21 @@ def has_fingerprint(record: Mapping[str, Any], key: str, stream: BinaryIO) -> bo
     return bool(record[key]["sha256"] == digest)
 
 
-def record_of(path: Path) -> Mapping[str, Any]:
+def record_of(path: Path | str) -> Mapping[str, Any]:
     """The record of the run beside a predictions file; empty if there is none.
+
+    Args:
+        path: The predictions file, or its URL in an object store.
 
     Raises:
         OSError, ValueError: If it cannot be read.
     """
     try:
-        stream, _ = open_regular(beside_path(path))
+        stream = opened_for_reading(beside_path(path), follows_links=True)
     except FileNotFoundError:
         return {}
     with stream:
-        record = json.loads(read_up_to(stream, _LARGEST_RECORD_BYTES))
+        record = json.loads(stream.read(_LARGEST_RECORD_BYTES))
     return record if isinstance(record, dict) else {}
 
 
