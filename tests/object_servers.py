@@ -131,9 +131,9 @@ class Answer:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-Fault = Answer | Literal["reset", "cut", "hang"] | None
-"""What a proxy does to a request: it answers by itself, resets the connection, ends the server's answer in the middle,
-answers never; None: nothing."""
+Fault = Answer | Literal["reset", "lost", "cut", "hang"] | None
+"""What a proxy does to a request: it answers by itself; resets the connection, before or after the server has done what
+was asked; ends the server's answer in the middle; answers never; None: nothing."""
 DENIED = Answer(403, b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>")
 BUSY = Answer(503, b"<Error><Code>SlowDown</Code><Message>Reduce your request rate</Message></Error>")
 FAULTS: tuple[Fault, ...] = (BUSY, DENIED, "reset", "cut")
@@ -203,8 +203,7 @@ class _Handler(BaseHTTPRequestHandler):
         if isinstance(fault, Answer):
             self._send(fault.status, fault.body, fault.headers)
         elif fault == "reset":
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self.close_connection = True
+            self._reset()
         elif fault == "hang":
             time.sleep(_START_S)
         else:
@@ -213,8 +212,15 @@ class _Handler(BaseHTTPRequestHandler):
             answer = upstream.getresponse()
             content = answer.read()
             headers = [pair for pair in answer.getheaders() if pair[0].lower() not in _OF_THE_CONNECTION]
-            self._send(answer.status, content, headers, is_cut=fault == "cut")
             upstream.close()
+            if fault == "lost":
+                self._reset()
+            else:
+                self._send(answer.status, content, headers, is_cut=fault == "cut")
+
+    def _reset(self) -> None:
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close_connection = True
 
     def _send(self, status: int, body: bytes, headers: Iterable[tuple[str, str]], *, is_cut: bool = False) -> None:
         self.send_response_only(status)

@@ -171,12 +171,16 @@ def check_device(device: str, *, several: bool = False) -> str:
 def check_cluster(cluster: str | None) -> str | None:
     """``cluster``, if it is the address of a Ray cluster; the address in RAY_ADDRESS for ``ray``, if there is one.
 
+    Ray is told to send no reports of its use, and to print errors only.
+
     Raises:
         BadParameter: If ``cluster`` is no such address.
     """
-    if cluster == "ray":
-        cluster = os.environ.get("RAY_ADDRESS") or cluster
-        cluster = "ray" if cluster in ("auto", "local") else cluster
-    if cluster is None or cluster == "ray" or re.fullmatch(r"(ray://)?[^/@\s]+:\d{1,5}", cluster):
+    if cluster is None:
+        return None
+    os.environ.update({"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "error"})
+    if cluster == "ray" and (named := os.environ.get("RAY_ADDRESS")) and named not in ("auto", "local"):
+        cluster = named
+    if cluster == "ray" or re.fullmatch(r"(ray://)?[^/@\s]+:\d{1,5}", cluster):
         return cluster
     raise click.BadParameter(f"{cluster!r} is not ray, HOST:PORT or ray://HOST:PORT")

@@ -27,6 +27,8 @@ _PROCESSES = 1
 """Processes for each device, unless the user says otherwise. One H200 classified 19,800 small JPEGs a second in one
 process, 13,800 in two and 11,400 in four, whose work takes turns on the GPU."""
 _DEVICES = re.compile(r"auto|cpu|all|cuda(:\d{1,3})?", re.ASCII)
+CLUSTER_ADDRESS = re.compile(r"ray|(?:ray://)?\[?([^\[\]/@\s]+?)\]?:(\d{1,5})", re.ASCII)
+"""``ray``, or the address of a cluster's head with the groups host and port."""
 _CHOICES = {"backend": get_args(BackendName), "precision": tuple(_OPENVINO_NAMES), "decoder": get_args(DecoderName)}
 _RANGES: dict[str, tuple[type, float, float]] = {
     "batch_size": (Integral, 1, 4096),
@@ -106,6 +108,9 @@ class RunOptions:
     def _check_values(self) -> None:
         if not isinstance(self.device, str) or not _DEVICES.fullmatch(self.device):
             raise EngineError(f"device is {self.device!r}; use auto, cpu, cuda, cuda:N, or all for every GPU")
+        cluster = self.cluster
+        if cluster is not None and not (isinstance(cluster, str) and CLUSTER_ADDRESS.fullmatch(cluster)):
+            raise EngineError(f"cluster is {cluster!r}; use ray, HOST:PORT, or ray://HOST:PORT for Ray Client")
         for name, allowed in _CHOICES.items():
             choice = getattr(self, name)
             if choice is not None and choice not in allowed:

@@ -5,22 +5,29 @@ import re
 import socket
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Event, Thread
+from time import monotonic
 
 import ray
 from ray.exceptions import RayError
 
 from batchcls.errors import EngineError
-from batchcls.inference.options import RunOptions
+from batchcls.inference.options import CLUSTER_ADDRESS, RunOptions
 
-_CONNECT_S = 10.0
-"""Seconds that a named cluster may take to accept a connection, and as many to answer on it."""
+_CONNECT_S, _ANSWER_S = 10.0, 30.0
+"""Seconds that a named cluster may take to accept a connection, and to answer on it."""
 _START_S = 120.0
 """Seconds that Ray may take to find a cluster on this machine, or to start one."""
 _CLOSE_S = 10.0
-_ADDRESS = re.compile(r"(?:ray://)?\[?([^\[\]/@\s]+?)\]?:(\d{1,5})")
+"""Seconds that closing the connection may take."""
+_NODES_S = 5.0
+"""Seconds between two looks at the nodes."""
+_SILENCE_S = 40.0
+"""Seconds without an answer of the head after which a run ends; after 60 Ray would end the process."""
+_IDENTIFIER = re.compile(r"\s+\w+: \S*$")
+_MOST_CHARACTERS = 400
 _FRACTION = 10_000
 """Ray counts resources in ten-thousandths."""
 
@@ -72,38 +79,32 @@ class RayCluster:
         self._address = address
         self._connected: Future[None] = Future()
         self._closing = Event()
-        self._thread: Thread | None = None
-        if ray.is_initialized():
-            return
-        if address != "ray":
+        self._owned = not ray.is_initialized()
+        if self._owned and address != "ray":
             _check_reachable(address)
-        self._thread = Thread(target=self._hold, name="ray", daemon=True)
+        self._thread: Thread | None = Thread(target=self._hold, name="ray", daemon=True)
         self._thread.start()
         try:
-            self._connected.result(_START_S if address == "ray" else _CONNECT_S)
+            self._connected.result(_START_S if address == "ray" else _ANSWER_S)
         except TimeoutError:
             self._thread = None  # it may wait for minutes
             raise EngineError(f"{_asked(address)}, {_NO_HEAD}") from None
-        except (RayError, ConnectionError, OSError, RuntimeError, ValueError) as error:
+        except (RayError, OSError, RuntimeError, ValueError) as error:
             raise EngineError(f"{_asked(address)}: {one_line(error)}") from error
 
     def nodes(self) -> list[ClusterNode]:
-        """The nodes that are alive.
+        """The nodes that were alive some seconds ago, without waiting for the cluster.
 
         Raises:
-            EngineError: If the cluster does not answer.
+            EngineError: If the cluster has not answered for long.
         """
-        with ray_errors():
-            return [
-                ClusterNode(
-                    node["NodeID"],
-                    f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']}, {node['NodeID'][:8]})",
-                    node["Resources"].get("CPU", 0.0),
-                    node["Resources"].get("GPU", 0.0),
-                )
-                for node in ray.nodes()
-                if node["Alive"]
-            ]
+        silence_s = monotonic() - self._heard
+        if silence_s > _SILENCE_S:
+            raise EngineError(
+                f"the head of the Ray cluster has not answered for {silence_s:.0f} s; every finished part is kept: run "
+                "the same command again once `ray status` shows the nodes"
+            )
+        return self._nodes
 
     def close(self) -> None:
         """End the connection, and a cluster that was started for it; calling it twice is harmless."""
@@ -113,19 +114,41 @@ class RayCluster:
             self._thread = None
 
     def _hold(self) -> None:
+        """Connect, look at the nodes from time to time, and disconnect at the end; runs in a thread of its own.
+
+        After the end no other thread may call Ray, which would connect again by itself.
+        """
         try:
-            ray.init(
-                None if self._address == "ray" else self._address,
-                include_dashboard=False if self._address == "ray" else None,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
+            if self._owned:
+                ray.init(
+                    None if self._address == "ray" else self._address,
+                    include_dashboard=False if self._address == "ray" else None,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
+            self._look()
         except BaseException as error:  # noqa: BLE001  # raised where the cluster is opened
             self._connected.set_exception(error)
             return
         self._connected.set_result(None)
-        self._closing.wait()
-        ray.shutdown()
+        while not self._closing.wait(_NODES_S):
+            with suppress(RayError, ConnectionError):
+                self._look()
+        if self._owned:
+            ray.shutdown()
+
+    def _look(self) -> None:
+        self._nodes = [
+            ClusterNode(
+                node["NodeID"],
+                f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']}, {node['NodeID'][:8]})",
+                node["Resources"].get("CPU", 0.0),
+                node["Resources"].get("GPU", 0.0),
+            )
+            for node in ray.nodes()
+            if node["Alive"]
+        ]
+        self._heard = monotonic()
 
 
 _NO_HEAD = "and no Ray head answers there; see whether `ray status` does, and name another address"
@@ -183,20 +206,19 @@ def ray_errors() -> Iterator[None]:
 
 
 def one_line(error: BaseException) -> str:
-    """An error's message in one line; the last one of a traceback."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    """An error's message in one line, without Ray's identifiers; of a traceback the last line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip() and not _IDENTIFIER.match(line)]
     if any(line.startswith("Traceback") for line in lines):
-        return lines[-1][:400]
-    return " ".join(lines)[:400] or type(error).__name__
+        return lines[-1][:_MOST_CHARACTERS]
+    return " ".join(lines)[:_MOST_CHARACTERS] or type(error).__name__
 
 
 def _check_reachable(address: str) -> None:
     """Raise an `EngineError` if nothing listens at ``address``, for which Ray would wait for minutes."""
-    match = _ADDRESS.fullmatch(address)
-    if match is None:
-        raise EngineError(f"cluster is {address!r}; use ray, ray://HOST:PORT or HOST:PORT")
+    match = CLUSTER_ADDRESS.fullmatch(address)
     try:
-        socket.create_connection((match[1], int(match[2])), _CONNECT_S).close()
+        if match is not None:
+            socket.create_connection((match[1], int(match[2])), _CONNECT_S).close()
     except (OSError, OverflowError) as error:
         raise EngineError(f"{_asked(address)}, {_NO_HEAD} ({one_line(error)})") from error
 

@@ -26,8 +26,6 @@ _ABSENCE_S = 120.0
 """Seconds without any actor after which a run ends."""
 _STARTS = 3
 """Number of actors on one node that may be lost before the first one has opened its engine."""
-_NODES_S = 5.0
-"""Seconds between two looks at the nodes of the cluster."""
 _ACTORS_PER_S = 2000
 """Replies a second that the run can take."""
 
@@ -49,7 +47,7 @@ class RayCrew:
     def __init__(self, cluster: RayCluster, engine: Path, options: RunOptions, samples: Sequence[FolderSample]) -> None:
         self._cluster = cluster
         self._options = options
-        nodes = cluster.nodes()
+        nodes = self._nodes = cluster.nodes()
         self._device, self._why = cluster_device(options.device, nodes)
         shares = [share for node in nodes for share in actor_shares(node, self._device, options)]
         if not shares:
@@ -68,7 +66,6 @@ class RayCrew:
         self.notes: list[str] = []
         """Notes for the user, one line each, on how engines run, and on actors that are missing."""
         self.seats: list[Seat] = []
-        self._known = {node.node_id for node in nodes}
         self._former: list[Seat] = []
         """Places that are no longer used."""
         self._gone: deque[Seat] = deque()
@@ -77,7 +74,7 @@ class RayCrew:
         self._closed = False
         self._begun = False
         """Whether the run goes on without a node that cannot take part."""
-        self._looked = self._worked = monotonic()
+        self._worked = monotonic()
         try:
             self._seat(shares)
             self._open()
@@ -106,6 +103,8 @@ class RayCrew:
     def waiting(self) -> tuple[str, float] | None:
         """The file, or else the actor, that has been waited for longest, and the seconds; from any thread."""
         seats = list(self.seats)
+        if not seats:
+            return "any node of the Ray cluster", monotonic() - self._worked
         files = [seat.waiting for seat in seats if seat.waiting]
         actors = [(seat.name, monotonic() - seat.since) for seat in seats if seat.call is not None and not seat.opened]
         return max(files or actors, key=lambda wait: wait[1], default=None)
@@ -124,9 +123,7 @@ class RayCrew:
                 f"no actor of the Ray cluster has worked for {_ABSENCE_S:g} s; every finished part is kept: run the "
                 "same command again once `ray status` shows nodes with free cores or GPUs"
             )
-        if now - self._looked >= _NODES_S:
-            self._looked = now
-            self._look_at_nodes()
+        self._look_at_nodes()
         self._start()
 
     def replies(self, timeout_s: float) -> Iterator[tuple[Seat, Any]]:
@@ -145,9 +142,10 @@ class RayCrew:
 
     def close(self) -> None:
         """End all actors, without waiting for them; from any thread; calling it twice is harmless."""
-        self._closed = True
-        for seat in list(self.seats):
-            seat.end()
+        if not self._closed:
+            self._closed = True
+            for seat in list(self.seats):
+                seat.end()
 
     def _seat(self, shares: Sequence[ActorShare]) -> None:
         """Ask for an actor in each share, at once."""
@@ -169,15 +167,17 @@ class RayCrew:
         """Wait until all actors are ready, or some for a while."""
         since = monotonic()
         while not self.seats or not all(seat.opened for seat in self.seats):
-            for seat, _ in self.replies(0.5):
-                if seat.failures >= _STARTS:
-                    raise EngineError(f"no actor could start on {seat.name}; {seat.loss}")
+            for _ in self.replies(0.5):
+                pass
             self.look_after()
-            missing = [seat.name for seat in self.seats if not seat.opened]
-            if missing and self.working and monotonic() - since > _PLACEMENT_S:
+            missing = [seat for seat in self.seats if not seat.opened]
+            failing = bool(missing) and all(seat.failures >= _STARTS for seat in missing)
+            if failing and not self.working:
+                raise EngineError(f"no actor could start on {missing[0].name}; {missing[0].loss}")
+            if self.working and (failing or monotonic() - since > _PLACEMENT_S):
                 self.notes.append(
-                    f"{len(missing)} of {len(self.seats)} actors had not started after {_PLACEMENT_S:g} s, so the run "
-                    f"began without them: {'; '.join(missing[:3])}{'; ...' if len(missing) > 3 else ''}"
+                    f"{len(missing)} of {len(self.seats)} actors had not started after {monotonic() - since:.0f} s, so "
+                    f"the run began without them: {'; '.join(seat.name for seat in missing[:3])}"
                 )
                 return
 
@@ -230,12 +230,15 @@ class RayCrew:
         self._former.append(seat)
 
     def _look_at_nodes(self) -> None:
-        nodes = {node.node_id: node for node in self._cluster.nodes()}
-        for seat in [seat for seat in self.seats if seat.share.node.node_id not in nodes]:
+        nodes, before = self._cluster.nodes(), self._nodes
+        if nodes is before:
+            return
+        self._nodes = nodes
+        alive, known = ({node.node_id for node in some} for some in (nodes, before))
+        for seat in [seat for seat in self.seats if seat.share.node.node_id not in alive]:
             self._drop(seat)
             self._gone.append(seat)
-        new = [node for node_id, node in nodes.items() if node_id not in self._known]
-        self._known |= nodes.keys()
+        new = [node for node in nodes if node.node_id not in known]
         self._seat([share for node in new for share in actor_shares(node, self._device, self._options)])
 
 

@@ -165,8 +165,8 @@ def _opened(path: Path | str, name: Path | str) -> Iterator[OpenPredictions]:
     except _UNREADABLE as error:
         reason = (isinstance(error, OSError) and error.strerror) or " ".join(str(error).split())
         raise LabelsError(
-            f"{str(name)!r} cannot be read as batchcls run wrote it: {reason}; mend that, or remove it and run "
-            "its shard again"
+            f"{str(name)!r} cannot be read as batchcls run wrote it: {reason}; mend that, or remove it and run its "
+            "shard again"
         ) from error
 
 

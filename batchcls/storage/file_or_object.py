@@ -2,9 +2,11 @@
 
 import io
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import BinaryIO
 
+from batchcls.errors import OutputError
 from batchcls.storage.atomic import check_replaceable_file, open_regular_file
 from batchcls.storage.regular_file import open_regular
 from batchcls.storage.urls import is_url
@@ -25,8 +27,16 @@ def exists(path: Path | str) -> bool:
 
 
 def is_object(path: Path | str) -> bool:
-    """Whether a path is the URL of an object in a store."""
-    return isinstance(path, str) and is_url(path)
+    """Whether a path is the URL of an object in a store.
+
+    Raises:
+        OutputError: If it is, and the library for stores is not installed.
+    """
+    if not isinstance(path, str) or not is_url(path):
+        return False
+    if find_spec("obstore") is None:
+        raise OutputError(f"{path!r} needs obstore, which is not installed; run: pip install 'batchcls[cloud]'")
+    return True
 
 
 def check_replaceable(path: Path | str) -> None:

@@ -4,11 +4,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from obstore.exceptions import AlreadyExistsError, NotSupportedError, PreconditionError
-
 from batchcls.errors import OutputError
-from batchcls.storage.object_store import object_errors, obstore
-from batchcls.storage.object_url import ObjectUrl
+from batchcls.storage.object_store import exceptions, object_errors, obstore
+from batchcls.storage.object_url import ObjectUrl, patiently
 
 
 class UnguardedStoreError(OutputError):
@@ -55,22 +53,25 @@ class GuardedObject:
         return content
 
     def write(self, content: bytes) -> bool:
-        """Replace the object, or create it; returns whether that was done, for another process may have been quicker.
+        """Replace the object, or create it, patiently; returns whether that was done, or another process was quicker.
 
         Raises:
             FileNotFoundError: If there is no such bucket.
             OSError: If the store fails.
             UnguardedStoreError: If the store offers no conditions.
         """
+        return patiently(lambda: self._write(content))
+
+    def _write(self, content: bytes) -> bool:
         try:
             with object_errors(str(self.url)):
                 try:
                     answer = obstore.put(
                         self.url.store, self.url.key, content, mode=self.version or "create", use_multipart=False
                     )
-                except (AlreadyExistsError, PreconditionError):
+                except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
                     return self._is_written(content)
-                except (NotImplementedError, NotSupportedError) as error:
+                except (NotImplementedError, exceptions.NotSupportedError) as error:
                     raise UnguardedStoreError(self.url.bucket) from error
         except FileNotFoundError:
             if self.version is None:
@@ -91,7 +92,7 @@ class GuardedObject:
         with object_errors(str(self.url)):
             try:
                 obstore.put(self.url.store, self.url.key, b"{}", mode=version, use_multipart=False)
-            except (AlreadyExistsError, PreconditionError):
+            except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
                 return True
         return False
 

@@ -46,7 +46,8 @@ class ObjectFolder:
 
     def __init__(self, url: str, stale_after_s: float = STALE_AFTER_S) -> None:
         self._whole, self._folder = ObjectUrl.of(url), ObjectUrl.of(partial_folder(url))
-        self._is_reachable, self._is_removed = True, False
+        self._failure: OutputError | None = None
+        self._is_removed = False
         self._upload: ObjectUpload | None = None
         self._beside: str | None = None
         with object_output_errors(self.place):
@@ -112,10 +113,11 @@ class ObjectFolder:
 
     @contextmanager
     def writing_part(self, number: int) -> Iterator[BinaryIO]:
+        if self._failure is not None:  # nobody waits twice for a store that does not answer
+            raise self._failure
         with _brief_file() as stream:
             yield stream
             self._lock.check()
-            stream.seek(0)
             self._folder.named(part_name(number, self._lock.token)).write(stream)
         parts = [*self._index.content.parts[:number], self._lock.token, *self._index.content.parts[number + 1 :]]
         self._index.replace(replace(self._index.content, parts=parts))
@@ -175,7 +177,7 @@ class ObjectFolder:
         if self._upload is not None:
             self._upload.abandon()
             self._upload = None
-        if self._is_removed or not self._is_reachable:
+        if self._is_removed or self._failure is not None:
             self._lock.abandon()
             return
         with suppress(OSError):
@@ -188,7 +190,8 @@ class ObjectFolder:
             with object_output_errors(self.place, is_begun=self._index.content.note is not None):
                 yield
         except OutputError as error:
-            self._is_reachable = self._is_reachable and not isinstance(error.__cause__, RemoteError)
+            if isinstance(error.__cause__, RemoteError):
+                self._failure = error
             raise
 
     def _take_over(self) -> None:

@@ -6,7 +6,7 @@ from urllib.request import Request, urlopen
 
 _STATUS = re.compile(r"status code: (\d{3}(?: [A-Z][\w-]*)*)")
 _CODE = re.compile(r"<Code>([\w.]+)</Code>")
-_MESSAGE = re.compile(r"<Message>([^<]*)</Message>")
+_MESSAGE = re.compile(r"<Message>([^<]*?)(?:\s*RequestId:[^<]*)?</Message>")
 _REGION = re.compile(r"expecting '([\w-]+)'")
 _LONGEST = 200
 _CAUSES = {

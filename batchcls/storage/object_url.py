@@ -1,16 +1,35 @@
 """The URL of one object, with what a program does to it: look, read, write, remove."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, BinaryIO
-
-from obstore import exceptions
+from time import sleep
+from typing import Any, BinaryIO, TypeVar
 
 from batchcls.errors import OutputError, SlidesError
 from batchcls.storage.object_reasons import place_problem
-from batchcls.storage.object_store import RemoteError, endpoint_of, object_errors, obstore, open_store
+from batchcls.storage.object_store import RemoteError, endpoint_of, exceptions, object_errors, obstore, open_store
 from batchcls.storage.urls import bucket_and_key
+
+_PAUSES_S = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+"""Seconds between requests to a store that fails, beside the tries that obstore makes within a second or two."""
+T = TypeVar("T")
+
+
+def patiently(request: Callable[[], T]) -> T:
+    """The result of a request, which is made again for half a minute if the store or the network fails.
+
+    Raises:
+        OSError: If it fails for longer, or the store refuses access.
+    """
+    for pause_s in _PAUSES_S:
+        try:
+            return request()
+        except RemoteError as error:
+            if isinstance(error.__cause__, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError):
+                raise
+            sleep(pause_s)
+    return request()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +103,15 @@ class ObjectUrl:
             return bytes(answer.bytes())
 
     def write(self, content: bytes | BinaryIO) -> None:
-        """Create or replace the object; it is seen whole or not at all."""
-        with object_errors(str(self)):
-            obstore.put(self.store, self.key, content)
+        """Create or replace the object, patiently; it is seen whole or not at all."""
+
+        def put() -> None:
+            with object_errors(str(self)):
+                if not isinstance(content, bytes):
+                    content.seek(0)
+                obstore.put(self.store, self.key, content)
+
+        patiently(put)
 
     def remove(self) -> None:
         """Remove the object, if there is one."""

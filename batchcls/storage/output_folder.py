@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from batchcls.storage import locked_folder
+from batchcls.storage.file_or_object import is_object
 from batchcls.storage.local_output_folder import LocalOutputFolder
 from batchcls.storage.locked_folder import OutputFileNames
 from batchcls.storage.owned_folder import OwnedFolder
-from batchcls.storage.urls import is_url
 
 
 class OutputFolder(Protocol):
@@ -89,11 +89,11 @@ def open_output_folder(path: Path | str, others: Iterable[str] = (), *, is_folde
         OutputError: If another run holds the folder, ``path`` may not be replaced, or the folder contains files that
             batchcls did not create.
     """
-    if not isinstance(path, str) or not is_url(path):
+    if not is_object(path):
         return LocalOutputFolder(Path(path), OutputFileNames(others), is_folder=is_folder)
     from batchcls.storage.object_folder import ObjectFolder  # obstore is an extra
 
-    return ObjectFolder(path)
+    return ObjectFolder(str(path))
 
 
 def clear_leftovers(path: Path | str) -> None:
@@ -102,9 +102,9 @@ def clear_leftovers(path: Path | str) -> None:
     Raises:
         OutputError: If a run is writing ``path``, or batchcls did not make all that is in the folder.
     """
-    if not isinstance(path, str) or not is_url(path):
+    if not is_object(path):
         locked_folder.clear_leftovers(Path(path))
         return
     from batchcls.storage.object_folder import ObjectFolder
 
-    ObjectFolder.clear_leftovers(path)
+    ObjectFolder.clear_leftovers(str(path))

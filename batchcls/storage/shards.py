@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from batchcls.errors import OutputError, SlidesError
+from batchcls.storage.file_or_object import is_object
 
 MOST_SHARDS = 100_000
 _FILE = re.compile(r"shard-(\d{5,6})-of-(\d{5,6})\.parquet", re.ASCII)
@@ -64,11 +65,12 @@ def shard_file(folder: Path | str, shard: Shard) -> Path | str:
             f"--out {str(folder)!r} has the ending of a file; with --shard it is the folder of all shards' files: name "
             f"it {stem!r}"
         )
-    if isinstance(folder, str):
+    if isinstance(folder, str) and is_object(folder):
         from batchcls.storage.object_url import names_below  # obstore is an extra
 
         _check_count(names_below(folder), folder, shard)
         return f"{folder.rstrip('/')}/{shard.file_name}"
+    folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         names = os.listdir(folder)

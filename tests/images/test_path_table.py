@@ -171,6 +171,7 @@ def test_tables_have_the_columns_to_keep_in_one_type(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("t.csv", b"", "does not name the columns"),
+        ("t.csv", b'"file";"x"\n1;2\n', "has no column .path. of texts, but .file., .x."),
         ("t.csv", b"file,label\na.jpg,x\n", "has no column 'path' of texts, but 'file', 'label'"),
         ("t.csv", b"path,path\na,b\n", "more than one column 'path'"),
         ("t.csv", b"path,x\na.jpg\n", "Expected 2 columns, got 1"),

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 
+from batchcls import Engine
 from batchcls.cli import main
 from batchcls.images.formats.refusal import largest_bytes
 from batchcls.storage.transient_errors import is_transient
@@ -184,3 +185,13 @@ def test_a_bucket_that_is_not_there_leaves_nothing_behind(tmp_path: Path) -> Non
     assert result.exit_code == 1
     assert "there is no bucket of 's3://nosuch'" in result.stderr.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("endpoint")
+def test_a_program_names_objects_as_it_names_files(from_disk: list[dict[str, Any]]) -> None:
+    urls = [f"{ROOT_URL}/0/00.jpg", f"{ROOT_URL}/gone.jpg"]
+    with Engine.load(ENGINE, device="cpu", backend="null") as engine:
+        table = engine.predict(urls)
+        assert engine.predict(urls[0])["probability"].to_pylist() == [from_disk[0]["probability"]]
+    assert table["root"].to_pylist() == [f"{ROOT_URL}/0", ROOT_URL]
+    assert table["probability"].to_pylist() == [from_disk[0]["probability"], None]

@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.azurite import object_server
-from tests.commandline import PATIENCE_S, after_loading, command, finished
-from tests.conftest import ROOT, draw
-from tests.object_servers import free_port, s3_environment
+from tests.commandline import PATIENCE_S, after_loading, command, finished, invoked
+from tests.conftest import ALL4, ROOT, draw
+from tests.object_servers import BUSY, DENIED, FaultProxy, free_port, s3_environment, seeded_faults
 
 pytest.importorskip("obstore", reason="obstore, of the extra cloud, is not installed")
 pytest.importorskip("moto", reason="moto is not installed")
@@ -123,10 +123,10 @@ def test_a_run_is_updated_and_limits_change_as_on_a_disk(bucket: str, tiny_engin
     assert names(f"{bucket}/update") == ["o.parquet"]
 
 
-def started(slides: Path, out: str, engine: Path) -> "subprocess.Popen[str]":
+def started(slides: Path, out: str, engine: Path, **options: Any) -> "subprocess.Popen[str]":
     """A run that stands still once it has begun its output."""
     arguments = command(slides, "--out", out, "--engine", engine, *QUICK)
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
     until = time.monotonic() + PATIENCE_S
     while not any(name.startswith("run-") for name in names(f"{out}.partial")):
         assert process.poll() is None, process.communicate()
@@ -196,6 +196,40 @@ def test_a_run_that_lost_its_lock_publishes_nothing(bucket: str, many: Path, tin
     assert "o.parquet" not in names(f"{bucket}/lost")
 
 
+def test_a_store_that_fails_now_and_then_gets_the_same_file(
+    bucket: str, slides: Path, tiny_engine: Path, tmp_path: Path
+) -> None:
+    local = tmp_path / "o.parquet"
+    finished(slides, "--out", local, "--engine", tiny_engine, *QUICK)
+    faults = seeded_faults(0.25, seed=1, faults=(BUSY, "reset", "lost"))
+    with FaultProxy(os.environ["AWS_ENDPOINT_URL"], faults) as proxy:
+        environment = {**os.environ, **s3_environment(proxy.url)}
+        done = finished(slides, "--out", f"{bucket}/faulty/o.parquet", "--engine", tiny_engine, *QUICK, env=environment)
+        occurred = set(proxy.faults)
+
+    assert occurred == {BUSY, "reset", "lost"}
+    assert done.returncode == 0, done.stderr
+    assert pq.read_table(io.BytesIO(content(f"{bucket}/faulty/o.parquet"))).equals(pq.read_table(local))
+    assert names(f"{bucket}/faulty") == ["o.parquet"]
+
+
+def test_a_store_that_is_gone_ends_the_run_in_one_line(bucket: str, many: Path, tiny_engine: Path) -> None:
+    out = f"{bucket}/gone/o.parquet"
+    with FaultProxy(os.environ["AWS_ENDPOINT_URL"], lambda method, path, number: None) as proxy:
+        first = started(many, out, tiny_engine, env={**os.environ, **s3_environment(proxy.url)})
+        proxy.choose = lambda method, path, number: DENIED
+        first.send_signal(signal.SIGCONT)
+        said = first.communicate(timeout=PATIENCE_S)[1]
+    last = finished(many, "--out", out, "--engine", tiny_engine, *QUICK)
+
+    assert first.returncode == 1
+    (line,) = after_loading(said).splitlines()
+    assert re.match(rf"batchcls: cannot write '{out}.partial': .*access is refused: 403", line)
+    assert line.endswith("every finished part is kept there: mend that, then run the same command again")
+    assert last.returncode == 0, last.stderr
+    assert names(f"{bucket}/gone") == ["o.parquet"]
+
+
 def test_wrong_keys_no_bucket_and_no_server_are_one_line_each(
     bucket: str, slides: Path, tiny_engine: Path, tmp_path: Path
 ) -> None:
@@ -232,6 +266,30 @@ def test_other_commands_refuse_a_url_as_their_output(tmp_path: Path) -> None:
     assert refused.returncode == 2
     assert "'s3://slides/o.html' is a URL; name a place on a disk" in refused.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_library_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch, slides: Path) -> None:
+    monkeypatch.setitem(sys.modules, "obstore", None)
+
+    refused = invoked(slides, "--out", "s3://slides/o.parquet", "--engine", ALL4)
+
+    assert refused.exit_code == 1
+    (line,) = refused.stderr.splitlines()
+    assert line.endswith("needs obstore, which is not installed; run: pip install 'batchcls[cloud]'")
+
+
+def test_shards_stand_below_a_url(bucket: str, slides: Path, tiny_engine: Path) -> None:
+    shards = [
+        finished(slides, "--out", f"{bucket}/shards/", "--engine", tiny_engine, *QUICK, "--shard", f"{index}/2")
+        for index in range(2)
+    ]
+    other = finished(slides, "--out", f"{bucket}/shards", "--engine", tiny_engine, *QUICK, "--shard", "0/3")
+
+    assert [run.returncode for run in (*shards, other)] == [0, 0, 1]
+    files = [f"shard-{index:05d}-of-00002.parquet" for index in range(2)]
+    assert names(f"{bucket}/shards") == files
+    assert sum(len(pq.read_table(io.BytesIO(content(f"{bucket}/shards/{file}")))) for file in files) == 7
+    assert f"holds '{files[0]}', one of 2" in other.stderr
 
 
 KILLED_AT_EACH_REQUEST = """

@@ -82,7 +82,7 @@ _READ: dict[ReaderKind, Callable[[Slide, int], bytes]] = {"files": read_file, "t
 _EXISTS: dict[ReaderKind, Callable[[Slide], bool]] = {"files": file_exists, "tar": member_exists, "parquet": row_exists}
 
 _EACH_ONCE: frozenset[PlaceKind] = frozenset(("files", "objects", "tar"))
-"""Kinds of places that name no slide twice, if they are of one kind."""
+"""Kinds of places whose source names no slide twice."""
 
 
 def open_source(slides: Sequence[Place], options: SourceOptions | None = None) -> Source:
@@ -104,7 +104,8 @@ def open_source(slides: Sequence[Place], options: SourceOptions | None = None) -
         raise SlidesError(
             f"--keep {','.join(options.keep)}: no table is among what was named, and only tables have columns"
         )
-    return source if _EACH_ONCE.issuperset(map(place_kind, slides)) else DistinctSource(source)
+    names_each_once = _EACH_ONCE.issuperset(kind for kind, _ in kinds) and len(dict(kinds)) == len(kinds)
+    return source if names_each_once else DistinctSource(source)
 
 
 def open_readers() -> SlideReaders:

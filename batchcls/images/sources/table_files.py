@@ -160,7 +160,7 @@ def _header(stream: BinaryIO) -> tuple[str, list[str]]:
     head = io.BytesIO(stream.read(_BLOCK_BYTES))
     text = io.TextIOWrapper(cast(Any, head), encoding="utf-8-sig", errors="surrogateescape", newline="").read()
     lines = re.split(r"\r\n|\r|\n", text.lstrip("\r\n"), maxsplit=1)
-    headers = {mark: next(csv.reader([lines[0]], delimiter=mark, strict=True), []) for mark in _DELIMITERS}
+    headers = {mark: next(csv.reader([lines[0]], delimiter=mark), []) for mark in _DELIMITERS}
     delimiter = max(headers, key=lambda mark: ("path" in headers[mark], len(headers[mark])))
     if not any(headers[delimiter]):
         raise ValueError("its first line does not name the columns")

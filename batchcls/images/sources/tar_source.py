@@ -216,8 +216,9 @@ def _check_name(tar: str) -> None:
         bucket_and_key(tar)
     if program := _COMPRESSED_ENDINGS.get(os.path.splitext(tar)[1].lower()):
         raise SlidesError(
-            f"{tar!r} is a compressed tar file, in which no image can be read without all before it; unpack it first: "
-            f"{program} {tar}"
+            f"{tar!r} is a compressed tar file, in which no image can be read without all before it; "
+            f"{'copy it to a disk, and ' if is_url(tar) else ''}unpack it first: "
+            f"{program} {os.path.basename(tar) if is_url(tar) else tar}"
         )
 
 
