@@ -21,7 +21,6 @@ from batchcls.images.sources.table_files import CsvTable, TableFile, open_table,
 from batchcls.records import Slide
 from batchcls.storage.column_values import exact_values
 from batchcls.storage.file_names import original
-from batchcls.storage.urls import is_url
 
 _PATH, _ROOT, _OFFSET = "path", "root", "offset"
 _PLACE = pa.schema([("size_bytes", pa.int64()), ("modified", pa.timestamp("us", "UTC")), (_OFFSET, pa.int64())])
@@ -157,10 +156,6 @@ def open_tables(
     sources: list[Source] = []
     shard = options.shard
     for place in places:
-        if is_url(str(place)):
-            raise SlidesError(
-                f"{place!r} is a table in an object store, which is not read there; copy it to a disk first"
-            )
         path = Path(place)
         table = open_table(path)
         if shard and len(places) == 1 and is_list(table):
