@@ -26,12 +26,10 @@ _KINDS = {
 _WITHOUT_DATA = b"123456"
 _LARGEST_EXTRA_BYTES = 1 << 20
 """Largest plausible size of a long name, or of a member's extended fields."""
-_LARGEST_NAME_BYTES = 1 << 15
-_LARGEST_NUMBER = 1 << 62
+_LARGEST_NAME_BYTES, _LARGEST_NUMBER = 1 << 15, 1 << 62
 _LONGEST_PADDING_BYTES = 1 << 20  # in which another archive is looked for
 _SECONDS = re.compile(rb"(-?)(\d{1,19})(?:\.(\d*))?")
 _UNPACKERS = {b"\x1f\x8b": "gunzip", b"\x28\xb5\x2f\xfd": "unzstd", b"\xfd7zXZ\0": "unxz", b"BZh": "bunzip2"}
-"""Programs that unpack compressed files, by the files' first bytes."""
 
 
 class TarError(ValueError):
@@ -124,11 +122,13 @@ def is_header_of(block: bytes, name: bytes, size_bytes: int) -> bool:
     Of a name that is stored before the header, because it is long or not ASCII, only the size is compared.
     """
     try:
-        if stored_size(block) != size_bytes or _KINDS.get(block[156:157]) != REGULAR:
+        if len(block) < BLOCK_BYTES or _number(block[124:136]) != size_bytes or _KINDS.get(block[156:157]) != REGULAR:
             return False
+        if stored_name(block) != name:
+            _check_sum(block)
     except ValueError:
         return False
-    return stored_name(block) == name or len(name) > 97 or not name.isascii()
+    return len(name) > 97 or not name.isascii() or stored_name(block) == name
 
 
 def _member(block: bytes, at: int, extra: _Extra, shared: _Extra) -> Member:
