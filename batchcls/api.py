@@ -156,11 +156,14 @@ def run(
     Stopped by an exception, such as KeyboardInterrupt, its rows are on disk, and the same call goes on there.
 
     Args:
-        slides: A folder, a file, or several of them.
+        slides: A folder, a file, or several of them; also ``@FILE``, a list of paths, and a table with a column
+            ``path``, in CSV or Parquet.
         engine: The engine folder.
-        out: The predictions file.
+        out: The predictions file, or its URL in an object store; or a folder of Parquet files, such as
+            ``predictions/``.
         progress: Whether progress is shown on standard error; None: in a notebook only.
-        options: Those of `Engine`, and ``processes`` and ``overwrite``, as of the command line.
+        options: Those of `Engine`, and ``processes``, ``overwrite``, ``rows_per_file``, ``update``, ``prune``,
+            ``by_content``, ``root``, ``allow_remote`` and ``keep``, as of the command line.
 
     Raises:
         SlidesError: If there is no image, or the disk of the slides can no longer be read.
@@ -169,17 +172,24 @@ def run(
         MemoryShortageError: If there is too little memory to begin with, or for some files.
     """
     from batchcls.errors import OutputError, SlidesError
+    from batchcls.images.sources.places import named_place
     from batchcls.inference.options import RunOptions
     from batchcls.inference.run import classify_images
+    from batchcls.storage.output_names import ROWS_PER_FILE, names_folder
+    from batchcls.storage.urls import is_url
 
-    paths = [Path(slides)] if isinstance(slides, str | os.PathLike) else [Path(path) for path in slides]
-    if not paths:
+    named = [slides] if isinstance(slides, str | os.PathLike) else list(slides)
+    places = [named_place(place) for place in named]
+    if not places:
         raise SlidesError("no folder and no file was given")
     if not Path(out).name:
         raise OutputError(f"out is {os.fspath(out)!r}; name a file, such as 'predictions.parquet'")
-    if missing := [str(path) for path in paths if not os.path.exists(path)]:
+    if missing := [str(place) for place in places if isinstance(place, Path) and not os.path.exists(place)]:
         raise SlidesError(f"{missing[0]!r} does not exist; name folders or image files that do")
-    return classify_images(paths, Path(engine), Path(out), RunOptions(**options), _console(progress), listens=False)
+    file = str(out) if is_url(str(out)) else Path(out)
+    if names_folder(os.fspath(out)) and options.get("rows_per_file") is None:
+        options["rows_per_file"] = ROWS_PER_FILE
+    return classify_images(places, Path(engine), file, RunOptions(**options), _console(progress), listens=False)
 
 
 def _console(progress: bool | None) -> Any:

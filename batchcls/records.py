@@ -80,6 +80,9 @@ class Slide:
     refusal: str | None = field(default=None, compare=False)
     """Reason for which the source forbids to read the file, so that its row is a failure; None if it may be read."""
 
+    within: str | None = field(default=None, compare=False)
+    """Folder that the file must lie in to be read, wherever symbolic links lead; None: anywhere."""
+
     @property
     def file(self) -> str:
         """Path of the file as Python opens it, or its URL."""

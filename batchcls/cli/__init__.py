@@ -19,7 +19,12 @@ _ANSWER_AFTER_S = 0.3
 """Seconds after which a command that has not ended says that the signal has come."""
 _NO_TELEMETRY = ("ORT_DISABLE_TELEMETRY", "NNCF_CI")
 """Environment variables that keep ONNX Runtime and NNCF from sending reports of their use."""
-_COMMANDS = ("build", "evaluate", "explain", "info", "predict", "report", "run", "train")
+_COMMANDS = {
+    **{name: name for name in ("build", "evaluate", "explain", "info")},
+    "list": "list_slides",  # `list` is Python's own
+    **{name: name for name in ("merge", "predict", "report", "run", "train")},
+}
+"""Each command's module, which has the command under its own name."""
 
 
 class Group(click.Group):
@@ -37,9 +42,9 @@ class Group(click.Group):
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS:
+        if (module := _COMMANDS.get(cmd_name)) is None:
             return None
-        command: click.Command = getattr(importlib.import_module(f"batchcls.cli.{cmd_name}"), cmd_name)
+        command: click.Command = getattr(importlib.import_module(f"batchcls.cli.{module}"), module)
         return command
 
     def invoke(self, ctx: click.Context) -> Any:

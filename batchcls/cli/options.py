@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from batchcls.storage.output_names import ROWS_PER_FILE, names_folder
+from batchcls.storage.shards import Shard
 from batchcls.storage.urls import is_url
 
 _SIZE = re.compile(r"(\d{1,6}(?:\.\d{1,6})?) ?([KMGT])i?B?", re.IGNORECASE)
@@ -34,6 +36,13 @@ LABELS_OF_PREDICTIONS = click.option(
     metavar="FILE|A,B,...",
     help="Labels in the order of the column probabilities, or a file that lists the labels. Needed only for a "
     "predictions file that another program wrote again without that order.",
+)
+ROWS_OF_FILES = click.option(
+    "--rows-per-file",
+    type=click.IntRange(1, 10**9),
+    metavar="N",
+    is_eager=True,  # because --out names a folder with it
+    help=f"Most rows of each file of the folder --out.  [default: {ROWS_PER_FILE:,} if --out is a folder]",
 )
 TRUTH = partial(
     click.option,
@@ -68,6 +77,20 @@ class MemorySize(click.ParamType[int]):
         return size_bytes
 
 
+class ColumnNames(click.ParamType[tuple[str, ...]]):
+    """Names of columns, with commas between them."""
+
+    name = "columns"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        names = tuple(name.strip() for name in str(value).split(",")) if value else ()
+        if "" in names:
+            self.fail(f"{value!r} has a name that is empty; is a comma too many?", param, ctx)
+        return names
+
+
 class SlidesPlace(click.ParamType["str | Path"]):
     """A place of slides: the path of what exists; or as text a URL, ``-`` for standard input, and ``@FILE``."""
 
@@ -83,15 +106,65 @@ class SlidesPlace(click.ParamType["str | Path"]):
         return path
 
 
+class PredictionsPlace(click.Path):
+    """The path of a predictions file or folder, which exists; or a file's URL in an object store, which stays text."""
+
+    def __init__(self) -> None:
+        super().__init__(exists=True, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return str(value) if is_url(str(value)) else super().convert(value, param, ctx)
+
+
 class OutPath(click.Path):
-    """The path of an output, which refuses an empty name, and a name such as ``results/`` for a file."""
+    """The path of an output, which refuses an empty name, and a name such as ``results/`` for a file.
+
+    Args:
+        takes_urls: Whether the URL of an object may be named, which stays text.
+        takes_folders: Whether a folder may be named, whose files have the rows of the eager option ``--rows-per-file``,
+            or else as many as `batchcls.storage.output_names.ROWS_PER_FILE` says.
+    """
+
+    def __init__(self, *, takes_urls: bool = False, takes_folders: bool = False, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.takes_urls, self.takes_folders = takes_urls, takes_folders
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not str(value):
             self.fail("it is empty; is a variable of the shell not set?", param, ctx)
+        # The option --shard, which is eager, makes this the folder of all shards' files.
+        if ctx and isinstance(ctx.params.get("shard"), Shard):
+            return str(value) if is_url(str(value)) else Path(str(value))
+        rows = ctx.params.get("rows_per_file") if ctx else None
+        if self.takes_folders and ctx and (isinstance(rows, int) or names_folder(str(value))):
+            ctx.params["rows_per_file"] = rows if isinstance(rows, int) else ROWS_PER_FILE
+            return str(value) if is_url(str(value)) else Path(str(value))
         if not self.dir_okay and str(value).endswith("/"):
             self.fail(f"{str(value)!r} names a folder; name a file in it", param, ctx)
+        if is_url(str(value)):
+            if not self.takes_urls:
+                self.fail(f"{str(value)!r} is a URL; name a place on a disk", param, ctx)
+            return str(value)
         return super().convert(value, param, ctx)
+
+
+ROOT = click.option(
+    "--root",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Folder of the relative paths in lists and tables, and the only one that they may name files in.  [default: "
+    "the folder that each list or table is in]",
+)
+ALLOW_REMOTE = click.option(
+    "--allow-remote", is_flag=True, help="Let lists and tables name URLs (s3, gs, az, http, https) as well."
+)
+KEEP = click.option(
+    "--keep",
+    type=ColumnNames(),
+    default="",
+    metavar="COLUMN,...",
+    help="Columns of a table that the predictions carry on, such as patient,slide.",
+)
 
 
 def check_device(device: str, *, several: bool = False) -> str:

@@ -1,25 +1,44 @@
 """The command ``batchcls run``."""
 
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from batchcls.cli.libraries import library_noise_hidden
-from batchcls.cli.options import ENGINE, FiniteRange, MemorySize, OutPath, SlidesPlace, check_cluster, check_device
+from batchcls.cli.options import (
+    ALLOW_REMOTE,
+    ENGINE,
+    KEEP,
+    ROOT,
+    ROWS_OF_FILES,
+    FiniteRange,
+    MemorySize,
+    OutPath,
+    SlidesPlace,
+    check_cluster,
+    check_device,
+)
 from batchcls.cli.printing import echo, next_line
+from batchcls.cli.shard_option import SHARD
 from batchcls.errors import EngineError
 
 if TYPE_CHECKING:
     from batchcls.inference.stats import RunStats
+    from batchcls.predictions.comparison import UpdateCounts
 
 
 @click.command()
 @click.argument("slides", type=SlidesPlace(), nargs=-1, required=True)
 @click.option(
-    "--out", type=OutPath(dir_okay=False, path_type=Path), required=True, help="File to write, .parquet or .csv."
+    "--out",
+    type=OutPath(takes_urls=True, takes_folders=True, dir_okay=False, path_type=Path),
+    required=True,
+    help="File to write, .parquet, .csv or .jsonl; or its URL in an object store, such as "
+    "s3://bucket/predictions.parquet; or a folder of Parquet files, such as predictions/.",
 )
+@ROWS_OF_FILES
 @ENGINE
 @click.option(
     "--device",
@@ -92,17 +111,45 @@ if TYPE_CHECKING:
     help="Time that the file system may take for one answer; a file without an answer has a row that says so, and the "
     "next run reads it again.",
 )
+@SHARD
+@ROOT
+@ALLOW_REMOTE
+@KEEP
 @click.option("--overwrite", is_flag=True, help="Replace an existing file when the new one is whole.")
+@click.option(
+    "--update",
+    is_flag=True,
+    help="Where FILE is whole already, classify the files that have come since, and again those whose size or time of "
+    "change is another one; all other rows are kept.",
+)
+@click.option(
+    "--prune",
+    is_flag=True,
+    help="With --update, drop the rows of files that are gone. None is dropped if a folder could not be listed.",
+)
+@click.option(
+    "--by-content",
+    is_flag=True,
+    help="Write a digest of each file's bytes into a column; with --update, only files with other bytes than their "
+    "digest says count as changed, whatever their time. Every file is read for that.",
+)
 @click.option("--strict", is_flag=True, help="Exit with code 3 if any file or folder could not be read.")
 @click.option("--quiet", is_flag=True, help="Show errors and warnings only.")
 def run(
-    slides: tuple[str | Path, ...], out: Path, engine: Path | None, strict: bool, quiet: bool, **options: Any
+    slides: tuple[str | Path, ...], out: Path | str, engine: Path | None, strict: bool, quiet: bool, **options: Any
 ) -> None:
-    """Classify every image below SLIDES into one Parquet or CSV file.
+    """Classify every image below SLIDES into one file, or a folder of Parquet files.
 
-    SLIDES are folders, which are searched to any depth, and files. Each file has one row, whatever is wrong with it. A
-    run can be stopped at any time: the same command goes on where it was.
+    SLIDES are folders, which are searched to any depth, and files; a table, in CSV or Parquet, with a column path; a
+    list of paths, as @FILE, or - for standard input. Each file has one row, whatever is wrong with it. A run can be
+    stopped at any time: the same command goes on where it was.
     """
+    if options["update"] and options["overwrite"]:
+        raise click.UsageError("--update keeps rows, and --overwrite drops all of them; leave out one of the two.")
+    if options["prune"] and not options["update"]:
+        raise click.UsageError("--prune drops rows of files that are gone, with --update only; add --update.")
+    if options["shard"] and options["rows_per_file"]:
+        raise click.UsageError("--shard writes one file for each shard; leave out --rows-per-file.")
     from batchcls.storage.memory import limit_memory_use  # after parsing: --help stays light
 
     limit_memory_use()
@@ -116,7 +163,14 @@ def run(
     for warning in stats.warnings:
         echo(f"warning: {warning}", err=True)
     if not quiet:
-        echo(*run_summary(stats, out), next_line("batchcls", "report", out, "--out", out.with_suffix(".html")))
+        name = PurePosixPath(out).name if isinstance(out, str) else out.resolve().name
+        if shard := options["shard"]:
+            following = next_line("batchcls", "merge", out, "--out", f"{name or 'merged'}.parquet")
+            out = f"{out.rstrip('/')}/{shard.file_name}" if isinstance(out, str) else out / shard.file_name
+        else:
+            page = Path(name if isinstance(out, str) else out).with_suffix(".html")
+            following = next_line("batchcls", "report", out, "--out", page)
+        echo(*run_summary(stats, out), following)
     if strict and (stats.unreadable or stats.unlisted):
         sys.exit(3)
 
@@ -138,7 +192,7 @@ def only_engine() -> Path:
     return engines[0]
 
 
-def run_summary(stats: "RunStats", out: Path) -> list[str]:
+def run_summary(stats: "RunStats", out: Path | str) -> list[str]:
     """The lines that the command prints after a finished run."""
     info = stats.info
     why = f", because {stats.why}" if stats.why else ""
@@ -159,11 +213,22 @@ def run_summary(stats: "RunStats", out: Path) -> list[str]:
         lines.insert(3, f"errors    {_counts_text(stats.errors)}")
     if stats.skipped:
         lines.insert(3, f"passed by {_counts_text(stats.skipped)}")
-    if stats.resumed_rows:
+    if stats.updated:
+        lines.insert(1, f"updated   {_update_text(stats.updated)}")
+    elif stats.resumed_rows:
         lines.insert(1, f"resumed   {stats.resumed_rows:,} of the rows were done before")
     if stats.hint:
         lines.append(f"hint      {stats.hint}")
     return lines
+
+
+def _update_text(counts: "UpdateCounts") -> str:
+    """What has become of the rows of an updated file."""
+    dropped = (
+        "their rows are dropped" if counts.pruned == counts.gone else f"{counts.pruned:,} of their rows are dropped"
+    )
+    gone = f" ({dropped if counts.pruned else '--prune drops their rows'})" if counts.gone else ""
+    return f"{counts.new:,} new, {counts.changed:,} changed, {counts.unchanged:,} unchanged, {counts.gone:,} gone{gone}"
 
 
 def _counts_text(counts: dict[str, int]) -> str:

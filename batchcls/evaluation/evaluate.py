@@ -1,6 +1,5 @@
 """Evaluate a predictions file against true labels, and write metrics, plots, pictures and reports."""
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +30,7 @@ from batchcls.evaluation.results import ClassResult, Evaluation, PredictionsSumm
 from batchcls.evaluation.risk_coverage import risk_coverage_curve
 from batchcls.images.labels.labeled_images import LabeledImages
 from batchcls.images.thumbnails import data_uri
-from batchcls.predictions.integrity import rewrite_notes
+from batchcls.predictions.integrity import predictions_digest, rewrite_notes
 from batchcls.predictions.reader import PredictionsFile
 from batchcls.storage.file_names import printable
 
@@ -62,6 +61,8 @@ class EvaluationOptions:
     """Folders that hold the class folders of a split; see `LabeledImages.read`."""
     labels: tuple[str, ...] = ()
     """Labels in the order of the probabilities, for a predictions file that has lost its metadata."""
+    predictions_name: str = ""
+    """Name of the predictions file in the report, if it is a copy; empty: its path."""
 
 
 def evaluate_predictions(options: EvaluationOptions, out: Path, *, overwrite: bool = False) -> Evaluation:
@@ -115,11 +116,9 @@ def _evaluate(options: EvaluationOptions) -> tuple[Evaluation, MatchedImages]:
 
 
 def _predictions_summary(options: EvaluationOptions, predictions: PredictionsFile) -> PredictionsSummary:
-    with options.predictions.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
     return PredictionsSummary(
-        path=printable(str(options.predictions)),
-        sha256=digest,
+        path=printable(options.predictions_name or str(options.predictions)),
+        sha256=predictions_digest(options.predictions),
         rows=len(predictions.table),
         metadata=json.loads(json.dumps(predictions.metadata), parse_constant=lambda _: None),
         notes=tuple(rewrite_notes(predictions.metadata, predictions.labels, len(predictions.table))),

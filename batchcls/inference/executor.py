@@ -35,6 +35,8 @@ class DeviceConfig:
     """Most memory that all processes of the run may take together."""
     read_timeout_s: float = READ_TIMEOUT_S
     """Seconds that the file system may take for one answer."""
+    digests: bool = False
+    """Whether rows hold the digests of their files."""
     precision: str | None = None
     """Precision to compute in, by the backend's name for it; None for the fastest that the device has in hardware."""
     cores: frozenset[int] | None = None

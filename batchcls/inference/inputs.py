@@ -16,6 +16,7 @@ from batchcls.images.formats.inspection import MODES, TOO_DEEP
 from batchcls.images.formats.pixels import rgb_pixels
 from batchcls.images.sources.memory import MemorySlide
 from batchcls.records import Failure, Pixels, Slide
+from batchcls.storage.urls import bucket_and_key, is_url
 
 _KINDS = "paths, bytes of image files, PIL images, or (H, W, 3) uint8 arrays in RGB"
 
@@ -41,8 +42,9 @@ def memory_bytes(slide: Slide | Failure) -> int:
 
 
 def single_path(images: Any) -> Path | None:
-    """The path, if ``images`` is one path; else None."""
-    return Path(images) if isinstance(images, str | os.PathLike) else None
+    """The path, if ``images`` is one path, and no URL; else None."""
+    is_path = isinstance(images, os.PathLike) or (isinstance(images, str) and not is_url(images))
+    return Path(images) if is_path else None
 
 
 def slides_of(images: Any, max_pixels: int) -> Iterator[Slide | Failure]:
@@ -105,7 +107,11 @@ def _slide(image: Any, position: int, max_pixels: int) -> Slide | Failure:
 
 
 def _file(path: str | os.PathLike[str]) -> Slide | Failure:
-    """The slide of a file, with the root and the path that `batchcls run` gives a file that it is named."""
+    """The slide of a file or of a URL, with the root and the path that `batchcls run` gives what it is named."""
+    if isinstance(path, str) and is_url(path):
+        bucket_and_key(path)  # refuses credentials
+        root, _, name = path.rpartition("/")
+        return Slide(root, name)
     file = Path(path)
     slide = Slide(str(file.parent), file.name)
     try:

@@ -1,5 +1,7 @@
 """Types of the keyword arguments of the Python API, each a field of `batchcls.inference.options.RunOptions`."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TypedDict
 
 from batchcls.engine.backends import BackendName
@@ -26,3 +28,10 @@ class RunKeywords(EngineKeywords, total=False):
     processes: int | None
     cluster: str | None
     overwrite: bool
+    rows_per_file: int | None
+    update: bool
+    prune: bool
+    by_content: bool
+    root: str | Path | None
+    allow_remote: bool
+    keep: Sequence[str]

@@ -60,6 +60,7 @@ class LocalExecutor:
                     self._left_bytes(config),
                     config.read_timeout_s,
                     config.opened_device,
+                    config.digests,
                 ),
             )
             stack.pop_all()

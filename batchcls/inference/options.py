@@ -18,6 +18,7 @@ from batchcls.inference.cores import near_cores, shared_threads
 from batchcls.inference.devices import RunDevice, run_devices
 from batchcls.inference.executor import DeviceConfig
 from batchcls.storage import memory
+from batchcls.storage.shards import Shard
 from batchcls.storage.timeouts import READ_TIMEOUT_S
 
 _OPENVINO_NAMES = {"fp32": "f32", "bf16": "bf16"}
@@ -36,6 +37,7 @@ _RANGES: dict[str, tuple[type, float, float]] = {
     "max_pixels": (Integral, 1, 10**11),
     "memory": (Integral, 1, 1 << 60),
     "read_timeout_s": (Real, 0.001, 86_400),
+    "rows_per_file": (Integral, 1, 10**9),
 }
 """Type, least and greatest value of each number, as on the command line."""
 _NEEDED = ("max_pixels", "read_timeout_s")
@@ -78,8 +80,32 @@ class RunOptions:
     and half of what is available then."""
     overwrite: bool = False
     """Whether an existing predictions file is replaced."""
+    shard: Shard | None = None
+    """Shard of the slides that is classified, into a file of its own in a folder; None: all slides, into one file."""
+    rows_per_file: int | None = None
+    """Most rows of each file of a folder of Parquet files; None for one file."""
+    update: bool = False
+    """Whether an existing predictions file is brought up to date: new and changed files are classified."""
+    prune: bool = False
+    """Whether an update drops the rows of files that are gone."""
+    by_content: bool = False
+    """Whether rows hold the digests of their files, by which an update tells changed files."""
+    root: str | Path | None = None
+    """Folder of the relative paths in lists and tables; None for the folder that each list or table is in."""
+    allow_remote: bool = False
+    """Whether lists and tables may name URLs."""
+    keep: Sequence[str] = ()
+    """Columns of tables that the predictions carry on."""
 
     def __post_init__(self) -> None:
+        self._check_values()
+        if self.root is not None and not (isinstance(self.root, str | Path) and self.root and os.path.isdir(self.root)):
+            raise EngineError(f"root is {self.root!r}; use a folder that exists, or leave it out")
+        names = self.keep if isinstance(self.keep, Sequence) and not isinstance(self.keep, str) else [None]
+        if not all(isinstance(name, str) for name in names):
+            raise EngineError(f"keep is {self.keep!r}; use a list of columns' names, such as ['patient', 'slide']")
+
+    def _check_values(self) -> None:
         if not isinstance(self.device, str) or not _DEVICES.fullmatch(self.device):
             raise EngineError(f"device is {self.device!r}; use auto, cpu, cuda, cuda:N, or all for every GPU")
         cluster = self.cluster
@@ -89,6 +115,10 @@ class RunOptions:
             choice = getattr(self, name)
             if choice is not None and choice not in allowed:
                 raise EngineError(f"{name} is {choice!r}; use one of {', '.join(allowed)}, or leave it out")
+        if self.update and self.overwrite:
+            raise EngineError("update and overwrite were asked for; an update keeps rows: leave one of them out")
+        if self.prune and not self.update:
+            raise EngineError("prune was asked for without update, which alone drops rows; add it, or leave prune out")
         for name, (kind, least, most) in _RANGES.items():
             value: Any = getattr(self, name)
             if value is None and name not in _NEEDED:
@@ -130,6 +160,7 @@ def device_configs(engine: Path, options: RunOptions) -> tuple[list[DeviceConfig
             max_pixels=options.max_pixels,
             memory_bytes=memory_bytes,
             read_timeout_s=options.read_timeout_s,
+            digests=options.by_content,
             cores=cores,
             visible=device.visible,
         )

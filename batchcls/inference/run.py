@@ -1,67 +1,55 @@
 """The run: list, decode, infer and write every slide, as one plain loop."""
 
-import os
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any, TextIO, cast
 
 from rich.console import Console
 
-from batchcls import machine
 from batchcls.errors import InterruptedRunError, SlidesError
 from batchcls.images.decoders.base import shortage_error
 from batchcls.images.sources import open_source
-from batchcls.images.sources.base import Source, SourceOptions
+from batchcls.images.sources.base import SourceOptions
 from batchcls.images.sources.places import Place
 from batchcls.inference.engine_notes import no_probes_warnings, speed_hint
-from batchcls.inference.executor import Executor
 from batchcls.inference.executor_choice import choose_executor
+from batchcls.inference.open_run import OpenRun
 from batchcls.inference.options import RunOptions
-from batchcls.inference.run_metadata import run_identity, run_metadata
-from batchcls.inference.stats import RecentReads, RunStats, one_label_warnings
+from batchcls.inference.run_end import finish_run, stats_of_existing
+from batchcls.inference.run_metadata import run_identity
+from batchcls.inference.shard_identity import shard_identity
+from batchcls.inference.stats import RunStats
+from batchcls.inference.update import open_output
 from batchcls.interrupts import GRACE_S, Interrupt
 from batchcls.predictions.existing_output import ExistingOutput
 from batchcls.predictions.formats import format_to_write
-from batchcls.predictions.writer import PredictionsWriter, open_writer
+from batchcls.predictions.schema import check_kept
 from batchcls.prefetch import poll
 from batchcls.progress import RunProgress
 from batchcls.records import BatchResult, Postponed
+from batchcls.storage.file_or_object import exists
 from batchcls.storage.memory import format_bytes
+from batchcls.storage.shards import shard_file
 from batchcls.storage.transient_errors import is_transient
 
 _POLL_S = 0.25
 """Seconds without a row after which the run looks at signals, the clock and the progress."""
-_SUSPICIOUS_FILES = 20
-"""Least number of files that, if all are corrupt, hints at a fault of the decoder."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """The open resources of a run, and its counts."""
-
-    source: Source
-    executor: Executor
-    writer: PredictionsWriter
-    stats: RunStats
-    console: Console
-    interrupt: Interrupt
-    reads: RecentReads = field(default_factory=RecentReads)
 
 
 def classify_images(
-    slides: Sequence[Place], engine: Path, out: Path, options: RunOptions, console: Console, *, listens: bool = True
+    slides: Sequence[Place], engine: Path, out: Place, options: RunOptions, console: Console, *, listens: bool = True
 ) -> RunStats:
     """Classify every image below ``slides`` into one predictions file.
 
     Args:
         slides: Places, as `batchcls.images.sources.open_source` takes them.
         engine: The engine folder.
-        out: The predictions file, .parquet or .csv. Until it is whole, the folder ``out``.partial holds the rows, and
-            another call goes on there.
+        out: The predictions file, .parquet or .csv, or its URL in an object store. Until it is whole, the folder
+            ``out``.partial holds the rows, and another call goes on there. With ``options.shard``, the folder in which
+            the shard's file is written.
         console: Shows progress and notes.
         listens: Whether SIGINT, SIGTERM and SIGHUP end the run with an `InterruptedRunError`; for the main thread only.
             Otherwise signals are the caller's, and a KeyboardInterrupt leaves the rows so far on disk as well.
@@ -76,38 +64,50 @@ def classify_images(
         InterruptedRunError: After SIGINT, SIGTERM or SIGHUP, with every row so far on disk.
     """
     started = perf_counter()
-    format_to_write(out)  # before anything takes time
+    out = shard_file(out, options.shard) if options.shard else out
+    format_to_write(out, options.rows_per_file)  # before anything takes time
     manifest, open_executor = choose_executor(engine, options)
-    # An output that exists is probably this run's finished file, for which no folder has to be listed.
-    source = open_source(
-        slides,
-        SourceOptions(at_once=options.overwrite or not os.path.lexists(out), timeout_s=options.read_timeout_s),
-    )
+    source = open_source(slides, _source_options(options, out))
+    check_kept(source.kept)
     interrupt = _new_interrupt(console)
     listening = interrupt.listening() if listens else nullcontext()
     console.print(f"loading engine {manifest.name}, listing files ...", highlight=False)
     with listening, closing(source), closing(open_executor(slides, source.roots)) as executor:
-        writer = open_writer(
-            out,
-            roots=source.roots,
-            labels=executor.info.labels,
-            identity=run_identity(source.roots, executor.info, executor.decoder),
-            limits={"max_pixels": options.max_pixels},
-            overwrite=options.overwrite,
-        )
+        identity = run_identity(source, executor.info, executor.decoder, options)
+        identity |= shard_identity(options.shard, slides)
+        writer, update = open_output(out, source.roots, executor.info.labels, identity, options)
         if isinstance(writer, ExistingOutput):
             console.print(f"{out} is whole already: every row is done", markup=False, highlight=False)
-            return _stats_of_existing(writer, RunStats(executor.info, executor.why), started)
-        with closing(writer):
-            stats = RunStats(executor.info, executor.why, rows=writer.resumed_rows, resumed_rows=writer.resumed_rows)
+            return stats_of_existing(writer, RunStats(executor.info, executor.why), started)
+        with closing(writer), closing(update) if update else nullcontext():
+            resumed_rows = update.rows.resumed_rows if update else writer.resumed_rows
+            stats = RunStats(executor.info, executor.why, rows=resumed_rows, resumed_rows=resumed_rows)
             stats.warnings += [*no_probes_warnings(manifest, executor.info), *executor.notes]
             stats.hint = speed_hint(manifest, executor.info, options.precision)
-            run = _Run(source, executor, writer, stats, console, interrupt)
+            run = OpenRun(source, executor, writer, stats, console, interrupt, update=update)
             stats.spend({"start": perf_counter() - started})
             _classify_all(run, out)
-            arguments = {"slides": [str(path) for path in slides], **asdict(options)}
-            _finish(run, arguments, started)
+            arguments = {"slides": [str(path) for path in slides], **_arguments(options)}
+            finish_run(run, arguments, started)
     return stats
+
+
+def _source_options(options: RunOptions, out: Place) -> SourceOptions:
+    return SourceOptions(
+        # An output that exists is probably this run's finished file, for which no folder has to be listed.
+        at_once=options.overwrite or options.update or not exists(out),
+        timeout_s=options.read_timeout_s,
+        root=None if options.root is None else Path(options.root),
+        allow_remote=options.allow_remote,
+        keep=tuple(options.keep),
+        shard=options.shard,
+    )
+
+
+def _arguments(options: RunOptions) -> dict[str, Any]:
+    """The options as JSON values."""
+    root = None if options.root is None else str(options.root)
+    return asdict(replace(options, root=root, keep=list(options.keep)))
 
 
 def _new_interrupt(console: Console) -> Interrupt:
@@ -116,27 +116,14 @@ def _new_interrupt(console: Console) -> Interrupt:
     return interrupt
 
 
-def _stats_of_existing(existing: ExistingOutput, stats: RunStats, started: float) -> RunStats:
-    """``stats``, filled in for a run that has nothing to do."""
-    counts = existing.metadata["counts"]
-    stats.rows = stats.resumed_rows = counts["rows"]
-    stats.labels, stats.errors = Counter(counts["labels"]), Counter(counts["errors"])
-    stats.skipped = Counter(counts["skipped"])
-    stats.warnings += one_label_warnings(stats.labels, stats.info)
-    stats.peak_memory_bytes = machine.peak_memory_bytes()
-    stats.spend({"start": perf_counter() - started})
-    stats.elapsed_s = perf_counter() - started
-    return stats
-
-
-def _classify_all(run: _Run, out: Path) -> None:
+def _classify_all(run: OpenRun, out: Place) -> None:
     stats = run.stats
     postponed: list[Postponed] = []
     if stats.resumed_rows:
         run.console.print(f"going on with {out}.partial: {stats.resumed_rows:,} rows are done", highlight=False)
     with (
         RunProgress(run.console, "classifying", stats.rows) as progress,
-        closing(run.executor.execute(run.writer.missing(run.source))) as batches,
+        closing(run.executor.execute(run.missing())) as batches,
         closing(poll(batches, _POLL_S)) as results,
     ):
         try:
@@ -145,12 +132,9 @@ def _classify_all(run: _Run, out: Path) -> None:
                     _write_result(run, result)
                     postponed += result.postponed
                 run.writer.flush_if_due()
-                progress.show(
-                    stats.rows,
-                    stats.unreadable,
-                    run.source.count if run.source.complete else None,
-                    run.executor.waiting() or run.source.waiting(),
-                )
+                compared = run.update.rows.kept if run.update else 0
+                total = run.source.count if run.source.complete else None
+                progress.show(stats.rows + compared, stats.unreadable, total, run.waiting())
                 _show_new_notes(run)
                 _check_interruption(run, out)
         except BaseException:
@@ -170,7 +154,7 @@ def _classify_all(run: _Run, out: Path) -> None:
         )
 
 
-def _show_new_notes(run: _Run) -> None:
+def _show_new_notes(run: OpenRun) -> None:
     """Show the notes of the executor that have come since the run began."""
     for note in run.executor.notes:
         if note not in run.stats.warnings:
@@ -178,7 +162,7 @@ def _show_new_notes(run: _Run) -> None:
             run.console.print(note)
 
 
-def _check_interruption(run: _Run, out: Path) -> None:
+def _check_interruption(run: OpenRun, out: Place) -> None:
     """End the run after a signal, or if its files cannot be read any more."""
     if (number := run.interrupt.signal) is not None:
         raise InterruptedRunError(f"stopped by {number.name}; {_resume_advice(run, out)}", number)
@@ -186,11 +170,11 @@ def _check_interruption(run: _Run, out: Path) -> None:
         raise SlidesError(f"{message}; {_resume_advice(run, out)}, once the disk or the network works again")
 
 
-def _resume_advice(run: _Run, out: Path) -> str:
+def _resume_advice(run: OpenRun, out: Place) -> str:
     return f"{run.stats.rows:,} rows are in {out}.partial; to go on, run the same command again"
 
 
-def _write_result(run: _Run, result: BatchResult) -> None:
+def _write_result(run: OpenRun, result: BatchResult) -> None:
     stats = run.stats
     since = perf_counter()
     run.writer.write(result)
@@ -199,33 +183,3 @@ def _write_result(run: _Run, result: BatchResult) -> None:
     stats.errors.update(failure.kind for failure in result.failures)
     stats.transient_errors += sum(is_transient(failure.text) for failure in result.failures)
     run.reads.add(result)
-
-
-def _finish(run: _Run, arguments: Mapping[str, Any], started: float) -> None:
-    source, writer, stats = run.source, run.writer, run.stats
-    stats.warnings += [f"this folder could not be listed: {folder}" for folder in source.unlisted]
-    counts = writer.counts()
-    stats.skipped, stats.unlisted = source.skipped, tuple(source.unlisted)
-    if not counts.rows:
-        writer.discard()
-        passed_over = ", ".join(f"{count:,} {reason}" for reason, count in stats.skipped.items())
-        folders = ", ".join(map(repr, arguments["slides"]))
-        raise SlidesError(f"no image was found in {folders} ({passed_over or 'nothing else either'})")
-    if counts.rows < source.count:
-        raise RuntimeError(
-            f"{source.count} files were found, {counts.rows} have a row: this is a bug, please report it"
-        )
-    if counts.errors.get("corrupt", 0) == counts.rows >= _SUSPICIOUS_FILES:
-        stats.warnings.append(f"not one of {counts.rows:,} files could be decoded; see whether --decoder pillow can")
-    stats.warnings += one_label_warnings(counts.labels, run.executor.info)
-    stats.rows, stats.labels, stats.errors = counts.rows, Counter(counts.labels), Counter(counts.errors)
-    _update_totals(run, started)
-    since = perf_counter()
-    writer.finish(run_metadata(run.executor.info, run.executor.decoder, arguments, stats, writer.started))
-    stats.spend({"write": perf_counter() - since})
-    _update_totals(run, started)
-
-
-def _update_totals(run: _Run, started: float) -> None:
-    run.stats.elapsed_s = perf_counter() - started
-    run.stats.peak_memory_bytes = machine.peak_memory_bytes() + run.executor.peak_memory_bytes

@@ -1,23 +1,31 @@
 """The record of a run in its predictions file, and the identity that runs must share to write one file."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 from batchcls import machine
 from batchcls.engine.base import EngineInfo
+from batchcls.images.sources.base import Source
+from batchcls.inference.options import RunOptions
 from batchcls.inference.stats import RunStats
+from batchcls.predictions.formats.parquet_folder import ROWS_PER_FILE_KEY
+from batchcls.predictions.schema import BY_CONTENT, kept_identity
 from batchcls.storage.file_names import printable
 
 
-def run_identity(roots: Sequence[str], info: EngineInfo, decoder: str) -> dict[str, Any]:
+def run_identity(source: Source, info: EngineInfo, decoder: str, options: RunOptions) -> dict[str, Any]:
     """The properties that two runs must share to write one predictions file; JSON values."""
     return {
-        "slides": [printable(root) for root in roots],
+        "slides": [printable(root) for root in source.roots],
         **asdict(info),
         "device": info.device.partition(":")[0],  # rows do not depend on which GPU it is
         "decoder": decoder,
+        **({"allow_remote": True} if options.allow_remote else {}),
+        **kept_identity(source.kept),
+        **({BY_CONTENT: True} if options.by_content else {}),
+        **({ROWS_PER_FILE_KEY: options.rows_per_file} if options.rows_per_file else {}),
     }
 
 

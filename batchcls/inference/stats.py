@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from batchcls.engine.base import EngineInfo
+from batchcls.predictions.comparison import UpdateCounts
 from batchcls.records import BatchResult
 from batchcls.storage.transient_errors import is_transient
 
@@ -32,6 +33,8 @@ class RunStats:
     """Rows by kind of error."""
     transient_errors: int = 0
     """Rows of this run whose file a disk or a network failed to deliver, and may deliver another time."""
+    updated: UpdateCounts | None = None
+    """What became of each row, in a run that has brought a whole file up to date; else None."""
     skipped: Counter[str] = field(default_factory=Counter)
     """Files that were passed over, by reason."""
     warnings: list[str] = field(default_factory=list)

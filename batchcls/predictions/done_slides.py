@@ -19,14 +19,14 @@ class DoneSlides:
     """The slides that have a row, each kept as 16 bytes.
 
     Args:
-        rows: Rows of parts, with their key columns.
+        rows: Rows of parts, with their key columns, a batch at a time.
         roots: Position of each `Slide.root`.
     """
 
-    def __init__(self, rows: pa.Table, roots: Mapping[str, int]) -> None:
+    def __init__(self, rows: Iterable[pa.RecordBatch], roots: Mapping[str, int]) -> None:
         self._roots = roots
-        digests = row_digests(rows)
-        self._digests = np.sort(digests.view(_SORTABLE_TYPE)).view(digests.dtype)
+        self._digests = row_digests(rows)
+        self._digests.view(_SORTABLE_TYPE).sort()
 
     def __len__(self) -> int:
         return len(self._digests)

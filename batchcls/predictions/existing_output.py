@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -12,11 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchcls.errors import OutputError
-from batchcls.predictions.formats import format_to_read
+from batchcls.predictions.formats import format_to_read, parquet_folder
 from batchcls.predictions.formats.base import OpenPredictions
-from batchcls.storage.atomic import check_replaceable_file, kind_of, open_regular_file
-from batchcls.storage.locked_folder import beside_path
-from batchcls.storage.resumable_output import differences
+from batchcls.predictions.formats.parquet_folder import rows_of_each_file
+from batchcls.storage.differences import differences
+from batchcls.storage.file_or_object import check_replaceable, exists, opened_for_reading
+from batchcls.storage.file_set import check_replaceable_folder
+from batchcls.storage.output_names import beside_path
 from batchcls.storage.transient_errors import is_transient
 
 _BATCH_ROWS = 65_536
@@ -26,14 +28,14 @@ _UNREADABLE = (pa.ArrowException, OSError, ValueError, LookupError, TypeError, A
 
 @dataclass(frozen=True, slots=True)
 class ExistingOutput:
-    """The whole predictions file that a run of the same identity wrote."""
+    """The whole predictions file, or folder, that a run of the same identity wrote."""
 
-    path: Path
+    path: Path | str
     metadata: Mapping[str, Any]
     """The record of the run."""
 
     @classmethod
-    def of(cls, path: Path, columns: pa.Schema, identity: Mapping[str, Any]) -> Self | None:
+    def of(cls, path: Path | str, columns: pa.Schema, identity: Mapping[str, Any]) -> Self | None:
         """The file at ``path``; None if there is none.
 
         Args:
@@ -43,23 +45,26 @@ class ExistingOutput:
         Raises:
             OutputError: If the file is of another identity, or does not record one.
         """
-        check_replaceable_file(path)
-        if kind_of(path) is None:
+        if rows_of_each_file(identity) is None:
+            check_replaceable(path)
+        else:
+            check_replaceable_folder(Path(path))
+        if not exists(path) or (os.path.isdir(path) and not os.listdir(path)):
             return None
         try:
             with _opened(path) as file:
                 metadata = file.record
                 _check_counts(metadata)
-                complete = file.schema.equals(columns) and file.is_as_written()
-                recorded = dict(metadata["identity"]) if complete else {}
+                recorded = dict(metadata["identity"]) if file.is_as_written() else {}
+                has_columns = file.schema.equals(columns)
         except _UNREADABLE:
-            recorded = {}
-        if recorded == identity:
+            recorded, has_columns = {}, False
+        if recorded == identity and has_columns:
             return cls(path, metadata)
-        differs = f", made with {differences(recorded, identity)}; this run has {differences(identity, recorded)}"
-        raise OutputError(
-            f"{str(path)!r} exists{differs if recorded else ''}; choose another --out, or replace it with --overwrite"
-        )
+        differs = ""
+        if recorded and recorded != identity:
+            differs = f", made with {differences(recorded, identity)}; this run has {differences(identity, recorded)}"
+        raise OutputError(f"{str(path)!r} exists{differs}; choose another --out, or replace it with --overwrite")
 
     def is_settled(self, limits: Mapping[str, Any]) -> bool:
         """Whether another run with these limits would have nothing to do."""
@@ -103,18 +108,18 @@ def retry_mask(errors: pa.Array, changed_limits: Set[str]) -> pa.BooleanArray:
     return pc.fill_null(pc.is_in(errors, pa.array(repeated, pa.string())), False)
 
 
-def check_record_beside(path: Path) -> None:
+def check_record_beside(path: Path | str) -> None:
     """Refuse to replace a JSON file beside ``path`` that no run wrote; no file there is fine.
 
     Raises:
         OutputError: If there is another file, a folder, a link or a pipe.
     """
     beside = beside_path(path)
-    check_replaceable_file(beside)
-    if kind_of(beside) is None:
+    check_replaceable(beside)
+    if not exists(beside):
         return
     try:
-        with os.fdopen(open_regular_file(beside), "rb") as stream:
+        with opened_for_reading(beside) as stream:
             is_record = "identity" in json.loads(stream.read(_LARGEST_RECORD_BYTES))
     except _UNREADABLE:
         is_record = False
@@ -140,9 +145,10 @@ def _check_counts(metadata: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[OpenPredictions]:
+def _opened(path: Path | str) -> Iterator[OpenPredictions]:
+    form = format_to_read(path)
     with (
-        os.fdopen(open_regular_file(path), "rb") as stream,
-        format_to_read(path).opened(path, stream) as file,
+        nullcontext() if form is parquet_folder else opened_for_reading(path) as stream,
+        form.opened(path, stream) as file,
     ):
         yield file

@@ -1,7 +1,25 @@
 """Signs that a predictions file is no longer what `batchcls run` wrote."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+from batchcls.storage.file_set import numbered_files
+
+
+def predictions_digest(path: Path) -> str:
+    """SHA-256 of a predictions file, or of the files of a predictions folder, one after another.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    digest = hashlib.sha256()
+    for file in numbered_files(path) if path.is_dir() else [path]:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def rewrite_notes(metadata: Mapping[str, Any], labels: Sequence[str], rows: int) -> list[str]:

@@ -189,7 +189,8 @@ def _typed(table: pa.Table, classes: int) -> pa.Table:
 def _errors_translated(path: Path) -> Iterator[None]:
     """Turn whatever makes the file unreadable into a `LabelsError` that names the file."""
     try:
-        check_regular(path)
+        if not path.is_dir():
+            check_regular(path)
         yield
     except _UNREADABLE as error:
         raise LabelsError(f"{str(path)!r} is no predictions file of batchcls run: {error}") from error

@@ -10,11 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchcls.records import Slide
+from batchcls.storage.column_values import exact_values
 from batchcls.storage.file_names import original, printable
 
 KEY_COLUMNS = ("root", "path")
 """The names of the columns that together name one slide, and so one row."""
 DIGEST_BYTES = 16
+_DIGESTED_ROWS = 4096
+"""Rows whose keys are Python strings at one time."""
 
 
 def key_schema(rows: pa.Schema) -> pa.Schema:
@@ -40,35 +43,34 @@ def slide_digests(slides: Iterable[Slide], roots: Mapping[str, int]) -> npt.NDAr
     return np.array([_digest(roots[slide.root], printable(slide.path)) for slide in slides], f"V{DIGEST_BYTES}")
 
 
-def row_digests(rows: pa.Table) -> npt.NDArray[np.void]:
-    """(rows,) the same 16 bytes as `slide_digests`, from the key columns of a part's rows."""
-    columns = ([batch[name].to_pylist() for name in KEY_COLUMNS] for batch in rows.to_batches())
-    digests = (_digest(*key) for values in columns for key in zip(*values, strict=True))
-    return np.fromiter(digests, f"S{DIGEST_BYTES}", count=len(rows)).view(f"V{DIGEST_BYTES}")
+def row_digests(batches: Iterable[pa.RecordBatch]) -> npt.NDArray[np.void]:
+    """(rows,) the same 16 bytes as `slide_digests`, from the key columns of rows of parts; no batch is kept."""
+    digests = bytearray()  # which grows in place, unlike an array
+    for batch in batches:
+        for start in range(0, len(batch), _DIGESTED_ROWS):
+            rows = batch.slice(start, _DIGESTED_ROWS)
+            keys = zip(*(rows[name].to_pylist() for name in KEY_COLUMNS), strict=True)
+            digests += b"".join(_digest(*key) for key in keys)
+    return np.frombuffer(digests, f"V{DIGEST_BYTES}")
 
 
-def slides_of(rows: pa.Table, roots: Sequence[str] | None = None) -> Iterator[Slide]:
+def slides_of(rows: pa.Table, roots: Sequence[str] | None = None, kept: Sequence[str] = ()) -> Iterator[Slide]:
     """The slide of each row.
 
     Args:
         rows: Rows of a part, or of a whole file, with their key columns.
         roots: Roots by their position in a part's rows; None for a whole file, which holds the roots as text.
+        kept: Names of the columns of `Slide.kept`.
     """
-    for row in rows.select(list(KEY_COLUMNS)).to_pylist():
-        root = original(row["root"]) if roots is None else roots[row["root"]]
-        yield Slide(root, original(row["path"]))
+    for batch in rows.to_batches():
+        columns = [exact_values(batch[name]) for name in (*KEY_COLUMNS, *kept)]
+        for root, path, *values in zip(*columns, strict=True):
+            yield Slide(original(root) if roots is None else roots[root], original(path), kept=tuple(values))
 
 
 def files_of(rows: pa.Table) -> pa.ChunkedArray:
     """(rows,) the file of each row of a whole predictions file, as text."""
     return pc.binary_join_element_wise(rows["root"].cast(pa.string()), rows["path"], "/")
-
-
-def in_order(rows: pa.Table, length: int) -> Iterator[pa.Table]:
-    """All rows in the order of a predictions file, ``length`` of them at a time."""
-    order = pc.sort_indices(rows, [(name, "ascending") for name in KEY_COLUMNS])
-    for start in range(0, len(rows), length):
-        yield rows.take(order[start : start + length])
 
 
 def _digest(*key: Any) -> bytes:

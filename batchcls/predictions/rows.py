@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchcls.predictions.row_key import column_values
-from batchcls.predictions.schema import part_schema
-from batchcls.records import BatchResult
+from batchcls.predictions.schema import DIGEST, NOTHING_KEPT, part_schema
+from batchcls.records import BatchResult, Slide
 from batchcls.storage.file_names import printable
 
 
@@ -18,13 +18,16 @@ class PredictionRows:
     Args:
         roots: Every `Slide.root` of the run.
         labels: The engine's labels, by position.
+        added: Columns of `batchcls.predictions.schema.added_schema`.
     """
 
-    def __init__(self, roots: Sequence[str], labels: Sequence[str]) -> None:
-        self.schema = part_schema(len(labels))
+    def __init__(self, roots: Sequence[str], labels: Sequence[str], added: pa.Schema = NOTHING_KEPT) -> None:
+        self.schema = part_schema(len(labels), added)
         """The schema of a part."""
         self._roots = {root: position for position, root in enumerate(roots)}
         self._classes = len(labels)
+        self._has_digests = DIGEST in added.names
+        self._kept = [field for field in added if field.name != DIGEST]
         self._words = {"root": [printable(root) for root in roots], "label": list(labels)}
 
     def of(self, result: BatchResult) -> pa.RecordBatch:
@@ -50,8 +53,17 @@ class PredictionRows:
             "size_bytes": pa.array([slide.size_bytes for slide in slides], pa.int64()),
             "modified": pa.array([_microseconds(slide.modified_ns) for slide in slides], pa.timestamp("us", "UTC")),
             "error": pa.array([None] * decoded + [failure.text for failure in result.failures], pa.string()),
+            **self._kept_columns(slides),
+            DIGEST: pa.array([slide.digest for slide in slides] if self._has_digests else [], pa.string()),
         }
         return pa.RecordBatch.from_arrays([columns[name] for name in self.schema.names], schema=self.schema)
+
+    def _kept_columns(self, slides: Sequence[Slide]) -> dict[str, pa.Array]:
+        """The columns that the slides carry with them; null for a slide of a source that has no such columns."""
+        return {
+            field.name: pa.array([slide.kept[number] if slide.kept else None for slide in slides], field.type)
+            for number, field in enumerate(self._kept)
+        }
 
     def with_words(self, rows: pa.Table) -> pa.Table:
         """Rows of parts, with the text of each root and label in place of its position."""

@@ -14,20 +14,24 @@ import pyarrow.compute as pc
 
 from batchcls.predictions.done_slides import DoneSlides
 from batchcls.predictions.existing_output import ExistingOutput, check_record_beside, retry_mask
-from batchcls.predictions.formats import format_to_write
+from batchcls.predictions.external_sort import sorted_tables
+from batchcls.predictions.formats import format_to_write, parquet_folder
+from batchcls.predictions.formats.parquet_folder import rows_of_each_file
 from batchcls.predictions.row_key import KEY_COLUMNS as KEY_COLUMNS
-from batchcls.predictions.row_key import in_order, key_schema, slides_of
+from batchcls.predictions.row_key import key_schema, slides_of
 from batchcls.predictions.rows import PredictionRows
-from batchcls.predictions.schema import file_schema, part_schema
+from batchcls.predictions.schema import added_schema, file_schema, kept_schema, part_schema
 from batchcls.records import BatchResult, Slide
-from batchcls.storage.locked_folder import clear_leftovers
+from batchcls.storage.output_folder import clear_leftovers
 from batchcls.storage.resumable_output import ResumableOutput
 
+UPDATE_KEY = "update_of"
+"""Key of the identity of an unfinished update, which says of which whole file it is one."""
 _PART_ROWS = 16_384
 """Most rows that a kill can cost."""
 _PART_SECONDS = 10.0
 """Seconds after which rows are brought to disk, however few they are."""
-_GROUP_ROWS = 32_768
+GROUP_ROWS = 32_768
 """Rows in a row group of the whole file."""
 
 
@@ -43,7 +47,7 @@ class Counts:
 
 
 def open_writer(
-    path: Path,
+    path: Path | str,
     *,
     roots: Sequence[str],
     labels: Sequence[str],
@@ -57,7 +61,7 @@ def open_writer(
     rows, is whole.
 
     Args:
-        path: The predictions file, whose ending names its format.
+        path: The predictions file or folder, or its URL in an object store, whose ending names its format.
         roots: Every `Slide.root` of the run.
         labels: The engine's labels, by position.
         identity: Properties that two runs must share to write one file; JSON values.
@@ -68,20 +72,24 @@ def open_writer(
         OutputError: If ``path`` has another ending, ``path`` exists, another run is writing it, or an earlier run of
             another identity began it.
     """
-    form = format_to_write(path)
     limits, identity_json = dict(limits or {}), json.loads(json.dumps(identity))
+    form, is_folder = format_to_write(path, rows_of_each_file(identity_json)), bool(rows_of_each_file(identity_json))
     if form.RECORD_IS_BESIDE:
         clear_leftovers(path)  # a killed run may have moved one of its two files to its place
         if not overwrite:
             check_record_beside(path)
-    existing = None if overwrite else ExistingOutput.of(path, file_schema(len(labels)), identity_json)
+    added = added_schema(identity_json)
+    columns = file_schema(len(labels), added)
+    if is_folder and overwrite:
+        parquet_folder.check_replaceable(Path(path))
+    existing = None if overwrite else ExistingOutput.of(path, columns, identity_json)
     if existing and existing.is_settled(limits):
         clear_leftovers(path)
         return existing
-    partial = ResumableOutput(path, part_schema(len(labels)), identity, limits=limits)
+    partial = ResumableOutput(path, part_schema(len(labels), added), identity, limits=limits, is_folder=is_folder)
     try:
         if not overwrite:  # another run may have finished while this one waited for it
-            existing = ExistingOutput.of(path, file_schema(len(labels)), identity_json)
+            existing = ExistingOutput.of(path, columns, identity_json)
         if existing and existing.is_settled(limits) and not partial.begun:
             partial.discard()
             partial.close()
@@ -117,20 +125,24 @@ class PredictionsWriter:
         existing: ExistingOutput | None = None,
     ) -> None:
         self._partial = partial
-        self._format = format_to_write(partial.path)
+        self._rows_per_file = rows_of_each_file(partial.identity)
+        self._format = format_to_write(partial.path, self._rows_per_file)
         positions = {root: position for position, root in enumerate(roots)}
         self._labels = tuple(labels)
         self._limits = limits
-        self._rows = PredictionRows(roots, labels)
+        kept = kept_schema(partial.identity)
+        self._rows = PredictionRows(roots, labels, added_schema(partial.identity))
         self._keys = key_schema(self._rows.schema)
         partial.drop(lambda rows: retry_mask(rows["error"], partial.changed_limits))
-        repeated = self._take_over(existing) if existing else self._keys.empty_table()
-        rows = partial.table().select(self._keys.names)
-        self.resumed_rows = len(rows)
+        repeated = self._take_over(existing, kept.names) if existing else self._keys.empty_table()
+        self._known = DoneSlides(partial.batches(self._keys.names), positions)
+        self.resumed_rows = len(self._known)
         """Rows that an earlier run left."""
         # Repeated slides are classified whether they are listed or not, so that no row is lost.
-        self._repeated = list(DoneSlides(rows, positions).missing(slides_of(repeated, roots))) if len(repeated) else []
-        self._known = DoneSlides(pa.concat_tables([rows, repeated]), positions)
+        self._repeated = list(self._known.missing(slides_of(repeated, roots, kept.names)))
+        if self._repeated:
+            rows = chain(partial.batches(self._keys.names), repeated.select(self._keys.names).to_batches())
+            self._known = DoneSlides(rows, positions)
         self._open_rows: list[pa.RecordBatch] = []
         self._open_count = 0
         self._opened = monotonic()
@@ -164,17 +176,19 @@ class PredictionsWriter:
     def flush(self) -> None:
         """Bring every row so far to the disk."""
         if self._open_rows:
-            self._partial.append(self._open_rows)
+            self._partial.append([pa.concat_batches(self._open_rows)])
             self._open_rows, self._open_count = [], 0
         self._opened = monotonic()
 
     def counts(self) -> Counts:
         """The counts over all rows, those of earlier runs included; every row is on disk afterwards."""
         self.flush()
-        table = self._partial.table()
-        kinds = pc.list_element(pc.split_pattern(table["error"].drop_null(), ":", max_splits=1), 0)
-        labels = _value_counts(table["label"].drop_null())
-        return Counts(len(table), {self._labels[code]: count for code, count in labels.items()}, _value_counts(kinds))
+        rows, codes, errors = 0, Counter[int](), Counter[str]()
+        for batch in self._partial.batches(["label", "error"]):
+            rows += len(batch)
+            codes += _value_counts(batch["label"].drop_null())
+            errors += _value_counts(pc.list_element(pc.split_pattern(batch["error"].drop_null(), ":", max_splits=1), 0))
+        return Counts(rows, {self._labels[code]: count for code, count in codes.items()}, errors)
 
     def finish(self, metadata: Mapping[str, Any]) -> None:
         """Put the whole file in its place, with ``metadata`` as the record of the run, and drop the parts.
@@ -183,12 +197,20 @@ class PredictionsWriter:
             OutputError: If the disk refuses; the parts stay.
         """
         self.flush()
-        record = {**metadata, "identity": self._partial.identity, "limits": self._limits}
-        groups = map(self._rows.with_words, in_order(self._partial.table(), _GROUP_ROWS))
-        with self._partial.whole() as stream:
-            beside = self._format.write(stream, groups, self._labels, record)
-        if beside is not None:
-            self._partial.write_beside(beside)
+        identity = {key: value for key, value in self._partial.identity.items() if key != UPDATE_KEY}
+        record = {**metadata, "identity": identity, "limits": self._limits}
+        most = self._rows_per_file
+        length = GROUP_ROWS if most is None else -(-most // -(-most // GROUP_ROWS))  # so that groups fill each file
+        parts = self._partial.batches()
+        rows = map(self._rows.with_words, sorted_tables(parts, self._rows.schema, self._partial.scratch, length))
+        if most is None:
+            with self._partial.whole() as stream:
+                beside = self._format.write(stream, rows, self._labels, record)
+            if beside is not None:
+                self._partial.write_beside(beside)
+        else:
+            with self._partial.whole_files() as folder:
+                parquet_folder.write(folder, rows, self._labels, record, most)
         self._partial.finish()
 
     def discard(self) -> None:
@@ -199,20 +221,23 @@ class PredictionsWriter:
         """Let another run write to the output; the parts stay."""
         self._partial.close()
 
-    def _take_over(self, existing: ExistingOutput) -> pa.Table:
+    def _take_over(self, existing: ExistingOutput, kept: Sequence[str]) -> pa.Table:
         """Make the good rows of ``existing`` the first part.
 
         Returns:
-            The keys of the rows that are worth doing again, under this run's limits or others.
+            The keys, and the ``kept`` columns, of the rows that are worth doing again, under this run's limits or
+            others.
         """
         changed = existing.other_limits(self._limits)
         if not self._partial.begun:
             batches = map(self._rows.of_whole, existing.batches(self._rows.schema.names))
             self._partial.append(batch.filter(pc.invert(retry_mask(batch["error"], changed))) for batch in batches)
-        batches = map(self._rows.of_whole, existing.batches([*KEY_COLUMNS, "error"]))
+        columns = [*KEY_COLUMNS, *kept]
+        batches = map(self._rows.of_whole, existing.batches([*columns, "error"]))
         repeated = [batch.filter(retry_mask(batch["error"], self._limits.keys())) for batch in batches]
-        return pa.concat_tables([self._keys.empty_table(), pa.Table.from_batches(repeated).select(self._keys.names)])
+        schema = pa.schema([self._rows.schema.field(name) for name in columns])
+        return pa.concat_tables([schema.empty_table(), pa.Table.from_batches(repeated).select(columns)])
 
 
-def _value_counts(values: pa.ChunkedArray) -> dict[Any, int]:
+def _value_counts(values: pa.Array) -> Counter[Any]:
     return Counter({item["values"]: item["counts"] for item in pc.value_counts(values).to_pylist()})

@@ -163,6 +163,10 @@ class FileLane:
         while names := bytes(self._answer(b"N", b"", DATA_ANSWER)[0]):
             yield names.removesuffix(b"\0").split(b"\0")
 
+    def ask(self, operation: bytes, operand: bytes = b"") -> bytes:
+        """The data of the answer to a request that has no method here, see the server's description."""
+        return bytes(self._answer(operation, operand, DATA_ANSWER)[0])
+
     def close(self) -> None:
         """End the lane, and wake a thread that waits for an answer; calling it twice is harmless."""
         try:
@@ -192,9 +196,10 @@ class FileLane:
             raise self.ended_error() from error
         received = self._receive(0, head.size)
         number, *values, length = head.unpack_from(self.buffer)
-        if number:
-            raise OSError(number, os.strerror(number))
         self._receive(received, head.size + length)
+        if number:
+            reason = os.fsdecode(bytes(self.buffer[head.size : head.size + length]))
+            raise OSError(number, reason or os.strerror(number))
         return *values, self.buffer[head.size : head.size + length]
 
     def _receive(self, start: int, end: int) -> int:

@@ -9,6 +9,8 @@ from pathlib import Path
 from time import monotonic, sleep
 
 from batchcls.errors import OutputError
+from batchcls.storage.file_set import INNER_FOLDERS, complete_move, remove_inner_folders
+from batchcls.storage.output_names import beside_path, partial_folder
 from batchcls.storage.owned_folder import OwnedFolder
 
 LOCK_FILE, RUN_FILE, WHOLE_FILE = "lock", "run.json", "whole.parquet"
@@ -22,16 +24,6 @@ PART_NAME = re.compile(r"part-(\d{6,})\.arrow")
 """Names of the parts, with the number of each."""
 _PATIENCE_S, _POLL_S = 5.0, 0.05
 """How long a held lock is waited for, and how often it is tried: a killed process's child takes a moment to end."""
-
-
-def partial_folder(path: Path) -> Path:
-    """The folder of an output that is not finished."""
-    return path.with_name(path.name + ".partial")
-
-
-def beside_path(path: Path) -> Path:
-    """The JSON file beside an output."""
-    return path.with_name(path.name + ".json")
 
 
 def clear_leftovers(path: Path, others: Iterable[str] = ()) -> None:
@@ -52,7 +44,7 @@ def clear_leftovers(path: Path, others: Iterable[str] = ()) -> None:
         owned, lock = lock_folder(path, is_own_name)
         try:
             if not owned.holds(RUN_FILE):
-                owned.clear(is_own_name, last=REMOVED_LAST)
+                clear_output(owned, is_own_name)
         finally:
             os.close(lock)
             owned.close()
@@ -96,6 +88,17 @@ def lock_folder(path: Path, is_own_name: OutputFileNames) -> tuple[OwnedFolder, 
         sleep(_POLL_S)
 
 
+def clear_output(owned: OwnedFolder, is_own_name: OutputFileNames) -> None:
+    """Remove the folder of an unfinished output with all that is in it.
+
+    Raises:
+        OutputError: If batchcls did not make all that is in it.
+    """
+    owned.check_names(is_own_name, INNER_FOLDERS)
+    remove_inner_folders(owned)
+    owned.clear(is_own_name, last=REMOVED_LAST)
+
+
 def _try_lock_or_close(owned: OwnedFolder, path: Path, is_own_name: OutputFileNames) -> int | None:
     lock = None
     try:
@@ -116,16 +119,16 @@ def _try_lock(owned: OwnedFolder, path: Path, is_own_name: OutputFileNames) -> i
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if owned.is_file(lock, LOCK_FILE) and owned.in_place:
-            owned.check_names(is_own_name)
+            owned.check_names(is_own_name, INNER_FOLDERS)
             owned.sweep()
             if not owned.holds(FINISHED_FILE):
                 return lock
-            if owned.holds(WHOLE_FILE):  # the run was killed before it had moved the file to its place
+            if owned.holds(WHOLE_FILE) or not complete_move(owned, path):  # killed before anything was in its place
                 owned.remove(FINISHED_FILE)
                 return lock
             if owned.holds(BESIDE_FILE):  # the run was killed between its two moves
                 owned.move_out(BESIDE_FILE, beside_path(path))
-            owned.clear(is_own_name, last=REMOVED_LAST)
+            clear_output(owned, is_own_name)
     except BlockingIOError:
         pass
     except BaseException:

@@ -3,7 +3,7 @@
 import errno
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import BinaryIO, Self
@@ -86,18 +86,20 @@ class OwnedFolder:
         """Whether anything in the folder is called ``name``."""
         return kind_of(name, self._handle) is not None
 
-    def check_names(self, is_own_name: Callable[[str], object]) -> None:
+    def check_names(self, is_own_name: Callable[[str], object], folders: Container[str] = ()) -> None:
         """Refuse a folder that holds anything that batchcls did not create.
 
         Args:
             is_own_name: Says whether batchcls creates files of a name in the folder.
+            folders: Names of the folders that batchcls creates in the folder.
 
         Raises:
-            OutputError: If there is a file of another name, or anything but a file.
+            OutputError: If there is anything else.
         """
         for name in self.names():
             kind = kind_of(name, self._handle)
-            if kind is not None and (kind != "a file" or not is_own_name(name)):
+            is_own = name in folders if kind == "a folder" else kind in ("a file", None) and is_own_name(name)
+            if kind is not None and not is_own:
                 raise OutputError(
                     f"{str(self.path / name)!r} is {kind} that batchcls did not make; nothing was touched: move it "
                     "away, or choose another --out"
@@ -144,6 +146,14 @@ class OwnedFolder:
         """Write a file whole; if an error is raised, the earlier file remains unchanged."""
         with self.writing(name) as stream:
             stream.write(content)
+
+    def scratch(self) -> BinaryIO:
+        """An empty file for writing and reading, which has no name any more, and ends when it is closed."""
+        name = temporary_name()
+        descriptor = os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=self._handle)
+        with suppress(FileNotFoundError):  # another process has called `sweep`
+            os.unlink(name, dir_fd=self._handle)
+        return os.fdopen(descriptor, "w+b")
 
     def mark(self, name: str) -> None:
         """Create an empty file, unless the name is taken."""

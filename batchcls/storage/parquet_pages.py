@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 _MAGIC = b"PAR1"
 _HEADER_BYTES, _LARGEST_HEADER_BYTES = 1 << 12, 1 << 24
 _LARGEST_DEPTH = 16
-_DICTIONARY_ENCODINGS = (2, 8)
+DICTIONARY_ENCODINGS = (2, 8)
 """Numbers of the encodings in which a page holds positions in a dictionary."""
 
 
@@ -27,6 +27,27 @@ class ColumnChunk:
     """Offset of the first page."""
     end: int
     """Offset after the last page."""
+    codec: int = 0
+    """Number of the codec by which the pages are compressed; 0 for none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of a column, by its header."""
+
+    offset: int
+    """Offset of the first byte after the header."""
+    stored_bytes: int
+    decompressed_bytes: int
+    values: int
+    """Number of values, nulls included; 0 of a dictionary."""
+    encoding: int
+    """Number of the encoding of the values; 0 of a dictionary."""
+    level_bytes: int | None
+    """Bytes of levels before the compressed values; None in the first version of data pages, which compresses both."""
+    is_compressed: bool
+    """Whether the column's codec compresses the values."""
+    is_dictionary: bool
 
 
 @dataclass(slots=True)
@@ -73,7 +94,9 @@ def column_chunks(stream: BinaryIO) -> Iterator[ColumnChunk]:
                 raise ValueError("its footer is damaged")
             starts = [_count(metadata, number) for number in (9, 11) if number in metadata]
             begin = min((start for start in starts if start), default=0)  # an offset of 0 means: no dictionary
-            yield ColumnChunk(group, column, _count(metadata, 5), begin, begin + _count(metadata, 7))
+            yield ColumnChunk(
+                group, column, _count(metadata, 5), begin, begin + _count(metadata, 7), _count(metadata, 4)
+            )
 
 
 def page_totals(stream: BinaryIO, chunk: ColumnChunk) -> PageTotals:
@@ -82,28 +105,44 @@ def page_totals(stream: BinaryIO, chunk: ColumnChunk) -> PageTotals:
     Raises:
         ValueError: If a page's header is damaged.
     """
-    totals, at = PageTotals(), chunk.begin
-    while at < chunk.end and totals.values < max(1, chunk.values):
-        header, length = _header(stream, at)
-        decompressed_bytes, stored = _count(header, 2), _count(header, 3)
-        totals.decompressed_bytes += decompressed_bytes
-        if 7 in header:
-            totals.dictionary_bytes += decompressed_bytes
-        values, encoding = _data_page(header)
-        totals.values += values
-        if encoding in _DICTIONARY_ENCODINGS:
+    totals = PageTotals()
+    for page in pages(stream, chunk):
+        totals.decompressed_bytes += page.decompressed_bytes
+        if page.is_dictionary:
+            totals.dictionary_bytes += page.decompressed_bytes
+        totals.values += page.values
+        if page.encoding in DICTIONARY_ENCODINGS:
             totals.from_dictionary = totals.values
-        at += length + stored
     totals.values = max(totals.values, chunk.values)
     return totals
 
 
-def _data_page(header: dict[int, Any]) -> tuple[int, int]:
-    """Number of values in a data page, and the number of their encoding; zeros for a dictionary page."""
+def pages(stream: BinaryIO, chunk: ColumnChunk) -> Iterator[Page]:
+    """The pages of a column, in their order, until they hold all values.
+
+    Raises:
+        ValueError: If a page's header is damaged.
+    """
+    values, at = 0, chunk.begin
+    while at < chunk.end and values < max(1, chunk.values):
+        header, length = _header(stream, at)
+        page = _page(header, at + length)
+        values += page.values
+        at = page.offset + page.stored_bytes
+        yield page
+
+
+def _page(header: dict[int, Any], offset: int) -> Page:
+    """A page whose bytes begin at ``offset``, by the fields of its header."""
+    decompressed_bytes, stored = _count(header, 2), _count(header, 3)
     second, first = header.get(8), header.get(5)
+    values, encoding, level_bytes = 0, 0, None
     if isinstance(second, dict):
-        return _count(second, 1), _count(second, 4)
-    return (_count(first, 1), _count(first, 2)) if isinstance(first, dict) else (0, 0)
+        values, encoding, level_bytes = _count(second, 1), _count(second, 4), _count(second, 5) + _count(second, 6)
+    elif isinstance(first, dict):
+        values, encoding = _count(first, 1), _count(first, 2)
+    is_compressed = not (isinstance(second, dict) and second.get(7) is False)
+    return Page(offset, stored, decompressed_bytes, values, encoding, level_bytes, is_compressed, 7 in header)
 
 
 def _count(fields: dict[int, Any], number: int) -> int:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from batchcls.storage.long_paths import open_file
+from batchcls.storage.confined_files import open_confined
 
 
 class IrregularError(ValueError):
@@ -25,7 +25,7 @@ def open_regular(path: str | Path) -> tuple[io.FileIO, os.stat_result]:
         OSError: If the file cannot be opened.
         IrregularError: If ``path`` is a folder, a FIFO or a device.
     """
-    descriptor = open_file(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    descriptor = open_confined(os.fspath(path), os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     status = os.fstat(descriptor)
     if stat.S_ISREG(status.st_mode):
         return io.FileIO(descriptor, "rb"), status

@@ -1,10 +1,7 @@
 """An output that is written in parts, in a locked folder, so that another run can go on after a kill."""
 
 import json
-import mmap
-import os
-import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,41 +11,28 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchcls.errors import OutputError
-from batchcls.storage.atomic import check_replaceable_file
-from batchcls.storage.locked_folder import (
-    BESIDE_FILE,
-    FINISHED_FILE,
-    LOCK_FILE,
-    PART_NAME,
-    REMOVED_LAST,
-    RUN_FILE,
-    WHOLE_FILE,
-    OutputFileNames,
-    beside_path,
-    lock_folder,
-    output_errors,
-    partial_folder,
-)
-
-_LARGEST_NOTE_BYTES = 64 << 20
+from batchcls.storage.differences import differences
+from batchcls.storage.local_output_folder import LocalOutputFolder
+from batchcls.storage.output_folder import open_output_folder
+from batchcls.storage.owned_folder import OwnedFolder
+from batchcls.storage.part_file import part_batches
 
 
 class ResumableOutput:
     """Rows written in parts to the folder ``path``.partial, which this process alone holds until `close`.
 
     Attributes:
-        path: Path of the finished output.
-        folder: Path of the folder.
-        own: Open handle of the folder.
+        path: Path of the finished output, or its URL in an object store.
         identity: Argument ``identity`` after a round trip through JSON.
         started: Time at which the first of the runs that share this output started; UTC, ISO 8601.
 
     Args:
-        path: Path of the finished output, to which `finish` moves it.
+        path: Path of the finished output, to which `finish` moves it, or its URL in an object store.
         part_schema: Schema of the rows that `append` takes.
         identity: Values that must be the same for two runs to share one output; JSON values.
         limits: Values that may differ between such runs although rows depend on them; JSON values.
         others: Names of other files in the folder, which `finish` removes.
+        is_folder: Whether the finished output is a folder of files, by `whole_files`, and not a file.
 
     Raises:
         OutputError: If another run holds the folder, an earlier run began it with another identity, or the folder
@@ -57,29 +41,42 @@ class ResumableOutput:
 
     def __init__(
         self,
-        path: Path,
+        path: Path | str,
         part_schema: pa.Schema,
         identity: Mapping[str, Any],
         *,
         limits: Mapping[str, Any] | None = None,
         others: Iterable[str] = (),
+        is_folder: bool = False,
     ) -> None:
         self.path = path
-        self.folder = partial_folder(path)
         self._part_schema = part_schema
         self.identity: dict[str, Any] = json.loads(json.dumps(identity))
         self._limits = dict(limits or {})
-        self._is_own_name = OutputFileNames(others)
-        with self.output_errors():
-            check_replaceable_file(path)
-            self.own, self._lock = lock_folder(path, self._is_own_name)
+        self._folder = open_output_folder(path, others, is_folder=is_folder)
         try:
             with self.output_errors():
                 self.started, self._earlier_limits = self._read_or_record_run()
-                self._parts = [name for name in self.own.names() if PART_NAME.fullmatch(name)]
+                self._parts = self._folder.parts()
         except BaseException:
             self.close()
             raise
+
+    @property
+    def own(self) -> OwnedFolder:
+        """Open handle of the folder, which an output on a disk has.
+
+        Raises:
+            TypeError: If the output is in an object store.
+        """
+        if not isinstance(self._folder, LocalOutputFolder):
+            raise TypeError(f"{self.path!r} is on no disk")
+        return self._folder.own
+
+    @property
+    def folder(self) -> Path:
+        """Path of the folder, which an output on a disk has."""
+        return self.own.path
 
     @property
     def begun(self) -> bool:
@@ -97,135 +94,135 @@ class ResumableOutput:
         Raises:
             OutputError: If the part cannot be written; the earlier parts stay.
         """
-        last = PART_NAME.fullmatch(self._parts[-1]) if self._parts else None
-        part = f"part-{int(last[1]) + 1 if last else 0:06d}.arrow"
+        part = self._parts[-1] + 1 if self._parts else 0
         self._write(part, rows)
         self._parts.append(part)
 
-    def drop(self, is_dropped: Callable[[pa.Table], pa.Array]) -> None:
+    def drop(self, is_dropped: Callable[[pa.RecordBatch], pa.Array]) -> None:
         """Remove rows from the parts, and record this run's limits as those of all remaining rows.
 
         Args:
-            is_dropped: Returns (rows,) booleans for a table, true for each row to remove.
+            is_dropped: Returns (rows,) booleans for a batch, true for each row to remove.
 
         Raises:
             OutputError: If a part cannot be written; each part is then either unchanged or without those rows.
         """
         for part in self._parts:
-            table = self._read(part)
-            mask = is_dropped(table)
-            if pc.any(mask).as_py():
-                self._write(part, table.filter(pc.invert(mask)).to_batches())
+            if any(pc.any(is_dropped(batch)).as_py() for batch in self._read(part)):
+                self._write(part, (batch.filter(pc.invert(is_dropped(batch))) for batch in self._read(part)))
         if self.changed_limits:
             with self.output_errors():
                 self._record_run()
             self._earlier_limits = self._limits
 
+    def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """The rows of all parts, in the order in which they were written, a batch at a time.
+
+        Args:
+            columns: Columns to read; None: all.
+
+        Raises:
+            OutputError: If a part cannot be read.
+        """
+        for part in self._parts:
+            yield from self._read(part, columns)
+
     def table(self) -> pa.Table:
-        """The rows of all parts, memory-mapped."""
-        return pa.concat_tables([self._part_schema.empty_table(), *map(self._read, self._parts)])
+        """The rows of all parts, in memory; for few rows."""
+        return pa.Table.from_batches(self.batches(), self._part_schema)
+
+    def scratch(self) -> BinaryIO:
+        """An empty file without a name, on the disk of the parts or else of temporary files, for writing and reading.
+
+        Raises:
+            OSError: If the disk refuses.
+        """
+        return self._folder.scratch()
 
     @contextmanager
     def whole(self) -> Iterator[BinaryIO]:
         """A context that yields a stream for the whole output; `finish` comes next."""
-        with self.output_errors(), self.own.writing(WHOLE_FILE) as stream:
+        with self.output_errors(), self._folder.writing_whole() as stream:
             yield stream
+
+    @contextmanager
+    def whole_files(self) -> Iterator[OwnedFolder]:
+        """A context that yields a folder for the files of the whole output; `finish` comes next."""
+        with self.output_errors(), self._folder.writing_files() as folder:
+            yield folder
 
     def write_beside(self, content: bytes) -> None:
         """Write the whole JSON file that belongs beside ``path``; `finish` comes next."""
         with self.output_errors():
-            check_replaceable_file(beside_path(self.path))
-            self.own.write(BESIDE_FILE, content)
+            self._folder.write_beside(content)
 
     def finish(self) -> None:
-        """Move the file that was written by `whole` to ``path``, and remove the folder with its parts.
+        """Move what was written by `whole` or `whole_files` to ``path``, and remove the folder with its parts.
 
         A file that was written by `write_beside` follows; if this process is killed between the two, whoever locks the
         folder next moves the second one.
         """
         with self.output_errors():
-            self.own.mark(FINISHED_FILE)
-            self.own.move_out(WHOLE_FILE, self.path)
-            if self.own.holds(BESIDE_FILE):
-                self.own.move_out(BESIDE_FILE, beside_path(self.path))
-            self.discard()
+            self._folder.publish()
 
     def discard(self) -> None:
         """Remove the folder with all parts and other files in it."""
         with self.output_errors():
-            self.own.clear(self._is_own_name, last=REMOVED_LAST)
+            self._folder.discard()
 
     def close(self) -> None:
         """Release the output for another run; finished parts stay."""
-        os.close(self._lock)
-        self.own.close()
+        self._folder.close()
 
     def output_errors(self) -> AbstractContextManager[None]:
         """A context in which an OSError becomes an `OutputError` that says which rows are kept, and how to go on."""
-        return output_errors(self.folder)
-
-    @property
-    def _start_over(self) -> str:
-        return f"rm -r {shlex.quote(str(self.folder))}"
+        return self._folder.errors()
 
     def _read_or_record_run(self) -> tuple[str, Mapping[str, Any]]:
         """The time at which the first of the runs that share this output started, and the limits of the last run."""
-        if not self.own.holds(RUN_FILE):
-            for name in self.own.names():
-                if name != LOCK_FILE:  # without the run's file, nobody knows which run wrote these rows
-                    self.own.remove(name)
+        note = self._folder.read_note()
+        if note is None:
+            self._folder.drop_parts()  # without a note, nobody knows which run wrote these rows
             self.started = datetime.now(UTC).isoformat(timespec="milliseconds")
             self._record_run()
             return self.started, self._limits
-        note = self.folder / RUN_FILE
         try:
-            with os.fdopen(self.own.file(RUN_FILE), "rb") as stream:
-                earlier = json.loads(stream.read(_LARGEST_NOTE_BYTES))
+            earlier = json.loads(note)
             recorded, started, limits = (
                 dict(earlier["identity"]),
                 str(earlier["started"]),
                 dict(earlier.get("limits", {})),
             )
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            raise OutputError(f"{str(note)!r} cannot be read; to start over: {self._start_over}") from error
+            raise OutputError(
+                f"{f'{self._folder.place}/run.json'!r} cannot be read; to start over: {self._folder.start_over}"
+            ) from error
         if recorded != self.identity:
             raise OutputError(
-                f"{str(self.folder)!r} was begun with {differences(recorded, self.identity)}, this run has "
-                f"{differences(self.identity, recorded)}; finish it as it was begun, or start over: {self._start_over}"
+                f"{str(self._folder.place)!r} was begun with {differences(recorded, self.identity)}, this run has "
+                f"{differences(self.identity, recorded)}; finish it as it was begun, or start over: "
+                f"{self._folder.start_over}"
             )
         return started, limits
 
     def _record_run(self) -> None:
         note = {"started": self.started, "identity": self.identity, "limits": self._limits}
-        self.own.write(RUN_FILE, json.dumps(note, indent=2).encode())
+        self._folder.write_note(json.dumps(note, indent=2).encode())
 
-    def _write(self, part: str, rows: Iterable[pa.RecordBatch]) -> None:
+    def _write(self, part: int, rows: Iterable[pa.RecordBatch]) -> None:
         with (
             self.output_errors(),
-            self.own.writing(part) as stream,
+            self._folder.writing_part(part) as stream,
             pa.ipc.new_file(stream, self._part_schema) as writer,
         ):
             for batch in rows:
                 writer.write_batch(batch)
 
-    def _read(self, part: str) -> pa.Table:
+    def _read(self, part: int, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         try:
-            with os.fdopen(self.own.file(part), "rb") as stream:
-                mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-            return pa.ipc.open_file(pa.BufferReader(pa.py_buffer(mapped))).read_all().cast(self._part_schema)
+            with self._folder.reading_part(part) as stream:
+                yield from part_batches(stream, self._part_schema, columns)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise OutputError(
-                f"{str(self.folder)!r} cannot be read: {error}; start over: {self._start_over}"
+                f"{str(self._folder.place)!r} cannot be read: {error}; start over: {self._folder.start_over}"
             ) from error
-
-
-def differences(values: Mapping[str, Any], others: Mapping[str, Any]) -> str:
-    """The entries of ``values`` that differ from ``others``, as text; a key that ``values`` lacks counts as None."""
-    words = []
-    for key in sorted(values.keys() | others.keys()):
-        value, other = values.get(key), others.get(key)
-        if value != other:
-            if isinstance(value, dict) and isinstance(other, dict):
-                value = {name: value[name] for name in value if name not in other or value[name] != other[name]}
-            words.append(f"{key} {value!r}")
-    return ", ".join(words)

@@ -24,12 +24,15 @@ _LARGEST_FOOTER_BYTES = 16 << 20
 _BATCH_ROWS = 65_536
 
 
-def check_parquet_size(path: Path, columns: Sequence[str] | None = None, *, whole: bool) -> None:
+def check_parquet_size(path: Path, columns: Sequence[str] | None = None, *, whole: bool) -> int:
     """Refuse a Parquet file that would take more memory than a sound file of its size does.
 
     Args:
         columns: Columns that will be read; None: all.
         whole: Whether all rows will be in memory at one time.
+
+    Returns:
+        Size in memory of all rows, in bytes.
 
     Raises:
         LabelsError: If the file would; or, if ``whole``, would take more than half of the memory for this process.
@@ -53,6 +56,7 @@ def check_parquet_size(path: Path, columns: Sequence[str] | None = None, *, whol
                 )
     if whole:
         check_memory(path, memory_bytes)
+    return memory_bytes
 
 
 def largest_plausible_bytes(size: int) -> int:

@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 from batchcls.errors import OutputError
 from batchcls.records import METADATA_KEY
 from batchcls.storage.atomic import check_replaceable_file, writing
-from batchcls.storage.locked_folder import clear_leftovers, partial_folder
-from batchcls.storage.resumable_output import differences
+from batchcls.storage.differences import differences
+from batchcls.storage.locked_folder import clear_leftovers
+from batchcls.storage.output_names import partial_folder
 from batchcls.training.checkpoints import BEST_CHECKPOINT, FINISHED_MARK, LAST_CHECKPOINT
 
 SPLIT_ENDING, CURVES_ENDING, METRICS_ENDING, HISTORY_ENDING = (

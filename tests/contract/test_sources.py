@@ -1,19 +1,27 @@
 """What every source of slides promises; each one, and what it is made from, stands in `SOURCES`."""
 
+import io
 import os
+import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from multiprocessing import get_context
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from batchcls.images.formats.refusal import RefusedError
 from batchcls.images.sources import open_readers, open_source, read_slide, slide_exists
 from batchcls.images.sources.base import SlideReader, Source, SourceOptions
+from batchcls.images.sources.places import Place
 from batchcls.records import Slide
+from batchcls.storage.file_names import original, printable
+from batchcls.storage.urls import is_url
 from tests.commandline import PATIENCE_S
+from tests.object_servers import BUCKET, fill_bucket, moto_server, s3_named
 
 SEED_BYTES = bytes(range(256))
 FILES = {
@@ -34,20 +42,80 @@ def folder(files: dict[str, bytes], path: Path) -> Path:
     return path
 
 
-Made = Callable[[dict[str, bytes], Path], Path]
-SOURCES: dict[str, Made] = {"folder": folder}
+def tar(files: dict[str, bytes], path: Path) -> Path:
+    path.mkdir()
+    with tarfile.open(path / "slides.tar", "w") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.mtime = len(content), 1_700_000_000
+            archive.addfile(member, io.BytesIO(content))
+    return path / "slides.tar"
+
+
+def path_list(files: dict[str, bytes], path: Path) -> str:
+    folder(files, path)
+    (path / "list.txt").write_bytes(b"\n".join(map(os.fsencode, files)))
+    return f"@{path / 'list.txt'}"
+
+
+def path_table(files: dict[str, bytes], path: Path) -> Path:
+    folder(files, path)
+    pq.write_table(pa.table({"path": list(map(printable, files))}), path / "files.parquet")
+    return path / "files.parquet"
+
+
+def objects(files: dict[str, bytes], path: Path) -> str:
+    fill_bucket(os.environ["AWS_ENDPOINT_URL"], {f"{path.name}/{printable(name)}": files[name] for name in files})
+    return f"s3://{BUCKET}/{path.name}"
+
+
+def parquet(files: dict[str, bytes], path: Path) -> Path:
+    path.mkdir()
+    images = [{"bytes": content, "path": os.fsencode(name)} for name, content in files.items()]
+    with_names = pa.array(images, pa.struct([("bytes", pa.binary()), ("path", pa.binary())]))
+    fields = [with_names.field("bytes"), pa.array(with_names.field("path")).view(pa.string())]
+    column = pa.StructArray.from_arrays(fields, ["bytes", "path"])
+    pq.write_table(pa.table({"image": column}), path / "slides.parquet", row_group_size=2)
+    return path / "slides.parquet"
+
+
+def remote_tar(files: dict[str, bytes], path: Path) -> str:
+    archive = tar(files, path)
+    fill_bucket(os.environ["AWS_ENDPOINT_URL"], {f"{path.name}/{archive.name}": archive.read_bytes()})
+    return f"s3://{BUCKET}/{path.name}/{archive.name}"
+
+
+Made = Callable[[dict[str, bytes], Path], Place]
+SOURCES: dict[str, Made] = {
+    "folder": folder,
+    "list": path_list,
+    "objects": objects,
+    "parquet": parquet,
+    "table": path_table,
+    "tar": tar,
+    "remote tar": remote_tar,
+}
 """By kind, a function that makes what SLIDES can name out of files, below a folder."""
 
 
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """An S3 server on this machine, which the environment names."""
+    with moto_server(tmp_path_factory.mktemp("s3") / "log.txt") as endpoint, s3_named(endpoint):
+        yield
+
+
 @pytest.fixture(params=SOURCES)
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    if request.param in ("objects", "remote tar"):
+        request.getfixturevalue("s3")
     return SOURCES[request.param](FILES, tmp_path / "slides")
 
 
 @pytest.fixture
-def slides(place: Path) -> dict[str, Slide]:
+def slides(place: Place) -> dict[str, Slide]:
     with closing(open_source([place])) as source:
-        return {slide.path: slide for slide in source}
+        return {name_in(place, slide.path): slide for slide in source}
 
 
 @pytest.fixture
@@ -56,25 +124,32 @@ def reader() -> Iterator[SlideReader]:
         yield reader
 
 
+def name_in(place: Place, path: str) -> str:
+    """The name in `FILES` of a slide, whose path begins with the archive's name, if it is in one; a key is UTF-8."""
+    if is_url(str(place)) and not str(place).endswith(".tar"):
+        return original(path)
+    return path.removeprefix(f"{Path(place).name}/")
+
+
 def rest(source: Source) -> Sequence[str]:
     return [slide.path for slide in source]
 
 
 @pytest.mark.parametrize("at_once", [True, False])
-def test_every_slide_comes_once_and_is_counted(place: Path, at_once: bool) -> None:
+def test_every_slide_comes_once_and_is_counted(place: Place, at_once: bool) -> None:
     with closing(open_source([place], SourceOptions(at_once=at_once))) as source:
-        paths = rest(source)
+        paths = [name_in(place, path) for path in rest(source)]
         assert sorted(paths) == sorted(FILES)
         assert (source.count, source.complete, source.unlisted) == (len(FILES), True, [])
         assert source.waiting() is None
 
 
-def test_a_slide_names_a_root_of_its_source(place: Path) -> None:
+def test_a_slide_names_a_root_of_its_source(place: Place) -> None:
     with closing(open_source([place])) as source:
         assert {slide.root for slide in source} <= set(source.roots)
 
 
-def test_the_order_is_the_same_each_time(place: Path) -> None:
+def test_the_order_is_the_same_each_time(place: Place) -> None:
     orders = []
     for _ in range(3):
         with closing(open_source([place])) as source:
@@ -82,7 +157,7 @@ def test_the_order_is_the_same_each_time(place: Path) -> None:
     assert orders[0] == orders[1] == orders[2]
 
 
-def test_closing_ends_it_whatever_has_been_listed_and_twice_is_harmless(place: Path) -> None:
+def test_closing_ends_it_whatever_has_been_listed_and_twice_is_harmless(place: Place) -> None:
     for wanted in range(3):
         source = open_source([place])
         iterator = iter(source)
@@ -114,7 +189,8 @@ def test_a_reader_reads_any_part_of_one_slide_after_another(slides: dict[str, Sl
 def test_a_slide_that_is_gone_is_an_error_of_the_operating_system(
     slides: dict[str, Slide], reader: SlideReader
 ) -> None:
-    gone = Slide(next(iter(slides.values())).root, "gone.jpg")
+    slide = slides["4.bmp"]
+    gone = Slide(slide.root, slide.path.replace("4.bmp", "gone.jpg"))
     with pytest.raises(FileNotFoundError):
         read_slide(gone, LARGEST)
     with pytest.raises(FileNotFoundError):

@@ -1,6 +1,6 @@
 """SIGKILL just before each of a run's own calls that change the disk, and once after each write; then the same command.
 
-    python -m tests.faults.kill_everywhere SCRATCH [--csv] [SCENARIO...]
+    python -m tests.faults.kill_everywhere SCRATCH [--csv|--jsonl] [SCENARIO...]
 
 Prints a table, and ends with 1 if any command after a kill did not end with 0 and the same rows.
 """
@@ -21,7 +21,7 @@ import batchcls.engine.backends.null
 import batchcls.images.decoders.pillow
 import batchcls.inference.run  # noqa: F401  # before the first fork, so that each run is quick
 from batchcls.cli import main
-from batchcls.predictions.formats import csv_file
+from batchcls.predictions.formats.text_files import DigestedStream
 
 EVENTS = frozenset(("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.link", "os.symlink"))
 TO_WRITE = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
@@ -30,6 +30,7 @@ SCENARIOS = {
     "a first run": ((), ()),
     "--overwrite": (((),), ("--overwrite",)),
     "images that were too large": ((SMALL,), ()),
+    "--update": ((SMALL,), ("--update",)),
     "nothing to do": (((),), ()),
 }
 """Options of the runs before, and of the run that is killed."""
@@ -43,7 +44,7 @@ class Killer:
         sys.addaudithook(self._see)
         os.fsync = self._before(os.fsync)
         pq.ParquetWriter.write_table = self._after(pq.ParquetWriter.write_table)
-        csv_file.DigestedStream.write = self._after(csv_file.DigestedStream.write)
+        DigestedStream.write = self._after(DigestedStream.write)
         pa.RecordBatchFileWriter.write_batch = self._after(pa.RecordBatchFileWriter.write_batch)
 
     def _see(self, event: str, arguments: tuple[object, ...]) -> None:
@@ -121,14 +122,14 @@ def is_equal(out: Path, undisturbed: Path) -> bool:
         return out.exists() and bool(pq.read_table(out).equals(pq.read_table(undisturbed)))
     record = json.loads(out.with_name(f"{out.name}.json").read_text())
     digest = hashlib.sha256(out.read_bytes()).hexdigest()
-    return out.read_bytes() == undisturbed.read_bytes() and record["csv"]["sha256"] == digest
+    return out.read_bytes() == undisturbed.read_bytes() and record[out.suffix[1:]]["sha256"] == digest
 
 
 def faults(outcomes: Sequence[tuple[int, int, Path]], undisturbed: Path) -> list[str]:
     """What is wrong with each outcome that is not as it should be."""
     wrong = []
     for step, code, out in outcomes:
-        beside = {f"{out.name}.json"} if out.suffix == ".csv" else set()
+        beside = {f"{out.name}.json"} if out.suffix != ".parquet" else set()
         there = set(os.listdir(out.parent))
         left = sorted(there - {out.name} - beside)
         equal = beside <= there and is_equal(out, undisturbed)
@@ -170,8 +171,9 @@ if __name__ == "__main__":
     (where / "slides" / "empty.jpg").touch()
     click.echo(f"# {_cpu()}\n| scenario | killed | then exit 0, equal rows, nothing left over |\n|---|---|---|")
     bad = 0
-    chosen = [word for word in sys.argv[2:] if word != "--csv"]
-    file = "k.csv" if "--csv" in sys.argv[2:] else "k.parquet"
+    endings = [word.removeprefix("--") for word in sys.argv[2:] if word in ("--csv", "--jsonl")]
+    chosen = [word for word in sys.argv[2:] if word.removeprefix("--") not in endings]
+    file = f"k.{endings[0] if endings else 'parquet'}"
     for title, kills, wrong in all_faults(where / "slides", ALL4, where, chosen or list(SCENARIOS), name=file):
         click.echo("\n".join([f"| {title} | {kills} | {kills - len(wrong)} |", *wrong]))
         bad += len(wrong)

@@ -20,7 +20,7 @@ from batchcls.images.decoders.read_ahead import ReadAhead, ReadOptions
 from batchcls.images.sources import open_readers
 from batchcls.records import Slide
 from tests.commandline import PATIENCE_S, command, finished, partial
-from tests.conftest import draw
+from tests.conftest import ALL4, draw
 
 SOUND = 60
 
@@ -244,3 +244,47 @@ FORKING = """if True:
 def test_listening_ends_though_a_child_lives_on() -> None:
     done = subprocess.run([sys.executable, "-c", FORKING], capture_output=True, text=True, timeout=PATIENCE_S)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_update_keeps_the_row_of_a_file_whose_state_the_disk_does_not_tell(
+    slides: Path, image: Path, tmp_path: Path, failing_disk: dict[str, str]
+) -> None:
+    out = tmp_path / "o.parquet"
+    null = ("--engine", ALL4, "--backend", "null", "--update")
+    filled(slides, image, ["lost1.jpg", "lost2.jpg"])
+    finished(slides, "--out", out, *null)
+    for name in ("lost1.jpg", "ok007.jpg", "ok059.jpg"):
+        (slides / name).unlink()
+        draw(slides / name, 7, (64, 48))
+
+    first = finished(slides, "--out", out, *null, "--read-timeout", "2", env=failing_disk)
+    widths = dict(zip(*pq.read_table(out).select(["path", "width"]).to_pydict().values(), strict=True))
+    second = finished(slides, "--out", out, *null)
+
+    assert first.returncode == 0, first.stderr
+    assert "updated   0 new, 2 changed, 60 unchanged, 0 gone" in first.stdout
+    assert "warning: 2 rows are kept although the disk did not say whether their files have changed" in first.stderr
+    assert {path for path, width in widths.items() if width == 64} == {"ok007.jpg", "ok059.jpg"}
+    assert "updated   0 new, 1 changed, 61 unchanged, 0 gone" in second.stdout
+
+
+def test_an_update_that_waits_for_the_state_of_a_file_ends_when_it_is_asked_to(
+    slides: Path, image: Path, tmp_path: Path, failing_disk: dict[str, str]
+) -> None:
+    out = tmp_path / "o.parquet"
+    null = ("--engine", ALL4, "--backend", "null", "--update")
+    filled(slides, image, ["other.jpg", "lost.jpg", "a.jpg"])
+    finished(slides, "--out", out, *null)
+
+    with subprocess.Popen(
+        command(slides, "--out", out, *null), env=failing_disk, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        while "waiting for" not in (line := process.stderr.readline()):
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=PATIENCE_S)[1]
+
+    assert "lost.jpg" in line
+    assert process.returncode == 130
+    assert "stopped by SIGINT" in said

@@ -359,7 +359,7 @@ def test_an_empty_out_is_no_name_for_the_current_folder(command: str, tmp_path: 
     assert "Invalid value for '--out': it is empty" in result.stderr
 
 
-@pytest.mark.parametrize("command", ["run", "report", "train"])
+@pytest.mark.parametrize("command", ["report", "train"])
 def test_a_file_is_not_called_like_a_folder(command: str, tmp_path: Path) -> None:
     source = predictions_file(tmp_path / "p.parquet", [("1.png", "a", 0.9)])
 

@@ -30,6 +30,8 @@ class DecoderOptions:
     """How long the file system may take for one answer, before the file is given up."""
     device: str = "cpu"
     """Device of the engine; only the ``dali`` decoder decodes on a GPU, and then leaves the pixels there."""
+    digests: bool = False
+    """Whether each slide gets the digest of its file's bytes."""
 
 
 class Decoder(Protocol):

@@ -95,7 +95,9 @@ class BatchingDecoder:
         reading = memory_bytes // READ_PART
         self._memory = MemoryPool(memory_bytes - reading)
         files_ahead = max(_FILES_AHEAD, _READ_BATCHES_AHEAD * options.batch_size)
-        self._read = ReadOptions(options.max_pixels, options.read_timeout_s, reading, files_ahead)
+        self._read = ReadOptions(
+            options.max_pixels, options.read_timeout_s, reading, files_ahead, digests=options.digests
+        )
         self._files: ReadAhead | None = None
         self.peak_memory_bytes = 0
 

@@ -1,7 +1,8 @@
 """Slides that have been read, and are not decoded yet."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 
 from batchcls.images.formats.inspection import Header
 from batchcls.records import Failure, Postponed, Slide
@@ -44,6 +45,28 @@ class ReadOptions:
     """Largest number of files that are read and not taken by the iteration yet."""
     largest_file_bytes: int | None = None
     """Size of the largest file; larger ones are postponed. None: ``budget_bytes``."""
+    digests: bool = False
+    """Whether each slide gets the digest of its file's bytes."""
+
+
+def with_digest(item: Encoded) -> Encoded:
+    """``item``, whose slide has the digest of the bytes."""
+    if item.slide.digest is not None:
+        return item
+    return replace(item, slide=replace(item.slide, digest=content_digest(item.data)))
+
+
+def content_digest(data: bytes | memoryview, more: Iterable[bytes] = ()) -> str:
+    """The digest of a file, as `Slide.digest` holds it.
+
+    Args:
+        data: First bytes of the file, usually all.
+        more: All other bytes.
+    """
+    digest = hashlib.blake2b(data, digest_size=16)
+    for part in more:
+        digest.update(part)
+    return digest.hexdigest()
 
 
 @dataclass(slots=True)

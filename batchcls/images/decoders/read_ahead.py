@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from batchcls.images.decoders.encoded import Encoded as Encoded
 from batchcls.images.decoders.encoded import ReadOptions as ReadOptions
+from batchcls.images.decoders.encoded import with_digest
 from batchcls.images.decoders.group_reads import GroupReads
 from batchcls.images.decoders.read_budget import ReadBudget
 from batchcls.images.decoders.single_reads import SingleReads, no_answer
@@ -158,7 +159,7 @@ class ReadAhead:
         return bool(ready) or listing
 
     def _take(self, read: list[Encoded], alone: list[Slide], again: list[Slide]) -> None:
-        self._done += read
+        self._done += map(with_digest, read) if self._options.digests else read
         self._under_way -= len(again)
         self._listed.put_back(again)
         for slide in alone:

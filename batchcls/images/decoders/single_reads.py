@@ -2,20 +2,21 @@
 
 import errno
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from queue import SimpleQueue
 from time import monotonic
 
 from batchcls.errors import DecoderError
-from batchcls.images.decoders.encoded import Encoded, HeldMemory, ReadOptions
+from batchcls.images.decoders.encoded import Encoded, HeldMemory, ReadOptions, content_digest
 from batchcls.images.decoders.read_budget import ReadBudget, ReadingClosedError
 from batchcls.images.formats.byte_extent import image_end
 from batchcls.images.formats.inspection import examine
 from batchcls.images.formats.refusal import RefusedError, check_file, largest_bytes
 from batchcls.images.formats.signatures import format_of
-from batchcls.images.sources.base import SlideReader, SlideReaders
+from batchcls.images.sources.base import OpenSlide, SlideReader, SlideReaders
+from batchcls.images.sources.places import reader_kind
 from batchcls.records import Failure, Postponed, Slide
 from batchcls.storage.memory import read_budget_bytes
 from batchcls.storage.transient_errors import NO_ANSWER
@@ -26,6 +27,7 @@ _THREADS = 32
 """Largest number of threads, which mostly wait."""
 _SHORT_BYTES = 64 << 20
 """Smallest amount of memory that is taken to be missing after a MemoryError."""
+_PIECE_BYTES = 1 << 20
 _OUT_OF_FILES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS))
 """Error numbers of failures to open a file that are no fault of the file."""
 
@@ -117,7 +119,7 @@ class SingleReads:
         try:
             file = self._open_readers[number].open(slide)
             slide = replace(slide, size_bytes=file.size_bytes, modified_ns=file.modified_ns)
-            length = image_end(file.size_bytes, file.read)
+            length = self._image_length(slide, file)
             check_file(length, largest_bytes(self._options.max_pixels), is_regular=file.is_regular)
             if length > (self._options.largest_file_bytes or self._options.budget_bytes):
                 format_of(slide.path, file.first_bytes)  # refuses a file that is no image, instead of postponing it
@@ -127,6 +129,8 @@ class SingleReads:
             cost = max(length, _LEAST_COST_BYTES)
             self._waiting[number] = (slide.path, monotonic())
             data = file.read(0, length)
+            if self._options.digests:
+                slide = replace(slide, digest=content_digest(data, _rest(file, length)))
             header = examine(slide.path, data, self._options.max_pixels)
             return Encoded(slide, data, header, HeldMemory(1, lambda: self._budget.give_back(cost)))
         except MemoryError:
@@ -139,6 +143,13 @@ class SingleReads:
             return self._failure(number, slide, error)
         finally:
             self._waiting.pop(number, None)
+
+    def _image_length(self, slide: Slide, file: OpenSlide) -> int:
+        """Bytes of the image at the beginning of a file; of a huge object all, for a search would read most of it."""
+        is_huge = file.size_bytes > largest_bytes(self._options.max_pixels)
+        if is_huge and reader_kind(slide) == "objects":
+            return file.size_bytes
+        return image_end(file.size_bytes, file.read)
 
     def _failure(self, number: int, slide: Slide, error: RefusedError | OSError) -> Failure:
         """The failure of a slide that could not be read, or is no image.
@@ -162,6 +173,13 @@ class SingleReads:
                 "part is kept: free some (ulimit -n, memory), then run the same command again"
             ) from error
         return Failure(slide, "unreadable", error.strerror or str(error))
+
+
+def _rest(file: OpenSlide, offset: int) -> Iterator[bytes]:
+    """The bytes of a file from ``offset`` on, behind the end of its image, a piece at a time."""
+    while offset < file.size_bytes and (part := file.read(offset, min(_PIECE_BYTES, file.size_bytes - offset))):
+        yield part
+        offset += len(part)
 
 
 def no_answer(slide: Slide, timeout_s: float) -> Failure:

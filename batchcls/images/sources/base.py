@@ -4,12 +4,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import pyarrow as pa
 
 from batchcls.images.formats.inspection import Header
+from batchcls.images.servers.group_buffer import GROUP_FILES as GROUP_FILES
 from batchcls.records import Slide
+from batchcls.storage.shards import Shard
 from batchcls.storage.timeouts import READ_TIMEOUT_S
 
 NOTHING_KEPT = pa.schema([])
@@ -29,6 +31,8 @@ class SourceOptions:
     """Whether lists and tables may name URLs."""
     keep: tuple[str, ...] = ()
     """Columns of tables that the rows of predictions take over."""
+    shard: Shard | None = None
+    """Shard whose slides alone are listed; None: all slides."""
 
 
 class Source(Protocol):
@@ -75,6 +79,14 @@ class Source(Protocol):
         """Stop listing; calling it twice is harmless."""
 
 
+@runtime_checkable
+class ChunkedSource(Source, Protocol):
+    """A source whose slides come several at a time, those that are known at one time together."""
+
+    def chunks(self) -> Iterator[Sequence[Slide]]:
+        """Every slide once, in the order of the iteration; in place of it."""
+
+
 class OpenSlide(Protocol):
     """A slide whose bytes can be read in any order, until its reader opens the next one."""
 
@@ -119,8 +131,6 @@ class SlideReader(Protocol):
         """End the reader, and wake a thread that waits for an answer; any thread may call this method, also twice."""
 
 
-GROUP_FILES = 64
-"""Largest number of slides in a group."""
 ReadSlide = tuple[Slide, memoryview, Header]
 """A slide with its size and time of change, its bytes, and the header of its image."""
 

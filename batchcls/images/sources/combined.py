@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
+from batchcls.errors import SlidesError
 from batchcls.images.sources.base import NOTHING_KEPT, Source
 from batchcls.records import Slide
 
@@ -33,7 +34,14 @@ class CombinedSource:
 
     @property
     def kept(self) -> pa.Schema:
-        return next((source.kept for source in self._sources if len(source.kept)), NOTHING_KEPT)
+        schemas = [source.kept for source in self._sources if len(source.kept)]
+        for schema in schemas[1:]:
+            if not schema.equals(schemas[0]):
+                raise SlidesError(
+                    f"--keep: the tables have columns of different types, {_types(schemas[0])} and {_types(schema)}; "
+                    "write them with the same ones"
+                )
+        return schemas[0] if schemas else NOTHING_KEPT
 
     @property
     def roots(self) -> tuple[str, ...]:
@@ -49,3 +57,7 @@ class CombinedSource:
     def close(self) -> None:
         for source in self._sources:
             source.close()
+
+
+def _types(schema: pa.Schema) -> str:
+    return ", ".join(f"{field.name} {field.type}" for field in schema)

@@ -1,32 +1,38 @@
 """Reading of slides that are files."""
 
+import errno
 import os
 import stat
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from batchcls.images.formats.refusal import RefusedError, check_file
-from batchcls.images.sources.file_groups import FileGroupReader
-from batchcls.images.sources.group_buffer import BUFFER_BYTES
+from batchcls.images.servers.group_buffer import BUFFER_BYTES
+from batchcls.images.sources.file_groups import FileGroupReader, PlaceOf, path_to_open
 from batchcls.records import Slide
 from batchcls.storage import long_paths
 from batchcls.storage.file_client import FileLane, FileProcess, OpenFile
 from batchcls.storage.regular_file import IrregularError, open_regular, read_up_to
 
-_GROUP_SERVER = "batchcls.images.sources.group_server"
+_GROUP_SERVER = "batchcls.images.servers.group_server"
 
 
 class FileReaders:
     """A `batchcls.images.sources.base.SlideReaders` for files: another process opens and reads them.
 
     Relative paths are below the working folder that this process has when a reader is made.
+
+    Args:
+        server: Module that the other process runs.
     """
 
     group_memory_bytes = BUFFER_BYTES
 
-    def __init__(self) -> None:
+    def __init__(self, server: str = _GROUP_SERVER) -> None:
         packages = [folder for folder in sys.path if os.path.isabs(folder)]
         self._started_in = _working_folder()
-        self._process = FileProcess(_GROUP_SERVER, packages)
+        self._process = FileProcess(server, packages)
 
     @property
     def peak_memory_bytes(self) -> int:
@@ -35,8 +41,9 @@ class FileReaders:
     def reader(self, timeout_s: float) -> "FileReader":
         return FileReader(self._process.lane(timeout_s), self._base())
 
-    def group_reader(self, max_pixels: int) -> FileGroupReader:
-        return FileGroupReader(self._process, max_pixels, self._base())
+    def group_reader(self, max_pixels: int, place_of: PlaceOf | None = None) -> FileGroupReader:
+        """A reader of groups; with ``place_of``, of slides in archives, see `FileGroupReader`."""
+        return FileGroupReader(self._process, max_pixels, self._base(), place_of)
 
     def close(self) -> None:
         self._process.close()
@@ -55,10 +62,26 @@ class FileReader:
         self._base = base
 
     def open(self, slide: Slide) -> OpenFile:
-        return self._lane.open(os.path.join(self._base, slide.file))
+        with _links_refused(slide):
+            return self._lane.open(path_to_open(slide, self._base))
 
     def close(self) -> None:
         self._lane.close()
+
+
+@contextmanager
+def _links_refused(slide: Slide) -> Iterator[None]:
+    """A context in which a file that does not lie in `Slide.within` becomes a refusal."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        raise RefusedError(
+            "unreadable",
+            f"it is a link that leads out of {slide.within!r}; list the file that it leads to, and name a folder that "
+            "holds it: --root DIR",
+        ) from error
 
 
 def _working_folder() -> str:
@@ -76,7 +99,8 @@ def read_file(slide: Slide, limit_bytes: int) -> bytes:
         RefusedError: If the slide is no regular file, is empty, or has more than ``limit_bytes``.
     """
     try:
-        stream, status = open_regular(slide.file)
+        with _links_refused(slide):
+            stream, status = open_regular(path_to_open(slide))
     except IrregularError as error:
         raise RefusedError("not an image", str(error)) from error
     with stream:

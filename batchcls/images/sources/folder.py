@@ -1,45 +1,37 @@
 """Folders and files as a source of slides."""
 
 import os
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from heapq import heappop, heappush
 from pathlib import Path
-from queue import SimpleQueue
 from time import monotonic
 
 import pyarrow as pa
 
 from batchcls.errors import DecoderError
+from batchcls.images.servers.image_names import has_image_ending
+from batchcls.images.servers.name_queue import NameQueue, packed_names
 from batchcls.images.sources.base import NOTHING_KEPT
 from batchcls.records import Slide
 from batchcls.storage.file_client import FileProcess
 from batchcls.storage.timeouts import READ_TIMEOUT_S
 from batchcls.storage.transient_errors import NO_ANSWER
 
-IMAGE_ENDINGS = frozenset(
-    # Formats that the decoders read.
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".tif", ".tiff", ".webp")
-    + (".jp2", ".j2k", ".j2c", ".jpc", ".jpx", ".pnm", ".pbm", ".pgm", ".ppm")
-    # Formats that no decoder reads; such files are listed so that their rows tell the reason.
-    + (".gif", ".heic", ".heif", ".avif", ".jxl", ".svs", ".ndpi")
-)
-_ENDINGS = frozenset(map(os.fsencode, IMAGE_ENDINGS))
+_ARCHIVES = {b".tar": "archive", b".parquet": "Parquet file"}
+"""Reasons for which files are skipped that may hold images, by their endings."""
 _FILE, _DOT = b"-."
 _CHUNK_NAMES = 65_536
 """Least number of names that are sorted together."""
 
-_Chunk = tuple[str, str, bytes]
-"""A root, a folder below it, and names of files in that folder, joined by NUL and compressed."""
 _Identity = tuple[int, int] | str
 """A folder's device and inode, which identify it whatever its name; its path if they are not known."""
 
 
 def _is_image(entry: bytes) -> bool:
     """Whether an entry of a folder, its kind and its name, is a file with an image's ending, and not hidden."""
-    return entry[0] == _FILE and entry[1] != _DOT and entry[entry.rfind(b".") :].lower() in _ENDINGS
+    return entry[0] == _FILE and entry[1] != _DOT and has_image_ending(entry)
 
 
 class FolderSource:
@@ -69,7 +61,7 @@ class FolderSource:
         """Names of the files that the user names, by their folder."""
         self._links: list[tuple[int, str]] = []
         """Heap of links to folders: position of the root among the slides, and path below the root."""
-        self._chunks: SimpleQueue[_Chunk | None] = SimpleQueue()
+        self._queue = NameQueue()
         self._timeout_s = timeout_s
         self._waiting: tuple[str, float] | None = None
         self._closed = False
@@ -87,10 +79,7 @@ class FolderSource:
 
     def __iter__(self) -> Iterator[Slide]:
         self._listed = self._listed or self._start()
-        while (chunk := self._chunks.get()) is not None:
-            root, folder, names = chunk
-            for name in os.fsdecode(zlib.decompress(names)).split("\0"):
-                yield Slide(root, f"{folder}/{name}" if folder else name)
+        yield from self._queue
         self._listed.result()
 
     def waiting(self) -> tuple[str, float] | None:
@@ -125,7 +114,7 @@ class FolderSource:
                 raise
         finally:
             self.complete = True
-            self._chunks.put(None)
+            self._queue.end()
             self._lane.close()
             self._process.close()
 
@@ -183,7 +172,7 @@ class FolderSource:
             elif entry[:1] == b"@":
                 heappush(self._links, (position, path))
             else:
-                self.skipped["not an image"] += 1
+                self.skipped[_ARCHIVES.get(entry[entry.rfind(b".") :].lower(), "not an image")] += 1
 
     def _entries(self, folder: str) -> Iterator[list[bytes]]:
         self._waiting = (folder, monotonic())
@@ -214,5 +203,4 @@ class FolderSource:
     def _put(self, root: str, folder: str, names: list[bytes]) -> None:
         if names:
             self.count += len(names)
-            packed = b"\0".join(sorted(names))
-            self._chunks.put((root, folder, zlib.compress(packed, 1)))
+            self._queue.put(root, folder, packed_names(sorted(names)))

@@ -41,19 +41,15 @@ class OpenPredictions(Protocol):
         """
 
 
-class PredictionsFormat(Protocol):
-    """One file format of predictions files."""
+class ReadableFormat(Protocol):
+    """A format of predictions, for reading."""
 
-    @property
-    def RECORD_IS_BESIDE(self) -> bool:  # noqa: N802  # a module's constant
-        """Whether the record of the run is in a JSON file beside the predictions file."""
-
-    def opened(self, path: Path, stream: BinaryIO | None = None) -> AbstractContextManager[OpenPredictions]:
+    def opened(self, path: Path | str, stream: BinaryIO | None = None) -> AbstractContextManager[OpenPredictions]:
         """A context that yields the file, open for reading.
 
         Args:
-            path: The predictions file.
-            stream: The file, where it is open already.
+            path: The predictions file, or its URL in an object store.
+            stream: The file, where it is open already, as one in an object store has to be.
 
         Raises:
             ArrowException, OSError, ValueError: If the file is not of this format.
@@ -70,6 +66,14 @@ class PredictionsFormat(Protocol):
             LabelsError: If the file would.
             ArrowException, OSError, ValueError: If the file is not of this format.
         """
+
+
+class PredictionsFormat(ReadableFormat, Protocol):
+    """One file format of predictions files."""
+
+    @property
+    def RECORD_IS_BESIDE(self) -> bool:  # noqa: N802  # a module's constant
+        """Whether the record of the run is in a JSON file beside the predictions file."""
 
     def write(
         self, stream: BinaryIO, rows: Iterable[pa.Table], labels: Sequence[str], record: Mapping[str, Any]

@@ -1,22 +1,25 @@
 """Predictions files in CSV, for spreadsheets and people; the record of the run is in a JSON file beside it."""
 
 import csv
-import hashlib
 import io
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from batchcls.predictions.schema import COLUMNS, WORDS, file_schema
-from batchcls.storage.locked_folder import beside_path
-from batchcls.storage.regular_file import open_regular, read_up_to
+from batchcls.predictions.formats.text_files import (
+    DigestedStream,
+    has_fingerprint,
+    probability_lists,
+    record_of,
+    record_with_fingerprint,
+)
+from batchcls.predictions.schema import COLUMNS, NOTHING_KEPT, PROBABILITY_PREFIX, WORDS, added_schema, file_schema
+from batchcls.storage.file_or_object import opened_for_reading
 from batchcls.storage.spreadsheet_cells import reversible_cell, text_of_cell
 from batchcls.storage.table_memory import check_memory
 
@@ -25,14 +28,12 @@ _TYPES = {column.name: pa.string() if column.type == WORDS else column.type for 
 """Types of the columns of the file, by name, without the probabilities, which have a column for each label."""
 _READ_TYPES = {name: pa.float64() if pa.types.is_integer(kind) else kind for name, kind in _TYPES.items()}
 """Types as which the columns are read: pandas writes a column of whole numbers as 64.0 if one is missing."""
-_PROBABILITY_PREFIX = "p_"
 _NAMES = ("root", "path", "label")
-"""Columns whose text comes from the user's files, and may look like a formula."""
 _FINGERPRINT = "csv"
 """Key of the record under which size and digest of the CSV file stand."""
 _TABLE_ROWS = 65_536
 _BLOCK_BYTES = 16 << 20
-_LARGEST_HEADER_BYTES, _LARGEST_RECORD_BYTES = 16 << 20, 64 << 20
+_LARGEST_HEADER_BYTES = 16 << 20
 _MEMORY_PER_BYTE = 3
 """Most bytes in memory for a byte of CSV."""
 
@@ -53,14 +54,15 @@ class OpenCsv:
         self._header = _header_of(stream)
         if duplicates := sorted({name for name in self._header if self._header.count(name) > 1}):
             raise ValueError(f"it has more than one column {', '.join(map(repr, duplicates))}")
-        self._probabilities = [name for name in self._header if name.startswith(_PROBABILITY_PREFIX)]
+        self._kept = added_schema(record.get("identity", {}))
+        self._probabilities = [name for name in self._header if name.startswith(PROBABILITY_PREFIX)]
         if not self._probabilities:
             raise ValueError("it has no columns of probabilities, such as 'p_Benign'")
 
     @property
     def schema(self) -> pa.Schema:
-        whole = file_schema(len(self.labels))
-        if self._header == header(self.labels):
+        whole = file_schema(len(self.labels), self._kept)
+        if self._header == header(self.labels, self._kept):
             return whole
         return pa.schema([field for field in whole if field.name in (*self._header, "probabilities")])
 
@@ -70,12 +72,10 @@ class OpenCsv:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        return tuple(name.removeprefix(_PROBABILITY_PREFIX) for name in self._probabilities)
+        return tuple(name.removeprefix(PROBABILITY_PREFIX) for name in self._probabilities)
 
     def is_as_written(self) -> bool:
-        self._stream.seek(0)
-        digest = hashlib.file_digest(self._stream, "sha256").hexdigest()  # type: ignore[arg-type]
-        return bool(self._record[_FINGERPRINT]["sha256"] == digest)
+        return has_fingerprint(self._record, _FINGERPRINT, self._stream)
 
     def table(self, columns: Sequence[str]) -> pa.Table:
         empty = self.schema.empty_table().select(list(columns))
@@ -91,7 +91,7 @@ class OpenCsv:
             pyarrow.csv.ReadOptions(block_size=_BLOCK_BYTES),
             pyarrow.csv.ParseOptions(newlines_in_values=True),
             pyarrow.csv.ConvertOptions(
-                column_types=_READ_TYPES | dict.fromkeys(probabilities, pa.float32()),
+                column_types=_READ_TYPES | dict.fromkeys(probabilities, pa.float32()) | _types(self._kept),
                 null_values=[""],
                 strings_can_be_null=True,
                 quoted_strings_can_be_null=False,
@@ -101,17 +101,17 @@ class OpenCsv:
         with closing(reader):
             for block in reader:
                 for start in range(0, len(block), rows):
-                    yield _as_in_parquet(block.slice(start, rows), columns, probabilities)
+                    yield _as_in_parquet(block.slice(start, rows), columns, probabilities, self._kept)
 
 
 @contextmanager
-def opened(path: Path, stream: BinaryIO | None = None) -> Iterator[OpenCsv]:
+def opened(path: Path | str, stream: BinaryIO | None = None) -> Iterator[OpenCsv]:
     """A context that yields a CSV file; see `PredictionsFormat.opened`."""
     if stream is not None:
-        yield OpenCsv(stream, _record_of(path))
+        yield OpenCsv(stream, record_of(path))
         return
-    with path.open("rb") as own:
-        yield OpenCsv(own, _record_of(path))
+    with opened_for_reading(path, follows_links=True) as own:
+        yield OpenCsv(own, record_of(path))
 
 
 def check_size(path: Path, columns: Sequence[str], *, whole: bool) -> None:
@@ -122,8 +122,9 @@ def check_size(path: Path, columns: Sequence[str], *, whole: bool) -> None:
 
 def write(stream: BinaryIO, rows: Iterable[pa.Table], labels: Sequence[str], record: Mapping[str, Any]) -> bytes:
     """Write rows as CSV, and return the JSON for the file beside it; see `PredictionsFormat.write`."""
-    names = header(labels)
-    types = _TYPES | dict.fromkeys(names[4 : 4 + len(labels)], pa.float32())
+    kept = added_schema(record.get("identity", {}))
+    names = header(labels, kept)
+    types = _TYPES | dict.fromkeys(names[4 : 4 + len(labels)], pa.float32()) | _types(kept)
     digested = DigestedStream(stream)
     head = io.StringIO(newline="")
     csv.writer(head, lineterminator="\n").writerow(names)
@@ -133,36 +134,28 @@ def write(stream: BinaryIO, rows: Iterable[pa.Table], labels: Sequence[str], rec
         digested, pa.schema([(name, types[name]) for name in names]), write_options=options
     ) as writer:
         for group in rows:
-            writer.write_table(_as_cells(group, names))
-    fingerprint = {"bytes": digested.size, "sha256": digested.digest.hexdigest()}
-    return json.dumps({**record, _FINGERPRINT: fingerprint}, indent=1).encode() + b"\n"
+            writer.write_table(_as_cells(group, names, kept))
+    return record_with_fingerprint(record, _FINGERPRINT, digested)
 
 
-def header(labels: Sequence[str]) -> list[str]:
+def header(labels: Sequence[str], kept: pa.Schema = NOTHING_KEPT) -> list[str]:
     """The names of the columns of a file."""
     names = [column.name for column in COLUMNS]
     place = names.index("probabilities")
-    names[place : place + 1] = [_PROBABILITY_PREFIX + label for label in labels]
-    return names
+    names[place : place + 1] = [PROBABILITY_PREFIX + label for label in labels]
+    return [*names, *kept.names]
 
 
-class DigestedStream(io.RawIOBase):
-    """A stream that counts and digests what is written through it to another stream."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self.digest, self.size = hashlib.sha256(), 0
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, content: Any) -> int:
-        self.digest.update(content)
-        self.size += len(content)
-        return self._stream.write(content)
+def _types(kept: pa.Schema) -> dict[str, pa.DataType]:
+    return dict(zip(kept.names, kept.types, strict=True))
 
 
-def _as_cells(rows: pa.Table, names: Sequence[str]) -> pa.Table:
+def _names(kept: pa.Schema) -> set[str]:
+    """The columns whose text comes from the user's files, and may look like a formula."""
+    return {*_NAMES, *(field.name for field in kept if pa.types.is_string(field.type))}
+
+
+def _as_cells(rows: pa.Table, names: Sequence[str], kept: pa.Schema) -> pa.Table:
     """Rows with a column for each label's probability, and without text that a spreadsheet could run."""
     classes = rows.schema.field("probabilities").type.list_size
     columns: list[Any] = []
@@ -170,27 +163,24 @@ def _as_cells(rows: pa.Table, names: Sequence[str]) -> pa.Table:
         if name == "probabilities":
             lists = rows[name].combine_chunks()
             columns += [pc.list_element(lists, position) for position in range(classes)]
-        elif name in _NAMES:
+        elif name in _names(kept):
             columns.append(_mapped(rows[name].combine_chunks(), reversible_cell))
         else:
             columns.append(rows[name])
     return pa.table(columns, names=list(names))
 
 
-def _as_in_parquet(rows: pa.RecordBatch, columns: Sequence[str], probabilities: Sequence[str]) -> pa.RecordBatch:
+def _as_in_parquet(
+    rows: pa.RecordBatch, columns: Sequence[str], probabilities: Sequence[str], kept: pa.Schema
+) -> pa.RecordBatch:
     """Rows of CSV with the columns of a Parquet file."""
-    values = {name: rows[name].cast(_TYPES[name]) for name in columns if name != "probabilities"}
-    for name in values.keys() & set(_NAMES):
+    types = _TYPES | _types(kept)
+    values = {name: rows[name].cast(types[name]) for name in columns if name != "probabilities"}
+    for name in values.keys() & _names(kept):
         if pc.any(pc.starts_with(values[name], "'")).as_py():
             values[name] = _mapped(values[name], text_of_cell)
     if "probabilities" in columns:
-        missing = np.stack([np.asarray(rows[name].is_null()) for name in probabilities], axis=1)
-        if (missing.any(axis=1) != missing.all(axis=1)).any():
-            raise ValueError("it has rows in which some probabilities are missing")
-        numbers = np.stack([pc.fill_null(rows[name], 0.0).to_numpy() for name in probabilities], axis=1)
-        values["probabilities"] = pa.FixedSizeListArray.from_arrays(
-            pa.array(numbers.ravel(), pa.float32()), len(probabilities), mask=pa.array(missing[:, 0])
-        )
+        values["probabilities"] = probability_lists([rows[name] for name in probabilities])
     return pa.RecordBatch.from_arrays([values[name] for name in columns], names=list(columns))
 
 
@@ -210,14 +200,3 @@ def _header_of(stream: BinaryIO) -> list[str]:
     finally:
         text.detach()
     return first
-
-
-def _record_of(path: Path) -> Mapping[str, Any]:
-    """The record beside a CSV file; empty if there is none."""
-    try:
-        stream, _ = open_regular(beside_path(path))
-    except FileNotFoundError:
-        return {}
-    with stream:
-        record = json.loads(read_up_to(stream, _LARGEST_RECORD_BYTES))
-    return record if isinstance(record, dict) else {}

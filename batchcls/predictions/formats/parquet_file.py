@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchcls.predictions.schema import file_schema
+from batchcls.predictions.schema import added_schema, file_schema
 from batchcls.records import METADATA_KEY
 from batchcls.storage.table_memory import check_parquet_size
 
@@ -36,8 +36,13 @@ class OpenParquet:
     def labels(self) -> tuple[str, ...]:
         return ()
 
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return int(self._file.metadata.num_rows)
+
     def is_as_written(self) -> bool:
-        return bool(self.record["counts"]["rows"] == self._file.metadata.num_rows)
+        return bool(self.record["counts"]["rows"] == self.rows)
 
     def table(self, columns: Sequence[str]) -> pa.Table:
         return self._file.read(list(columns)).select(list(columns))
@@ -49,7 +54,7 @@ class OpenParquet:
 
 
 @contextmanager
-def opened(path: Path, stream: BinaryIO | None = None) -> Iterator[OpenParquet]:
+def opened(path: Path | str, stream: BinaryIO | None = None) -> Iterator[OpenParquet]:
     """A context that yields a Parquet file; see `PredictionsFormat.opened`."""
     with pq.ParquetFile(stream or path) as file:
         yield OpenParquet(file)
@@ -62,7 +67,8 @@ def check_size(path: Path, columns: Sequence[str], *, whole: bool) -> None:
 
 def write(stream: BinaryIO, rows: Iterable[pa.Table], labels: Sequence[str], record: Mapping[str, Any]) -> None:
     """Write a row group for each group of ``rows``; see `PredictionsFormat.write`."""
-    schema = file_schema(len(labels)).with_metadata({METADATA_KEY: json.dumps(record)})
+    kept = added_schema(record.get("identity", {}))
+    schema = file_schema(len(labels), kept).with_metadata({METADATA_KEY: json.dumps(record)})
     with pq.ParquetWriter(stream, schema, compression="zstd") as writer:
         for group in rows:
             writer.write_table(group.cast(schema), row_group_size=len(group))

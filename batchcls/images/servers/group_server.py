@@ -1,9 +1,12 @@
 """The program that reads files by groups into shared memory, and their headers; it reads single files as well.
 
 It is a `batchcls.storage.file_server` with one more kind of lane: one that comes with a `GroupBuffer`. A request on
-such a lane is the length of the paths (uint32), the largest size of a file in bytes, the largest number of pixels
-(uint64), and the paths, joined by NUL. The answer is one byte, which says that the buffer holds the group. Here a file
-is either sound or left to be read alone; why it is refused is decided there.
+such a lane is the length of the paths, the length of the places (uint32), the largest size of a file in bytes, the
+largest number of pixels (uint64), the paths, joined by NUL, and the places. The answer is one byte, which says that the
+buffer holds the group. Here a file is either sound or left to be read alone; why it is refused is decided there.
+
+There are no places, unless the slides are in tar files. Then a path is that of the tar file and the name in it, and the
+place is the length of the name (uint32), and offset and size of the data (uint64).
 """
 
 import mmap
@@ -11,6 +14,7 @@ import os
 import socket
 import stat
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 from time import perf_counter, thread_time
 
@@ -21,18 +25,23 @@ from batchcls.images.formats import memory_costs
 from batchcls.images.formats.inspection import Header, examine
 from batchcls.images.formats.signatures import is_whole_slide_name
 from batchcls.images.formats.usual_jpegs import usual_jpegs
-from batchcls.images.sources.group_buffer import (
+from batchcls.images.servers.group_buffer import (
     ALONE,
     BUFFER_BYTES,
     FORMATS,
     GROUP_BYTES,
-    NO_ROOM,
     READY,
     GroupBuffer,
 )
+from batchcls.images.servers.tar_members import read_members
+from batchcls.storage.confined_files import open_confined
 from batchcls.storage.file_server import FILE_FLAGS, UNKNOWN_TIME, run_server, serve_file_lane, serve_lanes
 
-GROUP_REQUEST = struct.Struct("<IQQ")
+GROUP_REQUEST = struct.Struct("<IIQQ")
+PLACE = struct.Struct("<IQQ")
+Places = list[tuple[int, int, int]]
+"""What is packed by ``PLACE`` for each member of an archive; empty for files."""
+ReadGroup = Callable[[GroupBuffer, list[bytes], Places, int], tuple[float, float]]
 
 
 def main() -> None:
@@ -49,24 +58,45 @@ def _serve(lane: socket.socket, memory: int | None = None) -> None:
     if memory is None:
         serve_file_lane(lane)
     else:
-        _serve_groups(lane, memory)
+        serve_groups(lane, memory, _read_group)
 
 
-def _serve_groups(lane: socket.socket, memory: int) -> None:
+def serve_groups(lane: socket.socket, memory: int, read_group: ReadGroup) -> None:
+    """Read and examine the groups that are requested through a lane, until its other end is closed.
+
+    Args:
+        lane: The lane's socket.
+        memory: Descriptor of the shared memory of a `GroupBuffer`.
+        read_group: Reads the files of some paths, or some places in them, up to a size in bytes, and writes their
+            states; returns the CPU time and the wall time that count for the group, without those of examining it.
+    """
     buffer = GroupBuffer(mmap.mmap(memory, BUFFER_BYTES))
     os.close(memory)
     with lane, suppress(OSError):
         while head := lane.recv(GROUP_REQUEST.size, socket.MSG_WAITALL):
-            length, most_bytes, max_pixels = GROUP_REQUEST.unpack(head)
+            length, places_length, most_bytes, max_pixels = GROUP_REQUEST.unpack(head)
             paths = lane.recv(length, socket.MSG_WAITALL).split(b"\0")
+            places = list(PLACE.iter_unpack(lane.recv(places_length, socket.MSG_WAITALL) if places_length else b""))
+            cpu_s = wall_s = 0.0
             since, cpu_since = perf_counter(), thread_time()
             try:
-                read_files(buffer, paths, most_bytes)
+                cpu_s, wall_s = read_group(buffer, paths, places, most_bytes)
+                since, cpu_since = perf_counter(), thread_time()
                 examine_files(buffer, paths, max_pixels)
             except MemoryError:  # a file that is read alone is postponed, if memory is still short then
                 buffer.records["state"] = ALONE
-            buffer.times_s[0], buffer.times_s[1] = thread_time() - cpu_since, perf_counter() - since
+            buffer.times_s[0] = cpu_s + thread_time() - cpu_since
+            buffer.times_s[1] = wall_s + perf_counter() - since
             lane.send(b"\0")
+
+
+def _read_group(buffer: GroupBuffer, paths: list[bytes], places: Places, most_bytes: int) -> tuple[float, float]:
+    since, cpu_since = perf_counter(), thread_time()
+    if places:
+        read_members(buffer, paths, places, most_bytes)
+    else:
+        read_files(buffer, paths, most_bytes)
+    return thread_time() - cpu_since, perf_counter() - since
 
 
 def read_files(buffer: GroupBuffer, paths: list[bytes], most_bytes: int) -> None:
@@ -80,7 +110,7 @@ def read_files(buffer: GroupBuffer, paths: list[bytes], most_bytes: int) -> None
             break
         state, length, modified_ns = ALONE, 0, 0
         with suppress(OSError):  # the error that counts is that of reading the file alone
-            file = os.open(path, FILE_FLAGS)
+            file = open_confined(path, FILE_FLAGS)
             try:
                 status = os.fstat(file)
                 size = status.st_size
@@ -94,12 +124,7 @@ def read_files(buffer: GroupBuffer, paths: list[bytes], most_bytes: int) -> None
                 os.close(file)
         records.append((state, offset, length, modified_ns))
         offset += length
-    progress[0] = len(paths)
-    columns = buffer.records[: len(paths)]
-    columns["state"] = NO_ROOM
-    if records:
-        columns = columns[: len(records)]
-        columns["state"], columns["offset"], columns["length"], columns["modified_ns"] = zip(*records, strict=True)
+    buffer.write_places(records, len(paths))
 
 
 def examine_files(buffer: GroupBuffer, paths: list[bytes], max_pixels: int) -> None:
@@ -107,6 +132,7 @@ def examine_files(buffer: GroupBuffer, paths: list[bytes], max_pixels: int) -> N
     numbers = np.flatnonzero(buffer.records["state"][: len(paths)] == READY)
     if not len(numbers):
         return
+    numbers = numbers[np.argsort(buffer.records["offset"][numbers])]  # in the order of their bytes
     records = buffer.records[numbers]
     starts = records["offset"].astype(np.int64)
     headers = usual_jpegs(np.frombuffer(buffer.data, np.uint8), starts, starts + records["length"])

@@ -1,11 +1,12 @@
 """The shared memory in which one process reads a group of slides for another."""
 
 import mmap
+from collections.abc import Sequence
 
 import numpy as np
 
-from batchcls.images.sources.base import GROUP_FILES
-
+GROUP_FILES = 64
+"""Largest number of slides in a group."""
 GROUP_BYTES = 2 << 20
 """Largest size of all files of a group together."""
 LARGEST_FILE_BYTES = GROUP_BYTES // 2
@@ -56,3 +57,17 @@ class GroupBuffer:
         """(GROUP_FILES,) of `RECORD`."""
         self.data = view[DATA_AT:]
         """Bytes of the files."""
+
+    def write_places(self, places: Sequence[tuple[int, int, int, int]], files: int) -> None:
+        """Write what is known of the first files after reading; the others of the group have found no room.
+
+        Args:
+            places: State, offset, length and time of change of each of the first files.
+            files: Number of files in the group.
+        """
+        self.progress[0] = files
+        columns = self.records[:files]
+        columns["state"] = NO_ROOM
+        if places:
+            columns = columns[: len(places)]
+            columns["state"], columns["offset"], columns["length"], columns["modified_ns"] = zip(*places, strict=True)

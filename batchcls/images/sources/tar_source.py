@@ -1,0 +1,232 @@
+"""Tar files as a source of slides, such as the shards of WebDataset."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
+from threading import Semaphore
+from time import monotonic
+
+import pyarrow as pa
+
+from batchcls.errors import DecoderError, SlidesError
+from batchcls.images.servers.image_names import has_image_ending
+from batchcls.images.sources.base import NOTHING_KEPT
+from batchcls.images.sources.tar_images import TarImages, without_earlier
+from batchcls.records import Slide
+from batchcls.storage.file_client import FileLane, FileProcess
+from batchcls.storage.file_server import LIST_TAR, NEXT_MEMBERS
+from batchcls.storage.tar_headers import FOLDER, LINK, REGULAR, SPARSE, UNKNOWN_TIME, Member, TarError
+from batchcls.storage.tar_listing import unpacked
+from batchcls.storage.timeouts import READ_TIMEOUT_S
+from batchcls.storage.transient_errors import NO_ANSWER
+from batchcls.storage.urls import bucket_and_key, is_url
+
+SPARSE_REFUSED = "the tar file holds it without its holes, as a sparse file; unpack it"
+_CHUNKS_AHEAD = 256
+"""Largest number of chunks that are listed and not taken yet, but for those of one tar file."""
+_COMPRESSED_ENDINGS = {".gz": "gunzip", ".tgz": "gunzip", ".zst": "unzstd", ".xz": "unxz", ".bz2": "bunzip2"}
+"""Programs that unpack, by the last ending of a compressed tar file's name."""
+_REASONS = {FOLDER: "folder in a tar file", LINK: "link in a tar file"}
+
+
+class TarSource:
+    """A `batchcls.images.sources.base.Source` of the images in tar files, which another process lists.
+
+    The headers alone are read, and nothing is unpacked. A tar file may hold several members of one name, of which the
+    last one counts, as when it is unpacked; so a tar file is listed to its end before its first image is yielded.
+
+    Names that are hidden, or have no image's ending, are skipped, and so is all that is no regular file. Of an archive
+    that ends early or is damaged the members before are listed, and it is in ``unlisted``.
+
+    Args:
+        tars: Tar files: all by their paths, or all by their URLs.
+        at_once: Whether listing begins now, instead of with the iteration.
+        timeout_s: How long the file system or the network may take for one answer.
+        open_process: Starts the process that lists them.
+
+    Raises:
+        SlidesError: If a file's name says that it is compressed, so that no member can be read by itself, or if a URL
+            cannot be used.
+    """
+
+    def __init__(
+        self,
+        tars: Sequence[str],
+        *,
+        at_once: bool = True,
+        timeout_s: float = READ_TIMEOUT_S,
+        open_process: Callable[[], FileProcess] = FileProcess,
+    ) -> None:
+        for tar in tars:
+            _check_name(tar)
+        self.count = 0
+        self.complete = False
+        self.skipped: Counter[str] = Counter()
+        self.unlisted: list[str] = []
+        self._tars = tuple(dict.fromkeys(tars))
+        self._chunks: SimpleQueue[TarImages | None] = SimpleQueue()
+        self._room = Semaphore(_CHUNKS_AHEAD)
+        self._timeout_s = timeout_s
+        self._open_process = open_process
+        self._waiting: tuple[str, float] | None = None
+        self._closed = False
+        self._listed = self._start() if at_once else None
+
+    @property
+    def kept(self) -> pa.Schema:
+        """No columns: tar files have none."""
+        return NOTHING_KEPT
+
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """The folders of the tar files, or the URLs of what they are in."""
+        return tuple(dict.fromkeys(os.path.dirname(tar) or "." for tar in self._tars))
+
+    def __iter__(self) -> Iterator[Slide]:
+        self._listed = self._listed or self._start()
+        while (chunk := self._chunks.get()) is not None:
+            self._room.release()
+            root, tar = os.path.split(chunk.tar)
+            for name, place in zip(chunk.names(), chunk.places.tolist(), strict=True):
+                yield _slide(root or ".", f"{tar}/{os.fsdecode(name)}", *place)
+        self._listed.result()
+
+    def waiting(self) -> tuple[str, float] | None:
+        """The tar file that is waited for, and the seconds since then; None if there is none.
+
+        Any thread may call this method.
+        """
+        waiting = self._waiting
+        return waiting and (waiting[0], monotonic() - waiting[1])
+
+    def close(self) -> None:
+        """Stop listing; calling it twice is harmless."""
+        self._closed = True
+        self._room.release()
+        if self._listed:
+            self._lane.close()
+            self._process.close()
+
+    def _start(self) -> "Future[None]":
+        self._process = self._open_process()
+        self._lane = self._process.lane(self._timeout_s)
+        pool = ThreadPoolExecutor(1, thread_name_prefix="listing")
+        listed = pool.submit(self._fill)
+        pool.shutdown(wait=False)
+        return listed
+
+    def _fill(self) -> None:
+        """List all slides into the queue; runs in a thread of its own."""
+        listed_already: set[object] = set()
+        try:
+            for tar in self._tars:
+                if (identity := self._identity(tar)) in listed_already:
+                    self.skipped["archive listed already"] += 1
+                    continue
+                listed_already.add(identity)
+                self._put(self._images(tar))
+        except DecoderError:
+            if not self._closed:
+                raise
+        finally:
+            self.complete = True
+            self._chunks.put(None)
+            self._lane.close()
+            self._process.close()
+
+    def _images(self, tar: str) -> list[TarImages]:
+        """The images in a tar file, as far as it can be listed."""
+        chunks = []
+        self._waiting = (tar, monotonic())
+        try:
+            for members in listed_members(self._lane, tar):
+                if images := [member for member in members if self._is_image(member)]:
+                    chunks.append(TarImages.of(tar, images))
+                self._waiting = (tar, monotonic())
+        except TarError as error:
+            self.unlisted.append(f"{tar}: {error}")
+        except OSError as error:
+            self.unlisted.append(f"{tar}: {self._reason(error)}")
+        finally:
+            self._waiting = None
+        return chunks
+
+    def _is_image(self, member: Member) -> bool:
+        """Whether a member is listed; if not, it is counted."""
+        if any(part.startswith(b".") and part not in (b".", b"..") for part in member.name.split(b"/")):
+            self.skipped["hidden"] += 1
+        elif member.kind not in (REGULAR, SPARSE):
+            if member.kind != FOLDER:
+                self.skipped[_REASONS.get(member.kind, "not an image")] += 1
+        elif has_image_ending(member.name.rpartition(b"/")[2]):
+            return True
+        else:
+            self.skipped["not an image"] += 1
+        return False
+
+    def _put(self, chunks: Sequence[TarImages]) -> None:
+        chunks, earlier = without_earlier(chunks)
+        if earlier:
+            self.skipped["in the tar file again under the same name"] += earlier
+        for chunk in chunks:
+            self._room.acquire()
+            if self._closed:
+                return
+            self.count += len(chunk.places)
+            self._chunks.put(chunk)
+
+    def _identity(self, tar: str) -> object:
+        """Device and inode of a file, which identify it whatever its name; the name if it has none."""
+        try:
+            return tar if is_url(tar) else self._lane.status(tar)[1]
+        except OSError as error:
+            self._reason(error)
+            return tar
+
+    def _reason(self, error: OSError) -> str:
+        """The reason of an error in words; after a timeout, a new lane replaces the old one."""
+        if not isinstance(error, TimeoutError) or error.errno is not None:
+            return error.strerror or str(error)
+        self._lane.close()
+        self._lane = self._process.lane(self._timeout_s)
+        return f"{NO_ANSWER} {self._timeout_s:g} s"
+
+
+def listed_members(lane: FileLane, tar: str) -> Iterator[list[Member]]:
+    """The members of a tar file, which the process of a lane lists some at a time.
+
+    Raises:
+        TarError: Where the file ends early or is damaged.
+        OSError: If it cannot be read.
+    """
+    lane.ask(LIST_TAR, os.fsencode(tar))
+    while packed := lane.ask(NEXT_MEMBERS):
+        yield from unpacked(packed)
+
+
+def _check_name(tar: str) -> None:
+    """Refuse a tar file whose name says that it is compressed, and a URL that holds credentials.
+
+    Raises:
+        SlidesError: If it does.
+    """
+    if is_url(tar):
+        bucket_and_key(tar)
+    if program := _COMPRESSED_ENDINGS.get(os.path.splitext(tar)[1].lower()):
+        raise SlidesError(
+            f"{tar!r} is a compressed tar file, in which no image can be read without all before it; unpack it first: "
+            f"{program} {tar}"
+        )
+
+
+def _slide(root: str, path: str, offset: int, size_bytes: int, modified_ns: int, sparse: int) -> Slide:
+    return Slide(
+        root,
+        path,
+        size_bytes,
+        None if modified_ns == UNKNOWN_TIME else modified_ns,
+        offset,
+        refusal=SPARSE_REFUSED if sparse else None,
+    )
