@@ -41,7 +41,8 @@ from batchcls.images.sources.list_record import list_record
 from batchcls.storage.shards import Shard
 since = time.monotonic()
 list_record([Path(sys.argv[1])])
-with closing(open_source([Path(sys.argv[1])], SourceOptions(shard=Shard(int(sys.argv[2]) // 2, int(sys.argv[2]))))) as source:
+shard = Shard(int(sys.argv[2]) // 2, int(sys.argv[2]))
+with closing(open_source([Path(sys.argv[1])], SourceOptions(shard=shard))) as source:
     slides = iter(source)
     next(slides)
     print(f"{time.monotonic() - since:.2f} s to the first image of a shard,", end=" ")
