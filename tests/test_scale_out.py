@@ -154,17 +154,14 @@ def test_a_wrong_command_line_ends_with_the_code_that_ends_the_job(place: Path) 
 def test_the_nodes_of_skypilot_do_all_shards(place: Path) -> None:
     task = yaml.safe_load(block("yaml", "num_nodes"))
     bucket = place / "bucket"
-    (bucket / "preds").mkdir(parents=True)
+    bucket.mkdir()
     (bucket / "engines").symlink_to(place / "engines")
     for node in range(SHARDS):
-        home = place / f"node-{node}"
-        home.mkdir()
-        run = task["run"].replace("/data/files.parquet", "files.parquet").replace("/data/", f"{bucket}/")
-        (home / "files.parquet").symlink_to(place / "files.parquet")
-        (home / "slides").symlink_to(place / "slides")
+        run = task["run"].replace("/job/files.parquet", "files.parquet").replace("/job/", f"{bucket}/")
+        run = run.replace("s3://my-bucket", str(bucket))
         subprocess.run(
             ["bash", "-e", "-c", SHELL + run.replace("--shard", "--device cpu --shard")],
-            cwd=home,
+            cwd=place,
             env=os.environ
             | {"PYTHONPATH": str(ROOT), "SKYPILOT_NODE_RANK": str(node), "SKYPILOT_NUM_NODES": str(SHARDS)},
             timeout=PATIENCE_S,

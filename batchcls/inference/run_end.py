@@ -66,8 +66,9 @@ def _no_image_message(slides: Sequence[str], stats: RunStats) -> str:
     message = f"no image was found in {', '.join(map(repr, slides))} ({passed_over or 'nothing else either'})"
     if stats.unlisted:
         message += f"; {stats.unlisted[0]}"
-    if stats.skipped.get("archive"):
-        message += f"; tar files are read where they are named: batchcls run {os.path.join(slides[0], '*.tar')}"
+    for reason, pattern in (("archive", "*.tar"), ("Parquet file", "*.parquet")):
+        if stats.skipped.get(reason):
+            message += f"; {pattern} is read where it is named: batchcls run {os.path.join(slides[0], pattern)}"
     return message
 
 

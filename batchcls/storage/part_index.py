@@ -1,9 +1,19 @@
 """The index of an unfinished output in an object store: which objects are its parts."""
 
 import json
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import chain, groupby, repeat
 from typing import Any, Self
+
+from batchcls.errors import OutputError
+
+LOCK, INDEX = "lock", "parts.json"
+"""Names of the objects that are the lock and the index."""
+_OWN_NAME = re.compile(
+    r"lock(-clock-[0-9a-f]{16})?|parts\.json|(part-\d{6,}|run-\d+|beside)-[0-9a-f]{16}\.(arrow|json)"
+)
 
 
 @dataclass(slots=True)
@@ -57,24 +67,44 @@ class PartIndex:
         """The index that `to_json` wrote.
 
         Raises:
-            ValueError: If the content is none, or names more than ``most_parts`` parts.
+            ValueError: If the content is none, names more than ``most_parts`` parts, or names other objects.
         """
         try:
             values: dict[str, Any] = json.loads(content)
             runs = [(str(token), int(count)) for token, count in values["parts"]]
-            if sum(count for _, count in runs) > most_parts:
-                raise ValueError("it names too many parts")
-            finish = values["finish"]
+            if any(count < 1 for _, count in runs) or sum(count for _, count in runs) > most_parts:
+                raise ValueError(f"it names none, or more than {most_parts:,} parts")
+            note, finish = values["note"], values["finish"]
+            names = [note, finish["beside"] if finish else None, *(part_name(0, token) for token, _ in runs)]
+            if not all(name is None or _OWN_NAME.fullmatch(name) for name in names):
+                raise ValueError("it names objects that are no parts")
             return cls(
-                None if values["note"] is None else str(values["note"]),
+                note,
                 list(chain.from_iterable(repeat(token, count) for token, count in runs)),
-                finish
-                and Finish(int(finish["size"]), str(finish["sha256"]), finish["beside"] and str(finish["beside"])),
+                Finish(int(finish["size"]), str(finish["sha256"]), finish["beside"]) if finish else None,
             )
-        except (LookupError, TypeError, AttributeError, RecursionError) as error:
+        except (LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise ValueError("it is no index") from error
 
 
 def part_name(number: int, token: str) -> str:
     """Name of the object with the part of a number, as the run with a token writes it."""
     return f"part-{number:06d}-{token}.arrow"
+
+
+def check_names(names: Iterable[str], place: str) -> None:
+    """Refuse a folder that holds objects that batchcls did not create.
+
+    Args:
+        names: Names of all objects in it.
+        place: URL of the folder.
+
+    Raises:
+        OutputError: If there is an object of another name.
+    """
+    for name in names:
+        if not _OWN_NAME.fullmatch(name):
+            raise OutputError(
+                f"'{place}/{name}' is an object that batchcls did not make; nothing was touched: move it away, or "
+                "choose another --out"
+            )

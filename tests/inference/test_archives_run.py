@@ -202,4 +202,4 @@ def test_a_folder_that_holds_archives_alone_says_how_they_are_read(
 
     assert result.exit_code == 1
     assert "1 archive" in result.output
-    assert f"batchcls run {tmp_path}/shards/*.tar" in result.output
+    assert f"*.tar is read where it is named: batchcls run {tmp_path}/shards/*.tar" in result.output

@@ -11,14 +11,16 @@ from time import monotonic
 import pyarrow as pa
 
 from batchcls.errors import DecoderError
+from batchcls.images.servers.image_names import has_image_ending
+from batchcls.images.servers.name_queue import NameQueue, packed_names
 from batchcls.images.sources.base import NOTHING_KEPT
-from batchcls.images.sources.image_names import has_image_ending
-from batchcls.images.sources.name_queue import NameQueue, packed_names
 from batchcls.records import Slide
 from batchcls.storage.file_client import FileProcess
 from batchcls.storage.timeouts import READ_TIMEOUT_S
 from batchcls.storage.transient_errors import NO_ANSWER
 
+_ARCHIVES = {b".tar": "archive", b".parquet": "Parquet file"}
+"""Reasons for which files are skipped that may hold images, by their endings."""
 _FILE, _DOT = b"-."
 _CHUNK_NAMES = 65_536
 """Least number of names that are sorted together."""
@@ -170,7 +172,7 @@ class FolderSource:
             elif entry[:1] == b"@":
                 heappush(self._links, (position, path))
             else:
-                self.skipped["archive" if entry[-4:].lower() == b".tar" else "not an image"] += 1
+                self.skipped[_ARCHIVES.get(entry[entry.rfind(b".") :].lower(), "not an image")] += 1
 
     def _entries(self, folder: str) -> Iterator[list[bytes]]:
         self._waiting = (folder, monotonic())

@@ -4,6 +4,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from batchcls.errors import SlidesError
@@ -69,6 +70,8 @@ class RemoteObject:
         while (at := offset + len(data)) < end:
             if at != self._position or at >= self._end:
                 self._seek(at, end)
+            while self._position < at:
+                self._next(at - self._position)
             data += self._next(end - at)
         return bytes(data)
 
@@ -81,7 +84,11 @@ class RemoteObject:
             result = obstore.get(self._store, self._key, options=options)
         except exceptions.PreconditionError as error:
             raise ChangedError from error
-        if result.meta["size"] != self.size_bytes:
+        except (exceptions.GenericError, exceptions.NotSupportedError) as error:
+            if isinstance(error, exceptions.GenericError) and "NotPartial" not in str(error):
+                raise
+            result, offset, end = obstore.get(self._store, self._key), 0, self.size_bytes  # it sends whole objects only
+        if (result.meta["size"], result.meta["e_tag"]) != (self.size_bytes, self._etag):
             raise ChangedError
         self._begin(result, offset, end)
 
@@ -108,9 +115,14 @@ def store_and_key(url: str) -> tuple[ObjectStore, str]:
     """
     try:
         bucket_url, key = bucket_and_key(url)
-        return open_store(bucket_url), key
+        return _store(bucket_url), key
     except SlidesError as error:
         raise RemoteError(str(error)) from error
+
+
+@lru_cache(64)  # the environment, which `open_store` reads, is that of the process's start
+def _store(bucket_url: str) -> ObjectStore:
+    return open_store(bucket_url)
 
 
 def modified_ns(time_of_change: datetime) -> int:
