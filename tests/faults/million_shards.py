@@ -39,10 +39,10 @@ from batchcls.images.sources import open_source
 from batchcls.images.sources.base import SourceOptions
 from batchcls.images.sources.list_record import list_record
 from batchcls.storage.shards import Shard
+place, count = Path(sys.argv[1]), int(sys.argv[2])
 since = time.monotonic()
-list_record([Path(sys.argv[1])])
-shard = Shard(int(sys.argv[2]) // 2, int(sys.argv[2]))
-with closing(open_source([Path(sys.argv[1])], SourceOptions(shard=shard))) as source:
+list_record([place])
+with closing(open_source([place], SourceOptions(shard=Shard(count // 2, count)))) as source:
     slides = iter(source)
     next(slides)
     print(f"{time.monotonic() - since:.2f} s to the first image of a shard,", end=" ")
