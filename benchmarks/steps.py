@@ -9,10 +9,10 @@ from statistics import median
 
 from rich.table import Table
 
+from batchcls.images.servers.group_buffer import BUFFER_BYTES, LARGEST_FILE_BYTES, GroupBuffer
+from batchcls.images.servers.group_server import examine_files, read_files
 from batchcls.images.sources import open_source
 from batchcls.images.sources.base import GROUP_FILES
-from batchcls.images.sources.group_buffer import BUFFER_BYTES, LARGEST_FILE_BYTES, GroupBuffer
-from batchcls.images.sources.group_server import examine_files, read_files
 from batchcls.inference.options import RunOptions
 from benchmarks.file_costs import measure_loop, measure_reading
 from benchmarks.processes import cpu_seconds

@@ -24,7 +24,7 @@ from urllib.request import urlopen
 import boto3
 import pytest
 
-_START_S = 60.0
+_START_S, _HANG_S = 240.0, 60.0
 BUCKET = "slides"
 PAGE = 20
 """Number of keys in a page of a listing, so that also short ones have several."""
@@ -205,7 +205,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif fault == "reset":
             self._reset()
         elif fault == "hang":
-            time.sleep(_START_S)
+            time.sleep(_HANG_S)
         else:
             upstream = HTTPConnection(self._upstream.hostname or "", self._upstream.port)
             upstream.request(self.command, self.path, body, dict(self.headers))

@@ -154,12 +154,13 @@ def test_a_wrong_command_line_ends_with_the_code_that_ends_the_job(place: Path) 
 def test_the_nodes_of_skypilot_do_all_shards(place: Path) -> None:
     task = yaml.safe_load(block("yaml", "num_nodes"))
     bucket = place / "bucket"
-    (bucket / "preds").mkdir(parents=True)
+    bucket.mkdir()
     (bucket / "engines").symlink_to(place / "engines")
     for node in range(SHARDS):
         home = place / f"node-{node}"
         home.mkdir()
-        run = task["run"].replace("/data/files.parquet", "files.parquet").replace("/data/", f"{bucket}/")
+        run = task["run"].replace("/job/files.parquet", "files.parquet").replace("/job/", f"{bucket}/")
+        run = run.replace("s3://my-bucket", str(bucket))
         (home / "files.parquet").symlink_to(place / "files.parquet")
         (home / "slides").symlink_to(place / "slides")
         subprocess.run(

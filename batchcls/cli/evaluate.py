@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchcls.cli.libraries import extra
-from batchcls.cli.options import LABELS_OF_PREDICTIONS, SPLIT_FOLDERS, TRUTH, FiniteRange, OutPath
+from batchcls.cli.options import LABELS_OF_PREDICTIONS, SPLIT_FOLDERS, TRUTH, FiniteRange, OutPath, PredictionsPlace
 from batchcls.cli.printing import echo, next_line
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("predictions", type=click.Path(exists=True, path_type=Path))
+@click.argument("predictions", type=PredictionsPlace())
 @TRUTH(required=True)
 @click.option(
     "--out",
@@ -52,21 +52,26 @@ if TYPE_CHECKING:
     help="Seed of the random resamples that the intervals come from.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an earlier evaluation in --out; other files there stay.")
-def evaluate(predictions: Path, truth: Path, out: Path, overwrite: bool, labels: str | None, **options: Any) -> None:
+def evaluate(
+    predictions: Path | str, truth: Path, out: Path, overwrite: bool, labels: str | None, **options: Any
+) -> None:
     """Evaluate predictions against true labels.
 
-    PREDICTIONS is the file that `batchcls run` wrote. The report holds metrics with 95 % intervals, the confusion
-    matrix, the calibration of the probabilities, a probability from which on images can be accepted without a human,
-    and the misclassified images.
+    PREDICTIONS is the file that `batchcls run` wrote, or its URL in an object store. The report holds metrics with
+    95 % intervals, the confusion matrix, the calibration of the probabilities, a probability from which on images can
+    be accepted without a human, and the misclassified images.
     """
     from batchcls.networks.recipe import labels_from_argument  # after parsing: --help stays light
+    from batchcls.storage.local_copies import local_copy
 
     with extra("report", "an evaluation"):
         from batchcls.evaluation.evaluate import EvaluationOptions, evaluate_predictions
         from batchcls.evaluation.rendering import evaluation_summary
 
     options["labels"] = labels_from_argument(labels) if labels else ()
-    evaluation = evaluate_predictions(EvaluationOptions(predictions, truth, **options), out, overwrite=overwrite)
+    options["predictions_name"] = str(predictions)
+    with local_copy(predictions) as file:
+        evaluation = evaluate_predictions(EvaluationOptions(file, truth, **options), out, overwrite=overwrite)
     echo(*evaluation_summary(evaluation, out))
     chosen = ("--wrong", "24", "--truth", truth) if evaluation.errors else ("--uncertain", "24")
     explained = out.with_name("explained")

@@ -106,6 +106,16 @@ class SlidesPlace(click.ParamType["str | Path"]):
         return path
 
 
+class PredictionsPlace(click.Path):
+    """The path of a predictions file or folder, which exists; or a file's URL in an object store, which stays text."""
+
+    def __init__(self) -> None:
+        super().__init__(exists=True, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return str(value) if is_url(str(value)) else super().convert(value, param, ctx)
+
+
 class OutPath(click.Path):
     """The path of an output, which refuses an empty name, and a name such as ``results/`` for a file.
 

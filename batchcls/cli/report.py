@@ -6,12 +6,12 @@ from typing import Any
 import click
 
 from batchcls.cli.libraries import extra, library_noise_hidden
-from batchcls.cli.options import LABELS_OF_PREDICTIONS, OutPath
+from batchcls.cli.options import LABELS_OF_PREDICTIONS, OutPath, PredictionsPlace
 from batchcls.cli.printing import echo, next_line
 
 
 @click.command()
-@click.argument("predictions", type=click.Path(exists=True, path_type=Path))
+@click.argument("predictions", type=PredictionsPlace())
 @click.option("--out", type=OutPath(dir_okay=False, path_type=Path), required=True, help="HTML file to write.")
 @click.option(
     "--images",
@@ -29,21 +29,22 @@ from batchcls.cli.printing import echo, next_line
 )
 @LABELS_OF_PREDICTIONS
 @click.option("--overwrite", is_flag=True, help="Replace an existing file when the new one is whole.")
-def report(predictions: Path, out: Path, labels: str | None, overwrite: bool, **options: Any) -> None:
+def report(predictions: Path | str, out: Path, labels: str | None, overwrite: bool, **options: Any) -> None:
     """Report on predictions in one HTML page.
 
-    PREDICTIONS is the file that `batchcls run` wrote. The page shows how many images have each label, the
-    probabilities, the least certain images, the unreadable files, and a table of rows to filter and to sort; it needs
-    no network and no other file.
+    PREDICTIONS is the file that `batchcls run` wrote, or its URL in an object store. The page shows how many images
+    have each label, the probabilities, the least certain images, the unreadable files, and a table of rows to filter
+    and to sort; it needs no network and no other file.
     """
     from batchcls.networks.recipe import labels_from_argument  # after parsing: --help stays light
+    from batchcls.storage.local_copies import local_copy
 
     with extra("report", "a report"):
         from batchcls.evaluation.report import ReportOptions, write_report
 
     options["labels"] = labels_from_argument(labels) if labels else ()
-    with library_noise_hidden():
-        summary = write_report(predictions, out, ReportOptions(**options), overwrite=overwrite)
+    with library_noise_hidden(), local_copy(predictions) as file:
+        summary = write_report(file, out, ReportOptions(**options), overwrite=overwrite)
     echo(f"{summary.rows:,} rows, {summary.unreadable:,} unreadable -> {out}")
     for note in summary.notes:
         echo(f"note: {note}")

@@ -61,6 +61,8 @@ class EvaluationOptions:
     """Folders that hold the class folders of a split; see `LabeledImages.read`."""
     labels: tuple[str, ...] = ()
     """Labels in the order of the probabilities, for a predictions file that has lost its metadata."""
+    predictions_name: str = ""
+    """Name of the predictions file in the report, if it is a copy; empty: its path."""
 
 
 def evaluate_predictions(options: EvaluationOptions, out: Path, *, overwrite: bool = False) -> Evaluation:
@@ -115,7 +117,7 @@ def _evaluate(options: EvaluationOptions) -> tuple[Evaluation, MatchedImages]:
 
 def _predictions_summary(options: EvaluationOptions, predictions: PredictionsFile) -> PredictionsSummary:
     return PredictionsSummary(
-        path=printable(str(options.predictions)),
+        path=printable(options.predictions_name or str(options.predictions)),
         sha256=predictions_digest(options.predictions),
         rows=len(predictions.table),
         metadata=json.loads(json.dumps(predictions.metadata), parse_constant=lambda _: None),

@@ -6,7 +6,6 @@ token in the name, and is in no index.
 """
 
 import hashlib
-import re
 import shlex
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -22,14 +21,10 @@ from batchcls.storage.object_url import ObjectUrl, object_output_errors
 from batchcls.storage.output_names import beside_path, partial_folder
 from batchcls.storage.own_index import LARGEST_NOTE_BYTES, OwnIndex
 from batchcls.storage.owned_folder import OwnedFolder
-from batchcls.storage.part_index import Finish, PartIndex, part_name
+from batchcls.storage.part_index import INDEX, LOCK, Finish, PartIndex, check_names, part_name
 
-_LOCK, _INDEX = "lock", "parts.json"
 _LARGEST_IN_MEMORY_BYTES = 64 << 20
 """Size of a part from which it stands on a disk while it is read or written."""
-_OWN_NAME = re.compile(
-    r"lock(-clock-[0-9a-f]{16})?|parts\.json|(part-\d{6,}|run-\d+|beside)-[0-9a-f]{16}\.(arrow|json)"
-)
 
 
 class ObjectFolder:
@@ -51,9 +46,9 @@ class ObjectFolder:
         self._upload: ObjectUpload | None = None
         self._beside: str | None = None
         with object_output_errors(self.place):
-            self._check_names()
-            self._lock = ObjectLock(self._folder.named(_LOCK), url, stale_after_s)
-            self._index = OwnIndex(self._folder.named(_INDEX), self._lock)
+            check_names(self._folder.names(), self.place)
+            self._lock = ObjectLock(self._folder.named(LOCK), url, stale_after_s)
+            self._index = OwnIndex(self._folder.named(INDEX), self._lock)
             try:
                 self._take_over()
             except BaseException:
@@ -137,10 +132,7 @@ class ObjectFolder:
             raise
 
     def writing_files(self) -> AbstractContextManager[OwnedFolder]:
-        raise OutputError(
-            f"{str(self._whole)!r}: a folder of files is written to a disk only; name one file, such as "
-            f"{f'{self._whole}.parquet'!r}, and leave out --rows-per-file"
-        )
+        raise OutputError(f"{str(self._whole)!r}: a folder of files is written to a disk only; name one object")
 
     def write_beside(self, content: bytes) -> None:
         name = f"beside-{self._lock.token}.json"
@@ -207,7 +199,7 @@ class ObjectFolder:
 
     def _remove(self, names: Iterable[str]) -> None:
         for name in names:
-            if name not in (_LOCK, _INDEX):
+            if name not in (LOCK, INDEX):
                 self._folder.named(name).remove()
 
     def _settle(self, finish: Finish) -> None:
@@ -232,19 +224,6 @@ class ObjectFolder:
         if finish.beside is not None:
             content = self._folder.named(finish.beside).read(LARGEST_NOTE_BYTES)
             ObjectUrl.of(beside_path(str(self._whole))).write(content)
-
-    def _check_names(self) -> None:
-        """Refuse a folder that holds objects that batchcls did not create.
-
-        Raises:
-            OutputError: If there is an object of another name.
-        """
-        for name in self._folder.names():
-            if not _OWN_NAME.fullmatch(name):
-                raise OutputError(
-                    f"'{self.place}/{name}' is an object that batchcls did not make; nothing was touched: move it "
-                    "away, or choose another --out"
-                )
 
 
 def _brief_file() -> BinaryIO:

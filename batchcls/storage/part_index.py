@@ -1,9 +1,19 @@
 """The index of an unfinished output in an object store: which objects are its parts."""
 
 import json
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import chain, groupby, repeat
 from typing import Any, Self
+
+from batchcls.errors import OutputError
+
+LOCK, INDEX = "lock", "parts.json"
+"""Names of the objects that are the lock and the index."""
+_OWN_NAME = re.compile(
+    r"lock(-clock-[0-9a-f]{16})?|parts\.json|(part-\d{6,}|run-\d+|beside)-[0-9a-f]{16}\.(arrow|json)"
+)
 
 
 @dataclass(slots=True)
@@ -78,3 +88,21 @@ class PartIndex:
 def part_name(number: int, token: str) -> str:
     """Name of the object with the part of a number, as the run with a token writes it."""
     return f"part-{number:06d}-{token}.arrow"
+
+
+def check_names(names: Iterable[str], place: str) -> None:
+    """Refuse a folder that holds objects that batchcls did not create.
+
+    Args:
+        names: Names of all objects in it.
+        place: URL of the folder.
+
+    Raises:
+        OutputError: If there is an object of another name.
+    """
+    for name in names:
+        if not _OWN_NAME.fullmatch(name):
+            raise OutputError(
+                f"'{place}/{name}' is an object that batchcls did not make; nothing was touched: move it away, or "
+                "choose another --out"
+            )

@@ -189,9 +189,3 @@ def test_a_killed_shard_goes_on_where_it_was(place: Path, tiny_engine: Path, tmp
     assert begun == (process.returncode == 143)
     assert CliRunner().invoke(main, merge).exit_code == 0
     assert pq.read_table(tmp_path / "merged.parquet")["path"].to_pylist() == [f"{n:06d}.bmp" for n in range(3000)]
-
-
-def test_without_a_shard_the_name_of_a_folder_is_refused_as_ever(place: Path, tiny_engine: Path) -> None:
-    result = invoked(place / "slides", "--engine", tiny_engine, "--out", "preds/")
-    assert result.exit_code == 2
-    assert "names a folder; name a file in it" in result.output

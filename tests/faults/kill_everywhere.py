@@ -1,6 +1,6 @@
 """SIGKILL just before each of a run's own calls that change the disk, and once after each write; then the same command.
 
-    python -m tests.faults.kill_everywhere SCRATCH [--csv] [SCENARIO...]
+    python -m tests.faults.kill_everywhere SCRATCH [--csv|--jsonl] [SCENARIO...]
 
 Prints a table, and ends with 1 if any command after a kill did not end with 0 and the same rows.
 """
@@ -122,14 +122,14 @@ def is_equal(out: Path, undisturbed: Path) -> bool:
         return out.exists() and bool(pq.read_table(out).equals(pq.read_table(undisturbed)))
     record = json.loads(out.with_name(f"{out.name}.json").read_text())
     digest = hashlib.sha256(out.read_bytes()).hexdigest()
-    return out.read_bytes() == undisturbed.read_bytes() and record["csv"]["sha256"] == digest
+    return out.read_bytes() == undisturbed.read_bytes() and record[out.suffix[1:]]["sha256"] == digest
 
 
 def faults(outcomes: Sequence[tuple[int, int, Path]], undisturbed: Path) -> list[str]:
     """What is wrong with each outcome that is not as it should be."""
     wrong = []
     for step, code, out in outcomes:
-        beside = {f"{out.name}.json"} if out.suffix == ".csv" else set()
+        beside = {f"{out.name}.json"} if out.suffix != ".parquet" else set()
         there = set(os.listdir(out.parent))
         left = sorted(there - {out.name} - beside)
         equal = beside <= there and is_equal(out, undisturbed)
@@ -171,8 +171,9 @@ if __name__ == "__main__":
     (where / "slides" / "empty.jpg").touch()
     click.echo(f"# {_cpu()}\n| scenario | killed | then exit 0, equal rows, nothing left over |\n|---|---|---|")
     bad = 0
-    chosen = [word for word in sys.argv[2:] if word != "--csv"]
-    file = "k.csv" if "--csv" in sys.argv[2:] else "k.parquet"
+    endings = [word.removeprefix("--") for word in sys.argv[2:] if word in ("--csv", "--jsonl")]
+    chosen = [word for word in sys.argv[2:] if word.removeprefix("--") not in endings]
+    file = f"k.{endings[0] if endings else 'parquet'}"
     for title, kills, wrong in all_faults(where / "slides", ALL4, where, chosen or list(SCENARIOS), name=file):
         click.echo("\n".join([f"| {title} | {kills} | {kills - len(wrong)} |", *wrong]))
         bad += len(wrong)

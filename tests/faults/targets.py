@@ -358,13 +358,24 @@ def _mutated_predictions(chance: random.Random, seeds: Sequence[bytes]) -> bytes
         return mutated_bytes(chance, seeds)
 
 
-def _try_predictions(data: bytes, folder: Path) -> None:
-    path = folder / "rows.parquet"
-    path.write_bytes(data)
-    with suppress(BatchclsError):
-        for part in PredictionsFile.parts(path):
-            _look_at(part)
-    _look_at(PredictionsFile.read(path))
+_LINES = b"".join(
+    b'{"root": "s", "path": "%d.png", "label": "a", "probability": 0.75, "probabilities": {"a": 0.75, "b": 0.25}, '
+    b'"width": 64, "height": 48, "size_bytes": 100, "modified": "2026-11-26T13:47:41.216638Z", "error": null}\n'
+    % number
+    for number in range(4)
+)
+
+
+def _try_predictions(ending: str) -> Callable[[bytes, Path], None]:
+    def attempt(data: bytes, folder: Path) -> None:
+        path = folder / f"rows{ending}"
+        path.write_bytes(data)
+        with suppress(BatchclsError):
+            for part in PredictionsFile.parts(path):
+                _look_at(part)
+        _look_at(PredictionsFile.read(path))
+
+    return attempt
 
 
 def _look_at(predicted: PredictionsFile) -> None:
@@ -436,7 +447,8 @@ TARGETS = (
     Target("tables .csv", lambda folder: _TABLES, mutated_words, _try_table(".csv")),
     Target("tables .jsonl", lambda folder: [_ROWS], mutated_words, _try_table(".jsonl")),
     Target("tables .parquet", _tables, mutated_bytes, _try_table(".parquet")),
-    Target("predictions", _predictions, _mutated_predictions, _try_predictions),
+    Target("predictions", _predictions, _mutated_predictions, _try_predictions(".parquet")),
+    Target("predictions .jsonl", lambda folder: [_LINES], mutated_words, _try_predictions(".jsonl")),
     Target("report", _predictions, _mutated_predictions, _try_report),
     Target("evaluate", _predictions, _mutated_predictions, _try_evaluation),
     Target("run.json", lambda folder: [_RUN], mutated_json, _try_run),

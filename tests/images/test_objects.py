@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from batchcls.errors import SlidesError
 from batchcls.images.decoders.encoded import Encoded, ReadOptions
 from batchcls.images.decoders.read_ahead import ReadAhead
+from batchcls.images.servers.group_buffer import GROUP_BYTES
+from batchcls.images.servers.name_queue import NameQueue, packed_names, packed_numbers
 from batchcls.images.sources import open_readers, open_source, read_slide, slide_exists
 from batchcls.images.sources.base import SourceOptions
-from batchcls.images.sources.group_buffer import GROUP_BYTES
-from batchcls.images.sources.name_queue import NameQueue, packed_names, packed_numbers
 from batchcls.records import Failure, Slide
 from batchcls.storage.transient_errors import is_transient
 from batchcls.storage.urls import bucket_and_key
@@ -291,6 +291,19 @@ def test_an_image_of_a_web_server_is_read_under_the_name_in_its_url(tmp_path: Pa
         assert (slide.root, slide.path) == (f"{web.url}/a%20b", "%C3%BC%25.jpg")
         assert read_slide(slide, LARGEST) == content
         assert not slide_exists(Slide(web.url, "gone.jpg"))
+
+
+def test_a_large_image_is_read_from_a_server_that_sends_it_whole_only() -> None:
+    content = ODD["large.tif"]
+
+    def choose(method: str, path: str, number: int) -> Fault:
+        return Answer(200, content, (("Last-Modified", "Wed, 21 Oct 2015 07:28:00 GMT"),))
+
+    with FaultProxy("http://127.0.0.1:1", choose) as web, closing(open_readers()) as readers:
+        reader = readers.reader(PATIENCE_S)
+        opened = reader.open(Slide(web.url, "large.tif"))
+        assert [opened.read(at, 1000) for at in (3_000_000, 5)] == [content[3_000_000:3_001_000], content[5:1005]]
+        reader.close()
 
 
 NAMES = st.lists(st.binary(min_size=1, max_size=9).filter(lambda name: 0 not in name), min_size=1, max_size=20)

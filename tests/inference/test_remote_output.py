@@ -14,7 +14,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 
+from batchcls.cli import main
 from tests.azurite import object_server
 from tests.commandline import PATIENCE_S, after_loading, command, finished, invoked
 from tests.conftest import ALL4, ROOT, draw
@@ -290,6 +292,26 @@ def test_shards_stand_below_a_url(bucket: str, slides: Path, tiny_engine: Path) 
     assert names(f"{bucket}/shards") == files
     assert sum(len(pq.read_table(io.BytesIO(content(f"{bucket}/shards/{file}")))) for file in files) == 7
     assert f"holds '{files[0]}', one of 2" in other.stderr
+
+
+@pytest.mark.parametrize("name", ["o.parquet", "o.csv"])
+def test_reports_and_evaluations_read_the_object(bucket: str, tiny_engine: Path, tmp_path: Path, name: str) -> None:
+    out = f"{bucket}/read/{name}"
+    for seed in range(6):
+        draw(tmp_path / "slides" / "ab"[seed % 2] / f"{seed}.png", seed, (16, 12))
+    finished(tmp_path / "slides", "--out", out, "--engine", tiny_engine, *QUICK)
+
+    reported = CliRunner().invoke(main, ["report", out, "--out", str(tmp_path / "page.html")])
+    truth = ["--truth", str(tmp_path / "slides"), "--out", str(tmp_path / "evaluation")]
+    evaluated = CliRunner().invoke(main, ["evaluate", out, *truth])
+    missing = CliRunner().invoke(main, ["report", f"{bucket}/read/none.csv", "--out", str(tmp_path / "none.html")])
+
+    assert (reported.exit_code, evaluated.exit_code) == (0, 0), reported.output + evaluated.output
+    assert reported.stdout.startswith("6 rows, 0 unreadable")
+    assert f"Predictions of {name}" in (tmp_path / "page.html").read_text()
+    assert json.loads((tmp_path / "evaluation" / "metrics.json").read_text())["predictions"]["path"] == out
+    assert missing.exit_code == 1
+    assert f"'{bucket}/read/none.csv' does not exist" in missing.stderr
 
 
 KILLED_AT_EACH_REQUEST = """

@@ -12,14 +12,20 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import boto3
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import batchcls
+from batchcls.cli import main
 from batchcls.engine.postprocess import to_predictions
+from batchcls.errors import EngineError
+from batchcls.images.decoders.digests import SlideDigests
 from batchcls.images.sources import open_source
 from batchcls.images.sources.states import SlideStates
 from batchcls.predictions.comparison import UpdateCounts, UpdateOptions
@@ -30,6 +36,7 @@ from batchcls.storage.regular_file import open_regular
 from tests.commandline import command, finished, invoked, partial, wait_for
 from tests.conftest import ALL4, draw
 from tests.inference.test_run import drop_privileges
+from tests.object_servers import moto_server, s3_environment
 
 NULL = ("--engine", ALL4, "--backend", "null", "--decoder", "pillow")
 
@@ -43,14 +50,14 @@ def slides(tmp_path: Path) -> Path:
     return tmp_path / "slides"
 
 
-def run(slides: Path, out: Path, *options: str | Path) -> str:
+def run(slides: str | Path, out: str | Path, *options: str | Path) -> str:
     """What a run in this process printed."""
     result = invoked(slides, "--out", out, *NULL, *options)
     assert result.exit_code == 0, result.output
     return result.output
 
 
-def update(slides: Path, out: Path, *options: str | Path) -> str:
+def update(slides: str | Path, out: str | Path, *options: str | Path) -> str:
     """What an update in this process has done, in its own words."""
     lines = [line for line in run(slides, out, "--update", *options).splitlines() if line.startswith("updated")]
     assert len(lines) == 1
@@ -280,7 +287,8 @@ def classified(slides: Sequence[Slide]) -> BatchResult:
         stream, status = open_regular(slide.file)
         with stream:
             content = stream.read()
-        read = Slide(slide.root, slide.path, status.st_size, status.st_mtime_ns)
+        digest = blake2b(content, digest_size=16).hexdigest()
+        read = Slide(slide.root, slide.path, status.st_size, status.st_mtime_ns, digest=digest)
         if content.startswith(b"x"):
             failures.append(Failure(read, "corrupt", "it ends early"))
         else:
@@ -290,15 +298,21 @@ def classified(slides: Sequence[Slide]) -> BatchResult:
     return BatchResult(decoded, [(4, 3)] * len(decoded), predictions, failures)
 
 
-def updated(folder: Path, out: Path, *, prune: bool, killed: bool = False) -> UpdateCounts | None:
+def updated(
+    folder: Path, out: Path, *, prune: bool, by_content: bool = False, killed: bool = False
+) -> UpdateCounts | None:
     """An update of a writer alone, which may be cut after its first rows; None if there was nothing to update yet."""
-    with closing(open_source([folder])) as source, closing(SlideStates(60.0)) as states:
+    with (
+        closing(open_source([folder])) as source,
+        closing(SlideStates(60.0)) as states,
+        closing(SlideDigests(10**6, 60.0)) as content_digests,
+    ):
         writer, rows = open_update(
             out,
-            UpdateOptions(states, prune),
+            UpdateOptions(states, prune, content_digests if by_content else None),
             roots=source.roots,
             labels=LABELS,
-            identity={"engine": "none"},
+            identity={"engine": "none", **({"by_content": True} if by_content else {})},
             limits={"max_pixels": 10},
         )
         with closing(writer):
@@ -326,9 +340,22 @@ def carried_out(step: str, path: Path, seed: int) -> None:
         os.utime(path, ns=(0, (10_000 + seed) * 1000))
 
 
+HISTORIES = st.lists(st.tuples(st.sampled_from(STEPS), st.sampled_from(NAMES), st.integers(0, 99)), max_size=14)
+
+
 @settings(max_examples=15)
-@given(st.lists(st.tuples(st.sampled_from(STEPS), st.sampled_from(NAMES), st.integers(0, 99)), max_size=14))
+@given(HISTORIES)
 def test_after_any_history_the_file_is_that_of_an_undisturbed_run(history: list[tuple[str, str, int]]) -> None:
+    check_history(history, by_content=False)
+
+
+@settings(max_examples=4)
+@given(HISTORIES)
+def test_after_any_history_by_content_only_times_may_be_older(history: list[tuple[str, str, int]]) -> None:
+    check_history(history, by_content=True)
+
+
+def check_history(history: list[tuple[str, str, int]], *, by_content: bool) -> None:
     with TemporaryDirectory() as scratch:
         folder, out = Path(scratch) / "slides", Path(scratch) / "o.parquet"
         folder.mkdir()
@@ -337,13 +364,14 @@ def test_after_any_history_the_file_is_that_of_an_undisturbed_run(history: list[
         for step, name, seed in [*history, ("prune", "", 0), ("prune", "", 0)]:
             carried_out(step, folder / name, seed)
             if step == "kill":
-                updated(folder, out, prune=bool(seed % 2), killed=True)
+                updated(folder, out, prune=bool(seed % 2), by_content=by_content, killed=True)
             if step in ("update", "prune"):
-                updated(folder, out, prune=step == "prune")
+                updated(folder, out, prune=step == "prune", by_content=by_content)
         expected = Path(scratch) / "expected.parquet"
-        updated(folder, expected, prune=False)
-        assert table(out).equals(table(expected))
-        counts = updated(folder, out, prune=True)
+        updated(folder, expected, prune=False, by_content=by_content)
+        columns = [name for name in table(out).column_names if not (by_content and name == "modified")]
+        assert table(out).select(columns).equals(table(expected).select(columns))
+        counts = updated(folder, out, prune=True, by_content=by_content)
         assert counts == UpdateCounts(unchanged=len(table(out)))
 
 
@@ -447,3 +475,72 @@ def test_members_of_an_archive_are_compared_as_it_lists_them(slides: Path, tmp_p
 
     assert said == "1 new, 1 changed, 4 unchanged, 1 gone (their rows are dropped)"
     assert table(out).equals(fresh(archive, out))
+
+
+def test_a_folder_of_predictions_is_brought_up_to_date(slides: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o"
+    rows = ("--rows-per-file", "2")
+    run(slides, out, *rows)
+    draw(slides / "new.png", 9, (16, 12))
+    (slides / "0.png").unlink()
+
+    said = update(slides, out, *rows, "--prune")
+
+    assert said == "1 new, 0 changed, 5 unchanged, 1 gone (their rows are dropped)"
+    run(slides, tmp_path / "fresh", *rows)
+    assert pq.read_table(out).equals(pq.read_table(tmp_path / "fresh"))
+
+
+def test_each_shard_is_brought_up_to_date(slides: Path, tmp_path: Path) -> None:
+    listing = tmp_path / "files.parquet"
+    shards = [(listing, tmp_path / "o", "--shard", f"{number}/2") for number in range(2)]
+    assert CliRunner().invoke(main, ["list", str(slides), "--out", str(listing)]).exit_code == 0
+    for shard in shards:
+        run(*shard)
+    for file in slides.iterdir():
+        older(file, 60)
+
+    said = [update(*shard) for shard in shards]
+
+    changed = [int(text.removeprefix("0 new, ").partition(" ")[0]) for text in said]
+    assert sum(changed) == 6
+    assert said == [f"0 new, {count} changed, 0 unchanged, 0 gone" for count in changed]
+
+
+def test_objects_are_compared_as_the_store_lists_them(
+    slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with moto_server(tmp_path / "log") as endpoint:
+        for name, value in s3_environment(endpoint).items():
+            monkeypatch.setenv(name, value)
+        store = boto3.client("s3", endpoint_url=endpoint)
+        store.create_bucket(Bucket="bucket")
+        for file in slides.iterdir():
+            store.upload_file(str(file), "bucket", f"in/{file.name}")
+        place, out = "s3://bucket/in", "s3://bucket/o.csv"
+        run(place, out)
+        store.upload_file(str(draw(slides / "0.png", 7, (64, 48))), "bucket", "in/0.png")
+        store.delete_object(Bucket="bucket", Key="in/1.png")
+
+        said = update(place, out, "--prune")
+        again = update(place, out, "--prune")
+        run(place, "s3://bucket/fresh.csv")
+
+        assert said == "0 new, 1 changed, 4 unchanged, 1 gone (their rows are dropped)"
+        assert again == "0 new, 0 changed, 5 unchanged, 0 gone"
+        contents = [store.get_object(Bucket="bucket", Key=key)["Body"].read() for key in ("o.csv", "fresh.csv")]
+        assert contents[0] == contents[1]
+
+
+def test_a_program_updates_as_the_command_does(slides: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o.parquet"
+    options: Any = {"engine": ALL4, "backend": "null", "device": "cpu", "by_content": True}
+    batchcls.run(slides, out=out, **options)
+    draw(slides / "new.png", 9, (16, 12))
+
+    stats = batchcls.run(slides, out=out, update=True, **options)
+
+    assert stats.updated == UpdateCounts(new=1, unchanged=6)
+    assert (stats.rows, stats.resumed_rows) == (7, 6)
+    with pytest.raises(EngineError, match="update and overwrite"):
+        batchcls.run(slides, out=out, update=True, overwrite=True, **options)

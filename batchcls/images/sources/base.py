@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 import pyarrow as pa
 
 from batchcls.images.formats.inspection import Header
+from batchcls.images.servers.group_buffer import GROUP_FILES as GROUP_FILES
 from batchcls.records import Slide
 from batchcls.storage.shards import Shard
 from batchcls.storage.timeouts import READ_TIMEOUT_S
@@ -130,8 +131,6 @@ class SlideReader(Protocol):
         """End the reader, and wake a thread that waits for an answer; any thread may call this method, also twice."""
 
 
-GROUP_FILES = 64
-"""Largest number of slides in a group."""
 ReadSlide = tuple[Slide, memoryview, Header]
 """A slide with its size and time of change, its bytes, and the header of its image."""
 

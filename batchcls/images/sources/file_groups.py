@@ -9,8 +9,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from batchcls.images.formats.inspection import Header
-from batchcls.images.sources.base import GroupResult
-from batchcls.images.sources.group_buffer import (
+from batchcls.images.servers.group_buffer import (
     BUFFER_BYTES,
     DATA_AT,
     FORMATS,
@@ -20,7 +19,8 @@ from batchcls.images.sources.group_buffer import (
     READY,
     GroupBuffer,
 )
-from batchcls.images.sources.group_server import GROUP_REQUEST, PLACE
+from batchcls.images.servers.group_server import GROUP_REQUEST, PLACE
+from batchcls.images.sources.base import GroupResult
 from batchcls.records import Slide
 from batchcls.storage.confined_files import confined_path
 from batchcls.storage.file_client import FileProcess
@@ -44,7 +44,7 @@ class FileGroupReader:
     """A `batchcls.images.sources.base.GroupReader` for files, and for slides in archives.
 
     Args:
-        process: Runs `batchcls.images.sources.group_server`.
+        process: Runs `batchcls.images.servers.group_server`.
         max_pixels: Largest number of pixels of an image in a group.
         base: Folder of relative paths; empty: the one that the process was started in.
         place_of: Returns a slide's place in its archive: the length in bytes of the slide's name there, and the numbers

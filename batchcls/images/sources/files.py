@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from batchcls.images.formats.refusal import RefusedError, check_file
+from batchcls.images.servers.group_buffer import BUFFER_BYTES
 from batchcls.images.sources.file_groups import FileGroupReader, PlaceOf, path_to_open
-from batchcls.images.sources.group_buffer import BUFFER_BYTES
 from batchcls.records import Slide
 from batchcls.storage import long_paths
 from batchcls.storage.file_client import FileLane, FileProcess, OpenFile
 from batchcls.storage.regular_file import IrregularError, open_regular, read_up_to
 
-_GROUP_SERVER = "batchcls.images.sources.group_server"
+_GROUP_SERVER = "batchcls.images.servers.group_server"
 
 
 class FileReaders:

@@ -11,9 +11,9 @@ from time import monotonic
 import pyarrow as pa
 
 from batchcls.errors import DecoderError
+from batchcls.images.servers.image_names import has_image_ending
+from batchcls.images.servers.name_queue import NameQueue, packed_names
 from batchcls.images.sources.base import NOTHING_KEPT
-from batchcls.images.sources.image_names import has_image_ending
-from batchcls.images.sources.name_queue import NameQueue, packed_names
 from batchcls.records import Slide
 from batchcls.storage.file_client import FileProcess
 from batchcls.storage.timeouts import READ_TIMEOUT_S

@@ -10,15 +10,15 @@ from functools import lru_cache
 from importlib.util import find_spec
 
 from batchcls.errors import DecoderError, SlidesError
+from batchcls.images.servers.group_buffer import BUFFER_BYTES
 from batchcls.images.sources.base import SlideReader, SlideReaders
 from batchcls.images.sources.file_groups import FileGroupReader
 from batchcls.images.sources.files import FileReader
-from batchcls.images.sources.group_buffer import BUFFER_BYTES
 from batchcls.records import Slide
 from batchcls.storage.file_client import FileProcess
 from batchcls.storage.object_credentials import provider_environment
 
-_SERVER = "batchcls.images.sources.object_server"
+_SERVER = "batchcls.images.servers.object_server"
 
 
 class ObjectReaders:
@@ -84,7 +84,7 @@ def _lasting_readers(
 
 
 def open_object_process() -> FileProcess:
-    """A process that runs `batchcls.images.sources.object_server`, with the environment variables of this one.
+    """A process that runs `batchcls.images.servers.object_server`, with the environment variables of this one.
 
     Raises:
         SlidesError: If obstore is not installed.

@@ -10,8 +10,8 @@ from typing import Self
 import pyarrow as pa
 
 from batchcls.errors import DecoderError, SlidesError
+from batchcls.images.servers.name_queue import LISTED_PART, NameQueue, packed_names
 from batchcls.images.sources.base import NOTHING_KEPT, SourceOptions
-from batchcls.images.sources.name_queue import LISTED_PART, NameQueue, packed_names
 from batchcls.images.sources.object_readers import open_object_process
 from batchcls.records import Slide
 from batchcls.storage.file_client import FileLane

@@ -9,9 +9,9 @@ from threading import Lock
 import pyarrow as pa
 
 from batchcls.images.formats.refusal import RefusedError, check_file
+from batchcls.images.servers.group_buffer import BUFFER_BYTES
 from batchcls.images.sources.file_groups import FileGroupReader
 from batchcls.images.sources.files import FileReader, FileReaders
-from batchcls.images.sources.group_buffer import BUFFER_BYTES
 from batchcls.images.sources.parquet_images import row_names
 from batchcls.images.sources.parquet_rows import ParquetRows, present
 from batchcls.images.sources.parquet_server import REFUSALS

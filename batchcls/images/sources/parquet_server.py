@@ -1,6 +1,6 @@
 """The program that reads images out of Parquet files, by groups into shared memory, or one at a time.
 
-It is a `batchcls.images.sources.group_server` whose files are rows. In a group, a path is that of the Parquet file and
+It is a `batchcls.images.servers.group_server` whose files are rows. In a group, a path is that of the Parquet file and
 the slide's name in it, and the place is the length of the name, the number of the row, and the time of the file's last
 change in microseconds, if the slides were listed then. On a lane for single files the operand of ``O`` is the path of
 the Parquet file, NUL, and the number of the row in decimal digits.
@@ -15,8 +15,8 @@ from functools import partial
 from time import perf_counter, thread_time
 
 from batchcls.images.formats.refusal import RefusedError
-from batchcls.images.sources.group_buffer import ALONE, GROUP_BYTES, READY, GroupBuffer
-from batchcls.images.sources.group_server import Places, serve_groups
+from batchcls.images.servers.group_buffer import ALONE, GROUP_BYTES, READY, GroupBuffer
+from batchcls.images.servers.group_server import Places, serve_groups
 from batchcls.images.sources.parquet_rows import ParquetFiles, present
 from batchcls.records import FailureKind
 from batchcls.storage.file_server import (

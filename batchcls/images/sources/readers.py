@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from select import EPOLLIN, epoll
 from threading import Lock
 
+from batchcls.images.servers.group_buffer import BUFFER_BYTES
 from batchcls.images.sources.base import GroupReader, GroupResult, OpenSlide, SlideReader, SlideReaders
-from batchcls.images.sources.group_buffer import BUFFER_BYTES
 from batchcls.images.sources.places import ReaderKind, reader_kind
 from batchcls.records import Slide
 

@@ -4,9 +4,9 @@ from contextlib import suppress
 from functools import partial
 from threading import Lock
 
+from batchcls.images.servers.group_buffer import BUFFER_BYTES
 from batchcls.images.sources.file_groups import FileGroupReader
 from batchcls.images.sources.files import FileReader
-from batchcls.images.sources.group_buffer import BUFFER_BYTES
 from batchcls.images.sources.object_readers import open_object_process
 from batchcls.images.sources.tar_images import add_to_index
 from batchcls.images.sources.tar_readers import TarReader, place_of_member

@@ -9,12 +9,12 @@ from functools import lru_cache
 from threading import Lock
 
 from batchcls.images.formats.refusal import RefusedError, check_file
+from batchcls.images.servers.group_buffer import BUFFER_BYTES
+from batchcls.images.servers.tar_members import UNKNOWN_SIZE
 from batchcls.images.sources.file_groups import FileGroupReader
 from batchcls.images.sources.files import FileReader, FileReaders
-from batchcls.images.sources.group_buffer import BUFFER_BYTES
 from batchcls.images.sources.places import archive_of
 from batchcls.images.sources.tar_images import add_to_index
-from batchcls.images.sources.tar_members import UNKNOWN_SIZE
 from batchcls.images.sources.tar_source import SPARSE_REFUSED
 from batchcls.records import Slide
 from batchcls.storage.regular_file import IrregularError, open_regular
@@ -195,7 +195,7 @@ def _tar_and_name(slide: Slide) -> tuple[str, bytes]:
 
 
 def place_of_member(slide: Slide) -> tuple[int, int, int]:
-    """Length of a member's name, and offset and size of its data, as `batchcls.images.sources.tar_members` has them."""
+    """Length of a member's name, and offset and size of its data, as `batchcls.images.servers.tar_members` has them."""
     _, name = _tar_and_name(slide)
     offset, size = slide.offset or 0, UNKNOWN_SIZE if slide.size_bytes is None else slide.size_bytes
     is_known = BLOCK_BYTES <= offset <= _LARGEST_OFFSET and 0 < size <= UNKNOWN_SIZE

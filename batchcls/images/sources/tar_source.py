@@ -11,8 +11,8 @@ from time import monotonic
 import pyarrow as pa
 
 from batchcls.errors import DecoderError, SlidesError
+from batchcls.images.servers.image_names import has_image_ending
 from batchcls.images.sources.base import NOTHING_KEPT
-from batchcls.images.sources.image_names import has_image_ending
 from batchcls.images.sources.tar_images import TarImages, linked, without_earlier
 from batchcls.records import Slide
 from batchcls.storage.file_client import FileLane, FileProcess

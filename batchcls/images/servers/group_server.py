@@ -25,7 +25,7 @@ from batchcls.images.formats import memory_costs
 from batchcls.images.formats.inspection import Header, examine
 from batchcls.images.formats.signatures import is_whole_slide_name
 from batchcls.images.formats.usual_jpegs import usual_jpegs
-from batchcls.images.sources.group_buffer import (
+from batchcls.images.servers.group_buffer import (
     ALONE,
     BUFFER_BYTES,
     FORMATS,
@@ -33,7 +33,7 @@ from batchcls.images.sources.group_buffer import (
     READY,
     GroupBuffer,
 )
-from batchcls.images.sources.tar_members import read_members
+from batchcls.images.servers.tar_members import read_members
 from batchcls.storage.confined_files import open_confined
 from batchcls.storage.file_server import FILE_FLAGS, UNKNOWN_TIME, run_server, serve_file_lane, serve_lanes
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from batchcls.images.sources.base import GROUP_FILES
-
+GROUP_FILES = 64
+"""Largest number of slides in a group."""
 GROUP_BYTES = 2 << 20
 """Largest size of all files of a group together."""
 LARGEST_FILE_BYTES = GROUP_BYTES // 2

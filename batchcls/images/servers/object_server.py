@@ -1,7 +1,7 @@
 """The program that lists and reads objects of stores and web servers, in a process of its own.
 
 obstore has threads of its own, which do not survive a fork, and a request to a network may take for ever. This is a
-`batchcls.storage.file_server` for URLs instead of paths, and a `batchcls.images.sources.group_server` for groups; it
+`batchcls.storage.file_server` for URLs instead of paths, and a `batchcls.images.servers.group_server` for groups; it
 touches no file. On top of ``O`` and ``R``, a lane has the requests
 
     K URLs, joined by NUL   data: for each URL 1 if it names one object, or else 0
@@ -9,7 +9,7 @@ touches no file. On top of ``O`` and ``R``, a lane has the requests
     N                       lists the next objects; data: see `object_listing`; no data once all are listed
 
 and ``A`` and ``M``, as a `batchcls.storage.file_server` has them, list a tar file. The slides of a group may be members
-of tar files, with places like those of a `batchcls.images.sources.group_server`.
+of tar files, with places like those of a `batchcls.images.servers.group_server`.
 """
 
 import errno
@@ -22,12 +22,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from batchcls.errors import SlidesError
-from batchcls.images.sources.group_buffer import GroupBuffer
-from batchcls.images.sources.group_server import Places, serve_groups
-from batchcls.images.sources.object_groups import ObjectGroups
-from batchcls.images.sources.object_listing import are_objects, listed_parts
-from batchcls.images.sources.object_reads import RemoteObject
-from batchcls.images.sources.remote_tars import read_remote_members, remote_members
+from batchcls.images.servers.group_buffer import GroupBuffer
+from batchcls.images.servers.group_server import Places, serve_groups
+from batchcls.images.servers.object_groups import ObjectGroups
+from batchcls.images.servers.object_listing import are_objects, listed_parts
+from batchcls.images.servers.object_reads import RemoteObject
+from batchcls.images.servers.remote_tars import read_remote_members, remote_members
 from batchcls.storage.file_server import (
     DATA_ANSWER,
     LIST_TAR,

@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from time import monotonic, perf_counter, process_time
 
-from batchcls.images.sources.group_buffer import ALONE, GROUP_BYTES, NO_ROOM, NOT_BEGUN, READY, GroupBuffer
-from batchcls.images.sources.group_server import Places
-from batchcls.images.sources.object_reads import modified_ns, store_and_key
+from batchcls.images.servers.group_buffer import ALONE, GROUP_BYTES, NO_ROOM, NOT_BEGUN, READY, GroupBuffer
+from batchcls.images.servers.group_server import Places
+from batchcls.images.servers.object_reads import modified_ns, store_and_key
 from batchcls.storage.object_store import object_errors, obstore
 
 _MOST_READS = 256
@@ -42,7 +42,7 @@ class ObjectGroups:
         """Size of objects: a mean of the newest ones."""
 
     def read(self, buffer: GroupBuffer, paths: list[bytes], places: Places, most_bytes: int) -> tuple[float, float]:
-        """Read a group, see `batchcls.images.sources.group_server.serve_groups`.
+        """Read a group, see `batchcls.images.servers.group_server.serve_groups`.
 
         Returns:
             CPU time and wall time of an object, for all are read at once, so that a smaller group would take no less.

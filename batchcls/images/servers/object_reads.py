@@ -69,6 +69,8 @@ class RemoteObject:
         while (at := offset + len(data)) < end:
             if at != self._position or at >= self._end:
                 self._seek(at, end)
+            while self._position < at:
+                self._next(at - self._position)
             data += self._next(end - at)
         return bytes(data)
 
@@ -81,7 +83,11 @@ class RemoteObject:
             result = obstore.get(self._store, self._key, options=options)
         except exceptions.PreconditionError as error:
             raise ChangedError from error
-        if result.meta["size"] != self.size_bytes:
+        except (exceptions.GenericError, exceptions.NotSupportedError) as error:
+            if isinstance(error, exceptions.GenericError) and "NotPartial" not in str(error):
+                raise
+            result, offset, end = obstore.get(self._store, self._key), 0, self.size_bytes  # it sends whole objects only
+        if (result.meta["size"], result.meta["e_tag"]) != (self.size_bytes, self._etag):
             raise ChangedError
         self._begin(result, offset, end)
 

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from time import perf_counter, thread_time
 
 from batchcls.errors import SlidesError
-from batchcls.images.sources.group_buffer import GroupBuffer
-from batchcls.images.sources.group_server import Places
-from batchcls.images.sources.object_reads import patiently, store_and_key
-from batchcls.images.sources.tar_members import read_members
+from batchcls.images.servers.group_buffer import GroupBuffer
+from batchcls.images.servers.group_server import Places
+from batchcls.images.servers.object_reads import patiently, store_and_key
+from batchcls.images.servers.tar_members import read_members
 from batchcls.storage.object_store import obstore
 from batchcls.storage.tar_headers import Member, members
 

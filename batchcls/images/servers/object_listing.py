@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from batchcls.images.sources.image_names import IMAGE_ENDINGS, has_image_ending
-from batchcls.images.sources.name_queue import LISTED_PART, packed_names, packed_numbers
-from batchcls.images.sources.object_reads import LONGEST_S, PAUSES_S, modified_ns, patiently, pause
+from batchcls.images.servers.image_names import IMAGE_ENDINGS, has_image_ending
+from batchcls.images.servers.name_queue import LISTED_PART, packed_names, packed_numbers
+from batchcls.images.servers.object_reads import LONGEST_S, PAUSES_S, modified_ns, patiently, pause
 from batchcls.storage.object_reasons import is_final
 from batchcls.storage.object_store import exceptions, obstore, open_store, place_errors
 from batchcls.storage.urls import bucket_and_key, is_web

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from batchcls.images.sources.group_buffer import ALONE, GROUP_BYTES, READY, GroupBuffer
+from batchcls.images.servers.group_buffer import ALONE, GROUP_BYTES, READY, GroupBuffer
 from batchcls.storage.file_server import FILE_FLAGS
 from batchcls.storage.tar_headers import BLOCK_BYTES, is_header_of, stored_size
 
