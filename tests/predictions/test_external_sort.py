@@ -103,3 +103,23 @@ def test_the_scratch_file_is_closed_when_nobody_wants_the_rest(tmp_path: Path) -
     tables.close()  # type: ignore[attr-defined]
 
     assert opened[0].closed
+
+
+def test_memory_does_not_grow_with_the_rows() -> None:
+    schema = pa.schema([("root", pa.int32()), ("path", pa.string())])
+    before, most = pa.total_allocated_bytes(), 0
+
+    def counted() -> Iterator[pa.RecordBatch]:
+        nonlocal most
+        for start in range(0, 200_000, 1000):
+            paths = [f"{number * 7919 % 200_000:012d}.jpg" for number in range(start, start + 1000)]
+            yield pa.RecordBatch.from_arrays([pa.array([0] * 1000, pa.int32()), pa.array(paths)], schema=schema)
+            most = max(most, pa.total_allocated_bytes() - before)
+
+    found = 0
+    for table in sorted_tables(counted(), schema, on_disk, 4096, 256 << 10):
+        found += len(table)
+        most = max(most, pa.total_allocated_bytes() - before)
+
+    assert found == 200_000
+    assert most < 2 << 20  # of 5 MB
