@@ -148,6 +148,7 @@ def run(
     *,
     engine: "AnyPath",
     out: "AnyPath",
+    shard: tuple[int, int] | None = None,
     progress: bool | None = None,
     **options: "Unpack[RunKeywords]",
 ) -> "RunStats":
@@ -161,12 +162,14 @@ def run(
         engine: The engine folder.
         out: The predictions file, or its URL in an object store; or a folder of Parquet files, such as
             ``predictions/``.
+        shard: Number of a part of the images, counted from 0, and number of parts: ``(17, 1000)``. Only that part is
+            classified, into a file of its own in the folder ``out``. None: all images.
         progress: Whether progress is shown on standard error; None: in a notebook only.
         options: Those of `Engine`, and ``processes``, ``overwrite``, ``rows_per_file``, ``update``, ``prune``,
             ``by_content``, ``root``, ``allow_remote`` and ``keep``, as of the command line.
 
     Raises:
-        SlidesError: If there is no image, or the disk of the slides can no longer be read.
+        SlidesError: If there is no image, no such shard, or the disk of the slides can no longer be read.
         EngineError: If the engine or its device cannot be used.
         OutputError: If ``out`` may not be written, or the disk refuses.
         MemoryShortageError: If there is too little memory to begin with, or for some files.
@@ -176,6 +179,7 @@ def run(
     from batchcls.inference.options import RunOptions
     from batchcls.inference.run import classify_images
     from batchcls.storage.output_names import ROWS_PER_FILE, names_folder
+    from batchcls.storage.shards import Shard
     from batchcls.storage.urls import is_url
 
     named = [slides] if isinstance(slides, str | os.PathLike) else list(slides)
@@ -187,9 +191,10 @@ def run(
     if missing := [str(place) for place in places if isinstance(place, Path) and not os.path.exists(place)]:
         raise SlidesError(f"{missing[0]!r} does not exist; name folders or image files that do")
     file = str(out) if is_url(str(out)) else Path(out)
-    if names_folder(os.fspath(out)) and options.get("rows_per_file") is None:
+    if shard is None and names_folder(os.fspath(out)) and options.get("rows_per_file") is None:
         options["rows_per_file"] = ROWS_PER_FILE
-    return classify_images(places, Path(engine), file, RunOptions(**options), _console(progress), listens=False)
+    run_options = RunOptions(**options, shard=None if shard is None else Shard(*shard))
+    return classify_images(places, Path(engine), file, run_options, _console(progress), listens=False)
 
 
 def _console(progress: bool | None) -> Any:

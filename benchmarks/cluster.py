@@ -1,4 +1,4 @@
-"""``python -m benchmarks.cluster``: a Ray cluster of two nodes with a core each against two processes on these cores."""
+"""``python -m benchmarks.cluster``: a Ray cluster of two nodes with a core each, against two processes."""
 
 import os
 from collections.abc import Iterator

@@ -98,6 +98,8 @@ class RunOptions:
     """Columns of tables that the predictions carry on."""
 
     def __post_init__(self) -> None:
+        if self.shard and self.rows_per_file:
+            raise EngineError(f"rows_per_file is {self.rows_per_file}; a shard has one file: leave it out")
         self._check_values()
         if self.root is not None and not (isinstance(self.root, str | Path) and self.root and os.path.isdir(self.root)):
             raise EngineError(f"root is {self.root!r}; use a folder that exists, or leave it out")

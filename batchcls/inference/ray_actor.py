@@ -65,6 +65,12 @@ class OpenedActor:
     """Reason for a backend that the user did not choose; empty if there is none."""
     decoder: DecoderName
 
+    def difference(self, other: "OpenedActor") -> str | None:
+        """How ``other`` computes, and this actor does otherwise, in words; None if both are the same."""
+        if self.info == other.info:
+            return None
+        return f"{other.info.backend} {other.info.precision}, and others with {self.info.backend} {self.info.precision}"
+
 
 @dataclass(frozen=True, slots=True)
 class ActorReply:

@@ -11,7 +11,6 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from batchcls.engine.base import EngineInfo
 from batchcls.engine.manifest import MANIFEST, sha256
 from batchcls.errors import BatchclsError, EngineError
 from batchcls.inference.node_folders import FolderSample
@@ -24,8 +23,12 @@ _PLACEMENT_S = 30.0
 """Seconds after which a run begins without the actors that have not started."""
 _ABSENCE_S = 120.0
 """Seconds without any actor after which a run ends."""
+_REPLY_S = 120.0
+"""Seconds without a reply after which an actor is given up; it replies every second."""
 _STARTS = 3
 """Number of actors on one node that may be lost before the first one has opened its engine."""
+_LATE_S = 5.0
+"""Seconds without a reply after which an actor is said to be waited for."""
 _ACTORS_PER_S = 2000
 """Replies a second that the run can take."""
 
@@ -69,7 +72,7 @@ class RayCrew:
         self._former: list[Seat] = []
         """Places that are no longer used."""
         self._gone: deque[Seat] = deque()
-        """Places whose node is gone, which `replies` has yet to tell."""
+        """Places that were lost without a reply, which `replies` has yet to tell."""
         self._opened: OpenedActor | None = None
         self._closed = False
         self._begun = False
@@ -106,8 +109,9 @@ class RayCrew:
         if not seats:
             return "any node of the Ray cluster", monotonic() - self._worked
         files = [seat.waiting for seat in seats if seat.waiting]
-        actors = [(seat.name, monotonic() - seat.since) for seat in seats if seat.call is not None and not seat.opened]
-        return max(files or actors, key=lambda wait: wait[1], default=None)
+        actors = [(seat.name, monotonic() - seat.called) for seat in seats if seat.call is not None]
+        late = [wait for wait in actors if wait[1] > _LATE_S]
+        return max(files or late, key=lambda wait: wait[1], default=None)
 
     def look_after(self) -> None:
         """Ask for actors on new nodes and in place of lost ones.
@@ -124,6 +128,10 @@ class RayCrew:
                 "same command again once `ray status` shows nodes with free cores or GPUs"
             )
         self._look_at_nodes()
+        for seat in self.working:
+            if seat.call is not None and now - seat.called > _REPLY_S:
+                seat.lose(f"no reply in {_REPLY_S:g} s")
+                self._gone.append(seat)
         self._start()
 
     def replies(self, timeout_s: float) -> Iterator[tuple[Seat, Any]]:
@@ -208,7 +216,7 @@ class RayCrew:
         """Let a new actor take slides, if its rows are those of the others."""
         if self._opened is None:
             self._opened = opened
-        if difference := _difference(self._opened.info, opened.info):
+        if difference := self._opened.difference(opened):
             message = (
                 f"{seat.name} would compute with {difference}, so that rows depended on the node; name a --precision "
                 "or a --backend that all nodes have"
@@ -240,10 +248,3 @@ class RayCrew:
             self._gone.append(seat)
         new = [node for node in nodes if node.node_id not in known]
         self._seat([share for node in new for share in actor_shares(node, self._device, self._options)])
-
-
-def _difference(info: EngineInfo, other: EngineInfo) -> str | None:
-    """How ``other`` computes, and ``info`` does otherwise, in words; None if both are the same."""
-    return (
-        None if info == other else f"{other.backend} {other.precision}, and others with {info.backend} {info.precision}"
-    )

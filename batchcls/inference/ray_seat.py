@@ -45,8 +45,8 @@ class Seat:
         """Slides that the actor's decoder has not asked for yet."""
         self.waiting: tuple[str, float] | None = None
         self.peak_memory_bytes = 0
-        self.since = 0.0
-        """When the actor was asked for."""
+        self.called = 0.0
+        """When the call under way was made."""
         self._task = task
         self._actor: Any = None
         self._retry_at = 0.0
@@ -76,11 +76,12 @@ class Seat:
             )
             .remote()
         )
-        self.since = self._replied = monotonic()
+        self.called = self._replied = monotonic()
         self.call = self._actor.open.remote(self._task)
 
     def send(self, slides: SlideColumns | None) -> None:
         """Call for an exchange."""
+        self.called = monotonic()
         self.call = self._actor.exchange.remote(slides)
 
     def finish(self) -> None:

@@ -1,7 +1,7 @@
 """The run: list, decode, infer and write every slide, as one plain loop."""
 
 from collections.abc import Sequence
-from contextlib import closing, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from time import perf_counter
@@ -12,7 +12,7 @@ from rich.console import Console
 from batchcls.errors import InterruptedRunError, SlidesError
 from batchcls.images.decoders.base import shortage_error
 from batchcls.images.sources import open_source
-from batchcls.images.sources.base import SourceOptions
+from batchcls.images.sources.base import Source, SourceOptions
 from batchcls.images.sources.places import Place
 from batchcls.inference.engine_notes import no_probes_warnings, speed_hint
 from batchcls.inference.executor_choice import choose_executor
@@ -67,8 +67,7 @@ def classify_images(
     out = shard_file(out, options.shard) if options.shard else out
     format_to_write(out, options.rows_per_file)  # before anything takes time
     manifest, open_executor = choose_executor(engine, options)
-    source = open_source(slides, _source_options(options, out))
-    check_kept(source.kept)
+    source = _open_source(slides, out, options)
     interrupt = _new_interrupt(console)
     listening = interrupt.listening() if listens else nullcontext()
     console.print(f"loading engine {manifest.name}, listing files ...", highlight=False)
@@ -90,6 +89,14 @@ def classify_images(
             arguments = {"slides": [str(path) for path in slides], **_arguments(options)}
             finish_run(run, arguments, started)
     return stats
+
+
+def _open_source(slides: Sequence[Place], out: Place, options: RunOptions) -> Source:
+    with ExitStack() as opened:
+        source = opened.enter_context(closing(open_source(slides, _source_options(options, out))))
+        check_kept(source.kept)
+        opened.pop_all()
+        return source
 
 
 def _source_options(options: RunOptions, out: Place) -> SourceOptions:

@@ -81,6 +81,8 @@ def place_problem(url: str, error: BaseException, endpoint: str = "") -> str:
     status, reason = _STATUS.search(text), short_reason(error)
     code = _CODE.search(text)
     at_server = f" at {endpoint.rpartition('@')[2]}" if endpoint else ""
+    if "Could not parse path" in text:
+        return f"{url!r} is no name that can be read: {reason}; name a folder above it"
     if "invalid path" in text:
         return f"{url!r} holds a name that cannot be listed: {reason}; rename it, or name what is beside it"
     if "token request" in text or "/latest/api/token" in text or "169.254.169.254" in text:

@@ -118,7 +118,7 @@ def place_errors(url: str) -> Iterator[None]:
     """
     try:
         yield
-    except (exceptions.BaseError, FileNotFoundError) as error:
+    except (exceptions.BaseError, FileNotFoundError, ValueError) as error:
         raise SlidesError(place_problem(url, error, endpoint_of(url))) from error
 
 

@@ -67,21 +67,23 @@ class PartIndex:
         """The index that `to_json` wrote.
 
         Raises:
-            ValueError: If the content is none, or names more than ``most_parts`` parts.
+            ValueError: If the content is none, names more than ``most_parts`` parts, or names other objects.
         """
         try:
             values: dict[str, Any] = json.loads(content)
             runs = [(str(token), int(count)) for token, count in values["parts"]]
-            if sum(count for _, count in runs) > most_parts:
-                raise ValueError("it names too many parts")
-            finish = values["finish"]
+            if any(count < 1 for _, count in runs) or sum(count for _, count in runs) > most_parts:
+                raise ValueError(f"it names none, or more than {most_parts:,} parts")
+            note, finish = values["note"], values["finish"]
+            names = [note, finish["beside"] if finish else None, *(part_name(0, token) for token, _ in runs)]
+            if not all(name is None or _OWN_NAME.fullmatch(name) for name in names):
+                raise ValueError("it names objects that are no parts")
             return cls(
-                None if values["note"] is None else str(values["note"]),
+                note,
                 list(chain.from_iterable(repeat(token, count) for token, count in runs)),
-                finish
-                and Finish(int(finish["size"]), str(finish["sha256"]), finish["beside"] and str(finish["beside"])),
+                Finish(int(finish["size"]), str(finish["sha256"]), finish["beside"]) if finish else None,
             )
-        except (LookupError, TypeError, AttributeError, RecursionError) as error:
+        except (LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise ValueError("it is no index") from error
 
 

@@ -4,22 +4,25 @@ The formats are those of POSIX.1-2017, "pax", sections "ustar Interchange Format
 GNU tar's manual, "Basic Tar Format" and "Storing Sparse Files".
 """
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from batchcls.storage.tar_fields import extended_fields, nanoseconds, number
+
 Pread = Callable[[int, int], bytes]
 """Returns the bytes from an offset on; fewer than the length only where the file ends."""
 BLOCK_BYTES = 512
-REGULAR, FOLDER, LINK, SPARSE, OTHER = b"-", b"/", b"@", b"s", b"?"
-"""Kinds of members. A sparse file has holes, which its data leaves out."""
+REGULAR, FOLDER, LINK, HARD_LINK, SPARSE, OTHER = b"-", b"/", b"@", b"=", b"s", b"?"
+"""Kinds of members. A hard link is one more name of a member before; a sparse file has holes, which its data leaves
+out."""
 UNKNOWN_TIME = -(1 << 63)
 """Placeholder for a time that 64 bits do not hold in nanoseconds."""
 _ZEROS = bytes(BLOCK_BYTES)
 _KINDS = {
     **dict.fromkeys((b"0", b"\0", b"7"), REGULAR),
-    **dict.fromkeys((b"1", b"2"), LINK),
+    b"1": HARD_LINK,
+    b"2": LINK,
     b"5": FOLDER,
     b"S": SPARSE,
 }
@@ -28,7 +31,6 @@ _LARGEST_EXTRA_BYTES = 1 << 20
 """Largest plausible size of a long name, or of a member's extended fields."""
 _LARGEST_NAME_BYTES, _LARGEST_NUMBER = 1 << 15, 1 << 62
 _LONGEST_PADDING_BYTES = 1 << 20  # in which another archive is looked for
-_SECONDS = re.compile(rb"(-?)(\d{1,19})(?:\.(\d*))?")
 _UNPACKERS = {b"\x1f\x8b": "gunzip", b"\x28\xb5\x2f\xfd": "unzstd", b"\xfd7zXZ\0": "unxz", b"BZh": "bunzip2"}
 
 
@@ -47,6 +49,8 @@ class Member(NamedTuple):
     """Time of the last change, in nanoseconds since 1970, UTC; or `UNKNOWN_TIME`."""
     name: bytes
     """Name without a leading ``./``; as the archive has it otherwise, also if it leads elsewhere."""
+    target: bytes = b""
+    """Name of the member that a hard link leads to; otherwise empty."""
 
 
 @dataclass(slots=True)
@@ -54,6 +58,7 @@ class _Extra:
     """What the headers before a member's own say of it."""
 
     long_name: bytes = b""
+    long_target: bytes = b""
     fields: dict[bytes, bytes] = field(default_factory=dict)
     """Fields in the pax format, by keyword."""
 
@@ -73,7 +78,7 @@ def members(pread: Pread, size_bytes: int) -> Iterator[Member]:
         kind, header_at = block[156:157], at
         try:
             _check_sum(block)
-            size = _number(block[124:136])
+            size = number(block[124:136])
             at += BLOCK_BYTES
             if kind in b"LKxXg":
                 if not 0 <= size <= _LARGEST_EXTRA_BYTES:
@@ -113,7 +118,7 @@ def stored_size(block: bytes) -> int:
         ValueError: If the block is no header.
     """
     _check_sum(block)
-    return _number(block[124:136])
+    return number(block[124:136])
 
 
 def is_header_of(block: bytes, name: bytes, size_bytes: int) -> bool:
@@ -122,7 +127,7 @@ def is_header_of(block: bytes, name: bytes, size_bytes: int) -> bool:
     Of a name that is stored before the header, because it is long or not ASCII, only the size is compared.
     """
     try:
-        if len(block) < BLOCK_BYTES or _number(block[124:136]) != size_bytes or _KINDS.get(block[156:157]) != REGULAR:
+        if len(block) < BLOCK_BYTES or number(block[124:136]) != size_bytes or _KINDS.get(block[156:157]) != REGULAR:
             return False
         if stored_name(block) != name:
             _check_sum(block)
@@ -135,46 +140,34 @@ def _member(block: bytes, at: int, extra: _Extra, shared: _Extra) -> Member:
     """The member whose header is ``block``, and whose data begins at ``at``."""
     fields = {**shared.fields, **extra.fields} if shared.fields else extra.fields
     kind = _KINDS.get(block[156:157], OTHER)
-    size, modified_ns, name = _number(block[124:136]), _number(block[136:148]) * 10**9, b""
+    size, modified_ns, name = number(block[124:136]), number(block[136:148]) * 10**9, b""
     if fields:
         size = int(extra.fields.get(b"size") or size)
-        modified_ns = _nanoseconds(fields[b"mtime"]) if fields.get(b"mtime") else modified_ns
+        modified_ns = nanoseconds(fields[b"mtime"]) if fields.get(b"mtime") else modified_ns
         name = _plain(fields.get(b"GNU.sparse.name") or fields.get(b"path") or b"")
         if kind == REGULAR and any(keyword.startswith(b"GNU.sparse.") for keyword in fields):
             kind = SPARSE
     name = name or extra.long_name or stored_name(block)
-    if size < 0 or len(name) > _LARGEST_NAME_BYTES:
-        raise ValueError("an impossible size" if size < 0 else "a name that is too long")
     if kind == REGULAR and name.endswith(b"/"):  # as programs wrote folders before 1988
         kind = FOLDER
     if abs(modified_ns) >= -UNKNOWN_TIME:
         modified_ns = UNKNOWN_TIME
-    return Member(kind, at, min(size, _LARGEST_NUMBER), modified_ns, name)
+    target = b""
+    if kind == HARD_LINK:
+        target = _plain(fields.get(b"linkpath") or b"") or extra.long_target or _plain(block[157:257])
+    if size < 0 or max(len(name), len(target)) > _LARGEST_NAME_BYTES:
+        raise ValueError("an impossible size" if size < 0 else "a name that is too long")
+    return Member(kind, at, min(size, _LARGEST_NUMBER), modified_ns, name, target)
 
 
 def _add(extra: _Extra, kind: bytes, data: bytes) -> None:
-    """Take over what an extra header says of the next member; the target of a link is not needed."""
+    """Take over what an extra header says of the next member."""
     if kind == b"L":
-        extra.long_name = _plain(data.partition(b"\0")[0])
-    elif kind != b"K":
-        extra.fields.update(_fields(data))
-
-
-def _fields(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Keywords and values of records such as ``30 mtime=1700000000.123456789`` and a line feed.
-
-    Raises:
-        ValueError: If the records are damaged.
-    """
-    at = 0
-    while at < len(data) and data[at]:
-        blank = data.index(b" ", at)
-        end = at + int(data[at:blank])
-        keyword, equals, value = data[blank + 1 : end - 1].partition(b"=")
-        if not equals or data[end - 1 : end] != b"\n":
-            raise ValueError("damaged fields")
-        yield keyword, value
-        at = end
+        extra.long_name = _plain(data)
+    elif kind == b"K":
+        extra.long_target = _plain(data)
+    else:
+        extra.fields.update(extended_fields(data))
 
 
 def _behind_sparse_map(pread: Pread, at: int) -> int:
@@ -188,24 +181,9 @@ def _behind_sparse_map(pread: Pread, at: int) -> int:
 
 def _check_sum(block: bytes) -> None:
     """Refuse a block that is no header; some old programs added up its bytes as signed numbers."""
-    wanted, rest = _number(block[148:156]), block[:148] + b" " * 8 + block[156:]
+    wanted, rest = number(block[148:156]), block[:148] + b" " * 8 + block[156:]
     if len(rest) < BLOCK_BYTES or (sum(rest) != wanted and sum(rest) - 256 * sum(it > 127 for it in rest) != wanted):
         raise ValueError("a wrong checksum")
-
-
-def _number(text: bytes) -> int:
-    """A number in octal digits, or in binary, most significant byte first, behind a byte 0x80 or 0xFF."""
-    if text[:1] in (b"\x80", b"\xff"):
-        return int.from_bytes(text[1:], "big") - (256 ** (len(text) - 1) if text[0] == 0xFF else 0)
-    digits = text.partition(b"\0")[0].strip()
-    return int(digits, 8) if digits else 0
-
-
-def _nanoseconds(text: bytes) -> int:
-    if not (match := _SECONDS.fullmatch(text)):
-        raise ValueError("a damaged time")
-    value = int(match[2]) * 10**9 + int((match[3] or b"")[:9].ljust(9, b"0"))
-    return -value if match[1] else value
 
 
 def _plain(name: bytes) -> bytes:

@@ -1,8 +1,8 @@
 """The members of a tar file, listed in one process and packed for another.
 
 A packed list is the number of members (uint32); for each its kind (a byte), offset and size (uint64), time of change
-(int64) and length of the name (uint16), little-endian; the names; and the text of the error that ends the archive, if
-one does.
+(int64) and length of the name (uint32), little-endian; the names, those of hard links with NUL and the name of the
+target behind them; and the text of the error that ends the archive, if one does.
 """
 
 import os
@@ -14,7 +14,7 @@ from time import monotonic
 from batchcls.storage.tar_headers import Member, TarError, members
 
 _COUNT = struct.Struct("<I")
-_MEMBER = struct.Struct("<cQQqH")
+_MEMBER = struct.Struct("<cQQqI")
 _MOST_MEMBERS, _MOST_NAME_BYTES = 2048, 512 << 10
 _ANSWER_S = 0.25
 """Time after which what has been listed is handed over, however little it is."""
@@ -44,7 +44,7 @@ class TarListing:
                 self._ended = True
                 break
             listed.append(member)
-            name_bytes += len(member.name)
+            name_bytes += len(member.name) + len(member.target)
             if len(listed) == _MOST_MEMBERS or name_bytes >= _MOST_NAME_BYTES or monotonic() > until:
                 break
         return packed(listed, error) if listed or error else b""
@@ -52,10 +52,9 @@ class TarListing:
 
 def packed(listed: Sequence[Member], error: str = "") -> bytes:
     """Members in the form that `unpacked` reads, and the error that ends the archive."""
-    records = [
-        _MEMBER.pack(kind, offset, size, modified_ns, len(name)) for kind, offset, size, modified_ns, name in listed
-    ]
-    return b"".join([_COUNT.pack(len(listed)), *records, *(member.name for member in listed), error.encode()])
+    names = [b"%b\0%b" % (member.name, member.target) if member.target else member.name for member in listed]
+    records = [_MEMBER.pack(*member[:4], len(name)) for member, name in zip(listed, names, strict=True)]
+    return b"".join([_COUNT.pack(len(listed)), *records, *names, error.encode()])
 
 
 def unpacked(data: bytes) -> Iterator[list[Member]]:
@@ -68,7 +67,8 @@ def unpacked(data: bytes) -> Iterator[list[Member]]:
     at = _COUNT.size + count * _MEMBER.size
     listed = []
     for kind, offset, size, modified_ns, length in _MEMBER.iter_unpack(data[_COUNT.size : at]):
-        listed.append(Member(kind, offset, size, modified_ns, data[at : at + length]))
+        name, _, target = data[at : at + length].partition(b"\0")
+        listed.append(Member(kind, offset, size, modified_ns, name, target))
         at += length
     yield listed
     if at < len(data):

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,7 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 
+from batchcls import run
 from batchcls.cli import main
+from batchcls.errors import SlidesError
 from batchcls.images.sources.shard import slide_hash
 from batchcls.records import Slide
 from batchcls.storage.file_names import original
@@ -189,3 +192,12 @@ def test_a_killed_shard_goes_on_where_it_was(place: Path, tiny_engine: Path, tmp
     assert begun == (process.returncode == 143)
     assert CliRunner().invoke(main, merge).exit_code == 0
     assert pq.read_table(tmp_path / "merged.parquet")["path"].to_pylist() == [f"{n:06d}.bmp" for n in range(3000)]
+
+
+def test_a_program_runs_shards_too(place: Path, tiny_engine: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"engine": tiny_engine, "out": tmp_path / "preds", "backend": "null", "device": "cpu"}
+    rows = [run(place / "files.parquet", shard=(index, 2), **options).rows for index in range(2)]
+    assert sum(rows) == FILES + 1
+    assert len(list((tmp_path / "preds").glob("shard-*-of-00002.parquet"))) == 2
+    with pytest.raises(SlidesError, match="shard 2/2 was asked for"):
+        run(place / "files.parquet", shard=(2, 2), **options)

@@ -27,7 +27,8 @@ from tests.conftest import draw
 cluster_utils = pytest.importorskip("ray.cluster_utils", reason="Ray is not installed")
 ray = pytest.importorskip("ray", reason="Ray is not installed")
 
-from batchcls.inference.ray_cluster import ClusterNode, actor_shares, cluster_device  # noqa: E402  # needs Ray
+from batchcls.inference import ray_crew  # noqa: E402  # needs Ray
+from batchcls.inference.ray_cluster import ClusterNode, actor_shares, cluster_device  # noqa: E402  # as above
 from batchcls.inference.ray_executor import RayExecutor  # noqa: E402  # as above
 
 pytestmark = pytest.mark.filterwarnings(
@@ -151,6 +152,21 @@ def test_every_slide_is_answered_once_although_nodes_are_lost(
     assert max(used_bytes) <= 64 << 20, "names and rows travel without the object store"
 
 
+def test_an_actor_that_stands_still_is_replaced(
+    opened: Callable[..., Any],
+    slides: list[Slide],
+    local_answers: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ray_crew, "_REPLY_S", 4.0)
+    executor = opened()
+    results = executor.execute(slides)
+    first = next(results)
+    os.kill(actors()[0], signal.SIGSTOP)
+
+    assert answers([first, *results]) == local_answers
+
+
 class Deadly:
     """A value that ends the process that it is sent to."""
 
@@ -214,13 +230,14 @@ def test_closing_early_ends_every_actor(opened: Callable[..., Any], slides: list
     until(lambda: not actors())
 
 
-def actors() -> list[str]:
+def actors() -> list[int]:
     """The processes of actors on this machine."""
-    names = []
+    found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         with suppress(OSError):
-            names.append(Path(f"/proc/{pid}/cmdline").read_text())
-    return [name for name in names if name.startswith("ray::SlideActor")]
+            if Path(f"/proc/{pid}/cmdline").read_text().startswith("ray::SlideActor"):
+                found.append(int(pid))
+    return found
 
 
 def until(is_so: Callable[[], bool]) -> None:

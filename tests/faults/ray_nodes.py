@@ -35,7 +35,7 @@ def used_store_bytes() -> float:
 def disturbed(
     arguments: list[str | Path], kills: int, seed: int
 ) -> tuple["subprocess.CompletedProcess[str]", int, float]:
-    """The finished command on a cluster whose nodes are killed, the number of kills, and the most bytes in its store."""
+    """The finished command on a cluster whose nodes are killed, the number of kills, and most bytes in its stores."""
     chance = random.Random(seed)
     options = {"object_store_memory": STORE_BYTES, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **options})
@@ -68,6 +68,8 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=17)
     options = parser.parse_args()
+    log = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # raylets that are killed have much to say
     sources = [draw(options.scratch / "sources" / f"{seed}.jpg", seed, (64, 48)) for seed in range(40)]
     folder = links(options.scratch / "slides", options.files, sources)
     (folder / "broken.jpg").write_bytes(b"no image")
@@ -76,17 +78,23 @@ def main() -> int:
 
     done, killed, most_bytes = disturbed([folder, *COMMON, "--out", out], options.kills, options.seed)
 
-    print(f"# {machine_line()}, Ray {ray.__version__}")
-    print(f"{options.files + 1:,} files, {NODES} nodes with a core each, {killed} raylets killed, seed {options.seed}")
-    print(f"exit {done.returncode}, at most {most_bytes / 2**20:.1f} MiB in the object stores")
+    print(f"# {machine_line()}, Ray {ray.__version__}", file=log)
+    print(
+        f"{options.files + 1:,} files, {NODES} nodes with a core each, {killed} raylets killed, seed {options.seed}",
+        file=log,
+    )
+    print(f"exit {done.returncode}, at most {most_bytes / 2**20:.1f} MiB in the object stores", file=log)
     if done.returncode:
-        print(done.stderr)
+        print(done.stderr, file=log)
         return 1
     table = pq.read_table(out)
     doubled = sum(count > 1 for count in Counter(table["path"].to_pylist()).values())
     equal = table.equals(pq.read_table(whole))
-    print(f"{len(table):,} rows, {doubled} doubled, {'equal to' if equal else 'OTHER THAN'} those of a local run")
-    print(next(line for line in done.stdout.splitlines() if line.startswith("speed")))
+    print(
+        f"{len(table):,} rows, {doubled} doubled, {'equal to' if equal else 'OTHER THAN'} those of a local run",
+        file=log,
+    )
+    print(next(line for line in done.stdout.splitlines() if line.startswith("speed")), file=log)
     return int(not equal or killed < options.kills or most_bytes > 64 << 20)
 
 

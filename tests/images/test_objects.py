@@ -214,6 +214,13 @@ def test_a_name_that_cannot_be_listed_is_told() -> None:
     refusal("s3://slashes", message="'s3://slashes' holds a name that cannot be listed: .*with//two.jpg")
 
 
+@pytest.mark.usefixtures("endpoint")
+@pytest.mark.parametrize("key", ["a//b.jpg", "a/../b.jpg", "a/./b"])
+def test_a_name_that_no_object_here_can_have_is_refused(key: str) -> None:
+    refusal(f"s3://{BUCKET}/{key}", message=f"'s3://{BUCKET}/{key}' is no name that can be read: Could not parse path")
+    assert not slide_exists(Slide(f"s3://{BUCKET}", key))
+
+
 @pytest.mark.parametrize(
     ("answer", "message"),
     [

@@ -18,6 +18,7 @@ from batchcls.images.formats.refusal import RefusedError
 from batchcls.images.sources import open_readers, open_source, read_slide, slide_exists
 from batchcls.images.sources.base import Source
 from batchcls.records import Slide
+from batchcls.storage.tar_fields import extended_fields
 from batchcls.storage.tar_headers import REGULAR, TarError, members
 from tests.commandline import PATIENCE_S
 
@@ -147,7 +148,7 @@ def test_what_is_no_image_is_passed_by_and_counted(tmp_path: Path) -> None:
     with closing(source_of(tmp_path, written(content))) as source:
         assert [slide.path for slide in source] == ["0.tar/a.jpg", "0.tar/folder.jpg/c.PNG"]
 
-    assert source.skipped == Counter({"hidden": 2, "link in a tar file": 2, "not an image": 3})
+    assert +source.skipped == Counter({"hidden": 2, "link in a tar file": 2, "not an image": 3})
 
 
 def test_the_last_of_several_members_of_one_name_counts(tmp_path: Path) -> None:
@@ -266,6 +267,28 @@ def test_what_gnu_tar_writes_is_read(tmp_path: Path, format_: str) -> None:
             read_slide(Slide(str(tmp_path), "0.tar/images/sparse.jpg"), LARGEST)
 
 
+@pytest.mark.parametrize("format_", ["gnu", "ustar", "posix"])
+def test_a_file_with_several_names_has_a_row_for_each(tmp_path: Path, format_: str) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes(JPEG)
+    for name in ("b.jpg", "c" * 90 + ".jpg", "notes.txt"):
+        os.link(folder / "a.jpg", folder / name)
+    subprocess.run(
+        ["tar", f"--format={format_}", "-cf", tmp_path / "0.tar", "-C", folder, *os.listdir(folder)], check=True
+    )
+
+    with closing(open_source([tmp_path / "0.tar"])) as source:
+        slides = {slide.path.removeprefix("0.tar/"): slide for slide in source}
+
+    assert set(slides) == {"a.jpg", "b.jpg", "c" * 90 + ".jpg"}
+    assert source.count == 3
+    for slide in slides.values():
+        assert read_slide(slide, LARGEST) == read_slide(Slide(slide.root, slide.path), LARGEST) == JPEG
+        with closing(open_readers()) as readers, closing(readers.reader(PATIENCE_S)) as reader:
+            assert reader.open(slide).read(0, LARGEST) == JPEG
+
+
 def test_a_pipe_that_is_named_like_a_tar_file_is_told(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "0.tar")
 
@@ -276,6 +299,12 @@ def test_a_pipe_that_is_named_like_a_tar_file_is_told(tmp_path: Path) -> None:
         f"{tmp_path}/0.tar: it is no regular file",
         f"{tmp_path}/1.tar: No such file or directory",
     ]
+
+
+@given(st.lists(st.sampled_from([b"12 path=abc\n", b"-5 ", b"0 a=\n", b"9 ", b"a=", b"\n", b"\0", b"30 mtime=1.5\n"])))
+def test_any_extended_fields_are_read_or_refused(parts: list[bytes]) -> None:
+    with suppress(ValueError):
+        assert len(list(extended_fields(b"".join(parts)))) <= len(parts)
 
 
 @given(st.binary(max_size=3000))

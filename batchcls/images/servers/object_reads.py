@@ -4,6 +4,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from batchcls.errors import SlidesError
@@ -114,9 +115,14 @@ def store_and_key(url: str) -> tuple[ObjectStore, str]:
     """
     try:
         bucket_url, key = bucket_and_key(url)
-        return open_store(bucket_url), key
+        return _store(bucket_url), key
     except SlidesError as error:
         raise RemoteError(str(error)) from error
+
+
+@lru_cache(64)  # the environment, which `open_store` reads, is that of the process's start
+def _store(bucket_url: str) -> ObjectStore:
+    return open_store(bucket_url)
 
 
 def modified_ns(time_of_change: datetime) -> int:

@@ -1,7 +1,7 @@
 """Sources of slides, which list slides, and functions that read their bytes in any process."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
@@ -10,7 +10,7 @@ from pathlib import Path
 from batchcls.errors import SlidesError
 from batchcls.images.formats.refusal import RefusedError, check_file
 from batchcls.images.sources.base import SlideReader, SlideReaders, Source, SourceOptions
-from batchcls.images.sources.combined import CombinedSource
+from batchcls.images.sources.combined import combined
 from batchcls.images.sources.distinct import DistinctSource
 from batchcls.images.sources.files import FileReaders, file_exists, read_file
 from batchcls.images.sources.folder import FolderSource
@@ -19,12 +19,12 @@ from batchcls.images.sources.objects import ObjectSource
 from batchcls.images.sources.parquet_images import open_images
 from batchcls.images.sources.parquet_readers import ParquetReaders, read_row, row_exists
 from batchcls.images.sources.path_list import PathListSource
-from batchcls.images.sources.path_table import open_tables
 from batchcls.images.sources.places import Place, PlaceKind, ReaderKind, place_kind, reader_kind
 from batchcls.images.sources.readers import AnyReaders
 from batchcls.images.sources.refused import RefusedReaders
 from batchcls.images.sources.remote_tar_readers import RemoteTarReaders
 from batchcls.images.sources.shard import ShardSource
+from batchcls.images.sources.tables import open_tables
 from batchcls.images.sources.tar_readers import TarReaders, member_exists, read_member
 from batchcls.images.sources.tar_source import TarSource
 from batchcls.records import Slide
@@ -40,21 +40,16 @@ def _open_folders(places: Sequence[Place], options: SourceOptions) -> Source:
 
 
 def _open_tars(places: Sequence[Place], options: SourceOptions) -> Source:
-    sources = [
-        TarSource(
-            list(map(str, tars)),
-            at_once=options.at_once,
-            timeout_s=options.timeout_s,
-            open_process=open_object_process if is_remote else FileProcess,
-        )
-        for is_remote, tars in groupby(places, lambda place: is_url(str(place)))
-    ]
-    return sources[0] if len(sources) == 1 else CombinedSource(sources)
+    def opened(group: tuple[bool, list[str]]) -> Source:
+        is_remote, tars = group
+        process = open_object_process if is_remote else FileProcess
+        return TarSource(tars, at_once=options.at_once, timeout_s=options.timeout_s, open_process=process)
+
+    return combined(opened, [(remote, list(tars)) for remote, tars in groupby(map(str, places), is_url)])
 
 
 def _open_lists(places: Sequence[Place], options: SourceOptions) -> Source:
-    lists = [PathListSource(place, options) for place in places]
-    return lists[0] if len(lists) == 1 else CombinedSource(lists)
+    return combined(lambda place: PathListSource(place, options), places)
 
 
 def _open_objects(places: Sequence[Place], options: SourceOptions) -> Source:
@@ -97,13 +92,15 @@ def open_source(slides: Sequence[Place], options: SourceOptions | None = None) -
     shard = options.shard
     if shard and [kind for kind, _ in kinds] != ["table"]:  # tables select the shard's rows before they read the others
         options = replace(options, shard=None)
-    sources = [_SOURCES[kind](places, options) for kind, places in kinds]
-    source = sources[0] if len(sources) == 1 else CombinedSource(sources)
+    source = combined(lambda kind: _SOURCES[kind[0]](kind[1], options), kinds)
     source = ShardSource(source, shard) if shard and not options.shard else source
-    if options.keep and not len(source.kept):
-        raise SlidesError(
-            f"--keep {','.join(options.keep)}: no table is among what was named, and only tables have columns"
-        )
+    with ExitStack() as opened:
+        opened.callback(source.close)
+        if options.keep and not len(source.kept):
+            raise SlidesError(
+                f"--keep {','.join(options.keep)}: no table is among what was named, and only tables have columns"
+            )
+        opened.pop_all()
     names_each_once = _EACH_ONCE.issuperset(kind for kind, _ in kinds) and len(dict(kinds)) == len(kinds)
     return source if names_each_once else DistinctSource(source)
 

@@ -1,13 +1,27 @@
 """Several sources, one after the other."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from typing import TypeVar
 
 import pyarrow as pa
 
 from batchcls.errors import SlidesError
 from batchcls.images.sources.base import NOTHING_KEPT, Source
 from batchcls.records import Slide
+
+T = TypeVar("T")
+
+
+def combined(opener: Callable[[T], Source], places: Sequence[T]) -> Source:
+    """The slides of several places, each of which ``opener`` opens; none stays open if one of them cannot be."""
+    sources: list[Source] = []
+    with ExitStack() as opened:
+        for place in places:
+            sources.append(opened.enter_context(closing(opener(place))))
+        opened.pop_all()
+    return sources[0] if len(sources) == 1 else CombinedSource(sources)
 
 
 class CombinedSource:

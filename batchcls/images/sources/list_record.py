@@ -1,5 +1,6 @@
 """What the Parquet file of a list of slides says of itself, and the rows of one shard in it."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b, file_digest
 from pathlib import Path
@@ -7,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from batchcls.errors import SlidesError
 from batchcls.images.sources.places import Place, place_kind
 from batchcls.images.sources.table_files import ParquetTable, TableFile, open_table, table_errors
+from batchcls.records import METADATA_KEY
 from batchcls.storage.shards import Shard
-from batchcls.storage.urls import is_url
+from batchcls.storage.urls import bucket_and_key, is_url
 
 DIGEST_BYTES = 16
 HASH_COLUMN = "hash"
@@ -21,11 +24,13 @@ HASH_COLUMN = "hash"
 
 def is_list(table: TableFile) -> bool:
     """Whether a table holds all rows of a list that `batchcls list` wrote, and no others."""
-    record, schema = table.record, table.schema
+    return isinstance(table, ParquetTable) and _has_all_rows(table.record, table.schema, table.rows)
+
+
+def _has_all_rows(record: Mapping[str, Any], schema: pa.Schema, rows: int) -> bool:
     return (
-        isinstance(table, ParquetTable)
-        and isinstance(record.get("list"), str)
-        and record.get("rows") == table.rows
+        isinstance(record.get("list"), str)
+        and record.get("rows") == rows
         and HASH_COLUMN in schema.names
         and schema.field(HASH_COLUMN).type == pa.uint64()
     )
@@ -61,8 +66,8 @@ def list_record(places: Sequence[Place]) -> dict[str, Any] | None:
 
     Returns:
         ``list``: The hexadecimal digest of all rows in order; of a list or table that another program wrote, of its
-        bytes; of several, of their digests. ``list_rows``: None where another program wrote the list, and for several.
-        None if none of ``places`` is a list or table on this machine.
+        bytes, or of its version in an object store; of several, of their digests. ``list_rows``: None where another
+        program wrote the list, and for several. None if none of ``places`` is a list or table.
 
     Raises:
         SlidesError: If a list cannot be read.
@@ -75,12 +80,32 @@ def list_record(places: Sequence[Place]) -> dict[str, Any] | None:
 
 
 def _record_of(place: Place) -> tuple[str, int | None] | None:
-    """Digest and number of rows of a list or table on this machine; None for a place of another kind."""
+    """Digest and number of rows of a list or table; None for a place of another kind, and for standard input."""
     text, kind = str(place), place_kind(place)
-    if kind not in ("list", "table") or text == "-" or is_url(text.removeprefix("@")):
+    if kind not in ("list", "table") or text == "-":
         return None
-    path = Path(text.removeprefix("@") if kind == "list" else text)
+    name = text.removeprefix("@") if kind == "list" else text
+    if is_url(name):
+        return _record_of_object(name)
+    path = Path(name)
     if kind == "table" and is_list(table := open_table(path)):
         return str(table.record["list"]), int(table.record["rows"])
     with table_errors(text), path.open("rb") as stream:
         return file_digest(stream, lambda: blake2b(digest_size=DIGEST_BYTES)).hexdigest(), None
+
+
+def _record_of_object(url: str) -> tuple[str, int | None]:
+    """The same of a list or table in an object store, of which no more than a Parquet file's footer is read."""
+    from batchcls.storage.object_reader import open_object  # obstore is an extra
+    from batchcls.storage.object_store import object_errors, obstore, open_store
+
+    bucket, key = bucket_and_key(url)
+    with table_errors(url), object_errors(url):
+        if key.lower().endswith(".parquet"):
+            with open_object(url) as stream, pq.ParquetFile(stream) as file:
+                record = json.loads((file.metadata.metadata or {}).get(METADATA_KEY, b"{}"))
+                if isinstance(record, dict) and _has_all_rows(record, file.schema_arrow, file.metadata.num_rows):
+                    return str(record["list"]), int(record["rows"])
+        status = obstore.head(open_store(bucket), key)
+    version = f"{status['e_tag'] or status['last_modified']} {status['size']}"
+    return blake2b(version.encode(), digest_size=DIGEST_BYTES).hexdigest(), None

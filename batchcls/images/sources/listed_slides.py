@@ -148,13 +148,16 @@ class ListedSlides:
         return Slide(self.base, path, refusal=reason)
 
 
-def base_of(place: Path | None, options: SourceOptions) -> str:
-    """The folder of the relative paths in a list on this machine.
+def base_of(place: str | None, options: SourceOptions) -> str:
+    """The folder, or its URL, of the relative paths in a list or table.
 
     Args:
-        place: The list; None for standard input, whose folder is the working folder.
+        place: Path or URL of the list; None for standard input, whose folder is the working folder.
+        options: How to list.
     """
-    return str(options.root or (place.parent if place else Path()))
+    if options.root is not None or place is None:
+        return str(options.root or Path())
+    return place.rpartition("/")[0] if is_url(place) else str(Path(place).parent)
 
 
 def roots_of(listed: Sequence[ListedSlides]) -> tuple[str, ...]:

@@ -4,19 +4,20 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from itertools import chain
-from pathlib import Path
 from time import monotonic
 
 import pyarrow as pa
 
 from batchcls.errors import SlidesError
 from batchcls.images.sources.base import NOTHING_KEPT, SourceOptions
+from batchcls.images.sources.fetched_file import FetchedFile
 from batchcls.images.sources.listed_slides import ListedSlides, base_of, roots_of
 from batchcls.images.sources.places import Place
 from batchcls.records import Slide
 from batchcls.storage.regular_file import IrregularError, open_regular
+from batchcls.storage.urls import is_url
 
 STANDARD_INPUT = "-"
 _BLOCK_BYTES = 1 << 20
@@ -28,7 +29,7 @@ _NO_LISTS = {
     b"\xfe\xff": "is in UTF-16; save it as UTF-8",
     b"\x1f\x8b": "is compressed; unpack it first, or send it through standard input: zcat FILE | batchcls run -",
     b"PK\x03\x04": "is a spreadsheet or a ZIP file; save the list as text, with a path on each line",
-    b"PAR1": "is a Parquet file; name it without the @, and it is read as a table",
+    b"PAR1\x15": "is a Parquet file; name it without the @, and it is read as a table",
 }
 """Reason why a file is no list, by its first bytes."""
 
@@ -53,9 +54,9 @@ class PathListSource:
         self.unlisted: list[str] = []
         self._name = str(place)
         self._waiting: float | None = None
-        file = None if place == STANDARD_INPUT else Path(self._name.removeprefix("@"))
+        file = None if place == STANDARD_INPUT else self._name.removeprefix("@")
         self._listed = ListedSlides(base_of(file, options), allow_remote=options.allow_remote)
-        self._descriptor = _standard_input() if file is None else _open_file(self._name, file)
+        self._descriptor = _standard_input() if file is None else _open_file(self._name, file, options.timeout_s)
 
     @property
     def kept(self) -> pa.Schema:
@@ -137,13 +138,16 @@ def _standard_input() -> int:
     return 0
 
 
-def _open_file(name: str, file: Path) -> int:
+def _open_file(name: str, file: str, timeout_s: float) -> int:
     """An open descriptor of a list."""
+    if is_url(file):
+        with closing(FetchedFile(file, timeout_s)) as copy:
+            return os.open(copy.path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         stream, _ = open_regular(file)
     except IrregularError as error:
         raise SlidesError(
-            f"{name!r}: {str(file)!r} is no regular file; name a list of paths, or send it through standard input: "
+            f"{name!r}: {file!r} is no regular file; name a list of paths, or send it through standard input: "
             "batchcls run -"
         ) from error
     except (OSError, ValueError) as error:

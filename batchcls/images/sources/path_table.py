@@ -2,27 +2,23 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from batchcls.errors import SlidesError
-from batchcls.images.sources.base import Source, SourceOptions
-from batchcls.images.sources.combined import CombinedSource
-from batchcls.images.sources.list_record import ListShard, is_list
+from batchcls.images.sources.base import SourceOptions
+from batchcls.images.sources.fetched_file import FetchedFile
+from batchcls.images.sources.list_record import ListShard
 from batchcls.images.sources.listed_slides import ListedSlides, base_of, roots_of
-from batchcls.images.sources.parquet_columns import image_columns
-from batchcls.images.sources.places import Place
-from batchcls.images.sources.shard import ShardSource
-from batchcls.images.sources.table_files import CsvTable, TableFile, open_table, table_errors
+from batchcls.images.sources.table_files import TableFile, table_errors
 from batchcls.records import Slide
 from batchcls.storage.column_values import exact_values
 from batchcls.storage.file_names import original
 
-_PATH, _ROOT, _OFFSET = "path", "root", "offset"
+PATH_COLUMN, _ROOT, _OFFSET = "path", "root", "offset"
 _PLACE = pa.schema([("size_bytes", pa.int64()), ("modified", pa.timestamp("us", "UTC")), (_OFFSET, pa.int64())])
 """Columns of a list of `batchcls list`, by which images in archives are found without a search for their names."""
 _NOWHERE = (None, None, None)
@@ -37,30 +33,38 @@ class PathTableSource:
     """A `batchcls.images.sources.base.Source` of the images that a table names, in the order of its rows.
 
     Args:
-        place: The table.
+        place: Path or URL of the table.
         table: The same, open.
         options: How to list.
+        copy: What the table is read from, if it lies elsewhere; closed by `close`.
 
     Raises:
         SlidesError: If the table has no column of paths, or lacks one that is to be kept.
     """
 
-    def __init__(self, place: Path, table: TableFile, options: SourceOptions) -> None:
+    def __init__(self, place: str, table: TableFile, options: SourceOptions, copy: FetchedFile | None = None) -> None:
         self.count = 0
         self.complete = False
         self.skipped: Counter[str] = Counter()
         self.unlisted: list[str] = []
-        self._name = str(place)
+        self._name = place
         self._table = table
+        self._copy = copy
+        self.is_shard = isinstance(table, ListShard)
+        """Whether the slides are those of one shard only."""
         self._listed = ListedSlides(base_of(place, options), allow_remote=options.allow_remote)
         names = table.schema.names
-        if missing := [name for name in (_PATH, *options.keep) if name not in names]:
-            asked = f"--keep {missing[0]}: " if missing[0] != _PATH else ""
-            raise SlidesError(f"{asked}the table {self._name!r} has no column {missing[0]!r}, but {_listed(names)}")
-        if twice := [name for name in (_PATH, _ROOT, *options.keep) if names.count(name) > 1]:
+        if missing := [name for name in (PATH_COLUMN, *options.keep) if name not in names]:
+            asked = f"--keep {missing[0]}: " if missing[0] != PATH_COLUMN else ""
+            raise SlidesError(
+                f"{asked}the table {self._name!r} has no column {missing[0]!r}, but {columns_text(names)}"
+            )
+        if twice := [name for name in (PATH_COLUMN, _ROOT, *options.keep) if names.count(name) > 1]:
             raise SlidesError(f"the table {self._name!r} has more than one column {twice[0]!r}")
         self.kept = pa.schema([_kept_field(table.schema.field(name)) for name in options.keep])
-        self._columns = [name for name in (_PATH, _ROOT) if name in names and is_text(table.schema.field(name).type)]
+        self._columns = [
+            name for name in (PATH_COLUMN, _ROOT) if name in names and is_text(table.schema.field(name).type)
+        ]
         self._place = [
             field.name for field in _PLACE if field.name in names and table.schema.field(field.name) == field
         ]
@@ -92,11 +96,12 @@ class PathTableSource:
         return None
 
     def close(self) -> None:
-        """The table is open only while it is read."""
+        if self._copy:
+            self._copy.close()
 
     def _slides(self, batch: pa.RecordBatch) -> list[Slide | None]:
         """The slide of each row; None for a row that names none."""
-        paths = texts(batch[_PATH])
+        paths = texts(batch[PATH_COLUMN])
         roots = texts(batch[_ROOT]) if _ROOT in self._columns else [None] * len(paths)
         named = [
             self._listed.slide_of_row(original(root or ""), original(path)) if path else None
@@ -125,7 +130,7 @@ class PathTableSource:
         if len(named) > _MOST_ROOTS:
             raise SlidesError(
                 f"the table {self._name!r} has more than {_MOST_ROOTS:,} roots; write folders that have most of the "
-                f"images below them into its column {_ROOT!r}, and the rest of each name into {_PATH!r}"
+                f"images below them into its column {_ROOT!r}, and the rest of each name into {PATH_COLUMN!r}"
             )
         roots = [self._listed.root_of_row(original(root)) for root in named if root]
         return tuple(dict.fromkeys([*roots, *(roots_of([self._listed]) if "" in named else ())]))
@@ -138,41 +143,6 @@ class PathTableSource:
             if len(named) > _MOST_ROOTS:
                 break
         return named
-
-
-def open_tables(
-    places: Sequence[Place], options: SourceOptions, open_images: Callable[[Path, SourceOptions], Source] | None = None
-) -> Source:
-    """The images that tables name, one table after the other.
-
-    Args:
-        places: Paths of tables.
-        options: How to list.
-        open_images: Opens a Parquet file that holds images, instead of their paths.
-
-    Raises:
-        SlidesError: If a table cannot be read, or has no column of paths; or if what is to be kept differs in type.
-    """
-    sources: list[Source] = []
-    shard = options.shard
-    for place in places:
-        path = Path(place)
-        table = open_table(path)
-        if shard and len(places) == 1 and is_list(table):
-            table, shard = ListShard(table, shard), None
-        columns = image_columns(table.schema) if not isinstance(table, CsvTable) else []
-        has_paths = _PATH in table.schema.names and is_text(table.schema.field(_PATH).type)
-        if columns and open_images:
-            sources.append(open_images(path, options))
-        elif has_paths:
-            sources.append(PathTableSource(path, table, options))
-        else:
-            raise SlidesError(
-                f"the table {str(place)!r} has no column {_PATH!r} of texts, but {_listed(table.schema.names)}; name "
-                "the column of the images' paths so"
-            )
-    source = sources[0] if len(sources) == 1 else CombinedSource(sources)
-    return ShardSource(source, shard) if shard else source
 
 
 def _places(batch: pa.RecordBatch) -> list[tuple[int | None, int | None, int | None]]:
@@ -233,6 +203,6 @@ def _cast(column: pa.Array, kind: pa.DataType) -> pa.Array:
     return column.cast(kind)
 
 
-def _listed(names: Sequence[str]) -> str:
+def columns_text(names: Sequence[str]) -> str:
     more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
     return ", ".join(map(repr, names[:_MOST_NAMES])) + more

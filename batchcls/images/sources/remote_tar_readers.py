@@ -8,10 +8,11 @@ from batchcls.images.servers.group_buffer import BUFFER_BYTES
 from batchcls.images.sources.file_groups import FileGroupReader
 from batchcls.images.sources.files import FileReader
 from batchcls.images.sources.object_readers import open_object_process
+from batchcls.images.sources.tar_images import add_to_index
 from batchcls.images.sources.tar_readers import TarReader, place_of_member
 from batchcls.images.sources.tar_source import listed_members
 from batchcls.storage.file_client import FileLane
-from batchcls.storage.tar_headers import REGULAR, SPARSE, Member, TarError
+from batchcls.storage.tar_headers import Member, TarError
 
 
 class RemoteTarReaders:
@@ -50,6 +51,6 @@ class RemoteTarReaders:
                 index: dict[bytes, Member] = {}
                 with suppress(TarError):
                     for members in listed_members(lane, url):
-                        index |= {member.name: member for member in members if member.kind in (REGULAR, SPARSE)}
+                        add_to_index(index, members)
                 self._index = (url, index)
             return self._index[1].get(name)

@@ -54,10 +54,12 @@ class ParquetTable:
         SlidesError: If the file is damaged, or would take more memory than a sound one.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, name: str = "") -> None:
         self._path = path
-        with table_errors(str(path)):
+        self._name = name or str(path)
+        with table_errors(self._name):
             check_regular(path)
+            self._check_size(())
             with pq.ParquetFile(path) as file:
                 self.schema: pa.Schema = file.schema_arrow
                 self.rows = int(file.metadata.num_rows)
@@ -65,17 +67,23 @@ class ParquetTable:
 
     @property
     def record(self) -> Mapping[str, Any]:
-        with table_errors(str(self._path)):
+        with table_errors(self._name):
             record = json.loads(self._notes.get(METADATA_KEY, b"{}"))
         return record if isinstance(record, dict) else {}
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        with table_errors(str(self._path)):
-            check_parquet_size(self._path, columns, whole=False)
+        with table_errors(self._name):
+            self._check_size(columns)
             # Without pre_buffer, pyarrow reads a row group page by page, instead of all of it at once.
             with pq.ParquetFile(self._path, buffer_size=_BUFFER_BYTES, pre_buffer=False) as file:
                 for group in range(file.num_row_groups):  # pyarrow keeps the bytes of all groups of one call
                     yield from file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=list(columns))
+
+    def _check_size(self, columns: Sequence[str]) -> None:
+        try:
+            check_parquet_size(self._path, columns, whole=False)
+        except LabelsError as error:
+            raise SlidesError(str(error).replace(str(self._path), self._name)) from error
 
 
 class CsvTable:
@@ -87,20 +95,21 @@ class CsvTable:
 
     record: Mapping[str, Any] = {}
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, name: str = "") -> None:
         self._path = path
-        with table_errors(str(path)):
+        self._name = name or str(path)
+        with table_errors(self._name):
             check_regular(path)
             with path.open("rb") as stream:
                 self._delimiter, names = _header(stream)
         if duplicates := sorted({name for name in names if names.count(name) > 1}):
-            raise SlidesError(f"the table {str(path)!r} has more than one column {', '.join(map(repr, duplicates))}")
+            raise SlidesError(f"the table {self._name!r} has more than one column {', '.join(map(repr, duplicates))}")
         self.schema = pa.schema([(name, pa.string()) for name in names])
         self._is_ours = {"probability", "label"} <= set(names) and any(name.startswith("p_") for name in names)
         """Whether it is a predictions file, whose texts are protected against spreadsheets."""
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        with table_errors(str(self._path)), self._path.open("rb") as stream:
+        with table_errors(self._name), self._path.open("rb") as stream:
             reader = pyarrow.csv.open_csv(
                 stream,
                 pyarrow.csv.ReadOptions(block_size=_BLOCK_BYTES),
@@ -131,13 +140,17 @@ class CsvTable:
         return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
-def open_table(path: Path) -> TableFile:
+def open_table(path: Path, name: str = "") -> TableFile:
     """The table in a file, whose ending names its format.
+
+    Args:
+        path: The file.
+        name: Name of the table in messages; empty: its path.
 
     Raises:
         SlidesError: If the file cannot be read, or is damaged.
     """
-    return CsvTable(path) if path.suffix.lower() == ".csv" else ParquetTable(path)
+    return CsvTable(path, name) if path.suffix.lower() == ".csv" else ParquetTable(path, name)
 
 
 @contextmanager
@@ -145,8 +158,6 @@ def table_errors(name: str) -> Iterator[None]:
     """A context in which whatever makes a table unreadable becomes a `SlidesError`."""
     try:
         yield
-    except LabelsError as error:  # a file that would take too much memory
-        raise SlidesError(str(error)) from error
     except _DAMAGED as error:
         reason = (isinstance(error, OSError) and error.strerror) or " ".join(str(error).split())
         raise SlidesError(f"the table {name!r} cannot be read: {reason}") from error

@@ -1,14 +1,14 @@
 """The images of a tar file as its listing holds them, in some 40 bytes each."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
-from batchcls.storage.tar_headers import SPARSE, Member
+from batchcls.storage.tar_headers import HARD_LINK, REGULAR, SPARSE, Member
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,32 @@ class TarImages:
         """The images where ``stays`` is true, of which there is at least one."""
         names = [name for name, stay in zip(self.names(), stays.tolist(), strict=True) if stay]
         return type(self)(self.tar, _packed(names), self.places[stays], self.hashes[stays])
+
+
+def linked(images: Sequence[TarImages], links: Sequence[Member]) -> list[Member]:
+    """The images that hard links lead to, under the names of the links; links to anything else are left out."""
+    targets = {link.target for link in links}
+    places: dict[bytes, list[int]] = {}
+    for chunk in images if links else ():
+        places |= {
+            name: place for name, place in zip(chunk.names(), chunk.places.tolist(), strict=True) if name in targets
+        }
+    members = []
+    for link in links:
+        if place := places.get(link.target):
+            places[link.name] = place
+            offset, size, modified_ns, is_sparse = place
+            members.append(Member(SPARSE if is_sparse else REGULAR, offset, size, modified_ns, link.name))
+    return members
+
+
+def add_to_index(index: dict[bytes, Member], members: Iterable[Member]) -> None:
+    """Add the files among the members of a tar file to an index of those before, by their names."""
+    for member in members:
+        if member.kind in (REGULAR, SPARSE):
+            index[member.name] = member
+        elif member.kind == HARD_LINK and member.target in index:
+            index[member.name] = index[member.target]
 
 
 def without_earlier(images: Sequence[TarImages]) -> tuple[list[TarImages], int]:

@@ -14,12 +14,12 @@ from batchcls.images.servers.tar_members import UNKNOWN_SIZE
 from batchcls.images.sources.file_groups import FileGroupReader
 from batchcls.images.sources.files import FileReader, FileReaders
 from batchcls.images.sources.places import archive_of
+from batchcls.images.sources.tar_images import add_to_index
 from batchcls.images.sources.tar_source import SPARSE_REFUSED
 from batchcls.records import Slide
 from batchcls.storage.regular_file import IrregularError, open_regular
 from batchcls.storage.tar_headers import (
     BLOCK_BYTES,
-    REGULAR,
     SPARSE,
     UNKNOWN_TIME,
     Member,
@@ -217,9 +217,7 @@ def _index(tar: str, size_bytes: int, modified_ns: int) -> dict[bytes, Member]:
     except IrregularError:
         return index
     with stream, suppress(TarError):
-        for member in members(_pread_of(stream.fileno()), size_bytes):
-            if member.kind in (REGULAR, SPARSE):
-                index[member.name] = member
+        add_to_index(index, members(_pread_of(stream.fileno()), size_bytes))
     return index
 
 

@@ -13,11 +13,11 @@ import pyarrow as pa
 from batchcls.errors import DecoderError, SlidesError
 from batchcls.images.servers.image_names import has_image_ending
 from batchcls.images.sources.base import NOTHING_KEPT
-from batchcls.images.sources.tar_images import TarImages, without_earlier
+from batchcls.images.sources.tar_images import TarImages, linked, without_earlier
 from batchcls.records import Slide
 from batchcls.storage.file_client import FileLane, FileProcess
 from batchcls.storage.file_server import LIST_TAR, NEXT_MEMBERS
-from batchcls.storage.tar_headers import FOLDER, LINK, REGULAR, SPARSE, UNKNOWN_TIME, Member, TarError
+from batchcls.storage.tar_headers import FOLDER, HARD_LINK, LINK, REGULAR, SPARSE, UNKNOWN_TIME, Member, TarError
 from batchcls.storage.tar_listing import unpacked
 from batchcls.storage.timeouts import READ_TIMEOUT_S
 from batchcls.storage.transient_errors import NO_ANSWER
@@ -137,12 +137,15 @@ class TarSource:
             self._process.close()
 
     def _images(self, tar: str) -> list[TarImages]:
-        """The images in a tar file, as far as it can be listed."""
-        chunks = []
+        """The images in a tar file, as far as it can be listed; first those that are hard links to others."""
+        chunks: list[TarImages] = []
+        links: list[Member] = []
         self._waiting = (tar, monotonic())
         try:
             for members in listed_members(self._lane, tar):
-                if images := [member for member in members if self._is_image(member)]:
+                images = [member for member in members if self._is_image(member)]
+                links += [image for image in images if image.kind == HARD_LINK]
+                if images := [image for image in images if image.kind != HARD_LINK]:
                     chunks.append(TarImages.of(tar, images))
                 self._waiting = (tar, monotonic())
         except TarError as error:
@@ -151,13 +154,16 @@ class TarSource:
             self.unlisted.append(f"{tar}: {self._reason(error)}")
         finally:
             self._waiting = None
-        return chunks
+        aliases = linked(chunks, links)
+        if len(aliases) < len(links):
+            self.skipped[_REASONS[LINK]] += len(links) - len(aliases)
+        return [TarImages.of(tar, aliases), *chunks] if aliases else chunks
 
     def _is_image(self, member: Member) -> bool:
         """Whether a member is listed; if not, it is counted."""
         if any(part.startswith(b".") and part not in (b".", b"..") for part in member.name.split(b"/")):
             self.skipped["hidden"] += 1
-        elif member.kind not in (REGULAR, SPARSE):
+        elif member.kind not in (REGULAR, SPARSE, HARD_LINK):
             if member.kind != FOLDER:
                 self.skipped[_REASONS.get(member.kind, "not an image")] += 1
         elif has_image_ending(member.name.rpartition(b"/")[2]):
@@ -216,8 +222,9 @@ def _check_name(tar: str) -> None:
         bucket_and_key(tar)
     if program := _COMPRESSED_ENDINGS.get(os.path.splitext(tar)[1].lower()):
         raise SlidesError(
-            f"{tar!r} is a compressed tar file, in which no image can be read without all before it; unpack it first: "
-            f"{program} {tar}"
+            f"{tar!r} is a compressed tar file, in which no image can be read without all before it; "
+            f"{'copy it to a disk, and ' if is_url(tar) else ''}unpack it first: "
+            f"{program} {os.path.basename(tar) if is_url(tar) else tar}"
         )
 
 
