@@ -4,7 +4,6 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -140,9 +139,6 @@ class PredictionsWriter:
         """Rows that an earlier run left."""
         # Repeated slides are classified whether they are listed or not, so that no row is lost.
         self._repeated = list(self._known.missing(slides_of(repeated, roots, kept.names)))
-        if self._repeated:
-            rows = chain(partial.batches(self._keys.names), repeated.select(self._keys.names).to_batches())
-            self._known = DoneSlides(rows, positions)
         self._open_rows: list[pa.RecordBatch] = []
         self._open_count = 0
         self._opened = monotonic()
@@ -153,8 +149,15 @@ class PredictionsWriter:
         return self._partial.started
 
     def missing(self, slides: Iterable[Slide]) -> Iterator[Slide]:
-        """The slides to classify: those whose rows are worth doing again, then those of ``slides`` without a row."""
-        return chain(self._repeated, self._known.missing(slides))
+        """The slides to classify: of ``slides`` those without a row, or with one that is worth doing again.
+
+        Slides with such a row that are not among ``slides`` come last.
+        """
+        unlisted = {(slide.root, slide.path): slide for slide in self._repeated}
+        for slide in self._known.missing(slides):
+            unlisted.pop((slide.root, slide.path), None)  # what its source says of it now is what counts
+            yield slide
+        yield from unlisted.values()
 
     def write(self, result: BatchResult) -> None:
         """Add one row for each file of ``result``.

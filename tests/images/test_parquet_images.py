@@ -277,6 +277,8 @@ def test_the_column_of_images_is_the_likeliest(tmp_path: Path) -> None:
     assert name_column(pa.schema([("mask", binary), ("image", image), ("id", text)])) == "image.path"
     assert image_column(pa.schema([("scan", binary), ("id", pa.int64())])) == "scan"
     assert not has_images(pa.schema([("path", text), ("label", text), ("boxes", pa.list_(binary))]))
+    assert not has_images(pa.schema([("path", text), ("embedding", binary)]))
+    assert has_images(pa.schema([("path", text), ("embedding", binary), ("image", binary)]))
     with pytest.raises(ValueError, match=r"several columns of bytes: 'a', 'b'; name the column of images 'image'"):
         image_column(pa.schema([("a", binary), ("b", binary)]))
 

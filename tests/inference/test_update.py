@@ -20,6 +20,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 import batchcls
 from batchcls.cli import main
@@ -424,6 +425,18 @@ def test_a_file_with_digests_is_not_updated_without_them(slides: Path, tmp_path:
 
     assert result.exit_code == 1
     assert "made with by_content True; this run has by_content None" in result.stderr
+
+
+def test_a_file_of_any_size_is_compared_by_content(tmp_path: Path) -> None:
+    image = tmp_path / "large.bmp"
+    Image.new("L", (9000, 8000)).save(image)
+
+    with closing(SlideDigests(10**8, 60.0)) as content_digests:
+        (read,) = content_digests([Slide(str(tmp_path), image.name)]).values()
+
+    assert image.stat().st_size > 64 << 20
+    assert isinstance(read, Slide)
+    assert read.digest == blake2b(image.read_bytes(), digest_size=16).hexdigest()
 
 
 def test_the_digest_is_of_the_whole_file_even_where_the_image_ends_early(slides: Path, tmp_path: Path) -> None:

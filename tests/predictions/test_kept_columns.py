@@ -3,6 +3,7 @@
 import errno
 import os
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -83,6 +84,8 @@ def test_a_resumed_run_and_one_that_repeats_errors_keep_the_columns(tmp_path: Pa
         output.write(BatchResult([], [], to_predictions(np.zeros((0, 3), np.float32)), [no_answer]))
         output.finish({"counts": {"rows": 6, "labels": {}, "errors": {"unreadable": 1}, "skipped": {}}})
     with closing(opened(tmp_path / "o.parquet", **options)) as output:
+        (listed,) = output.missing([*slides[:5], replace(slides[5], within="slides", refusal="it may not be read")])
+        assert (listed.within, listed.refusal) == ("slides", "it may not be read")
         (again,) = output.missing([])  # whether it is listed or not
         assert again.kept == slides[5].kept
         write(output, [again])

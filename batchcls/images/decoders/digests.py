@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from batchcls.images.decoders.encoded import Encoded, ReadOptions
 from batchcls.images.decoders.read_ahead import ReadAhead
+from batchcls.images.formats.refusal import largest_bytes
 from batchcls.images.sources import open_readers
 from batchcls.images.sources.base import SlideReaders
 from batchcls.records import Failure, Slide
@@ -20,7 +21,9 @@ class SlideDigests:
     """
 
     def __init__(self, max_pixels: int, timeout_s: float) -> None:
-        self._options = ReadOptions(max_pixels, timeout_s, _BUDGET_BYTES, digests=True)
+        # A row tells that the file has been in memory before, so there is room for it, whatever its size.
+        largest = largest_bytes(max_pixels)
+        self._options = ReadOptions(max_pixels, timeout_s, _BUDGET_BYTES, largest_file_bytes=largest, digests=True)
         self._readers: SlideReaders | None = None
         self._files: ReadAhead | None = None
         self._closed = False
@@ -28,7 +31,7 @@ class SlideDigests:
     def __call__(self, slides: Sequence[Slide]) -> dict[Slide, Slide | Failure]:
         """Each slide with the digest of its file; or the failure, whose slide has the digest if all bytes were read.
 
-        Files that are too large for the memory are left out.
+        Files for which the memory is too small are left out.
 
         Raises:
             DecoderError: If no slide can be read any more.

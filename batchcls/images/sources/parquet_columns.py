@@ -14,8 +14,14 @@ _NAMES = ("path", "file_name", "filename", "file", "__key__", "key", "name", "im
 
 
 def image_columns(schema: pa.Schema) -> list[str]:
-    """The columns that may hold images: bytes, or as Hugging Face writes them, with a field ``bytes`` of bytes."""
-    return [field.name for field in schema if _path_of_bytes(field)]
+    """The columns that may hold images: bytes, or as Hugging Face writes them, with a field ``bytes`` of bytes.
+
+    Beside a column ``path``, which may name images elsewhere, only those count that are called like one of images.
+    """
+    columns = [field for field in schema if _path_of_bytes(field)]
+    if any(field.name == "path" and _is_name(field.type) for field in schema):
+        columns = [field for field in columns if pa.types.is_struct(field.type) or field.name.lower() in _IMAGES]
+    return [field.name for field in columns]
 
 
 def has_images(schema: pa.Schema) -> bool:

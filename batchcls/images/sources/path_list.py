@@ -29,7 +29,7 @@ _NO_LISTS = {
     b"\xfe\xff": "is in UTF-16; save it as UTF-8",
     b"\x1f\x8b": "is compressed; unpack it first, or send it through standard input: zcat FILE | batchcls run -",
     b"PK\x03\x04": "is a spreadsheet or a ZIP file; save the list as text, with a path on each line",
-    b"PAR1": "is a Parquet file; name it without the @, and it is read as a table",
+    b"PAR1\x15": "is a Parquet file; name it without the @, and it is read as a table",
 }
 """Reason why a file is no list, by its first bytes."""
 
