@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 import subprocess
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -201,3 +202,21 @@ def test_a_program_runs_shards_too(place: Path, tiny_engine: Path, tmp_path: Pat
     assert len(list((tmp_path / "preds").glob("shard-*-of-00002.parquet"))) == 2
     with pytest.raises(SlidesError, match="shard 2/2 was asked for"):
         run(place / "files.parquet", shard=(2, 2), **options)
+
+
+def test_the_shards_of_an_archives_list_merge_to_a_run_of_the_archive(
+    place: Path, tiny_engine: Path, tmp_path: Path
+) -> None:
+    whole, files, out = (tmp_path / name for name in ("whole.parquet", "files.parquet", "merged.parquet"))
+    with tarfile.open(tmp_path / "slides.tar", "w") as archive:
+        archive.add(place / "slides", "slides")
+    common = ("--engine", tiny_engine, "--backend", "null", "--quiet")
+    assert invoked(tmp_path / "slides.tar", *common, "--out", whole).exit_code == 0
+    assert listed(tmp_path / "slides.tar", "--out", files).exit_code == 0
+    for index in range(2):
+        assert invoked(files, *common, "--shard", f"{index}/2", "--out", tmp_path / "preds").exit_code == 0
+
+    merge = CliRunner().invoke(main, ["merge", str(tmp_path / "preds"), "--out", str(out)])
+
+    assert merge.exit_code == 0, merge.output
+    assert pq.read_table(out).equals(pq.read_table(whole))
