@@ -64,7 +64,7 @@ class RayCrew:
             actors=1,
             folder=os.getcwd(),
             samples=samples,
-            interval_s=min(0.5, max(0.02, len(shares) / _ACTORS_PER_S)),
+            interval_s=min(0.5, max(0.1, len(shares) / _ACTORS_PER_S)),
         )
         self.notes: list[str] = []
         """Notes for the user, one line each, on how engines run, and on actors that are missing."""
