@@ -17,7 +17,7 @@ test: .venv/dev
 	$(BIN)/lint-imports
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder --ignore tests/extras
 
-# What reads files of timm, Keras and transformers, against those libraries themselves.
+# What reads files of timm, Keras and transformers, and runs on Ray, against those libraries themselves.
 test-extras: .venv/extras
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile tests/extras
 

@@ -38,6 +38,7 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         "job/list.txt": f"a.jpg\n{PLACE}/b/c.jpg\ns3://{BUCKET}/other.jpg\n/etc/passwd".encode(),
         "job/files.parquet": parquet(rows),
         "job/files.csv": b"path,n\na.jpg,1\nb/c.jpg,2\n../other.jpg,3\n/etc/passwd,4\n",
+        "job/images.parquet": parquet({"image": [image]}),
         "job/broken.parquet": b"PAR1 no table PAR1",
     }
     with moto_server(folder / "log.txt") as endpoint, pytest.MonkeyPatch.context() as patch:
@@ -65,6 +66,7 @@ def test_what_cannot_be_fetched_is_one_line(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     for name, message in (
         ("none.csv", "cannot be read: No such file"),
+        ("images.parquet", "holds images, in its column 'image', which are read from disks only"),
         ("broken.parquet", f"'{PLACE}/broken.parquet' has a footer of"),
     ):
         with pytest.raises(SlidesError, match=message):

@@ -48,6 +48,10 @@ def _open_table(place: str, options: SourceOptions, shard: Shard | None, open_im
         columns = image_columns(table.schema) if not isinstance(table, CsvTable) else []
         if columns and open_images and not copy:
             return open_images(path, options)
+        if columns and copy:
+            raise SlidesError(
+                f"{place!r} holds images, in its column {columns[0]!r}, which are read from disks only; copy it to one"
+            )
         if PATH_COLUMN not in table.schema.names or not is_text(table.schema.field(PATH_COLUMN).type):
             raise SlidesError(
                 f"the table {place!r} has no column {PATH_COLUMN!r} of texts, but {columns_text(table.schema.names)}; "
