@@ -16,7 +16,7 @@ from ray.exceptions import RayError
 from batchcls.errors import EngineError
 from batchcls.inference.options import CLUSTER_ADDRESS, RunOptions
 
-_CONNECT_S, _ANSWER_S = 10.0, 30.0
+_CONNECT_S, _ANSWER_S = 10.0, 45.0
 """Seconds that a named cluster may take to accept a connection, and to answer on it."""
 _START_S = 120.0
 """Seconds that Ray may take to find a cluster on this machine, or to start one."""
