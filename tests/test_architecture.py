@@ -14,7 +14,7 @@ from tests.conftest import ROOT, draw
 
 HEAVY = {
     *("captum", "jinja2", "lightning", "matplotlib", "numpy", "nvidia", "onnx", "openvino", "pandas", "PIL", "pyarrow"),
-    *("h5py", "keras", "timm", "transformers"),
+    *("boto3", "h5py", "keras", "obstore", "ray", "timm", "transformers"),
     *("scipy", "sklearn", "tensorrt", "torch", "torchmetrics", "torchvision"),
 }
 LOADED_BY = """
