@@ -25,8 +25,8 @@ from tests.conftest import ALL4, draw
 from tests.faults.machine_line import machine_line
 
 KILLS = 20
-FILES, OPTIONS = 20_000, ("--engine", str(ALL4), "--backend", "null", "--decoder", "pillow", "--quiet")
-"""So many that a part is written before the end."""
+FILES, OPTIONS = 40_000, ("--engine", str(ALL4), "--backend", "null", "--decoder", "pillow", "--quiet")
+"""So many that two parts are written before the end."""
 
 
 def timed_run(slides: Path, out: str, until_s: float | None = None) -> tuple[int, float]:
