@@ -3,21 +3,17 @@
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from heapq import heappop, heappush
 from pathlib import Path
-from time import monotonic
 
 import pyarrow as pa
 
-from batchcls.errors import DecoderError
 from batchcls.images.servers.image_names import has_image_ending
 from batchcls.images.servers.name_queue import NameQueue, packed_names
 from batchcls.images.sources.base import NOTHING_KEPT
+from batchcls.images.sources.listing import Listing
 from batchcls.records import Slide
-from batchcls.storage.file_client import FileProcess
 from batchcls.storage.timeouts import READ_TIMEOUT_S
-from batchcls.storage.transient_errors import NO_ANSWER
 
 _ARCHIVES = {b".tar": "archive", b".parquet": "Parquet file"}
 """Reasons for which files are skipped that may hold images, by their endings."""
@@ -52,7 +48,6 @@ class FolderSource:
 
     def __init__(self, slides: Sequence[Path], *, at_once: bool = True, timeout_s: float = READ_TIMEOUT_S) -> None:
         self.count = 0
-        self.complete = False
         self.skipped: Counter[str] = Counter()
         self.unlisted: list[str] = []
         self._slides = tuple(dict.fromkeys(slides))
@@ -62,10 +57,14 @@ class FolderSource:
         self._links: list[tuple[int, str]] = []
         """Heap of links to folders: position of the root among the slides, and path below the root."""
         self._queue = NameQueue()
-        self._timeout_s = timeout_s
-        self._waiting: tuple[str, float] | None = None
-        self._closed = False
-        self._listed = self._start() if at_once else None
+        self._listing = Listing(self._list_all, self._queue.end, timeout_s)
+        if at_once:
+            self._listing.start()
+
+    @property
+    def complete(self) -> bool:
+        """Whether the list has ended, so that ``count`` is final."""
+        return self._listing.complete
 
     @property
     def kept(self) -> pa.Schema:
@@ -78,45 +77,20 @@ class FolderSource:
         return tuple(dict.fromkeys(str(path) if path.is_dir() else str(path.parent) for path in self._slides))
 
     def __iter__(self) -> Iterator[Slide]:
-        self._listed = self._listed or self._start()
+        self._listing.start()
         yield from self._queue
-        self._listed.result()
+        self._listing.check()
 
     def waiting(self) -> tuple[str, float] | None:
         """The folder that is waited for, and the seconds since then; None if there is none.
 
         Any thread may call this method.
         """
-        waiting = self._waiting
-        return waiting and (waiting[0], monotonic() - waiting[1])
+        return self._listing.waiting()
 
     def close(self) -> None:
         """Stop listing; calling it twice is harmless."""
-        self._closed = True
-        if self._listed:
-            self._lane.close()
-            self._process.close()
-
-    def _start(self) -> "Future[None]":
-        self._process = FileProcess()
-        self._lane = self._process.lane(self._timeout_s)
-        pool = ThreadPoolExecutor(1, thread_name_prefix="listing")
-        listed = pool.submit(self._fill)
-        pool.shutdown(wait=False)
-        return listed
-
-    def _fill(self) -> None:
-        """List all slides into the queue; runs in a thread of its own."""
-        try:
-            self._list_all()
-        except DecoderError:
-            if not self._closed:
-                raise
-        finally:
-            self.complete = True
-            self._queue.end()
-            self._lane.close()
-            self._process.close()
+        self._listing.close()
 
     def _list_all(self) -> None:
         unlisted: set[Path] = set()
@@ -175,30 +149,22 @@ class FolderSource:
                 self.skipped[_ARCHIVES.get(entry[entry.rfind(b".") :].lower(), "not an image")] += 1
 
     def _entries(self, folder: str) -> Iterator[list[bytes]]:
-        self._waiting = (folder, monotonic())
+        self._listing.wait_for(folder)
         try:
-            for entry in self._lane.entries(folder):
+            for entry in self._listing.lane.entries(folder):
                 yield entry
-                self._waiting = (folder, monotonic())
+                self._listing.wait_for(folder)
         except OSError as error:
-            self.unlisted.append(f"{folder}: {self._reason(error)}")
+            self.unlisted.append(f"{folder}: {self._listing.reason(error)}")
         finally:
-            self._waiting = None
+            self._listing.wait_for(None)
 
     def _identity(self, folder: str | Path) -> _Identity:
         try:
-            return self._lane.status(str(folder))[1]
+            return self._listing.lane.status(str(folder))[1]
         except OSError as error:
-            self._reason(error)
+            self._listing.reason(error)
             return str(folder)
-
-    def _reason(self, error: OSError) -> str:
-        """The reason of an error in words; after a timeout, a new lane replaces the old one."""
-        if not isinstance(error, TimeoutError) or error.errno is not None:
-            return error.strerror or str(error)
-        self._lane.close()
-        self._lane = self._process.lane(self._timeout_s)
-        return f"{NO_ANSWER} {self._timeout_s:g} s"
 
     def _put(self, root: str, folder: str, names: list[bytes]) -> None:
         if names:

@@ -2,19 +2,18 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
-from time import monotonic
 from typing import Self
 
 import pyarrow as pa
 
-from batchcls.errors import DecoderError, SlidesError
+from batchcls.errors import SlidesError
 from batchcls.images.servers.name_queue import LISTED_PART, NameQueue, packed_names
 from batchcls.images.sources.base import NOTHING_KEPT, SourceOptions
+from batchcls.images.sources.listing import Listing
 from batchcls.images.sources.object_readers import open_object_process
 from batchcls.records import Slide
-from batchcls.storage.file_client import FileLane
 from batchcls.storage.transient_errors import NO_ANSWER
 from batchcls.storage.urls import bucket_and_key, is_web
 
@@ -62,7 +61,6 @@ class ObjectSource:
 
     def __init__(self, urls: Sequence[str], options: SourceOptions) -> None:
         self.count = 0
-        self.complete = False
         self.skipped: Counter[str] = Counter()
         self.unlisted: list[str] = []
         self._places = tuple(dict.fromkeys(map(_Place.of, urls)))
@@ -70,9 +68,14 @@ class ObjectSource:
         """Whether each place is an object."""
         self._queue = NameQueue()
         self._timeout_s = options.timeout_s
-        self._waiting: tuple[str, float] | None = None
-        self._closed = False
-        self._listed = self._start() if options.at_once else None
+        self._listing = Listing(self._list, self._queue.end, options.timeout_s, open_object_process)
+        if options.at_once:
+            self._listing.start()
+
+    @property
+    def complete(self) -> bool:
+        """Whether the list has ended, so that ``count`` is final."""
+        return self._listing.complete
 
     @property
     def kept(self) -> pa.Schema:
@@ -86,52 +89,34 @@ class ObjectSource:
         Raises:
             SlidesError: If a store cannot be used.
         """
-        self._listed = self._listed or self._start()
+        self._listing.start()
         kinds = self._kinds.result()
         return tuple(dict.fromkeys(_parent(place)[0] if kinds[place] else place.url for place in self._places))
 
     def __iter__(self) -> Iterator[Slide]:
-        self._listed = self._listed or self._start()
+        self._listing.start()
         yield from self._queue
-        self._listed.result()
+        self._listing.check()
 
     def waiting(self) -> tuple[str, float] | None:
         """The URL that is waited for, and the seconds since then; None if there is none.
 
         Any thread may call this method.
         """
-        waiting = self._waiting
-        return waiting and (waiting[0], monotonic() - waiting[1])
+        return self._listing.waiting()
 
     def close(self) -> None:
         """Stop listing; calling it twice is harmless."""
-        self._closed = True
-        if self._listed:
-            self._lane.close()
-            self._process.close()
+        self._listing.close()
 
-    def _start(self) -> "Future[None]":
-        self._process = open_object_process()
-        self._lane: FileLane = self._process.lane(self._timeout_s)
-        pool = ThreadPoolExecutor(1, thread_name_prefix="listing")
-        listed = pool.submit(self._fill)
-        pool.shutdown(wait=False)
-        return listed
-
-    def _fill(self) -> None:
+    def _list(self) -> None:
         """List all slides into the queue; runs in a thread of its own."""
         try:
             self._list_all()
         except BaseException as error:
             if not self._kinds.done():
                 self._kinds.set_exception(error)
-            if not (self._closed and isinstance(error, DecoderError)):
-                raise
-        finally:
-            self.complete = True
-            self._queue.end()
-            self._lane.close()
-            self._process.close()
+            raise
 
     def _list_all(self) -> None:
         urls = [f"{place.url}/" if place.is_prefix else place.url for place in self._places]
@@ -174,9 +159,9 @@ class ObjectSource:
             self._queue.put(place.url, "", part[LISTED_PART.size : names_end], part[names_end:])
 
     def _ask(self, place: _Place, operation: bytes, urls: str = "") -> bytes:
-        self._waiting = (place.url, monotonic())
+        self._listing.wait_for(place.url)
         try:
-            return self._lane.ask(operation, urls.encode("utf-8", "surrogateescape"))
+            return self._listing.lane.ask(operation, urls.encode("utf-8", "surrogateescape"))
         except TimeoutError as error:
             raise SlidesError(
                 f"{place.url!r} cannot be listed: {NO_ANSWER} {self._timeout_s:g} s; run the same command again, or "
@@ -185,7 +170,7 @@ class ObjectSource:
         except OSError as error:
             raise SlidesError(error.strerror or str(error)) from error
         finally:
-            self._waiting = None
+            self._listing.wait_for(None)
 
 
 def _parent(place: _Place) -> tuple[str, str]:

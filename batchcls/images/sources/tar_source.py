@@ -3,16 +3,15 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from threading import Semaphore
-from time import monotonic
 
 import pyarrow as pa
 
-from batchcls.errors import DecoderError, SlidesError
+from batchcls.errors import SlidesError
 from batchcls.images.servers.image_names import has_image_ending
 from batchcls.images.sources.base import NOTHING_KEPT
+from batchcls.images.sources.listing import Listing
 from batchcls.images.sources.tar_images import TarImages, linked, without_earlier
 from batchcls.records import Slide
 from batchcls.storage.file_client import FileLane, FileProcess
@@ -20,7 +19,6 @@ from batchcls.storage.file_server import LIST_TAR, NEXT_MEMBERS
 from batchcls.storage.tar_headers import FOLDER, HARD_LINK, LINK, REGULAR, SPARSE, UNKNOWN_TIME, Member, TarError
 from batchcls.storage.tar_listing import unpacked
 from batchcls.storage.timeouts import READ_TIMEOUT_S
-from batchcls.storage.transient_errors import NO_ANSWER
 from batchcls.storage.urls import bucket_and_key, is_url
 
 SPARSE_REFUSED = "the tar file holds it without its holes, as a sparse file; unpack it"
@@ -62,17 +60,19 @@ class TarSource:
         for tar in tars:
             _check_name(tar)
         self.count = 0
-        self.complete = False
         self.skipped: Counter[str] = Counter()
         self.unlisted: list[str] = []
         self._tars = tuple(dict.fromkeys(tars))
         self._chunks: SimpleQueue[TarImages | None] = SimpleQueue()
         self._room = Semaphore(_CHUNKS_AHEAD)
-        self._timeout_s = timeout_s
-        self._open_process = open_process
-        self._waiting: tuple[str, float] | None = None
-        self._closed = False
-        self._listed = self._start() if at_once else None
+        self._listing = Listing(self._list_all, lambda: self._chunks.put(None), timeout_s, open_process)
+        if at_once:
+            self._listing.start()
+
+    @property
+    def complete(self) -> bool:
+        """Whether the list has ended, so that ``count`` is final."""
+        return self._listing.complete
 
     @property
     def kept(self) -> pa.Schema:
@@ -85,75 +85,55 @@ class TarSource:
         return tuple(dict.fromkeys(os.path.dirname(tar) or "." for tar in self._tars))
 
     def __iter__(self) -> Iterator[Slide]:
-        self._listed = self._listed or self._start()
+        self._listing.start()
         while (chunk := self._chunks.get()) is not None:
             self._room.release()
             root, tar = os.path.split(chunk.tar)
             for name, place in zip(chunk.names(), chunk.places.tolist(), strict=True):
                 yield _slide(root or ".", f"{tar}/{os.fsdecode(name)}", *place)
-        self._listed.result()
+        self._listing.check()
 
     def waiting(self) -> tuple[str, float] | None:
         """The tar file that is waited for, and the seconds since then; None if there is none.
 
         Any thread may call this method.
         """
-        waiting = self._waiting
-        return waiting and (waiting[0], monotonic() - waiting[1])
+        return self._listing.waiting()
 
     def close(self) -> None:
         """Stop listing; calling it twice is harmless."""
-        self._closed = True
+        self._listing.closed = True
         self._room.release()
-        if self._listed:
-            self._lane.close()
-            self._process.close()
+        self._listing.close()
 
-    def _start(self) -> "Future[None]":
-        self._process = self._open_process()
-        self._lane = self._process.lane(self._timeout_s)
-        pool = ThreadPoolExecutor(1, thread_name_prefix="listing")
-        listed = pool.submit(self._fill)
-        pool.shutdown(wait=False)
-        return listed
-
-    def _fill(self) -> None:
+    def _list_all(self) -> None:
         """List all slides into the queue; runs in a thread of its own."""
         listed_already: set[object] = set()
-        try:
-            for tar in self._tars:
-                if (identity := self._identity(tar)) in listed_already:
-                    self.skipped["archive listed already"] += 1
-                    continue
-                listed_already.add(identity)
-                self._put(self._images(tar))
-        except DecoderError:
-            if not self._closed:
-                raise
-        finally:
-            self.complete = True
-            self._chunks.put(None)
-            self._lane.close()
-            self._process.close()
+        for tar in self._tars:
+            if (identity := self._identity(tar)) in listed_already:
+                self.skipped["archive listed already"] += 1
+                continue
+            listed_already.add(identity)
+            self._put(self._images(tar))
 
     def _images(self, tar: str) -> list[TarImages]:
         """The images in a tar file, as far as it can be listed; first those that are hard links to others."""
         chunks: list[TarImages] = []
         links: list[Member] = []
-        self._waiting = (tar, monotonic())
+        self._listing.wait_for(tar)
         try:
-            for members in listed_members(self._lane, tar):
+            for members in listed_members(self._listing.lane, tar):
                 images = [member for member in members if self._is_image(member)]
                 links += [image for image in images if image.kind == HARD_LINK]
                 if images := [image for image in images if image.kind != HARD_LINK]:
                     chunks.append(TarImages.of(tar, images))
-                self._waiting = (tar, monotonic())
+                self._listing.wait_for(tar)
         except TarError as error:
             self.unlisted.append(f"{tar}: {error}")
         except OSError as error:
-            self.unlisted.append(f"{tar}: {self._reason(error)}")
+            self.unlisted.append(f"{tar}: {self._listing.reason(error)}")
         finally:
-            self._waiting = None
+            self._listing.wait_for(None)
         aliases = linked(chunks, links)
         if len(aliases) < len(links):
             self.skipped[_REASONS[LINK]] += len(links) - len(aliases)
@@ -178,7 +158,7 @@ class TarSource:
             self.skipped["in the tar file again under the same name"] += earlier
         for chunk in chunks:
             self._room.acquire()
-            if self._closed:
+            if self._listing.closed:
                 return
             self.count += len(chunk.places)
             self._chunks.put(chunk)
@@ -186,18 +166,10 @@ class TarSource:
     def _identity(self, tar: str) -> object:
         """Device and inode of a file, which identify it whatever its name; the name if it has none."""
         try:
-            return tar if is_url(tar) else self._lane.status(tar)[1]
+            return tar if is_url(tar) else self._listing.lane.status(tar)[1]
         except OSError as error:
-            self._reason(error)
+            self._listing.reason(error)
             return tar
-
-    def _reason(self, error: OSError) -> str:
-        """The reason of an error in words; after a timeout, a new lane replaces the old one."""
-        if not isinstance(error, TimeoutError) or error.errno is not None:
-            return error.strerror or str(error)
-        self._lane.close()
-        self._lane = self._process.lane(self._timeout_s)
-        return f"{NO_ANSWER} {self._timeout_s:g} s"
 
 
 def listed_members(lane: FileLane, tar: str) -> Iterator[list[Member]]:
