@@ -179,7 +179,8 @@ def test_after_a_signal_the_next_run_goes_on_at_once(
 
     if number == signal.SIGINT:
         assert first.returncode == 130
-        assert re.search(r"stopped by SIGINT; [\d,]+ rows are in .*o.parquet.partial; to go on, run the same", said)
+        # A store so busy that half a minute is too short for the last part ends the run without the number of rows.
+        assert re.search(r"stopped by SIGINT; ([\d,]+ rows are in .*o.parquet.partial; to go on, )?run the same", said)
     assert last.returncode == 0, last.stderr
     assert len(pq.read_table(io.BytesIO(content(out)))) == 3000
     assert names(f"{bucket}/{number.name}") == ["o.parquet"]
