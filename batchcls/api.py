@@ -184,7 +184,7 @@ def run(
 
     named = [slides] if isinstance(slides, str | os.PathLike) else list(slides)
     places = [named_place(place) for place in named]
-    if not places:
+    if not places or any(not str(place) for place in named):
         raise SlidesError("no folder and no file was given")
     if not Path(out).name:
         raise OutputError(f"out is {os.fspath(out)!r}; name a file, such as 'predictions.parquet'")
@@ -193,6 +193,8 @@ def run(
     file = str(out) if is_url(str(out)) else Path(out)
     if shard is None and names_folder(os.fspath(out)) and options.get("rows_per_file") is None:
         options["rows_per_file"] = ROWS_PER_FILE
+    if shard is not None and (not isinstance(shard, tuple | list) or len(shard) != 2):
+        raise SlidesError(f"shard is {shard!r}; use two whole numbers, such as (17, 1000)")
     run_options = RunOptions(**options, shard=None if shard is None else Shard(*shard))
     return classify_images(places, Path(engine), file, run_options, _console(progress), listens=False)
 

@@ -431,6 +431,17 @@ def test_an_option_has_the_limits_of_the_command_line(option: click.Option, tiny
         assert getattr(RunOptions(**{**needed, name: value}), name) == value
 
 
+@pytest.mark.parametrize("shard", [(0.0, 2), (True, 2), ("0", "2"), (0,), "0/2"])
+def test_a_shard_of_other_things_than_two_numbers_is_refused(
+    shard: Any, slides: list[Path], tiny_engine: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(SlidesError, match="use two whole numbers"):
+        run(slides, engine=tiny_engine, out=tmp_path / "preds", backend="null", shard=shard)
+    with pytest.raises(SlidesError, match="no folder and no file was given"):
+        run("", engine=tiny_engine, out=tmp_path / "o.parquet", backend="null")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_batch_of_columns_is_answered_with_arrays(engine: Engine, slides: list[Path], parquet: pa.Table) -> None:
     paths = [str(path) for path in slides]
     columns = {"path": paths, "patient": list(range(len(paths)))}

@@ -25,6 +25,7 @@ from batchcls.storage.atomic import whole_file, writing
 from batchcls.storage.file_names import original
 from batchcls.storage.file_or_object import check_replaceable, exists
 from batchcls.storage.output_names import partial_folder
+from batchcls.storage.shards import shard_of_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,8 @@ def merge_shards(folder: Path | str, out: Path | str, *, overwrite: bool = False
     if format_to_write(out) is not parquet_file:
         name = f"{PurePath(out).stem}.parquet"
         raise OutputError(f"--out {str(out)!r}: shards are merged as .parquet; name it {name!r}")
+    if shard_of_file(PurePath(out).name):
+        raise OutputError(f"--out {str(out)!r} has the name of a shard's file; choose another --out")
     check_replaceable(out)
     if exists(out) and not overwrite:
         raise OutputError(f"{str(out)!r} exists; choose another --out, or replace it with --overwrite")

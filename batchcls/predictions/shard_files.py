@@ -18,7 +18,7 @@ from batchcls.predictions.formats.base import OpenPredictions
 from batchcls.predictions.schema import REQUIRED
 from batchcls.storage.differences import differences
 from batchcls.storage.file_or_object import opened_for_reading
-from batchcls.storage.shards import index_ranges, shard_of_file
+from batchcls.storage.shards import index_ranges, is_like_shard_file, shard_of_file
 
 _BATCH_ROWS = 65_536
 _UNREADABLE = (pa.ArrowException, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
@@ -94,6 +94,11 @@ def _present(folder: Path | str) -> tuple[int, dict[int, str], set[int]]:
     names = _names(folder)
     whole = {shard: name for name in names if (shard := shard_of_file(name))}
     begun = {shard for name in names if (shard := shard_of_file(name.removesuffix(".partial"))) and name.endswith("l")}
+    if strange := [name for name in names if is_like_shard_file(name) and not shard_of_file(name)]:
+        raise LabelsError(
+            f"{str(folder)!r} holds {strange[0]!r}, which is named like the file of a shard that cannot be; move it "
+            "elsewhere"
+        )
     counts = sorted({shard.count for shard in (*whole, *begun)})
     if not counts:
         raise LabelsError(
@@ -114,7 +119,9 @@ def _checked(path: Path | str, index: int, count: int) -> ShardFile:
         shard = ShardFile(path, file.schema.remove_metadata(), file.record)
         if not file.record or not file.is_as_written() or not set(REQUIRED) <= set(file.schema.names):
             raise ValueError("it was changed since")
-        recorded = file.record["identity"]["shard"]
+        recorded = file.record["identity"].get("shard")
+        if not recorded:
+            raise ValueError("it holds the rows of no shard, but of a whole run")
         if (recorded["index"], recorded["count"]) != (index, count):
             raise ValueError(f"it holds shard {recorded['index']}/{recorded['count']}")
         _ = (shard.identity, list(file.record["labels"]), dict(file.record["limits"]), dict(file.record["throughput"]))

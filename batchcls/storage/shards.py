@@ -11,6 +11,7 @@ from batchcls.storage.file_or_object import is_object
 
 MOST_SHARDS = 100_000
 _FILE = re.compile(r"shard-(\d{5,6})-of-(\d{5,6})\.parquet", re.ASCII)
+_FILE_LIKE = re.compile(r"shard-[^-]*-of-.*\.parquet")
 _LEAST_DIGITS = 5
 
 
@@ -28,6 +29,9 @@ class Shard:
     """Number of parts."""
 
     def __post_init__(self) -> None:
+        for number in (self.index, self.count):
+            if not isinstance(number, int) or isinstance(number, bool):
+                raise SlidesError(f"shard is {(self.index, self.count)!r}; use two whole numbers, such as (17, 1000)")
         if not 1 <= self.count <= MOST_SHARDS:
             raise SlidesError(f"{self} was asked for; the number of shards is from 1 to {MOST_SHARDS:,}")
         if not 0 <= self.index < self.count:
@@ -41,6 +45,11 @@ class Shard:
         """Name of the file that the shard's rows are in."""
         digits = max(_LEAST_DIGITS, len(str(self.count)))
         return f"shard-{self.index:0{digits}}-of-{self.count:0{digits}}.parquet"
+
+
+def is_like_shard_file(name: str) -> bool:
+    """Whether a name is that of a shard's file, or could be taken for one."""
+    return _FILE_LIKE.fullmatch(name) is not None
 
 
 def shard_of_file(name: str) -> Shard | None:

@@ -1,6 +1,7 @@
 """Tables of paths in CSV and Parquet: any names, their roots, columns to keep, and what a stranger's table may not."""
 
 import csv
+import io
 import json
 import os
 import subprocess
@@ -167,6 +168,12 @@ def test_tables_have_the_columns_to_keep_in_one_type(tmp_path: Path) -> None:
         open_source([tmp_path], SourceOptions(keep=("n",)))
 
 
+def doubled_columns() -> bytes:
+    content = io.BytesIO()
+    pq.write_table(pa.table([pa.array(["a.jpg"]), pa.array(["b.jpg"])], names=["path", "path"]), content)
+    return content.getvalue()
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -174,6 +181,7 @@ def test_tables_have_the_columns_to_keep_in_one_type(tmp_path: Path) -> None:
         ("t.csv", b'"file";"x"\n1;2\n', "has no column .path. of texts, but .file., .x."),
         ("t.csv", b"file,label\na.jpg,x\n", "has no column 'path' of texts, but 'file', 'label'"),
         ("t.csv", b"path,path\na,b\n", "more than one column 'path'"),
+        ("t.parquet", doubled_columns(), "more than one column 'path'"),
         ("t.csv", b"path,x\na.jpg\n", "Expected 2 columns, got 1"),
         ("t.csv", b"path\n" + b"x" * (3 << 20), "straddl"),
         ("t.csv", "path\na.jpg\n".encode("utf-16"), "UTF-16"),
@@ -192,7 +200,7 @@ def test_what_is_no_table_of_paths_is_one_line(name: str, content: bytes, messag
 
 def test_a_parquet_file_without_paths_says_which_columns_it_has(tmp_path: Path) -> None:
     pq.write_table(pa.table({"path": [1], "image": ["a.jpg"]}), tmp_path / "t.parquet")
-    with pytest.raises(SlidesError, match="has no column 'path' of texts, but 'path', 'image'"):
+    with pytest.raises(SlidesError, match="the column 'path' of the table '.*' holds int64; it must hold texts"):
         open_source([tmp_path / "t.parquet"])
 
 

@@ -1,5 +1,6 @@
 """Runs over archives: each image has the row that it has in a folder, and what is cut or damaged is told."""
 
+import io
 import os
 import subprocess
 import tarfile
@@ -64,7 +65,7 @@ def expected(images: Path, tiny_engine: Path) -> pa.Table:
     return rows_of(images, images.parent / "folder.parquet", tiny_engine)
 
 
-def rows_of(slides: Path, out: Path, engine: Path, *options: str) -> pa.Table:
+def rows_of(slides: Path | str, out: Path, engine: Path, *options: str) -> pa.Table:
     result = invoked(slides, "--out", out, "--engine", engine, *options)
     assert result.exit_code == 0, result.output
     return pq.read_table(out)
@@ -125,6 +126,24 @@ def test_a_list_of_members_of_archives_is_classified_as_they_are(
     assert listing.exit_code == 0, listing.output
     for prefix in ("shard-0000.tar/", "train-0000.parquet/"):
         assert comparable(rows.filter(pc.starts_with(rows["path"], prefix)), prefix) == comparable(expected)
+
+
+def test_a_list_keeps_names_of_members_that_no_file_could_have(tiny_engine: Path, tmp_path: Path) -> None:
+    image = draw(tmp_path / "drawn.jpg").read_bytes()
+    names = ["/tmp/a.jpg", "b//c.jpg", "../up.jpg"]  # noqa: S108
+    with tarfile.open(tmp_path / "odd.tar", "w") as archive:
+        for name in names:
+            member = tarfile.TarInfo(name)
+            member.size = len(image)
+            archive.addfile(member, io.BytesIO(image))
+    listing = CliRunner().invoke(main, ["list", str(tmp_path / "odd.tar"), "--out", str(tmp_path / "files.parquet")])
+    (tmp_path / "list.txt").write_text("".join(f"odd.tar/{name}\n" for name in names))
+
+    for place in (tmp_path / "files.parquet", f"@{tmp_path / 'list.txt'}"):
+        rows = rows_of(place, tmp_path / f"{Path(str(place)).stem}-o.parquet", tiny_engine)
+        assert sorted(rows["path"].to_pylist()) == sorted(f"odd.tar/{name}" for name in names)
+        assert rows["error"].null_count == len(names), rows["error"].to_pylist()
+    assert listing.exit_code == 0, listing.output
 
 
 def test_a_run_over_a_tar_file_goes_on_where_it_was_killed(

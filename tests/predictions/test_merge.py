@@ -256,3 +256,24 @@ def test_a_bucket_without_shards_is_one_line(bucket: str, tmp_path: Path) -> Non
     result = merged(f"{bucket}/none", tmp_path / "merged.parquet")
     assert (result.exit_code, result.output.count("\n")) == (1, 1)
     assert "holds no file of a shard" in result.output
+
+
+def test_no_shard_is_replaced_by_the_merged_file_or_taken_for_another(shards: Path, tmp_path: Path) -> None:
+    before = (shards / shard_name(0)).read_bytes()
+    replacing = merged(shards, shards / shard_name(0), "--overwrite")
+    shutil.copy(shards / shard_name(1), shards / "shard-00009-of-00005.parquet")
+    strange = merged(shards, tmp_path / "o.parquet")
+
+    assert (replacing.exit_code, strange.exit_code) == (1, 1)
+    assert "has the name of a shard's file" in replacing.stderr
+    assert "'shard-00009-of-00005.parquet', which is named like the file of a shard that cannot be" in strange.stderr
+    assert (shards / shard_name(0)).read_bytes() == before
+
+
+def test_a_whole_run_in_the_place_of_a_shard_is_named(shards: Path, whole: Path, tmp_path: Path) -> None:
+    shutil.copy(whole, shards / shard_name(0))
+
+    result = merged(shards, tmp_path / "o.parquet")
+
+    assert result.exit_code == 1
+    assert "it holds the rows of no shard, but of a whole run" in result.stderr

@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from batchcls.images.sources.base import SourceOptions
+from batchcls.images.sources.places import archive_of
 from batchcls.images.sources.remote_hosts import host_refusal
 from batchcls.records import Slide
 from batchcls.storage.urls import is_url
@@ -56,7 +57,7 @@ class ListedSlides:
         """The slide of an entry: a path, or a URL."""
         if scheme := _SCHEME.match(entry):
             return self._of_url(entry, scheme[1].lower())
-        if not _IRREGULAR.search(entry):
+        if not _IRREGULAR.search(entry) or self._is_in_archive(self.base, entry):
             return Slide(self.base, entry, within=self._within)
         return self._of_path(entry, entry)
 
@@ -65,7 +66,7 @@ class ListedSlides:
         if not root:
             return self.slide(path)
         refusal = self._root_refusal(root)
-        if _IRREGULAR.search(path):
+        if _IRREGULAR.search(path) and (refusal or not self._is_in_archive(self.root_of_row(root), path)):
             parts = [part for part in path.split("/") if part not in ("", ".")]
             if path.startswith("/") or ".." in parts:
                 refusal = refusal or self._elsewhere
@@ -74,6 +75,12 @@ class ListedSlides:
             else:
                 path = "/".join(parts)
         return Slide(self.root_of_row(root), path, refusal=refusal, within=None if is_url(root) else self._within)
+
+    def _is_in_archive(self, root: str, path: str) -> bool:
+        """Whether a path names an image in an archive whose own path is plain; the image's name there leads nowhere."""
+        if "\0" in path or not (archive := archive_of(Slide(root, path))):
+            return False
+        return not _IRREGULAR.search(path[: -len(archive[1]) - 1])
 
     @lru_cache(16_384)  # noqa: B019  # a list has few roots, and lives as long as the run
     def root_of_row(self, root: str) -> str:

@@ -64,6 +64,9 @@ class ParquetTable:
                 self.schema: pa.Schema = file.schema_arrow
                 self.rows = int(file.metadata.num_rows)
                 self._notes = dict(file.metadata.metadata or {})
+            names = self.schema.names
+            if doubled := sorted({name for name in names if names.count(name) > 1}):
+                raise ValueError(f"it has more than one column {', '.join(map(repr, doubled))}")
 
     @property
     def record(self) -> Mapping[str, Any]:

@@ -53,6 +53,9 @@ def _open_table(place: str, options: SourceOptions, shard: Shard | None, open_im
                 f"{place!r} holds images, in its column {columns[0]!r}, which are read from disks only; copy it to one"
             )
         if PATH_COLUMN not in table.schema.names or not is_text(table.schema.field(PATH_COLUMN).type):
+            if PATH_COLUMN in table.schema.names:
+                kind = table.schema.field(PATH_COLUMN).type
+                raise SlidesError(f"the column {PATH_COLUMN!r} of the table {place!r} holds {kind}; it must hold texts")
             raise SlidesError(
                 f"the table {place!r} has no column {PATH_COLUMN!r} of texts, but {columns_text(table.schema.names)}; "
                 "name the column of the images' paths so"

@@ -26,7 +26,7 @@ def format_to_write(path: Path | str, rows_per_file: int | None = None) -> Predi
     if (ending := name.suffix.lower()) in _FORMATS:
         return _FORMATS[ending]
     ending_text = f"the ending {name.suffix!r}" if ending else "no ending"
-    stem = str(path).removesuffix(name.suffix)
+    stem = _object_name(str(path)) if is_url(str(path)) else str(path).removesuffix(name.suffix)
     raise OutputError(
         f"--out {str(path)!r} has {ending_text}; predictions are written as {' or '.join(_FORMATS)}: name it "
         f"{f'{stem}.parquet'!r} or {f'{stem}.csv'!r}"
@@ -43,9 +43,15 @@ def _format_of_folder(path: Path | str, ending: str) -> PredictionsFormat:
     if is_url(str(path)):
         raise OutputError(
             f"--out {str(path)!r}: a folder of files is written to a disk only; name one object, such as "
-            f"{str(path).rstrip('/') + '.parquet'!r}, and leave out --rows-per-file"
+            f"{_object_name(str(path)) + '.parquet'!r}, and leave out --rows-per-file"
         )
     return parquet_file
+
+
+def _object_name(url: str) -> str:
+    """The URL of an object without an ending, for a URL that names a bucket, a folder or an object."""
+    url = url.rstrip("/")
+    return f"{url}/predictions" if url.count("/") == 2 else url.removesuffix(PurePath(url).suffix)
 
 
 def format_to_read(path: Path | str) -> ReadableFormat:
