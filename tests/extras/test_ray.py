@@ -124,7 +124,9 @@ def test_the_file_is_that_of_a_local_run(cluster: Any, folder: Path, tiny_engine
 
     assert (local.returncode, done.returncode) == (0, 0), done.stderr
     assert pq.read_table(files["cluster"]).equals(pq.read_table(files["local"]))
-    assert done.stderr == local.stderr, "Ray's own messages are not for the user"
+    # A run that takes longer than some seconds shows its progress as well.
+    said, expected = ([line for line in run.stderr.splitlines() if " images/s, " not in line] for run in (done, local))
+    assert said == expected, "Ray's own messages are not for the user"
     assert "openvino f32 on cpu" in done.stdout
 
 
