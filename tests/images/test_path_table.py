@@ -200,7 +200,7 @@ def test_what_is_no_table_of_paths_is_one_line(name: str, content: bytes, messag
 
 def test_a_parquet_file_without_paths_says_which_columns_it_has(tmp_path: Path) -> None:
     pq.write_table(pa.table({"path": [1], "image": ["a.jpg"]}), tmp_path / "t.parquet")
-    with pytest.raises(SlidesError, match="the column 'path' of the table '.*' holds int64; it must hold texts"):
+    with pytest.raises(SlidesError, match=r"the column 'path' of the table '.*' holds int64; it must hold texts"):
         open_source([tmp_path / "t.parquet"])
 
 
