@@ -33,7 +33,7 @@ _GOAL = 0.95
 @click.option("--backend", type=click.Choice(["openvino", "null"]), default="openvino", show_default=True)
 @engine_option
 @repeats_option(MIN_SAMPLES, "each side")
-@out_option("benchmarks/results")
+@out_option("benchmarks/results/cluster")
 def main(files: int, backend: str, engine: Path, repeats: int, out: Path | None) -> None:
     """Classify a folder on a local Ray cluster of two nodes, and in two processes, in turns on the same two cores."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:_CORES])  # before the nodes inherit it
@@ -48,7 +48,7 @@ def main(files: int, backend: str, engine: Path, repeats: int, out: Path | None)
         ]
         processes, cluster = run_suite(config, candidates, repeats=repeats)
     for record in (processes, cluster):
-        record.append(out or RESULTS / f"{utc_now()[:10]}.jsonl")
+        record.append(out or RESULTS / "cluster" / f"{utc_now()[:10]}.jsonl")
     click.echo(_summary(processes, cluster))
 
 
