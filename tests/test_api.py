@@ -421,6 +421,9 @@ def test_an_option_has_the_limits_of_the_command_line(option: click.Option, tiny
     elif isinstance(option.type, click.Choice):
         right = [*option.type.choices, None]
     elif option.is_flag:
+        for value in ("", "no", 1, None):  # of which "no" would count as true
+            with pytest.raises(EngineError, match=f"^{name} is .*; use True or False"):
+                RunOptions(**{name: value})
         wrong, right = [], [True, False]
 
     for value in wrong:

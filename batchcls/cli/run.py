@@ -223,7 +223,7 @@ def run_summary(stats: "RunStats", out: Path | str) -> list[str]:
 
 
 def _update_text(counts: "UpdateCounts") -> str:
-    """What has become of the rows of an updated file."""
+    """Numbers of new, changed, unchanged and gone files of an update, as text."""
     dropped = (
         "their rows are dropped" if counts.pruned == counts.gone else f"{counts.pruned:,} of their rows are dropped"
     )

@@ -60,7 +60,7 @@ class ListOptions:
 
 @dataclass(frozen=True, slots=True)
 class ListSummary:
-    """What came of a listing."""
+    """Counts of a list of slides that has been written, and the places that could not be listed."""
 
     rows: int
     skipped: Counter[str]

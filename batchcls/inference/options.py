@@ -40,6 +40,7 @@ _RANGES: dict[str, tuple[type, float, float]] = {
     "rows_per_file": (Integral, 1, 10**9),
 }
 """Type, least and greatest value of each number, as on the command line."""
+_SWITCHES = ("overwrite", "update", "prune", "by_content", "allow_remote")
 _NEEDED = ("max_pixels", "read_timeout_s")
 """Numbers that have no default of None."""
 
@@ -107,6 +108,15 @@ class RunOptions:
         if not all(isinstance(name, str) for name in names):
             raise EngineError(f"keep is {self.keep!r}; use a list of columns' names, such as ['patient', 'slide']")
 
+    def _check_switches(self) -> None:
+        for name in _SWITCHES:
+            if not isinstance(getattr(self, name), bool):
+                raise EngineError(f"{name} is {getattr(self, name)!r}; use True or False")
+        if self.update and self.overwrite:
+            raise EngineError("update and overwrite were asked for; an update keeps rows: leave one of them out")
+        if self.prune and not self.update:
+            raise EngineError("prune was asked for without update, which alone drops rows; add it, or leave prune out")
+
     def _check_values(self) -> None:
         if not isinstance(self.device, str) or not _DEVICES.fullmatch(self.device):
             raise EngineError(f"device is {self.device!r}; use auto, cpu, cuda, cuda:N, or all for every GPU")
@@ -117,10 +127,7 @@ class RunOptions:
             choice = getattr(self, name)
             if choice is not None and choice not in allowed:
                 raise EngineError(f"{name} is {choice!r}; use one of {', '.join(allowed)}, or leave it out")
-        if self.update and self.overwrite:
-            raise EngineError("update and overwrite were asked for; an update keeps rows: leave one of them out")
-        if self.prune and not self.update:
-            raise EngineError("prune was asked for without update, which alone drops rows; add it, or leave prune out")
+        self._check_switches()
         for name, (kind, least, most) in _RANGES.items():
             value: Any = getattr(self, name)
             if value is None and name not in _NEEDED:

@@ -40,7 +40,7 @@ from batchcls.storage.file_server import FILE_FLAGS, UNKNOWN_TIME, run_server, s
 GROUP_REQUEST = struct.Struct("<IIQQ")
 PLACE = struct.Struct("<IQQ")
 Places = list[tuple[int, int, int]]
-"""What is packed by ``PLACE`` for each member of an archive; empty for files."""
+"""Places of members of archives, each packed by ``PLACE``; empty for files."""
 ReadGroup = Callable[[GroupBuffer, list[bytes], Places, int], tuple[float, float]]
 
 

@@ -37,7 +37,7 @@ class ObjectGroups:
         self._groups = 0
         """Number of groups that are being read."""
         self.answer_s = 0.01
-        """What answers take, in seconds: a mean of the newest ones."""
+        """Mean time of the newest answers, in seconds."""
         self.object_bytes = 20e3
         """Size of objects: a mean of the newest ones."""
 

@@ -1,4 +1,4 @@
-"""What the Parquet file of a list of slides says of itself, and the rows of one shard in it."""
+"""The record in the Parquet file of a list of slides, and the rows of one shard in that file."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence

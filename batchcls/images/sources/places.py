@@ -10,7 +10,7 @@ from batchcls.records import Slide
 from batchcls.storage.urls import is_url
 
 Place = str | Path
-"""What the user names: a folder or a file as a path; a URL, ``-`` or ``@FILE`` as text."""
+"""A place of slides, as the user names it: a folder or a file as a path; a URL, ``-`` or ``@FILE`` as text."""
 PlaceKind = Literal["files", "objects", "list", "table", "tar"]
 """Kind of source that lists the slides of a place."""
 ReaderKind = Literal["files", "objects", "tar", "remote tar", "parquet", "refused"]
@@ -22,7 +22,7 @@ _ARCHIVE = re.compile(r"\.(tar|parquet)/", re.IGNORECASE)
 
 
 def named_place(name: str | os.PathLike[str]) -> Place:
-    """What a program names: text for standard input, a list and a URL, else a path."""
+    """The place that a program names: text for standard input, a list and a URL, else a path."""
     is_text = isinstance(name, str) and (name == "-" or name.startswith("@") or is_url(name))
     return str(name) if is_text else Path(name)
 

@@ -1,4 +1,4 @@
-"""What the file system and the stores say now of slides that were read another day: sizes and times of change."""
+"""Current sizes and times of change of slides that were read another day."""
 
 from collections import deque
 from collections.abc import Sequence

@@ -37,7 +37,7 @@ class TableFile(Protocol):
 
     @property
     def record(self) -> Mapping[str, Any]:
-        """What batchcls has noted in the file; empty in a file of other programs."""
+        """Record that batchcls has written into the file; empty in a file of other programs."""
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """All rows, some at a time, with these columns.
