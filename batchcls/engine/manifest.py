@@ -14,6 +14,7 @@ from batchcls.engine.conformal import ConformalThresholds
 from batchcls.engine.probes import CANDIDATE_COUNT, FULL_WEIGHT, Mixture
 from batchcls.engine.verification import Verification
 from batchcls.errors import EngineError, RecipeError
+from batchcls.networks.feature_layout import FeatureLayout
 from batchcls.networks.preprocess import Preprocess
 from batchcls.networks.recipe import Recipe
 from batchcls.storage.atomic import write_whole
@@ -68,6 +69,8 @@ class Manifest:
     answers: tuple[tuple[float, ...], ...] = ()
     """Logits of ``model.onnx`` by exact arithmetic, by probe, with which every run is compared; empty in folders of
     older versions, which are compared with ``reference``."""
+    features: FeatureLayout | None = None
+    """Layout of the output ``features`` of ``model.onnx``; None if there is none, as in folders of older versions."""
     check: ProbeCheck | None = None
     """How far the engine was from ``reference`` when it was built; None in folders of older versions."""
     checked_on: Platform | None = None
@@ -130,6 +133,7 @@ class Manifest:
             probes=_probes(values.get("probes", ()), reference),
             reference=reference,
             answers=answers,
+            features=FeatureLayout.of_values(values.get("features")),
             check=check and ProbeCheck(**check),
             checked_on=checked_on and Platform(**checked_on),
             verification=None if verification is None else Verification.of_values(verification),
@@ -153,7 +157,8 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Write engine.json into an engine folder, whole or not at all."""
-        text = json.dumps({"format": FORMAT, **asdict(self)}, indent=2, ensure_ascii=False)
+        values = {**asdict(self), "features": self.features and self.features.values()}
+        text = json.dumps({"format": FORMAT, **values}, indent=2, ensure_ascii=False)
         write_whole(folder / MANIFEST, f"{text}\n".encode())
 
 
