@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from batchcls.engine.base import EngineInfo
 from batchcls.engine.check_result import Platform, ProbeCheck
+from batchcls.engine.conformal import ConformalThresholds
 from batchcls.engine.probes import CANDIDATE_COUNT, FULL_WEIGHT, Mixture
 from batchcls.engine.verification import Verification
 from batchcls.errors import EngineError, RecipeError
@@ -76,6 +77,8 @@ class Manifest:
     """Platform that ``check`` was measured on; None in folders of older versions."""
     verification: Verification | None = None
     """Comparison with the training framework on image files; None if the build was given no images."""
+    conformal: ConformalThresholds | None = None
+    """Thresholds of the sets of labels that a run writes; None until ``batchcls build ENGINE --conformal``."""
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -115,7 +118,7 @@ class Manifest:
             raise ValueError(
                 f"it has {len(reference)} answers of the training framework, and {len(answers)} of its own"
             )
-        check, checked_on = values.get("check"), values.get("checked_on")
+        check, checked_on, conformal = values.get("check"), values.get("checked_on"), values.get("conformal")
         if checked_on is not None:
             checked_on["instructions"] = tuple(map(str, checked_on["instructions"]))
         texts = ("name", "architecture", "checkpoint", "checkpoint_sha256", "onnx_sha256", "built")
@@ -134,6 +137,7 @@ class Manifest:
             check=check and ProbeCheck(**check),
             checked_on=checked_on and Platform(**checked_on),
             verification=None if verification is None else Verification.of_values(verification),
+            conformal=None if conformal is None else ConformalThresholds.from_values(conformal, recipe.labels),
             **{key: str(values[key]) for key in texts},
         )
 
