@@ -35,6 +35,20 @@ def fixed_lists(column: pa.ChunkedArray, length: int) -> pa.ChunkedArray:
     return pa.chunked_array([lists.cast(pa.list_(pa.float32(), length))])
 
 
+def even_lists(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """Lists of any Arrow type as lists of one length, that of each list which is not null, with values of ``kind``.
+
+    Raises:
+        ValueError: If the lengths differ.
+    """
+    if pa.types.is_fixed_size_list(column.type):
+        return column.cast(pa.list_(kind, column.type.list_size))
+    lengths = pc.unique(pc.list_value_length(column.drop_null())).to_pylist()
+    if len(lengths) > 1:
+        raise ValueError(f"it has lists of different lengths: {lengths[:3]}")
+    return column.cast(pa.list_(kind, lengths[0] if lengths else 0))
+
+
 def label_order(tables: Iterable[pa.Table], labels: Sequence[str] = ()) -> tuple[str, ...]:
     """The labels in the order of the probabilities, inferred from rows: each row's label is its most probable one.
 

@@ -39,6 +39,16 @@ COLUMNS = (
 """All columns, in the order in which they stand in a file."""
 REQUIRED = {column.name: column.type for column in COLUMNS if column.is_required}
 """The type of each required column, by name, in the order in which they stand in a file."""
+OPTIONAL: dict[str, pa.DataType] = {
+    "novelty": pa.float32(),
+    "novel": pa.bool_(),
+    "measures": pa.list_(pa.float32()),
+    "labels_set": pa.list_(pa.string()),
+    "top_labels": pa.list_(pa.string()),
+    "top_probabilities": pa.list_(pa.float32()),
+    "embedding": pa.list_(pa.float16()),
+}
+"""The type of each column that only some runs write, by name; lists of numbers have one length in a file."""
 
 NOTHING_KEPT = pa.schema([])
 LABEL_LISTS = pa.list_(pa.string())
