@@ -20,14 +20,11 @@ APPEARANCE_MEASURES = (
 )
 """Measures from appearance numbers alone, in the order of their columns.
 
-``brightness``: mean optical density, so less is brighter.
-``color_*``: mean optical density of red and of blue less that of green, which a change of the light leaves alone.
-``stain_*``: the same of the stained pixels.
-``contrast``: logarithm of the mean deviation of optical density.
-``sharpness``: logarithm of fine by coarse detail.
-``block_edges``: logarithm of steps at multiples of 8 pixels by steps between them, which JPEG makes.
-``color_detail``: logarithm of detail in color by detail in brightness, which JPEG takes away for good:
-resizing does not bring it back.
+``brightness``: mean optical density, so less is brighter. ``color_*``: mean optical density of red and of blue less
+that of green, which a change of the light leaves alone; ``stain_*``: the same of the stained pixels. ``contrast``:
+logarithm of the mean deviation of optical density. ``sharpness``: logarithm of fine by coarse detail. ``block_edges``:
+logarithm of steps at multiples of 8 pixels by steps between them, which JPEG makes. ``color_detail``: logarithm of
+detail in color by detail in brightness, which JPEG takes away even where the image was resized afterwards.
 """
 DISTANCE_PREFIX = "distance_"
 """Beginning of the names of measures that are distances of `batchcls.engine.novelty`, each of one group."""
