@@ -65,7 +65,7 @@ def fit_novelty(images: ReferenceImages, groups: Sequence[FeatureGroup], classes
     Raises:
         SlidesError: If fewer than 40 images have features that are finite, or all features are constant.
     """
-    usable: Mask = np.isfinite(images.features).all(axis=1)
+    usable = np.asarray(np.isfinite(images.features).all(axis=1), bool)
     count, left_out = int(usable.sum()), int((~usable).sum())
     if count < FEWEST_IMAGES:
         odd = f", and {left_out:,} with features that are not finite" if left_out else ""
