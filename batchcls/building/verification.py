@@ -30,14 +30,22 @@ _MOST_NAMED_FILES = 10
 """Files that an error names before it only counts the others."""
 
 
-def open_on_cpu(folder: Path, manifest: Manifest, precision: str | None = None) -> Engine:
+def open_on_cpu(folder: Path, manifest: Manifest, precision: str | None = None, *, features: bool = False) -> Engine:
     """The engine in ``folder``, as a run on this machine's CPU opens it.
 
     Args:
         precision: ``f32`` or ``bf16``; None: what a run would compute in.
+        features: Whether the engine gives features.
     """
-    threads = machine.cores()
-    return open_engine(folder, manifest, backend="openvino", device="cpu", threads=threads, precision=precision)
+    return open_engine(
+        folder,
+        manifest,
+        backend="openvino",
+        device="cpu",
+        threads=machine.cores(),
+        precision=precision,
+        features=features,
+    )
 
 
 def verify_engine(
@@ -88,7 +96,8 @@ def compare_with_reference(
                 raise shortage_error(batch.postponed, "free some, or leave them out")
             rows, reference_logits = reference.logits(batch.slides)
             if rows:
-                actual, expected = to_predictions(engine.infer(batch.pixels)[rows]), to_predictions(reference_logits)
+                actual = to_predictions(engine.infer(batch.pixels).logits[rows])
+                expected = to_predictions(reference_logits)
                 differences.append(np.abs(actual.probabilities - expected.probabilities))
                 wrong = ~actual.finite | (actual.labels != expected.labels)
                 paths = [printable(batch.slides[row].path) for row in rows]

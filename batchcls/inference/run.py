@@ -14,6 +14,7 @@ from batchcls.images.decoders.base import shortage_error
 from batchcls.images.sources import open_source
 from batchcls.images.sources.base import Source, SourceOptions
 from batchcls.images.sources.places import Place
+from batchcls.inference.answer_options import AnswerOptions
 from batchcls.inference.engine_notes import no_probes_warnings, speed_hint
 from batchcls.inference.executor_choice import choose_executor
 from batchcls.inference.open_run import OpenRun
@@ -73,14 +74,16 @@ def classify_images(
     console.print(f"loading engine {manifest.name}, listing files ...", highlight=False)
     with listening, closing(source), closing(open_executor(slides, source.roots)) as executor:
         identity = run_identity(source, executor.info, executor.decoder, options)
-        identity |= shard_identity(options.shard, slides)
+        answers = AnswerOptions.of(manifest, options)
+        identity |= answers.identity | shard_identity(options.shard, slides)
         writer, update = open_output(out, source.roots, executor.info.labels, identity, options)
         if isinstance(writer, ExistingOutput):
             console.print(f"{out} is whole already: every row is done", markup=False, highlight=False)
-            return stats_of_existing(writer, RunStats(executor.info, executor.why), started)
+            return stats_of_existing(writer, RunStats(executor.info, executor.why, coverage=answers.coverage), started)
         with closing(writer), closing(update) if update else nullcontext():
             resumed_rows = update.rows.resumed_rows if update else writer.resumed_rows
             stats = RunStats(executor.info, executor.why, rows=resumed_rows, resumed_rows=resumed_rows)
+            stats.coverage = answers.coverage
             stats.warnings += [*no_probes_warnings(manifest, executor.info), *executor.notes]
             stats.hint = speed_hint(manifest, executor.info, options.precision)
             run = OpenRun(source, executor, writer, stats, console, interrupt, update=update)
