@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from batchcls.evaluation.bootstrap import ClassMetrics, OverallMetrics
 from batchcls.evaluation.calibration import Calibration
+from batchcls.evaluation.conformal import ConformalSets
 from batchcls.evaluation.metrics import AbsentClasses
 from batchcls.evaluation.risk_coverage import RiskCoverage
 
@@ -106,7 +107,7 @@ class Evaluation:
     predictions: PredictionsSummary
     truth: TruthSummary
     seed: int
-    """Seed of the bootstrap and of the halves for cross-validating a temperature."""
+    """Seed of the bootstrap, and of the halves for cross-validating a temperature and for conformal sets."""
     resamples: int
     """Number of bootstrap resamples of every interval."""
     matched: MatchCounts
@@ -120,6 +121,8 @@ class Evaluation:
     """(C, C) number of images, true class by row, predicted class by column, in the engine's order."""
     calibration: Calibration
     risk_coverage: RiskCoverage
+    conformal: ConformalSets | None
+    """Sets of labels that hold the true one as often as promised; None for an engine of one class."""
 
     @property
     def labels(self) -> tuple[str, ...]:

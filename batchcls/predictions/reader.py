@@ -16,9 +16,9 @@ import pyarrow.compute as pc
 from batchcls.errors import LabelsError
 from batchcls.predictions.formats import format_to_read
 from batchcls.predictions.formats.base import OpenPredictions
-from batchcls.predictions.resaved_files import fixed_lists, label_order
+from batchcls.predictions.resaved_files import even_lists, fixed_lists, label_order
 from batchcls.predictions.row_key import files_of, slides_of
-from batchcls.predictions.schema import REQUIRED, WORDS
+from batchcls.predictions.schema import OPTIONAL, REQUIRED, WORDS, kept_schema
 from batchcls.records import Slide
 from batchcls.storage.regular_file import check_regular
 
@@ -37,44 +37,46 @@ class PredictionsFile:
 
     path: Path
     table: pa.Table
-    """The required columns of `batchcls.predictions.schema`."""
+    """The required columns of `batchcls.predictions.schema`, then the optional ones that were asked for and exist."""
     labels: tuple[str, ...]
     """The engine's labels, in the order of the probabilities."""
     metadata: dict[str, Any]
     """Record of the run; empty where another program wrote the file again and dropped the metadata."""
 
     @classmethod
-    def read(cls, path: Path, labels: Sequence[str] = ()) -> Self:
+    def read(cls, path: Path, labels: Sequence[str] = (), optional: Sequence[str] = ()) -> Self:
         """Read a file that `batchcls run` wrote, or that another program wrote again.
 
         Args:
             labels: The labels in the order of the probabilities, for a file that does not record them.
+            optional: Names of `batchcls.predictions.schema.OPTIONAL` columns to read where the file has them.
 
         Raises:
             LabelsError: If the file cannot be read, or is no predictions file.
         """
         form = format_to_read(path)
         with _errors_translated(path):
-            form.check_size(path, list(REQUIRED), whole=True)
+            form.check_size(path, [*REQUIRED, *optional], whole=True)
         with _errors_translated(path), form.opened(path) as file:
             metadata = _metadata(file)
-            table = file.table(list(REQUIRED))
+            table = file.table(_columns(file, metadata, optional))
             order = file.labels or _recorded_labels(metadata) or label_order(_tables(table), labels)
             return cls._checked(path, table, order, metadata)
 
     @classmethod
-    def parts(cls, path: Path, labels: Sequence[str] = ()) -> Iterator[Self]:
+    def parts(cls, path: Path, labels: Sequence[str] = (), optional: Sequence[str] = ()) -> Iterator[Self]:
         """Read the file a part at a time, in memory that does not grow with the file; the first part has no rows.
 
         Args:
             labels: The labels in the order of the probabilities, for a file that does not record them.
+            optional: Names of `batchcls.predictions.schema.OPTIONAL` columns to read where the file has them.
 
         Raises:
             LabelsError: If the file cannot be read, or is no predictions file.
         """
         form = format_to_read(path)
         with _errors_translated(path):
-            form.check_size(path, list(REQUIRED), whole=False)
+            form.check_size(path, [*REQUIRED, *optional], whole=False)
         with _errors_translated(path), form.opened(path) as file:
             metadata = _metadata(file)
             order = (
@@ -82,9 +84,9 @@ class PredictionsFile:
                 or _recorded_labels(metadata)
                 or label_order(_batches(file, _LABEL_ROWS, _ANSWER_COLUMNS), labels)
             )
-            head = cls._checked(path, file.schema.empty_table().select(list(REQUIRED)), order, metadata)
-            yield head
-            for table in _batches(file, max(1, min(_PART_ROWS, _PART_VALUES // len(order))), list(REQUIRED)):
+            columns = _columns(file, metadata, optional)
+            yield cls._checked(path, file.schema.empty_table().select(columns), order, metadata)
+            for table in _batches(file, max(1, min(_PART_ROWS, _PART_VALUES // len(order))), columns):
                 yield cls._checked(path, table, order, metadata)
 
     @classmethod
@@ -129,6 +131,25 @@ class PredictionsFile:
         flat = filled.to_numpy(zero_copy_only=False)[start : start + len(values) * len(self.labels)]
         return np.asarray(flat, np.float32).reshape(-1, len(self.labels))
 
+    def has(self, name: str) -> bool:
+        """Whether the optional column was asked for, and the file has it."""
+        return name in self.table.column_names
+
+    def numbers(self, name: str) -> npt.NDArray[np.floating[Any]]:
+        """(rows,) numbers of an optional column, or (rows, length) of one of lists; NaN where the column is null.
+
+        Truth values are 0 and 1.
+        """
+        column = self.table[name].combine_chunks()
+        if pa.types.is_boolean(column.type):
+            column = column.cast(pa.float32())
+        if not pa.types.is_fixed_size_list(column.type):
+            return np.asarray(column.to_numpy(zero_copy_only=False))
+        values = pc.list_flatten(column).to_numpy(zero_copy_only=False)
+        numbers = np.full((len(column), column.type.list_size), np.nan, values.dtype)
+        numbers[np.asarray(column.is_valid())] = values.reshape(-1, column.type.list_size)
+        return numbers
+
     @property
     def files(self) -> pa.ChunkedArray:
         """(rows,) the path of each file when it was classified, as text."""
@@ -158,6 +179,15 @@ def _metadata(file: OpenPredictions) -> dict[str, Any]:
     return metadata
 
 
+def _columns(file: OpenPredictions, metadata: dict[str, Any], optional: Sequence[str]) -> list[str]:
+    """The required columns, and those of ``optional`` that the file has and that no run carried over from a table."""
+    names = [name for name in file.schema.names if name in optional]
+    if duplicates := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"it has more than one column {', '.join(map(repr, duplicates))}")
+    kept = kept_schema(metadata.get("identity", {})).names if names else []
+    return [*REQUIRED, *(name for name in names if name not in kept)]
+
+
 def _recorded_labels(metadata: dict[str, Any]) -> tuple[str, ...]:
     labels = metadata.get("labels", [])
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
@@ -176,13 +206,20 @@ def _tables(table: pa.Table) -> Iterator[pa.Table]:
 def _typed(table: pa.Table, classes: int) -> pa.Table:
     """``table`` with every column in its type, and every string valid UTF-8."""
     for position, name in enumerate(table.column_names):
-        type_, column = REQUIRED[name], table[name]
-        if type_ == WORDS and not pa.types.is_dictionary(column.type):
-            column = column.cast(pa.string()).dictionary_encode()
-        column = fixed_lists(column, classes) if type_ is None else column.cast(type_)
+        column = _typed_column(table[name], (REQUIRED | OPTIONAL)[name], classes)
         table = table.set_column(position, name, column)
     table.validate(full=True)
     return table
+
+
+def _typed_column(column: pa.ChunkedArray, type_: pa.DataType | None, classes: int) -> pa.ChunkedArray:
+    if type_ is None:
+        return fixed_lists(column, classes)
+    if pa.types.is_list(type_) and pa.types.is_floating(type_.value_type):
+        return even_lists(column, type_.value_type)
+    if type_ == WORDS and not pa.types.is_dictionary(column.type):
+        column = column.cast(pa.string()).dictionary_encode()
+    return column.cast(type_)
 
 
 @contextmanager
