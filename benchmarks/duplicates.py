@@ -1,4 +1,4 @@
-"""``python -m benchmarks.duplicates``: which copies `batchcls find-duplicates` finds among many images, and how fast."""
+"""``python -m benchmarks.duplicates``: which copies `batchcls find-duplicates` finds, and how fast."""
 
 import csv
 import io
@@ -79,7 +79,7 @@ def _copy(data: bytes, kind: str, rng: np.random.Generator) -> bytes:
     """A file of the image in another file, made in one of `KINDS`."""
     if kind == "bytes":
         return data
-    image = Image.open(io.BytesIO(data))
+    image: Image.Image = Image.open(io.BytesIO(data))
     if kind == "pixels":
         stream = io.BytesIO()
         image.save(stream, "PNG")
@@ -131,7 +131,7 @@ def main(images: int, copies: float, source: Path | None, folder: Path | None) -
         if not copied.folder.exists():
             copied.make()
         pairs = scratch / "pairs.csv"
-        command = [sys.executable, "-m", "batchcls", "find-duplicates", copied.folder, "--out", pairs]
+        command = [sys.executable, "-m", "batchcls", "find-duplicates", str(copied.folder), "--out", str(pairs)]
         started = perf_counter()
         summary = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         elapsed_s = perf_counter() - started

@@ -24,6 +24,8 @@ _BLOCK_ROWS, _BLOCK_COLUMNS = 1024, 4096
 _MOST_PAIRS = 1 << 16
 """Largest number of pairs whose hashes are compared at one time."""
 _ROUNDING = 1e-5
+_AXES, _SAMPLE_ROWS = 24, 10_000
+"""Number of coordinates by which all pairs are compared first, and of rows from which their axes are computed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +41,8 @@ class ImageSets:
     def may_pair(self, rows: Rows, others: Rows) -> npt.NDArray[np.bool_]:
         """Whether pairs count, by broadcasting: all but those within one of two sets."""
         if self.first_set is None:
-            return np.broadcast_to(np.True_, np.broadcast_shapes(rows.shape, others.shape))
-        return (rows < self.first_set) != (others < self.first_set)
+            return np.ones(np.broadcast_shapes(rows.shape, others.shape), bool)
+        return np.asarray((rows < self.first_set) != (others < self.first_set))
 
     def are_same(self, rows: Rows, others: Rows) -> npt.NDArray[np.bool_]:
         """Whether pairs share an identity."""
@@ -85,10 +87,7 @@ def joined_copies(images: ImageSets, largest: float = NEAR) -> Rows:
     components = Components(len(images.hashes))
     for numbers in images.identities:
         components.join(*_same_pairs(images, numbers))
-    searched = (~is_blank(images.hashes)).nonzero()[0]
-    for rows, others in _candidates(images, searched, largest):
-        is_new = components.labels[rows] != components.labels[others]
-        rows, others = rows[is_new], others[is_new]
+    for rows, others in _candidates(images, components, largest):
         is_near = nearness(images.hashes[rows], images.hashes[others]).distances <= largest
         components.join(rows[is_near], others[is_near])
     return components.labels
@@ -143,18 +142,54 @@ def _with_first(numbers: Rows, firsts: Rows, rows: Rows) -> tuple[Rows, Rows]:
     return firsts[places[place[has_first]]], rows[has_first]
 
 
-def _candidates(images: ImageSets, searched: Rows, largest: float) -> Iterator[tuple[Rows, Rows]]:
-    """All pairs that may be near, some at a time."""
-    least = 1 - largest**2 / 2 - _ROUNDING
+def _candidates(images: ImageSets, components: Components, largest: float) -> Iterator[tuple[Rows, Rows]]:
+    """All pairs that may be near and are not joined yet, some at a time.
+
+    Images are compared by a few coordinates in which they differ most, and only with images that are near in the first
+    of these; what remains, by all numbers.
+    """
+    searched = np.flatnonzero(~is_blank(images.hashes))
     numbers = invariants(images.hashes[searched])
-    first = len(searched) if images.first_set is None else int((searched < images.first_set).sum())
-    for top in range(0, first, _BLOCK_ROWS):
-        bottom = min(first, top + _BLOCK_ROWS)
-        start = top if images.first_set is None else first
-        for left in range(start, len(searched), _BLOCK_COLUMNS):
-            near = (numbers[top:bottom] @ numbers[left : left + _BLOCK_COLUMNS].T) > least
-            hits = np.flatnonzero(near)
-            for begin in range(0, len(hits), _MOST_PAIRS):
-                rows, others = np.divmod(hits[begin : begin + _MOST_PAIRS], near.shape[1])
-                is_pair = rows + top < others + left
-                yield searched[rows[is_pair] + top], searched[others[is_pair] + left]
+    leading = _leading_coordinates(numbers)
+    order = np.argsort(leading[:, 0], kind="stable")
+    searched, numbers, leading = searched[order], numbers[order], leading[order]
+    is_first = np.ones(len(searched), bool) if images.first_set is None else searched < images.first_set
+    columns = np.arange(len(searched)) if images.first_set is None else np.flatnonzero(~is_first)
+    column_places = leading[columns, 0]
+    for rows in _blocks(np.flatnonzero(is_first), _BLOCK_ROWS):
+        lowest, highest = leading[rows[[0, -1]], 0]
+        begin = rows[0] if images.first_set is None else np.searchsorted(column_places, lowest - largest - _ROUNDING)
+        end = np.searchsorted(column_places, highest + largest + _ROUNDING)
+        for others in _blocks(columns[begin:end], _BLOCK_COLUMNS):
+            for left, right in _near_pairs(leading[rows], leading[others], largest):
+                left, right = rows[left], others[right]
+                is_new = components.labels[searched[left]] != components.labels[searched[right]]
+                left, right = left[is_new], right[is_new]
+                is_near = np.linalg.norm(numbers[left] - numbers[right], axis=1) <= largest + _ROUNDING
+                yield searched[left[is_near]], searched[right[is_near]]
+
+
+def _blocks(rows: Rows, size: int) -> Iterator[Rows]:
+    return (rows[start : start + size] for start in range(0, len(rows), size))
+
+
+def _leading_coordinates(numbers: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """(N, few) coordinates along the axes in which the rows differ most; no two rows are farther apart in these."""
+    if len(numbers) < 2:
+        return numbers[:, :_AXES]
+    sample = numbers[:: max(1, len(numbers) // _SAMPLE_ROWS)]
+    axes = np.linalg.eigh(np.cov(sample, rowvar=False))[1][:, : -_AXES - 1 : -1]
+    return np.asarray((numbers - sample.mean(axis=0)) @ axes.astype(np.float32))
+
+
+def _near_pairs(
+    rows: npt.NDArray[np.float32], others: npt.NDArray[np.float32], largest: float
+) -> Iterator[tuple[Rows, Rows]]:
+    """Positions of pairs of rows that are at most ``largest`` apart, some at a time."""
+    halves = [np.square(block).sum(axis=1, keepdims=True) / 2 for block in (rows, others)]
+    ones = [np.ones_like(half) for half in halves]
+    left, right = np.hstack([rows, -halves[0], ones[0]]), np.hstack([others, ones[1], -halves[1]])
+    is_near = left @ right.T >= -(largest**2) / 2 - _ROUNDING  # minus half of the squared distance
+    hits = np.flatnonzero(is_near)
+    for part in _blocks(hits, _MOST_PAIRS):
+        yield np.divmod(part, len(others))

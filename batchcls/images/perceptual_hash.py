@@ -15,7 +15,8 @@ from batchcls.records import Pixels
 Hashes = npt.NDArray[np.float32]
 """(N, FREQUENCIES) rows of length 1, or of zeros for blank images."""
 
-ORIENTATIONS = tuple(f"{mirrored}turned {degrees}" for mirrored in ("", "mirrored, ") for degrees in (0, 90, 180, 270))
+_TURNS = ("turned 90", "turned 180", "turned 270")
+ORIENTATIONS = ("as it is", *_TURNS, "mirrored", *(f"mirrored, {turn}" for turn in _TURNS))
 """How a copy was made of an image: mirrored left to right or not, and then turned clockwise by so many degrees."""
 PREPROCESS = Preprocess(size_px=(64, 64))
 """How images are decoded for the hash."""
@@ -40,7 +41,7 @@ def _cosines() -> npt.NDArray[np.float32]:
     frequency, place = np.arange(_PER_SIDE)[:, None], np.arange(_SIDE)
     rows = np.cos(np.pi * (2 * place + 1) * frequency / (2 * _SIDE)) * np.sqrt(2 / _SIDE)
     rows[0] /= np.sqrt(2)
-    return rows.astype(np.float32)
+    return np.asarray(rows, np.float32)
 
 
 _COSINES = _cosines()
@@ -72,7 +73,7 @@ def hashes(pixels: Pixels) -> Hashes:
 
 def is_blank(rows: Hashes) -> npt.NDArray[np.bool_]:
     """(N,) whether each hash is that of a blank image."""
-    return ~rows.any(axis=1)
+    return np.asarray(~rows.any(axis=1))
 
 
 def oriented(rows: Hashes, orientation: int) -> Hashes:
