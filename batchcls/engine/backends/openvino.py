@@ -9,7 +9,7 @@ from queue import SimpleQueue
 import numpy as np
 import openvino as ov
 
-from batchcls.engine.base import EngineInfo
+from batchcls.engine.base import EngineInfo, EngineOptions
 from batchcls.engine.manifest import Manifest
 from batchcls.errors import EngineError
 from batchcls.records import DevicePixels, Outputs, Pixels
@@ -19,16 +19,7 @@ _CHUNK = 8
 does not depend on how many others came with it."""
 
 
-def open_engine(
-    manifest: Manifest,
-    onnx: Path,
-    *,
-    device: str,
-    threads: int,
-    precision: str | None = None,
-    batch_size: int | None = None,
-    features: bool = False,
-) -> "OpenVinoEngine":
+def open_engine(manifest: Manifest, onnx: Path, options: EngineOptions) -> "OpenVinoEngine":
     """An `OpenVinoEngine` on the CPU, with the parameters of `batchcls.engine.backends.open_engine`.
 
     The default arithmetic is bfloat16 where the CPU computes it in hardware and the manifest does not ask for float32.
@@ -36,8 +27,9 @@ def open_engine(
     every CPU, within 0.0015 of ONNX's own definition on 2,604 smears (0.05 in bfloat16), and takes no longer.
 
     Args:
-        precision: ``bf16`` or ``f32``; None: the default.
+        options: The precision is ``bf16``, ``f32``, or None for the default.
     """
+    device, precision = options.device, options.precision
     if device != "cpu":
         raise EngineError(f"backend 'openvino' runs on the CPU, not on {device!r}; run: batchcls run --device cpu")
     core = ov.Core()
@@ -51,8 +43,8 @@ def open_engine(
     return OpenVinoEngine(
         manifest.info(backend="openvino", device="cpu", precision=info_precision),
         core,
-        _network(core, manifest, onnx, features=features),
-        threads,
+        _network(core, manifest, onnx, features=options.features),
+        options.threads,
         precision,
     )
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from batchcls.engine.backends.onnx_weights import named_weights
 from batchcls.engine.backends.torch_compile import Classify, compiled
-from batchcls.engine.base import EngineInfo
+from batchcls.engine.base import EngineInfo, EngineOptions
 from batchcls.engine.manifest import Manifest
 from batchcls.errors import EngineError, RecipeError
 from batchcls.networks.architecture_match import ArchitectureMatch
@@ -30,32 +30,24 @@ _Score = Callable[[Pixels | DevicePixels], Logits]
 _DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 
 
-def open_engine(
-    manifest: Manifest,
-    onnx: Path,
-    *,
-    device: str,
-    threads: int,
-    precision: str | None = None,
-    batch_size: int | None = None,
-    features: bool = False,
-) -> "TorchEngine":
+def open_engine(manifest: Manifest, onnx: Path, options: EngineOptions) -> "TorchEngine":
     """A `TorchEngine`, by default in float32 on a CPU, in float16 on a GPU; see `batchcls.engine.backends.open_engine`.
 
     Args:
-        precision: ``f32``, ``bf16`` or ``f16``; None: the default.
-        batch_size: Images that a GPU computes at a time; None: 256. A CPU computes each batch as it comes.
+        options: The precision is ``f32``, ``bf16`` or ``f16``, or None for the default. The batch size is that of a
+            GPU, 256 if it is None; a CPU computes each batch as it comes.
     """
+    device = options.device
     if device != "cpu" and not torch.cuda.is_available():
         remedy = "see the driver with: nvidia-smi"
         if torch.version.cuda is None:
             remedy = "for a PyTorch with CUDA run: pip install --force-reinstall torch torchvision"
         raise EngineError(f"this PyTorch ({torch.__version__}) cannot use {device!r}; choose --device cpu, or {remedy}")
-    torch.set_num_threads(threads)
-    precision = precision or ("f32" if device == "cpu" else "f16")
+    torch.set_num_threads(options.threads)
+    precision = options.precision or ("f32" if device == "cpu" else "f16")
     info = manifest.info(backend="torch", device=device, precision=precision)
     return TorchEngine(
-        info, _network(manifest, onnx), batch_size or (_BATCH_SIZE if device == "cpu" else _GPU_BATCH_SIZE)
+        info, _network(manifest, onnx), options.batch_size or (_BATCH_SIZE if device == "cpu" else _GPU_BATCH_SIZE)
     )
 
 
