@@ -10,7 +10,8 @@ from batchcls.errors import LabelsError
 from batchcls.evaluation.bootstrap import RESAMPLES, estimate_metrics
 from batchcls.evaluation.calibration import measure_calibration
 from batchcls.evaluation.html import render_page
-from batchcls.evaluation.image_listings import image_csv, image_sheet
+from batchcls.evaluation.image_listings import image_csv, image_sheet, label_issue_csv
+from batchcls.evaluation.label_issues import judge_labels
 from batchcls.evaluation.labeled_predictions import LabeledPredictions
 from batchcls.evaluation.matched_images import MatchedImages, match_images
 from batchcls.evaluation.metrics import absent_classes, confusion_matrix
@@ -111,6 +112,7 @@ def _evaluate(options: EvaluationOptions) -> tuple[Evaluation, MatchedImages]:
         confusion=counts,
         calibration=measure_calibration(images, options.seed),
         risk_coverage=risk_coverage_curve(images.top, images.correct, options.error_rate),
+        label_issues=judge_labels(images),
     )
     return evaluation, matched
 
@@ -143,15 +145,18 @@ def _files(evaluation: Evaluation, matched: MatchedImages) -> dict[str, bytes | 
     """Content by file name, None for a picture that cannot be made; last metrics.json, a sign that all is complete."""
     most_confident_wrong = _wrong_rows(matched.predictions)
     least_certain = np.argsort(matched.predictions.top, kind="stable")
+    issues = evaluation.label_issues
     pictures = {
         **_plots(evaluation, LIGHT),
         "wrong.jpg": image_sheet(matched, most_confident_wrong[:_SHEET_IMAGES], evaluation.labels),
         "uncertain.jpg": image_sheet(matched, least_certain[:_SHEET_IMAGES], evaluation.labels),
+        "label_issues.jpg": image_sheet(matched, issues.rows[:_SHEET_IMAGES], evaluation.labels),
     }
     uris = {name: data_uri(content, _MEDIA_TYPES[Path(name).suffix]) for name, content in pictures.items() if content}
     return {
         **pictures,
         "wrong.csv": image_csv(matched, most_confident_wrong),
+        "label_issues.csv": label_issue_csv(matched, issues),
         "report.html": render_page("evaluation", **page_values(evaluation, uris, _dark_plots(evaluation))).encode(),
         "report.md": markdown(evaluation, uris.keys()).encode(),
         "metrics.json": metrics_json(evaluation),

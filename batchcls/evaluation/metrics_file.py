@@ -34,6 +34,7 @@ def _values(evaluation: Evaluation) -> dict[str, object]:
         "confusion": {"labels": evaluation.labels, "counts": evaluation.confusion.tolist()},
         "calibration": _calibration(evaluation.calibration, evaluation.recommended_temperature),
         "risk_coverage": asdict(evaluation.risk_coverage),
+        "label_issues": _label_issues(evaluation),
         "advice": asdict(advise(evaluation)),
         "notes": caveats(evaluation),
     }
@@ -63,6 +64,16 @@ def _provenance(evaluation: Evaluation) -> dict[str, object]:
 def _class(result: ClassResult) -> dict[str, object]:
     counts = {"label": result.label, "images": result.images, "predicted": result.predicted}
     return {**counts, **asdict(result.metrics)}
+
+
+def _label_issues(evaluation: Evaluation) -> dict[str, object]:
+    issues = evaluation.label_issues
+    counts = zip(evaluation.labels, issues.by_class, strict=True)
+    return {
+        "candidates": None if issues.why else len(issues.rows),
+        "classes": None if issues.why else [{"label": label, "candidates": count} for label, count in counts],
+        "why": issues.why,
+    }
 
 
 def _calibration(calibration: Calibration, recommended: float | None) -> dict[str, object]:

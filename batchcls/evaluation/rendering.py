@@ -16,10 +16,13 @@ from batchcls.evaluation.tables import (
     OVERALL_NAMES,
     class_table,
     confusion_table,
+    describe_label_issues,
     evaluation_title,
     first_labels,
     format_estimate,
     interval_method,
+    label_issue_table,
+    label_issues_in_short,
     match_rows,
     overall_rows,
 )
@@ -30,6 +33,7 @@ _CAPTIONS = {
     "risk_coverage.png": "Errors among the surest images",
     "wrong.jpg": "Misclassified, the most confident first",
     "uncertain.jpg": "Least certain",
+    "label_issues.jpg": "Labels that may be wrong, the likeliest first",
 }
 _CARDS = ("accuracy", "balanced_accuracy", "macro_f1", "kappa")
 
@@ -50,6 +54,8 @@ def page_values(
         "intervals": interval_method(evaluation),
         "notes": [*caveats(evaluation), *_missing_pictures(picture_uris, evaluation)],
         "advice": advise(evaluation),
+        "label_issues": describe_label_issues(evaluation),
+        "label_issue_classes": label_issue_table(evaluation),
         "overall": overall_rows(evaluation),
         "classes": class_table(evaluation),
         "counts": confusion_table(evaluation, as_shares=False),
@@ -83,6 +89,9 @@ def markdown(evaluation: Evaluation, pictures: Collection[str]) -> str:
         _markdown_table(confusion_table(evaluation, as_shares=True)),
         "## What to do",
         *map(_escape_markdown, asdict(advise(evaluation)).values()),
+        "## Labels that may be wrong",
+        _escape_markdown(describe_label_issues(evaluation)),
+        _markdown_table(label_issue_table(evaluation)),
         "## Images",
         _markdown_table([("images", "number"), *match_rows(evaluation)]),
         *(f"{caption}:\n\n![{caption}]({name})" for name, caption in captions),
@@ -114,6 +123,7 @@ def evaluation_summary(evaluation: Evaluation, out: Path) -> list[str]:
         f"macro F1    {format_estimate(evaluation.overall.macro_f1)}",
         *_absent_class_lines(evaluation),
         f"calibration error {evaluation.calibration.ece:.4f}; {_temperature_in_short(evaluation)}",
+        f"labels      {label_issues_in_short(evaluation)}",
         f"threshold   {accepted}, for {risk.wanted_error_rate:.2%} errors at most",
         *(f"note        {note}" for note in [*evaluation.predictions.notes, *evaluation.truth.notes]),
     ]

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from batchcls.evaluation.bootstrap import ClassMetrics, OverallMetrics
 from batchcls.evaluation.calibration import Calibration
+from batchcls.evaluation.label_issues import LabelIssues
 from batchcls.evaluation.metrics import AbsentClasses
 from batchcls.evaluation.risk_coverage import RiskCoverage
 
@@ -120,6 +121,7 @@ class Evaluation:
     """(C, C) number of images, true class by row, predicted class by column, in the engine's order."""
     calibration: Calibration
     risk_coverage: RiskCoverage
+    label_issues: LabelIssues
 
     @property
     def labels(self) -> tuple[str, ...]:
