@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 Pixels = npt.NDArray[np.uint8]
 Logits = npt.NDArray[np.float32]
+Features = npt.NDArray[np.float32]
+"""(N, F) numbers on each image beside the logits, as `batchcls.networks.feature_layout` names them; F may be 0."""
 NormalizedImages = npt.NDArray[np.float32]
 """(N, 3, H, W), or (N, 1, H, W) in gray, as a network sees them in training."""
 
@@ -148,6 +150,21 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class Outputs:
+    """An engine's outputs for a batch, on the host."""
+
+    logits: Logits
+    """(N, classes) float32."""
+    features: Features
+    """(N, F) float32; F is 0 for an engine that has no features, or was opened without them."""
+
+    @classmethod
+    def without_features(cls, logits: Logits) -> "Outputs":
+        """Outputs of an engine that gives no features."""
+        return cls(logits, np.empty((len(logits), 0), np.float32))
+
+
+@dataclass(frozen=True, slots=True)
 class Predictions:
     """The predictions for a batch, a row for each image."""
 
@@ -157,6 +174,14 @@ class Predictions:
     """(N, classes), 0 to 1, each row summing to 1."""
     finite: npt.NDArray[np.bool_]
     """(N,) whether every logit of the row is a finite number."""
+    added: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    """(N, ...) values of each column that not every run has, by its name, as
+    `batchcls.inference.added_answers.AddedAnswers` computes them."""
+
+    def rows(self, chosen: "slice | Sequence[int]") -> "Predictions":
+        """The predictions for some of the images."""
+        added = {name: values[chosen] for name, values in self.added.items()}
+        return Predictions(self.labels[chosen], self.probabilities[chosen], self.finite[chosen], added)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,8 @@ from batchcls.engine.postprocess import to_predictions
 from batchcls.images.decoders import DecoderName, default_batch_size, open_decoder
 from batchcls.images.decoders.base import DecoderOptions
 from batchcls.images.sources import open_source
-from batchcls.inference.options import RunOptions, backend_for
+from batchcls.inference.device_configs import backend_for
+from batchcls.inference.options import RunOptions
 from batchcls.inference.run import classify_images
 from batchcls.machine import cores, peak_memory_bytes
 from batchcls.predictions.writer import PredictionsWriter

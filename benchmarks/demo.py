@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from batchcls.cli.libraries import library_noise_hidden
-from batchcls.cli.run import run_summary
+from batchcls.cli.run_summary import run_summary
 from batchcls.inference.options import RunOptions
 from batchcls.inference.run import classify_images
 from benchmarks.workload import FIELDS

@@ -182,7 +182,7 @@ def _write_all(engine: Engine, roots: Sequence[str], slides: Iterable[Slide]) ->
 
 
 def _classify(engine: Engine, batch: Batch) -> BatchResult:
-    predictions = to_predictions(engine.infer(batch.pixels))
+    predictions = to_predictions(engine.infer(batch.pixels).logits)
     return BatchResult(batch.slides, batch.sizes, predictions, batch.failures, batch.postponed)
 
 

@@ -22,7 +22,7 @@ def opened_engine(folder: Path, **options: Any) -> Engine:
 def engine_logits(folder: Path, pixels: Pixels, **options: Any) -> Logits:
     """(N, classes) logits of ``pixels``, by an engine opened as by `opened_engine`."""
     with closing(opened_engine(folder, **options)) as engine:
-        return engine.infer(pixels)
+        return engine.infer(pixels).logits
 
 
 def largest_difference(ours: Logits, expected: Logits) -> float:

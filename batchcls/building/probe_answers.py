@@ -54,7 +54,7 @@ def record_answers(folder: Path, manifest: Manifest, console: Console) -> Manife
             answers = exact_logits(onnx.load(folder / ONNX), pixels)
         else:
             check_exported_answers(exact_engine, manifest)
-            answers = exact_engine.infer(pixels)
+            answers = exact_engine.infer(pixels).logits
         manifest = replace(manifest, answers=_rows(answers))
         check_answers(exact_engine, manifest)
     with closing(open_on_cpu(folder, manifest)) as engine:
@@ -66,7 +66,7 @@ def record_answers(folder: Path, manifest: Manifest, console: Console) -> Manife
     with closing(open_on_cpu(folder, manifest)) as engine:
         info = engine.info
         reference = to_predictions(np.array(manifest.reference, np.float32))
-        check = compare_predictions(to_predictions(engine.infer(pixels)), reference)
+        check = compare_predictions(to_predictions(engine.infer(pixels).logits), reference)
     platform = Platform(info.backend, info.precision, info.device, tuple(machine.cpu_features()))
     return replace(manifest, check=check, checked_on=platform)
 

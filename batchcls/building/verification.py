@@ -88,7 +88,8 @@ def compare_with_reference(
                 raise shortage_error(batch.postponed, "free some, or leave them out")
             rows, reference_logits = reference.logits(batch.slides)
             if rows:
-                actual, expected = to_predictions(engine.infer(batch.pixels)[rows]), to_predictions(reference_logits)
+                actual = to_predictions(engine.infer(batch.pixels).logits[rows])
+                expected = to_predictions(reference_logits)
                 differences.append(np.abs(actual.probabilities - expected.probabilities))
                 wrong = ~actual.finite | (actual.labels != expected.labels)
                 paths = [printable(batch.slides[row].path) for row in rows]

@@ -11,6 +11,7 @@ from batchcls.cli.build_summary import (
     agreement_summary,
     order_warning,
     plan_summary,
+    promise_summary,
     unreadable_warning,
 )
 from batchcls.cli.libraries import extra
@@ -66,6 +67,13 @@ if TYPE_CHECKING:
     help="Folder of images on which to compare the engine with the training framework; if they are in class folders, "
     "the accuracy is measured as well.",
 )
+@click.option(
+    "--conformal",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="METRICS",
+    help="Put the conformal thresholds of this metrics.json, which batchcls evaluate wrote of this engine's "
+    "predictions, into the engine folder SOURCE: its runs then write sets of labels.",
+)
 @click.option("--overwrite", is_flag=True, default=None, help="Replace the engine in --out; other files there stay.")
 @click.option(
     "--device",
@@ -94,11 +102,14 @@ if TYPE_CHECKING:
     metavar="MIB",
     help="GPU memory that the plan may use as scratch space.  [default: all of it]",
 )
-def build(source: Path, out: Path | None, device: str, target: str | None, **options: Any) -> None:
+def build(
+    source: Path, out: Path | None, device: str, target: str | None, conformal: Path | None, **options: Any
+) -> None:
     """Build an engine folder from a trained file, or a plan for a GPU in an engine folder.
 
     SOURCE is a PyTorch or safetensors state_dict, an ONNX or a Keras classifier, or a folder of Hugging Face: nothing
-    in it is ever run as code. Or it is an engine folder, which is given a TensorRT plan; that needs no PyTorch.
+    in it is ever run as code. Or it is an engine folder, which is given a TensorRT plan, or the thresholds of an
+    evaluation; that needs no PyTorch.
     """
     from batchcls.building.tensorrt_plan import PlanOptions, targets_without_gpu
     from batchcls.cli.progress_console import new_console  # after parsing: --help stays light
@@ -110,14 +121,18 @@ def build(source: Path, out: Path | None, device: str, target: str | None, **opt
     )
     trained_file_options = {key: value for key, value in options.items() if value is not None}
     _check_usage(source, out, device, target, trained_file_options)
+    if conformal is not None and (out is not None or not source.is_dir()):
+        raise click.UsageError("--conformal is for an engine that its metrics are of: build, run and evaluate it first")
     if target is not None:
         targets_without_gpu(_capabilities(target))  # refuses unknown targets before minutes are spent on the build
     if out is not None:
         _build_folder(source, out, trained_file_options, console)
     folder = out or source
+    if conformal is not None:
+        _store_thresholds(source, conformal)
     if target is not None:
         _build_plans_elsewhere(folder, target, plan_options, console)
-    else:
+    elif conformal is None or device != "auto":
         _build_plan_here(folder, device, plan_options, console, required=out is None or device != "auto")
     echo(next_line("batchcls", "run", "slides/", "--engine", folder, "--out", "preds.parquet"))
 
@@ -141,6 +156,12 @@ def _check_usage(
         raise click.UsageError(
             f"--target is for cards that are not here, --device {device} for one that is; leave one out"
         )
+
+
+def _store_thresholds(folder: Path, metrics: Path) -> None:
+    from batchcls.building.conformal import store_thresholds
+
+    echo(*promise_summary(store_thresholds(folder, metrics)))
 
 
 def _build_folder(source: Path, out: Path, trained_file_options: dict[str, Any], console: "Console") -> None:

@@ -4,10 +4,12 @@ import shlex
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from batchcls.engine.conformal import ConformalThresholds
     from batchcls.engine.manifest import Manifest
     from batchcls.engine.plan_sidecar import Sidecar
     from batchcls.engine.verification import FolderAccuracy
 
+_MOST_LABELS = 8
 _FRAMEWORKS = ("Keras", "ONNX Runtime", "transformers", "timm")
 """Frameworks, other than PyTorch alone, by whose names the reference of a verification says them."""
 
@@ -25,6 +27,23 @@ def plan_summary(sidecar: "Sidecar") -> str:
         f"plan for {target.gpu or 'any card'} ({target.sm}), {target.module} {target.version}, {sidecar.precision}, "
         f"batches of {sidecar.batch_size}: {checked}"
     )
+
+
+def promise_summary(thresholds: "ConformalThresholds") -> list[str]:
+    """What an engine's sets of labels promise, and the labels of which they promise nothing."""
+    levels = " or ".join(f"{level:.4g}" for level in thresholds.coverages)
+    lines = [
+        f"sets      hold the true label of a share of {levels} of each class's images, of the kind of the "
+        f"{thresholds.images:,} that the thresholds were fitted on"
+    ]
+    for level in thresholds.coverages:
+        if labels := thresholds.in_every_set(level):
+            more = f" and {len(labels) - _MOST_LABELS} more" if len(labels) > _MOST_LABELS else ""
+            lines.append(
+                f"          at {level:.4g}, every set holds {', '.join(labels[:_MOST_LABELS])}{more}: too few images "
+                "of it to fit on"
+            )
+    return lines
 
 
 def unreadable_warning(manifest: "Manifest") -> str:

@@ -8,7 +8,7 @@ import numpy as np
 
 from batchcls.errors import EngineError
 from batchcls.networks.preprocess import Preprocess
-from batchcls.records import DevicePixels, Logits, Pixels
+from batchcls.records import DevicePixels, Outputs, Pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +71,15 @@ class Engine(Protocol):
     def lanes(self) -> int:
         """Number of threads that may call `infer` at one time."""
 
-    def infer(self, pixels: Pixels | DevicePixels) -> Logits:
-        """Logits of a batch; an image's logits do not depend on the other images.
+    def infer(self, pixels: Pixels | DevicePixels) -> Outputs:
+        """Outputs for a batch; those of an image do not depend on the other images.
 
         Args:
             pixels: (N, H, W, 3) uint8 RGB, H and W as in ``info.preprocess.size_px``, N >= 0; on the host, or on the
                 engine's own GPU, where the pixels must stay until this method returns.
 
         Returns:
-            (N, classes) float32 logits on the host, owned by the caller.
+            Logits, and features if the engine was opened with them and has any; owned by the caller.
 
         Raises:
             EngineError: If ``pixels`` have another shape or type, or the device fails.

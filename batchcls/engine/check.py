@@ -93,7 +93,9 @@ def check_exported_answers(engine: Engine, manifest: Manifest) -> ProbeCheck:
 
 def _compare(engine: Engine, manifest: Manifest, expected: Sequence[Sequence[float]]) -> ProbeCheck:
     pixels = draw_probes(engine.info.preprocess.size_px, manifest.probes)
-    return compare_predictions(to_predictions(engine.infer(pixels)), to_predictions(np.array(expected, np.float32)))
+    return compare_predictions(
+        to_predictions(engine.infer(pixels).logits), to_predictions(np.array(expected, np.float32))
+    )
 
 
 def compare_predictions(actual: Predictions, expected: Predictions) -> ProbeCheck:

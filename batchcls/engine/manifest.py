@@ -10,9 +10,11 @@ from typing import Any, Self
 
 from batchcls.engine.base import EngineInfo
 from batchcls.engine.check_result import Platform, ProbeCheck
+from batchcls.engine.conformal import ConformalThresholds
 from batchcls.engine.probes import CANDIDATE_COUNT, FULL_WEIGHT, Mixture
 from batchcls.engine.verification import Verification
 from batchcls.errors import EngineError, RecipeError
+from batchcls.networks.feature_layout import FeatureLayout
 from batchcls.networks.preprocess import Preprocess
 from batchcls.networks.recipe import Recipe
 from batchcls.storage.atomic import write_whole
@@ -67,12 +69,16 @@ class Manifest:
     answers: tuple[tuple[float, ...], ...] = ()
     """Logits of ``model.onnx`` by exact arithmetic, by probe, with which every run is compared; empty in folders of
     older versions, which are compared with ``reference``."""
+    features: FeatureLayout | None = None
+    """Layout of the output ``features`` of ``model.onnx``; None if there is none, as in folders of older versions."""
     check: ProbeCheck | None = None
     """How far the engine was from ``reference`` when it was built; None in folders of older versions."""
     checked_on: Platform | None = None
     """Platform that ``check`` was measured on; None in folders of older versions."""
     verification: Verification | None = None
     """Comparison with the training framework on image files; None if the build was given no images."""
+    conformal: ConformalThresholds | None = None
+    """Thresholds of the sets of labels that a run writes; None until ``batchcls build ENGINE --conformal``."""
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -112,7 +118,7 @@ class Manifest:
             raise ValueError(
                 f"it has {len(reference)} answers of the training framework, and {len(answers)} of its own"
             )
-        check, checked_on = values.get("check"), values.get("checked_on")
+        check, checked_on, conformal = values.get("check"), values.get("checked_on"), values.get("conformal")
         if checked_on is not None:
             checked_on["instructions"] = tuple(map(str, checked_on["instructions"]))
         texts = ("name", "architecture", "checkpoint", "checkpoint_sha256", "onnx_sha256", "built")
@@ -127,9 +133,11 @@ class Manifest:
             probes=_probes(values.get("probes", ()), reference),
             reference=reference,
             answers=answers,
+            features=FeatureLayout.of_values(values.get("features")),
             check=check and ProbeCheck(**check),
             checked_on=checked_on and Platform(**checked_on),
             verification=None if verification is None else Verification.of_values(verification),
+            conformal=None if conformal is None else ConformalThresholds.from_values(conformal, recipe.labels),
             **{key: str(values[key]) for key in texts},
         )
 
@@ -149,7 +157,8 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Write engine.json into an engine folder, whole or not at all."""
-        text = json.dumps({"format": FORMAT, **asdict(self)}, indent=2, ensure_ascii=False)
+        values = {**asdict(self), "features": self.features and self.features.values()}
+        text = json.dumps({"format": FORMAT, **values}, indent=2, ensure_ascii=False)
         write_whole(folder / MANIFEST, f"{text}\n".encode())
 
 

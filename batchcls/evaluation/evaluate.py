@@ -9,6 +9,7 @@ import numpy as np
 from batchcls.errors import LabelsError
 from batchcls.evaluation.bootstrap import RESAMPLES, estimate_metrics
 from batchcls.evaluation.calibration import measure_calibration
+from batchcls.evaluation.conformal import measure_conformal_sets
 from batchcls.evaluation.html import render_page
 from batchcls.evaluation.image_listings import image_csv, image_sheet, label_issue_csv
 from batchcls.evaluation.label_issues import judge_labels
@@ -57,7 +58,7 @@ class EvaluationOptions:
     error_rate: float = 0.01
     """Largest error rate allowed among accepted images, 0 to 1."""
     seed: int = 0
-    """Seed of the bootstrap and of cross-validation."""
+    """Seed of the bootstrap, of cross-validation, and of the halves for conformal sets."""
     split_folders: str = ""
     """Folders that hold the class folders of a split; see `LabeledImages.read`."""
     labels: tuple[str, ...] = ()
@@ -113,6 +114,7 @@ def _evaluate(options: EvaluationOptions) -> tuple[Evaluation, MatchedImages]:
         calibration=measure_calibration(images, options.seed),
         risk_coverage=risk_coverage_curve(images.top, images.correct, options.error_rate),
         label_issues=judge_labels(images),
+        conformal=measure_conformal_sets(images, predictions.labels, options.seed),
     )
     return evaluation, matched
 

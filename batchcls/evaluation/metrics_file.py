@@ -7,6 +7,7 @@ from dataclasses import asdict
 from batchcls import __version__
 from batchcls.evaluation.advice import advise, caveats
 from batchcls.evaluation.calibration import Calibration, ReliabilityBin
+from batchcls.evaluation.conformal import ConformalSets
 from batchcls.evaluation.results import ClassResult, Evaluation
 
 
@@ -35,6 +36,7 @@ def _values(evaluation: Evaluation) -> dict[str, object]:
         "calibration": _calibration(evaluation.calibration, evaluation.recommended_temperature),
         "risk_coverage": asdict(evaluation.risk_coverage),
         "label_issues": _label_issues(evaluation),
+        "conformal": evaluation.conformal and _conformal(evaluation.conformal),
         "advice": asdict(advise(evaluation)),
         "notes": caveats(evaluation),
     }
@@ -91,6 +93,27 @@ def _calibration(calibration: Calibration, recommended: float | None) -> dict[st
             "why": calibration.why_not_fitted,
             "gains": calibration.is_improved,
             "give": recommended,
+        },
+    }
+
+
+def _conformal(sets: ConformalSets) -> dict[str, object]:
+    """The thresholds, with the keys that `build ENGINE --conformal` reads, and the measures by level."""
+    thresholds = sets.thresholds
+    return {
+        **asdict(thresholds),
+        "test_images": sets.overall[0].images,
+        "measured": {
+            level: {
+                "overall": asdict(overall),
+                "classes": [
+                    {"label": label, "calibration_images": images, **asdict(measures)}
+                    for label, images, measures in zip(own, sets.calibration_images, classes, strict=True)
+                ],
+            }
+            for (level, own), overall, classes in zip(
+                thresholds.levels.items(), sets.overall, sets.classes, strict=True
+            )
         },
     }
 

@@ -12,6 +12,7 @@ from batchcls.evaluation.advice import advise, caveats
 from batchcls.evaluation.bootstrap import Estimate
 from batchcls.evaluation.metrics_file import provenance_json
 from batchcls.evaluation.results import Evaluation
+from batchcls.evaluation.set_tables import set_sentences, set_tables
 from batchcls.evaluation.tables import (
     OVERALL_NAMES,
     class_table,
@@ -60,6 +61,8 @@ def page_values(
         "classes": class_table(evaluation),
         "counts": confusion_table(evaluation, as_shares=False),
         "shares": confusion_table(evaluation, as_shares=True),
+        "set_sentences": set_sentences(evaluation),
+        "set_tables": set_tables(evaluation),
         "matched": match_rows(evaluation),
         "uris": picture_uris,
         "dark": dark_plots,
@@ -92,6 +95,9 @@ def markdown(evaluation: Evaluation, pictures: Collection[str]) -> str:
         "## Labels that may be wrong",
         _escape_markdown(describe_label_issues(evaluation)),
         _markdown_table(label_issue_table(evaluation)),
+        "## Sets of labels",
+        *map(_escape_markdown, set_sentences(evaluation)),
+        *(f"{title}:\n\n{_markdown_table(table)}" for title, table in set_tables(evaluation).items()),
         "## Images",
         _markdown_table([("images", "number"), *match_rows(evaluation)]),
         *(f"{caption}:\n\n![{caption}]({name})" for name, caption in captions),

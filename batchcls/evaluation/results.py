@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from batchcls.evaluation.bootstrap import ClassMetrics, OverallMetrics
 from batchcls.evaluation.calibration import Calibration
+from batchcls.evaluation.conformal import ConformalSets
 from batchcls.evaluation.label_issues import LabelIssues
 from batchcls.evaluation.metrics import AbsentClasses
 from batchcls.evaluation.risk_coverage import RiskCoverage
@@ -107,7 +108,7 @@ class Evaluation:
     predictions: PredictionsSummary
     truth: TruthSummary
     seed: int
-    """Seed of the bootstrap and of the halves for cross-validating a temperature."""
+    """Seed of the bootstrap, and of the halves for cross-validating a temperature and for conformal sets."""
     resamples: int
     """Number of bootstrap resamples of every interval."""
     matched: MatchCounts
@@ -122,6 +123,8 @@ class Evaluation:
     calibration: Calibration
     risk_coverage: RiskCoverage
     label_issues: LabelIssues
+    conformal: ConformalSets | None
+    """Sets of labels that hold the true one as often as promised; None for an engine of one class."""
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -9,8 +9,9 @@ from batchcls.engine.check import check_answers
 from batchcls.engine.manifest import ONNX
 from batchcls.engine.postprocess import to_predictions
 from batchcls.errors import MemoryShortageError
+from batchcls.inference.added_answers import AddedAnswers
 from batchcls.inference.executor import DeviceConfig
-from batchcls.records import Batch, BatchResult, Failure, Predictions
+from batchcls.records import Batch, BatchResult, Failure
 from batchcls.storage.memory import available_bytes, format_bytes
 
 _LEAST_START_BYTES = 320 << 20
@@ -38,6 +39,7 @@ def open_checked_engine(config: DeviceConfig) -> Engine:
         threads=config.threads,
         precision=config.precision,
         batch_size=config.batch_size,
+        features=config.answers.need_features,
     )
     try:
         if engine.info.backend != "null" and (config.manifest.reference or config.device != "cpu"):
@@ -48,10 +50,11 @@ def open_checked_engine(config: DeviceConfig) -> Engine:
     return engine
 
 
-def answer(engine: Engine, batch: Batch) -> BatchResult:
+def answer(engine: Engine, batch: Batch, added: AddedAnswers) -> BatchResult:
     """The predictions for a batch; an image whose logits are not finite becomes a failure."""
     since = perf_counter()
-    predictions = to_predictions(engine.infer(batch.pixels))
+    outputs = engine.infer(batch.pixels)
+    predictions = added.to(to_predictions(outputs.logits), outputs)
     seconds = {"read": batch.read_s, "decode": batch.decode_s, "infer": perf_counter() - since}
     if predictions.finite.all():
         return BatchResult(batch.slides, batch.sizes, predictions, batch.failures, batch.postponed, seconds)
@@ -63,9 +66,7 @@ def answer(engine: Engine, batch: Batch) -> BatchResult:
     return BatchResult(
         slides=[batch.slides[row] for row in finite_rows],
         sizes=[batch.sizes[row] for row in finite_rows],
-        predictions=Predictions(
-            predictions.labels[finite_rows], predictions.probabilities[finite_rows], predictions.finite[finite_rows]
-        ),
+        predictions=predictions.rows(finite_rows),
         failures=[*batch.failures, *without_answer],
         postponed=batch.postponed,
         seconds=seconds,

@@ -1,7 +1,7 @@
 """The interface of executors, which classify slides in one process or several, and the configuration of a process."""
 
 from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -9,6 +9,7 @@ from batchcls.engine.backends import BackendName
 from batchcls.engine.base import EngineInfo
 from batchcls.engine.manifest import Manifest
 from batchcls.images.decoders import DecoderName
+from batchcls.inference.answer_options import AnswerOptions
 from batchcls.records import BatchResult, Slide
 from batchcls.storage.timeouts import READ_TIMEOUT_S
 
@@ -37,6 +38,8 @@ class DeviceConfig:
     """Seconds that the file system may take for one answer."""
     digests: bool = False
     """Whether rows hold the digests of their files."""
+    answers: AnswerOptions = field(default_factory=AnswerOptions)
+    """Answers beyond labels and probabilities."""
     precision: str | None = None
     """Precision to compute in, by the backend's name for it; None for the fastest that the device has in hardware."""
     cores: frozenset[int] | None = None

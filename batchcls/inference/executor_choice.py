@@ -6,9 +6,10 @@ from pathlib import Path
 from batchcls.engine.manifest import Manifest
 from batchcls.errors import EngineError
 from batchcls.images.sources.places import Place
+from batchcls.inference.device_configs import device_configs
 from batchcls.inference.executor import Executor
 from batchcls.inference.local_executor import LocalExecutor
-from batchcls.inference.options import RunOptions, device_configs
+from batchcls.inference.options import RunOptions
 from batchcls.inference.process_executor import ProcessExecutor
 
 OpenExecutor = Callable[[Sequence[Place], Sequence[str]], Executor]

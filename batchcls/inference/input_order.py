@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from batchcls.inference.inputs import is_in_memory, memory_bytes
 from batchcls.predictions.rows import PredictionRows
-from batchcls.predictions.schema import file_schema
+from batchcls.predictions.schema import NOTHING_KEPT, file_schema
 from batchcls.records import BatchResult, Failure, Predictions, Slide
 
 _MOST_OPEN = 4096
@@ -28,10 +28,11 @@ class InputOrder:
 
     Args:
         labels: The engine's labels, by position.
+        added: Columns of `batchcls.predictions.schema.added_schema`.
     """
 
-    def __init__(self, labels: Sequence[str]) -> None:
-        self._labels = labels
+    def __init__(self, labels: Sequence[str], added: pa.Schema = NOTHING_KEPT) -> None:
+        self._labels, self._added = labels, added
         self._changed = Condition()
         self._closed = False
         self._positions: dict[_Key, deque[int]] = {}
@@ -114,10 +115,10 @@ class InputOrder:
         )
         order = np.argsort([number for _, number in (*predicted, *failed)])
         slides = [*result.slides, *(failure.slide for failure in result.failures)]
-        rows = PredictionRows(tuple(dict.fromkeys(slide.root for slide in slides)), self._labels)
+        rows = PredictionRows(tuple(dict.fromkeys(slide.root for slide in slides)), self._labels, self._added)
         table = rows.with_words(pa.Table.from_batches([rows.of(result)])).take(order)
         in_memory = [is_in_memory(slides[number]) for number in order.tolist()]
-        return _without_names(table, in_memory).cast(file_schema(len(self._labels))).to_batches()[0]
+        return _without_names(table, in_memory).cast(file_schema(len(self._labels), self._added)).to_batches()[0]
 
 
 def _key(slide: Slide | Failure) -> _Key:
@@ -129,10 +130,12 @@ def _together(rows: Sequence[tuple[BatchResult, int]], classes: int) -> Predicti
     """The predictions of rows of several results."""
     if not rows:
         return Predictions(np.empty(0, np.int32), np.empty((0, classes), np.float32), np.empty(0, np.bool_))
+    added = rows[0][0].predictions.added
     return Predictions(
         np.array([result.predictions.labels[row] for result, row in rows], np.int32),
         np.stack([result.predictions.probabilities[row] for result, row in rows]),
         np.ones(len(rows), np.bool_),
+        {name: np.stack([result.predictions.added[name][row] for result, row in rows]) for name in added},
     )
 
 

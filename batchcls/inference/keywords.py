@@ -20,6 +20,10 @@ class EngineKeywords(TypedDict, total=False):
     max_pixels: int
     read_timeout_s: float
     memory: int | None
+    novel_above: float
+    coverage: float | None
+    top: int | None
+    embeddings: bool
 
 
 class RunKeywords(EngineKeywords, total=False):

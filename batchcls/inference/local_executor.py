@@ -8,6 +8,7 @@ from dataclasses import replace
 from batchcls.errors import MemoryShortageError
 from batchcls.images.decoders import default_batch_size, open_decoder
 from batchcls.images.decoders.base import DecoderOptions
+from batchcls.inference.added_answers import AddedAnswers
 from batchcls.inference.answers import answer, open_checked_engine, with_taken_memory
 from batchcls.inference.executor import DeviceConfig
 from batchcls.networks.preprocess import Preprocess
@@ -43,6 +44,7 @@ class LocalExecutor:
         with ExitStack() as stack:
             self._engine = open_checked_engine(config)
             stack.callback(self._engine.close)
+            self._added = AddedAnswers(config.engine, config.manifest, config.answers)
             self.info = replace(self._engine.info, device=config.device)
             self.notes = tuple(self._engine.notes)
             preprocess = self._engine.info.preprocess
@@ -106,4 +108,4 @@ class LocalExecutor:
         self._engine.close()
 
     def _classify(self, batch: Batch) -> BatchResult:
-        return with_taken_memory(answer(self._engine, batch), self._taken_bytes)
+        return with_taken_memory(answer(self._engine, batch, self._added), self._taken_bytes)

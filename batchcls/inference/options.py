@@ -1,35 +1,23 @@
-"""The options of a run, and the configuration of each device that follows from them."""
+"""The options of a run."""
 
 import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, get_args
 
-from batchcls import machine
-from batchcls.engine.backends import BackendName, has_cuda_onnxruntime, has_torch_network, tensorrt_api
-from batchcls.engine.manifest import Manifest
+from batchcls.engine.backends import BackendName
 from batchcls.errors import EngineError
-from batchcls.images.decoders import DEFAULT, DecoderName
-from batchcls.inference.cores import near_cores, shared_threads
-from batchcls.inference.devices import RunDevice, run_devices
-from batchcls.inference.executor import DeviceConfig
-from batchcls.storage import memory
+from batchcls.images.decoders import DecoderName
 from batchcls.storage.shards import Shard
 from batchcls.storage.timeouts import READ_TIMEOUT_S
 
-_OPENVINO_NAMES = {"fp32": "f32", "bf16": "bf16"}
-"""OpenVINO's names of precisions."""
-_PROCESSES = 1
-"""Processes for each device, unless the user says otherwise. One H200 classified 19,800 small JPEGs a second in one
-process, 13,800 in two and 11,400 in four, whose work takes turns on the GPU."""
 _DEVICES = re.compile(r"auto|cpu|all|cuda(:\d{1,3})?", re.ASCII)
 CLUSTER_ADDRESS = re.compile(r"ray|(?:ray://)?\[?([^\[\]/@\s]+?)\]?:(\d{1,5})", re.ASCII)
 """``ray``, or the address of a cluster's head with the groups host and port."""
-_CHOICES = {"backend": get_args(BackendName), "precision": tuple(_OPENVINO_NAMES), "decoder": get_args(DecoderName)}
+_CHOICES = {"backend": get_args(BackendName), "precision": ("fp32", "bf16"), "decoder": get_args(DecoderName)}
 _RANGES: dict[str, tuple[type, float, float]] = {
     "batch_size": (Integral, 1, 4096),
     "threads": (Integral, 1, 1024),
@@ -38,10 +26,13 @@ _RANGES: dict[str, tuple[type, float, float]] = {
     "memory": (Integral, 1, 1 << 60),
     "read_timeout_s": (Real, 0.001, 86_400),
     "rows_per_file": (Integral, 1, 10**9),
+    "novel_above": (Real, 0.5, 1),
+    "top": (Integral, 1, 1000),
+    "coverage": (Real, 0.5, 0.9999),
 }
 """Type, least and greatest value of each number, as on the command line."""
-_SWITCHES = ("overwrite", "update", "prune", "by_content", "allow_remote")
-_NEEDED = ("max_pixels", "read_timeout_s")
+_SWITCHES = ("overwrite", "update", "prune", "by_content", "allow_remote", "embeddings")
+_NEEDED = ("max_pixels", "read_timeout_s", "novel_above")
 """Numbers that have no default of None."""
 
 
@@ -91,6 +82,15 @@ class RunOptions:
     """Whether an update drops the rows of files that are gone."""
     by_content: bool = False
     """Whether rows hold the digests of their files, by which an update tells changed files."""
+    novel_above: float = 0.99
+    """Least novelty, 0 to 1, of an image that counts as novel, where the engine tells novelty."""
+    coverage: float | None = None
+    """Share of images, 0 to 1, whose true label the set of labels shall hold; None for the highest that the engine
+    promises, if it promises any."""
+    top: int | None = None
+    """Number of the best labels that each row lists; None for none."""
+    embeddings: bool = False
+    """Whether rows hold the embeddings of their images."""
     root: str | Path | None = None
     """Folder of the relative paths in lists and tables; None for the folder that each list or table is in."""
     allow_remote: bool = False
@@ -136,93 +136,3 @@ class RunOptions:
             if not isinstance(value, number_type) or not least <= value <= most:
                 number = "a whole number" if kind is Integral else "a number"
                 raise EngineError(f"{name} is {value!r}; it must be {number} from {least:,} to {most:,}")
-
-
-def device_configs(engine: Path, options: RunOptions) -> tuple[list[DeviceConfig], str]:
-    """The configuration of each process, and the reason for devices or a backend that the user did not choose.
-
-    Raises:
-        EngineError: If a device or its backend is missing or does not take the options, or ``engine`` is no engine.
-    """
-    devices = run_devices(options.device)
-    on_cpu = devices[0].name == "cpu"
-    if options.precision and not on_cpu:
-        raise EngineError(
-            f"--precision {options.precision} was asked for; on {devices[0].name} the engine's plan decides: build "
-            "another with batchcls build, or choose --device cpu"
-        )
-    manifest = Manifest.read(engine)
-    backend, why = (options.backend, "") if options.backend else backend_for(devices[0].opened_as, engine, manifest)
-    if on_cpu and options.device == "auto":
-        why = "there is no GPU"
-    memory_bytes = options.memory or memory.default_budget_bytes()
-    configs = [
-        DeviceConfig(
-            engine=engine,
-            manifest=manifest,
-            backend=backend,
-            device=device.name,
-            precision=_OPENVINO_NAMES.get(options.precision or ""),
-            decoder=options.decoder or (DEFAULT if on_cpu else "dali"),
-            batch_size=options.batch_size,
-            threads=threads,
-            max_pixels=options.max_pixels,
-            memory_bytes=memory_bytes,
-            read_timeout_s=options.read_timeout_s,
-            digests=options.by_content,
-            cores=cores,
-            visible=device.visible,
-        )
-        for device, cores, threads in _processes(devices, options)
-    ]
-    return configs, why
-
-
-def backend_for(device: str, engine: Path, manifest: Manifest) -> tuple[BackendName, str]:
-    """The fastest backend that is installed for a device, and the reason against a faster one; empty if none is faster.
-
-    Args:
-        device: ``cpu`` or ``cuda:N``.
-        engine: Engine folder; PyTorch runs only networks that it can make again by their architecture's name.
-        manifest: The folder's manifest.
-
-    Raises:
-        EngineError: If no backend is installed for the device.
-    """
-    if device == "cpu":
-        return "openvino", ""
-    try:
-        tensorrt_api.module_for(machine.gpu(device).sm)
-    except EngineError as error:
-        if has_cuda_onnxruntime() and not has_torch_network(engine, manifest):
-            return "onnxruntime", str(error)
-        if not find_spec("torch"):
-            raise
-        return "torch", str(error)  # which says what to install, if it cannot run the engine
-    return "tensorrt", ""
-
-
-def _processes(devices: Sequence[RunDevice], options: RunOptions) -> list[tuple[RunDevice, frozenset[int] | None, int]]:
-    """The device, the cores and the number of threads of each process; None for the cores if all may be used.
-
-    Raises:
-        EngineError: If fewer threads than processes are asked for.
-    """
-    allowed = frozenset(os.sched_getaffinity(0))
-    cores = {device: near_cores(device.pci_address, allowed) for device in devices}
-
-    def threads_of(processes: Sequence[RunDevice]) -> list[int]:
-        if options.threads:
-            return [max(1, options.threads // len(processes))] * len(processes)
-        return shared_threads([cores[device] for device in processes])
-
-    processes = [device for device in devices for _ in range(options.processes or _PROCESSES)]
-    if options.processes and options.threads and options.threads < len(processes):
-        raise EngineError(
-            f"--processes {options.processes} was asked for, and --threads {options.threads} for all of them together: "
-            f"{len(processes)} processes need a thread each; run with --threads {len(processes)}, or fewer --processes"
-        )
-    return [
-        (device, None if cores[device] == allowed else cores[device], threads)
-        for device, threads in zip(processes, threads_of(processes), strict=True)
-    ]

@@ -15,9 +15,10 @@ from batchcls.engine.base import EngineInfo
 from batchcls.engine.manifest import MANIFEST, sha256
 from batchcls.errors import BatchclsError, EngineError, SlidesError
 from batchcls.images.decoders import DecoderName
+from batchcls.inference.device_configs import device_configs
 from batchcls.inference.local_executor import LocalExecutor
 from batchcls.inference.node_folders import FolderSample
-from batchcls.inference.options import RunOptions, device_configs
+from batchcls.inference.options import RunOptions
 from batchcls.inference.result_pieces import pickled_pieces
 from batchcls.inference.slide_feed import SlideColumns
 from batchcls.records import Slide

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import cast
 
 from batchcls.inference.worker import PackedResult
-from batchcls.records import BatchResult, Predictions
+from batchcls.records import BatchResult
 
 
 def pickled_pieces(result: BatchResult, most_bytes: int) -> Iterator[bytes]:
@@ -36,11 +36,10 @@ def _halves(result: BatchResult) -> Iterator[BatchResult]:
 
 
 def _part(result: BatchResult, rows: slice, failures: slice, postponed: slice) -> BatchResult:
-    predictions = result.predictions
     return BatchResult(
         result.slides[rows],
         result.sizes[rows],
-        Predictions(predictions.labels[rows], predictions.probabilities[rows], predictions.finite[rows]),
+        result.predictions.rows(rows),
         result.failures[failures],
         result.postponed[postponed],
         result.seconds,

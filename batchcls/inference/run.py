@@ -14,6 +14,7 @@ from batchcls.images.decoders.base import shortage_error
 from batchcls.images.sources import open_source
 from batchcls.images.sources.base import Source, SourceOptions
 from batchcls.images.sources.places import Place
+from batchcls.inference.answer_options import AnswerOptions
 from batchcls.inference.engine_notes import no_probes_warnings, speed_hint
 from batchcls.inference.executor_choice import choose_executor
 from batchcls.inference.open_run import OpenRun
@@ -73,7 +74,7 @@ def classify_images(
     console.print(f"loading engine {manifest.name}, listing files ...", highlight=False)
     with listening, closing(source), closing(open_executor(slides, source.roots)) as executor:
         identity = run_identity(source, executor.info, executor.decoder, options)
-        identity |= shard_identity(options.shard, slides)
+        identity |= AnswerOptions.of(manifest, options).identity | shard_identity(options.shard, slides)
         writer, update = open_output(out, source.roots, executor.info.labels, identity, options)
         if isinstance(writer, ExistingOutput):
             console.print(f"{out} is whole already: every row is done", markup=False, highlight=False)

@@ -21,15 +21,17 @@ from batchcls.images.decoders.base import Decoder
 from batchcls.images.sources import open_readers
 from batchcls.images.sources.base import SlideReaders
 from batchcls.images.sources.memory import MemoryReaders, MemorySlide
+from batchcls.inference.added_answers import AddedAnswers
 from batchcls.inference.answers import answer, open_checked_engine
 from batchcls.inference.decoder_pool import DecoderPool
+from batchcls.inference.device_configs import device_configs
 from batchcls.inference.image_feed import ImageFeed
 from batchcls.inference.input_order import InputOrder
 from batchcls.inference.inputs import PixelsSlide
-from batchcls.inference.options import RunOptions, device_configs
+from batchcls.inference.options import RunOptions
 from batchcls.inference.row_stream import RowStream, StreamState
 from batchcls.inference.slide_runs import FAILURES, RunKind, without_failures
-from batchcls.predictions.schema import file_schema
+from batchcls.predictions.schema import added_schema, file_schema
 from batchcls.prefetch import parallel_map
 from batchcls.records import Batch, BatchResult, Failure, Pixels, Predictions, Slide
 from batchcls.storage.memory import format_bytes
@@ -72,6 +74,7 @@ class Session:
             )
         self._config = configs[0]
         self._engine = open_checked_engine(self._config)
+        self._added = AddedAnswers(folder, self._config.manifest, self._config.answers)
         self.info = replace(self._engine.info, device=self._config.device)
         self.notes = tuple(self._engine.notes)
         self.decoder = self._config.decoder
@@ -85,7 +88,8 @@ class Session:
         self._process = os.getpid()
         # Before concurrent.futures waits for its threads, as itself does; atexit comes after that.
         getattr(threading, "_register_atexit", atexit.register)(_close, ref(self))
-        self.schema = file_schema(len(self.info.labels))
+        self._added_schema = added_schema(self._config.answers.identity)
+        self.schema = file_schema(len(self.info.labels), self._added_schema)
         """Schema of the rows: the columns of a predictions file."""
 
     def rows(self, slides: Iterable[Slide | Failure]) -> RowStream:
@@ -97,7 +101,7 @@ class Session:
         self._check_open()  # before the lock, which a thread may have held at a fork
         with self._lock:
             self._check_open()
-            order = InputOrder(self.info.labels)
+            order = InputOrder(self.info.labels, self._added_schema)
             state = StreamState(order, ImageFeed(order.taken(slides)))
             stream = RowStream(self._rows(state), state)
             self._streams.add(stream)
@@ -184,7 +188,7 @@ class Session:
 
     def _answer(self, batch: Batch) -> BatchResult:
         with self._lanes:
-            result = answer(self._engine, batch)
+            result = answer(self._engine, batch, self._added)
         too_large = [
             Failure(
                 file.slide,

@@ -8,6 +8,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from batchcls.storage.column_values import one_array
+
 _LARGEST_ROUNDING = 1e-5
 """Largest difference by rounding between a row's ``probability`` and the largest of its ``probabilities``."""
 
@@ -92,7 +94,7 @@ def _clear_labels(rows: pa.Table, answers: npt.NDArray[np.float32]) -> set[tuple
     if (np.abs(recorded - top) > _LARGEST_ROUNDING).any():
         raise ValueError("its column probability is not the largest of its probabilities")
     clear = (answers == top[:, None]).sum(axis=1) == 1
-    words = _one(rows["label"].cast(pa.string())).dictionary_encode()
+    words = one_array(rows["label"].cast(pa.string())).dictionary_encode()
     codes = np.stack([answers.argmax(axis=1), words.indices.to_numpy()], axis=1)[clear]
     return {(int(position), str(words.dictionary[int(code)])) for position, code in np.unique(codes, axis=0)}
 
@@ -108,8 +110,3 @@ def _matrix(column: pa.ChunkedArray) -> npt.NDArray[np.float32]:
         raise ValueError(f"its probabilities are lists of different lengths: {lengths[:3]}")
     values: Any = pc.list_flatten(column).cast(pa.float32()).to_numpy()
     return np.asarray(values, np.float32).reshape(-1, lengths[0])
-
-
-def _one(column: pa.ChunkedArray) -> pa.Array:
-    array = column.combine_chunks()
-    return array if isinstance(array, pa.Array) else pa.concat_arrays(array.chunks)

@@ -6,9 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from batchcls.predictions.answer_columns import answer_columns, replaced_values
 from batchcls.predictions.row_key import column_values
-from batchcls.predictions.schema import DIGEST, NOTHING_KEPT, part_schema
+from batchcls.predictions.schema import ANSWERS, DIGEST, LABEL_LISTS, NOTHING_KEPT, part_schema
 from batchcls.records import BatchResult, Slide
+from batchcls.storage.column_values import one_array
 from batchcls.storage.file_names import printable
 
 
@@ -27,7 +29,9 @@ class PredictionRows:
         self._roots = {root: position for position, root in enumerate(roots)}
         self._classes = len(labels)
         self._has_digests = DIGEST in added.names
-        self._kept = [field for field in added if field.name != DIGEST]
+        self._answers = pa.schema([field for field in self.schema if field.name in ANSWERS])
+        self._kept = [field for field in added if field.name not in (DIGEST, *ANSWERS)]
+        self._label_lists = [field.name for field in added if field.type == LABEL_LISTS]
         self._words = {"root": [printable(root) for root in roots], "label": list(labels)}
 
     def of(self, result: BatchResult) -> pa.RecordBatch:
@@ -54,6 +58,10 @@ class PredictionRows:
             "modified": pa.array([_microseconds(slide.modified_ns) for slide in slides], pa.timestamp("us", "UTC")),
             "error": pa.array([None] * decoded + [failure.text for failure in result.failures], pa.string()),
             **self._kept_columns(slides),
+            **{
+                name: pa.concat_arrays([column, pa.nulls(failed, column.type)])
+                for name, column in answer_columns(predictions, self._answers).items()
+            },
             DIGEST: pa.array([slide.digest for slide in slides] if self._has_digests else [], pa.string()),
         }
         return pa.RecordBatch.from_arrays([columns[name] for name in self.schema.names], schema=self.schema)
@@ -71,6 +79,10 @@ class PredictionRows:
             codes = rows[name].combine_chunks()
             words_of = pa.DictionaryArray.from_arrays(codes, pa.array(words, pa.string()))
             rows = rows.set_column(rows.schema.get_field_index(name), name, words_of)
+        labels = pa.array(self._words["label"], pa.string())
+        for name in self._label_lists:
+            lists = replaced_values(one_array(rows[name]), labels.take)
+            rows = rows.set_column(rows.schema.get_field_index(name), name, lists)
         return rows
 
     def of_whole(self, rows: pa.RecordBatch) -> pa.RecordBatch:
@@ -79,6 +91,10 @@ class PredictionRows:
             words = self._words[name]
             codes = pc.index_in(rows[name].cast(pa.string()), pa.array(words, pa.string()))
             rows = rows.set_column(rows.schema.get_field_index(name), name, codes)
+        labels = pa.array(self._words["label"], pa.string())
+        for name in set(self._label_lists) & set(rows.schema.names):
+            lists = replaced_values(rows[name], lambda texts: pc.index_in(texts, labels))
+            rows = rows.set_column(rows.schema.get_field_index(name), name, lists)
         return rows.cast(pa.schema([self.schema.field(name) for name in rows.schema.names]))
 
 

@@ -51,6 +51,8 @@ OPTIONAL: dict[str, pa.DataType] = {
 """The type of each column that only some runs write, by name; lists of numbers have one length in a file."""
 
 NOTHING_KEPT = pa.schema([])
+LABEL_LISTS = pa.list_(pa.string())
+"""The type of a column of several labels a row; in a part of an unfinished run they are positions."""
 _TIMES = [pa.timestamp(unit, zone) for unit in ("ms", "us", "ns") for zone in (None, "UTC")]
 _NUMBERS = [pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64()]
 KEPT_TYPES = {
@@ -63,8 +65,14 @@ DIGEST = "digest"
 """Name of the column of digests of the files' bytes, `Slide.digest`, which only files of runs by content have."""
 BY_CONTENT = "by_content"
 """Key of a run's identity that is there if its rows hold digests."""
+MEASURES, COVERAGE, TOP, EMBEDDING = "measures", "coverage", "top", "embedding"
+"""Keys of a run's identity for the columns that only some engines and options give: the names of the measures, the
+promised coverage of the sets of labels, the number of best labels, and the width of embeddings."""
 _KEPT = "kept"
 """Key of a run's identity under which such columns stand, each with its name and its type."""
+ANSWERS = ("novelty", "novel", "measures", "labels_set", "top_labels", "top_probabilities", "embedding")
+"""Names of the columns that only some engines and options give."""
+_LONGEST_LIST = 1 << 16
 
 
 def file_schema(classes: int, added: pa.Schema = NOTHING_KEPT) -> pa.Schema:
@@ -78,13 +86,18 @@ def file_schema(classes: int, added: pa.Schema = NOTHING_KEPT) -> pa.Schema:
     return pa.schema([*((column.name, column.type or probabilities) for column in COLUMNS), *added])
 
 
+def is_list(kind: pa.DataType) -> bool:
+    """Whether a column's values are lists, of a fixed length or not."""
+    return bool(pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
 def check_kept(kept: pa.Schema) -> None:
     """Refuse columns that a predictions file cannot carry over from a table.
 
     Raises:
         SlidesError: If a column has a type, or a name, that such a column may not have.
     """
-    own = {*(column.name for column in COLUMNS), DIGEST}
+    own = {*(column.name for column in COLUMNS), DIGEST, *ANSWERS}
     if len({name.lower() for name in kept.names}) < len(kept):
         raise SlidesError(f"--keep {','.join(kept.names)}: name each column once; their case makes no difference")
     for field in kept:
@@ -122,16 +135,43 @@ def kept_schema(identity: Mapping[str, Any]) -> pa.Schema:
         raise ValueError("its record names columns of no known type") from error
 
 
-def added_schema(identity: Mapping[str, Any]) -> pa.Schema:
-    """The columns that a file has behind those of every file: digests, and what the run carries over from a table.
+def answer_schema(identity: Mapping[str, Any]) -> pa.Schema:
+    """The columns of answers that only some engines and options give, by a run's identity.
 
     Raises:
         ValueError: If the identity is damaged.
     """
-    return pa.schema([*([(DIGEST, pa.string())] if identity.get(BY_CONTENT) else []), *kept_schema(identity)])
+    fields: list[tuple[str, pa.DataType]] = []
+    if MEASURES in identity:
+        length = _list_length(len(identity[MEASURES]) if isinstance(identity[MEASURES], list) else None)
+        fields += [("novelty", pa.float32()), ("novel", pa.bool_()), ("measures", pa.list_(pa.float32(), length))]
+    if COVERAGE in identity:
+        fields.append(("labels_set", LABEL_LISTS))
+    if TOP in identity:
+        length = _list_length(identity[TOP])
+        fields += [("top_labels", LABEL_LISTS), ("top_probabilities", pa.list_(pa.float32(), length))]
+    if EMBEDDING in identity:
+        fields.append(("embedding", pa.list_(pa.float16(), _list_length(identity[EMBEDDING]))))
+    return pa.schema(fields)
+
+
+def _list_length(value: Any) -> int:
+    if type(value) is not int or not 1 <= value <= _LONGEST_LIST:
+        raise ValueError("its record names lists of an impossible length")
+    return value
+
+
+def added_schema(identity: Mapping[str, Any]) -> pa.Schema:
+    """The columns that a file has behind those of every file: digests, `answer_schema`, and `kept_schema`.
+
+    Raises:
+        ValueError: If the identity is damaged.
+    """
+    digest = [(DIGEST, pa.string())] if identity.get(BY_CONTENT) else []
+    return pa.schema([*digest, *answer_schema(identity), *kept_schema(identity)])
 
 
 def part_schema(classes: int, added: pa.Schema = NOTHING_KEPT) -> pa.Schema:
     """The schema of a part of an unfinished run, whose roots and labels are positions in lists of the whole run."""
-    whole = file_schema(classes, added)
-    return pa.schema([field.with_type(pa.int32()) if pa.types.is_dictionary(field.type) else field for field in whole])
+    positions = {WORDS: pa.int32(), LABEL_LISTS: pa.list_(pa.int32())}
+    return pa.schema([field.with_type(positions.get(field.type, field.type)) for field in file_schema(classes, added)])

@@ -29,7 +29,7 @@ def answered(tiny_onnx: Path, tiny_engine: Path, tmp_path_factory: pytest.TempPa
     paths = [draw(folder / f"{seed}.png", seed, (32, 32)) for seed in range(80)]
     pixels = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])
     with closing(opened_engine(tiny_engine)) as engine:
-        logits = np.concatenate([engine.infer(pixels[start : start + 20]) for start in range(0, len(paths), 20)])
+        logits = np.concatenate([engine.infer(pixels[start : start + 20]).logits for start in range(0, len(paths), 20)])
     ordered = np.sort(logits, 1)
     clearest = np.argsort(ordered[:, 1] - ordered[:, 2])[:30].tolist()
     places = {paths[number]: int(logits[number].argmax()) for number in clearest}

@@ -126,7 +126,7 @@ def test_the_engine_answers_as_the_file_did(own: dict[str, Any], tmp_path: Path)
     assert manifest.precision == ("fp16" if half else "fp32")
     engine = opened_engine(tmp_path / "engine", threads=1, precision="f32")
     with closing(engine):
-        found = to_predictions(engine.infer(pixels)).probabilities
+        found = to_predictions(engine.infer(pixels).logits).probabilities
     assert len(set(expected.argmax(axis=1))) > 1
     np.testing.assert_allclose(found, expected, atol=0.01 if half else 1e-5)
 
@@ -144,7 +144,7 @@ def test_a_network_that_takes_any_size_is_given_the_recipes(tmp_path: Path) -> N
 
     pixels = np.random.default_rng(1).integers(0, 256, (2, 20, 24, 3), np.uint8)
     with closing(opened_engine(tmp_path / "engine", threads=1)) as engine:
-        np.testing.assert_allclose(engine.infer(pixels), pixels.mean(axis=(1, 2)) / 255, atol=0.01)
+        np.testing.assert_allclose(engine.infer(pixels).logits, pixels.mean(axis=(1, 2)) / 255, atol=0.01)
     assert manifest.preprocess.size_px == (20, 24)
 
 

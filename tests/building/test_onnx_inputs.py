@@ -26,7 +26,7 @@ def engine_probabilities(model: onnx.ModelProto, drawing: Drawing, folder: Path)
     onnx.save(model, folder / "own.onnx")
     build_engine(folder / "own.onnx", folder / "engine", BuildOptions(values=drawing.recipe), Console(quiet=True))
     with closing(opened_engine(folder / "engine", threads=1, precision="f32")) as engine:
-        return to_predictions(engine.infer(pixels_to_try())).probabilities
+        return to_predictions(engine.infer(pixels_to_try()).logits).probabilities
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_weights_in_a_file_beside_it_are_read_with_the_network(tmp_path: Path) -
     (tmp_path / "export" / "net.data").unlink()
 
     with closing(opened_engine(tmp_path / "engine", threads=1, precision="f32")) as engine:
-        answers = to_predictions(engine.infer(pixels_to_try())).probabilities
+        answers = to_predictions(engine.infer(pixels_to_try()).logits).probabilities
     np.testing.assert_allclose(answers, expected, atol=1e-5)
 
 

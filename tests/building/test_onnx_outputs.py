@@ -51,7 +51,7 @@ def engine_probabilities(folder: Path, pixels: npt.NDArray[np.uint8]) -> Floats:
     """(N, classes) probabilities by the engine of a test."""
     engine = opened_engine(folder / "engine", threads=1, precision="f32")
     with closing(engine):
-        return to_predictions(engine.infer(pixels)).probabilities
+        return to_predictions(engine.infer(pixels).logits).probabilities
 
 
 @pytest.mark.parametrize("name", ENDINGS)

@@ -36,7 +36,7 @@ def answers(engine: Path, size: int) -> np.ndarray:
 
 def logits(engine: Path, pixels: np.ndarray) -> np.ndarray:
     with closing(opened_engine(engine, threads=1, precision="f32")) as opened:
-        return np.array(opened.infer(pixels))
+        return np.array(opened.infer(pixels).logits)
 
 
 @pytest.mark.parametrize("source", ["weights", "tiny_onnx"])

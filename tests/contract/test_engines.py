@@ -96,22 +96,24 @@ def test_the_engine_says_what_it_is(engine: Engine, where: tuple[str, str]) -> N
 
 @pytest.mark.parametrize("images", [0, 1, 7, 33, 70])
 def test_each_image_gets_one_row_of_logits(engine: Engine, fields: Pixels, images: int) -> None:
-    logits = engine.infer(np.tile(fields, (6, 1, 1, 1))[:images])
+    logits = engine.infer(np.tile(fields, (6, 1, 1, 1))[:images]).logits
     assert logits.shape == (images, 4)
     assert logits.dtype == np.float32
     assert np.isfinite(logits).all()
 
 
 def test_images_that_differ_get_logits_that_differ(engine: Engine, fields: Pixels) -> None:
-    assert len(np.unique(engine.infer(fields), axis=0)) == len(fields)
+    assert len(np.unique(engine.infer(fields).logits, axis=0)) == len(fields)
 
 
 def test_an_answer_depends_on_no_other_image_and_on_no_place(engine: Engine, fields: Pixels) -> None:
-    together = engine.infer(fields)
+    together = engine.infer(fields).logits
     order = np.random.default_rng(0).permutation(len(fields))
-    differences = [together - engine.infer(fields[order])[order.argsort()]]
-    differences += [together[row] - engine.infer(fields[row : row + 1])[0] for row in (0, 11)]
-    differences.append(together[:3] - engine.infer(np.concatenate([fields[:3], np.full_like(fields[:3], 255)]))[:3])
+    differences = [together - engine.infer(fields[order]).logits[order.argsort()]]
+    differences += [together[row] - engine.infer(fields[row : row + 1]).logits[0] for row in (0, 11)]
+    differences.append(
+        together[:3] - engine.infer(np.concatenate([fields[:3], np.full_like(fields[:3], 255)])).logits[:3]
+    )
     allowed = ROUNDING[engine.info.precision]
     assert max(float(np.abs(difference).max()) for difference in differences) <= allowed
 
@@ -119,19 +121,21 @@ def test_an_answer_depends_on_no_other_image_and_on_no_place(engine: Engine, fie
 def test_how_the_pixels_lie_in_memory_makes_no_difference(engine: Engine, fields: Pixels) -> None:
     strided = np.asfortranarray(fields[:6])[::2]
     np.testing.assert_allclose(
-        engine.infer(strided), engine.infer(fields[:6:2].copy()), atol=max(1e-3, ROUNDING[engine.info.precision])
+        engine.infer(strided).logits,
+        engine.infer(fields[:6:2].copy()).logits,
+        atol=max(1e-3, ROUNDING[engine.info.precision]),
     )
 
 
 def test_an_answer_is_the_callers_own(engine: Engine, fields: Pixels) -> None:
     pixels = fields[:3].copy()
-    first = engine.infer(pixels)
+    first = engine.infer(pixels).logits
     then = first.copy()
     engine.infer(fields[3:6])
     np.testing.assert_array_equal(first, then)
     np.testing.assert_array_equal(pixels, fields[:3])
     first[:] = 0
-    np.testing.assert_allclose(engine.infer(pixels), then, atol=max(1e-3, ROUNDING[engine.info.precision]))
+    np.testing.assert_allclose(engine.infer(pixels).logits, then, atol=max(1e-3, ROUNDING[engine.info.precision]))
 
 
 @pytest.mark.parametrize(
@@ -148,7 +152,7 @@ def test_an_answer_is_the_callers_own(engine: Engine, fields: Pixels) -> None:
 def test_pixels_of_another_shape_or_type_are_refused(engine: Engine, fields: Pixels, wrong: Pixels) -> None:
     with pytest.raises(EngineError, match="224"):
         engine.infer(wrong)
-    assert len(engine.infer(fields[:1])) == 1, "it goes on after that"
+    assert len(engine.infer(fields[:1]).logits) == 1, "it goes on after that"
 
 
 def test_closing_twice_is_harmless(where: tuple[str, str], request: pytest.FixtureRequest) -> None:
@@ -159,7 +163,7 @@ def test_closing_twice_is_harmless(where: tuple[str, str], request: pytest.Fixtu
 
 def test_as_many_threads_as_it_says_may_ask_it_at_one_time(engine: Engine, fields: Pixels) -> None:
     with ThreadPoolExecutor(engine.lanes) as pool:
-        answers = list(pool.map(engine.infer, [fields] * 8))
+        answers = [outputs.logits for outputs in pool.map(engine.infer, [fields] * 8)]
     for answer in answers:
         np.testing.assert_allclose(answer, answers[0], atol=ROUNDING[engine.info.precision])
 
@@ -170,8 +174,8 @@ def test_pixels_on_the_gpu_are_answered_as_those_on_the_host(engine: Engine, fie
     there = torch.from_numpy(fields).to(engine.info.device)
     torch.cuda.synchronize()
     for images in (0, 5, 12):
-        on_gpu = engine.infer(DevicePixels((images, *fields.shape[1:]), there.data_ptr(), there))
-        np.testing.assert_allclose(on_gpu, engine.infer(fields[:images]), atol=ROUNDING[engine.info.precision])
+        on_gpu = engine.infer(DevicePixels((images, *fields.shape[1:]), there.data_ptr(), there)).logits
+        np.testing.assert_allclose(on_gpu, engine.infer(fields[:images]).logits, atol=ROUNDING[engine.info.precision])
 
 
 @pytest.mark.skipif(not find_spec("openvino"), reason="no openvino")
@@ -181,14 +185,14 @@ def test_threads_change_the_speed_and_not_the_answer(fields: Pixels, threads: in
         closing(opened_engine(ALL4, threads=threads)) as several,
         closing(opened_engine(ALL4, threads=2)) as two,
     ):
-        np.testing.assert_array_equal(several.infer(fields), two.infer(fields))
+        np.testing.assert_array_equal(several.infer(fields).logits, two.infer(fields).logits)
 
 
 def test_every_backend_answers_as_pytorch_does_in_float32(engine: Engine, fields: Pixels) -> None:
     if engine.info.backend == "null":
         pytest.skip("it answers nothing")
     with closing(opened_engine(ALL4, backend="torch", threads=2)) as reference:
-        ours, theirs = to_predictions(engine.infer(fields)), to_predictions(reference.infer(fields))
+        ours, theirs = to_predictions(engine.infer(fields).logits), to_predictions(reference.infer(fields).logits)
     assert np.abs(ours.probabilities - theirs.probabilities).max() < 0.05
     decided = np.sort(theirs.probabilities, axis=1)[:, -1] - np.sort(theirs.probabilities, axis=1)[:, -2] > 0.1
     assert decided.sum() > 10

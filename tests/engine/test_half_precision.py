@@ -40,7 +40,7 @@ def test_the_engine_answers_real_slides_as_the_trained_network_does_each_step_ro
         closing(opened_engine(folder, backend="torch", threads=2, precision="f16")) as half,
     ):
         pixels = np.concatenate([batch.pixels for batch in decoder.decode(slides[::EVERY])])
-        ours, theirs = to_predictions(half.infer(pixels)), to_predictions(reference.logits_of_pixels(pixels))
+        ours, theirs = to_predictions(half.infer(pixels).logits), to_predictions(reference.logits_of_pixels(pixels))
     assert len(pixels) == len(slides[::EVERY])
     np.testing.assert_array_equal(ours.labels, theirs.labels)
     assert np.abs(ours.probabilities - theirs.probabilities).max() < 0.005

@@ -66,7 +66,7 @@ def test_probes_are_images_that_the_network_is_of_two_minds_about() -> None:
     exact = opened_engine(ALL4, backend="torch", threads=2, precision="f32")
 
     mixtures = select_mixtures(exact.infer, (224, 224))
-    answers = to_predictions(exact.infer(draw_probes((224, 224), mixtures)))
+    answers = to_predictions(exact.infer(draw_probes((224, 224), mixtures)).logits)
 
     assert len(mixtures) == PROBE_COUNT
     assert len(set(answers.labels.tolist())) >= 3

@@ -242,6 +242,10 @@ def test_the_keys_of_metrics_json_stay_what_other_programs_read(plain: tuple[Pat
     estimate = dict.fromkeys(("value", "low", "high", "why"), ...)
     unmatched = {"count": ..., "examples": ...}
     bins = [dict.fromkeys(("from", "to", "images", "probability", "accuracy"), ...)]
+    shares = ("images", "covered", "coverage", "low", "high", "mean_size", "empty", "single")
+    of_classes = [dict.fromkeys(("label", "calibration_images", *shares), ...)]
+    measured = {"overall": dict.fromkeys(shares, ...), "classes": of_classes}
+    levels = ("0.9", "0.95")
     macro = [f"macro_{name}" for name in ("precision", "recall", "f1", "roc_auc", "pr_auc")]
 
     keys = keys_of(metrics_of(*plain, tmp_path / "report", "--error-rate", "0.5"))
@@ -296,6 +300,11 @@ def test_the_keys_of_metrics_json_stay_what_other_programs_read(plain: tuple[Pat
             ),
         },
         "label_issues": {"candidates": ..., "classes": [{"label": ..., "candidates": ...}], "why": ...},
+        "conformal": {
+            "levels": dict.fromkeys(levels, dict.fromkeys(LABELS, ...)),
+            **dict.fromkeys(("images", "test_images"), ...),
+            "measured": dict.fromkeys(levels, measured),
+        },
         "advice": {"temperature": ..., "threshold": ...},
         "notes": ...,
     }

@@ -146,7 +146,5 @@ def test_labels_that_were_not_judged_are_null(flipped: tuple[Path, Path], tmp_pa
     assert "labels      not judged: there are fewer than 20 images" in result.stdout
     judged = json.loads((tmp_path / "report" / "metrics.json").read_text())["label_issues"]
     assert judged == {"candidates": None, "classes": None, "why": "there are fewer than 20 images"}
-    assert (tmp_path / "report" / "label_issues.csv").read_text() == (
-        '"path","given_label","likelier_label","score"\n'
-    )
+    assert (tmp_path / "report" / "label_issues.csv").read_text() == ('"path","given_label","likelier_label","score"\n')
     assert not (tmp_path / "report" / "label_issues.jpg").exists()

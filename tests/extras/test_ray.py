@@ -18,8 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchcls.errors import EngineError, MemoryShortageError, SlidesError
+from batchcls.inference.device_configs import device_configs
 from batchcls.inference.local_executor import LocalExecutor
-from batchcls.inference.options import RunOptions, device_configs
+from batchcls.inference.options import RunOptions
 from batchcls.records import BatchResult, Slide
 from tests.commandline import PATIENCE_S, command, finished, invoked, partial, wait_for
 from tests.conftest import draw

@@ -240,8 +240,8 @@ def test_pytorch_runs_an_engine_of_timm_as_openvino_does(tmp_path: Path) -> None
     assert cli("build", tmp_path / "m.pth", *arguments, "--out", tmp_path / "e").exit_code == 0
     pixels = np.random.default_rng(3).integers(0, 256, (4, 160, 160, 3), np.uint8)
 
-    by_torch = opened_engine(tmp_path / "e", backend="torch").infer(pixels)
-    by_openvino = opened_engine(tmp_path / "e", precision="f32").infer(pixels)
+    by_torch = opened_engine(tmp_path / "e", backend="torch").infer(pixels).logits
+    by_openvino = opened_engine(tmp_path / "e", precision="f32").infer(pixels).logits
 
     assert np.abs(by_torch - by_openvino).max() < 1e-3
 

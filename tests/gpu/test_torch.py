@@ -48,9 +48,9 @@ def test_batches_are_recorded_in_the_size_that_was_asked_for(batch_size: int) ->
     pixels = draw_probes((224, 224))
     with closing(opened_engine(ALL4, backend="torch", device=DEVICE, batch_size=batch_size)) as engine:
         assert engine.batch_size == batch_size
-        logits = engine.infer(pixels)
+        logits = engine.infer(pixels).logits
     with closing(opened_engine(ALL4, backend="torch")) as reference:
-        np.testing.assert_allclose(logits, reference.infer(pixels), atol=0.1)
+        np.testing.assert_allclose(logits, reference.infer(pixels).logits, atol=0.1)
 
 
 WITHOUT_COMPILER = """

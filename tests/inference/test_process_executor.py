@@ -29,9 +29,10 @@ from batchcls import machine
 from batchcls.building.build import BuildOptions, build_engine
 from batchcls.engine.manifest import Manifest
 from batchcls.errors import EngineError, MemoryShortageError
+from batchcls.inference.device_configs import device_configs
 from batchcls.inference.executor import DeviceConfig, Executor
 from batchcls.inference.local_executor import LocalExecutor
-from batchcls.inference.options import RunOptions, device_configs
+from batchcls.inference.options import RunOptions
 from batchcls.inference.process_executor import ProcessExecutor
 from batchcls.records import METADATA_KEY, BatchResult, Slide
 from batchcls.storage.memory import resident_bytes

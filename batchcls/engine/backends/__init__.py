@@ -52,6 +52,8 @@ class EngineOptions(TypedDict, total=False):
     batch_size: int | None
     """Images that the backend computes at a time, where that is not fixed by a plan (TensorRT), or by the CPU's caches
     (OpenVINO); None: the number that the backend is fastest with. `Engine.infer` takes any number."""
+    features: bool
+    """Whether `Engine.infer` gives features as well, of an engine that has them; False by default."""
 
 
 def open_engine(

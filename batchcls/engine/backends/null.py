@@ -6,7 +6,7 @@ import numpy as np
 
 from batchcls.engine.base import EngineInfo
 from batchcls.engine.manifest import Manifest
-from batchcls.records import DevicePixels, Logits, Pixels
+from batchcls.records import DevicePixels, Outputs, Pixels
 
 
 def open_engine(
@@ -17,6 +17,7 @@ def open_engine(
     threads: int,
     precision: str | None = None,
     batch_size: int | None = None,
+    features: bool = False,
 ) -> "NullEngine":
     """A `NullEngine`, with the parameters of `batchcls.engine.backends.open_engine`; the ONNX file is not read."""
     return NullEngine(manifest.info(backend="null", device=device, precision="none"))
@@ -32,12 +33,12 @@ class NullEngine:
     def __init__(self, info: EngineInfo) -> None:
         self.info = info
 
-    def infer(self, pixels: Pixels | DevicePixels) -> Logits:
+    def infer(self, pixels: Pixels | DevicePixels) -> Outputs:
         self.info.check_pixels(pixels)
         if isinstance(pixels, DevicePixels):
-            return np.zeros((len(pixels), len(self.info.labels)), np.float32)
+            return Outputs.without_features(np.zeros((len(pixels), len(self.info.labels)), np.float32))
         phase = pixels[:, ::16, ::16].mean(axis=(1, 2, 3), dtype=np.float32)[:, None]
-        return np.asarray(np.cos(phase + np.arange(len(self.info.labels), dtype=np.float32)))
+        return Outputs.without_features(np.cos(phase + np.arange(len(self.info.labels), dtype=np.float32)))
 
     def close(self) -> None:
         """There is nothing to release."""

@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
 from queue import SimpleQueue
@@ -15,10 +15,11 @@ from onnxruntime.capi import onnxruntime_pybind11_state as states
 from batchcls.engine.base import EngineInfo
 from batchcls.engine.manifest import Manifest
 from batchcls.errors import EngineError
-from batchcls.records import DevicePixels, Logits, Pixels
+from batchcls.records import DevicePixels, Outputs, Pixels
 
 _CPU_CHUNK, _GPU_CHUNK = 8, 256
 """Images that are computed at a time, always the same number: other numbers are computed by other kernels."""
+_OUTPUTS = ("logits", "features")
 _GPU_LANES = 2
 """Batches under way at one time, so that the GPU has the next one before the last answer is fetched."""
 _Fill = Callable[[Pixels | DevicePixels], None]
@@ -39,6 +40,7 @@ def open_engine(
     threads: int,
     precision: str | None = None,
     batch_size: int | None = None,
+    features: bool = False,
 ) -> "OnnxRuntimeEngine":
     """An `OnnxRuntimeEngine`, in the precision of the ONNX file; see `batchcls.engine.backends.open_engine`.
 
@@ -52,7 +54,8 @@ def open_engine(
         )
     info = manifest.info(backend="onnxruntime", device=device, precision=manifest.precision)
     on_cpu = device == "cpu"
-    return OnnxRuntimeEngine(info, onnx, threads, _CPU_CHUNK if on_cpu else batch_size or _GPU_CHUNK)
+    widths = [len(info.labels), *([manifest.features.width] if features and manifest.features else [])]
+    return OnnxRuntimeEngine(info, onnx, threads, _CPU_CHUNK if on_cpu else batch_size or _GPU_CHUNK, widths)
 
 
 class OnnxRuntimeEngine:
@@ -60,12 +63,14 @@ class OnnxRuntimeEngine:
 
     Args:
         chunk: Images that are computed at a time.
+        widths: Numbers of an image's logits and, if they are wanted, of its features.
     """
 
     notes = ()
 
-    def __init__(self, info: EngineInfo, onnx: Path, threads: int, chunk: int) -> None:
+    def __init__(self, info: EngineInfo, onnx: Path, threads: int, chunk: int, widths: Sequence[int]) -> None:
         self.info = info
+        self._widths = widths
         self._chunk = chunk
         self.batch_size = max(chunk, 64)
         self.lanes = 1 if info.device == "cpu" else _GPU_LANES
@@ -75,25 +80,26 @@ class OnnxRuntimeEngine:
             with self._translated():
                 session = _session(onnx, info, threads, chunk)
                 for _ in range(self.lanes):
-                    lane = _Lane(session, info, chunk, self._closing)
+                    lane = _Lane(session, info, chunk, _OUTPUTS[: len(widths)], self._closing)
                     lane.run(np.zeros((1, *info.preprocess.size_px, 3), np.uint8))  # this run chooses the kernels
                     self._free.put(lane)
         except EngineError:
             self.close()
             raise
 
-    def infer(self, pixels: Pixels | DevicePixels) -> Logits:
+    def infer(self, pixels: Pixels | DevicePixels) -> Outputs:
         self.info.check_pixels(pixels)
-        logits = np.empty((len(pixels), len(self.info.labels)), np.float32)
+        outputs = [np.empty((len(pixels), width), np.float32) for width in self._widths]
         for start in range(0, len(pixels), self._chunk):
             rows = slice(start, start + self._chunk)
             lane = self._free.get()
             try:
                 with self._translated():
-                    logits[rows] = lane.run(pixels[rows])
+                    for output, values in zip(outputs, lane.run(pixels[rows]), strict=True):
+                        output[rows] = values
             finally:
                 self._free.put(lane)
-        return logits
+        return Outputs(*outputs) if len(outputs) > 1 else Outputs.without_features(outputs[0])
 
     def close(self) -> None:
         self._closing.close()
@@ -137,19 +143,22 @@ def _session(onnx: Path, info: EngineInfo, threads: int, chunk: int) -> ort.Infe
 class _Lane:
     """A session with memory for the pixels of a chunk, on the session's device, which ``closing`` releases."""
 
-    def __init__(self, session: ort.InferenceSession, info: EngineInfo, chunk: int, closing: ExitStack) -> None:
+    def __init__(
+        self, session: ort.InferenceSession, info: EngineInfo, chunk: int, outputs: Sequence[str], closing: ExitStack
+    ) -> None:
         shape = (chunk, *info.preprocess.size_px, 3)
         kind, number = ("cpu", 0) if info.device == "cpu" else ("cuda", _number(info))
         address, self._fill = _host_memory(info, shape) if kind == "cpu" else _gpu_memory(number, shape, closing)
         self._session, self._binding = session, session.io_binding()
         self._binding.bind_input("pixels", kind, number, np.uint8, shape, address)
-        self._binding.bind_output("logits", "cpu")
+        for name in outputs:
+            self._binding.bind_output(name, "cpu")
 
-    def run(self, pixels: Pixels | DevicePixels) -> Any:
-        """Logits, (N, classes) float32, of N images, at most a chunk; the rest of the chunk is computed and dropped."""
+    def run(self, pixels: Pixels | DevicePixels) -> list[Any]:
+        """Each output, (N, ...) float32, of N images, at most a chunk; the rest is computed and dropped."""
         self._fill(pixels)
         self._session.run_with_iobinding(self._binding)
-        return self._binding.copy_outputs_to_cpu()[0][: len(pixels)]
+        return [values[: len(pixels)] for values in self._binding.copy_outputs_to_cpu()]
 
 
 def _host_memory(info: EngineInfo, shape: tuple[int, ...]) -> tuple[int, _Fill]:

@@ -1,7 +1,8 @@
 """Run an engine on the CPU with OpenVINO."""
 
-import shlex
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -11,7 +12,7 @@ import openvino as ov
 from batchcls.engine.base import EngineInfo
 from batchcls.engine.manifest import Manifest
 from batchcls.errors import EngineError
-from batchcls.records import DevicePixels, Logits, Pixels
+from batchcls.records import DevicePixels, Outputs, Pixels
 
 _CHUNK = 8
 """Images in an infer request: few enough to stay in the caches, and always the same number, so that an image's answer
@@ -26,6 +27,7 @@ def open_engine(
     threads: int,
     precision: str | None = None,
     batch_size: int | None = None,
+    features: bool = False,
 ) -> "OpenVinoEngine":
     """An `OpenVinoEngine` on the CPU, with the parameters of `batchcls.engine.backends.open_engine`.
 
@@ -47,77 +49,116 @@ def open_engine(
         precision = "bf16" if has_bfloat16 and not exact else "f32"
     info_precision = "int8" if manifest.precision == "int8" else precision
     return OpenVinoEngine(
-        manifest.info(backend="openvino", device="cpu", precision=info_precision), core, onnx, threads, precision
+        manifest.info(backend="openvino", device="cpu", precision=info_precision),
+        core,
+        _network(core, manifest, onnx, features=features),
+        threads,
+        precision,
     )
 
 
 class OpenVinoEngine:
-    """A network compiled by OpenVINO with a stream for each thread; the streams share the chunks of a batch."""
+    """A network compiled by OpenVINO with a stream for each thread; the streams share the chunks of a batch.
+
+    Args:
+        model: The network, whose outputs are logits and, if they are wanted, features.
+        hint: Precision of the arithmetic, by OpenVINO's name.
+
+    Raises:
+        EngineError: If OpenVINO cannot run the network.
+    """
 
     batch_size = 64
     notes = ()
     lanes = 2
 
-    def __init__(self, info: EngineInfo, core: ov.Core, onnx: Path, threads: int, hint: str) -> None:
+    def __init__(self, info: EngineInfo, core: ov.Core, model: ov.Model, threads: int, hint: str) -> None:
         self.info = info
-        try:
-            model = core.read_model(onnx)
-            _check_model(model, info)
+        self._has_features = len(model.outputs) > 1
+        options = {
+            "INFERENCE_PRECISION_HINT": hint,
+            "INFERENCE_NUM_THREADS": str(threads),
+            "NUM_STREAMS": str(threads),
+            "ENABLE_CPU_PINNING": "NO",  # decoders need the cores; a pinned thread starts pinned threads
+        }
+        with _translated(info):
             model.reshape([_CHUNK, *info.preprocess.size_px, 3])
-            options = {
-                "INFERENCE_PRECISION_HINT": hint,
-                "INFERENCE_NUM_THREADS": str(threads),
-                "NUM_STREAMS": str(threads),
-                "ENABLE_CPU_PINNING": "NO",  # decoders need the cores; a pinned thread starts pinned threads
-            }
             compiled = core.compile_model(model, "CPU", options)
-        except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise EngineError(
-                f"OpenVINO cannot run {str(onnx)!r}: {reason}; build the engine again: "
-                f"batchcls build CHECKPOINT --out {shlex.quote(str(onnx.parent))} --overwrite"
-            ) from error
         self._free: SimpleQueue[ov.InferRequest] = SimpleQueue()
         for _ in range(threads):
             self._free.put(compiled.create_infer_request())
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="openvino")
         # One inference before two threads can infer at a time: OpenVINO's first use of an array waits for the GIL while
         # it holds a lock, for which another thread would wait while it holds the GIL (seen in 2026.4).
-        self._pool.submit(self._infer_chunk, np.zeros((1, *info.preprocess.size_px, 3), np.uint8)).result()
+        first = self._pool.submit(self._infer_chunk, np.zeros((1, *info.preprocess.size_px, 3), np.uint8)).result()
+        self._no_rows = Outputs(first.logits[:0], first.features[:0])
 
-    def infer(self, pixels: Pixels | DevicePixels) -> Logits:
+    def infer(self, pixels: Pixels | DevicePixels) -> Outputs:
         pixels = self.info.host_pixels(pixels)
         chunks = [pixels[start : start + _CHUNK] for start in range(0, len(pixels), _CHUNK)]
-        no_rows = np.empty((0, len(self.info.labels)), np.float32)
-        return np.concatenate([no_rows, *self._pool.map(self._infer_chunk, chunks)])
+        outputs = [self._no_rows, *self._pool.map(self._infer_chunk, chunks)]
+        return Outputs(
+            np.concatenate([output.logits for output in outputs]),
+            np.concatenate([output.features for output in outputs]),
+        )
 
     def close(self) -> None:
         self._pool.shutdown()
 
-    def _infer_chunk(self, chunk: Pixels) -> Logits:
+    def _infer_chunk(self, chunk: Pixels) -> Outputs:
         padded = np.ascontiguousarray(chunk)
         if len(chunk) < _CHUNK:
             padded = np.concatenate([chunk, np.zeros((_CHUNK - len(chunk), *chunk.shape[1:]), np.uint8)])
         request = self._free.get()
         try:
             request.infer({0: padded}, share_inputs=True, share_outputs=True)
-            return np.array(request.get_output_tensor(0).data[: len(chunk)])
+            logits = np.array(request.get_output_tensor(0).data[: len(chunk)])
+            if not self._has_features:
+                return Outputs.without_features(logits)
+            return Outputs(logits, np.array(request.get_output_tensor(1).data[: len(chunk)]))
         except RuntimeError as error:
             raise EngineError(f"OpenVINO failed to infer: {' '.join(str(error).split())}") from error
         finally:
             self._free.put(request)
 
 
-def _check_model(model: ov.Model, info: EngineInfo) -> None:
+def _network(core: ov.Core, manifest: Manifest, onnx: Path, *, features: bool) -> ov.Model:
+    """The network in an ONNX file, checked against the manifest, with the outputs that are wanted.
+
+    Args:
+        features: Whether features are an output, if the engine has any.
+    """
+    info = manifest.info(backend="openvino", device="cpu", precision="")
+    with _translated(info):
+        model = core.read_model(onnx)
+        _check_output(info, model.input(0).partial_shape, [_CHUNK, *info.preprocess.size_px, 3], "takes pixels")
+        _check_output(info, model.output(0).partial_shape, [-1, len(info.labels)], "answers logits")
+        if manifest.features:
+            shape = model.output("features").partial_shape
+            _check_output(info, shape, [-1, manifest.features.width], "answers features")
+        for result in model.get_results()[1:]:
+            if not (features and manifest.features and "features" in result.output(0).names):
+                model.remove_result(result)
+    return model
+
+
+def _check_output(info: EngineInfo, found: ov.PartialShape, shape: list[int], action: str) -> None:
     """Refuse a network whose input or output is not what the manifest says."""
-    input_shape, output_shape = model.input(0).partial_shape, model.output(0).partial_shape
-    if not input_shape.compatible(ov.PartialShape([_CHUNK, *info.preprocess.size_px, 3])):
+    if not found.compatible(ov.PartialShape(shape)):
         raise EngineError(
-            f"engine {info.name!r} takes pixels {input_shape}, but its manifest says {info.preprocess.size_px}; "
+            f"engine {info.name!r} {action} {found}, and its manifest says {shape}; "
             "run: batchcls build CHECKPOINT --out ENGINE --overwrite"
         )
-    if not output_shape.compatible(ov.PartialShape([-1, len(info.labels)])):
+
+
+@contextmanager
+def _translated(info: EngineInfo) -> Iterator[None]:
+    """Turn OpenVINO's exceptions into `EngineError`."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
         raise EngineError(
-            f"engine {info.name!r} answers {output_shape}, but its manifest names {len(info.labels)} labels; "
-            "run: batchcls build CHECKPOINT --out ENGINE --overwrite"
-        )
+            f"OpenVINO cannot run engine {info.name!r}: {reason}; build it again: "
+            "batchcls build CHECKPOINT --out ENGINE --overwrite"
+        ) from error

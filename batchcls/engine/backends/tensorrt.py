@@ -1,13 +1,16 @@
 """Run an engine's plan on a GPU with TensorRT, or TensorRT for RTX."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from batchcls import machine
 from batchcls.engine.backends import cuda
@@ -24,7 +27,7 @@ from batchcls.engine.base import EngineInfo
 from batchcls.engine.manifest import Manifest
 from batchcls.engine.plan_sidecar import Sidecar, plan_notes, read_fitting_plan
 from batchcls.errors import DeviceMemoryError, EngineError
-from batchcls.records import DevicePixels, Logits, Pixels
+from batchcls.records import DevicePixels, Outputs, Pixels
 
 if TYPE_CHECKING:
     import tensorrt
@@ -44,6 +47,7 @@ def open_engine(
     threads: int,
     precision: str | None = None,
     batch_size: int | None = None,
+    features: bool = False,
 ) -> "TensorRtEngine":
     """A `TensorRtEngine` of the folder's plan for this GPU, with the parameters of `backends.open_engine`."""
     if device == "cpu":
@@ -54,7 +58,19 @@ def open_engine(
     sidecar, plan = read_fitting_plan(onnx.parent, manifest.onnx_sha256, targets, device)
     info = manifest.info(backend=sidecar.target.module, device=device, precision=sidecar.precision)
     kernels = KernelFile(onnx.parent, sidecar.plan_sha256, targets[sidecar.target.module])
-    return TensorRtEngine(info, gpu.number, sidecar, plan, kernels)
+    widths = {"logits": len(info.labels)} | ({"features": manifest.features.width} if manifest.features else {})
+    wanted = [name for name in widths if features or name == "logits"]
+    return TensorRtEngine(info, gpu.number, sidecar, plan, kernels, _Answers(widths, wanted))
+
+
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """A plan's outputs."""
+
+    widths: Mapping[str, int]
+    """Number of values of an image in each output, by the output's name."""
+    wanted: Sequence[str]
+    """Names of the outputs that are copied to the host."""
 
 
 class TensorRtEngine:
@@ -63,14 +79,18 @@ class TensorRtEngine:
     Args:
         number: Number of the GPU.
         plan: Content of the plan, already checked against ``sidecar``.
+        answers: Outputs of the plan.
         kernels: File for the kernels that TensorRT for RTX compiles; TensorRT itself has them in the plan.
 
     Raises:
         EngineError: If TensorRT refuses the plan, or the GPU has not enough memory.
     """
 
-    def __init__(self, info: EngineInfo, number: int, sidecar: Sidecar, plan: bytes, kernels: KernelFile) -> None:
+    def __init__(
+        self, info: EngineInfo, number: int, sidecar: Sidecar, plan: bytes, kernels: KernelFile, answers: _Answers
+    ) -> None:
         self.info = info
+        self._answers = answers
         self.lanes = _LANES
         self._number = number
         self.batch_size = sidecar.batch_size
@@ -101,18 +121,19 @@ class TensorRtEngine:
                 self.close()
                 raise
 
-    def infer(self, pixels: Pixels | DevicePixels) -> Logits:
+    def infer(self, pixels: Pixels | DevicePixels) -> Outputs:
         self.info.check_pixels(pixels)
-        logits = np.empty((len(pixels), len(self.info.labels)), np.float32)
+        outputs = [np.empty((len(pixels), self._answers.widths[name]), np.float32) for name in self._answers.wanted]
         cuda.use_gpu(self._number)
         for start in range(0, len(pixels), self.batch_size):
             rows = slice(start, start + self.batch_size)
             lane = self._free.get()
             try:
-                logits[rows] = lane.run(pixels[rows])
+                for output, values in zip(outputs, lane.run(pixels[rows]), strict=True):
+                    output[rows] = values
             finally:
                 self._free.put(lane)
-        return logits
+        return Outputs(*outputs) if len(outputs) > 1 else Outputs.without_features(outputs[0])
 
     def close(self) -> None:
         cuda.use_gpu(self._number)
@@ -127,7 +148,14 @@ class TensorRtEngine:
             self._closing.callback(cache.close)
         for _ in range(_LANES):
             context = cache.context() if cache else engine.create_execution_context(strategy)
-            self._free.put(_Lane(engine, context, self.info, self.batch_size, self._closing, errors))
+            if context is None:
+                raise EngineError(
+                    f"{self.info.backend} cannot prepare engine {self.info.name!r} for work on {self.info.device}: "
+                    f"{'; '.join(errors) or 'it does not say why'}; run: batchcls build ENGINE --device "
+                    f"{self.info.device}"
+                )
+            shape = (self.batch_size, *self.info.preprocess.size_px, 3)
+            self._free.put(_Lane(engine, context, shape, self._answers, self._closing))
         if cache:
             cache.save()
 
@@ -142,7 +170,7 @@ class TensorRtEngine:
         """Refuse a plan whose tensors are not those of the manifest and the sidecar."""
         wanted = {
             "pixels": (self.batch_size, *self.info.preprocess.size_px, 3),
-            "logits": (self.batch_size, len(self.info.labels)),
+            **{name: (self.batch_size, width) for name, width in self._answers.widths.items()},
         }
         names = [engine.get_tensor_name(number) for number in range(engine.num_io_tensors)]
         shapes = {name: tuple(engine.get_tensor_shape(name)) for name in names}
@@ -159,49 +187,47 @@ class _Lane:
     def __init__(
         self,
         engine: "tensorrt.ICudaEngine",
-        context: "tensorrt.IExecutionContext | None",
-        info: EngineInfo,
-        batch_size: int,
+        context: "tensorrt.IExecutionContext",
+        shape: tuple[int, ...],
+        answers: _Answers,
         closing: ExitStack,
-        errors: Sequence[str],
     ) -> None:
-        height, width = info.preprocess.size_px
-        self._answer = (batch_size, len(info.labels))
-        self._context = context
-        if self._context is None:
-            raise EngineError(
-                f"{info.backend} cannot prepare engine {info.name!r} for work on {info.device}: "
-                f"{'; '.join(errors) or 'it does not say why'}; run: batchcls build ENGINE --device {info.device}"
-            )
+        self._context: tensorrt.IExecutionContext | None = context
         self._stream = cuda.Stream()
         closing.callback(self._stream.close)
         scratch_bytes = engine.device_memory_size_v2
         self._scratch = cuda.DeviceMemory(max(1, scratch_bytes))
         closing.callback(self._scratch.close)
         self._context.set_device_memory(self._scratch.address, scratch_bytes)
-        self._pixels = cuda.DeviceMemory(batch_size * height * width * 3)
+        self._pixels = cuda.DeviceMemory(math.prod(shape))
         closing.callback(self._pixels.close)
-        self._logits = cuda.DeviceMemory(batch_size * len(info.labels) * 4)
-        closing.callback(self._logits.close)
-        self._host_pixels = cuda.PinnedMemory(batch_size * height * width * 3)
+        self._host_pixels = cuda.PinnedMemory(math.prod(shape))
         closing.callback(self._host_pixels.close)
-        self._host_logits = cuda.PinnedMemory(batch_size * len(info.labels) * 4)
-        closing.callback(self._host_logits.close)
         self._context.set_tensor_address("pixels", self._pixels.address)
-        self._context.set_tensor_address("logits", self._logits.address)
+        self._outputs: list[tuple[cuda.DeviceMemory, cuda.PinnedMemory]] = []
+        """Memory of each wanted output on the GPU, and on the host."""
+        for name, width in answers.widths.items():
+            memory, host = cuda.DeviceMemory(shape[0] * width * 4), cuda.PinnedMemory(shape[0] * width * 4)
+            closing.callback(memory.close)
+            closing.callback(host.close)
+            self._context.set_tensor_address(name, memory.address)
+            self._outputs += [(memory, host)] if name in answers.wanted else []
+        self._batch_size = shape[0]
         self._execute()  # TensorRT asks for one execution before a capture
         self._stream.wait()
         self._launch: Callable[[], None] = self._execute
         self._capture(closing)
         closing.callback(self._forget)
 
-    def run(self, pixels: Pixels | DevicePixels) -> Logits:
-        """Logits, (N, classes) float32, of N images, at most a batch; the rest of the batch is computed and dropped."""
+    def run(self, pixels: Pixels | DevicePixels) -> "list[npt.NDArray[np.float32]]":
+        """The wanted outputs, (N, ...) float32 each, of N images, at most a batch; the rest is computed and dropped."""
         self._stream.copy_pixels(pixels, self._pixels, self._host_pixels)
         self._launch()
-        self._stream.copy(self._host_logits.address, self._logits.address, len(self._host_logits.content))
+        for memory, host in self._outputs:
+            self._stream.copy(host.address, memory.address, len(host.content))
         self._stream.wait()
-        return self._host_logits.content.view(np.float32).reshape(self._answer)[: len(pixels)].copy()
+        values = [host.content.view(np.float32).reshape(self._batch_size, -1) for _, host in self._outputs]
+        return [value[: len(pixels)].copy() for value in values]
 
     def _capture(self, closing: ExitStack) -> None:
         """Launch by a CUDA graph from now on, if the plan can be captured and the graph is fast enough."""

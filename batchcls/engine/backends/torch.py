@@ -18,7 +18,7 @@ from batchcls.errors import EngineError, RecipeError
 from batchcls.networks.architecture_match import ArchitectureMatch
 from batchcls.networks.architectures import PixelClassifier, check_architecture, is_of_pytorch, untrained_network
 from batchcls.networks.batch_norm import fuse_batch_norm
-from batchcls.records import DevicePixels, Logits, Pixels
+from batchcls.records import DevicePixels, Logits, Outputs, Pixels
 
 _SETTLED = ("running_mean", "running_var", "num_batches_tracked")
 """Ends of the names of tensors that an ONNX file need not hold, see `fuse_batch_norm`."""
@@ -38,6 +38,7 @@ def open_engine(
     threads: int,
     precision: str | None = None,
     batch_size: int | None = None,
+    features: bool = False,
 ) -> "TorchEngine":
     """A `TorchEngine`, by default in float32 on a CPU, in float16 on a GPU; see `batchcls.engine.backends.open_engine`.
 
@@ -81,14 +82,14 @@ class TorchEngine:
                 on_cpu = info.device == "cpu"
                 self._free.put(self._score_on_cpu if on_cpu else _Lane(classify, self.info, batch_size).run)
 
-    def infer(self, pixels: Pixels | DevicePixels) -> Logits:
+    def infer(self, pixels: Pixels | DevicePixels) -> Outputs:
         self.info.check_pixels(pixels)
         if not len(pixels):
-            return np.empty((0, len(self.info.labels)), np.float32)
+            return Outputs.without_features(np.empty((0, len(self.info.labels)), np.float32))
         score = self._free.get()
         try:
             with self._translated(), torch.inference_mode():
-                return score(pixels)
+                return Outputs.without_features(score(pixels))
         finally:
             self._free.put(score)
 

@@ -14,11 +14,21 @@ import pyarrow.csv
 from batchcls.predictions.formats.text_files import (
     DigestedStream,
     has_fingerprint,
+    json_lists,
+    lists_of_json,
     probability_lists,
     record_of,
     record_with_fingerprint,
 )
-from batchcls.predictions.schema import COLUMNS, NOTHING_KEPT, PROBABILITY_PREFIX, WORDS, added_schema, file_schema
+from batchcls.predictions.schema import (
+    COLUMNS,
+    NOTHING_KEPT,
+    PROBABILITY_PREFIX,
+    WORDS,
+    added_schema,
+    file_schema,
+    is_list,
+)
 from batchcls.storage.file_or_object import opened_for_reading
 from batchcls.storage.spreadsheet_cells import reversible_cell, text_of_cell
 from batchcls.storage.table_memory import check_memory
@@ -147,7 +157,8 @@ def header(labels: Sequence[str], kept: pa.Schema = NOTHING_KEPT) -> list[str]:
 
 
 def _types(kept: pa.Schema) -> dict[str, pa.DataType]:
-    return dict(zip(kept.names, kept.types, strict=True))
+    """Types of the cells, by column; lists stand as texts."""
+    return {field.name: pa.string() if is_list(field.type) else field.type for field in kept}
 
 
 def _names(kept: pa.Schema) -> set[str]:
@@ -165,6 +176,8 @@ def _as_cells(rows: pa.Table, names: Sequence[str], kept: pa.Schema) -> pa.Table
             columns += [pc.list_element(lists, position) for position in range(classes)]
         elif name in _names(kept):
             columns.append(_mapped(rows[name].combine_chunks(), reversible_cell))
+        elif is_list(rows[name].type):
+            columns.append(json_lists(rows[name]))
         else:
             columns.append(rows[name])
     return pa.table(columns, names=list(names))
@@ -179,6 +192,8 @@ def _as_in_parquet(
     for name in values.keys() & _names(kept):
         if pc.any(pc.starts_with(values[name], "'")).as_py():
             values[name] = _mapped(values[name], text_of_cell)
+    for name in values.keys() & {field.name for field in kept if is_list(field.type)}:
+        values[name] = lists_of_json(values[name], kept.field(name).type)
     if "probabilities" in columns:
         values["probabilities"] = probability_lists([rows[name] for name in probabilities])
     return pa.RecordBatch.from_arrays([values[name] for name in columns], names=list(columns))

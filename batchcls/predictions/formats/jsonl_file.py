@@ -14,11 +14,13 @@ import pyarrow.json
 from batchcls.predictions.formats.text_files import (
     DigestedStream,
     has_fingerprint,
+    json_lists,
     probability_lists,
     record_of,
     record_with_fingerprint,
 )
-from batchcls.predictions.schema import COLUMNS, WORDS, added_schema, file_schema
+from batchcls.predictions.schema import COLUMNS, WORDS, added_schema, file_schema, is_list
+from batchcls.storage.column_values import one_array
 from batchcls.storage.file_or_object import opened_for_reading
 from batchcls.storage.table_memory import check_memory
 
@@ -86,7 +88,7 @@ class OpenJsonl:
         for block in _blocks(self._stream, min(rows, _rows_in_memory(len(self._labels)))):
             reading = pyarrow.json.ReadOptions(block_size=len(block) + 1)
             table = pyarrow.json.read_json(pa.BufferReader(block), reading, options).combine_chunks()
-            arrays = [self._as_in_parquet(_one(table[field.name]), field) for field in chosen]
+            arrays = [self._as_in_parquet(one_array(table[field.name]), field) for field in chosen]
             yield pa.RecordBatch.from_arrays(arrays, names=list(columns))
 
     def _type_in_json(self, field: pa.Field) -> pa.DataType:
@@ -164,6 +166,8 @@ def _json_values(values: pa.Array) -> pa.Array:
         texts = pc.binary_join_element_wise('"', day_and_time, '"', "")
     elif pa.types.is_floating(values.type):
         texts = pc.if_else(pc.is_finite(values), values, None).cast(pa.string())
+    elif is_list(values.type):
+        texts = json_lists(values)
     else:
         texts = values.cast(pa.string())
     return pc.fill_null(texts, "null")
@@ -230,8 +234,3 @@ def _lines_together(lines: list[bytes], most_lines: int) -> Iterator[bytes]:
         raise ValueError("its lines are too short to be rows")
     for start in range(0, len(rows), most_lines):
         yield b"\n".join(rows[start : start + most_lines]) + b"\n"
-
-
-def _one(column: pa.ChunkedArray) -> pa.Array:
-    array = column.combine_chunks()
-    return array if isinstance(array, pa.Array) else pa.concat_arrays(array.chunks)

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -71,6 +72,25 @@ def record_of(path: Path | str) -> Mapping[str, Any]:
     with stream:
         record = json.loads(stream.read(_LARGEST_RECORD_BYTES))
     return record if isinstance(record, dict) else {}
+
+
+def json_lists(lists: pa.Array) -> pa.StringArray:
+    """(rows,) lists of texts or numbers as JSON arrays; a null stays null, and what is no number in JSON is null."""
+    rows = (None if row is None else [_json_value(value) for value in row] for row in lists.to_pylist())
+    return pa.array([None if row is None else json.dumps(row) for row in rows], pa.string())
+
+
+def lists_of_json(texts: pa.StringArray, kind: pa.DataType) -> pa.Array:
+    """(rows,) lists of type ``kind`` that `json_lists` made texts of.
+
+    Raises:
+        ValueError: If a text is no JSON array of such a list.
+    """
+    return pa.array([None if text is None else json.loads(text) for text in texts.to_pylist()], kind)
+
+
+def _json_value(value: Any) -> Any:
+    return value if not isinstance(value, float) or math.isfinite(value) else None
 
 
 def probability_lists(columns: Sequence[pa.Array]) -> pa.FixedSizeListArray:

@@ -1,0 +1,52 @@
+"""The lines that ``batchcls run`` prints at its end."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from batchcls.inference.stats import RunStats
+    from batchcls.predictions.comparison import UpdateCounts
+
+
+def run_summary(stats: "RunStats", out: Path | str) -> list[str]:
+    """The lines that the command prints after a finished run."""
+    info = stats.info
+    why = f", because {stats.why}" if stats.why else ""
+    stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in stats.seconds.items())
+    lines = [
+        f"{stats.rows:,} rows, {stats.unreadable:,} unreadable -> {out}",
+        f"engine    {info.name}, {info.backend} {info.precision} on {info.device}{why}",
+        f"labels    {_counts_text(stats.labels)}",
+        f"speed     {stats.images_per_s:,.1f} images/s; {stats.elapsed_s:,.1f} s in all",
+        f"memory    {stats.peak_memory_bytes / 2**20:,.0f} MiB at most",
+        f"seconds   {stages} (stages overlap)",
+    ]
+    if stats.transient_errors:
+        lines.append(
+            f"again     {stats.transient_errors:,} files could not be read this time; the same command reads them again"
+        )
+    if stats.errors:
+        lines.insert(3, f"errors    {_counts_text(stats.errors)}")
+    if stats.skipped:
+        lines.insert(3, f"passed by {_counts_text(stats.skipped)}")
+    if stats.updated:
+        lines.insert(1, f"updated   {_update_text(stats.updated)}")
+    elif stats.resumed_rows:
+        lines.insert(1, f"resumed   {stats.resumed_rows:,} of the rows were done before")
+    if stats.hint:
+        lines.append(f"hint      {stats.hint}")
+    return lines
+
+
+def _update_text(counts: "UpdateCounts") -> str:
+    """Numbers of new, changed, unchanged and gone files of an update, as text."""
+    dropped = (
+        "their rows are dropped" if counts.pruned == counts.gone else f"{counts.pruned:,} of their rows are dropped"
+    )
+    gone = f" ({dropped if counts.pruned else '--prune drops their rows'})" if counts.gone else ""
+    return f"{counts.new:,} new, {counts.changed:,} changed, {counts.unchanged:,} unchanged, {counts.gone:,} gone{gone}"
+
+
+def _counts_text(counts: dict[str, int]) -> str:
+    """Names with their counts, the largest first."""
+    return ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items(), key=lambda item: -item[1])) or "none"

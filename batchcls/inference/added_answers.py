@@ -1,0 +1,32 @@
+"""Compute the answers of a run beyond labels and probabilities."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from batchcls.engine.manifest import Manifest
+from batchcls.inference.answer_options import AnswerOptions
+from batchcls.records import Outputs, Predictions
+
+
+class AddedAnswers:
+    """Computes the values of a run's added columns.
+
+    Args:
+        folder: The engine folder.
+        manifest: The folder's manifest.
+        options: Answers that are wanted.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, options: AnswerOptions) -> None:
+        self._options = options
+        self._embedding = manifest.features.embedding if manifest.features else slice(0, 0)
+
+    def to(self, predictions: Predictions, outputs: Outputs) -> Predictions:
+        """``predictions`` with the added values, by column, as `batchcls.predictions.answer_columns` takes them."""
+        added: dict[str, npt.NDArray[Any]] = {}
+        if self._options.embedding and outputs.features.shape[1]:
+            added["embedding"] = outputs.features[:, self._embedding].astype(np.float16)
+        return Predictions(predictions.labels, predictions.probabilities, predictions.finite, added)
