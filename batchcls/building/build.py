@@ -14,7 +14,9 @@ from batchcls.building.engine_folder import check_replaceable, replacing_folder
 from batchcls.building.input_description import input_line
 from batchcls.building.model_sources import open_model
 from batchcls.building.model_sources.base import ModelSource
+from batchcls.building.novelty import learn_novelty
 from batchcls.building.onnx.edits import divide_logits
+from batchcls.building.onnx.feature_output import add_features
 from batchcls.building.probe_answers import choose_probes, record_answers
 from batchcls.building.quantization import write_int8
 from batchcls.building.verification import verify_engine
@@ -37,6 +39,9 @@ class BuildOptions:
     """Folder of typical images that int8 ranges are measured on; int8 needs it, other precisions refuse it."""
     verification_images: Path | None = None
     """Folder of images on which the engine is compared with the training framework; None: no comparison."""
+    novelty_images: Path | None = None
+    """Folder of images of the kind that the network was trained for, from which the engine learns to tell how strange
+    others look; None: it learns that from the trained file, if `batchcls train` made it, or not at all."""
     overwrite: bool = False
     """Whether an engine that stands in the way is replaced; files of other names in its folder are kept."""
 
@@ -65,12 +70,16 @@ def build_engine(checkpoint: Path, out: Path, options: BuildOptions, console: Co
         console.print(note, markup=False, highlight=False, soft_wrap=True)
     with replacing_folder(out) as folder:
         _write_network(source, options, folder / ONNX, console)
+        features = add_features(folder / ONNX)
         manifest = _manifest(checkpoint, printable(out.resolve().name), source, folder)
+        manifest = replace(manifest, features=features)
         manifest.write(folder)
         manifest = record_answers(folder, Manifest.read(folder), console)  # what cannot be read back is no engine
         if options.verification_images is not None:
             verification = verify_engine(folder, manifest, source, options.verification_images, console)
             manifest = replace(manifest, verification=verification)
+        if options.novelty_images is not None:
+            manifest = learn_novelty(folder, manifest, options.novelty_images, console)
         manifest.write(folder)
     return manifest
 

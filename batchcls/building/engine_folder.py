@@ -8,13 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from batchcls.engine.manifest import MANIFEST, ONNX
+from batchcls.engine.novelty_file import NOVELTY
 from batchcls.engine.plan_sidecar import PLANS, is_plan_file
+from batchcls.engine.probe_features import PROBE_FEATURES
 from batchcls.errors import EngineError
 from batchcls.storage.atomic import folder_handle, kind_of, writing
 from batchcls.storage.owned_folder import OwnedFolder
 from batchcls.storage.temporary_folders import temporary_folder
 
-_REPLACED = (MANIFEST, ONNX, PLANS)
+_REPLACED = (MANIFEST, ONNX, NOVELTY, PROBE_FEATURES, PLANS)
 """Names that a build replaces; the plans are of the old network, so none of them is kept."""
 
 

@@ -17,6 +17,7 @@ from batchcls.engine.check import check_answers, check_exported_answers, compare
 from batchcls.engine.check_result import Platform
 from batchcls.engine.manifest import ONNX, Manifest
 from batchcls.engine.postprocess import to_predictions
+from batchcls.engine.probe_features import write_probe_features
 from batchcls.engine.probes import Mixture, draw_probes
 from batchcls.errors import VerificationError
 from batchcls.records import Logits, Pixels
@@ -49,6 +50,7 @@ def record_answers(folder: Path, manifest: Manifest, console: Console) -> Manife
             the ONNX file's operators are defined.
     """
     pixels = draw_probes(manifest.preprocess.size_px, manifest.probes)
+    record_features(folder, manifest)
     with closing(open_on_cpu(folder, manifest, "f32")) as exact_engine:
         if manifest.precision == "int8":
             answers = exact_logits(onnx.load(folder / ONNX), pixels)
@@ -69,6 +71,14 @@ def record_answers(folder: Path, manifest: Manifest, console: Console) -> Manife
         check = compare_predictions(to_predictions(engine.infer(pixels).logits), reference)
     platform = Platform(info.backend, info.precision, info.device, tuple(machine.cpu_features()))
     return replace(manifest, check=check, checked_on=platform)
+
+
+def record_features(folder: Path, manifest: Manifest) -> None:
+    """Write the features of an engine's probes, in float32, into its folder; nothing for an engine without features."""
+    if manifest.features:
+        with closing(open_on_cpu(folder, manifest, "f32", features=True)) as engine:
+            pixels = draw_probes(manifest.preprocess.size_px, manifest.probes)
+            write_probe_features(folder, engine.infer(pixels).features)
 
 
 def _rows(logits: Logits) -> _Rows:

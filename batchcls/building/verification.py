@@ -30,14 +30,22 @@ _MOST_NAMED_FILES = 10
 """Files that an error names before it only counts the others."""
 
 
-def open_on_cpu(folder: Path, manifest: Manifest, precision: str | None = None) -> Engine:
+def open_on_cpu(folder: Path, manifest: Manifest, precision: str | None = None, *, features: bool = False) -> Engine:
     """The engine in ``folder``, as a run on this machine's CPU opens it.
 
     Args:
         precision: ``f32`` or ``bf16``; None: what a run would compute in.
+        features: Whether the engine gives features.
     """
-    threads = machine.cores()
-    return open_engine(folder, manifest, backend="openvino", device="cpu", threads=threads, precision=precision)
+    return open_engine(
+        folder,
+        manifest,
+        backend="openvino",
+        device="cpu",
+        threads=machine.cores(),
+        precision=precision,
+        features=features,
+    )
 
 
 def verify_engine(

@@ -1,28 +1,13 @@
 """The command ``batchcls build``."""
 
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from batchcls.cli.build_summary import (
-    accuracy_summary,
-    agreement_summary,
-    order_warning,
-    plan_summary,
-    promise_summary,
-    unreadable_warning,
-)
-from batchcls.cli.libraries import extra
+from batchcls.cli.build_steps import build_folder, build_plan, build_plans_elsewhere, store_promise, teach_novelty
 from batchcls.cli.options import OutPath, check_device
 from batchcls.cli.printing import echo, next_line
-from batchcls.errors import EngineError
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from batchcls.building.tensorrt_plan import PlanOptions
 
 
 @click.command()
@@ -74,6 +59,13 @@ if TYPE_CHECKING:
     help="Put the conformal thresholds of this metrics.json, which batchcls evaluate wrote of this engine's "
     "predictions, into the engine folder SOURCE: its runs then write sets of labels.",
 )
+@click.option(
+    "--novelty-from",
+    "novelty_images",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of images of the kind that the network was trained for, from which the engine learns to tell how "
+    "strange others look; SOURCE may be an engine folder then.",
+)
 @click.option("--overwrite", is_flag=True, default=None, help="Replace the engine in --out; other files there stay.")
 @click.option(
     "--device",
@@ -119,6 +111,7 @@ def build(
     plan_options = PlanOptions(
         options.pop("batch_size"), options.pop("optimization_level"), workspace and workspace << 20
     )
+    novelty_images: Path | None = options.pop("novelty_images")
     trained_file_options = {key: value for key, value in options.items() if value is not None}
     _check_usage(source, out, device, target, trained_file_options)
     if conformal is not None and (out is not None or not source.is_dir()):
@@ -126,14 +119,16 @@ def build(
     if target is not None:
         targets_without_gpu(_capabilities(target))  # refuses unknown targets before minutes are spent on the build
     if out is not None:
-        _build_folder(source, out, trained_file_options, console)
-    folder = out or source
+        build_folder(source, out, novelty_images, trained_file_options, console)
+    elif novelty_images is not None:
+        teach_novelty(source, novelty_images, console)
     if conformal is not None:
-        _store_thresholds(source, conformal)
+        store_promise(source, conformal)
+    folder, is_addition = out or source, out is None and (novelty_images or conformal)
     if target is not None:
-        _build_plans_elsewhere(folder, target, plan_options, console)
-    elif conformal is None or device != "auto":
-        _build_plan_here(folder, device, plan_options, console, required=out is None or device != "auto")
+        build_plans_elsewhere(folder, _capabilities(target), plan_options, console)
+    elif device != "auto" or not is_addition:
+        build_plan(folder, device, plan_options, console, required=out is None or device != "auto")
     echo(next_line("batchcls", "run", "slides/", "--engine", folder, "--out", "preds.parquet"))
 
 
@@ -156,66 +151,6 @@ def _check_usage(
         raise click.UsageError(
             f"--target is for cards that are not here, --device {device} for one that is; leave one out"
         )
-
-
-def _store_thresholds(folder: Path, metrics: Path) -> None:
-    from batchcls.building.conformal import store_thresholds
-
-    echo(*promise_summary(store_thresholds(folder, metrics)))
-
-
-def _build_folder(source: Path, out: Path, trained_file_options: dict[str, Any], console: "Console") -> None:
-    from batchcls.networks.label_folder import folder_labels_note
-    from batchcls.networks.recipe import labels_from_argument
-
-    with extra("build", "building a trained file"):
-        from batchcls.building.build import BuildOptions, build_engine
-
-    values = dict(trained_file_options)
-    if "labels" in values:
-        text = values["labels"]
-        values["labels"] = labels_from_argument(text)
-        if os.path.isdir(text):
-            console.print(folder_labels_note(text, values["labels"]), markup=False, highlight=False, soft_wrap=True)
-    recipe, calibrate, verify = (values.pop(key, None) for key in ("recipe", "calibrate", "verify"))
-    overwrite = bool(values.pop("overwrite", False))
-    manifest = build_engine(source, out, BuildOptions(recipe, values, calibrate, verify, overwrite), console)
-    accuracy = manifest.verification.accuracy if manifest.verification else None
-    if warning := order_warning(accuracy):
-        echo(warning, err=True)
-    if warning := unreadable_warning(manifest):
-        echo(warning)
-    echo(f"{manifest.architecture} {manifest.precision} with {len(manifest.labels)} classes -> {out}")
-    echo(agreement_summary(manifest))
-    if accuracy:
-        echo(accuracy_summary(accuracy))
-
-
-def _build_plans_elsewhere(folder: Path, target: str, options: "PlanOptions", console: "Console") -> None:
-    from batchcls.building.gpu_plans import build_plans_for
-
-    for sidecar in build_plans_for(folder, _capabilities(target), options, console):
-        echo(plan_summary(sidecar))
-
-
-def _build_plan_here(folder: Path, device: str, options: "PlanOptions", console: "Console", *, required: bool) -> None:
-    """Make a plan for a GPU of this machine; without a GPU or TensorRT, make none unless it is ``required``."""
-    from batchcls import machine
-    from batchcls.building.gpu_plans import build_plan_here
-    from batchcls.engine.backends import tensorrt_api
-
-    (plan_device,) = machine.resolve_devices(
-        "cuda" if required and device == "auto" else device, alternative="make plans for cards elsewhere with --target"
-    )
-    if plan_device == "cpu":
-        return
-    if not required:
-        try:
-            tensorrt_api.module_for(machine.gpu(plan_device).sm)
-        except EngineError as error:
-            console.print(f"no plan for the GPU was made: {error}", highlight=False)
-            return
-    echo(plan_summary(build_plan_here(folder, plan_device, options, console)))
 
 
 def _capabilities(target: str) -> list[str]:

@@ -96,3 +96,14 @@ def order_warning(accuracy: "FolderAccuracy | None") -> str:
         f"{accuracy.better_accuracy:.2%}; if that is the order of the training, build again: --labels {given} "
         "--overwrite"
     )
+
+
+def novelty_summary(manifest: "Manifest") -> list[str]:
+    """At most one line on how an engine tells novelty."""
+    if manifest.novelty is None:
+        return []
+    statistics = manifest.novelty["statistics"]
+    return [
+        f"novelty   fitted on {statistics['fitted_images']:,} images below {manifest.novelty['folder']!r}, "
+        f"calibrated on {statistics['calibration_images']:,} others"
+    ]

@@ -21,6 +21,8 @@ def run_summary(stats: "RunStats", out: Path | str) -> list[str]:
         f"memory    {stats.peak_memory_bytes / 2**20:,.0f} MiB at most",
         f"seconds   {stages} (stages overlap)",
     ]
+    if stats.coverage is not None and stats.sets:
+        lines.insert(3, f"sets      {_sets_text(stats)}")
     if stats.transient_errors:
         lines.append(
             f"again     {stats.transient_errors:,} files could not be read this time; the same command reads them again"
@@ -36,6 +38,17 @@ def run_summary(stats: "RunStats", out: Path | str) -> list[str]:
     if stats.hint:
         lines.append(f"hint      {stats.hint}")
     return lines
+
+
+def _sets_text(stats: "RunStats") -> str:
+    """What the sets of labels promise, and how many labels they hold."""
+    sets, images = stats.sets, stats.labels.total()
+    void = f"; {sets['void']:,} void, for the images are novel" if sets["void"] else ""
+    mean = f"{sets['labels'] / (images - sets['void']):.2f} labels on average, " if images > sets["void"] else ""
+    return (
+        f"promised to hold the true label of {stats.coverage} of each class: {mean}{sets['single']:,} of one label, "
+        f"{sets['empty']:,} empty{void}"
+    )
 
 
 def _update_text(counts: "UpdateCounts") -> str:

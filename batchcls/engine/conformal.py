@@ -1,5 +1,7 @@
 """Sets of labels that hold the true one as often as promised: an engine's conformal thresholds."""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -8,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 _MOST_LEVELS = 16
+_DIGEST_DIGITS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,11 @@ class ConformalThresholds:
     def in_every_set(self, level: float) -> tuple[str, ...]:
         """The labels that are in every set, because too few images of theirs were there to fit a threshold on."""
         return tuple(label for label, threshold in self.levels[str(level)].items() if threshold is None)
+
+    def digest(self, level: float) -> str:
+        """A short digest of the thresholds of a level, which tells those of one evaluation from those of another."""
+        thresholds = json.dumps(list(self.levels[str(level)].items()))
+        return hashlib.sha256(thresholds.encode()).hexdigest()[:_DIGEST_DIGITS]
 
     def label_sets(self, probabilities: npt.NDArray[np.float32], level: float) -> npt.NDArray[np.bool_]:
         """(N, C) whether each label is in the set of an image; a set may be empty.

@@ -71,6 +71,9 @@ class Manifest:
     older versions, which are compared with ``reference``."""
     features: FeatureLayout | None = None
     """Layout of the output ``features`` of ``model.onnx``; None if there is none, as in folders of older versions."""
+    novelty: Mapping[str, Any] | None = None
+    """Header of the statistics of novelty, as `batchcls.engine.novelty_file.read_novelty` takes it; None if the engine
+    cannot tell novelty."""
     check: ProbeCheck | None = None
     """How far the engine was from ``reference`` when it was built; None in folders of older versions."""
     checked_on: Platform | None = None
@@ -134,6 +137,7 @@ class Manifest:
             reference=reference,
             answers=answers,
             features=FeatureLayout.of_values(values.get("features")),
+            novelty=values.get("novelty"),
             check=check and ProbeCheck(**check),
             checked_on=checked_on and Platform(**checked_on),
             verification=None if verification is None else Verification.of_values(verification),

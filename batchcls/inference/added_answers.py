@@ -22,6 +22,7 @@ class AddedAnswers:
 
     def __init__(self, folder: Path, manifest: Manifest, options: AnswerOptions) -> None:
         self._options = options
+        self._conformal = manifest.conformal
         self._embedding = manifest.features.embedding if manifest.features else slice(0, 0)
 
     def to(self, predictions: Predictions, outputs: Outputs) -> Predictions:
@@ -29,4 +30,8 @@ class AddedAnswers:
         added: dict[str, npt.NDArray[Any]] = {}
         if self._options.embedding and outputs.features.shape[1]:
             added["embedding"] = outputs.features[:, self._embedding].astype(np.float16)
+        if self._conformal and self._options.coverage is not None:
+            sets = self._conformal.label_sets(predictions.probabilities, self._options.coverage).astype(np.int8)
+            sets[added.get("novel", np.zeros(len(sets))) > 0] = -1  # of what no image of the truth was like: void
+            added["labels_set"] = sets
         return Predictions(predictions.labels, predictions.probabilities, predictions.finite, added)

@@ -6,7 +6,7 @@ from typing import Any, Self
 from batchcls.engine.manifest import Manifest
 from batchcls.errors import EngineError
 from batchcls.inference.options import RunOptions
-from batchcls.predictions.schema import EMBEDDING, MEASURES, TOP
+from batchcls.predictions.schema import COVERAGE, EMBEDDING, MEASURES, TOP
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +17,10 @@ class AnswerOptions:
     """Names of the measures of an image that come with its novelty; empty for an engine that cannot tell novelty."""
     novel_above: float = 0.99
     """Least novelty, 0 to 1, of an image that counts as novel."""
+    coverage: float | None = None
+    """Promised share of images whose set of labels holds the true one; None for no sets."""
+    set_thresholds: str | None = None
+    """Digest of the thresholds of the sets; None for no sets."""
     top: int | None = None
     """Number of the best labels that a row lists; None for none."""
     embedding: int | None = None
@@ -35,7 +39,10 @@ class AnswerOptions:
                 f"embeddings were asked for, and engine {manifest.name!r} has no output for them; run: "
                 "batchcls build CHECKPOINT --out ENGINE --overwrite, from a network that has convolutions"
             )
+        coverage = _coverage(manifest, options.coverage)
         return cls(
+            coverage=coverage,
+            set_thresholds=manifest.conformal.digest(coverage) if manifest.conformal and coverage else None,
             novel_above=options.novel_above,
             top=options.top and min(options.top, len(manifest.labels)),
             embedding=layers[-1].width if options.embeddings else None,
@@ -45,10 +52,34 @@ class AnswerOptions:
     def identity(self) -> dict[str, Any]:
         """The entries of a run's identity for these answers."""
         novelty = {MEASURES: list(self.measures), "novel_above": self.novel_above} if self.measures else {}
-        others = {TOP: self.top, EMBEDDING: self.embedding}
+        sets = {COVERAGE: self.coverage, "set_thresholds": self.set_thresholds}
+        others = {**sets, TOP: self.top, EMBEDDING: self.embedding}
         return {**novelty, **{key: value for key, value in others.items() if value is not None}}
 
     @property
     def need_features(self) -> bool:
         """Whether the engine has to be opened with its features."""
         return bool(self.measures) or self.embedding is not None
+
+
+def _coverage(manifest: Manifest, wanted: float | None) -> float | None:
+    """The coverage that a run promises: the wanted one, or the highest of the engine; None if it promises none.
+
+    Raises:
+        EngineError: If the engine does not promise the wanted one.
+    """
+    promised = manifest.conformal.coverages if manifest.conformal else ()
+    if wanted is None:
+        return max(promised, default=None)
+    if not promised:
+        raise EngineError(
+            f"coverage {wanted} was asked for, and engine {manifest.name!r} promises none; measure it: batchcls "
+            "evaluate PREDICTIONS --truth TRUTH --out REPORT, then: batchcls build ENGINE --conformal "
+            "REPORT/metrics.json"
+        )
+    if wanted not in promised:
+        raise EngineError(
+            f"coverage {wanted} was asked for, and engine {manifest.name!r} promises "
+            f"{' and '.join(map(str, promised))}; name one of these, or leave it out for the highest"
+        )
+    return float(wanted)

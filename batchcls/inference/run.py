@@ -74,14 +74,16 @@ def classify_images(
     console.print(f"loading engine {manifest.name}, listing files ...", highlight=False)
     with listening, closing(source), closing(open_executor(slides, source.roots)) as executor:
         identity = run_identity(source, executor.info, executor.decoder, options)
-        identity |= AnswerOptions.of(manifest, options).identity | shard_identity(options.shard, slides)
+        answers = AnswerOptions.of(manifest, options)
+        identity |= answers.identity | shard_identity(options.shard, slides)
         writer, update = open_output(out, source.roots, executor.info.labels, identity, options)
         if isinstance(writer, ExistingOutput):
             console.print(f"{out} is whole already: every row is done", markup=False, highlight=False)
-            return stats_of_existing(writer, RunStats(executor.info, executor.why), started)
+            return stats_of_existing(writer, RunStats(executor.info, executor.why, coverage=answers.coverage), started)
         with closing(writer), closing(update) if update else nullcontext():
             resumed_rows = update.rows.resumed_rows if update else writer.resumed_rows
             stats = RunStats(executor.info, executor.why, rows=resumed_rows, resumed_rows=resumed_rows)
+            stats.coverage = answers.coverage
             stats.warnings += [*no_probes_warnings(manifest, executor.info), *executor.notes]
             stats.hint = speed_hint(manifest, executor.info, options.precision)
             run = OpenRun(source, executor, writer, stats, console, interrupt, update=update)

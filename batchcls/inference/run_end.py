@@ -22,7 +22,7 @@ def stats_of_existing(existing: ExistingOutput, stats: RunStats, started: float)
     counts = existing.metadata["counts"]
     stats.rows = stats.resumed_rows = counts["rows"]
     stats.labels, stats.errors = Counter(counts["labels"]), Counter(counts["errors"])
-    stats.skipped = Counter(counts["skipped"])
+    stats.skipped, stats.sets = Counter(counts["skipped"]), Counter(counts.get("sets", {}))
     stats.warnings += one_label_warnings(stats.labels, stats.info)
     stats.peak_memory_bytes = machine.peak_memory_bytes()
     stats.spend({"start": perf_counter() - started})
@@ -53,6 +53,7 @@ def finish_run(run: OpenRun, arguments: Mapping[str, Any], started: float) -> No
     stats.warnings += one_label_warnings(counts.labels, run.executor.info)
     stats.resumed_rows += counts.rows - stats.rows  # the rows that an update keeps
     stats.rows, stats.labels, stats.errors = counts.rows, Counter(counts.labels), Counter(counts.errors)
+    stats.sets = counts.sets
     _update_totals(run, started)
     since = perf_counter()
     record = run_metadata(run.executor.info, run.executor.decoder, arguments, stats, writer.started)

@@ -11,7 +11,7 @@ from batchcls.images.sources.base import Source
 from batchcls.inference.options import RunOptions
 from batchcls.inference.stats import RunStats
 from batchcls.predictions.formats.parquet_folder import ROWS_PER_FILE_KEY
-from batchcls.predictions.schema import BY_CONTENT, kept_identity
+from batchcls.predictions.schema import BY_CONTENT, COVERAGE, kept_identity
 from batchcls.storage.file_names import printable
 
 
@@ -48,7 +48,9 @@ def run_metadata(
             "labels": stats.labels,
             "errors": stats.errors,
             "skipped": stats.skipped,
+            **({"sets": dict(stats.sets)} if stats.coverage is not None else {}),
         },
+        **({COVERAGE: stats.coverage} if stats.coverage is not None else {}),
         "throughput": {
             "files": stats.rows - stats.resumed_rows,
             "elapsed_s": stats.elapsed_s,

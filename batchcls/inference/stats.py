@@ -31,6 +31,10 @@ class RunStats:
     """Rows by label."""
     errors: Counter[str] = field(default_factory=Counter)
     """Rows by kind of error."""
+    coverage: float | None = None
+    """Promised share of images whose set of labels holds the true one; None in a run without sets."""
+    sets: Mapping[str, int] = field(default_factory=dict)
+    """Counts of the sets, see `batchcls.predictions.counts.Counts.sets`; empty in a run without sets."""
     transient_errors: int = 0
     """Rows of this run whose file a disk or a network failed to deliver, and may deliver another time."""
     updated: UpdateCounts | None = None

@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from batchcls.records import Pixels
 
-OPTICAL_DENSITY_STRIDE = 4
-"""Every so many rows and columns, from the first, a pixel counts for the optical densities."""
+OPTICAL_DENSITY_STRIDE = 7
+"""Every so many rows and columns, from the first, a pixel counts for the optical densities; logarithms are dear."""
 STAIN_CHANNEL = 1
 """The channel by which pixels count as stained: green, which blood and tissue stains absorb most."""
 _LUMA = (1, 2, 1)
@@ -43,15 +43,15 @@ def _filter(*channels: tuple[tuple[int, int, int], npt.NDArray[np.int64]]) -> np
 _INNER, _GRID = (np.pad(_STEP, (left, 6 - left)) for left in (2, 6))
 """Steps between the pixels 3 and 4, inside a JPEG block, and 7 and 8, between two blocks."""
 FILTERS = (
-    AppearanceFilter(("fine",), _filter((_LUMA, _LAPLACIAN)), (5, 5)),
+    AppearanceFilter(("fine",), _filter((_LUMA, _LAPLACIAN)), (11, 11)),
     AppearanceFilter(
         ("coarse", "coarse_red", "coarse_blue"),
         _filter((_LUMA, _LAPLACIAN), ((1, -1, 0), _LAPLACIAN), ((0, -1, 1), _LAPLACIAN)),
-        (5, 5),
+        (11, 11),
         dilation=4,
     ),
-    AppearanceFilter(("inner_x", "grid_x"), _filter((_LUMA, _INNER[None]), (_LUMA, _GRID[None])), (4, 8)),
-    AppearanceFilter(("inner_y", "grid_y"), _filter((_LUMA, _INNER[:, None]), (_LUMA, _GRID[:, None])), (8, 4)),
+    AppearanceFilter(("inner_x", "grid_x"), _filter((_LUMA, _INNER[None]), (_LUMA, _GRID[None])), (8, 8)),
+    AppearanceFilter(("inner_y", "grid_y"), _filter((_LUMA, _INNER[:, None]), (_LUMA, _GRID[:, None])), (8, 8)),
 )
 """Strides that share no factor with 8 see every place in a JPEG block alike; those of 8 see one place only."""
 APPEARANCE_NAMES = (

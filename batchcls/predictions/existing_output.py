@@ -137,7 +137,8 @@ def _check_counts(metadata: Mapping[str, Any]) -> None:
         LookupError, TypeError, ValueError: If counts are missing, or of other types.
     """
     counts = metadata["counts"]
-    if not all(isinstance(counts[key], dict) for key in ("labels", "errors", "skipped")):
+    by_name = (counts["labels"], counts["errors"], counts["skipped"], counts.get("sets", {}))
+    if not all(isinstance(each, dict) for each in by_name):
         raise TypeError("counts are by name")
     if not isinstance(metadata.get("limits", {}), dict):
         raise TypeError("limits are by name")

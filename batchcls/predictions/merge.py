@@ -175,7 +175,10 @@ def _check_no_doubles(keys: pa.Table) -> None:
 
 
 def _merged_counts(counts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    summed = {name: sum((Counter(each[name]) for each in counts), Counter()) for name in ("labels", "errors")}
+    summed = {name: Counter[str]() for name in ("labels", "errors", "sets") if name in counts[0] or name != "sets"}
+    for name, counter in summed.items():
+        for each in counts:
+            counter.update(each[name])  # which keeps what is 0
     return {
         "rows": sum(each["rows"] for each in counts),
         "resumed_rows": sum(each["resumed_rows"] for each in counts),

@@ -1,9 +1,7 @@
 """Write predictions to one file; until it is whole, parts on disk hold the finished rows."""
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from batchcls.predictions.counts import Counts, count_columns, count_rows
 from batchcls.predictions.done_slides import DoneSlides
 from batchcls.predictions.existing_output import ExistingOutput, check_record_beside, retry_mask
 from batchcls.predictions.external_sort import sorted_tables
@@ -32,17 +31,6 @@ _PART_SECONDS = 10.0
 """Seconds after which rows are brought to disk, however few they are."""
 GROUP_ROWS = 32_768
 """Rows in a row group of the whole file."""
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """How many rows a whole predictions file holds."""
-
-    rows: int
-    labels: Mapping[str, int]
-    """Rows by label."""
-    errors: Mapping[str, int]
-    """Rows by kind of error: the text before the colon."""
 
 
 def open_writer(
@@ -186,12 +174,7 @@ class PredictionsWriter:
     def counts(self) -> Counts:
         """The counts over all rows, those of earlier runs included; every row is on disk afterwards."""
         self.flush()
-        rows, codes, errors = 0, Counter[int](), Counter[str]()
-        for batch in self._partial.batches(["label", "error"]):
-            rows += len(batch)
-            codes += _value_counts(batch["label"].drop_null())
-            errors += _value_counts(pc.list_element(pc.split_pattern(batch["error"].drop_null(), ":", max_splits=1), 0))
-        return Counts(rows, {self._labels[code]: count for code, count in codes.items()}, errors)
+        return count_rows(self._partial.batches(count_columns(self._rows.schema)), self._labels)
 
     def finish(self, metadata: Mapping[str, Any]) -> None:
         """Put the whole file in its place, with ``metadata`` as the record of the run, and drop the parts.
@@ -240,7 +223,3 @@ class PredictionsWriter:
         repeated = [batch.filter(retry_mask(batch["error"], self._limits.keys())) for batch in batches]
         schema = pa.schema([self._rows.schema.field(name) for name in columns])
         return pa.concat_tables([schema.empty_table(), pa.Table.from_batches(repeated).select(columns)])
-
-
-def _value_counts(values: pa.Array) -> Counter[Any]:
-    return Counter({item["values"]: item["counts"] for item in pc.value_counts(values).to_pylist()})

@@ -65,6 +65,20 @@ def readable_name(path: Path) -> Iterator[str]:
         yield f"/proc/self/fd/{stream.fileno()}"
 
 
+def read_bytes(path: Path, largest_bytes: int) -> bytes:
+    """The content of a small file.
+
+    Raises:
+        OSError: If the file cannot be read.
+        ValueError: If ``path`` is no regular file, or has more than ``largest_bytes``.
+    """
+    stream, status = open_regular(path)
+    with stream:
+        if status.st_size > largest_bytes:
+            raise ValueError(f"it has {status.st_size:,} bytes, of {largest_bytes:,} at most")
+        return read_up_to(stream, status.st_size)
+
+
 def read_text(path: Path, largest_bytes: int, encoding: str = "utf-8") -> str:
     """The text of a small file, with line feeds at the ends of its lines.
 
@@ -72,11 +86,7 @@ def read_text(path: Path, largest_bytes: int, encoding: str = "utf-8") -> str:
         OSError: If the file cannot be read.
         ValueError: If ``path`` is no regular file, has more than ``largest_bytes``, or is not in ``encoding``.
     """
-    stream, status = open_regular(path)
-    with stream:
-        if status.st_size > largest_bytes:
-            raise ValueError(f"it has {status.st_size:,} bytes, of {largest_bytes:,} at most")
-        text = read_up_to(stream, status.st_size).decode(encoding)
+    text = read_bytes(path, largest_bytes).decode(encoding)
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

@@ -1,6 +1,5 @@
 """Assign images to training, validation and test so that no two splits share an image or a group."""
 
-import re
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ import numpy.typing as npt
 from sklearn.model_selection import StratifiedGroupKFold
 
 from batchcls.errors import LabelsError
+from batchcls.storage.natural_order import natural_key
 from batchcls.training.options import SplitFractions, SplitOptions
 
 SPLITS = ("train", "val", "test")
@@ -76,12 +76,6 @@ def check_splits(labels: Strings, groups: Strings, splits: Strings, required: Se
                 f"{int((labels == label).sum()):,} images in {len(np.unique(groups[labels == label])):,} groups: "
                 "add images, change --val, --test or --group-by, or leave the class out"
             )
-
-
-def natural_key(path: str) -> list[tuple[int, int, str]]:
-    """A sort key by which digits in paths count by their value, so that 2 comes before 10."""
-    pieces = re.split(r"([0-9]+)", path)
-    return [(1, int(piece), "") if piece.isdecimal() else (0, 0, piece) for piece in pieces if piece]
 
 
 def _blocks(paths: Strings, labels: Strings, groups: Strings, fractions: SplitFractions) -> Strings:

@@ -7,10 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import polars
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 
+from batchcls import Engine
 from batchcls.cli import main
 from batchcls.engine.manifest import Manifest
 from tests.conftest import draw
@@ -83,6 +86,72 @@ def test_the_thresholds_of_a_folder_are_checked_when_it_is_opened(report: Path, 
     result = invoke("info", engine)
 
     assert (result.exit_code, "conformal threshold at level 0.9" in result.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(("words", "level"), [((), "0.95"), (("--coverage", "0.9"), "0.9")])
+def test_a_run_writes_the_sets_that_its_engine_promises(
+    report: Path, engine: Path, slides: Path, tmp_path: Path, words: tuple[str, ...], level: str
+) -> None:
+    assert invoke("build", engine, "--conformal", report / "metrics.json").exit_code == 0
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    arguments = ("run", slides, tmp_path / "broken.jpg", "--device", "cpu", "--engine", engine, *words, "--out")
+
+    result = invoke(*arguments, tmp_path / "preds.parquet")
+
+    assert result.exit_code == 0, result.output
+    table = pq.read_table(tmp_path / "preds.parquet")
+    thresholds = json.loads((report / "metrics.json").read_text())["conformal"]["levels"][level]
+    limits = np.array([2 if own is None else own for own in thresholds.values()])
+    for row in table.to_pylist():
+        expected = None
+        if row["probabilities"] is not None:
+            probabilities = np.array(row["probabilities"])
+            best_first = np.argsort(-probabilities, kind="stable")
+            expected = ["abc"[place] for place in best_first if 1 - probabilities[place] <= limits[place]]
+        assert row["labels_set"] == expected
+    record = json.loads(table.schema.metadata[b"batchcls"])
+    sizes = [len(labels) for labels in table["labels_set"].drop_null().to_pylist()]
+    assert (record["coverage"], len(sizes)) == (float(level), 60)
+    counts = {"empty": sizes.count(0), "single": sizes.count(1), "void": 0, "labels": sum(sizes)}
+    assert record["counts"]["sets"] == counts
+    promise = f"\nsets      promised to hold the true label of {level} of each class: {sum(sizes) / 60:.2f} labels"
+    assert promise in result.stdout
+    assert invoke(*arguments, tmp_path / "preds.parquet").stdout.count(f"{counts['single']} of one label") == 1
+    assert invoke(*arguments, tmp_path / "preds.jsonl").exit_code == 0
+    lines = polars.read_ndjson(tmp_path / "preds.jsonl")
+    assert lines["labels_set"].to_list() == table["labels_set"].to_pylist()
+
+
+def test_sets_of_other_thresholds_get_into_a_file_of_their_own(
+    report: Path, engine: Path, slides: Path, tmp_path: Path
+) -> None:
+    arguments = ("run", slides, "--device", "cpu", "--engine", engine, "--out", tmp_path / "preds.parquet")
+    for change in (0.0, 0.25):
+        metrics = json.loads((report / "metrics.json").read_text())
+        metrics["conformal"]["levels"]["0.95"]["a"] = change
+        (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+        assert invoke("build", engine, "--conformal", tmp_path / "metrics.json").exit_code == 0
+        result = invoke(*arguments)
+
+    assert (result.exit_code, "set_thresholds" in result.stderr, "--overwrite" in result.stderr) == (1, True, True)
+
+
+def test_a_coverage_that_is_not_promised_is_refused(
+    report: Path, engine: Path, tiny_engine: Path, slides: Path, tmp_path: Path
+) -> None:
+    assert invoke("build", engine, "--conformal", report / "metrics.json").exit_code == 0
+
+    for folder, coverage, reason in ((engine, "0.8", "promises 0.9 and 0.95"), (tiny_engine, "0.9", "promises none")):
+        out = tmp_path / "preds.parquet"
+        result = invoke("run", slides, "--device", "cpu", "--engine", folder, "--coverage", coverage, "--out", out)
+        assert (result.exit_code, reason in result.stderr, out.exists()) == (1, True, False)
+
+
+def test_an_open_engine_gives_sets_too(report: Path, engine: Path, slides: Path) -> None:
+    assert invoke("build", engine, "--conformal", report / "metrics.json").exit_code == 0
+    with Engine.load(engine, device="cpu", coverage=0.9) as opened:
+        rows = opened.predict(sorted(slides.iterdir())[:5])
+    assert rows["labels_set"].null_count == 0
 
 
 def _record(metrics: Metrics) -> Metrics:

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchcls.errors import LabelsError
+from batchcls.storage.natural_order import natural_key
 from batchcls.training.options import SplitFractions, SplitOptions, SplitStrategy
-from batchcls.training.splits import assign_splits, check_splits, natural_key
+from batchcls.training.splits import assign_splits, check_splits
 
 
 @st.composite

@@ -1,0 +1,81 @@
+"""Let an engine learn, from images of the kind that its network was trained for, how strange others look."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from batchcls.building.engine_folder import replacing_folder
+from batchcls.building.onnx.feature_output import add_features
+from batchcls.building.probe_answers import record_features
+from batchcls.building.reference_images import reference_images
+from batchcls.engine.manifest import ONNX, Manifest, checked_onnx_path, sha256
+from batchcls.engine.novelty import feature_groups
+from batchcls.engine.novelty_file import NOVELTY
+from batchcls.engine.novelty_fit import fit_novelty
+from batchcls.engine.plan_sidecar import PLANS
+from batchcls.errors import CheckpointError
+from batchcls.storage.atomic import write_whole
+from batchcls.storage.file_names import printable
+
+
+def add_novelty(engine: Path, images: Path, console: Console) -> Manifest:
+    """Give an engine folder statistics of novelty, and return its new manifest.
+
+    An engine of an older version gets features as well, with which its ONNX file is another one: its plans are dropped.
+
+    Args:
+        engine: The engine folder, which is replaced, whole or not at all.
+        images: Folder of images of the kind that the network was trained for.
+        console: Where notes and progress are shown.
+
+    Raises:
+        EngineError: If ``engine`` is no engine folder of this user.
+        CheckpointError: If the network has no layer that features could come from.
+        SlidesError: If ``images`` holds too few images that can be read.
+        OutputError: If the disk refuses.
+    """
+    manifest = Manifest.read(engine)
+    onnx = checked_onnx_path(engine, manifest)
+    with replacing_folder(engine) as folder:
+        shutil.copyfile(onnx, folder / ONNX)
+        if manifest.features is None:
+            manifest = replace(manifest, features=add_features(folder / ONNX), onnx_sha256=sha256(folder / ONNX))
+        elif (engine / PLANS).is_dir():
+            shutil.copytree(engine / PLANS, folder / PLANS, symlinks=True)
+        manifest.write(folder)
+        record_features(folder, manifest)
+        manifest = learn_novelty(folder, manifest, images, console)
+        manifest.write(folder)
+    return manifest
+
+
+def learn_novelty(folder: Path, manifest: Manifest, images: Path, console: Console) -> Manifest:
+    """Write the statistics of novelty into an engine folder, and return its manifest with their header.
+
+    Args:
+        folder: A complete engine folder.
+        manifest: The folder's manifest.
+        images: Folder of images of the kind that the network was trained for.
+
+    Raises:
+        CheckpointError: If the network has no layer that features could come from.
+        SlidesError: If ``images`` holds too few images that can be read.
+    """
+    if manifest.features is None:
+        raise CheckpointError(
+            f"{manifest.checkpoint!r} has no layer behind a convolution, by which novelty is told; "
+            "leave --novelty-from out"
+        )
+    reference = reference_images(folder, manifest, images, console)
+    novelty, notes = fit_novelty(reference, feature_groups(manifest.features), len(manifest.labels))
+    for note in notes:
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
+    write_whole(folder / NOVELTY, novelty.to_bytes())
+    header: dict[str, Any] = {
+        "folder": printable(images.resolve().name),
+        "statistics": novelty.header,
+    }
+    return replace(manifest, novelty=header)
