@@ -1,7 +1,7 @@
 """Evaluate a predictions file against true labels, and write metrics, plots, pictures and reports."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from batchcls.evaluation.labeled_predictions import LabeledPredictions
 from batchcls.evaluation.matched_images import MatchedImages, match_images
 from batchcls.evaluation.metrics import absent_classes, confusion_matrix
 from batchcls.evaluation.metrics_file import metrics_json
+from batchcls.evaluation.novelty_accuracy import COLUMNS, accuracy_by_novelty
 from batchcls.evaluation.output_folder import check_evaluation_folder, open_evaluation_folder
 from batchcls.evaluation.plots import (
     DARK,
@@ -91,7 +92,7 @@ def _evaluate(options: EvaluationOptions) -> tuple[Evaluation, MatchedImages]:
         raise LabelsError(
             f"--truth {str(options.truth)!r} is the predictions file itself; name a folder or a table of true labels"
         )
-    predictions = PredictionsFile.read(options.predictions, options.labels)
+    predictions = PredictionsFile.read(options.predictions, options.labels, COLUMNS)
     predictions.check_labels(options.labels)
     labeled = LabeledImages.read(options.truth, options.group_by, options.split_folders, predictions.labels)
     table = labeled.of_split(options.split, options.truth)
@@ -114,6 +115,7 @@ def _evaluate(options: EvaluationOptions) -> tuple[Evaluation, MatchedImages]:
         calibration=measure_calibration(images, options.seed),
         risk_coverage=risk_coverage_curve(images.top, images.correct, options.error_rate),
         label_issues=judge_labels(images),
+        novelty=accuracy_by_novelty(replace(predictions, table=matched.rows), images),
         conformal=measure_conformal_sets(images, predictions.labels, options.seed),
     )
     return evaluation, matched
@@ -148,11 +150,13 @@ def _files(evaluation: Evaluation, matched: MatchedImages) -> dict[str, bytes | 
     most_confident_wrong = _wrong_rows(matched.predictions)
     least_certain = np.argsort(matched.predictions.top, kind="stable")
     issues = evaluation.label_issues
+    most_novel = evaluation.novelty.most_novel if evaluation.novelty else np.empty(0, np.int64)
     pictures = {
         **_plots(evaluation, LIGHT),
         "wrong.jpg": image_sheet(matched, most_confident_wrong[:_SHEET_IMAGES], evaluation.labels),
         "uncertain.jpg": image_sheet(matched, least_certain[:_SHEET_IMAGES], evaluation.labels),
         "label_issues.jpg": image_sheet(matched, issues.rows[:_SHEET_IMAGES], evaluation.labels),
+        "novel.jpg": image_sheet(matched, most_novel[:_SHEET_IMAGES], evaluation.labels),
     }
     uris = {name: data_uri(content, _MEDIA_TYPES[Path(name).suffix]) for name, content in pictures.items() if content}
     return {

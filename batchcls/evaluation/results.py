@@ -12,6 +12,7 @@ from batchcls.evaluation.calibration import Calibration
 from batchcls.evaluation.conformal import ConformalSets
 from batchcls.evaluation.label_issues import LabelIssues
 from batchcls.evaluation.metrics import AbsentClasses
+from batchcls.evaluation.novelty_accuracy import NoveltyAccuracy
 from batchcls.evaluation.risk_coverage import RiskCoverage
 
 
@@ -123,6 +124,8 @@ class Evaluation:
     calibration: Calibration
     risk_coverage: RiskCoverage
     label_issues: LabelIssues
+    novelty: NoveltyAccuracy | None
+    """Accuracy of novel and of familiar images; None for predictions without novelty."""
     conformal: ConformalSets | None
     """Sets of labels that hold the true one as often as promised; None for an engine of one class."""
 

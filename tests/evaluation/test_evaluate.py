@@ -300,6 +300,7 @@ def test_the_keys_of_metrics_json_stay_what_other_programs_read(plain: tuple[Pat
             ),
         },
         "label_issues": {"candidates": ..., "classes": [{"label": ..., "candidates": ...}], "why": ...},
+        "novelty": ...,
         "conformal": {
             "levels": dict.fromkeys(levels, dict.fromkeys(LABELS, ...)),
             **dict.fromkeys(("images", "test_images"), ...),
