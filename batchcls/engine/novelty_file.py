@@ -1,6 +1,8 @@
 """The file of an engine folder that holds the statistics of novelty."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from batchcls.engine.manifest import Manifest
 from batchcls.engine.novelty import LARGEST_BYTES, Novelty
@@ -33,4 +35,19 @@ def read_novelty(folder: Path, manifest: Manifest) -> Novelty | None:
         raise EngineError(
             f"{str(path)!r} does not hold the statistics that its engine was given: {error}; give it others: "
             "batchcls build ENGINE --novelty-from DIR"
+        ) from error
+
+
+def group_names(statistics: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the groups of features in a header of `Novelty`.
+
+    Raises:
+        EngineError: If it is none.
+    """
+    try:
+        return tuple(str(name) for name, *_ in statistics["groups"])
+    except (LookupError, TypeError, ValueError) as error:
+        raise EngineError(
+            f"the engine's manifest names no groups of features: {error}; give it statistics: batchcls build ENGINE "
+            "--novelty-from DIR"
         ) from error

@@ -65,7 +65,7 @@ def fit_novelty(images: ReferenceImages, groups: Sequence[FeatureGroup], classes
     Raises:
         SlidesError: If fewer than 40 images have features that are finite, or all features are constant.
     """
-    usable: Mask = np.isfinite(images.features).all(axis=1)
+    usable: Mask = np.logical_and.reduce(np.isfinite(images.features), axis=1)
     count, left_out = int(usable.sum()), int((~usable).sum())
     if count < FEWEST_IMAGES:
         odd = f", and {left_out:,} with features that are not finite" if left_out else ""
@@ -73,7 +73,8 @@ def fit_novelty(images: ReferenceImages, groups: Sequence[FeatureGroup], classes
             f"novelty needs {FEWEST_IMAGES} images or more of the kind that the network was trained for; "
             f"there are {count:,}{odd}; run it on a folder with more of them"
         )
-    held_back = held_back_blocks(images.names, usable) if images.held_back is None else images.held_back & usable
+    own = images.held_back
+    held_back: Mask = held_back_blocks(images.names, usable) if own is None else np.logical_and(own, usable)
     fitted = _thinned(np.flatnonzero(usable & ~held_back), _MOST_FITTED)
     calibrated = _thinned(np.flatnonzero(held_back), MOST_CALIBRATION_IMAGES)
     if not (len(fitted) and len(calibrated)):

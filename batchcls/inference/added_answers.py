@@ -7,8 +7,11 @@ import numpy as np
 import numpy.typing as npt
 
 from batchcls.engine.manifest import Manifest
+from batchcls.engine.measures import image_measures
+from batchcls.engine.novelty import Novelty
+from batchcls.engine.novelty_file import read_novelty
 from batchcls.inference.answer_options import AnswerOptions
-from batchcls.records import Outputs, Predictions
+from batchcls.records import Features, Outputs, Predictions
 
 
 class AddedAnswers:
@@ -22,12 +25,16 @@ class AddedAnswers:
 
     def __init__(self, folder: Path, manifest: Manifest, options: AnswerOptions) -> None:
         self._options = options
+        self._novelty = read_novelty(folder, manifest) if options.measures else None
+        self._appearance = manifest.features.appearance if manifest.features else slice(0, 0)
         self._conformal = manifest.conformal
         self._embedding = manifest.features.embedding if manifest.features else slice(0, 0)
 
     def to(self, predictions: Predictions, outputs: Outputs) -> Predictions:
         """``predictions`` with the added values, by column, as `batchcls.predictions.answer_columns` takes them."""
         added: dict[str, npt.NDArray[Any]] = {}
+        if self._novelty and outputs.features.shape[1]:
+            added |= self._novelty_columns(self._novelty, outputs.features)
         if self._options.embedding and outputs.features.shape[1]:
             added["embedding"] = outputs.features[:, self._embedding].astype(np.float16)
         if self._conformal and self._options.coverage is not None:
@@ -35,3 +42,12 @@ class AddedAnswers:
             sets[added.get("novel", np.zeros(len(sets))) > 0] = -1  # of what no image of the truth was like: void
             added["labels_set"] = sets
         return Predictions(predictions.labels, predictions.probabilities, predictions.finite, added)
+
+    def _novelty_columns(self, novelty: Novelty, features: Features) -> dict[str, npt.NDArray[Any]]:
+        scores = novelty.score(features)
+        is_novel = np.where(np.isnan(scores.novelty), -1, scores.novelty >= self._options.novel_above)
+        return {
+            "novelty": scores.novelty,
+            "novel": is_novel.astype(np.int8) if novelty.is_calibrated else np.full(len(features), -1, np.int8),
+            "measures": image_measures(features[:, self._appearance], scores.distances),
+        }

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from batchcls.engine.manifest import Manifest
+from batchcls.engine.measures import measure_names
+from batchcls.engine.novelty_file import group_names
 from batchcls.errors import EngineError
 from batchcls.inference.options import RunOptions
 from batchcls.predictions.schema import COVERAGE, EMBEDDING, MEASURES, TOP
@@ -15,6 +17,8 @@ class AnswerOptions:
 
     measures: tuple[str, ...] = ()
     """Names of the measures of an image that come with its novelty; empty for an engine that cannot tell novelty."""
+    novelty_statistics: str | None = None
+    """Digest of the statistics of novelty; None for an engine that cannot tell novelty."""
     novel_above: float = 0.99
     """Least novelty, 0 to 1, of an image that counts as novel."""
     coverage: float | None = None
@@ -40,7 +44,10 @@ class AnswerOptions:
                 "batchcls build CHECKPOINT --out ENGINE --overwrite, from a network that has convolutions"
             )
         coverage = _coverage(manifest, options.coverage)
+        statistics = manifest.novelty["statistics"] if manifest.novelty else {}
         return cls(
+            measures=measure_names(group_names(statistics)) if statistics else (),
+            novelty_statistics=statistics.get("sha256"),
             coverage=coverage,
             set_thresholds=manifest.conformal.digest(coverage) if manifest.conformal and coverage else None,
             novel_above=options.novel_above,
@@ -51,10 +58,17 @@ class AnswerOptions:
     @property
     def identity(self) -> dict[str, Any]:
         """The entries of a run's identity for these answers."""
-        novelty = {MEASURES: list(self.measures), "novel_above": self.novel_above} if self.measures else {}
+        novelty = {
+            MEASURES: list(self.measures),
+            "novel_above": self.novel_above,
+            "novelty_statistics": self.novelty_statistics,
+        }
         sets = {COVERAGE: self.coverage, "set_thresholds": self.set_thresholds}
         others = {**sets, TOP: self.top, EMBEDDING: self.embedding}
-        return {**novelty, **{key: value for key, value in others.items() if value is not None}}
+        return {
+            **(novelty if self.measures else {}),
+            **{key: value for key, value in others.items() if value is not None},
+        }
 
     @property
     def need_features(self) -> bool:

@@ -7,6 +7,7 @@ from batchcls.engine.backends import open_engine
 from batchcls.engine.base import Engine
 from batchcls.engine.check import check_answers
 from batchcls.engine.manifest import ONNX
+from batchcls.engine.novelty_check import check_novelty
 from batchcls.engine.postprocess import to_predictions
 from batchcls.errors import MemoryShortageError
 from batchcls.inference.added_answers import AddedAnswers
@@ -44,6 +45,8 @@ def open_checked_engine(config: DeviceConfig) -> Engine:
     try:
         if engine.info.backend != "null" and (config.manifest.reference or config.device != "cpu"):
             check_answers(engine, config.manifest)
+        if engine.info.backend != "null" and config.answers.measures:
+            check_novelty(engine, config.engine, config.manifest)
     except BaseException:
         engine.close()
         raise

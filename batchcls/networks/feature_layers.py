@@ -11,8 +11,8 @@ _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _DEPTHS = (0.3, 0.55, 0.8)
 """Shares of the network's multiplications after which a layer is wanted, beside the last layer."""
 _LEAST_CHANNELS = 8
-_WORK_A_VALUE = 3000, 50
-"""Work of a network, in multiplications and in activations, that takes 100 times as long as to pool one value."""
+_WORK_A_VALUE = 3000, 20
+"""Work of a network, in products and in results of weights, that takes 100 times as long as to pool one value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +45,13 @@ def find_layers(model: onnx.ModelProto) -> tuple[LayerTensor, ...]:
     candidates = _candidates(path)
     if not candidates:
         return ()
-    multiplications = sum(map(path.multiplications, path.nodes))
-    activations = sum(path.values(node.output[0]) for node in path.nodes)
-    budget = multiplications / _WORK_A_VALUE[0] + activations / _WORK_A_VALUE[1]
+    products = sum(map(path.multiplications, path.nodes))
+    results = sum(path.values(node.output[0]) for node in path.nodes if node.op_type in WEIGHTED)
+    budget = products / _WORK_A_VALUE[0] + results / _WORK_A_VALUE[1]
     last, cheap = candidates[-1], [item for item in candidates[:-1] if item.values <= budget]
     chosen = {last}
     for wanted in _DEPTHS if cheap else ():
-        chosen.add(min(cheap, key=lambda item: abs(item.depth - wanted) + item.values / budget))
+        chosen.add(min(cheap, key=lambda item: abs(item.depth - wanted) + item.values / budget / 2))
     while len(chosen) > 1 and sum(item.values for item in chosen) > budget:
         chosen.remove(max(chosen - {last}, key=lambda item: item.values))
     return tuple(sorted(chosen, key=candidates.index))

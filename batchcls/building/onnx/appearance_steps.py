@@ -8,18 +8,22 @@ from batchcls.networks.appearance import FILTERS, OPTICAL_DENSITY_STRIDE, STAIN_
 
 
 def add_appearance(steps: GraphSteps) -> str:
-    """Append steps from ``pixels`` to the appearance numbers, (N, A) float32; return their name."""
-    planes = steps.add("Transpose", steps.add("Cast", "pixels", to=TensorProto.FLOAT), perm=[0, 3, 1, 2])
+    """Append steps from ``pixels`` to the appearance numbers, (N, A) float32; return their name.
+
+    Only operators are used that are written alike in every operator set, as a convolution where Slice is not.
+    """
+    # Abs changes nothing. It keeps OpenVINO from taking these steps for the network's own, which it would order anew,
+    # and from turning bytes around before they are floats, which is slower.
+    values = steps.add("Abs", steps.add("Cast", "pixels", to=TensorProto.FLOAT))
+    planes = steps.add("Transpose", values, perm=[0, 3, 1, 2])
     numbers = [*_densities(steps, planes), *(_responses(steps, planes, each) for each in FILTERS)]
     return steps.add("Flatten", steps.add("Concat", *numbers, axis=1))
 
 
 def _densities(steps: GraphSteps, planes: str) -> tuple[str, str, str]:
     """(N, 3, 1, 1) each: means and mean absolute deviations of the optical densities, and means in the stain."""
-    # No Slice, which older operator sets write otherwise: this convolution takes every so many pixels as they are.
-    sample = steps.add(
-        "Conv", planes, np.eye(3, dtype=np.float32)[..., None, None], strides=[OPTICAL_DENSITY_STRIDE] * 2
-    )
+    every = np.eye(3, dtype=np.float32)[..., None, None]
+    sample = steps.add("Conv", planes, every, strides=[OPTICAL_DENSITY_STRIDE] * 2)
     shares = steps.add("Mul", steps.add("Add", sample, np.float32(1)), np.float32(1 / 256))
     density = steps.add("Neg", steps.add("Log", shares))
     means = steps.add("GlobalAveragePool", density)
@@ -34,7 +38,6 @@ def _densities(steps: GraphSteps, planes: str) -> tuple[str, str, str]:
 
 def _responses(steps: GraphSteps, planes: str, filters: AppearanceFilter) -> str:
     """(N, outputs, 1, 1): mean absolute responses to the kernels."""
-    response = steps.add(
-        "Conv", planes, filters.weights, strides=list(filters.strides), dilations=[filters.dilation] * 2
-    )
+    strides, dilations = list(filters.strides), [filters.dilation] * 2
+    response = steps.add("Conv", planes, filters.weights, strides=strides, dilations=dilations)
     return steps.add("GlobalAveragePool", steps.add("Abs", response))
