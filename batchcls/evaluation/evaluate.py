@@ -17,7 +17,7 @@ from batchcls.evaluation.labeled_predictions import LabeledPredictions
 from batchcls.evaluation.matched_images import MatchedImages, match_images
 from batchcls.evaluation.metrics import absent_classes, confusion_matrix
 from batchcls.evaluation.metrics_file import metrics_json
-from batchcls.evaluation.novelty_accuracy import COLUMNS, accuracy_by_novelty
+from batchcls.evaluation.novelty_accuracy import accuracy_by_novelty
 from batchcls.evaluation.output_folder import check_evaluation_folder, open_evaluation_folder
 from batchcls.evaluation.plots import (
     DARK,
@@ -33,6 +33,7 @@ from batchcls.evaluation.results import ClassResult, Evaluation, PredictionsSumm
 from batchcls.evaluation.risk_coverage import risk_coverage_curve
 from batchcls.images.labels.labeled_images import LabeledImages
 from batchcls.images.thumbnails import data_uri
+from batchcls.predictions.answer_columns import NOVEL, NOVELTY
 from batchcls.predictions.integrity import predictions_digest, rewrite_notes
 from batchcls.predictions.reader import PredictionsFile
 from batchcls.storage.file_names import printable
@@ -92,7 +93,7 @@ def _evaluate(options: EvaluationOptions) -> tuple[Evaluation, MatchedImages]:
         raise LabelsError(
             f"--truth {str(options.truth)!r} is the predictions file itself; name a folder or a table of true labels"
         )
-    predictions = PredictionsFile.read(options.predictions, options.labels, COLUMNS)
+    predictions = PredictionsFile.read(options.predictions, options.labels, (NOVELTY, NOVEL))
     predictions.check_labels(options.labels)
     labeled = LabeledImages.read(options.truth, options.group_by, options.split_folders, predictions.labels)
     table = labeled.of_split(options.split, options.truth)

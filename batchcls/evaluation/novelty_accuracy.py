@@ -8,12 +8,8 @@ from scipy.stats import binomtest
 
 from batchcls.evaluation.bootstrap import Estimate
 from batchcls.evaluation.labeled_predictions import LabeledPredictions
+from batchcls.predictions.answer_columns import MANY_NOVEL, NOVEL, NOVELTY
 from batchcls.predictions.reader import PredictionsFile
-
-COLUMNS = ("novelty", "novel")
-"""Columns of a predictions file that hold the novelty of an image, and whether it counts as novel."""
-MANY = 0.1
-"""Share of novel images above which a report warns at its top."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +41,7 @@ class NoveltyAccuracy:
     @property
     def is_many(self) -> bool:
         """Whether so many images are novel that the engine was hardly made for them."""
-        return self.share is not None and self.share > MANY
+        return self.share is not None and self.share > MANY_NOVEL
 
 
 def accuracy_by_novelty(file: PredictionsFile, images: LabeledPredictions) -> NoveltyAccuracy | None:
@@ -58,9 +54,9 @@ def accuracy_by_novelty(file: PredictionsFile, images: LabeledPredictions) -> No
     Returns:
         None if the file has no columns of novelty.
     """
-    if not all(map(file.has, COLUMNS)):
+    if not all(map(file.has, (NOVELTY, NOVEL))):
         return None
-    novelty, novel = file.numbers("novelty"), file.numbers("novel")
+    novelty, novel = file.numbers(NOVELTY), file.numbers(NOVEL)
     order = np.lexsort((-images.top, -novelty))  # NaN stands last
     return NoveltyAccuracy(
         familiar=_accuracy(images, novel == 0),

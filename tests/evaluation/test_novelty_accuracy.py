@@ -29,8 +29,8 @@ def test_novel_and_familiar_images_are_measured_apart(tmp_path: Path) -> None:
         "unjudged": 0,
         "share": 8 / 39,
     }
-    sheet = Image.open(tmp_path / "report" / "novel.jpg")
-    assert sheet.width > sheet.height > 100
+    with Image.open(tmp_path / "report" / "novel.jpg") as sheet:
+        assert sheet.width > sheet.height > 100
     for name in ("report.html", "report.md"):
         text = (tmp_path / "report" / name).read_text()
         assert "20.5% of the images are novel" in text
@@ -53,7 +53,7 @@ def test_a_few_novel_images_are_no_warning(tmp_path: Path) -> None:
     assert "are novel: unlike" not in (tmp_path / "report" / "report.html").read_text()
 
 
-def test_predictions_without_novelty_are_evaluated_as_before(tmp_path: Path) -> None:
+def test_predictions_without_it_are_evaluated_as_before(tmp_path: Path) -> None:
     rows, truth = rows_and_truth()
     predicted = predictions_file(tmp_path / "p.parquet", rows)
 
