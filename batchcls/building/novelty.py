@@ -12,11 +12,14 @@ from batchcls.building.onnx.feature_output import add_features
 from batchcls.building.probe_answers import record_features
 from batchcls.building.reference_images import reference_images
 from batchcls.engine.manifest import ONNX, Manifest, checked_onnx_path, sha256
-from batchcls.engine.novelty import feature_groups
+from batchcls.engine.measure_sums import ReferenceSums
+from batchcls.engine.measures import image_measures, measure_names
+from batchcls.engine.novelty import Novelty, feature_groups
 from batchcls.engine.novelty_file import NOVELTY
-from batchcls.engine.novelty_fit import fit_novelty
+from batchcls.engine.novelty_fit import ReferenceImages, fit_novelty
 from batchcls.engine.plan_sidecar import PLANS
 from batchcls.errors import CheckpointError
+from batchcls.networks.feature_layout import FeatureLayout
 from batchcls.storage.atomic import write_whole
 from batchcls.storage.file_names import printable
 
@@ -77,5 +80,17 @@ def learn_novelty(folder: Path, manifest: Manifest, images: Path, console: Conso
     header: dict[str, Any] = {
         "folder": printable(images.resolve().name),
         "statistics": novelty.header,
+        "drift": _drift_reference(novelty, reference, manifest.features, len(manifest.labels)),
     }
     return replace(manifest, novelty=header)
+
+
+def _drift_reference(
+    novelty: Novelty, images: ReferenceImages, layout: FeatureLayout, labels: int
+) -> dict[str, Any] | None:
+    """The reference of drift, as JSON values; None if there are too few images."""
+    sums = ReferenceSums(measure_names(novelty.group_names), labels)
+    distances = novelty.score(images.features).distances
+    sums.add(image_measures(images.features[:, layout.appearance], distances), images.predicted)
+    reference = sums.reference()
+    return None if reference is None else reference.values()

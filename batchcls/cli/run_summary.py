@@ -1,11 +1,16 @@
 """The lines that ``batchcls run`` prints at its end."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from batchcls.inference.stats import RunStats
     from batchcls.predictions.comparison import UpdateCounts
+
+_MOST_DRIFTS = 3
+"""Kinds of drift that are printed, the largest first."""
 
 
 def run_summary(stats: "RunStats", out: Path | str) -> list[str]:
@@ -23,6 +28,10 @@ def run_summary(stats: "RunStats", out: Path | str) -> list[str]:
     ]
     if stats.coverage is not None and stats.sets:
         lines.insert(3, f"sets      {_sets_text(stats)}")
+    if stats.novelty:
+        lines.insert(3, f"novel     {_novelty_text(stats.novelty)}")
+    if stats.drift:
+        lines[4:4] = [f"drift     {sentence}" for sentence in _drift_sentences(stats.drift)]
     if stats.transient_errors:
         lines.append(
             f"again     {stats.transient_errors:,} files could not be read this time; the same command reads them again"
@@ -38,6 +47,27 @@ def run_summary(stats: "RunStats", out: Path | str) -> list[str]:
     if stats.hint:
         lines.append(f"hint      {stats.hint}")
     return lines
+
+
+def _novelty_text(novelty: "Mapping[str, Any]") -> str:
+    """How many images look unlike those of the engine's reference."""
+    if not novelty["images"]:
+        return "unknown: the engine gave no features here; see the warnings"
+    if novelty["novel"] is None:
+        return f"unknown: {novelty['calibration_images']} held-back images are too few to call an image novel"
+    share = novelty["novel"] / novelty["images"]
+    return (
+        f"{novelty['novel']:,} of {novelty['images']:,} images ({share:.1%}) look stranger than "
+        f"{novelty['above']:.0%} of those of {novelty['reference']!r}"
+    )
+
+
+def _drift_sentences(drift: "Mapping[str, Any]") -> list[str]:
+    """What the run's images are, as a whole, against those of the engine's reference."""
+    if drift["note"]:
+        return [drift["note"]]
+    sentences = [effect["sentence"] for effect in drift["effects"] if effect["is_drift"]]
+    return sentences[:_MOST_DRIFTS] or ["none against the reference"]
 
 
 def _sets_text(stats: "RunStats") -> str:

@@ -6,12 +6,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from batchcls.engine.drift_kinds import DriftKind, Values, drift_kinds
 from batchcls.engine.drift_reference import BLOCK_IMAGES, DriftReference
 from batchcls.engine.measure_sums import MeasureSums
 from batchcls.engine.measures import DISTANCE_PREFIX
 
+Counts = npt.NDArray[np.int64]
 LABELS_KIND = "labels"
 """The kind of drift in which other shares of the images have each label."""
 _USUAL_SHARES = 0.25
@@ -91,7 +93,7 @@ def measure_drift(sums: MeasureSums, reference: DriftReference | None, labels: S
         _effect(kind, reference, shift, float(kind.effects(reference.measures, shift[None], variances)[0]))
         for kind in drift_kinds(reference.measures)
     ]
-    effects.append(_label_effect(sums, reference, labels))
+    effects.append(label_drift(sums.images, reference.images, labels))
     return Drift(images, tuple(sorted(effects, key=_rank)))
 
 
@@ -126,15 +128,20 @@ def _figures(kind: DriftKind, by: Mapping[str, float]) -> str:
     return f"{noun} times {math.exp(by[kind.name]):.2f}"
 
 
-def _label_effect(sums: MeasureSums, reference: DriftReference, labels: Sequence[str]) -> DriftEffect:
-    """How many of the images would have to have another label for the shares of the reference."""
-    here, there = (counts / max(counts.sum(), 1) for counts in (sums.images, reference.images))
-    effect = float(np.abs(here - there).sum() / 2)
-    chance = there * (1 - there) * (1 / max(sums.images.sum(), 1) + 1 / max(reference.images.sum(), 1))
+def label_drift(here: Counts, there: Counts, labels: Sequence[str]) -> DriftEffect:
+    """How far the shares of the labels lie apart: the part of the images that would need another label to be alike.
+
+    Args:
+        here: (labels,) number of images with each label.
+        there: (labels,) the same of the reference.
+    """
+    shares, usual = (counts / max(counts.sum(), 1) for counts in (here, there))
+    effect = float(np.abs(shares - usual).sum() / 2)
+    chance = usual * (1 - usual) * (1 / max(here.sum(), 1) + 1 / max(there.sum(), 1))
     threshold = _USUAL_SHARES + _CHANCE_DEVIATIONS * float(np.sqrt(chance).sum() / 2)
-    most = int(np.abs(here - there).argmax())
+    most = int(np.abs(shares - usual).argmax())
     sentence = (
         f"{'Other shares of the labels than' if effect > threshold else 'The shares of the labels are near'} the "
-        f"reference's: {labels[most]!r} has {100 * here[most]:.0f} % of the images, there {100 * there[most]:.0f} %."
+        f"reference's: {labels[most]!r} has {100 * shares[most]:.0f} % of the images, there {100 * usual[most]:.0f} %."
     )
     return DriftEffect(LABELS_KIND, effect, threshold, sentence)

@@ -137,7 +137,7 @@ class Manifest:
             reference=reference,
             answers=answers,
             features=FeatureLayout.of_values(values.get("features")),
-            novelty=values.get("novelty"),
+            novelty=_novelty(values.get("novelty")),
             check=check and ProbeCheck(**check),
             checked_on=checked_on and Platform(**checked_on),
             verification=None if verification is None else Verification.of_values(verification),
@@ -178,6 +178,17 @@ def _logits(values: Mapping[str, Any], name: str, classes: int) -> tuple[tuple[f
     if not all(abs(logit) <= _LARGEST_LOGIT for logits in rows for logit in logits):
         raise ValueError(f"its {name} holds a number that is no finite float32")
     return rows
+
+
+def _novelty(values: Any) -> Mapping[str, Any] | None:
+    """The field ``novelty``, as far as it is checked before it is used.
+
+    Raises:
+        TypeError: If it is no object, or has no object of statistics.
+    """
+    if values is not None and not (isinstance(values, dict) and isinstance(values.get("statistics"), dict)):
+        raise TypeError("its novelty has no statistics")
+    return values
 
 
 def _probes(values: Any, reference: tuple[tuple[float, ...], ...]) -> tuple[Mixture, ...]:

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from batchcls.images.sources.base import Source
 from batchcls.inference.executor import Executor
+from batchcls.inference.run_novelty import RunNovelty
 from batchcls.inference.stats import RecentReads, RunStats
 from batchcls.inference.update import RunUpdate
 from batchcls.interrupts import Interrupt
@@ -25,6 +26,8 @@ class OpenRun:
     console: Console
     interrupt: Interrupt
     reads: RecentReads = field(default_factory=RecentReads)
+    novelty: RunNovelty | None = None
+    """Knowledge of the images that the engine was made for, if it has any."""
     update: RunUpdate | None = None
     """Update of a whole file, if the run is one."""
 

@@ -21,6 +21,7 @@ from batchcls.inference.open_run import OpenRun
 from batchcls.inference.options import RunOptions
 from batchcls.inference.run_end import finish_run, stats_of_existing
 from batchcls.inference.run_metadata import run_identity
+from batchcls.inference.run_novelty import RunNovelty
 from batchcls.inference.shard_identity import shard_identity
 from batchcls.inference.stats import RunStats
 from batchcls.inference.update import open_output
@@ -86,7 +87,8 @@ def classify_images(
             stats.coverage = answers.coverage
             stats.warnings += [*no_probes_warnings(manifest, executor.info), *executor.notes]
             stats.hint = speed_hint(manifest, executor.info, options.precision)
-            run = OpenRun(source, executor, writer, stats, console, interrupt, update=update)
+            novelty = RunNovelty.of(manifest, answers)
+            run = OpenRun(source, executor, writer, stats, console, interrupt, novelty=novelty, update=update)
             stats.spend({"start": perf_counter() - started})
             _classify_all(run, out)
             arguments = {"slides": [str(path) for path in slides], **_arguments(options)}

@@ -10,6 +10,7 @@ from batchcls import machine
 from batchcls.errors import SlidesError
 from batchcls.inference.open_run import OpenRun
 from batchcls.inference.run_metadata import run_metadata
+from batchcls.inference.run_novelty import COLUMNS, novelty_warnings
 from batchcls.inference.stats import RunStats, one_label_warnings
 from batchcls.predictions.existing_output import ExistingOutput
 
@@ -23,7 +24,8 @@ def stats_of_existing(existing: ExistingOutput, stats: RunStats, started: float)
     stats.rows = stats.resumed_rows = counts["rows"]
     stats.labels, stats.errors = Counter(counts["labels"]), Counter(counts["errors"])
     stats.skipped, stats.sets = Counter(counts["skipped"]), Counter(counts.get("sets", {}))
-    stats.warnings += one_label_warnings(stats.labels, stats.info)
+    stats.novelty, stats.drift = (existing.metadata.get(key, {}) for key in ("novelty", "drift"))
+    stats.warnings += [*one_label_warnings(stats.labels, stats.info), *novelty_warnings(stats.novelty)]
     stats.peak_memory_bytes = machine.peak_memory_bytes()
     stats.spend({"start": perf_counter() - started})
     stats.elapsed_s = perf_counter() - started
@@ -54,6 +56,9 @@ def finish_run(run: OpenRun, arguments: Mapping[str, Any], started: float) -> No
     stats.resumed_rows += counts.rows - stats.rows  # the rows that an update keeps
     stats.rows, stats.labels, stats.errors = counts.rows, Counter(counts.labels), Counter(counts.errors)
     stats.sets = counts.sets
+    if run.novelty:
+        stats.novelty, stats.drift = run.novelty.record(writer.rows(COLUMNS)).values()
+        stats.warnings += novelty_warnings(stats.novelty)
     _update_totals(run, started)
     since = perf_counter()
     record = run_metadata(run.executor.info, run.executor.decoder, arguments, stats, writer.started)

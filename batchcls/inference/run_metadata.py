@@ -50,6 +50,7 @@ def run_metadata(
             "skipped": stats.skipped,
             **({"sets": dict(stats.sets)} if stats.coverage is not None else {}),
         },
+        **({"novelty": stats.novelty, "drift": stats.drift} if stats.novelty else {}),
         **({COVERAGE: stats.coverage} if stats.coverage is not None else {}),
         "throughput": {
             "files": stats.rows - stats.resumed_rows,

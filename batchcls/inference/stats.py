@@ -3,6 +3,7 @@
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from batchcls.engine.base import EngineInfo
 from batchcls.predictions.comparison import UpdateCounts
@@ -35,6 +36,10 @@ class RunStats:
     """Promised share of images whose set of labels holds the true one; None in a run without sets."""
     sets: Mapping[str, int] = field(default_factory=dict)
     """Counts of the sets, see `batchcls.predictions.counts.Counts.sets`; empty in a run without sets."""
+    novelty: Mapping[str, Any] = field(default_factory=dict)
+    """Counts of novel images, see `batchcls.inference.run_novelty`; empty for an engine that cannot tell novelty."""
+    drift: Mapping[str, Any] = field(default_factory=dict)
+    """Drift of the run, as `batchcls.engine.drift.Drift.values` gives it; empty as well then."""
     transient_errors: int = 0
     """Rows of this run whose file a disk or a network failed to deliver, and may deliver another time."""
     updated: UpdateCounts | None = None

@@ -39,11 +39,7 @@ class LabelMatch:
 
 
 def match_labels(paths: pa.ChunkedArray, root: str, predictions: PredictionsFile) -> LabelMatch:
-    """The row of each labeled image, by the first rule that matches all images, or else by the one that matches most.
-
-    The rules compare paths as written; absolute paths; and both again with ``/`` for Windows' backslashes, without
-    blanks around a path, and with accents in one Unicode form. If no rule matches any image, the ends of paths are
-    compared, at the length that matches most.
+    """The row of each labeled image, as `match_paths` finds it.
 
     Args:
         paths: (N,) the labeled images, relative to ``root`` or absolute.
@@ -53,6 +49,33 @@ def match_labels(paths: pa.ChunkedArray, root: str, predictions: PredictionsFile
     Raises:
         LabelsError: If no image has a row, or several images or several rows share a match.
     """
+    match = match_paths(paths, root, predictions)
+    if match.ambiguous.any():
+        raise LabelsError(
+            f"{int(match.ambiguous.sum()):,} labeled images have more than one row by {match.by}, or share one"
+            f": {excerpt(paths.filter(pa.array(match.ambiguous)))}; "
+            f"{_remedy(pc.unique(predictions.table['root'].cast(pa.string())))}"
+        )
+    if not (match.rows >= 0).any():
+        raise LabelsError(
+            f"no labeled image is among the predictions: labeled are {excerpt(paths)} below {root!r}, predicted "
+            f"{excerpt(predictions.files)}; classify the labeled images: batchcls run FOLDER --out FILE"
+        )
+    return match
+
+
+def match_paths(paths: pa.ChunkedArray, root: str, predictions: PredictionsFile) -> LabelMatch:
+    """The row of each image, by the first rule that matches all images, or else by the one that matches most.
+
+    The rules compare paths as written; absolute paths; and both again with ``/`` for Windows' backslashes, without
+    blanks around a path, and with accents in one Unicode form. If no rule matches any image, the ends of paths are
+    compared, at the length that matches most.
+
+    Args:
+        paths: (N,) the images, relative to ``root`` or absolute.
+        root: The folder of the images, relative to the working folder or absolute.
+        predictions: The file that is searched.
+    """
     predicted_paths, roots = predictions.table["path"], predictions.table["root"].cast(pa.string())
     best = _match_whole_paths(paths, root, predicted_paths, roots)
     if (best.rows < 0).any():
@@ -60,16 +83,6 @@ def match_labels(paths: pa.ChunkedArray, root: str, predictions: PredictionsFile
         best = max(best, _match_whole_paths(_normalized_paths(paths), root, folded, folded_roots), key=_count)
         if not _count(best) and not best.ambiguous.any():
             best = _match_ends(_normalized_paths(paths), pc.binary_join_element_wise(folded_roots, folded, "/"))
-    if best.ambiguous.any():
-        raise LabelsError(
-            f"{int(best.ambiguous.sum()):,} labeled images have more than one row by {best.by}, or share one"
-            f": {excerpt(paths.filter(pa.array(best.ambiguous)))}; {_remedy(pc.unique(roots))}"
-        )
-    if not (best.rows >= 0).any():
-        raise LabelsError(
-            f"no labeled image is among the predictions: labeled are {excerpt(paths)} below {root!r}, predicted "
-            f"{excerpt(predictions.files)}; classify the labeled images: batchcls run FOLDER --out FILE"
-        )
     return best
 
 

@@ -176,6 +176,11 @@ class PredictionsWriter:
         self.flush()
         return count_rows(self._partial.batches(count_columns(self._rows.schema)), self._labels)
 
+    def rows(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Some columns of all rows, those of earlier runs included, as rows of parts; every row is on disk then."""
+        self.flush()
+        return self._partial.batches(columns)
+
     def finish(self, metadata: Mapping[str, Any]) -> None:
         """Put the whole file in its place, with ``metadata`` as the record of the run, and drop the parts.
 
