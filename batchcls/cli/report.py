@@ -18,7 +18,7 @@ from batchcls.cli.printing import echo, next_line
     type=click.IntRange(0, 1000),
     default=24,
     show_default=True,
-    help="Number of the least certain images to show.",
+    help="Number of the least certain images to show, and of the most novel ones.",
 )
 @click.option(
     "--rows",
@@ -46,6 +46,8 @@ def report(predictions: Path | str, out: Path, labels: str | None, overwrite: bo
     with library_noise_hidden(), local_copy(predictions) as file:
         summary = write_report(file, out, ReportOptions(**options), overwrite=overwrite)
     echo(f"{summary.rows:,} rows, {summary.unreadable:,} unreadable -> {out}")
+    for warning in summary.warnings:
+        echo(f"warning: {warning}")
     for note in summary.notes:
         echo(f"note: {note}")
     if summary.rows > summary.unreadable:

@@ -15,7 +15,7 @@ def embed_rows(table: pa.Table, labels: Sequence[str]) -> dict[str, object]:
 
     Args:
         table: Rows with the columns root, path, error, label, second, probability, chance, width and height, as
-            `batchcls.evaluation.report_rows.ranked_rows` gives.
+            `batchcls.evaluation.report_rows.ranked_rows` gives; and perhaps novelty and novel.
         labels: Labels by their position in the columns label and second.
     """
     rows = table.take(pc.sort_indices(table, [("root", "ascending"), ("path", "ascending")]))
@@ -37,6 +37,7 @@ def embed_rows(table: pa.Table, labels: Sequence[str]) -> dict[str, object]:
         "error": reason.to_numpy(),
         **{name: rank[rows[name].to_numpy()] for name in ("label", "second")},
         **{name: rows[name].to_numpy() for name in ("probability", "chance")},
+        **{name: rows[name].to_numpy() for name in ("novelty", "novel") if name in rows.column_names},
         **{name: pc.fill_null(rows[name], -1).to_numpy() for name in ("width", "height")},
     }
     return {

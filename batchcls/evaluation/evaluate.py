@@ -1,7 +1,7 @@
 """Evaluate a predictions file against true labels, and write metrics, plots, pictures and reports."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +11,13 @@ from batchcls.evaluation.bootstrap import RESAMPLES, estimate_metrics
 from batchcls.evaluation.calibration import measure_calibration
 from batchcls.evaluation.conformal import measure_conformal_sets
 from batchcls.evaluation.html import render_page
-from batchcls.evaluation.image_listings import image_csv, image_sheet
+from batchcls.evaluation.image_listings import image_csv, image_sheet, label_issue_csv
+from batchcls.evaluation.label_issues import judge_labels
 from batchcls.evaluation.labeled_predictions import LabeledPredictions
 from batchcls.evaluation.matched_images import MatchedImages, match_images
 from batchcls.evaluation.metrics import absent_classes, confusion_matrix
 from batchcls.evaluation.metrics_file import metrics_json
+from batchcls.evaluation.novelty_accuracy import accuracy_by_novelty
 from batchcls.evaluation.output_folder import check_evaluation_folder, open_evaluation_folder
 from batchcls.evaluation.plots import (
     DARK,
@@ -31,6 +33,7 @@ from batchcls.evaluation.results import ClassResult, Evaluation, PredictionsSumm
 from batchcls.evaluation.risk_coverage import risk_coverage_curve
 from batchcls.images.labels.labeled_images import LabeledImages
 from batchcls.images.thumbnails import data_uri
+from batchcls.predictions.answer_columns import NOVEL, NOVELTY
 from batchcls.predictions.integrity import predictions_digest, rewrite_notes
 from batchcls.predictions.reader import PredictionsFile
 from batchcls.storage.file_names import printable
@@ -90,7 +93,7 @@ def _evaluate(options: EvaluationOptions) -> tuple[Evaluation, MatchedImages]:
         raise LabelsError(
             f"--truth {str(options.truth)!r} is the predictions file itself; name a folder or a table of true labels"
         )
-    predictions = PredictionsFile.read(options.predictions, options.labels)
+    predictions = PredictionsFile.read(options.predictions, options.labels, (NOVELTY, NOVEL))
     predictions.check_labels(options.labels)
     labeled = LabeledImages.read(options.truth, options.group_by, options.split_folders, predictions.labels)
     table = labeled.of_split(options.split, options.truth)
@@ -112,6 +115,8 @@ def _evaluate(options: EvaluationOptions) -> tuple[Evaluation, MatchedImages]:
         confusion=counts,
         calibration=measure_calibration(images, options.seed),
         risk_coverage=risk_coverage_curve(images.top, images.correct, options.error_rate),
+        label_issues=judge_labels(images),
+        novelty=accuracy_by_novelty(replace(predictions, table=matched.rows), images),
         conformal=measure_conformal_sets(images, predictions.labels, options.seed),
     )
     return evaluation, matched
@@ -145,15 +150,20 @@ def _files(evaluation: Evaluation, matched: MatchedImages) -> dict[str, bytes | 
     """Content by file name, None for a picture that cannot be made; last metrics.json, a sign that all is complete."""
     most_confident_wrong = _wrong_rows(matched.predictions)
     least_certain = np.argsort(matched.predictions.top, kind="stable")
+    issues = evaluation.label_issues
+    most_novel = evaluation.novelty.most_novel if evaluation.novelty else np.empty(0, np.int64)
     pictures = {
         **_plots(evaluation, LIGHT),
         "wrong.jpg": image_sheet(matched, most_confident_wrong[:_SHEET_IMAGES], evaluation.labels),
         "uncertain.jpg": image_sheet(matched, least_certain[:_SHEET_IMAGES], evaluation.labels),
+        "label_issues.jpg": image_sheet(matched, issues.rows[:_SHEET_IMAGES], evaluation.labels),
+        "novel.jpg": image_sheet(matched, most_novel[:_SHEET_IMAGES], evaluation.labels),
     }
     uris = {name: data_uri(content, _MEDIA_TYPES[Path(name).suffix]) for name, content in pictures.items() if content}
     return {
         **pictures,
         "wrong.csv": image_csv(matched, most_confident_wrong),
+        "label_issues.csv": label_issue_csv(matched, issues),
         "report.html": render_page("evaluation", **page_values(evaluation, uris, _dark_plots(evaluation))).encode(),
         "report.md": markdown(evaluation, uris.keys()).encode(),
         "metrics.json": metrics_json(evaluation),

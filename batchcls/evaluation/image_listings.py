@@ -1,12 +1,13 @@
 """Contact sheets of chosen images, and the table of misclassified images."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv
 
+from batchcls.evaluation.label_issues import LabelIssues
 from batchcls.evaluation.matched_images import MatchedImages
 from batchcls.images.captions import class_caption
 from batchcls.images.sources import slide_below
@@ -53,9 +54,28 @@ def image_csv(matched: MatchedImages, rows: npt.NDArray[np.int64]) -> bytes:
         rows: (n,) positions of the images to list, in their order.
     """
     predicted, images = matched.rows.take(rows), matched.images.take(rows)
-    words = {"path": images["path"], "truth": images["label"], "predicted": predicted["label"].cast(pa.string())}
-    columns = {name: pa.array(map(text_cell, column.to_pylist()), pa.string()) for name, column in words.items()}
-    columns["probability"] = predicted["probability"]
+    words = {"path": images["path"], "truth": images["label"], "predicted": predicted["label"]}
+    return _csv(words, {"probability": predicted["probability"]})
+
+
+def label_issue_csv(matched: MatchedImages, issues: LabelIssues) -> bytes:
+    """A CSV table with path, given label, likelier label, and probability of the given label, of candidates.
+
+    Args:
+        matched: All images.
+        issues: Candidates for wrong labels.
+    """
+    predicted, images = matched.rows.take(issues.rows), matched.images.take(issues.rows)
+    words = {"path": images["path"], "given_label": images["label"], "likelier_label": predicted["label"]}
+    return _csv(words, {"score": pa.array(issues.scores)})
+
+
+def _csv(words: Mapping[str, pa.ChunkedArray], numbers: Mapping[str, pa.ChunkedArray | pa.Array]) -> bytes:
+    """A CSV table of columns of text, which no spreadsheet runs, and of columns of numbers."""
+    texts = {
+        name: pa.array(map(text_cell, column.cast(pa.string()).to_pylist()), pa.string())
+        for name, column in words.items()
+    }
     stream = pa.BufferOutputStream()
-    pyarrow.csv.write_csv(pa.table(columns), stream)
+    pyarrow.csv.write_csv(pa.table({**texts, **numbers}), stream)
     return bytes(stream.getvalue())

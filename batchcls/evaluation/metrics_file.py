@@ -8,6 +8,7 @@ from batchcls import __version__
 from batchcls.evaluation.advice import advise, caveats
 from batchcls.evaluation.calibration import Calibration, ReliabilityBin
 from batchcls.evaluation.conformal import ConformalSets
+from batchcls.evaluation.novelty_accuracy import NoveltyAccuracy
 from batchcls.evaluation.results import ClassResult, Evaluation
 
 
@@ -35,6 +36,8 @@ def _values(evaluation: Evaluation) -> dict[str, object]:
         "confusion": {"labels": evaluation.labels, "counts": evaluation.confusion.tolist()},
         "calibration": _calibration(evaluation.calibration, evaluation.recommended_temperature),
         "risk_coverage": asdict(evaluation.risk_coverage),
+        "label_issues": _label_issues(evaluation),
+        "novelty": evaluation.novelty and _novelty(evaluation.novelty),
         "conformal": evaluation.conformal and _conformal(evaluation.conformal),
         "advice": asdict(advise(evaluation)),
         "notes": caveats(evaluation),
@@ -65,6 +68,25 @@ def _provenance(evaluation: Evaluation) -> dict[str, object]:
 def _class(result: ClassResult) -> dict[str, object]:
     counts = {"label": result.label, "images": result.images, "predicted": result.predicted}
     return {**counts, **asdict(result.metrics)}
+
+
+def _label_issues(evaluation: Evaluation) -> dict[str, object]:
+    issues = evaluation.label_issues
+    counts = zip(evaluation.labels, issues.by_class, strict=True)
+    return {
+        "candidates": None if issues.why else len(issues.rows),
+        "classes": None if issues.why else [{"label": label, "candidates": count} for label, count in counts],
+        "why": issues.why,
+    }
+
+
+def _novelty(novelty: NoveltyAccuracy) -> dict[str, object]:
+    return {
+        "familiar": asdict(novelty.familiar),
+        "novel": asdict(novelty.novel),
+        "unjudged": novelty.unjudged,
+        "share": novelty.share,
+    }
 
 
 def _calibration(calibration: Calibration, recommended: float | None) -> dict[str, object]:

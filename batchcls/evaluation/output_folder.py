@@ -10,8 +10,16 @@ from batchcls.storage.atomic import kind_of, writing
 from batchcls.storage.owned_folder import OwnedFolder
 
 FILES = (
-    *("confusion.png", "calibration.png", "risk_coverage.png", "wrong.jpg", "uncertain.jpg"),
-    *("wrong.csv", "report.html", "report.md", "metrics.json"),
+    *(
+        "confusion.png",
+        "calibration.png",
+        "risk_coverage.png",
+        "wrong.jpg",
+        "uncertain.jpg",
+        "label_issues.jpg",
+        "novel.jpg",
+    ),
+    *("wrong.csv", "label_issues.csv", "report.html", "report.md", "metrics.json"),
 )
 """Names of all files that an evaluation writes."""
 

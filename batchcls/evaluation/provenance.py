@@ -43,6 +43,41 @@ class Throughput:
     """Name and duration in seconds of each recorded stage; stages overlap."""
 
 
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """How far the images of a run are, in one respect, from those that the engine was made for."""
+
+    name: str
+    effect: str
+    """Size of the difference, in the spread between sets of the engine's own images."""
+    threshold: str
+    """Size from which on it counts."""
+    drifts: bool
+    words: str
+    """What the images are, such as ``darker``; empty where they do not drift."""
+
+
+def describe_drift(metadata: Mapping[str, Any]) -> list[Drift]:
+    """The kinds of drift that a run recorded; none if it recorded none.
+
+    Args:
+        metadata: Metadata that `batchcls run` recorded in the file.
+    """
+    drift = metadata.get("drift")
+    kinds = drift.get("kinds") if isinstance(drift, dict) else None
+    return [
+        Drift(
+            name=str(kind.get("name")),
+            effect=_formatted(kind.get("effect"), "{:.1f}"),
+            threshold=_formatted(kind.get("threshold"), "{:.1f}"),
+            drifts=kind.get("drifts") is True,
+            words=str(kind.get("words") or "") if kind.get("drifts") is True else "",
+        )
+        for kind in (kinds if isinstance(kinds, list) else [])
+        if isinstance(kind, dict)
+    ]
+
+
 def describe_provenance(metadata: Mapping[str, Any]) -> dict[str, str]:
     """Descriptions of the engine, device, settings and times of a run, by displayed name.
 

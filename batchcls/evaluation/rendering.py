@@ -11,16 +11,20 @@ import numpy as np
 from batchcls.evaluation.advice import advise, caveats
 from batchcls.evaluation.bootstrap import Estimate
 from batchcls.evaluation.metrics_file import provenance_json
+from batchcls.evaluation.novelty_tables import novelty_lines, novelty_sentences, novelty_table, novelty_warning
 from batchcls.evaluation.results import Evaluation
 from batchcls.evaluation.set_tables import set_sentences, set_tables
 from batchcls.evaluation.tables import (
     OVERALL_NAMES,
     class_table,
     confusion_table,
+    describe_label_issues,
     evaluation_title,
     first_labels,
     format_estimate,
     interval_method,
+    label_issue_table,
+    label_issues_in_short,
     match_rows,
     overall_rows,
 )
@@ -31,6 +35,8 @@ _CAPTIONS = {
     "risk_coverage.png": "Errors among the surest images",
     "wrong.jpg": "Misclassified, the most confident first",
     "uncertain.jpg": "Least certain",
+    "label_issues.jpg": "Labels that may be wrong, the likeliest first",
+    "novel.jpg": "Most novel; of equally novel ones, the surest first",
 }
 _CARDS = ("accuracy", "balanced_accuracy", "macro_f1", "kappa")
 
@@ -51,6 +57,11 @@ def page_values(
         "intervals": interval_method(evaluation),
         "notes": [*caveats(evaluation), *_missing_pictures(picture_uris, evaluation)],
         "advice": advise(evaluation),
+        "warning": novelty_warning(evaluation),
+        "novelty": novelty_sentences(evaluation),
+        "novelty_table": novelty_table(evaluation),
+        "label_issues": describe_label_issues(evaluation),
+        "label_issue_classes": label_issue_table(evaluation),
         "overall": overall_rows(evaluation),
         "classes": class_table(evaluation),
         "counts": confusion_table(evaluation, as_shares=False),
@@ -74,9 +85,11 @@ def markdown(evaluation: Evaluation, pictures: Collection[str]) -> str:
     """
     engine = evaluation.predictions.metadata.get("engine")
     notes = [*caveats(evaluation), *_missing_pictures(pictures, evaluation)]
+    warning, novelty = novelty_warning(evaluation), novelty_sentences(evaluation)
     captions = [(name, caption) for name, caption in _CAPTIONS.items() if name in pictures]
     parts = [
         f"# {_escape_markdown(evaluation_title(evaluation))}",
+        f"**{_escape_markdown(warning)}**" if warning else "",
         "\n".join(f"- {_escape_markdown(note)}" for note in notes),
         _markdown_table([("all classes", "figure"), *overall_rows(evaluation)]),
         interval_method(evaluation),
@@ -86,6 +99,12 @@ def markdown(evaluation: Evaluation, pictures: Collection[str]) -> str:
         _markdown_table(confusion_table(evaluation, as_shares=True)),
         "## What to do",
         *map(_escape_markdown, asdict(advise(evaluation)).values()),
+        "## Novel and familiar images" if novelty else "",
+        *map(_escape_markdown, novelty),
+        _markdown_table(novelty_table(evaluation)) if novelty else "",
+        "## Labels that may be wrong",
+        _escape_markdown(describe_label_issues(evaluation)),
+        _markdown_table(label_issue_table(evaluation)),
         "## Sets of labels",
         *map(_escape_markdown, set_sentences(evaluation)),
         *(f"{title}:\n\n{_markdown_table(table)}" for title, table in set_tables(evaluation).items()),
@@ -120,7 +139,10 @@ def evaluation_summary(evaluation: Evaluation, out: Path) -> list[str]:
         f"macro F1    {format_estimate(evaluation.overall.macro_f1)}",
         *_absent_class_lines(evaluation),
         f"calibration error {evaluation.calibration.ece:.4f}; {_temperature_in_short(evaluation)}",
+        *novelty_lines(evaluation),
+        f"labels      {label_issues_in_short(evaluation)}",
         f"threshold   {accepted}, for {risk.wanted_error_rate:.2%} errors at most",
+        *(f"warning     {warning}" for warning in [novelty_warning(evaluation)] if warning),
         *(f"note        {note}" for note in [*evaluation.predictions.notes, *evaluation.truth.notes]),
     ]
 

@@ -1,7 +1,6 @@
 """Report on a predictions file as one page: counts, histograms, the least certain images, and a table of rows."""
 
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,24 +8,23 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from batchcls.errors import OutputError
 from batchcls.evaluation.embedded_rows import embed_rows
+from batchcls.evaluation.histograms import draw_histogram
 from batchcls.evaluation.html import render_page, write_page
-from batchcls.evaluation.provenance import describe_provenance, describe_throughput
-from batchcls.evaluation.report_rows import BINS, UNREADABLE, LowestRanked, RowCounter, ranked_rows
+from batchcls.evaluation.provenance import describe_drift, describe_provenance, describe_throughput
+from batchcls.evaluation.report_rows import UNREADABLE, LowestRanked, RowCounter, ranked_rows
 from batchcls.images.sources import slide_exists
 from batchcls.images.thumbnails import ANSWER_TIMEOUT_S, data_uri, jpeg, thumbnail
+from batchcls.predictions.answer_columns import MANY_NOVEL, NOVEL, NOVELTY
 from batchcls.predictions.integrity import rewrite_notes
 from batchcls.predictions.reader import PredictionsFile
 from batchcls.records import Slide
 from batchcls.storage.atomic import check_replaceable_file
 from batchcls.storage.file_names import original, printable
 
-_PLOT_PX = 100
 _MAX_HISTOGRAMS = 59
 _THUMBNAIL_PX = 240
 _MISSING = "not there now"
@@ -37,7 +35,7 @@ class ReportOptions:
     """Contents of a report on a predictions file."""
 
     images: int = 24
-    """Number of the least certain images to show."""
+    """Number of the least certain images to show, and of the most novel ones."""
     rows: int = 100_000
     """Largest number of rows in the table: unreadable files first, then the least certain."""
     labels: tuple[str, ...] = ()
@@ -52,6 +50,8 @@ class ReportSummary:
     """Number of rows in the predictions file."""
     unreadable: int
     """Number of rows without a label."""
+    warnings: tuple[str, ...]
+    """Sentences on images that are unlike those that the engine was made for."""
     notes: tuple[str, ...]
     """Sentences on changes to the file since `batchcls run` wrote it."""
 
@@ -73,37 +73,9 @@ class _Case:
     """Second most probable label; empty where there is none."""
     chance: float
     """Probability of the second label; NaN where there is none."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Bar:
-    """A bin of a histogram that has rows."""
-
-    bin: int
-    height: float
-    """Height in pixels."""
-    says: str
-    """Range of probabilities and number of rows."""
-
-
-@dataclass(frozen=True, slots=True)
-class _GridLine:
-    """A horizontal line of a plot."""
-
-    height: float
-    """Distance from the foot of the plot, in pixels."""
-    says: str
-    """Number of rows at that height."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Histogram:
-    """A histogram of probabilities with a logarithmic scale of rows."""
-
-    title: str
-    rows: int
-    bars: tuple[_Bar, ...]
-    lines: tuple[_GridLine, ...]
+    novelty: float
+    """Novelty of the image; NaN where the file has none."""
+    novel: bool
 
 
 def write_report(
@@ -126,27 +98,50 @@ def write_report(
         raise OutputError(f"--out {str(out)!r} is the predictions file itself; choose another")
     if os.path.exists(out) and not overwrite:
         raise OutputError(f"{str(out)!r} exists; choose another --out, or replace it with --overwrite")
-    parts = PredictionsFile.parts(predictions, options.labels)
+    parts = PredictionsFile.parts(predictions, options.labels, (NOVELTY, NOVEL))
     head = next(parts)
     head.check_labels(options.labels)
-    counter, listed, least_certain = (
-        RowCounter(len(head.labels)),
-        LowestRanked(options.rows),
-        LowestRanked(options.images),
-    )
+    counter, listed = RowCounter(len(head.labels)), LowestRanked(options.rows)
+    least_certain, most_novel = LowestRanked(options.images), LowestRanked(options.images)
     for part in chain([head], parts):
         rows, ranks = ranked_rows(part)
         counter.add(rows, ranks)
         listed.add(rows, ranks)
         readable = ranks > UNREADABLE
         least_certain.add(rows.filter(pa.array(readable)), ranks[readable])
+        novelty = rows[NOVELTY].to_numpy()
+        most_novel.add(rows.filter(pa.array(novelty >= 0)), -novelty[novelty >= 0])
     summary = ReportSummary(
-        counter.rows, counter.unreadable, tuple(rewrite_notes(head.metadata, head.labels, counter.rows))
+        counter.rows,
+        counter.unreadable,
+        tuple(_warnings(counter, head)),
+        tuple(rewrite_notes(head.metadata, head.labels, counter.rows)),
     )
-    cases = [_to_case(row, head.labels) for row in least_certain.rows().to_pylist()]
-    values = {**_count_values(counter, head.labels), **_case_values(cases), **_row_values(listed.rows(), head.labels)}
-    write_page(out, render_page("report", **values, **_file_values(head), notes=summary.notes))
+    values = {
+        **_count_values(counter, head.labels),
+        **{
+            name: _case_values(kept.rows(), head.labels)
+            for name, kept in (("least", least_certain), ("most_novel", most_novel))
+        },
+        **_row_values(listed.rows(), head.labels, has_novelty=head.has(NOVELTY)),
+        **_novelty_values(counter, head),
+    }
+    write_page(
+        out, render_page("report", **values, **_file_values(head), warnings=summary.warnings, notes=summary.notes)
+    )
     return summary
+
+
+def _warnings(counter: RowCounter, head: PredictionsFile) -> list[str]:
+    """Sentences on images that are unlike those that the engine was made for."""
+    share = counter.novel / max(1, counter.novel + counter.familiar)
+    many = (
+        f"{share:.1%} of the images are novel: unlike those that the engine knows. Its labels and probabilities say "
+        "little of such images; look at the most novel ones below."
+    )
+    drifts = ", ".join(row.words or row.name for row in describe_drift(head.metadata) if row.drifts)
+    drift = f"As a whole, the images have drifted from those that the engine was made for: {drifts}."
+    return [*([many] if share > MANY_NOVEL else []), *([drift] if drifts else [])]
 
 
 def _to_case(row: Mapping[str, Any], labels: Sequence[str]) -> _Case:
@@ -163,6 +158,8 @@ def _to_case(row: Mapping[str, Any], labels: Sequence[str]) -> _Case:
         probability=row["probability"],
         second=labels[row["second"]] if row["second"] >= 0 else "",
         chance=row["chance"],
+        novelty=row[NOVELTY],
+        novel=row[NOVEL] == 1,
     )
 
 
@@ -175,13 +172,14 @@ def _count_values(counter: RowCounter, labels: Sequence[str]) -> dict[str, objec
         "numbers": int(counter.histograms.sum()),
         "labels": [(labels[code], int(counter.by_label[code])) for code in ranked],
         "present": len(present),
-        "whole": _draw_histogram("All labels", counter.histograms.sum(axis=0)),
-        "histograms": [_draw_histogram(labels[code], counter.histograms[code]) for code in present[:_MAX_HISTOGRAMS]],
+        "whole": draw_histogram("All labels", counter.histograms.sum(axis=0)),
+        "histograms": [draw_histogram(labels[code], counter.histograms[code]) for code in present[:_MAX_HISTOGRAMS]],
     }
 
 
-def _case_values(cases: Sequence[_Case]) -> dict[str, object]:
-    """Template values on the least certain images."""
+def _case_values(rows: pa.Table, labels: Sequence[str]) -> dict[str, object]:
+    """Template values on a few images."""
+    cases = [_to_case(row, labels) for row in rows.to_pylist()]
     return {
         "cases": cases,
         "absent": sum(not case.image for case in cases),
@@ -189,12 +187,21 @@ def _case_values(cases: Sequence[_Case]) -> dict[str, object]:
     }
 
 
-def _row_values(listed: pa.Table, labels: Sequence[str]) -> dict[str, object]:
+def _novelty_values(counter: RowCounter, head: PredictionsFile) -> dict[str, object]:
+    """Template values on the novelty of all images, and on the drift of the run."""
+    return {
+        "has_novelty": head.has(NOVELTY),
+        "novelty": draw_histogram("Novelty", counter.novelty),
+        "drift": describe_drift(head.metadata),
+    }
+
+
+def _row_values(listed: pa.Table, labels: Sequence[str], *, has_novelty: bool) -> dict[str, object]:
     """Template values of the table of rows."""
     unreadable = int((listed["label"].to_numpy() < 0).sum())
     return {
         "held": {"rows": len(listed), "unreadable": unreadable, "others": len(listed) - unreadable},
-        "embedded": embed_rows(listed, labels),
+        "embedded": embed_rows(listed if has_novelty else listed.drop_columns([NOVELTY, NOVEL]), labels),
     }
 
 
@@ -206,19 +213,3 @@ def _file_values(predictions: PredictionsFile) -> dict[str, object]:
         "provenance": describe_provenance(predictions.metadata),
         "metadata": json.dumps(predictions.metadata, indent=2, ensure_ascii=False),
     }
-
-
-def _draw_histogram(title: str, counts: npt.NDArray[np.int64]) -> _Histogram:
-    decades = max(1, math.ceil(math.log10(max(1, counts.max()))))
-
-    def height(count: float) -> float:
-        return round(_PLOT_PX * (1 + math.log10(count)) / (1 + decades), 1)
-
-    bars = tuple(
-        _Bar(place, height(count), f"{place / BINS:.3f} to {(place + 1) / BINS:.3f}: {count:,}")
-        for place, count in enumerate(counts.tolist())
-        if count
-    )
-    steps = [10**decade for decade in range(0, decades + 1, 1 if decades < 5 else 2)]
-    lines = tuple(_GridLine(height(step), f"{step:,}") for step in steps)
-    return _Histogram(title, int(counts.sum()), bars, lines)

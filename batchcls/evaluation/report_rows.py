@@ -8,10 +8,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from batchcls.evaluation.histograms import BINS, bins_of
+from batchcls.predictions.answer_columns import NOVEL, NOVELTY
 from batchcls.predictions.reader import PredictionsFile
 
-BINS = 40
-"""Number of equal bins of a histogram of probabilities."""
 UNREADABLE, NO_PROBABILITY = -2.0, -1.0
 """Ranks of rows without a label, and of labeled rows whose probability is no number from 0 to 1."""
 _LARGEST_PROBABILITY = 1 + 1e-5
@@ -30,7 +30,8 @@ def ranked_rows(part: PredictionsFile) -> tuple[pa.Table, Ranks]:
 
     Returns:
         (rows) path, width, height, root, error, ``label`` and ``second`` as positions among the labels (-1: none),
-        ``probability`` and ``chance``, the probability of ``second``; and (rows,) ranks.
+        ``probability`` and ``chance``, the probability of ``second``, ``novelty`` (NaN: none) and ``novel`` (-1: not
+        known); and (rows,) ranks.
     """
     codes, others = part.codes, part.probabilities.copy()
     probability = np.array(pc.fill_null(part.table["probability"], math.nan).to_numpy(), np.float32)
@@ -50,12 +51,24 @@ def ranked_rows(part: PredictionsFile) -> tuple[pa.Table, Ranks]:
         "probability": pa.array(probability),
         "second": pa.array(second),
         "chance": pa.array(chance),
+        NOVELTY: pa.array(_novelty(part)),
+        NOVEL: pa.array(np.nan_to_num(_optional(part, NOVEL), nan=-1).astype(np.int8)),
     }
     for name, column in columns.items():
         table = table.append_column(name, column)
     is_number = (probability >= 0) & (probability <= _LARGEST_PROBABILITY)
     ranks = np.where(codes < 0, UNREADABLE, np.where(is_number, probability, NO_PROBABILITY))
     return table, ranks.astype(np.float32)
+
+
+def _novelty(part: PredictionsFile) -> npt.NDArray[np.float32]:
+    """(rows,) novelty from 0 to 1; NaN where the file has none, or another number."""
+    values = _optional(part, NOVELTY)
+    return np.where((values >= 0) & (values <= 1), values, np.float32(math.nan)).astype(np.float32)
+
+
+def _optional(part: PredictionsFile, name: str) -> npt.NDArray[np.floating]:
+    return part.numbers(name) if part.has(name) else np.full(len(part.table), math.nan, np.float32)
 
 
 class RowCounter:
@@ -72,6 +85,10 @@ class RowCounter:
         """(classes,) number of rows with each label."""
         self.histograms: npt.NDArray[np.int64] = np.zeros((classes, BINS), np.int64)
         """(classes, bins) number of rows by label and by the probability of that label."""
+        self.novelty: npt.NDArray[np.int64] = np.zeros(BINS, np.int64)
+        """(bins,) number of rows by novelty."""
+        self.novel = self.familiar = 0
+        """Numbers of rows that are novel, and that are not."""
         self.errors: Counter[str] = Counter()
         """Number of unreadable files, by kind of error."""
         self.examples: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
@@ -87,9 +104,12 @@ class RowCounter:
         codes, has_probability = rows["label"].to_numpy(), ranks > NO_PROBABILITY
         self.rows += len(codes)
         self.by_label += np.bincount(codes[codes >= 0], minlength=len(self.by_label))
-        bins = (ranks[has_probability] * BINS).astype(int).clip(max=BINS - 1)
-        cells = codes[has_probability] * BINS + bins
+        cells = codes[has_probability] * BINS + bins_of(ranks[has_probability])
         self.histograms += np.bincount(cells, minlength=self.histograms.size).reshape(self.histograms.shape)
+        novelty, novel = rows[NOVELTY].to_numpy(), rows[NOVEL].to_numpy()
+        self.novelty += np.bincount(bins_of(novelty[novelty >= 0]), minlength=BINS)
+        self.novel += int((novel == 1).sum())
+        self.familiar += int((novel == 0).sum())
         for row in rows.filter(pa.array(codes < 0)).select(["root", "path", "error"]).to_pylist():
             kind, _, reason = row["error"].partition(":")
             self.errors[kind] += 1

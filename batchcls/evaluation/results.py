@@ -10,7 +10,9 @@ import numpy.typing as npt
 from batchcls.evaluation.bootstrap import ClassMetrics, OverallMetrics
 from batchcls.evaluation.calibration import Calibration
 from batchcls.evaluation.conformal import ConformalSets
+from batchcls.evaluation.label_issues import LabelIssues
 from batchcls.evaluation.metrics import AbsentClasses
+from batchcls.evaluation.novelty_accuracy import NoveltyAccuracy
 from batchcls.evaluation.risk_coverage import RiskCoverage
 
 
@@ -121,6 +123,9 @@ class Evaluation:
     """(C, C) number of images, true class by row, predicted class by column, in the engine's order."""
     calibration: Calibration
     risk_coverage: RiskCoverage
+    label_issues: LabelIssues
+    novelty: NoveltyAccuracy | None
+    """Accuracy of novel and of familiar images; None for predictions without novelty."""
     conformal: ConformalSets | None
     """Sets of labels that hold the true one as often as promised; None for an engine of one class."""
 

@@ -100,6 +100,37 @@ def match_rows(evaluation: Evaluation) -> list[tuple[str, str]]:
     ]
 
 
+def label_issue_table(evaluation: Evaluation) -> Table:
+    """The number of candidates for wrong labels of each class that has some; the head alone where there are none."""
+    issues = zip(evaluation.classes, evaluation.label_issues.by_class, strict=True)
+    rows = [[result.label, f"{result.images:,}", f"{count:,}"] for result, count in issues if count]
+    return [["given label", "images", "may be wrong"], *rows]
+
+
+def describe_label_issues(evaluation: Evaluation) -> str:
+    """Sentences on the labels of the truth that may be wrong, and on what such a listing cannot see."""
+    issues = evaluation.label_issues
+    if issues.why:
+        return f"No label of the truth was judged: {issues.why}."
+    single = [result.label for result in evaluation.classes if result.images == 1]
+    unjudged = f" The label of the one image of {first_labels(single)} was not judged." if single else ""
+    return (
+        f"{len(issues.rows):,} of {evaluation.matched.readable:,} labels may be wrong: candidates to look at, and no "
+        "verdict. For each, the engine prefers another label so clearly that confident learning (cleanlab) takes the "
+        "label rather than the engine to be at fault. All are in label_issues.csv. An engine that was trained on these "
+        "labels has learned their errors and hides them: trust this listing on images that the engine has not seen."
+        + unjudged
+    )
+
+
+def label_issues_in_short(evaluation: Evaluation) -> str:
+    """The number of labels that may be wrong, for the terminal."""
+    issues = evaluation.label_issues
+    if issues.why:
+        return f"not judged: {issues.why}"
+    return f"{len(issues.rows):,} may be wrong, candidates to look at in label_issues.csv"
+
+
 def first_labels(labels: Sequence[str]) -> str:
     """The first eight labels, and how many more there are."""
     more = f" and {len(labels) - _MAX_LABELS} more" if len(labels) > _MAX_LABELS else ""

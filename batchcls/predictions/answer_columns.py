@@ -12,6 +12,8 @@ from batchcls.records import Predictions
 
 NOVELTY, NOVEL, MEASURES, SETS, EMBEDDING = "novelty", "novel", "measures", "labels_set", "embedding"
 """Names of the columns whose values an engine's features, or its promise of coverage, give."""
+MANY_NOVEL = 0.1
+"""Share of novel images above which an engine was hardly made for a run's images, and that is said at the top."""
 TOP_LABELS, TOP_PROBABILITIES = "top_labels", "top_probabilities"
 """Names of the columns of the best labels, and of their probabilities."""
 
