@@ -48,5 +48,3 @@ def _pooled(steps: GraphSteps, layer: LayerTensor, opset: int) -> str:
         axes: dict[str, Any] = {} if opset >= _AXES_AS_INPUT else {"axes": list(layer.axes)}
         name = steps.add("ReduceMean", name, *([] if axes else [np.array(layer.axes)]), **axes, keepdims=0)
     return steps.add("Flatten", steps.add("Cast", name, to=TensorProto.FLOAT))
-
-
