@@ -15,7 +15,7 @@ from batchcls.evaluation.embedded_rows import embed_rows
 from batchcls.evaluation.histograms import draw_histogram
 from batchcls.evaluation.html import render_page, write_page
 from batchcls.evaluation.provenance import describe_drift, describe_provenance, describe_throughput
-from batchcls.evaluation.report_rows import UNREADABLE, LowestRanked, RowCounter, ranked_rows
+from batchcls.evaluation.report_rows import UNREADABLE, LowestRanked, RowCounter, novelty_ranks, ranked_rows
 from batchcls.images.sources import slide_exists
 from batchcls.images.thumbnails import ANSWER_TIMEOUT_S, data_uri, jpeg, thumbnail
 from batchcls.predictions.answer_columns import MANY_NOVEL, NOVEL, NOVELTY
@@ -109,8 +109,8 @@ def write_report(
         listed.add(rows, ranks)
         readable = ranks > UNREADABLE
         least_certain.add(rows.filter(pa.array(readable)), ranks[readable])
-        novelty = rows[NOVELTY].to_numpy()
-        most_novel.add(rows.filter(pa.array(novelty >= 0)), -novelty[novelty >= 0])
+        has_novelty, strangest = novelty_ranks(rows)
+        most_novel.add(rows.filter(pa.array(has_novelty)), strangest[has_novelty])
     summary = ReportSummary(
         counter.rows,
         counter.unreadable,
