@@ -21,6 +21,7 @@ _NO_TELEMETRY = ("ORT_DISABLE_TELEMETRY", "NNCF_CI")
 """Environment variables that keep ONNX Runtime and NNCF from sending reports of their use."""
 _COMMANDS = {
     **{name: name for name in ("build", "compare", "evaluate", "explain", "info")},
+    "find-duplicates": "find_duplicates",
     "list": "list_slides",  # `list` is Python's own
     **{name: name for name in ("merge", "predict", "report", "run", "train")},
 }

@@ -51,6 +51,24 @@ class EngineInfo:
         return pixels
 
 
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """How an engine computes."""
+
+    device: str
+    """``cpu``, or ``cuda:N`` for GPU number N."""
+    threads: int
+    """CPU threads that infer."""
+    precision: str | None = None
+    """Arithmetic: ``f32``, ``bf16`` or ``f16``, as far as the backend has it; None: the fastest that the device has and
+    the manifest allows."""
+    batch_size: int | None = None
+    """Images that the backend computes at a time, where that is not fixed by a plan (TensorRT), or by the CPU's caches
+    (OpenVINO); None: the number that the backend is fastest with. `Engine.infer` takes any number."""
+    features: bool = False
+    """Whether `Engine.infer` gives features as well, of an engine that has them."""
+
+
 class Engine(Protocol):
     """A compiled classifier on one device, ready from construction until close."""
 

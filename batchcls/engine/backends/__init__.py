@@ -3,9 +3,9 @@
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, Required, TypedDict, Unpack, cast
+from typing import Any, Literal, cast
 
-from batchcls.engine.base import Engine
+from batchcls.engine.base import Engine, EngineOptions
 from batchcls.engine.manifest import Manifest, checked_onnx_path
 from batchcls.errors import EngineError
 from batchcls.networks.architecture_index import is_indexed
@@ -41,29 +41,11 @@ def has_cuda_onnxruntime() -> bool:
     return "CUDAExecutionProvider" in providers
 
 
-class EngineOptions(TypedDict, total=False):
-    """How an engine computes."""
-
-    threads: Required[int]
-    """CPU threads that infer."""
-    precision: str | None
-    """Arithmetic: ``f32``, ``bf16`` or ``f16``, as far as the backend has it; None: the fastest that the device has and
-    the manifest allows."""
-    batch_size: int | None
-    """Images that the backend computes at a time, where that is not fixed by a plan (TensorRT), or by the CPU's caches
-    (OpenVINO); None: the number that the backend is fastest with. `Engine.infer` takes any number."""
-    features: bool
-    """Whether `Engine.infer` gives features as well, of an engine that has them; False by default."""
-
-
-def open_engine(
-    folder: Path, manifest: Manifest, *, backend: BackendName, device: str, **options: Unpack[EngineOptions]
-) -> Engine:
-    """The engine in ``folder``, compiled by ``backend`` for ``device`` and ready to infer.
+def open_engine(folder: Path, manifest: Manifest, *, backend: BackendName, **options: Any) -> Engine:
+    """The engine in ``folder``, compiled by ``backend`` and ready to infer.
 
     Args:
         manifest: The folder's manifest, as `Manifest.read` returns it; the folder's own is not read again.
-        device: ``cpu``, or ``cuda:N`` for GPU number N.
         options: See `EngineOptions`.
 
     Raises:
@@ -78,4 +60,4 @@ def open_engine(
             f"backend {backend!r} needs {error.name!r}, which is not installed; "
             f"run: pip install {_PACKAGES.get(backend, 'batchcls')}"
         ) from error
-    return cast(Engine, module.open_engine(manifest, onnx, device=device, **options))
+    return cast(Engine, module.open_engine(manifest, onnx, EngineOptions(**options)))

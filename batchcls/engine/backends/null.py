@@ -4,23 +4,14 @@ from pathlib import Path
 
 import numpy as np
 
-from batchcls.engine.base import EngineInfo
+from batchcls.engine.base import EngineInfo, EngineOptions
 from batchcls.engine.manifest import Manifest
 from batchcls.records import DevicePixels, Outputs, Pixels
 
 
-def open_engine(
-    manifest: Manifest,
-    onnx: Path,
-    *,
-    device: str,
-    threads: int,
-    precision: str | None = None,
-    batch_size: int | None = None,
-    features: bool = False,
-) -> "NullEngine":
+def open_engine(manifest: Manifest, onnx: Path, options: EngineOptions) -> "NullEngine":
     """A `NullEngine`, with the parameters of `batchcls.engine.backends.open_engine`; the ONNX file is not read."""
-    return NullEngine(manifest.info(backend="null", device=device, precision="none"))
+    return NullEngine(manifest.info(backend="null", device=options.device, precision="none"))
 
 
 class NullEngine:

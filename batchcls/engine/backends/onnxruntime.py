@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as states
 
-from batchcls.engine.base import EngineInfo
+from batchcls.engine.base import EngineInfo, EngineOptions
 from batchcls.engine.manifest import Manifest
 from batchcls.errors import EngineError
 from batchcls.records import DevicePixels, Outputs, Pixels
@@ -32,30 +32,23 @@ _FAILURES: tuple[type[Exception], ...] = (
 _INSTALL = "pip uninstall -y onnxruntime; pip install 'onnxruntime-gpu[cuda,cudnn]>=1.31'"
 
 
-def open_engine(
-    manifest: Manifest,
-    onnx: Path,
-    *,
-    device: str,
-    threads: int,
-    precision: str | None = None,
-    batch_size: int | None = None,
-    features: bool = False,
-) -> "OnnxRuntimeEngine":
+def open_engine(manifest: Manifest, onnx: Path, options: EngineOptions) -> "OnnxRuntimeEngine":
     """An `OnnxRuntimeEngine`, in the precision of the ONNX file; see `batchcls.engine.backends.open_engine`.
 
     Args:
-        batch_size: Images that a GPU computes at a time; None: 256. A CPU computes 8.
+        options: The batch size is that of a GPU, 256 if it is None; a CPU computes 8 images at a time.
     """
-    if precision is not None:
+    if options.precision is not None:
         raise EngineError(
-            f"backend 'onnxruntime' computes in {manifest.precision}, as the engine's file says, not in {precision}; "
-            "leave --precision out, or run: batchcls run --backend openvino"
+            f"backend 'onnxruntime' computes in {manifest.precision}, as the engine's file says, not in "
+            f"{options.precision}; leave --precision out, or run: batchcls run --backend openvino"
         )
-    info = manifest.info(backend="onnxruntime", device=device, precision=manifest.precision)
-    on_cpu = device == "cpu"
-    widths = [len(info.labels), *([manifest.features.width] if features and manifest.features else [])]
-    return OnnxRuntimeEngine(info, onnx, threads, _CPU_CHUNK if on_cpu else batch_size or _GPU_CHUNK, widths)
+    info = manifest.info(backend="onnxruntime", device=options.device, precision=manifest.precision)
+    on_cpu = options.device == "cpu"
+    widths = [len(info.labels), *([manifest.features.width] if options.features and manifest.features else [])]
+    return OnnxRuntimeEngine(
+        info, onnx, options.threads, _CPU_CHUNK if on_cpu else options.batch_size or _GPU_CHUNK, widths
+    )
 
 
 class OnnxRuntimeEngine:

@@ -3,11 +3,10 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +22,7 @@ from batchcls.engine.backends.tensorrt_api import (
     module_logger,
     tensorrt_module,
 )
-from batchcls.engine.base import EngineInfo
+from batchcls.engine.base import EngineInfo, EngineOptions
 from batchcls.engine.manifest import Manifest
 from batchcls.engine.plan_sidecar import Sidecar, plan_notes, read_fitting_plan
 from batchcls.errors import DeviceMemoryError, EngineError
@@ -39,17 +38,9 @@ _LARGEST_GRAPH_TIME_RATIO = 1.05
 """Largest ratio of a CUDA graph's time to that of single launches at which the graph is used, to spare the CPU."""
 
 
-def open_engine(
-    manifest: Manifest,
-    onnx: Path,
-    *,
-    device: str,
-    threads: int,
-    precision: str | None = None,
-    batch_size: int | None = None,
-    features: bool = False,
-) -> "TensorRtEngine":
+def open_engine(manifest: Manifest, onnx: Path, options: EngineOptions) -> "TensorRtEngine":
     """A `TensorRtEngine` of the folder's plan for this GPU, with the parameters of `backends.open_engine`."""
+    device = options.device
     if device == "cpu":
         raise EngineError("backend 'tensorrt' runs on a GPU, not on the CPU; run: batchcls run --device cuda")
     gpu = machine.gpu(device)
@@ -59,18 +50,15 @@ def open_engine(
     info = manifest.info(backend=sidecar.target.module, device=device, precision=sidecar.precision)
     kernels = KernelFile(onnx.parent, sidecar.plan_sha256, targets[sidecar.target.module])
     widths = {"logits": len(info.labels)} | ({"features": manifest.features.width} if manifest.features else {})
-    wanted = [name for name in widths if features or name == "logits"]
+    wanted = [name for name in widths if options.features or name == "logits"]
     return TensorRtEngine(info, gpu.number, sidecar, plan, kernels, _Answers(widths, wanted))
 
 
-@dataclass(frozen=True, slots=True)
-class _Answers:
-    """A plan's outputs."""
+class _Answers(NamedTuple):
+    """A plan's outputs: values of an image by each output's name, and names of the outputs that are fetched."""
 
     widths: Mapping[str, int]
-    """Number of values of an image in each output, by the output's name."""
     wanted: Sequence[str]
-    """Names of the outputs that are copied to the host."""
 
 
 class TensorRtEngine:
@@ -149,10 +137,10 @@ class TensorRtEngine:
         for _ in range(_LANES):
             context = cache.context() if cache else engine.create_execution_context(strategy)
             if context is None:
+                reason, device = "; ".join(errors) or "it does not say why", self.info.device
                 raise EngineError(
-                    f"{self.info.backend} cannot prepare engine {self.info.name!r} for work on {self.info.device}: "
-                    f"{'; '.join(errors) or 'it does not say why'}; run: batchcls build ENGINE --device "
-                    f"{self.info.device}"
+                    f"{self.info.backend} cannot prepare engine {self.info.name!r} for work on {device}: {reason}; "
+                    f"run: batchcls build ENGINE --device {device}"
                 )
             shape = (self.batch_size, *self.info.preprocess.size_px, 3)
             self._free.put(_Lane(engine, context, shape, self._answers, self._closing))

@@ -7,18 +7,20 @@ from pathlib import Path
 from queue import SimpleQueue
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from batchcls.engine.backends.onnx_weights import named_weights
 from batchcls.engine.backends.torch_compile import Classify, compiled
-from batchcls.engine.base import EngineInfo
+from batchcls.engine.backends.torch_features import FeatureFinder
+from batchcls.engine.base import EngineInfo, EngineOptions
 from batchcls.engine.manifest import Manifest
 from batchcls.errors import EngineError, RecipeError
 from batchcls.networks.architecture_match import ArchitectureMatch
 from batchcls.networks.architectures import PixelClassifier, check_architecture, is_of_pytorch, untrained_network
 from batchcls.networks.batch_norm import fuse_batch_norm
-from batchcls.records import DevicePixels, Logits, Outputs, Pixels
+from batchcls.records import DevicePixels, Outputs, Pixels
 
 _SETTLED = ("running_mean", "running_var", "num_batches_tracked")
 """Ends of the names of tensors that an ONNX file need not hold, see `fuse_batch_norm`."""
@@ -26,37 +28,31 @@ _BATCH_SIZE, _GPU_BATCH_SIZE = 64, 256
 """Images in a batch, on a CPU and on a GPU. An H200 is faster with 256 than with 64 or 128."""
 _GPU_LANES = 2
 """Batches under way at one time, so that the GPU has the next one before the last answer is fetched."""
-_Score = Callable[[Pixels | DevicePixels], Logits]
+_Answers = npt.NDArray[np.float32]
+"""(N, classes + F): logits, and the features behind them."""
+_Score = Callable[[Pixels | DevicePixels], _Answers]
 _DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 
 
-def open_engine(
-    manifest: Manifest,
-    onnx: Path,
-    *,
-    device: str,
-    threads: int,
-    precision: str | None = None,
-    batch_size: int | None = None,
-    features: bool = False,
-) -> "TorchEngine":
+def open_engine(manifest: Manifest, onnx: Path, options: EngineOptions) -> "TorchEngine":
     """A `TorchEngine`, by default in float32 on a CPU, in float16 on a GPU; see `batchcls.engine.backends.open_engine`.
 
     Args:
-        precision: ``f32``, ``bf16`` or ``f16``; None: the default.
-        batch_size: Images that a GPU computes at a time; None: 256. A CPU computes each batch as it comes.
+        options: The precision is ``f32``, ``bf16`` or ``f16``, or None for the default. The batch size is that of a
+            GPU, 256 if it is None; a CPU computes each batch as it comes.
     """
+    device = options.device
     if device != "cpu" and not torch.cuda.is_available():
         remedy = "see the driver with: nvidia-smi"
         if torch.version.cuda is None:
             remedy = "for a PyTorch with CUDA run: pip install --force-reinstall torch torchvision"
         raise EngineError(f"this PyTorch ({torch.__version__}) cannot use {device!r}; choose --device cpu, or {remedy}")
-    torch.set_num_threads(threads)
-    precision = precision or ("f32" if device == "cpu" else "f16")
+    torch.set_num_threads(options.threads)
+    precision = options.precision or ("f32" if device == "cpu" else "f16")
     info = manifest.info(backend="torch", device=device, precision=precision)
-    return TorchEngine(
-        info, _network(manifest, onnx), batch_size or (_BATCH_SIZE if device == "cpu" else _GPU_BATCH_SIZE)
-    )
+    finder = FeatureFinder(onnx.parent, manifest) if options.features and manifest.features else None
+    batch_size = options.batch_size or (_BATCH_SIZE if device == "cpu" else _GPU_BATCH_SIZE)
+    return TorchEngine(info, _network(manifest, onnx), batch_size, finder)
 
 
 class TorchEngine:
@@ -66,17 +62,20 @@ class TorchEngine:
 
     Args:
         batch_size: Images in a batch; on a GPU shorter batches are padded to it, because a CUDA graph has one shape.
+        finder: Finder of the layers that features come from; None if no features are wanted.
     """
 
-    def __init__(self, info: EngineInfo, network: nn.Module, batch_size: int) -> None:
+    def __init__(
+        self, info: EngineInfo, network: nn.Module, batch_size: int, finder: FeatureFinder | None = None
+    ) -> None:
         self.info = info
         self.batch_size = batch_size
         self.notes: tuple[str, ...] = ()
         self.lanes = 1 if info.device == "cpu" else _GPU_LANES
-        classifier = PixelClassifier(network, info.preprocess, _DTYPES[info.precision]).eval()
         self._free: SimpleQueue[_Score] = SimpleQueue()
         with self._translated():
-            self._classifier = classifier.to(torch.device(info.device)).to(memory_format=torch.channels_last)
+            classifier = self._placed(network, finder).to(torch.device(info.device))
+            self._classifier = classifier.to(memory_format=torch.channels_last)
             classify = self._classifier if info.device == "cpu" else self._compiled()
             for _ in range(self.lanes):
                 on_cpu = info.device == "cpu"
@@ -84,19 +83,29 @@ class TorchEngine:
 
     def infer(self, pixels: Pixels | DevicePixels) -> Outputs:
         self.info.check_pixels(pixels)
+        classes = len(self.info.labels)
         if not len(pixels):
-            return Outputs.without_features(np.empty((0, len(self.info.labels)), np.float32))
+            return Outputs(np.empty((0, classes), np.float32), np.empty((0, self._width), np.float32))
         score = self._free.get()
         try:
             with self._translated(), torch.inference_mode():
-                return Outputs.without_features(score(pixels))
+                answers = score(pixels)
         finally:
             self._free.put(score)
+        return Outputs(np.ascontiguousarray(answers[:, :classes]), np.ascontiguousarray(answers[:, classes:]))
 
     def close(self) -> None:
         """There is nothing to release: the memory is freed with the object."""
 
-    def _score_on_cpu(self, pixels: Pixels | DevicePixels) -> Logits:
+    def _placed(self, network: nn.Module, finder: FeatureFinder | None) -> nn.Module:
+        """The classifier, which answers features too if their layers are found; a note says if one is not."""
+        places, note = finder.places(network, torch.device(self.info.device)) if finder else ((), "")
+        self.notes = (note,) if note else ()
+        self._width = finder.width if finder and places else 0
+        classifier = PixelClassifier(network, self.info.preprocess, _DTYPES[self.info.precision]).eval()
+        return finder.wrapped(classifier, places) if finder else classifier
+
+    def _score_on_cpu(self, pixels: Pixels | DevicePixels) -> _Answers:
         return np.asarray(self._classifier(torch.from_numpy(np.ascontiguousarray(pixels))).numpy())
 
     def _compiled(self) -> Classify:
@@ -106,7 +115,7 @@ class TorchEngine:
             shape = (self.batch_size, *self.info.preprocess.size_px, 3)
             pixels = torch.zeros(shape, dtype=torch.uint8, device=self.info.device)
             classify, note = compiled(self._classifier, pixels)
-        self.notes = (note,) if note else ()
+        self.notes += (note,) if note else ()
         if classify is None:
             return self._classifier
         self.info = replace(self.info, backend="torch.compile")
@@ -156,18 +165,18 @@ class _Lane:
             self._graph = torch.cuda.CUDAGraph()
             # In this mode, allocations of other threads do not disturb the capture.
             with torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"):
-                self._logits: Tensor = classifier(self._pixels)
+                self._answers: Tensor = classifier(self._pixels)
 
-    def run(self, pixels: Pixels | DevicePixels) -> Logits:
-        """Logits of any number of images; the last batch is filled up with rows whose logits are dropped."""
-        batch_size, classes = self._logits.shape
-        answers = torch.empty((len(pixels), classes), pin_memory=True)
+    def run(self, pixels: Pixels | DevicePixels) -> _Answers:
+        """Answers to any number of images; the last batch is filled up with rows whose answers are dropped."""
+        batch_size, width = self._answers.shape
+        answers = torch.empty((len(pixels), width), pin_memory=True)
         with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
             for start in range(0, len(pixels), batch_size):
                 rows = slice(start, min(start + batch_size, len(pixels)))
                 self._copy(pixels[rows])
                 self._graph.replay()
-                answers[rows].copy_(self._logits[: rows.stop - start], non_blocking=True)
+                answers[rows].copy_(self._answers[: rows.stop - start], non_blocking=True)
             self._done.record()
         self._done.synchronize()
         return answers.numpy().copy()
