@@ -44,7 +44,7 @@ class FeatureGroup:
 def feature_groups(layout: FeatureLayout) -> tuple[FeatureGroup, ...]:
     """The groups of an engine's features: color first, then the layers."""
     layers = enumerate(zip(layout.layers, layout.layer_slices, strict=True), 1)
-    color = FeatureGroup(COLOR, layout.appearance.start, COLOR_NUMBERS)
+    color = FeatureGroup(COLOR_GROUP, layout.appearance.start + COLOR.start, COLOR.stop - COLOR.start)
     return (color, *(FeatureGroup(f"layer{number}", own.start, layer.width) for number, (layer, own) in layers))
 
 
