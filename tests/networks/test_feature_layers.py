@@ -13,13 +13,13 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from torch import nn  # noqa: E402
 
-from batchcls.building.export import export_classifier  # noqa: E402
 from batchcls.building.onnx.feature_output import add_features  # noqa: E402
 from batchcls.building.onnx.graph_steps import GraphSteps  # noqa: E402
 from batchcls.engine.probes import draw_probes  # noqa: E402
 from batchcls.networks.appearance import APPEARANCE_NAMES, appearance  # noqa: E402
 from batchcls.networks.architectures import PixelClassifier, SmallCnn  # noqa: E402
 from batchcls.networks.batch_norm import fuse_batch_norm  # noqa: E402
+from batchcls.networks.export import export_classifier  # noqa: E402
 from batchcls.networks.feature_layers import find_layers  # noqa: E402
 from batchcls.networks.feature_layout import FeatureLayout  # noqa: E402
 from batchcls.networks.feature_modules import Appearance, FeatureClassifier, matching_places  # noqa: E402
