@@ -32,8 +32,8 @@ class Engine:
     Args:
         folder: The engine folder.
         options: ``device`` (``auto``, ``cpu``, ``cuda`` or ``cuda:N``), ``backend``, ``precision``, ``decoder``,
-            ``batch_size``, ``threads``, ``max_pixels``, ``read_timeout_s`` and ``memory`` (bytes), with the meanings
-            and defaults of the command line's.
+            ``batch_size``, ``threads``, ``max_pixels``, ``read_timeout_s``, ``memory`` (bytes), ``top``,
+            ``embeddings``, ``novel_above`` and ``coverage``, with the meanings and defaults of the command line's.
 
     Raises:
         EngineError: If the engine or its device cannot be used, or an option has a value that is out of range.
@@ -112,7 +112,9 @@ class Engine:
 
         Returns:
             (N,) arrays by name: every other column of ``batch``, and ``label`` (None without one), ``probability``
-            (float32, NaN without one), ``probabilities`` ((N, classes) float32) and ``error`` (None without one).
+            (float32, NaN without one), ``probabilities`` ((N, classes) float32) and ``error`` (None without one); and
+            the columns that this engine and its options add, such as ``novelty`` (float32), ``novel`` (True, False or
+            None) and ``embedding`` ((N, E) float16), with NaN or None where there is no value.
 
         Raises:
             SlidesError: If there is no such column, its values are of no kind that can be classified, or another

@@ -100,7 +100,18 @@ def engine_facts(engine: Path, manifest: "Manifest") -> dict[str, Any]:
         "checked_on": checked_on(manifest),
     }
     del facts["reference"], facts["answers"]
+    layers = manifest.features.layers if manifest.features else ()
+    facts["features"] = [f"{layer.name} ({layer.width})" for layer in layers]
+    facts["novelty"] = novelty_facts(manifest)
     return facts | {"plans": plans, "ready_for": ready}
+
+
+def novelty_facts(manifest: "Manifest") -> dict[str, Any] | None:
+    """What an engine learned novelty from; None for one that cannot tell novelty."""
+    if manifest.novelty is None:
+        return None
+    numbers = {key: manifest.novelty["statistics"].get(key) for key in ("fitted_images", "calibration_images")}
+    return {"folder": manifest.novelty.get("folder"), **numbers, "drift": manifest.novelty.get("drift") is not None}
 
 
 def checked_on(manifest: "Manifest") -> str:

@@ -65,9 +65,10 @@ def predict(images: tuple[Path, ...], engine: Path | None, as_json: bool, **opti
 
 
 def _rows(images: tuple[Path, ...], labels: tuple[str, ...], table: "pa.Table") -> list[dict[str, Any]]:
-    """For each image its path, label, probability, probabilities by label (most probable first), and error."""
+    """For each image its path, label, probability, probabilities by label (most probable first), novelty, and error."""
     rows = []
-    columns = ("label", "probability", "probabilities", "error")
+    wanted = ("label", "probability", "probabilities", "novelty", "novel", "error")
+    columns = [name for name in wanted if name in table.column_names]
     for image, values in zip(images, table.select(columns).to_pylist(), strict=True):
         by_label = dict(zip(labels, values["probabilities"] or (), strict=False))
         ordered = sorted(by_label.items(), key=lambda item: -item[1])
@@ -87,7 +88,9 @@ def _lines(rows: list[dict[str, Any]]) -> list[str]:
         rest = len(row["probabilities"]) - 1 - len(others)
         runners_up = ", ".join(f"{label} {probability:.3f}" for label, probability in others)
         more = f", and {rest} more" if rest else ""
-        lines.append(f"{row['path']:<{paths}}  {row['label']:<{names}}  {row['probability']:.3f}  ({runners_up}{more})")
+        novel = f"  looks unlike the images of the training: novelty {row['novelty']:.3f}" if row.get("novel") else ""
+        answer = f"{row['label']:<{names}}  {row['probability']:.3f}  ({runners_up}{more})"
+        lines.append(f"{row['path']:<{paths}}  {answer}{novel}")
     return lines
 
 

@@ -23,13 +23,15 @@ from batchcls.inference.inputs import count_of, is_one, single_path, slides_of
 from batchcls.inference.options import RunOptions
 from batchcls.inference.run_metadata import engine_metadata
 from batchcls.inference.session import Session
+from batchcls.predictions.schema import ANSWERS
 from batchcls.progress import RunProgress
 from batchcls.records import METADATA_KEY, Failure, Slide
+from batchcls.storage.column_values import one_array
 
 _IMAGE_COLUMNS = ("image", "bytes", "path")
 """Usual names of a column of images, as Ray Data gives them."""
-_ANSWERS = frozenset(("label", "probability", "probabilities", "error"))
-"""Names of the columns of predictions."""
+_ANSWERS = ("label", "probability", "probabilities", *ANSWERS, "error")
+"""Names of the columns of predictions; not every engine gives all of them."""
 
 
 def listed(images: Any, options: RunOptions) -> Iterator[Slide | Failure]:
@@ -82,21 +84,16 @@ def predict_batch(session: Session, batch: Any, column: str, options: RunOptions
             f"the batch has the columns {names}, and none of them is {column or ' or '.join(_IMAGE_COLUMNS)!r}; name "
             "the one that holds images: column='NAME'"
         )
-    if clashing := sorted(_ANSWERS.intersection(names) - {name}):
+    if clashing := sorted({*_ANSWERS}.intersection(session.schema.names, names) - {name}):
         raise SlidesError(f"the batch has a column {clashing[0]!r} already, as the predictions have; rename it")
     if is_one(images := batch[name]):
         raise SlidesError(f"the column {name!r} is one {type(images).__name__}; give a list or an array of images")
     slides = slides_of(list(images), options.max_pixels)
     with closing(session.rows(slides)) as stream:
         rows = pa.Table.from_batches(list(stream), session.schema)
-    classes = len(session.info.labels)
-    probabilities = rows["probabilities"].combine_chunks().fill_null([np.nan] * classes)
     return {
         **{other: np.asarray(batch[other]) for other in names if other != name},
-        "label": _objects(rows["label"]),
-        "probability": rows["probability"].to_numpy(),
-        "probabilities": probabilities.flatten().to_numpy().reshape(-1, classes),
-        "error": _objects(rows["error"]),
+        **{answer: _values(rows[answer]) for answer in _ANSWERS if answer in rows.column_names},
     }
 
 
@@ -126,8 +123,21 @@ def _column_names(batch: Any) -> list[str]:
     return list(batch.columns)
 
 
+def _values(column: pa.ChunkedArray) -> npt.NDArray[Any]:
+    """(N,) numbers or (N, L) lists of numbers, with NaN for null; or (N,) objects, with None."""
+    if pa.types.is_floating(column.type):
+        return np.asarray(column.to_numpy())
+    if not pa.types.is_fixed_size_list(column.type):
+        return _objects(column)
+    length, dtype = column.type.list_size, column.type.value_type.to_pandas_dtype()
+    values = np.full((len(column), length), np.nan, dtype)
+    lists = one_array(column)
+    values[lists.is_valid().to_numpy(zero_copy_only=False)] = lists.flatten().to_numpy().reshape(-1, length)
+    return values
+
+
 def _objects(column: pa.ChunkedArray) -> npt.NDArray[np.object_]:
-    values: Sequence[str | None] = column.to_pylist()
+    values: Sequence[Any] = column.to_pylist()
     result = np.empty(len(values), object)
     result[:] = values
     return result

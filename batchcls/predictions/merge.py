@@ -88,6 +88,7 @@ def merged_record(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         **first,
         "arguments": {**first["arguments"], "shard": None},
         "counts": _merged_counts([record["counts"] for record in records]),
+        **_merged_novelty(records),
         "throughput": _merged_throughput([record["throughput"] for record in records]),
         "unlisted_folders": list(dict.fromkeys(chain(*(record["unlisted_folders"] for record in records)))),
         "identity": {key: value for key, value in first["identity"].items() if key != "shard"},
@@ -184,6 +185,24 @@ def _merged_counts(counts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "resumed_rows": sum(each["resumed_rows"] for each in counts),
         **{name: dict(counter) for name, counter in summed.items()},
         "skipped": _largest(each["skipped"] for each in counts),  # each shard lists all slides
+    }
+
+
+def _merged_novelty(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The entries ``novelty`` and ``drift`` of all shards together; none of an engine that cannot tell novelty.
+
+    A shard is one part of every folder, and drifts as the whole does; that of the whole needs the engine's reference.
+    """
+    if "novelty" not in records[0]:
+        return {}
+    novelties = [record["novelty"] for record in records]
+    images = sum(each["images"] for each in novelties)
+    is_known = all(each["novel"] is not None for each in novelties)
+    novel = sum(each["novel"] for each in novelties) if is_known else None
+    note = "the drift of all shards together is not computed; each shard's file tells its own"
+    return {
+        "novelty": {**novelties[0], "images": images, "novel": novel},
+        "drift": {"images": images, "note": note, "kinds": [], "effects": []},
     }
 
 
