@@ -2,7 +2,6 @@
 
 import hashlib
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -10,14 +9,14 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from batchcls.networks.appearance import COLOR
 from batchcls.networks.feature_layout import MOST_FEATURES, FeatureLayout
 
 Vector = npt.NDArray[np.float32]
 Matrix = npt.NDArray[np.float32]
 
-COLOR = "color"
-"""Name of the group of the six color numbers, which come first in an image's features."""
-COLOR_NUMBERS = 6
+COLOR_GROUP = "color"
+"""Name of the group of the color numbers, the first one."""
 LARGEST_BYTES = 5_000_000
 """Largest size of the statistics of an engine."""
 MOST_CALIBRATION_IMAGES = 20_000
@@ -44,9 +43,9 @@ class FeatureGroup:
 
 def feature_groups(layout: FeatureLayout) -> tuple[FeatureGroup, ...]:
     """The groups of an engine's features: color first, then the layers."""
-    layers = zip(layout.layers, layout.layer_slices, strict=True)
-    color = FeatureGroup(COLOR, layout.appearance.start, COLOR_NUMBERS)
-    return (color, *(FeatureGroup(layer.name, columns.start, layer.width) for layer, columns in layers))
+    layers = enumerate(zip(layout.layers, layout.layer_slices, strict=True), 1)
+    color = FeatureGroup(COLOR_GROUP, layout.appearance.start + COLOR.start, COLOR.stop - COLOR.start)
+    return (color, *(FeatureGroup(f"layer{number}", own.start, layer.width) for number, (layer, own) in layers))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -157,7 +156,7 @@ class Novelty:
         shape = _Shape.of_header(header)
         if len(content) != shape.bytes:
             raise ValueError(f"it has {len(content):,} bytes, and engine.json says {shape.bytes:,}")
-        if hashlib.sha256(content).hexdigest() != header["sha256"]:
+        if hashlib.sha256(content).hexdigest() != header.get("sha256"):
             raise ValueError("its SHA-256 is not the one in engine.json")
         numbers = np.frombuffer(content, "<f4").astype(np.float32)
         if not np.isfinite(numbers).all():
@@ -230,7 +229,7 @@ class _Shape:
             for group, rank in zip(groups, shape.ranks, strict=True)
         ):
             raise ValueError("a group in engine.json lies outside the features, or has more axes than columns")
-        if not 1 <= calibration <= MOST_CALIBRATION_IMAGES or math.isnan(fitted):
+        if not 1 <= calibration <= MOST_CALIBRATION_IMAGES:
             raise ValueError(f"engine.json gives it {calibration:,} held-back images")
         return shape
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from batchcls.engine.mixed_colors import two_kinds
 from batchcls.engine.novelty import (
     ENOUGH_CALIBRATION_IMAGES,
     LARGEST_BYTES,
@@ -21,6 +22,7 @@ from batchcls.engine.novelty import (
     statistics_bytes,
 )
 from batchcls.errors import SlidesError
+from batchcls.networks.appearance import COLOR
 from batchcls.storage.natural_order import natural_key
 
 LARGEST_RANK = 64
@@ -86,7 +88,7 @@ def fit_novelty(images: ReferenceImages, groups: Sequence[FeatureGroup], classes
             "tells them apart"
         )
     novelty = _calibrate(statistics, images.features, len(fitted), calibrated)
-    notes = [*_image_notes(images, usable, classes), *_calibration_notes(novelty)]
+    notes = [*_image_notes(images, usable, classes), *_mixture_notes(images, usable), *_calibration_notes(novelty)]
     if constant:
         notes.append(f"{' and '.join(constant)} answered the same to every image, and is left out of novelty")
     return novelty, notes
@@ -96,15 +98,19 @@ def held_back_blocks(names: Sequence[str], usable: Mask) -> Mask:
     """(N,) every second of 8 blocks of consecutive images of each folder, in their natural order.
 
     Neighbors are often of one patient and one slide, and look too much alike to calibrate on.
+
+    Args:
+        names: N paths.
+        usable: (N,) images that can be held back at all.
     """
     folders: dict[str, list[int]] = defaultdict(list)
     for row in np.flatnonzero(usable).tolist():
         folders[os.path.dirname(names[row])].append(row)
     held_back = np.zeros(len(names), bool)
-    for rows in folders.values():
-        rows.sort(key=lambda row: natural_key(names[row]))
-        blocks = np.arange(len(rows)) * _BLOCKS // len(rows)
-        held_back[np.array(rows)[blocks % 2 == 1]] = True
+    for number, folder in enumerate(sorted(folders, key=natural_key)):
+        rows = sorted(folders[folder], key=lambda row: natural_key(names[row]))
+        blocks = np.arange(len(rows)) * min(_BLOCKS, len(rows)) // len(rows)
+        held_back[np.array(rows)[(blocks + number) % 2 == 1]] = True  # of folders of one image, every second
     return held_back
 
 
@@ -167,6 +173,17 @@ def _image_notes(images: ReferenceImages, usable: Mask, classes: int) -> list[st
             "images of the others may be called novel"
         )
     return notes
+
+
+def _mixture_notes(images: ReferenceImages, usable: Mask) -> list[str]:
+    rows = np.flatnonzero(usable)
+    if (pair := two_kinds(images.features[rows][:, COLOR])) is None:
+        return []
+    first, second = (images.names[rows[place]] for place in pair)
+    return [
+        f"the images are of two kinds, with a gap between their colors: {first!r} is typical of one, {second!r} of the "
+        "other, and neither is called novel; if only one is what the network was trained for, give novelty that alone"
+    ]
 
 
 def _calibration_notes(novelty: Novelty) -> list[str]:
