@@ -92,8 +92,8 @@ def test_pandas_polars_and_duckdb_read_every_added_column(tmp_path: Path, stains
         expected = table[name].to_pylist()
         assert [np.ravel(value).tolist() for value in frame[name]] == [np.ravel(value).tolist() for value in expected]
         assert polars_frame[name].to_list() == expected
-    longest = duckdb.read_parquet(str(out)).aggregate("max(len(embedding)), max(len(top_labels))").fetchone()
-    assert longest == (128, 2)
+    longest = duckdb.read_parquet(str(out)).aggregate("max(len(embedding)), max(len(top_labels))").fetchall()
+    assert longest == [(128, 2)]
 
 
 def test_the_best_labels_are_those_of_the_probabilities(tmp_path: Path, stains: Path, stain_engine: Path) -> None:
