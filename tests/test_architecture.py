@@ -49,7 +49,17 @@ def loaded_by(*arguments: str | Path) -> set[str]:
         ("--version",),
         *(
             (command, "--help")
-            for command in ("build", "evaluate", "explain", "info", "predict", "report", "run", "train")
+            for command in (
+                "build",
+                "evaluate",
+                "explain",
+                "find-duplicates",
+                "info",
+                "predict",
+                "report",
+                "run",
+                "train",
+            )
         ),
     ],
 )

@@ -79,7 +79,7 @@ def joined_copies(images: ImageSets, largest: float = NEAR) -> Rows:
     """(N,) a number for each image, the same for an image and its copies, and for copies of copies.
 
     The number is the smallest position among them. Blank images are copies of those with the same identity only. The
-    time grows with the square of the number of images: half a minute for 100,000 on two cores.
+    time grows with the square of the number of images: some seconds for 100,000.
 
     Args:
         largest: Largest distance of an image and its copy, see `perceptual_hash.NEAR`.

@@ -14,6 +14,8 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from batchcls.cli import main
+from benchmarks.duplicates import KINDS
+from benchmarks.duplicates import main as benchmark
 from tests.conftest import DATA, draw
 from tests.evaluation.test_evaluate import predictions_file
 
@@ -66,7 +68,7 @@ def test_copies_of_every_kind_are_found_and_nothing_else(images: Path, tmp_path:
     assert result.exit_code == 0, result.output
     assert rows_of(tmp_path / "pairs.csv") == COPIES
     assert "12 images, 0 unreadable: 6 copies in 5 groups" in result.stdout
-    assert "copies: near 3, same bytes 1, same pixels 2" in result.stdout
+    assert "copies    near 3, same bytes 1, same pixels 2" in result.stdout
 
 
 def test_a_parquet_table_holds_the_same(images: Path, tmp_path: Path) -> None:
@@ -237,3 +239,12 @@ def test_the_known_copies_of_a_real_folder_are_found(tmp_path: Path) -> None:
     assert "same bytes 40" in result.stdout
     numbers = [(int(a[-7:-4]), int(b[0][-7:-4])) for a, b in rows_of(tmp_path / "pairs.csv").items()]
     assert all(abs(number - other) <= 2 for number, other in numbers)
+
+
+def test_the_benchmark_finds_every_copy_of_every_kind_among_drawn_images() -> None:
+    result = CliRunner().invoke(benchmark, ["--images", "100", "--copies", "0.28"])
+
+    assert result.exit_code == 0, result.output
+    for kind in KINDS:
+        assert f"| {kind} | 4 | 4 | 100.00% |" in result.output
+    assert "Other pairs: 0 of one source, 0 of two." in result.output
