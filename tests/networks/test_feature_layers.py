@@ -44,9 +44,9 @@ def network(body: Callable[[GraphSteps, str], str], last_channels: int) -> onnx.
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def convolution(steps: GraphSteps, name: str, before: int, channels: int, stride: int = 2) -> str:
-    kernel = weights(channels, before, 3, 3)
-    return steps.add("Conv", name, kernel, pads=[1, 1, 1, 1], strides=[stride, stride])
+def convolution(steps: GraphSteps, name: str, before: int, channels: int, stride: int = 2, side: int = 3) -> str:
+    kernel = weights(channels, before, side, side)
+    return steps.add("Conv", name, kernel, pads=[side // 2] * 4, strides=[stride, stride])
 
 
 def makers(model: onnx.ModelProto) -> dict[str, str]:
@@ -59,8 +59,8 @@ def test_the_layers_of_a_residual_network_lie_where_all_paths_meet() -> None:
         before = 3
         for channels in (16, 32, 64):
             name, before = steps.add("Relu", convolution(steps, name, before, channels)), channels
-            inside = steps.add("Relu", convolution(steps, name, channels, channels, 1))
-            inside = convolution(steps, inside, channels, channels, 1)
+            inside = steps.add("Relu", convolution(steps, name, channels, channels, 1, 9))
+            inside = convolution(steps, inside, channels, channels, 1, 9)
             name = steps.add("Relu", steps.add("Add", name, inside))
         return name
 

@@ -12,9 +12,8 @@ def add_appearance(steps: GraphSteps) -> str:
 
     Only operators are used that are written alike in every operator set, as a convolution where Slice is not.
     """
-    # Half precision, which holds every byte, keeps OpenVINO from taking these steps for the network's own, which it
-    # would round otherwise then. Abs changes nothing; it keeps OpenVINO from turning bytes around before they are
-    # floats, which is slower.
+    # Half precision, which holds every byte, keeps OpenVINO from sharing these steps with the network, whose own values
+    # it would round otherwise then; and Abs, which changes nothing, from a slow transposition of bytes.
     values = steps.add(
         "Cast", steps.add("Abs", steps.add("Cast", "pixels", to=TensorProto.FLOAT16)), to=TensorProto.FLOAT
     )
