@@ -13,8 +13,10 @@ import numpy.typing as npt
 
 from batchcls.records import Pixels
 
-OPTICAL_DENSITY_STRIDE = 7
+OPTICAL_DENSITY_STRIDE = 5
 """Every so many rows and columns, from the first, a pixel counts for the optical densities; logarithms are dear."""
+_SMALL_IMAGE_ROWS = 96
+"""Number of rows up to which all rows are looked at."""
 STAIN_CHANNEL = 1
 """The channel by which pixels count as stained: green, which blood and tissue stains absorb most."""
 _LUMA = (1, 2, 1)
@@ -43,15 +45,15 @@ def _filter(*channels: tuple[tuple[int, int, int], npt.NDArray[np.int64]]) -> np
 _INNER, _GRID = (np.pad(_STEP, (left, 6 - left)) for left in (2, 6))
 """Steps between the pixels 3 and 4, inside a JPEG block, and 7 and 8, between two blocks."""
 FILTERS = (
-    AppearanceFilter(("fine",), _filter((_LUMA, _LAPLACIAN)), (11, 11)),
+    AppearanceFilter(("fine",), _filter((_LUMA, _LAPLACIAN)), (5, 7)),
     AppearanceFilter(
         ("coarse", "coarse_red", "coarse_blue"),
         _filter((_LUMA, _LAPLACIAN), ((1, -1, 0), _LAPLACIAN), ((0, -1, 1), _LAPLACIAN)),
-        (11, 11),
+        (5, 7),
         dilation=4,
     ),
-    AppearanceFilter(("inner_x", "grid_x"), _filter((_LUMA, _INNER[None]), (_LUMA, _GRID[None])), (8, 8)),
-    AppearanceFilter(("inner_y", "grid_y"), _filter((_LUMA, _INNER[:, None]), (_LUMA, _GRID[:, None])), (8, 8)),
+    AppearanceFilter(("inner_x", "grid_x"), _filter((_LUMA, _INNER[None]), (_LUMA, _GRID[None])), (3, 8)),
+    AppearanceFilter(("inner_y", "grid_y"), _filter((_LUMA, _INNER[:, None]), (_LUMA, _GRID[:, None])), (8, 3)),
 )
 """Strides that share no factor with 8 see every place in a JPEG block alike; those of 8 see one place only."""
 APPEARANCE_NAMES = (
@@ -69,6 +71,19 @@ COLOR = slice(0, 6)
 """The numbers that are the colors of novelty: means and deviations of optical density."""
 
 
+def middle_rows(height: int) -> slice:
+    """The rows that are looked at: about the middle third, from the first row of a JPEG block, to read few pixels.
+
+    Args:
+        height: Rows of the image; all are looked at where they are few.
+    """
+    if height <= _SMALL_IMAGE_ROWS:
+        return slice(0, height)
+    blocks = -(-height // 24)
+    start = (height // 8 - blocks) // 2 * 8
+    return slice(start, start + 8 * blocks)
+
+
 def appearance(pixels: Pixels) -> npt.NDArray[np.float32]:
     """The appearance of images.
 
@@ -78,7 +93,7 @@ def appearance(pixels: Pixels) -> npt.NDArray[np.float32]:
     Returns:
         (N, `APPEARANCE_NAMES`) float32.
     """
-    planes = pixels.transpose(0, 3, 1, 2).astype(np.float32)
+    planes = pixels[:, middle_rows(pixels.shape[1])].transpose(0, 3, 1, 2).astype(np.float32)
     return np.concatenate([_densities(planes), *(_responses(planes, each) for each in FILTERS)], axis=1)
 
 

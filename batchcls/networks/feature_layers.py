@@ -22,6 +22,8 @@ class LayerTensor:
     name: str
     axes: tuple[int, ...]
     """Axes of space: (2, 3) of (N, C, H, W), (1, 2) of (N, H, W, C), and (1,) of the tokens of (N, T, C)."""
+    space: tuple[int, ...]
+    """Length of each of these axes."""
     width: int
     """Number of channels."""
     values: int
@@ -75,7 +77,15 @@ def _candidates(path: DataPath) -> list[LayerTensor]:
         previous = path.shapes[candidates[-1].name] if candidates else ()
         if width < _LEAST_CHANNELS or _is_flattened(shape, previous):
             continue
-        tensor = LayerTensor(name, axes, width, path.values(name), element, sum(work[: number + 1]) / total)
+        tensor = LayerTensor(
+            name,
+            axes,
+            tuple(shape[axis] for axis in axes),
+            width,
+            path.values(name),
+            element,
+            sum(work[: number + 1]) / total,
+        )
         if candidates and candidates[-1].depth == tensor.depth:  # of a convolution and its activation, the activation
             if candidates[-1].values < tensor.values:
                 continue

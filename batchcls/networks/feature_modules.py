@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
-from batchcls.networks.appearance import FILTERS, OPTICAL_DENSITY_STRIDE, STAIN_CHANNEL
+from batchcls.networks.appearance import FILTERS, OPTICAL_DENSITY_STRIDE, STAIN_CHANNEL, middle_rows
 from batchcls.networks.architectures import PixelClassifier
 from batchcls.networks.feature_layout import FeatureLayout
 from batchcls.records import Features
@@ -34,7 +34,7 @@ class Appearance(nn.Module):
             self.register_buffer(f"weights_{number}", torch.from_numpy(filters.weights.copy()), persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        planes = pixels.float().permute(0, 3, 1, 2)
+        planes = pixels[:, middle_rows(pixels.shape[1])].float().permute(0, 3, 1, 2)
         density = -torch.log((planes[:, :, ::OPTICAL_DENSITY_STRIDE, ::OPTICAL_DENSITY_STRIDE] + 1) / 256)
         deviations = density - density.mean((2, 3), keepdim=True)
         excess = deviations[:, STAIN_CHANNEL : STAIN_CHANNEL + 1].relu()

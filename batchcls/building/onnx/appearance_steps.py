@@ -4,18 +4,23 @@ import numpy as np
 from onnx import TensorProto
 
 from batchcls.building.onnx.graph_steps import GraphSteps
-from batchcls.networks.appearance import FILTERS, OPTICAL_DENSITY_STRIDE, STAIN_CHANNEL, AppearanceFilter
+from batchcls.networks.appearance import FILTERS, OPTICAL_DENSITY_STRIDE, STAIN_CHANNEL, AppearanceFilter, middle_rows
 
 
-def add_appearance(steps: GraphSteps) -> str:
+def add_appearance(steps: GraphSteps, height: int) -> str:
     """Append steps from ``pixels`` to the appearance numbers, (N, A) float32; return their name.
+
+    Args:
+        height: Rows of an image.
 
     Only operators are used that are written alike in every operator set, as a convolution where Slice is not.
     """
     # Half precision, which holds every byte, keeps OpenVINO from sharing these steps with the network, whose own values
     # it would round otherwise then; and Abs, which changes nothing, from a slow transposition of bytes.
+    rows = middle_rows(height)
+    pixels = steps.add("Gather", "pixels", np.arange(rows.start, rows.stop), axis=1)
     values = steps.add(
-        "Cast", steps.add("Abs", steps.add("Cast", "pixels", to=TensorProto.FLOAT16)), to=TensorProto.FLOAT
+        "Cast", steps.add("Abs", steps.add("Cast", pixels, to=TensorProto.FLOAT16)), to=TensorProto.FLOAT
     )
     planes = steps.add("Transpose", values, perm=[0, 3, 1, 2])
     numbers = [*_densities(steps, planes), *(_responses(steps, planes, each) for each in FILTERS)]

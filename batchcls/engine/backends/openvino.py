@@ -131,31 +131,7 @@ def _network(core: ov.Core, manifest: Manifest, onnx: Path, *, features: bool) -
         for result in model.get_results()[1:]:
             if not (features and manifest.features and "features" in result.output(0).names):
                 model.remove_result(result)
-        if len(model.outputs) > 1:
-            _keep_arithmetic(model)
     return model
-
-
-def _keep_arithmetic(model: ov.Model) -> None:
-    """Let the network be computed in the precision in which it is computed without features.
-
-    In bfloat16 OpenVINO leaves what lies between an output and the last convolutions before it in float32. Of features
-    these are whole blocks in the middle of the network, which took 9 % more time. Pooling itself stays in float32.
-    """
-    (features,) = [result for result in model.get_results() if "features" in result.output(0).names]
-    ahead = []
-    for pooled in features.input_value(0).get_node().input_values()[1:]:  # behind the appearance
-        node = pooled.get_node()
-        while node.get_type_name() not in ("ReduceMean", "Parameter"):
-            node = node.input_value(0).get_node()
-        ahead.append(node)
-    marked = set()
-    while ahead:
-        node = ahead.pop()
-        if (name := node.get_name()) not in marked:
-            marked.add(name)
-            node.get_rt_info()["enforceBF16evenForGraphTail"] = "YES"
-            ahead += [value.get_node() for value in node.input_values()]
 
 
 def _check_output(info: EngineInfo, found: ov.PartialShape, shape: list[int], action: str) -> None:
