@@ -107,10 +107,14 @@ def held_back_blocks(names: Sequence[str], usable: Mask) -> Mask:
     for row in np.flatnonzero(usable).tolist():
         folders[os.path.dirname(names[row])].append(row)
     held_back = np.zeros(len(names), bool)
-    for number, folder in enumerate(sorted(folders, key=natural_key)):
-        rows = sorted(folders[folder], key=lambda row: natural_key(names[row]))
-        blocks = np.arange(len(rows)) * min(_BLOCKS, len(rows)) // len(rows)
-        held_back[np.array(rows)[(blocks + number) % 2 == 1]] = True  # of folders of one image, every second
+    surplus = 0  # held back beyond one half
+    for folder in sorted(folders, key=natural_key):
+        rows = np.array(sorted(folders[folder], key=lambda row: natural_key(names[row])))
+        odd = np.arange(len(rows)) * min(_BLOCKS, len(rows)) // len(rows) % 2 == 1
+        more = 2 * int(odd.sum()) - len(rows)
+        chosen = odd if abs(surplus + more) < abs(surplus - more) else ~odd
+        held_back[rows[chosen]] = True
+        surplus += more if chosen is odd else -more
     return held_back
 
 
