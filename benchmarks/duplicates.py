@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -135,7 +136,13 @@ def main(images: int, copies: float, source: Path | None, folder: Path | None) -
         started = perf_counter()
         summary = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         elapsed_s = perf_counter() - started
-        click.echo(f"{machine.cpu_model()}, {machine.cores()} cores: {elapsed_s:,.1f} s\n\n{summary}")
+        usage = resource.getrusage(
+            resource.RUSAGE_CHILDREN
+        )  # of the one command, and of the processes that made images
+        click.echo(
+            f"{machine.cpu_model()}, {machine.cores()} cores: {elapsed_s:,.1f} s, largest process "
+            f"{usage.ru_maxrss / 1024:,.0f} MiB\n\n{summary}"
+        )
         click.echo("\n".join(recall_lines(copied.folder, pairs)))
     finally:
         shutil.rmtree(scratch)

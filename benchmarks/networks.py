@@ -19,8 +19,8 @@ from rich.console import Console
 from torch import nn
 from torchvision.models import get_model, googlenet
 
-from batchcls.building.export import export_network
 from batchcls.engine.manifest import MANIFEST, ONNX, Manifest
+from batchcls.networks.export import export_network
 from batchcls.networks.preprocess import Preprocess
 from benchmarks.peers.environment import python_for
 from benchmarks.peers.process import run_script, script_path

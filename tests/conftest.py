@@ -18,7 +18,7 @@ from benchmarks.workload import draw_field
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-pytest_plugins = ["tests.quantized_engines"] if find_spec("onnx") else []
+pytest_plugins = ["tests.quantized_engines", "tests.stains"] if find_spec("onnx") else []
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("BATCHCLS_TEST_DATA", ROOT.parent / "shared" / "data"))

@@ -9,6 +9,7 @@ from zipfile import ZipFile
 
 import pytest
 
+from batchcls.cli import _COMMANDS
 from tests.commandline import PATIENCE_S
 from tests.conftest import ROOT, draw
 
@@ -47,10 +48,7 @@ def loaded_by(*arguments: str | Path) -> set[str]:
     [
         ("--help",),
         ("--version",),
-        *(
-            (command, "--help")
-            for command in ("build", "evaluate", "explain", "info", "predict", "report", "run", "train")
-        ),
+        *((command, "--help") for command in sorted(_COMMANDS)),
     ],
 )
 def test_help_loads_nothing_heavy(arguments: tuple[str, ...]) -> None:

@@ -14,7 +14,7 @@ from batchcls.building.engine_folder import check_replaceable, replacing_folder
 from batchcls.building.input_description import input_line
 from batchcls.building.model_sources import open_model
 from batchcls.building.model_sources.base import ModelSource
-from batchcls.building.novelty import learn_novelty
+from batchcls.building.novelty import adopt_novelty, learn_novelty
 from batchcls.building.onnx.edits import divide_logits
 from batchcls.building.onnx.feature_output import add_features
 from batchcls.building.probe_answers import choose_probes, record_answers
@@ -80,6 +80,8 @@ def build_engine(checkpoint: Path, out: Path, options: BuildOptions, console: Co
             manifest = replace(manifest, verification=verification)
         if options.novelty_images is not None:
             manifest = learn_novelty(folder, manifest, options.novelty_images, console)
+        elif source.novelty is not None:
+            manifest = adopt_novelty(folder, manifest, source.novelty, console)
         manifest.write(folder)
     return manifest
 

@@ -1,6 +1,8 @@
 """Let an engine learn, from images of the kind that its network was trained for, how strange others look."""
 
 import shutil
+from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,15 +13,13 @@ from batchcls.building.engine_folder import replacing_folder
 from batchcls.building.onnx.feature_output import add_features
 from batchcls.building.probe_answers import record_features
 from batchcls.building.reference_images import reference_images
+from batchcls.building.verification import open_on_cpu
 from batchcls.engine.manifest import ONNX, Manifest, checked_onnx_path, sha256
-from batchcls.engine.measure_sums import ReferenceSums
-from batchcls.engine.measures import image_measures, measure_names
-from batchcls.engine.novelty import Novelty, feature_groups
 from batchcls.engine.novelty_file import NOVELTY
-from batchcls.engine.novelty_fit import ReferenceImages, fit_novelty
+from batchcls.engine.novelty_record import EXAMPLES, LearnedNovelty, learn
 from batchcls.engine.plan_sidecar import PLANS
+from batchcls.engine.probes import draw_candidates
 from batchcls.errors import CheckpointError
-from batchcls.networks.feature_layout import FeatureLayout
 from batchcls.storage.atomic import write_whole
 from batchcls.storage.file_names import printable
 
@@ -73,24 +73,37 @@ def learn_novelty(folder: Path, manifest: Manifest, images: Path, console: Conso
             "leave --novelty-from out"
         )
     reference = reference_images(folder, manifest, images, console)
-    novelty, notes = fit_novelty(reference, feature_groups(manifest.features), len(manifest.labels))
+    learned, notes = learn(reference, manifest.features, len(manifest.labels), printable(images.resolve().name))
     for note in notes:
         console.print(note, markup=False, highlight=False, soft_wrap=True)
-    write_whole(folder / NOVELTY, novelty.to_bytes())
-    header: dict[str, Any] = {
-        "folder": printable(images.resolve().name),
-        "statistics": novelty.header,
-        "drift": _drift_reference(novelty, reference, manifest.features, len(manifest.labels)),
-    }
-    return replace(manifest, novelty=header)
+    return _with_novelty(folder, manifest, learned)
 
 
-def _drift_reference(
-    novelty: Novelty, images: ReferenceImages, layout: FeatureLayout, labels: int
-) -> dict[str, Any] | None:
-    """The reference of drift, as JSON values; None if there are too few images."""
-    sums = ReferenceSums(measure_names(novelty.group_names), labels)
-    distances = novelty.score(images.features).distances
-    sums.add(image_measures(images.features[:, layout.appearance], distances), images.predicted)
-    reference = sums.reference()
-    return None if reference is None else reference.values()
+def adopt_novelty(folder: Path, manifest: Manifest, values: Mapping[str, Any], console: Console) -> Manifest:
+    """Write the statistics of novelty that a training has learned into an engine folder; return its new manifest.
+
+    Args:
+        folder: A complete engine folder.
+        values: The entry ``novelty`` of the checkpoint's metadata.
+    """
+    if manifest.features is None:
+        return manifest
+    drawn = draw_candidates(manifest.preprocess.size_px, range(EXAMPLES))
+    with closing(open_on_cpu(folder, manifest, "f32", features=True)) as engine:
+        features = engine.infer(drawn).features
+    try:
+        return _with_novelty(folder, manifest, LearnedNovelty.of_checkpoint(values, features))
+    except ValueError as error:
+        console.print(
+            f"without novelty, for that of the training does not fit the engine: {error}; give it some: "
+            "batchcls build ENGINE --novelty-from DIR",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+        return manifest
+
+
+def _with_novelty(folder: Path, manifest: Manifest, learned: LearnedNovelty) -> Manifest:
+    write_whole(folder / NOVELTY, learned.novelty.to_bytes())
+    return replace(manifest, novelty=learned.header)

@@ -100,8 +100,8 @@ def build(
     """Build an engine folder from a trained file, or a plan for a GPU in an engine folder.
 
     SOURCE is a PyTorch or safetensors state_dict, an ONNX or a Keras classifier, or a folder of Hugging Face: nothing
-    in it is ever run as code. Or it is an engine folder, which is given a TensorRT plan, or the thresholds of an
-    evaluation; that needs no PyTorch.
+    in it is ever run as code. Or it is an engine folder, which is given a TensorRT plan, statistics of novelty,
+    or the thresholds of an evaluation; that needs no PyTorch.
     """
     from batchcls.building.tensorrt_plan import PlanOptions, targets_without_gpu
     from batchcls.cli.progress_console import new_console  # after parsing: --help stays light
@@ -113,7 +113,10 @@ def build(
     )
     novelty_images: Path | None = options.pop("novelty_images")
     trained_file_options = {key: value for key, value in options.items() if value is not None}
+    is_addition = out is None and (novelty_images or conformal) is not None
     _check_usage(source, out, device, target, trained_file_options)
+    if source.is_dir() and out is None and device == "cpu" and target is None and not is_addition:
+        raise click.UsageError(f"{str(source)!r} needs no plan for --device cpu; run it as it is")
     if conformal is not None and (out is not None or not source.is_dir()):
         raise click.UsageError("--conformal is for an engine that its metrics are of: build, run and evaluate it first")
     if target is not None:
@@ -124,10 +127,10 @@ def build(
         teach_novelty(source, novelty_images, console)
     if conformal is not None:
         store_promise(source, conformal)
-    folder, is_addition = out or source, out is None and (novelty_images or conformal)
+    folder = out or source
     if target is not None:
         build_plans_elsewhere(folder, _capabilities(target), plan_options, console)
-    elif device != "auto" or not is_addition:
+    elif device not in ("auto", "cpu") or not is_addition:
         build_plan(folder, device, plan_options, console, required=out is None or device != "auto")
     echo(next_line("batchcls", "run", "slides/", "--engine", folder, "--out", "preds.parquet"))
 
@@ -143,8 +146,6 @@ def _check_usage(
     if is_engine and (trained_file_options or out):
         names = ", ".join(f"--{key}".replace("_", "-") for key in [*trained_file_options, *(["out"] if out else [])])
         raise click.UsageError(f"{str(source)!r} is a folder, so {names} has no effect; name a trained file")
-    if is_engine and device == "cpu" and target is None:
-        raise click.UsageError(f"{str(source)!r} needs no plan for --device cpu; run it as it is")
     if not is_engine and out is None:
         raise click.UsageError("name the engine folder to make: --out DIR")
     if target is not None and device != "auto":

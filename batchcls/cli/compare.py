@@ -31,16 +31,7 @@ from batchcls.cli.printing import echo
 )
 @LABELS_OF_PREDICTIONS
 @click.option("--overwrite", is_flag=True, help="Replace existing files when the new ones are whole.")
-def compare(
-    a: Path | str,
-    b: Path | str,
-    out: Path | None,
-    changed: Path | None,
-    rows: int,
-    labels: str | None,
-    overwrite: bool,
-    **options: Any,
-) -> None:
+def compare(a: Path | str, b: Path | str, labels: str | None, overwrite: bool, **options: Any) -> None:
     """Compare two predictions files, of other images or of another engine.
 
     A and B are files that `batchcls run` wrote, or their URLs in an object store. Their images are compared as sets:
@@ -56,6 +47,7 @@ def compare(
         from batchcls.evaluation.comparison_files import check_comparison_files, write_comparison_files
         from batchcls.evaluation.comparison_rendering import comparison_summary
 
+    out, changed, rows = (options.pop(name) for name in ("out", "changed", "rows"))
     options["labels"] = labels_from_argument(labels) if labels else ()
     check_comparison_files(out, changed, [a, b], overwrite=overwrite)
     with ExitStack() as stack:

@@ -63,7 +63,7 @@ def duplicate_lines(summary: "DuplicateSummary", out: Path) -> list[str]:
         f"-> {out}"
     ]
     if kinds:
-        lines.append(f"copies: {kinds}")
+        lines.append(f"copies    {kinds}")
     if summary.blank:
         lines.append(
             f"note: {summary.blank:,} images are blank, and look like any other; their bytes alone are compared"

@@ -45,9 +45,9 @@ class FeatureGroup:
 
 def feature_groups(layout: FeatureLayout) -> tuple[FeatureGroup, ...]:
     """The groups of an engine's features: color first, then the layers."""
-    layers = zip(layout.layers, layout.layer_slices, strict=True)
+    layers = enumerate(zip(layout.layers, layout.layer_slices, strict=True), 1)
     color = FeatureGroup(COLOR_GROUP, layout.appearance.start + COLOR.start, COLOR.stop - COLOR.start)
-    return (color, *(FeatureGroup(layer.name, columns.start, layer.width) for layer, columns in layers))
+    return (color, *(FeatureGroup(f"layer{number}", own.start, layer.width) for number, (layer, own) in layers))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

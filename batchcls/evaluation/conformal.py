@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from crepes import ConformalClassifier  # type: ignore[import-untyped, unused-ignore]
+from crepes import ConformalClassifier
 from scipy.stats import beta
 
 from batchcls.engine.conformal import ConformalThresholds, nonconformity

@@ -110,7 +110,7 @@ def _ranks(hashed: HashedImages, is_second: npt.NDArray[np.bool_]) -> Rows:
 
 def _digest_numbers(hashed: HashedImages) -> Rows:
     numbers = np.unique(hashed.digests, return_inverse=True)[1]
-    return np.where(hashed.readable, numbers, -1)
+    return np.where(hashed.digests == np.void(bytes(hashed.digests.itemsize)), -1, numbers)
 
 
 def _embedding_numbers(

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from cleanlab.filter import find_label_issues  # type: ignore[import-untyped, unused-ignore]
+from cleanlab.filter import find_label_issues
 
 from batchcls.evaluation.labeled_predictions import LabeledPredictions
 

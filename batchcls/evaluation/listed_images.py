@@ -57,7 +57,7 @@ class ListedImages:
             if has_embeddings := part.has(_EMBEDDING):
                 embeddings = part.numbers(_EMBEDDING)
                 digests = [_digest(row) for row in embeddings]
-                engine = f"{part.metadata.get('engine')} {embeddings.shape[1]}"
+                engine = _engine_of(part) if len(embeddings) else engine
                 finite = np.isfinite(embeddings).all(axis=1)
                 not_finite += int((part.readable & ~finite).sum())
             for slide, digest in zip(part.slides(np.arange(len(part.table))), digests, strict=True):
@@ -83,6 +83,13 @@ class ListedImages:
         note = f"{len(self.slides) - len(kept):,} files are in both sets; they are compared as those of the first alone"
         slides = tuple(self.slides[row] for row in kept)
         return replace(self, slides=slides, embeddings=self.embeddings[kept], notes=(*self.notes, note))
+
+
+def _engine_of(predictions: PredictionsFile) -> str:
+    """What two files with comparable embeddings share: the network, and the width of its embeddings."""
+    engine = predictions.metadata.get("engine")
+    network = engine.get("onnx_sha256") if isinstance(engine, dict) else None
+    return f"{network} {predictions.numbers(_EMBEDDING).shape[1]}"
 
 
 def _digest(embedding: npt.NDArray[np.floating]) -> bytes:

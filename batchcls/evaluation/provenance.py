@@ -44,38 +44,50 @@ class Throughput:
 
 
 @dataclass(frozen=True, slots=True)
-class Drift:
-    """How far the images of a run are, in one respect, from those that the engine was made for."""
+class DriftText:
+    """One kind of drift of a run as text."""
 
-    name: str
+    kind: str
     effect: str
-    """Size of the difference, in the spread between sets of the engine's own images."""
     threshold: str
-    """Size from which on it counts."""
-    drifts: bool
-    words: str
-    """What the images are, such as ``darker``; empty where they do not drift."""
+    is_drift: bool
+    sentence: str
 
 
-def describe_drift(metadata: Mapping[str, Any]) -> list[Drift]:
-    """The kinds of drift that a run recorded; none if it recorded none.
+def describe_drift(metadata: Mapping[str, Any]) -> tuple[list[DriftText], str]:
+    """The kinds of drift that a run recorded, and a sentence on why there are none; both empty if it recorded nothing.
 
     Args:
         metadata: Metadata that `batchcls run` recorded in the file.
     """
     drift = metadata.get("drift")
-    kinds = drift.get("kinds") if isinstance(drift, dict) else None
-    return [
-        Drift(
-            name=str(kind.get("name")),
-            effect=_formatted(kind.get("effect"), "{:.1f}"),
-            threshold=_formatted(kind.get("threshold"), "{:.1f}"),
-            drifts=kind.get("drifts") is True,
-            words=str(kind.get("words") or "") if kind.get("drifts") is True else "",
+    drift = drift if isinstance(drift, dict) else {}
+    effects = drift.get("effects")
+    rows = [
+        DriftText(
+            kind=str(effect.get("kind")).replace("_", " "),
+            effect=_formatted(effect.get("effect"), "{:.2f}"),
+            threshold=_formatted(effect.get("threshold"), "{:.2f}"),
+            is_drift=effect.get("is_drift") is True,
+            sentence=str(effect.get("sentence", NOT_RECORDED)),
         )
-        for kind in (kinds if isinstance(kinds, list) else [])
-        if isinstance(kind, dict)
+        for effect in (effects if isinstance(effects, list) else [])
+        if isinstance(effect, dict)
     ]
+    return rows, str(drift.get("note") or "")
+
+
+def describe_novelty(metadata: Mapping[str, Any]) -> str:
+    """From which novelty on the run calls an image novel, and which images it was calibrated on; empty if not recorded.
+
+    Args:
+        metadata: Metadata that `batchcls run` recorded in the file.
+    """
+    novelty = metadata.get("novelty")
+    if not isinstance(novelty, dict):
+        return ""
+    above, images = _formatted(novelty.get("above"), "{:.4g}"), _formatted(novelty.get("calibration_images"), "{:,}")
+    return f"An image is novel from {above} on. Images held back for this, of {novelty.get('reference')!r}: {images}."
 
 
 def describe_provenance(metadata: Mapping[str, Any]) -> dict[str, str]:

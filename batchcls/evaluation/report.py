@@ -14,8 +14,8 @@ from batchcls.errors import OutputError
 from batchcls.evaluation.embedded_rows import embed_rows
 from batchcls.evaluation.histograms import draw_histogram
 from batchcls.evaluation.html import render_page, write_page
-from batchcls.evaluation.provenance import describe_drift, describe_provenance, describe_throughput
-from batchcls.evaluation.report_rows import UNREADABLE, LowestRanked, RowCounter, ranked_rows
+from batchcls.evaluation.provenance import describe_drift, describe_novelty, describe_provenance, describe_throughput
+from batchcls.evaluation.report_rows import UNREADABLE, LowestRanked, RowCounter, novelty_ranks, ranked_rows
 from batchcls.images.sources import slide_exists
 from batchcls.images.thumbnails import ANSWER_TIMEOUT_S, data_uri, jpeg, thumbnail
 from batchcls.predictions.answer_columns import MANY_NOVEL, NOVEL, NOVELTY
@@ -27,6 +27,8 @@ from batchcls.storage.file_names import original, printable
 
 _MAX_HISTOGRAMS = 59
 _THUMBNAIL_PX = 240
+_KINDS = 3
+"""Most kinds of drift that are named at the top of the page."""
 _MISSING = "not there now"
 
 
@@ -109,8 +111,8 @@ def write_report(
         listed.add(rows, ranks)
         readable = ranks > UNREADABLE
         least_certain.add(rows.filter(pa.array(readable)), ranks[readable])
-        novelty = rows[NOVELTY].to_numpy()
-        most_novel.add(rows.filter(pa.array(novelty >= 0)), -novelty[novelty >= 0])
+        has_novelty, strangest = novelty_ranks(rows)
+        most_novel.add(rows.filter(pa.array(has_novelty)), strangest[has_novelty])
     summary = ReportSummary(
         counter.rows,
         counter.unreadable,
@@ -139,9 +141,12 @@ def _warnings(counter: RowCounter, head: PredictionsFile) -> list[str]:
         f"{share:.1%} of the images are novel: unlike those that the engine knows. Its labels and probabilities say "
         "little of such images; look at the most novel ones below."
     )
-    drifts = ", ".join(row.words or row.name for row in describe_drift(head.metadata) if row.drifts)
-    drift = f"As a whole, the images have drifted from those that the engine was made for: {drifts}."
-    return [*([many] if share > MANY_NOVEL else []), *([drift] if drifts else [])]
+    kinds = [effect.kind for effect in describe_drift(head.metadata)[0] if effect.is_drift]
+    more = f" and {len(kinds) - _KINDS} more" if len(kinds) > _KINDS else ""
+    drift = (
+        f"The images, as a whole, have drifted from those of the engine's reference: {', '.join(kinds[:_KINDS])}{more}."
+    )
+    return [*([many] if share > MANY_NOVEL else []), *([drift] if kinds else [])]
 
 
 def _to_case(row: Mapping[str, Any], labels: Sequence[str]) -> _Case:
@@ -189,10 +194,13 @@ def _case_values(rows: pa.Table, labels: Sequence[str]) -> dict[str, object]:
 
 def _novelty_values(counter: RowCounter, head: PredictionsFile) -> dict[str, object]:
     """Template values on the novelty of all images, and on the drift of the run."""
+    effects, note = describe_drift(head.metadata)
     return {
         "has_novelty": head.has(NOVELTY),
         "novelty": draw_histogram("Novelty", counter.novelty),
-        "drift": describe_drift(head.metadata),
+        "calibration": describe_novelty(head.metadata),
+        "drift": effects,
+        "drift_note": note,
     }
 
 

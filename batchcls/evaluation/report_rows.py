@@ -18,7 +18,10 @@ _LARGEST_PROBABILITY = 1 + 1e-5
 """Largest value that counts as a probability: 1, and what float32 sums round 1 to."""
 _EXAMPLES = 3
 
-Ranks = npt.NDArray[np.float32]
+_TIE = 1e-8
+"""Weight of the probability in the order by novelty, below any step of it."""
+
+Ranks = npt.NDArray[np.floating]
 """(rows,) the order in which rows are shown, lowest first: `UNREADABLE`, `NO_PROBABILITY`, or the probability."""
 
 
@@ -59,6 +62,13 @@ def ranked_rows(part: PredictionsFile) -> tuple[pa.Table, Ranks]:
     is_number = (probability >= 0) & (probability <= _LARGEST_PROBABILITY)
     ranks = np.where(codes < 0, UNREADABLE, np.where(is_number, probability, NO_PROBABILITY))
     return table, ranks.astype(np.float32)
+
+
+def novelty_ranks(rows: pa.Table) -> tuple[npt.NDArray[np.bool_], Ranks]:
+    """(rows,) whether a row has a novelty, and ranks by it: the most novel first, of equally novel ones the surest."""
+    novelty = rows[NOVELTY].to_numpy().astype(np.float64)
+    probability = np.nan_to_num(rows["probability"].to_numpy())
+    return ~np.isnan(novelty), -novelty - _TIE * probability.clip(0, 1)
 
 
 def _novelty(part: PredictionsFile) -> npt.NDArray[np.float32]:

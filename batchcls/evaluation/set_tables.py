@@ -4,7 +4,7 @@ from batchcls.evaluation.conformal import SetMeasures
 from batchcls.evaluation.results import Evaluation
 from batchcls.evaluation.tables import Table, first_labels
 
-_HEAD = ["class", "fitted on", "measured on", "coverage", "mean size", "empty", "one label", "threshold"]
+_HEAD = ["class", "fitted on", "tested on", "coverage", "mean size", "empty", "one label", "threshold"]
 
 
 def set_sentences(evaluation: Evaluation) -> list[str]:

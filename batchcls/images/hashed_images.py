@@ -13,7 +13,7 @@ from batchcls import machine
 from batchcls.images.decoders import DEFAULT, open_decoder
 from batchcls.images.decoders.base import DecoderOptions
 from batchcls.images.image_file import LARGEST_PIXELS
-from batchcls.images.perceptual_hash import FREQUENCIES, PREPROCESS, Hashes, hashes
+from batchcls.images.perceptual_hash import HASH_LENGTH, PREPROCESS, Hashes, hashes
 from batchcls.progress import RunProgress
 from batchcls.records import Batch, Failure, Pixels, Slide
 
@@ -50,7 +50,7 @@ def hash_images(slides: Sequence[Slide], console: Console) -> HashedImages:
         slides: Slides, each named once.
     """
     positions = {slide: position for position, slide in enumerate(slides)}
-    rows = np.zeros((len(slides), FREQUENCIES), np.float32)
+    rows = np.zeros((len(slides), HASH_LENGTH), np.float32)
     digests = np.zeros(len(slides), f"V{_DIGEST_BYTES}")
     pixels = np.zeros(len(slides), np.int64)
     failures: dict[int, str] = {}

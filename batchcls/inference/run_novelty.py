@@ -15,9 +15,8 @@ from batchcls.engine.measure_sums import MeasureSums
 from batchcls.engine.novelty import ENOUGH_CALIBRATION_IMAGES
 from batchcls.errors import EngineError
 from batchcls.inference.answer_options import AnswerOptions
+from batchcls.predictions.answer_columns import MANY_NOVEL
 
-LOUD_SHARE = 0.1
-"""Share of novel images, 0 to 1, above which a run warns of them."""
 COLUMNS = ("label", "novelty", "novel", "measures")
 """Columns of the rows from which novelty and drift of a run are counted."""
 
@@ -85,7 +84,7 @@ def novelty_warnings(record: Mapping[str, Any]) -> list[str]:
         record: The entry ``novelty`` of the run's record; empty for an engine that cannot tell novelty.
     """
     images, novel = record.get("images", 0), record.get("novel") or 0
-    if novel <= LOUD_SHARE * images:
+    if novel <= MANY_NOVEL * images:
         return []
     return [
         f"{novel / images:.0%} OF THE IMAGES LOOK UNLIKE THOSE THAT THE ENGINE WAS MADE FOR: {novel:,} of {images:,} "

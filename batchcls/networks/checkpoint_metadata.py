@@ -15,10 +15,12 @@ from batchcls.storage.regular_file import IrregularError, readable_name
 
 @dataclass(frozen=True, slots=True)
 class CheckpointMetadata:
-    """Recipe and digest of the images in a checkpoint of `batchcls train`; both are empty for any other file."""
+    """Recipe, novelty and images in a checkpoint of `batchcls train`; all are empty for any other file."""
 
     recipe: Mapping[str, Any] = field(default_factory=dict)
     """Values by the keys of a recipe."""
+    novelty: Mapping[str, Any] | None = None
+    """Statistics of how the images of the training look; None if there are none."""
     images: str = ""
     """SHA-256 over the pixels, labels and splits of all training, validation and test images; empty if not recorded."""
 
@@ -38,10 +40,11 @@ class CheckpointMetadata:
                 return cls()
             values = json.loads(text)
             recipe, images = values["recipe"], values.get("training", {}).get("images", "")
-            if not isinstance(recipe, dict) or not isinstance(images, str):
-                raise TypeError("its recipe is no object, or its images no text")
+            novelty = values.get("novelty")
+            if not isinstance(recipe, dict) or not isinstance(images, str) or not isinstance(novelty, dict | None):
+                raise TypeError("its recipe or novelty is no object, or its images no text")
         except (SafetensorError, OSError, IrregularError) as error:
             raise CheckpointError(f"{str(path)!r} cannot be read as safetensors: {error}") from error
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise CheckpointError(f"the metadata of {str(path)!r} is not that of batchcls train: {error}") from error
-        return cls(recipe, images)
+        return cls(recipe, novelty, images)

@@ -5,11 +5,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import onnx
+from onnx import helper
 
 BATCH = 7
 """Batch size for which shapes are inferred: a number that hardly another axis has."""
 WEIGHTED = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 """Operators that multiply values by weights."""
+_LARGEST_SHAPE = 64
+"""Numbers of a constant that may be a shape, at most."""
 _SHAPE_READERS = ("Shape", "Size")
 
 Shape = tuple[int, ...]
@@ -63,14 +66,20 @@ class DataPath:
 
 def _inferred(model: onnx.ModelProto, image: str) -> tuple[dict[str, Shape], dict[str, int]]:
     """Shapes and types of a model's tensors, by name."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    graph = copy.graph
-    (value,) = [value for value in graph.input if value.name == image]
+    copy = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
+    copy.graph.name = "shapes"
+    copy.graph.node.extend(model.graph.node)
+    copy.graph.input.extend(model.graph.input)
+    inputs = {value.name for value in model.graph.input}
+    for item in model.graph.initializer:
+        if math.prod(item.dims) <= _LARGEST_SHAPE:
+            copy.graph.initializer.append(item)
+        elif item.name not in inputs:  # a weight's own shape is enough
+            copy.graph.input.append(helper.make_tensor_value_info(item.name, item.data_type, item.dims))
+    (value,) = [value for value in copy.graph.input if value.name == image]
     value.type.tensor_type.shape.dim[0].dim_value = BATCH
-    del graph.value_info[:]  # it names the batch size of the export
-    for output in graph.output:
-        output.type.tensor_type.ClearField("shape")
+    for output in model.graph.output:
+        copy.graph.output.add(name=output.name).type.tensor_type.elem_type = output.type.tensor_type.elem_type
     graph = onnx.shape_inference.infer_shapes(copy, data_prop=True).graph
     shapes: dict[str, Shape] = {item.name: tuple(item.dims) for item in graph.initializer}
     elements = {item.name: item.data_type for item in graph.initializer}

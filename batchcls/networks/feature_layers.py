@@ -11,8 +11,8 @@ _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _DEPTHS = (0.3, 0.55, 0.8)
 """Shares of the network's multiplications after which a layer is wanted, beside the last layer."""
 _LEAST_CHANNELS = 8
-_WORK_A_VALUE = 3000, 20
-"""Work of a network, in products and in results of weights, that takes 100 times as long as to pool one value."""
+_WORK_A_VALUE = 10_000, 70
+"""Work of a network, in products and in results of weights, that takes 200 times as long as to pool one value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ def find_layers(model: onnx.ModelProto) -> tuple[LayerTensor, ...]:
     """About four tensors of a network to pool, the first one first; none of a network without a convolution.
 
     All paths from the input to the output lead through each of them. The last one before the classifying layers is
-    always among them; the others are chosen so that to pool them all takes about a hundredth of the network's time.
+    always among them; the others are chosen so that to pool them all takes about a two-hundredth of the network's time.
 
     Args:
         model: A network from images of known height and width, (N, H, W, C) or (N, C, H, W), to logits.

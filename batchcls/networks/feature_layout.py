@@ -10,6 +10,9 @@ from batchcls.networks.appearance import APPEARANCE_NAMES
 MOST_FEATURES = 1 << 16
 """Largest number of features of an image that an engine may answer with."""
 
+STEP_PREFIX = "features/step"
+"""Beginning of the names of the tensors and constants in an ONNX file that serve the features alone."""
+
 
 @dataclass(frozen=True, slots=True)
 class FeatureLayer:

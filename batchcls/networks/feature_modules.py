@@ -18,8 +18,8 @@ from batchcls.records import Features
 
 _LARGEST_DIFFERENCE = 0.02
 """Largest difference between a layer's features and a module's, in standard deviations over the probes, on average."""
-_SMALLEST_DEVIATION = 1e-9
-"""Lower bound of that standard deviation."""
+_LEAST_VARIATION = 1e-3
+"""Part of the mean that is added to that standard deviation, for layers that hardly differ between images."""
 _SIDES = ("output", "input")
 
 _Observe = Callable[[str, Tensor], None]
@@ -92,15 +92,16 @@ def matching_places(
         layout: The order of ``features``.
     """
     wanted = [torch.from_numpy(features[:, columns].copy()).to(pixels.device) for columns in layout.layer_slices]
+    scales = [values.std(0).mean() + _LEAST_VARIATION * values.abs().mean() for values in wanted]
     differences: list[dict[str, float]] = [{} for _ in wanted]
     calls: Counter[str] = Counter()
 
     def compare(place: str, values: Tensor) -> None:
         calls[place] += 1
-        for layer, expected, found in zip(layout.layers, wanted, differences, strict=True):
+        for number, layer in enumerate(layout.layers):
             pooled = _pooled(values, layer.width)
-            if pooled is not None and pooled.shape == expected.shape:
-                found[place] = float((pooled - expected).abs().mean() / (expected.std(0).mean() + _SMALLEST_DEVIATION))
+            if pooled is not None and pooled.shape == wanted[number].shape:
+                differences[number][place] = float((pooled - wanted[number]).abs().mean() / scales[number])
 
     places = [f"{name}:{side}" for name, _ in classifier.network.named_modules() if name for side in _SIDES]
     with _hooks(classifier.network, places, compare), torch.inference_mode():

@@ -26,18 +26,12 @@ def input_transform(preprocess: Preprocess, image_steps: Sequence[Any] = ()) -> 
     Args:
         image_steps: Further functions from image to image, such as augmentations, applied after resizing.
     """
-    filter_ = _FILTERS[preprocess.interpolation]
-    resize = (
-        [transforms.Resize(preprocess.size_px, filter_)]
-        if preprocess.resize == "stretch"
-        else [transforms.Resize(preprocess.shorter_px, filter_), transforms.CenterCrop(preprocess.size_px)]
-    )
     gray = [transforms.Grayscale()] if preprocess.channels == "L" else []
     reorder = [_reverse_channels] if preprocess.channels == "BGR" else []
     steps: Transform = transforms.Compose(
         [
             *gray,
-            *resize,
+            *_sizing(preprocess),
             *image_steps,
             transforms.ToTensor(),
             *reorder,
@@ -45,6 +39,23 @@ def input_transform(preprocess: Preprocess, image_steps: Sequence[Any] = ()) -> 
         ]
     )
     return steps
+
+
+def pixel_transform(preprocess: Preprocess) -> Transform:
+    """torchvision's transforms that resize and crop an RGB image, to (H, W, 3) uint8."""
+    steps: Transform = transforms.Compose([*_sizing(preprocess), transforms.PILToTensor(), _channels_last])
+    return steps
+
+
+def _sizing(preprocess: Preprocess) -> list[Any]:
+    filter_ = _FILTERS[preprocess.interpolation]
+    if preprocess.resize == "stretch":
+        return [transforms.Resize(preprocess.size_px, filter_)]
+    return [transforms.Resize(preprocess.shorter_px, filter_), transforms.CenterCrop(preprocess.size_px)]
+
+
+def _channels_last(image: torch.Tensor) -> torch.Tensor:
+    return image.permute(1, 2, 0)
 
 
 def _reverse_channels(image: torch.Tensor) -> torch.Tensor:

@@ -18,11 +18,12 @@ from rich.progress import track
 from batchcls import machine
 from batchcls.errors import LabelsError
 from batchcls.images.labels.labeled_images import LabeledImages
+from batchcls.images.perceptual_hash import Hashes
 from batchcls.images.sources import slide_below
 from batchcls.records import Slide
 from batchcls.storage.file_names import printable
 from batchcls.storage.timeouts import READ_TIMEOUT_S
-from batchcls.training.duplicates import duplicate_reasons, fingerprint
+from batchcls.training.duplicates import duplicate_reasons, fingerprint, near_copies
 from batchcls.training.loading import Examples
 from batchcls.training.options import SplitFractions, SplitOptions
 from batchcls.training.splits import SPLITS, Strings, assign_splits, check_splits
@@ -44,6 +45,7 @@ class _Row:
     split: str
     """``train``, ``val`` or ``test``; empty while neither folders nor a table name the split."""
     fingerprint: bytes = b""
+    perceptual_hash: Hashes | None = None
     left_out: str = ""
     """Reason why the image is left out; empty for an image that is used."""
 
@@ -66,7 +68,7 @@ class SplitDataset:
         """Read every image of a folder of class folders, or of a table, and assign the splits.
 
         Images that cannot be read, and all but one of several that are the same, are left out with a line on
-        ``console``.
+        ``console``. Images that are nearly the same stay in one split.
 
         Args:
             source: Folder or table; see `LabeledImages.read`.
@@ -81,6 +83,7 @@ class SplitDataset:
         rows = _rows_of(labeled)
         _take_fingerprints(rows, console)
         _leave_out_duplicates(rows)
+        _join_near_copies(rows, console)
         _print_left_out(rows, labeled.unlabeled, console)
         used = [row for row in rows if not row.left_out]
         labels = tuple(sorted({row.label for row in used}))
@@ -139,7 +142,7 @@ def _take_fingerprints(rows: Sequence[_Row], console: Console) -> None:
                 "see whether their disk still answers, and run the same command again"
             )
         try:
-            row.fingerprint = fingerprint(row.slide)
+            row.fingerprint, row.perceptual_hash = fingerprint(row.slide)
         except MemoryError:  # no fault of the file
             raise
         except Exception as error:  # noqa: BLE001  # one damaged file, whatever Pillow raises, must not end the training
@@ -156,8 +159,7 @@ def _take_fingerprints(rows: Sequence[_Row], console: Console) -> None:
 
 def _leave_out_duplicates(rows: Sequence[_Row]) -> None:
     """Set the reason of each image that repeats another; in test rather than training, it stays."""
-    order = ("test", "val", "train", "")
-    readable = sorted((row for row in rows if not row.left_out), key=lambda row: order.index(row.split))
+    readable = sorted((row for row in rows if not row.left_out), key=_precedence)
     reasons = duplicate_reasons(
         {row.path: row.label for row in readable}, {row.path: row.fingerprint for row in readable}
     )
@@ -165,8 +167,50 @@ def _leave_out_duplicates(rows: Sequence[_Row]) -> None:
         row.left_out = reasons.get(row.path, "")
 
 
+def _join_near_copies(rows: Sequence[_Row], console: Console) -> None:
+    """Give images that are nearly the same one group; leave out those with different labels, or of different splits."""
+    used = sorted((row for row in rows if not row.left_out), key=_precedence)
+    joined: dict[str, str] = {}
+    images, example = 0, ""
+    for positions in near_copies([row.perceptual_hash for row in used if row.perceptual_hash is not None]):
+        first, *others = copies = [used[position] for position in positions]
+        if len({row.label for row in copies}) > 1:
+            for row, other in zip(copies, [others[0], *[first] * len(others)], strict=True):
+                row.left_out = f"nearly the same image as {other.path}, in a set with several labels"
+            continue
+        for row in others:
+            if row.split != first.split:
+                row.left_out = f"nearly the same image as {first.path}, which is in {first.split}"
+        kept = [row for row in copies if not row.left_out]
+        if len(kept) > 1:
+            images, example = images + len(kept), example or f"{kept[0].path} and {kept[1].path}"
+        _join([row.group for row in kept], joined)
+    for row in rows:
+        row.group = _joined_group(row.group, joined)
+    if images:
+        note = f"{images:,} images are nearly the same as others, and stay in one part with these: {example}"
+        console.print(note, markup=False, highlight=False)
+
+
+def _join(groups: Sequence[str], joined: dict[str, str]) -> None:
+    """Note in ``joined`` that groups are one, which has the name of the first in the order of texts."""
+    names = sorted({_joined_group(group, joined) for group in groups})
+    joined.update(dict.fromkeys(names[1:], names[0]))
+
+
+def _joined_group(group: str, joined: Mapping[str, str]) -> str:
+    while group in joined:
+        group = joined[group]
+    return group
+
+
+def _precedence(row: _Row) -> int:
+    """Order in which copies stay: an image in test rather than one in training."""
+    return ("test", "val", "train", "").index(row.split)
+
+
 def _print_left_out(rows: Sequence[_Row], unlabeled: int, console: Console) -> None:
-    for reason in ("cannot be read", "same image", "in no part"):
+    for reason in ("cannot be read", "same image", "nearly the same image", "in no part"):
         left_out = [row for row in rows if row.left_out.startswith(reason)]
         if left_out:
             examples = "; ".join(f"{row.path}: {row.left_out}" for row in left_out[:_MOST_NAMED])

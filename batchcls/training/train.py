@@ -24,6 +24,7 @@ from batchcls.training.checkpoints import FINISHED_MARK, LAST_CHECKPOINT, read_b
 from batchcls.training.dataset import SplitDataset
 from batchcls.training.held_out import held_out_metrics
 from batchcls.training.history import HISTORY_SCHEMA, HistoryRecorder, draw_history, read_history
+from batchcls.training.novelty import learned_novelty
 from batchcls.training.options import TrainOptions
 from batchcls.training.output_files import (
     CURVES_ENDING,
@@ -154,6 +155,10 @@ def _train(training: _PreparedTraining, network: nn.Module, out: Path) -> TrainR
         network.load_state_dict(weights)
         training.console.print(f"classifying the {split} images, as they are and in other colors", highlight=False)
         figures = held_out_metrics(network, train, held_out, recipe.preprocess, training.device, interrupt)
+        training.console.print("learning what the images look like, for novelty", highlight=False)
+        novelty, notes = learned_novelty(network, images.splits, recipe, training.device, interrupt)
+        for note in notes:
+            training.console.print(note, markup=False, highlight=False, soft_wrap=True)
     metrics = {
         "parts": {name: len(examples.slides) for name, examples in images.splits.items()},
         "epochs": len(history),
@@ -165,7 +170,8 @@ def _train(training: _PreparedTraining, network: nn.Module, out: Path) -> TrainR
         ],
         split: figures,
     }
-    _write(training, out, weights, _metadata(training, metrics), history)
+    metadata = {**_metadata(training, metrics), **({"novelty": novelty} if novelty else {})}
+    _write(training, out, weights, metadata, history)
     return TrainResult(out, metrics)
 
 
@@ -223,7 +229,7 @@ def _write(
     """Write every file whole; last the history takes its place and the folder of the unfinished training is removed."""
     output, recipe = training.output, training.recipe
     with output.whole() as stream:
-        recorded = json.dumps({**metadata, "identity": output.identity})
+        recorded = json.dumps({**metadata, "novelty": None, "identity": output.identity})
         pq.write_table(history.replace_schema_metadata({METADATA_KEY: recorded}), stream)
     with output.output_errors():
         with output.own.writing(CURVES_ENDING) as stream:

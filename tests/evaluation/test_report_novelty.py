@@ -1,12 +1,14 @@
 """`batchcls report` of predictions that say how novel each image is, and how a run has drifted."""
 
 import csv
+import html
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from batchcls.engine.drift import Drift, DriftEffect
 from tests.browser import shown
 from tests.evaluation.novel_predictions import novel_predictions, with_novelty
 from tests.evaluation.test_evaluate import predictions_file, rows_and_truth
@@ -15,22 +17,22 @@ from tests.evaluation.test_report import first_rows, report, wait_for_count
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-DRIFT = {
-    "kinds": [
-        {"name": "brightness", "effect": 7.31, "threshold": 3.5, "drifts": True, "words": "darker"},
-        {"name": "sharpness", "effect": 0.2, "threshold": 3.5, "drifts": False, "words": ""},
-    ]
+DARKER = "The images are darker than the reference's: mean optical density +0.100."
+EFFECTS = (DriftEffect("brightness", 7.3, 3.5, DARKER), DriftEffect("sharpness", 0.2, 3.5, "No drift of sharpness."))
+RECORD = {
+    "drift": Drift(39, EFFECTS).values(),
+    "novelty": {"above": 0.99, "reference": "all4", "calibration_images": 160, "images": 39, "novel": 8},
 }
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
-    predicted, _ = novel_predictions(folder, drift=DRIFT)
+    predicted, _ = novel_predictions(folder, **RECORD)
     result = report(predicted, "--out", folder / "o.html", "--images", 3)
     assert result.exit_code == 0, result.output
     assert "warning: 20.5% of the images are novel" in result.stdout
-    assert "drifted from those that the engine was made for: darker." in result.stdout
+    assert "have drifted from those of the engine's reference: brightness." in result.stdout
     return folder / "o.html"
 
 
@@ -44,8 +46,9 @@ def test_novel_images_are_counted_drawn_and_shown(page: Path) -> None:
     text = section(page, "Novelty")
 
     assert "0.975 to 1.000: 8" in text
-    assert "The 3 rows of largest novelty." in text
-    assert re.findall(r"novelty 0.995, novel (\d\d)\.png", text) == ["06", "01", "11"]
+    assert "An image is novel from 0.99 on. Images held back for this, of 'all4': 160." in html.unescape(text)
+    assert "The 3 rows of largest novelty;" in text
+    assert re.findall(r"novelty 0.995, novel (\d\d)\.png", text) == ["06", "36", "31"]
     assert page.read_text().index('class="warning"') < page.read_text().index("<h2>")
 
 
@@ -54,7 +57,17 @@ def test_the_least_certain_are_shown_with_their_novelty(page: Path) -> None:
 
 
 def test_drift_is_a_table(page: Path) -> None:
-    assert section(page, "Drift").endswith("brightness 7.3 3.5 darker sharpness 0.2 3.5 as they should be")
+    text = html.unescape(section(page, "Drift"))
+    assert text.endswith(f"brightness 7.30 3.50 {DARKER} sharpness 0.20 3.50 No drift of sharpness.")
+
+
+def test_why_there_is_no_drift_is_said(tmp_path: Path) -> None:
+    predicted = predictions_file(tmp_path / "p.parquet", rows_and_truth(5)[0])
+    with_novelty(predicted, [0.5] * 5, [False] * 5, {"drift": Drift(5, note="drift is unknown: too few").values()})
+
+    report(predicted, "--out", tmp_path / "o.html")
+
+    assert section(tmp_path / "o.html", "Drift") == "drift is unknown: too few"
 
 
 def test_a_browser_sorts_filters_and_saves_by_novelty(browser: "Browser", page: Path, tmp_path: Path) -> None:
@@ -108,10 +121,10 @@ def test_novelty_that_is_no_number_or_unknown_is_not_counted(tmp_path: Path) -> 
     assert "warning" not in result.stdout
     text = section(tmp_path / "o.html", "Novelty")
     assert "Of 5 rows it is not known whether they are novel." in text
-    assert "The 1 row of largest novelty." in text
+    assert "The 1 row of largest novelty;" in text
 
 
-@pytest.mark.parametrize("drift", [3, {"kinds": 4}, {"kinds": [1, None, {}]}, {"kinds": [{"name": ["<b>"]}]}])
+@pytest.mark.parametrize("drift", [3, {"effects": 4}, {"effects": [1, None, {}]}, {"effects": [{"kind": ["<b>"]}]}])
 def test_a_damaged_record_of_drift_breaks_nothing(tmp_path: Path, drift: object) -> None:
     predicted = predictions_file(tmp_path / "p.parquet", rows_and_truth(5)[0])
     with_novelty(predicted, [0.5] * 5, [False] * 5, {"drift": drift})

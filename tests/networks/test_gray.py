@@ -17,9 +17,9 @@ from torch import nn
 from torchvision import transforms
 
 from batchcls.building.build import BuildOptions, build_engine
-from batchcls.building.export import export_classifier
 from batchcls.errors import CheckpointError, RecipeError
 from batchcls.networks.architectures import PixelClassifier
+from batchcls.networks.export import export_classifier
 from batchcls.networks.preprocess import Preprocess
 from batchcls.networks.recipe import Recipe
 from batchcls.records import Pixels

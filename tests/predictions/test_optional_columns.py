@@ -13,9 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchcls.errors import LabelsError
+from batchcls.predictions.formats import format_to_write
 from batchcls.predictions.reader import PredictionsFile
 from batchcls.predictions.schema import OPTIONAL
 from batchcls.records import METADATA_KEY
+from batchcls.storage.output_names import beside_path
 from tests.evaluation.test_evaluate import LABELS, predictions_file, rows_and_truth
 
 ROWS = 6
@@ -103,3 +105,26 @@ def test_one_that_stands_twice_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(LabelsError, match="more than one column 'novelty'"):
         PredictionsFile.read(with_columns(tmp_path / "p.parquet", twice), optional=["novelty"])
+
+
+@pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
+def test_each_format_gives_back_what_was_written(tmp_path: Path, ending: str) -> None:
+    names = [name for name in COLUMNS.column_names if name != "embedding" or ending != ".csv"]
+    identity = {"measures": ["brightness", "contrast", "sharpness"], "coverage": 0.95}
+    identity |= {"embedding": 2} if "embedding" in names else {}
+    columns = COLUMNS.select(names)
+    rows = pq.read_table(predictions_file(tmp_path / "p.parquet", rows_and_truth(ROWS)[0]))
+    for name, column in zip(columns.column_names, columns.columns, strict=True):
+        rows = rows.append_column(name, column)
+    form, path = format_to_write(f"o{ending}"), tmp_path / f"o{ending}"
+    record = {"labels": LABELS, "identity": identity}
+    with path.open("wb") as stream:
+        beside = form.write(stream, [rows.replace_schema_metadata(None)], LABELS, record)
+    if beside is not None:
+        beside_path(path).write_bytes(beside)
+
+    file = PredictionsFile.read(path, optional=list(OPTIONAL))
+    parts = [part for part in PredictionsFile.parts(path, optional=["novelty", "novel"]) if len(part.table)]
+
+    assert file.table.select(names).to_pylist() == columns.to_pylist()
+    assert [value for part in parts for value in part.table["novel"].to_pylist()] == columns["novel"].to_pylist()

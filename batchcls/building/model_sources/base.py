@@ -1,8 +1,9 @@
 """A trained file of any kind, open for a build: its recipe, its own answers, and its network as ONNX."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from batchcls.building.onnx.classifier import OnnxClassifier
 from batchcls.building.reference import Reference
@@ -29,5 +30,7 @@ class ModelSource:
     """Function that returns the network without its preprocessing, in float32, for quantization."""
     files: tuple[Path, ...] = ()
     """Files whose SHA-256 the engine records, if the trained file is a folder; else empty."""
+    novelty: Mapping[str, Any] | None = None
+    """Entry of the trained file's metadata on how the images of the training look; None where there is none."""
     weights: str = ""
     """Key of the weights that were taken from a file that holds several; else empty."""

@@ -8,12 +8,13 @@ from typing import Any
 
 from torch import nn
 
-from batchcls.building.export import export_classifier, export_network
 from batchcls.building.model_sources.base import ModelSource
 from batchcls.building.onnx.classifier import OnnxClassifier, load_classifier
 from batchcls.building.reference import Reference, tempered, torch_answer
 from batchcls.engine.manifest import ONNX
 from batchcls.errors import temporary_files
+from batchcls.networks.checkpoint_metadata import CheckpointMetadata
+from batchcls.networks.export import export_classifier, export_network
 from batchcls.networks.preprocess import Preprocess
 from batchcls.networks.trained_file import load_trained_file
 
@@ -31,6 +32,7 @@ def open_model(checkpoint: Path, recipe: Path | None, values: Mapping[str, Any])
         notes=trained.notes,
         write_onnx=lambda path: export_classifier(network.module, full.preprocess, full.precision, path),
         float_network=lambda: float_classifier(network.module, full.preprocess),
+        novelty=CheckpointMetadata.read(checkpoint).novelty,
         weights=network.weights_key if network.other_weights_keys else "",
     )
 

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from batchcls.building.export import export_classifier
 from batchcls.building.hugging_face.classifier import exportable, load_classifier
 from batchcls.building.hugging_face.folder import HuggingFaceFolder, open_folder
 from batchcls.building.hugging_face.preprocessing import recipe_of_processor
@@ -19,6 +18,7 @@ from batchcls.building.reference import Reference, tempered, torch_answer
 from batchcls.errors import CheckpointError, RecipeError
 from batchcls.networks.architectures import timm_wrapper
 from batchcls.networks.checkpoint import load_network
+from batchcls.networks.export import export_classifier
 from batchcls.networks.label_resolution import resolve_labels
 from batchcls.networks.onnx_advice import export_advice
 from batchcls.networks.preprocess import Preprocess

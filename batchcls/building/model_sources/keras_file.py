@@ -10,7 +10,6 @@ import numpy as np
 import onnx
 import torch
 
-from batchcls.building.export import export_module
 from batchcls.building.keras.contents import KerasFile, opened_keras_file
 from batchcls.building.keras.library import keras_library
 from batchcls.building.keras.network import KerasNetwork, load_keras_network
@@ -21,6 +20,7 @@ from batchcls.building.onnx.edits import with_preprocessing
 from batchcls.building.reference import Answer, Reference, tempered
 from batchcls.engine.manifest import ONNX
 from batchcls.errors import CheckpointError, RecipeError, temporary_files
+from batchcls.networks.export import export_module
 from batchcls.networks.label_resolution import resolve_labels
 from batchcls.networks.recipe import Recipe
 from batchcls.records import Logits, NormalizedImages

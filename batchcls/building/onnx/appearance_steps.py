@@ -12,9 +12,11 @@ def add_appearance(steps: GraphSteps) -> str:
 
     Only operators are used that are written alike in every operator set, as a convolution where Slice is not.
     """
-    # Abs changes nothing. It keeps OpenVINO from taking these steps for the network's own, which it would order anew,
-    # and from turning bytes around before they are floats, which is slower.
-    values = steps.add("Abs", steps.add("Cast", "pixels", to=TensorProto.FLOAT))
+    # Half precision, which holds every byte, keeps OpenVINO from sharing these steps with the network, whose own values
+    # it would round otherwise then; and Abs, which changes nothing, from a slow transposition of bytes.
+    values = steps.add(
+        "Cast", steps.add("Abs", steps.add("Cast", "pixels", to=TensorProto.FLOAT16)), to=TensorProto.FLOAT
+    )
     planes = steps.add("Transpose", values, perm=[0, 3, 1, 2])
     numbers = [*_densities(steps, planes), *(_responses(steps, planes, each) for each in FILTERS)]
     return steps.add("Flatten", steps.add("Concat", *numbers, axis=1))

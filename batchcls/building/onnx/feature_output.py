@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 from batchcls.building.onnx.appearance_steps import add_appearance
 from batchcls.building.onnx.graph_steps import GraphSteps
 from batchcls.networks.feature_layers import LayerTensor, find_layers
-from batchcls.networks.feature_layout import FeatureLayer, FeatureLayout
+from batchcls.networks.feature_layout import STEP_PREFIX, FeatureLayer, FeatureLayout
 
 _AXES_AS_INPUT = 18
 """First operator set whose ReduceMean takes its axes as an input."""
@@ -27,7 +27,7 @@ def add_features(path: Path) -> FeatureLayout | None:
     if not layers:
         return None
     layout = FeatureLayout(tuple(FeatureLayer(layer.name, layer.width) for layer in layers))
-    steps = GraphSteps(model.graph, "feature")
+    steps = GraphSteps(model.graph, STEP_PREFIX)
     (opset,) = [item.version for item in model.opset_import if item.domain in ("", "ai.onnx")]
     parts = [add_appearance(steps), *(_pooled(steps, layer, opset) for layer in layers)]
     model.graph.node.append(helper.make_node("Concat", parts, ["features"], axis=1))

@@ -7,6 +7,8 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
+from batchcls.networks.feature_layout import STEP_PREFIX
+
 _PREFIX = "network."
 """Prefix that the export gives to the names of the network's weights."""
 _FOLDED = ".weight_bias"
@@ -24,11 +26,11 @@ def named_weights(path: Path) -> dict[str, npt.NDArray[np.float32]]:
 
 
 def names_every_weight(path: Path) -> bool:
-    """Whether all weights of the layers in an ONNX file have PyTorch's names.
+    """Whether all weights of the network's layers in an ONNX file have PyTorch's names.
 
     Those of convolutional networks do; of transformers the exporter transposes the weights, and names them anew.
     """
     graph = onnx.load(path).graph
-    constants = {item.name for item in graph.initializer}
+    constants = {item.name for item in graph.initializer if not item.name.startswith(STEP_PREFIX)}
     weights = {name for node in graph.node if node.op_type in _LAYERS for name in node.input[1:] if name in constants}
     return all(name.startswith(_PREFIX) and not name.endswith(_FOLDED) for name in weights)

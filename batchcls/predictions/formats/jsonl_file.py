@@ -98,6 +98,8 @@ class OpenJsonl:
             return pa.float64()  # pandas writes a column of whole numbers as 64.0 if one is missing
         if field.type == WORDS or pa.types.is_temporal(field.type):
             return pa.string()
+        if pa.types.is_fixed_size_list(field.type):
+            return pa.list_(pa.float32())
         return field.type
 
     def _as_in_parquet(self, values: pa.Array, field: pa.Field) -> pa.Array:
