@@ -78,7 +78,7 @@ def test_distances_are_those_of_mahalanobis() -> None:
 def test_a_typical_held_back_image_is_at_distance_1(novelty: Novelty) -> None:
     distances = novelty.score(draw_features(2000, 3)).distances
     assert np.allclose(np.sqrt(np.square(distances).mean(axis=0)), 1, atol=0.1)
-    assert novelty.group_names == ("color", "conv", "last")
+    assert novelty.group_names == ("color", "layer1", "layer2")
 
 
 def test_features_rounded_to_bfloat16_are_as_novel(novelty: Novelty) -> None:
@@ -161,9 +161,9 @@ def test_a_layer_that_answers_the_same_to_all_is_left_out() -> None:
     features = draw_features(300)
     features[:, LAYOUT.layer_slices[0]] = 0.3
     fitted, notes = fit_novelty(reference(features), GROUPS, 3)
-    assert fitted.group_names == ("color", "last")
+    assert fitted.group_names == ("color", "layer2")
     assert len(notes) == 1
-    assert "conv" in notes[0]
+    assert "layer1" in notes[0]
     assert not np.isnan(fitted.score(draw_features(20)).novelty).any()
 
 
