@@ -20,8 +20,8 @@ _REFINEMENTS = 3
 _MOST_IMAGES = 4_000
 """Number of images, evenly spaced, that represent a larger folder."""
 _SMALLEST_GAP = 3.3
-"""Gap between the sides, in standard deviations of a side, from which on they are two kinds: all4's
-classes have gaps up to 2.7, pbc8's and bccd up to 1.2, mixtures of two of these sets from 4.1."""
+"""Gap between the sides, in standard deviations of a side, from which on they are two kinds: one of all4's
+classes has a gap of 2.7, halves of all4, pbc8 and bccd from 4.1; but so have two of all4's classes, Early and Pre."""
 _SHRINKAGE = 0.02
 _TAIL = 0.02
 """Share of each side that may reach into the gap."""

@@ -24,6 +24,8 @@ MOST_CALIBRATION_IMAGES = 20_000
 ENOUGH_CALIBRATION_IMAGES = 99
 """Number of held-back images from which on the strangest of them are the strangest hundredth."""
 _MOST_GROUPS = 32
+_MOST_PRODUCTS = 1 << 18
+"""Number of multiplications up to which OpenBLAS works in one thread; more threads would wait for busy cores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,10 @@ class GroupStatistics:
         Args:
             features: (N, F) float32, all of them.
         """
-        projected = (features[:, self.group.columns] - self.mean) @ self.projection
+        deviations = features[:, self.group.columns] - self.mean
+        step = max(1, _MOST_PRODUCTS // self.projection.size)
+        parts = [deviations[start : start + step] @ self.projection for start in range(0, len(features), step)]
+        projected = np.concatenate(parts) if parts else deviations @ self.projection
         squares = np.einsum("nk,nk->n", projected, projected) / np.float32(self.scale)
         return np.asarray(np.sqrt(squares), np.float32)
 

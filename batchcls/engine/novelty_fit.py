@@ -29,7 +29,7 @@ LARGEST_RANK = 64
 """Largest number of axes of a group."""
 FEWEST_IMAGES = 40
 """Number of images below which nothing is fitted."""
-_MOST_FITTED = 20_000
+_MOST_FITTED = 4_000
 """Number of images, evenly spaced, that represent a larger folder."""
 _SHRINKAGE = 0.05
 """Share of the mean variance in each axis's variance."""
@@ -107,10 +107,14 @@ def held_back_blocks(names: Sequence[str], usable: Mask) -> Mask:
     for row in np.flatnonzero(usable).tolist():
         folders[os.path.dirname(names[row])].append(row)
     held_back = np.zeros(len(names), bool)
-    for number, folder in enumerate(sorted(folders, key=natural_key)):
-        rows = sorted(folders[folder], key=lambda row: natural_key(names[row]))
-        blocks = np.arange(len(rows)) * min(_BLOCKS, len(rows)) // len(rows)
-        held_back[np.array(rows)[(blocks + number) % 2 == 1]] = True  # of folders of one image, every second
+    surplus = 0  # held back beyond one half
+    for folder in sorted(folders, key=natural_key):
+        rows = np.array(sorted(folders[folder], key=lambda row: natural_key(names[row])))
+        odd = np.arange(len(rows)) * min(_BLOCKS, len(rows)) // len(rows) % 2 == 1
+        more = 2 * int(odd.sum()) - len(rows)
+        chosen = odd if abs(surplus + more) < abs(surplus - more) else ~odd
+        held_back[rows[chosen]] = True
+        surplus += more if chosen is odd else -more
     return held_back
 
 
@@ -142,11 +146,23 @@ def _fit_group(features: Matrix, group: FeatureGroup, rank: int) -> GroupStatist
     spread = np.sqrt(np.square(spread) + np.square(_ROUNDING * size))
     weights = np.divide(1, spread, out=np.zeros_like(spread), where=varies)
     standardized = (values - mean) * weights
-    variances, axes = np.linalg.eigh(standardized.T @ standardized / len(values))
-    variances, axes = variances[::-1][:rank], axes[:, ::-1][:, :rank]
+    variances, axes = _principal_axes(standardized, rank)
     shrunk = (1 - _SHRINKAGE) * variances.clip(0) + _SHRINKAGE * np.square(standardized).mean()
     projection = weights[:, None] * axes / np.sqrt(shrunk)
     return GroupStatistics(group, mean.astype(np.float32), projection.astype(np.float32), 1.0)
+
+
+def _principal_axes(
+    standardized: npt.NDArray[np.float64], rank: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """(K,) variances and (C, K) axes, widest first, of (N, C) deviations; K is ``rank``, or N or C if that is less."""
+    count, width = standardized.shape
+    if width <= count:
+        variances, axes = np.linalg.eigh(standardized.T @ standardized / count)
+        return variances[::-1][:rank], axes[:, ::-1][:, :rank]
+    variances, weights = np.linalg.eigh(standardized @ standardized.T / count)  # smaller than (C, C)
+    variances, weights = variances[::-1][:rank].clip(np.finfo(np.float64).tiny), weights[:, ::-1][:, :rank]
+    return variances, standardized.T @ weights / np.sqrt(count * variances)
 
 
 def _calibrate(
