@@ -72,14 +72,14 @@ COLOR = slice(0, 6)
 
 
 def middle_rows(height: int) -> slice:
-    """The rows that are looked at: about the middle third, from the first row of a JPEG block, to read few pixels.
+    """The rows that are looked at: about the middle half, from the first row of a JPEG block, to read few pixels.
 
     Args:
         height: Rows of the image; all are looked at where they are few.
     """
     if height <= _SMALL_IMAGE_ROWS:
         return slice(0, height)
-    blocks = -(-height // 24)
+    blocks = -(-height // 16)
     start = (height // 8 - blocks) // 2 * 8
     return slice(start, start + 8 * blocks)
 
