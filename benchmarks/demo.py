@@ -35,6 +35,6 @@ def run_demo(engine: Path, folder: Path) -> None:
         console.print(f"  {row['path']}  {row['label']:<8} {row['probability']:.3f}  [{probabilities}]", markup=False)
     console.print("", *run_summary(stats, out), sep="\n")
     console.print(
-        "\nThese images are drawn: they show no patient and have no true label. What the labels above show is that "
-        "every file has its row, and how fast."
+        "\nThese images are drawn: they show no patient and have no true label, and the engine finds all of them "
+        "novel. What the labels above show is that every file has its row, and how fast."
     )

@@ -9,9 +9,6 @@ if TYPE_CHECKING:
     from batchcls.inference.stats import RunStats
     from batchcls.predictions.comparison import UpdateCounts
 
-_MOST_DRIFTS = 3
-"""Kinds of drift that are printed, the largest first."""
-
 
 def run_summary(stats: "RunStats", out: Path | str) -> list[str]:
     """The lines that the command prints after a finished run."""
@@ -31,7 +28,7 @@ def run_summary(stats: "RunStats", out: Path | str) -> list[str]:
     if stats.novelty:
         lines.insert(3, f"novel     {_novelty_text(stats.novelty)}")
     if stats.drift:
-        lines[4:4] = [f"drift     {sentence}" for sentence in _drift_sentences(stats.drift)]
+        lines.insert(4, f"drift     {_drift_text(stats.drift)}")
     if stats.transient_errors:
         lines.append(
             f"again     {stats.transient_errors:,} files could not be read this time; the same command reads them again"
@@ -62,12 +59,19 @@ def _novelty_text(novelty: "Mapping[str, Any]") -> str:
     )
 
 
-def _drift_sentences(drift: "Mapping[str, Any]") -> list[str]:
+def _drift_text(drift: "Mapping[str, Any]") -> str:
     """What the run's images are, as a whole, against those of the engine's reference."""
     if drift["note"]:
-        return [drift["note"]]
-    sentences = [effect["sentence"] for effect in drift["effects"] if effect["is_drift"]]
-    return sentences[:_MOST_DRIFTS] or ["none against the reference"]
+        return str(drift["note"])
+    drifts = [effect for effect in drift["effects"] if effect["is_drift"]]
+    words = dict.fromkeys(
+        "stranger to the network" if effect["kind"].startswith("distance_") else effect["words"] for effect in drifts
+    )
+    return (
+        f"as a whole the images are {', '.join(words)}"
+        if words
+        else "none: as a whole the images are as the reference's"
+    )
 
 
 def _sets_text(stats: "RunStats") -> str:

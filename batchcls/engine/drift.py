@@ -30,8 +30,10 @@ class DriftEffect:
     """Of measures, the shift of their mean in deviations of such a mean; of labels, the part of the images, 0 to 1."""
     threshold: float
     """The size from which on it is a drift."""
+    words: str
+    """What the images are, if this is a drift, such as ``darker``."""
     sentence: str
-    """The effect in words."""
+    """The effect in a sentence, with its size."""
 
     @property
     def relative(self) -> float:
@@ -109,9 +111,8 @@ def _effect(kind: DriftKind, reference: DriftReference, shift: Values, effect: f
         sentence = f"The images are {word} than the reference's: {_figures(kind, by)}"
     else:
         sentence = f"No drift of {kind.name.replace('_', ' ')}: {_figures(kind, by)}"
-    return DriftEffect(
-        kind.name, effect, threshold, f"{sentence} ({abs(effect):.1f} deviations; drift above {threshold:.1f})."
-    )
+    sentence += f" ({abs(effect):.1f} deviations; drift above {threshold:.1f})."
+    return DriftEffect(kind.name, effect, threshold, word, sentence)
 
 
 def _figures(kind: DriftKind, by: Mapping[str, float]) -> str:
@@ -144,4 +145,4 @@ def label_drift(here: Counts, there: Counts, labels: Sequence[str]) -> DriftEffe
         f"{'Other shares of the labels than' if effect > threshold else 'The shares of the labels are near'} the "
         f"reference's: {labels[most]!r} has {100 * shares[most]:.0f} % of the images, there {100 * usual[most]:.0f} %."
     )
-    return DriftEffect(LABELS_KIND, effect, threshold, sentence)
+    return DriftEffect(LABELS_KIND, effect, threshold, "with other shares of labels", sentence)
