@@ -15,11 +15,12 @@ from batchcls.building.probe_answers import record_features
 from batchcls.building.reference_images import reference_images
 from batchcls.building.verification import open_on_cpu
 from batchcls.engine.manifest import ONNX, Manifest, checked_onnx_path, sha256
+from batchcls.engine.novelty_check import check_novelty
 from batchcls.engine.novelty_file import NOVELTY
 from batchcls.engine.novelty_record import EXAMPLES, LearnedNovelty, learn
 from batchcls.engine.plan_sidecar import PLANS
 from batchcls.engine.probes import draw_candidates
-from batchcls.errors import CheckpointError
+from batchcls.errors import CheckpointError, VerificationError
 from batchcls.storage.atomic import write_whole
 from batchcls.storage.file_names import printable
 
@@ -76,7 +77,7 @@ def learn_novelty(folder: Path, manifest: Manifest, images: Path, console: Conso
     learned, notes = learn(reference, manifest.features, len(manifest.labels), printable(images.resolve().name))
     for note in notes:
         console.print(note, markup=False, highlight=False, soft_wrap=True)
-    return _with_novelty(folder, manifest, learned)
+    return _with_novelty(folder, manifest, learned, console)
 
 
 def adopt_novelty(folder: Path, manifest: Manifest, values: Mapping[str, Any], console: Console) -> Manifest:
@@ -92,7 +93,7 @@ def adopt_novelty(folder: Path, manifest: Manifest, values: Mapping[str, Any], c
     with closing(open_on_cpu(folder, manifest, "f32", features=True)) as engine:
         features = engine.infer(drawn).features
     try:
-        return _with_novelty(folder, manifest, LearnedNovelty.of_checkpoint(values, features))
+        return _with_novelty(folder, manifest, LearnedNovelty.of_checkpoint(values, features), console)
     except ValueError as error:
         console.print(
             f"without novelty, for that of the training does not fit the engine: {error}; give it some: "
@@ -104,6 +105,14 @@ def adopt_novelty(folder: Path, manifest: Manifest, values: Mapping[str, Any], c
         return manifest
 
 
-def _with_novelty(folder: Path, manifest: Manifest, learned: LearnedNovelty) -> Manifest:
+def _with_novelty(folder: Path, manifest: Manifest, learned: LearnedNovelty, console: Console) -> Manifest:
+    """Write statistics into an engine folder; where this CPU's default arithmetic tells otherwise, ask for float32."""
     write_whole(folder / NOVELTY, learned.novelty.to_bytes())
-    return replace(manifest, novelty=learned.header)
+    manifest = replace(manifest, novelty=learned.header)
+    with closing(open_on_cpu(folder, manifest, features=True)) as engine:
+        try:
+            check_novelty(engine, folder, manifest)
+        except VerificationError as error:
+            console.print(f"a run will compute in float32 unless told otherwise: {error}", highlight=False)
+            return replace(manifest, exact=True)
+    return manifest
