@@ -67,7 +67,7 @@ def _drift(comparison: RunComparison) -> Iterator[str]:
         kinds = [kind for kind in drift.kinds if kind != LABELS_KIND]
         yield _line("drift", f"of B's images against A's: {', '.join(kinds) or 'none'}")
     measured = [effect for effect in drift.effects if effect.kind != LABELS_KIND]
-    yield from (_line("", effect.sentence) for effect in measured if effect.is_drift)
+    yield from (_line("", effect.sentence.replace("the reference's", "A's")) for effect in measured if effect.is_drift)
     if steady := [effect.kind for effect in measured if not effect.is_drift]:
         yield _line("", f"none of {', '.join(steady)}")
     word = "drift" if comparison.labels.is_drift else "near"

@@ -86,7 +86,7 @@ def test_other_images_drift_in_the_measure_that_changed(tmp_path: Path) -> None:
     assert values["same"] is None
     assert values["labels"]["effect"] == 0
     assert "drift     of B's images against A's: sharpness\n" in printed
-    assert "The images are more blurred than the reference's: fine detail times 0.4" in printed
+    assert "The images are more blurred than A's: fine detail times 0.4" in printed
     assert (
         "note      The files have no image in common by its path: only their sets of images are compared.\n" in printed
     )
