@@ -93,7 +93,8 @@ def adopt_novelty(folder: Path, manifest: Manifest, values: Mapping[str, Any], c
     with closing(open_on_cpu(folder, manifest, "f32", features=True)) as engine:
         features = engine.infer(drawn).features
     try:
-        return _with_novelty(folder, manifest, LearnedNovelty.of_checkpoint(values, features), console)
+        learned = LearnedNovelty.of_checkpoint(values, features, len(manifest.labels))
+        return _with_novelty(folder, manifest, learned, console)
     except ValueError as error:
         console.print(
             f"without novelty, for that of the training does not fit the engine: {error}; give it some: "

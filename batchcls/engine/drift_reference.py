@@ -12,6 +12,10 @@ from batchcls.engine.drift_kinds import Values, drift_kinds
 BLOCK_IMAGES = 64
 """Consecutive images of a block, and the fewest images whose drift is computed."""
 _MOST_MEASURES = 64
+LARGEST_MEASURE = 256
+"""Size above which no measure lies, on the scale on which they are averaged: of optical densities and of logarithms of
+float32 numbers."""
+_LARGEST_COVARIANCE = 1e6
 _OWN_BLOCKS = 0.95
 """Part of the reference's own blocks, each left out of the rest, that the thresholds lie above."""
 
@@ -47,10 +51,24 @@ class DriftReference:
         numbers = np.concatenate(
             [self.means.ravel(), self.within.ravel(), self.between.ravel(), [*self.thresholds.values()]]
         )
-        if not np.isfinite(numbers).all() or (self.within.diagonal() <= 0).any() or (self.measured < 0).any():
+        counts = np.concatenate([self.measured, self.images])
+        if not np.isfinite(numbers).all() or (np.abs(self.means) > LARGEST_MEASURE).any() or (counts < 0).any():
             raise ValueError("its reference of drift holds numbers that no images have")
         if missing := {kind.name for kind in drift_kinds(self.measures)} - self.thresholds.keys():
             raise ValueError(f"its reference of drift has no threshold for {sorted(missing)}")
+        if not all(threshold > 0 for threshold in self.thresholds.values()):
+            raise ValueError("its reference of drift has a threshold that is not above 0")
+        if not all(map(self._is_covariance, (self.within, self.between))):
+            raise ValueError("its reference of drift has a covariance that no images have")
+
+    def _is_covariance(self, matrix: Values) -> bool:
+        """Whether effects can be computed by a matrix: of the measures of each kind, it is positive definite."""
+        variances = matrix.diagonal()
+        if not (np.allclose(matrix, matrix.T) and (variances > 0).all() and (variances < _LARGEST_COVARIANCE).all()):
+            return False
+        together = [kind.measures for kind in drift_kinds(self.measures) if kind.direction is None]
+        columns = [[self.measures.index(name) for name in names] for names in together]
+        return all(np.linalg.eigvalsh(matrix[np.ix_(own, own)]).min() > 0 for own in columns)
 
     @classmethod
     def of_values(cls, values: Mapping[str, Any]) -> Self:

@@ -186,7 +186,9 @@ def _novelty(values: Any) -> Mapping[str, Any] | None:
     Raises:
         TypeError: If it is no object, or has no object of statistics.
     """
-    if values is not None and not (isinstance(values, dict) and isinstance(values.get("statistics"), dict)):
+    if values is None:
+        return None
+    if not (isinstance(values, dict) and isinstance(values.get("statistics"), dict) and values["statistics"]):
         raise TypeError("its novelty has no statistics")
     return values
 

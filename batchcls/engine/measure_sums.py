@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from batchcls.engine.drift_kinds import Values, drift_kinds, drift_values
-from batchcls.engine.drift_reference import BLOCK_IMAGES, DriftReference
+from batchcls.engine.drift_reference import BLOCK_IMAGES, LARGEST_MEASURE, DriftReference
 
 LEAST_BLOCKS = 6
 """Fewest blocks of a reference: what fewer differ by is not known."""
@@ -31,7 +31,7 @@ class MeasureSums:
         self.images = np.zeros(labels, np.int64)
         """(labels,) images with the label."""
         self.measured = np.zeros(labels, np.int64)
-        """(labels,) images among these whose measures are finite numbers; the others are in no sum."""
+        """(labels,) images among these whose measures are numbers that an image can have; the others are in no sum."""
         self._sums = np.zeros((labels, len(self.names)))
 
     def add(self, measures: npt.NDArray[np.floating], codes: Codes) -> None:
@@ -51,7 +51,7 @@ class MeasureSums:
     def _finite(self, measures: npt.NDArray[np.floating], codes: Codes) -> tuple[Values, Codes]:
         self.images += np.bincount(codes[codes >= 0], minlength=len(self.images))
         values = drift_values(self.names, measures)
-        kept = (codes >= 0) & np.isfinite(values).all(axis=1)
+        kept = (codes >= 0) & (np.abs(values) <= LARGEST_MEASURE).all(axis=1)
         return values[kept], codes[kept]
 
     def _add_values(self, values: Values, codes: Codes) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from batchcls.engine.drift_reference import DriftReference
 from batchcls.engine.measure_sums import ReferenceSums
 from batchcls.engine.measures import image_measures, measure_names
 from batchcls.engine.novelty import LARGEST_BYTES, Novelty, feature_groups
@@ -47,12 +48,13 @@ class LearnedNovelty:
         }
 
     @classmethod
-    def of_checkpoint(cls, values: Mapping[str, Any], examples: Features) -> "LearnedNovelty":
+    def of_checkpoint(cls, values: Mapping[str, Any], examples: Features, labels: int) -> "LearnedNovelty":
         """What a checkpoint holds, if it was learned with the same layers.
 
         Args:
             values: The entry ``novelty`` of the checkpoint's metadata.
             examples: (8, F) float32 features of the drawn examples, as the new engine answers them.
+            labels: The engine's number of labels.
 
         Raises:
             ValueError: If it is damaged, or was learned with other layers.
@@ -65,8 +67,11 @@ class LearnedNovelty:
             expected = np.array(values["examples"], np.float64)
             actual = novelty.score(examples).distances
             folder, drift = str(values["folder"]), values["drift"]
-        except (LookupError, TypeError) as error:
+            reference = None if drift is None else DriftReference.of_values(drift)
+        except (LookupError, TypeError, OverflowError, AttributeError) as error:
             raise ValueError(f"it is damaged: {error!r}") from error
+        if reference and (reference.measures, len(reference.images)) != (measure_names(novelty.group_names), labels):
+            raise ValueError("its reference of drift is of other measures or labels")
         if expected.shape != actual.shape or not np.allclose(actual, expected, rtol=_LARGEST_CHANGE):
             raise ValueError("its layers answer otherwise")
         return cls(novelty, drift, folder)

@@ -158,6 +158,13 @@ def test_a_reference_is_the_same_from_json() -> None:
         ("thresholds", {}),
         ("images", "many"),
         ("measured", [-1, 2]),
+        ("images", [-1, 2]),
+        ("means", [[1e4] * 9] * 2),
+        ("within", [[1.0] * 9] * 9),
+        ("between", (-np.eye(9)).tolist()),
+        ("between", [[1e308] * 9] * 9),
+        ("thresholds", dict.fromkeys(reference().thresholds, 0.0)),
+        ("thresholds", dict.fromkeys(reference().thresholds, -1.0)),
     ],
 )
 def test_a_damaged_reference_is_refused(key: str, value: object) -> None:

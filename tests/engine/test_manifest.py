@@ -90,7 +90,19 @@ def test_a_manifest_with_one_odd_value_is_read_or_an_engine_error(folder: Path, 
     assert all(type(side) is int for side in manifest.preprocess.size_px)
 
 
-OF_LATE = {"reference", "temperature", "weights", "probes", "answers", "check", "checked_on"}
+OF_LATE = {
+    "reference",
+    "temperature",
+    "weights",
+    "probes",
+    "answers",
+    "check",
+    "checked_on",
+    "exact",
+    "features",
+    "novelty",
+    "conformal",
+}
 """Keys that folders of older versions do not have."""
 
 
