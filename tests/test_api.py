@@ -434,6 +434,13 @@ def test_an_option_has_the_limits_of_the_command_line(option: click.Option, tiny
         assert getattr(RunOptions(**{**needed, name: value}), name) == value
 
 
+def test_the_numbers_of_numpy_are_taken_as_those_of_python() -> None:
+    options = RunOptions(top=np.int64(2), novel_above=np.float32(0.5), batch_size=np.int16(8), coverage=np.float64(0.9))
+    assert [options.top, options.novel_above, options.batch_size, options.coverage] == [2, 0.5, 8, 0.9]
+    assert {type(options.top), type(options.batch_size)} == {int}
+    assert {type(options.novel_above), type(options.coverage)} == {float}
+
+
 @pytest.mark.parametrize("shard", [(0.0, 2), (True, 2), ("0", "2"), (0,), "0/2"])
 def test_a_shard_of_other_things_than_two_numbers_is_refused(
     shard: Any, slides: list[Path], tiny_engine: Path, tmp_path: Path

@@ -136,3 +136,5 @@ class RunOptions:
             if not isinstance(value, number_type) or not least <= value <= most:
                 number = "a whole number" if kind is Integral else "a number"
                 raise EngineError(f"{name} is {value!r}; it must be {number} from {least:,} to {most:,}")
+            if type(value) not in (int, float):  # NumPy's numbers are none that JSON can hold
+                object.__setattr__(self, name, int(value) if kind is Integral else float(value))
