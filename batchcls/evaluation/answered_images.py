@@ -43,7 +43,8 @@ class UnreadRun:
         if not isinstance(names, list) or not self.head.has(MEASURES):
             return ()
         is_named = all(isinstance(name, str) for name in names) and len(set(names)) == len(names)
-        return tuple(names) if is_named and self.head.numbers(MEASURES).shape[1] == len(names) else ()
+        length = self.head.numbers(MEASURES).shape[1]  # 0 where another program wrote lists of any length
+        return tuple(names) if is_named and length in (0, len(names)) else ()
 
     def measures_in_common(self, other: "UnreadRun") -> tuple[str, ...]:
         """Names of measures of both files that mean the same: distances only if they are to the same images."""
@@ -63,8 +64,9 @@ class UnreadRun:
         tables, codes = [], []
         for part in self._checked_parts():
             codes.append(codes_of[part.codes])
-            values = part.numbers(MEASURES)[:, columns] if columns else np.zeros((len(part.table), 0))
-            sums.add(values, codes[-1])
+            values = part.numbers(MEASURES) if columns else np.zeros((len(part.table), 0))
+            is_without = not values.shape[1]  # no row of the part has a measure
+            sums.add(np.full((len(values), len(columns)), np.nan) if is_without else values[:, columns], codes[-1])
             tables.append(part.table.select(_COLUMNS))
         table = pa.concat_tables(tables).unify_dictionaries()
         return AnsweredImages(replace(self.head, table=table), np.concatenate(codes))
@@ -72,8 +74,8 @@ class UnreadRun:
     def _checked_parts(self) -> Iterator[PredictionsFile]:
         yield self.head
         for part in self._parts:
-            if part.has(MEASURES) and part.numbers(MEASURES).shape[1] != max(len(self.measures), 1) and self.measures:
-                raise LabelsError(f"{str(part.path)!r} has rows with more measures than it names; classify again")
+            if self.measures and part.numbers(MEASURES).shape[1] not in (0, len(self.measures)):
+                raise LabelsError(f"{str(part.path)!r} has rows with other measures than it names; classify again")
             yield part
 
 

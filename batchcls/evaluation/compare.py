@@ -70,6 +70,9 @@ def compare_runs(options: CompareOptions) -> RunComparison:
     names = before.measures_in_common(after)
     usual, sums = ReferenceSums(names, len(labels)), MeasureSums(names, len(labels))
     rows_a, rows_b = before.read(labels, usual), after.read(labels, sums)
+    for path, counts in ((options.a, usual.images), (options.b, sums.images)):
+        if not counts.any():
+            raise LabelsError(f"{str(path)!r} has no image with a label to compare; classify images that can be read")
     runs = [
         _run(rows, counts.images, labels, printable(name or str(rows.file.path)))
         for rows, counts, name in zip((rows_a, rows_b), (usual, sums), options.names, strict=True)

@@ -143,6 +143,15 @@ def _check_counts(metadata: Mapping[str, Any]) -> None:
     if not isinstance(metadata.get("limits", {}), dict):
         raise TypeError("limits are by name")
     int(counts["rows"])
+    novelty, drift = metadata.get("novelty", {}), metadata.get("drift", {})
+    if not (isinstance(novelty, dict) and isinstance(drift, dict)):
+        raise TypeError("novelty and drift are by name")
+    numbers = [novelty[name] for name in ("images", "above", "calibration_images")] if novelty else []
+    if not all(isinstance(number, int | float) for number in (*numbers, novelty.get("novel") or 0)):
+        raise TypeError("novelty is no number")
+    texts = [drift["note"] or "", *(effect["sentence"] for effect in drift["effects"])] if drift else []
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("drift is no text")
 
 
 @contextmanager

@@ -147,7 +147,8 @@ class PredictionsFile:
             return np.asarray(column.to_numpy(zero_copy_only=False))
         values = pc.list_flatten(column).to_numpy(zero_copy_only=False)
         numbers = np.full((len(column), column.type.list_size), np.nan, values.dtype)
-        numbers[np.asarray(column.is_valid())] = values.reshape(-1, column.type.list_size)
+        is_valid = np.asarray(column.is_valid())
+        numbers[is_valid] = values.reshape(int(is_valid.sum()), column.type.list_size)
         return numbers
 
     @property

@@ -235,6 +235,36 @@ def test_measures_of_unclear_names_are_no_measures(tmp_path: Path, names: Any) -
     assert "A has no measures" in results_of(tmp_path, a, a)["drift"]["note"]
 
 
+def test_lists_that_another_program_wrote_again_are_measures(tmp_path: Path) -> None:
+    a = with_measures(predictions_file(tmp_path / "a.parquet", rows()), random_measures())
+    b = with_measures(predictions_file(tmp_path / "b.parquet", rows()), random_measures(seed=1, sharpness=-0.9))
+    expected = results_of(tmp_path, a, b)["drift"]
+    for path in (a, b):
+        table = pq.read_table(path)
+        lists = table["measures"].cast(pa.list_(pa.float64()))
+        pq.write_table(table.set_column(table.schema.get_field_index("measures"), "measures", lists), path)
+    again = results_of(tmp_path, a, b)["drift"]
+    assert again["images"] == expected["images"] == ROWS
+    assert again["kinds"] == expected["kinds"] == ["sharpness"]
+
+
+@pytest.mark.parametrize("value", [1e30, -1e30, np.inf, np.nan])
+def test_measures_that_no_image_has_do_not_count(tmp_path: Path, value: float) -> None:
+    a = with_measures(predictions_file(tmp_path / "a.parquet", rows()), random_measures())
+    odd = random_measures(seed=1)
+    odd[:500] = value
+    b = with_measures(predictions_file(tmp_path / "b.parquet", rows()), odd)
+    assert results_of(tmp_path, a, b)["drift"]["images"] == ROWS - 500
+    assert "A has 140 images with measures" in results_of(tmp_path, b, a)["drift"]["note"]
+
+
+def test_a_file_without_a_label_is_refused(tmp_path: Path) -> None:
+    a = predictions_file(tmp_path / "a.parquet", rows(9))
+    b = predictions_file(tmp_path / "b.parquet", [(f"{number}.jpg", None, 0.0) for number in range(3)])
+    for files in ((a, b), (b, a)):
+        assert f"{str(b)!r} has no image with a label to compare; classify" in refusal(*files)
+
+
 def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     a = predictions_file(tmp_path / "a.parquet", rows(9))
     damaged = tmp_path / "b.parquet"
