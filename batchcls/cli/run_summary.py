@@ -51,11 +51,14 @@ def _novelty_text(novelty: "Mapping[str, Any]") -> str:
     if not novelty["images"]:
         return "unknown: the engine gave no features here; see the warnings"
     if novelty["novel"] is None:
-        return f"unknown: {novelty['calibration_images']} held-back images are too few to call an image novel"
+        return (
+            f"unknown: {novelty['calibration_images']} held-back images are too few to call an image novel from "
+            f"{novelty['above']:.4g} on"
+        )
     share = novelty["novel"] / novelty["images"]
     return (
         f"{novelty['novel']:,} of {novelty['images']:,} images ({share:.1%}) look stranger than "
-        f"{novelty['above']:.0%} of those of {novelty['reference']!r}"
+        f"{100 * novelty['above']:.4g}% of those of {novelty['reference']!r}"
     )
 
 

@@ -26,6 +26,9 @@ ENOUGH_CALIBRATION_IMAGES = 99
 _MOST_GROUPS = 32
 _MOST_PRODUCTS = 1 << 18
 """Number of multiplications up to which OpenBLAS works in one thread; more threads would wait for busy cores."""
+_ROWS = (4, 2)
+"""Numbers of images that are multiplied at a time: in blocks of one size, few enough for one kernel of OpenBLAS, an
+image's distance depends on no other image of its batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +72,10 @@ class GroupStatistics:
             features: (N, F) float32, all of them.
         """
         deviations = features[:, self.group.columns] - self.mean
-        step = max(1, _MOST_PRODUCTS // self.projection.size)
-        parts = [deviations[start : start + step] @ self.projection for start in range(0, len(features), step)]
-        projected = np.concatenate(parts) if parts else deviations @ self.projection
+        rows = next((rows for rows in _ROWS if rows * self.projection.size <= _MOST_PRODUCTS), 1)
+        padded = np.pad(deviations, ((0, -len(features) % rows), (0, 0)))
+        blocks = padded.reshape(-1, rows, self.group.width) @ self.projection
+        projected = blocks.reshape(len(padded), self.projection.shape[1])[: len(features)]
         squares = np.einsum("nk,nk->n", projected, projected) / np.float32(self.scale)
         return np.asarray(np.sqrt(squares), np.float32)
 
@@ -102,11 +106,6 @@ class Novelty:
     def calibration_images(self) -> int:
         """Number of held-back images, n."""
         return len(self.calibration)
-
-    @property
-    def is_calibrated(self) -> bool:
-        """Whether there are enough held-back images to call an image novel."""
-        return self.calibration_images >= ENOUGH_CALIBRATION_IMAGES
 
     @property
     def group_names(self) -> tuple[str, ...]:
@@ -177,6 +176,11 @@ class Novelty:
         if not (all(one.scale > 0 for one in statistics) and (calibration >= 0).all() and _ascends(calibration)):
             raise ValueError("its scales are not positive, or its scores not in order")
         return cls(tuple(statistics), shape.features, shape.fitted_images, calibration)
+
+
+def tells_novel(calibration_images: int, above: float = 0) -> bool:
+    """Whether n held-back images are enough to call images novel from ``above`` on: the strangest has n / (n + 1)."""
+    return calibration_images >= ENOUGH_CALIBRATION_IMAGES and calibration_images / (calibration_images + 1) >= above
 
 
 def group_distances(groups: Sequence[GroupStatistics], features: Matrix) -> Matrix:

@@ -20,6 +20,7 @@ from batchcls.engine.novelty import (
     combined,
     group_distances,
     statistics_bytes,
+    tells_novel,
 )
 from batchcls.errors import SlidesError
 from batchcls.networks.appearance import COLOR
@@ -35,6 +36,8 @@ _SHRINKAGE = 0.05
 """Share of the mean variance in each axis's variance."""
 _ROUNDING = 2.0**-8
 """Precision of bfloat16: features are rounded to it on some machines, and not on others."""
+_LEAST_VARIANCE = 1e-10
+"""Variance, by the largest one, below which a direction is none that the images span."""
 _BLOCKS = 8
 """Number of contiguous blocks of each folder; every second one is held back."""
 
@@ -155,13 +158,17 @@ def _fit_group(features: Matrix, group: FeatureGroup, rank: int) -> GroupStatist
 def _principal_axes(
     standardized: npt.NDArray[np.float64], rank: int
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """(K,) variances and (C, K) axes, widest first, of (N, C) deviations; K is ``rank``, or N or C if that is less."""
+    """(K,) variances and (C, K) axes, widest first, of (N, C) deviations; K is ``rank``, or less.
+
+    N images, whose deviations sum to zero, span N - 1 axes at most: a wider network has no axis beyond these.
+    """
     count, width = standardized.shape
     if width <= count:
         variances, axes = np.linalg.eigh(standardized.T @ standardized / count)
         return variances[::-1][:rank], axes[:, ::-1][:, :rank]
     variances, weights = np.linalg.eigh(standardized @ standardized.T / count)  # smaller than (C, C)
-    variances, weights = variances[::-1][:rank].clip(np.finfo(np.float64).tiny), weights[:, ::-1][:, :rank]
+    spanned = int((variances > variances[-1] * _LEAST_VARIANCE).sum())
+    variances, weights = (values[..., ::-1][..., : min(rank, spanned)] for values in (variances, weights))
     return variances, standardized.T @ weights / np.sqrt(count * variances)
 
 
@@ -203,7 +210,7 @@ def _mixture_notes(images: ReferenceImages, usable: Mask) -> list[str]:
 
 
 def _calibration_notes(novelty: Novelty) -> list[str]:
-    if novelty.is_calibrated:
+    if tells_novel(novelty.calibration_images):
         return []
     return [
         f"novelty has {novelty.calibration_images:,} held-back images, and needs {ENOUGH_CALIBRATION_IMAGES} to call "

@@ -12,7 +12,7 @@ from batchcls.engine.drift import measure_drift
 from batchcls.engine.drift_reference import DriftReference
 from batchcls.engine.manifest import Manifest
 from batchcls.engine.measure_sums import MeasureSums
-from batchcls.engine.novelty import ENOUGH_CALIBRATION_IMAGES
+from batchcls.engine.novelty import tells_novel
 from batchcls.errors import EngineError
 from batchcls.inference.answer_options import AnswerOptions
 from batchcls.predictions.answer_columns import MANY_NOVEL
@@ -64,13 +64,14 @@ class RunNovelty:
             images += len(batch) - batch["novelty"].null_count
             novel += pc.sum(batch["novel"]).as_py() or 0
         header = self.manifest.novelty or {}
+        calibration_images = header["statistics"]["calibration_images"]
         return {
             "novelty": {
                 "above": self.answers.novel_above,
                 "reference": header.get("folder"),
-                "calibration_images": header["statistics"]["calibration_images"],
+                "calibration_images": calibration_images,
                 "images": images,
-                "novel": novel if header["statistics"]["calibration_images"] >= ENOUGH_CALIBRATION_IMAGES else None,
+                "novel": novel if tells_novel(calibration_images, self.answers.novel_above) else None,
                 "measures": list(self.answers.measures),
             },
             "drift": measure_drift(sums, self.reference, self.manifest.labels).values(),
@@ -88,6 +89,6 @@ def novelty_warnings(record: Mapping[str, Any]) -> list[str]:
         return []
     return [
         f"{novel / images:.0%} OF THE IMAGES LOOK UNLIKE THOSE THAT THE ENGINE WAS MADE FOR: {novel:,} of {images:,} "
-        f"look stranger than {record['above']:.0%} of those of {record['reference']!r}; their labels and probabilities "
-        "mean little, however high"
+        f"look stranger than {100 * record['above']:.4g}% of those of {record['reference']!r}; their labels and "
+        "probabilities mean little, however high"
     ]

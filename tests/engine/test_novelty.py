@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchcls.engine.mixed_colors import two_kinds
-from batchcls.engine.novelty import LARGEST_BYTES, Novelty, feature_groups
+from batchcls.engine.novelty import LARGEST_BYTES, Novelty, feature_groups, tells_novel
 from batchcls.engine.novelty_fit import ReferenceImages, fit_novelty, held_back_blocks
 from batchcls.errors import SlidesError
 from batchcls.networks.feature_layout import FeatureLayer, FeatureLayout
@@ -45,8 +45,17 @@ def test_others_are_novel_and_the_same_kind_is_not(novelty: Novelty) -> None:
 def test_of_200_images_enough_are_held_back_to_call_others_novel() -> None:
     for count in (200, 201, 220, 231):
         fitted, _ = fit_novelty(reference(draw_features(count)), GROUPS, 3)
-        assert fitted.is_calibrated
+        assert tells_novel(fitted.calibration_images)
         assert fitted.calibration_images + fitted.fitted_images == count
+
+
+def test_the_distances_of_an_image_depend_on_no_other_of_its_batch(novelty: Novelty) -> None:
+    features = draw_features(67, 3)
+    expected = novelty.score(features).distances
+    for size in (1, 2, 3, 5, 8, 33):
+        parts = [novelty.score(features[start : start + size]).distances for start in range(0, 67, size)]
+        assert np.array_equal(np.concatenate(parts), expected)
+    assert novelty.score(features[:0]).distances.shape == (0, 3)
 
 
 def test_novelty_is_the_share_of_held_back_images_that_are_less_strange(novelty: Novelty) -> None:
@@ -199,9 +208,20 @@ def test_what_tells_nothing_is_refused(features: np.ndarray, message: str) -> No
         fit_novelty(reference(features), GROUPS, 3)
 
 
+@pytest.mark.parametrize("count", [40, 44, 60])
+def test_fewer_images_than_channels_tell_novelty(count: int) -> None:
+    layout = FeatureLayout((FeatureLayer("wide", 300),))
+    features = np.random.default_rng(count).normal(20, 1, (count + 50, layout.width)).astype(np.float32)
+    fitted, _ = fit_novelty(reference(features[:count]), feature_groups(layout), 3)
+
+    assert [one.projection.shape[1] for one in fitted.groups] == [6, fitted.fitted_images - 1]
+    assert all(np.abs(one.projection).max() < 100 for one in fitted.groups), "no axis is made of rounding errors"
+    assert fitted.score(features[count:] + 30).novelty.min() > fitted.score(features[count:]).novelty.mean()
+
+
 def test_few_images_calibrate_nothing() -> None:
     fitted, notes = fit_novelty(reference(draw_features(40)), GROUPS, 3)
-    assert not fitted.is_calibrated
+    assert not tells_novel(fitted.calibration_images)
     assert len(notes) == 1
     assert "20 held-back images" in notes[0]
 

@@ -82,6 +82,15 @@ def test_what_is_novel_is_the_users_to_say(tmp_path: Path, stains: Path, stain_e
     assert 0 < sum(strict["novel"].to_pylist()) < OTHERS
 
 
+def test_a_limit_that_no_image_can_reach_makes_none_familiar(tmp_path: Path, stains: Path, stain_engine: Path) -> None:
+    out = tmp_path / "o.parquet"  # 120 images are held back, so that the strangest has a novelty of 120/121
+    result = invoked(stains / "other", "--engine", stain_engine, "--out", out, "--novel-above", "0.995")
+
+    assert "unknown: 120 held-back images are too few to call an image novel from 0.995 on" in result.stdout
+    assert set(pq.read_table(out)["novel"].to_pylist()) == {None}
+    assert record_of(pq.read_table(out))["novelty"]["novel"] is None
+
+
 def test_pandas_polars_and_duckdb_read_every_added_column(tmp_path: Path, stains: Path, stain_engine: Path) -> None:
     out = tmp_path / "o.parquet"
     table = rows_of(stains / "own", stain_engine, out, "--top", "2", "--embeddings")
