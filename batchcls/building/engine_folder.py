@@ -36,7 +36,7 @@ def check_replaceable(out: Path, *, overwrite: bool = True) -> None:
     if kind is None:
         return
     if kind != "a folder":
-        raise EngineError(f"{str(out)!r} exists and is {kind}, no engine folder; choose another --out")
+        raise EngineError(f"{str(out)!r} exists and is {kind}, no engine folder; name a folder itself")
     with writing(out), OwnedFolder(out) as own:
         kinds = {name: kind_of(out / name) for name in own.names()}
     if kinds and kinds.get(MANIFEST) != "a file":

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from batchcls.building.engine_folder import replacing_folder
+from batchcls.building.engine_folder import check_replaceable, replacing_folder
 from batchcls.building.onnx.feature_output import add_features
 from batchcls.building.probe_answers import record_features
 from batchcls.building.reference_images import reference_images
@@ -43,6 +43,7 @@ def add_novelty(engine: Path, images: Path, console: Console) -> Manifest:
     """
     manifest = Manifest.read(engine)
     onnx = checked_onnx_path(engine, manifest)
+    check_replaceable(engine)
     with replacing_folder(engine) as folder:
         shutil.copyfile(onnx, folder / ONNX)
         if manifest.features is None:

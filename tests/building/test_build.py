@@ -162,7 +162,7 @@ def test_a_rebuild_replaces_the_engine_and_keeps_what_else_was_written(
 
     assert result.exit_code == 0, result.output
     manifest = Manifest.read(out)
-    assert sorted(file_contents(out)) == ["README.md", "engine.json", "model.onnx"]
+    assert sorted(file_contents(out)) == ["README.md", "engine.json", "model.onnx", "probe_features.bin"]
     assert (out / "README.md").read_text() == "the model card"
     assert manifest.onnx_sha256 == sha256(out / "model.onnx")
     assert (manifest.architecture, manifest.precision) == ("googlenet", "fp32")

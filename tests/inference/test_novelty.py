@@ -82,6 +82,17 @@ def test_what_is_novel_is_the_users_to_say(tmp_path: Path, stains: Path, stain_e
     assert 0 < sum(strict["novel"].to_pylist()) < OTHERS
 
 
+def test_a_link_to_an_engine_is_refused_before_anything_is_learned(
+    tmp_path: Path, stains: Path, stain_engine: Path
+) -> None:
+    from batchcls.building.novelty import add_novelty
+
+    (tmp_path / "link").symlink_to(stain_engine)
+    (tmp_path / "nothing").mkdir()  # which would be refused as well, if it were read
+    with pytest.raises(EngineError, match="is a symbolic link, no engine folder; name a folder itself"):
+        add_novelty(tmp_path / "link", tmp_path / "nothing", Console(quiet=True))
+
+
 def test_a_limit_that_no_image_can_reach_makes_none_familiar(tmp_path: Path, stains: Path, stain_engine: Path) -> None:
     out = tmp_path / "o.parquet"  # 120 images are held back, so that the strangest has a novelty of 120/121
     result = invoked(stains / "other", "--engine", stain_engine, "--out", out, "--novel-above", "0.995")
