@@ -17,7 +17,7 @@ from batchcls.evaluation.labeled_predictions import LabeledPredictions
 from batchcls.evaluation.matched_images import MatchedImages, match_images
 from batchcls.evaluation.metrics import absent_classes, confusion_matrix
 from batchcls.evaluation.metrics_file import metrics_json
-from batchcls.evaluation.novelty_accuracy import accuracy_by_novelty
+from batchcls.evaluation.novelty_accuracy import accuracy_by_novelty, is_not_novel
 from batchcls.evaluation.output_folder import check_evaluation_folder, open_evaluation_folder
 from batchcls.evaluation.plots import (
     DARK,
@@ -101,6 +101,7 @@ def _evaluate(options: EvaluationOptions) -> tuple[Evaluation, MatchedImages]:
     images = matched.predictions
     counts = confusion_matrix(images.truth, images.predicted, images.classes)
     overall, classes = estimate_metrics(images, options.seed)
+    rows = replace(predictions, table=matched.rows)
     named = zip(predictions.labels, counts.sum(axis=1).tolist(), counts.sum(axis=0).tolist(), classes, strict=True)
     evaluation = Evaluation(
         predictions=_predictions_summary(options, predictions),
@@ -116,8 +117,8 @@ def _evaluate(options: EvaluationOptions) -> tuple[Evaluation, MatchedImages]:
         calibration=measure_calibration(images, options.seed),
         risk_coverage=risk_coverage_curve(images.top, images.correct, options.error_rate),
         label_issues=judge_labels(images),
-        novelty=accuracy_by_novelty(replace(predictions, table=matched.rows), images),
-        conformal=measure_conformal_sets(images, predictions.labels, options.seed),
+        novelty=accuracy_by_novelty(rows, images),
+        conformal=measure_conformal_sets(images.rows(is_not_novel(rows)), predictions.labels, options.seed),
     )
     return evaluation, matched
 

@@ -21,6 +21,17 @@ class LabeledPredictions:
     is_grouped: bool = False
     """Whether images of one group depend on one another, rather than stand in a group to save time."""
 
+    def rows(self, mask: npt.NDArray[np.bool_]) -> "LabeledPredictions":
+        """Some of the images, in their groups.
+
+        Args:
+            mask: (N,) whether an image is among them.
+        """
+        _, groups = np.unique(self.groups[mask], return_inverse=True)
+        return LabeledPredictions(
+            self.truth[mask], self.predicted[mask], self.probabilities[mask], groups.astype(np.int64), self.is_grouped
+        )
+
     @property
     def correct(self) -> npt.NDArray[np.bool_]:
         """(N,) whether the predicted class is the true one."""

@@ -66,6 +66,11 @@ def accuracy_by_novelty(file: PredictionsFile, images: LabeledPredictions) -> No
     )
 
 
+def is_not_novel(file: PredictionsFile) -> npt.NDArray[np.bool_]:
+    """(N,) whether an image has a set of labels: not if it is novel; all images have, if that is unknown."""
+    return file.numbers(NOVEL) != 1 if file.has(NOVEL) else np.ones(len(file.table), bool)
+
+
 def _accuracy(images: LabeledPredictions, mask: npt.NDArray[np.bool_]) -> GroupAccuracy:
     count, right = int(mask.sum()), int(images.correct[mask].sum())
     if not count:

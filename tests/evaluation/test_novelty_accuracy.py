@@ -29,6 +29,7 @@ def test_novel_and_familiar_images_are_measured_apart(tmp_path: Path) -> None:
         "unjudged": 0,
         "share": 8 / 39,
     }
+    assert metrics["conformal"]["images"] in (15, 16), "the sets of the novel images are void: half of 31, not of 39"
     with Image.open(tmp_path / "report" / "novel.jpg") as sheet:
         assert sheet.width > sheet.height > 100
     for name in ("report.html", "report.md"):
