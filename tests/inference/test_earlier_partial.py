@@ -1,11 +1,13 @@
 """A run that an earlier version began: this version goes on with it."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from batchcls.engine.manifest import MANIFEST
 from tests.commandline import finished
 from tests.conftest import ALL4, draw
 
@@ -20,8 +22,14 @@ def test_a_run_that_an_earlier_version_began_goes_on(tmp_path: Path, monkeypatch
     Path("slides/empty.jpg").touch()
     shutil.copytree(PARTIAL, "o.parquet.partial")
     Path("o.parquet.partial").chmod(0o700)
+    engine = Path("all4-googlenet")  # as it was then: without novelty
+    shutil.copytree(ALL4, engine)
+    manifest = json.loads((engine / MANIFEST).read_text())
+    (engine / MANIFEST).write_text(json.dumps({**manifest, "novelty": None}))
+    begun = Path("o.parquet.partial/run.json")
+    begun.write_text(begun.read_text().replace("ONNX_SHA256", manifest["onnx_sha256"]))
 
-    run = finished("slides", "--out", "o.parquet", "--engine", ALL4, "--backend", "null", "--device", "cpu")
+    run = finished("slides", "--out", "o.parquet", "--engine", engine, "--backend", "null", "--device", "cpu")
 
     assert "resumed   13 of the rows were done before" in run.stdout
     rows = pq.read_table("o.parquet").to_pylist()
