@@ -21,6 +21,7 @@ from rich.console import Console
 import batchcls
 from batchcls.engine.backends.torch import TorchEngine
 from batchcls.engine.backends.torch import open_engine as open_torch
+from batchcls.engine.base import EngineOptions
 from batchcls.engine.manifest import ONNX, Manifest
 from benchmarks.cases import CASES, FILE_COST_CASES
 from benchmarks.charts import draw
@@ -242,7 +243,7 @@ def test_agreement_is_over_the_files_that_both_answer() -> None:
 
 def test_the_peers_network_is_the_engines() -> None:
     manifest = Manifest.read(ALL4)
-    engine = open_torch(manifest, ALL4 / ONNX, device="cpu", threads=2)
+    engine = open_torch(manifest, ALL4 / ONNX, EngineOptions(device="cpu", threads=2))
     assert isinstance(engine, TorchEngine)
     pixels = np.array(draw_field(np.random.default_rng(3), 224, 224))[None]
     mean, std = np.asarray(manifest.preprocess.mean), np.asarray(manifest.preprocess.std)

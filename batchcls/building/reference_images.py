@@ -38,8 +38,8 @@ def reference_images(folder: Path, manifest: Manifest, images: Path, console: Co
         SlidesError: If no image can be read.
         MemoryShortageError: If an image needs more memory than there is.
     """
-    listing = open_source([images])
-    slides = _chosen(sorted(listing, key=lambda slide: (os.path.dirname(slide.path), natural_key(slide.path))))
+    with closing(open_source([images])) as listing:
+        slides = _chosen(sorted(listing, key=lambda slide: (os.path.dirname(slide.path), natural_key(slide.path))))
     options = DecoderOptions(_BATCH_SIZE, machine.cores(), _LARGEST_IMAGE_PIXELS)
     answers: dict[str, tuple[np.ndarray, int]] = {}
     done = 0

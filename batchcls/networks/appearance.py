@@ -45,15 +45,15 @@ def _filter(*channels: tuple[tuple[int, int, int], npt.NDArray[np.int64]]) -> np
 _INNER, _GRID = (np.pad(_STEP, (left, 6 - left)) for left in (2, 6))
 """Steps between the pixels 3 and 4, inside a JPEG block, and 7 and 8, between two blocks."""
 FILTERS = (
-    AppearanceFilter(("fine",), _filter((_LUMA, _LAPLACIAN)), (5, 7)),
+    AppearanceFilter(("fine",), _filter((_LUMA, _LAPLACIAN)), (7, 11)),
     AppearanceFilter(
         ("coarse", "coarse_red", "coarse_blue"),
         _filter((_LUMA, _LAPLACIAN), ((1, -1, 0), _LAPLACIAN), ((0, -1, 1), _LAPLACIAN)),
-        (5, 7),
+        (7, 11),
         dilation=4,
     ),
-    AppearanceFilter(("inner_x", "grid_x"), _filter((_LUMA, _INNER[None]), (_LUMA, _GRID[None])), (3, 8)),
-    AppearanceFilter(("inner_y", "grid_y"), _filter((_LUMA, _INNER[:, None]), (_LUMA, _GRID[:, None])), (8, 3)),
+    AppearanceFilter(("inner_x", "grid_x"), _filter((_LUMA, _INNER[None]), (_LUMA, _GRID[None])), (5, 8)),
+    AppearanceFilter(("inner_y", "grid_y"), _filter((_LUMA, _INNER[:, None]), (_LUMA, _GRID[:, None])), (8, 5)),
 )
 """Strides that share no factor with 8 see every place in a JPEG block alike; those of 8 see one place only."""
 APPEARANCE_NAMES = (

@@ -86,6 +86,10 @@ def googlenet(folder: Path) -> Path:
     return Path(shutil.copytree(ALL4, folder / "e", ignore=shutil.ignore_patterns("plans")))
 
 
+ENGINE_FILES = ("engine.json", "model.onnx", "novelty.bin", "probe_features.bin")
+"""Files of the engine that comes along, beside its README."""
+
+
 @pytest.fixture
 def tiny(tiny_engine: Path, tmp_path: Path) -> Path:
     """An engine folder without plans."""
@@ -143,7 +147,7 @@ def test_every_card_that_an_error_names_can_be_had(googlenet_engine: Path) -> No
 
     assert result.exit_code == 0, result.output
     assert set(CARDS) <= set(cards)
-    assert set(file_contents(googlenet_engine)) == {"README.md", "engine.json", "model.onnx"} | plan_files(*cards)
+    assert set(file_contents(googlenet_engine)) == {"README.md", *ENGINE_FILES} | plan_files(*cards)
 
 
 def test_where_one_of_several_cards_cannot_be_had_there_is_no_plan_for_any(tiny: Path) -> None:
@@ -451,8 +455,7 @@ def test_a_disk_that_takes_no_more_is_one_error_and_the_old_plan_stays(googlenet
     assert file_contents(googlenet_engine) == before
     assert sorted(path.name for path in googlenet_engine.iterdir()) == [
         "README.md",
-        "engine.json",
-        "model.onnx",
+        *ENGINE_FILES,
         "plans",
     ]
     assert process.returncode == 1
@@ -489,7 +492,7 @@ def test_an_interrupt_within_tensorrt_stops_it_and_leaves_nothing_behind(googlen
     assert process.returncode == 130
     assert process.stderr == "batchcls: interrupted\n"
     assert file_contents(googlenet_engine) == before
-    assert sorted(path.name for path in googlenet_engine.iterdir()) == ["README.md", "engine.json", "model.onnx"]
+    assert sorted(path.name for path in googlenet_engine.iterdir()) == ["README.md", *ENGINE_FILES]
 
 
 @pytest.mark.parametrize("delay_s", [0.0, 0.3, 0.8])
@@ -514,7 +517,7 @@ def test_control_c_ends_with_130_and_one_line(googlenet_engine: Path, delay_s: f
 
     assert (process.returncode, out, err) == (130, "", "batchcls: interrupted\n")
     assert file_contents(googlenet_engine) == before
-    assert sorted(path.name for path in googlenet_engine.iterdir()) == ["README.md", "engine.json", "model.onnx"]
+    assert sorted(path.name for path in googlenet_engine.iterdir()) == ["README.md", *ENGINE_FILES]
 
 
 def test_what_stands_beside_a_plan_says_which_network_it_was_made_of(tiny: Path) -> None:

@@ -20,7 +20,7 @@ from batchcls.engine.check_result import ProbeCheck
 from batchcls.engine.manifest import Manifest
 from batchcls.engine.probes import draw_probes
 from batchcls.errors import EngineError, VerificationError
-from batchcls.records import Logits
+from batchcls.records import Outputs
 from tests.commandline import invoked
 from tests.conftest import ALL4, draw
 from tests.engines import engine_logits, opened_engine
@@ -66,8 +66,8 @@ class FixedEngine:
         self.info = info
         self._logits = np.array(logits, np.float32)
 
-    def infer(self, pixels: Any) -> Logits:
-        return self._logits[: len(pixels)]
+    def infer(self, pixels: Any) -> Outputs:
+        return Outputs.without_features(self._logits[: len(pixels)])
 
     def close(self) -> None:
         """Nothing is open."""
@@ -230,4 +230,4 @@ def test_a_folder_from_before_there_were_probes_runs_with_a_warning_and_can_have
     )
     with pytest.raises(EngineError, match=r"answers to 0 probes of 16, .* checked; run: batchcls build CHECK"):
         build_plan_here(folder, "cuda:0", PlanOptions(), Console(quiet=True))
-    assert sorted(path.name for path in folder.iterdir()) == ["engine.json", "model.onnx"]
+    assert sorted(path.name for path in folder.iterdir()) == ["engine.json", "model.onnx", "probe_features.bin"]

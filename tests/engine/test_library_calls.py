@@ -131,7 +131,7 @@ MISTAKES = [
     Mistake(BACKEND, "engine.num_io_tensors", "engine.num_bindings"),
     Mistake(BACKEND, "engine.get_tensor_name(number)", "engine.get_tensor_name()"),
     Mistake(BACKEND, "engine.get_tensor_shape(name)", "engine.get_binding_shape(name)"),
-    Mistake(BACKEND, 'set_tensor_address("logits", self._logits.address)', "set_tensor_address(8)"),
+    Mistake(BACKEND, "set_tensor_address(name, memory.address)", "set_tensor_address(8)"),
     Mistake(BACKEND, "execute_async_v3(", "execute_async_v2("),
     Mistake(BACKEND, "execute_async_v3(int(self._stream.handle))", "execute_async_v3()"),
     Mistake(CACHE, "engine.create_runtime_config()", "engine.create_config()", RTX),

@@ -65,7 +65,7 @@ def test_a_mixture_lies_between_its_images(mixtures: list[tuple[int, int, int]])
 def test_probes_are_images_that_the_network_is_of_two_minds_about() -> None:
     exact = opened_engine(ALL4, backend="torch", threads=2, precision="f32")
 
-    mixtures = select_mixtures(exact.infer, (224, 224))
+    mixtures = select_mixtures(lambda pixels: exact.infer(pixels).logits, (224, 224))
     answers = to_predictions(exact.infer(draw_probes((224, 224), mixtures)).logits)
 
     assert len(mixtures) == PROBE_COUNT

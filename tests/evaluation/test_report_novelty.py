@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 DARKER = "The images are darker than the reference's: mean optical density +0.100."
-EFFECTS = (DriftEffect("brightness", 7.3, 3.5, DARKER), DriftEffect("sharpness", 0.2, 3.5, "No drift of sharpness."))
+EFFECTS = (
+    DriftEffect("brightness", 7.3, 3.5, "darker", DARKER),
+    DriftEffect("sharpness", 0.2, 3.5, "sharper", "No drift of sharpness."),
+)
 RECORD = {
     "drift": Drift(39, EFFECTS).values(),
     "novelty": {"above": 0.99, "reference": "all4", "calibration_images": 160, "images": 39, "novel": 8},

@@ -18,10 +18,9 @@ def add_appearance(steps: GraphSteps, height: int) -> str:
     # Half precision, which holds every byte, keeps OpenVINO from sharing these steps with the network, whose own values
     # it would round otherwise then; and Abs, which changes nothing, from a slow transposition of bytes.
     rows = middle_rows(height)
-    pixels = steps.add("Gather", "pixels", np.arange(rows.start, rows.stop), axis=1)
-    values = steps.add(
-        "Cast", steps.add("Abs", steps.add("Cast", pixels, to=TensorProto.FLOAT16)), to=TensorProto.FLOAT
-    )
+    halves = steps.add("Cast", "pixels", to=TensorProto.FLOAT16)  # TensorRT gathers no bytes
+    halves = steps.add("Gather", halves, np.arange(rows.start, rows.stop), axis=1)
+    values = steps.add("Cast", steps.add("Abs", halves), to=TensorProto.FLOAT)
     planes = steps.add("Transpose", values, perm=[0, 3, 1, 2])
     numbers = [*_densities(steps, planes), *(_responses(steps, planes, each) for each in FILTERS)]
     return steps.add("Flatten", steps.add("Concat", *numbers, axis=1))
