@@ -105,7 +105,7 @@ def test_the_engine_folder_says_what_it_is_and_how_far_it_agrees(
 ) -> None:
     manifest = Manifest.read(engine)
 
-    assert sorted(file_contents(engine)) == ["engine.json", "model.onnx"]
+    assert sorted(file_contents(engine)) == ["engine.json", "model.onnx", "probe_features.bin"]
     assert (manifest.name, manifest.architecture, manifest.precision) == ("resnet", "resnet18", "fp16")
     assert manifest.labels == tuple(LABELS.split(","))
     assert manifest.checkpoint_sha256 == sha256(resnet[1])
