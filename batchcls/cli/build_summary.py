@@ -30,7 +30,7 @@ def plan_summary(sidecar: "Sidecar") -> str:
 
 
 def promise_summary(thresholds: "ConformalThresholds") -> list[str]:
-    """What an engine's sets of labels promise, and the labels of which they promise nothing."""
+    """Lines on the promise of an engine's sets of labels, and on labels without a promise."""
     levels = " or ".join(f"{level:.4g}" for level in thresholds.coverages)
     lines = [
         f"sets      hold the true label of a share of {levels} of each class's images, of the kind of the "

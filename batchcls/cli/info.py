@@ -107,7 +107,7 @@ def engine_facts(engine: Path, manifest: "Manifest") -> dict[str, Any]:
 
 
 def novelty_facts(manifest: "Manifest") -> dict[str, Any] | None:
-    """What an engine learned novelty from; None for one that cannot tell novelty."""
+    """Numbers of images that an engine learned novelty from; None for an engine that cannot tell novelty."""
     if manifest.novelty is None:
         return None
     numbers = {key: manifest.novelty["statistics"].get(key) for key in ("fitted_images", "calibration_images")}

@@ -63,7 +63,7 @@ def _novelty_text(novelty: "Mapping[str, Any]") -> str:
 
 
 def _drift_text(drift: "Mapping[str, Any]") -> str:
-    """What the run's images are, as a whole, against those of the engine's reference."""
+    """Differences of the run's images, as a whole, from those of the engine's reference, as text."""
     if drift["note"]:
         return str(drift["note"])
     drifts = [effect for effect in drift["effects"] if effect["is_drift"]]
@@ -78,7 +78,7 @@ def _drift_text(drift: "Mapping[str, Any]") -> str:
 
 
 def _sets_text(stats: "RunStats") -> str:
-    """What the sets of labels promise, and how many labels they hold."""
+    """Promise of the sets of labels, and numbers of their labels, as text."""
     sets, images = stats.sets, stats.labels.total()
     void = f"; {sets['void']:,} void, for the images are novel" if sets["void"] else ""
     mean = f"{sets['labels'] / (images - sets['void']):.2f} labels on average, " if images > sets["void"] else ""

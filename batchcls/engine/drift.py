@@ -27,11 +27,11 @@ class DriftEffect:
 
     kind: str
     effect: float
-    """Of measures, the shift of their mean in deviations of such a mean; of labels, the part of the images, 0 to 1."""
+    """Shift of the mean of measures, in deviations of such a mean; or, for labels, a share of the images, 0 to 1."""
     threshold: float
     """The size from which on it is a drift."""
     words: str
-    """What the images are, if this is a drift, such as ``darker``."""
+    """Description of images that drift so, such as ``darker``."""
     sentence: str
     """The effect in a sentence, with its size."""
 

@@ -84,7 +84,7 @@ class ReferenceSums(MeasureSums):
         self._rest = values[whole:], codes[whole:]
 
     def reference(self) -> DriftReference | None:
-        """What the images say of others; None if they are too few: 6 blocks of 64, and 4 blocks more than labels."""
+        """The reference that the images make; None for fewer than 6 blocks of 64, or than 4 blocks more than labels."""
         blocks, present = len(self._block_means), int((self.measured > 0).sum())
         if blocks < max(LEAST_BLOCKS, present + _MORE_BLOCKS_THAN_LABELS):
             return None

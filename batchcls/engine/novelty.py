@@ -130,7 +130,7 @@ class Novelty:
 
     @property
     def header(self) -> dict[str, Any]:
-        """What engine.json must say about `to_bytes`."""
+        """Layout and digest of the result of `to_bytes`, as JSON values for engine.json."""
         return {
             "features": self.feature_count,
             "groups": [

@@ -1,4 +1,4 @@
-"""What an engine, or a checkpoint, knows of the images that its network was trained for, as JSON values."""
+"""Statistics of the images that a network was trained for, as an engine or a checkpoint holds them."""
 
 import base64
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ EXAMPLES = 8
 
 @dataclass(frozen=True, slots=True)
 class LearnedNovelty:
-    """What was learned from reference images."""
+    """Statistics of novelty and drift of reference images."""
 
     novelty: Novelty
     drift: Mapping[str, Any] | None
@@ -49,7 +49,7 @@ class LearnedNovelty:
 
     @classmethod
     def of_checkpoint(cls, values: Mapping[str, Any], examples: Features, labels: int) -> "LearnedNovelty":
-        """What a checkpoint holds, if it was learned with the same layers.
+        """The statistics in a checkpoint, if they are of the same layers.
 
         Args:
             values: The entry ``novelty`` of the checkpoint's metadata.
@@ -82,7 +82,7 @@ _LARGEST_CHANGE = 0.1
 
 
 def learn(images: ReferenceImages, layout: FeatureLayout, labels: int, folder: str) -> tuple[LearnedNovelty, list[str]]:
-    """What reference images tell of others, and notes for the user, one line each.
+    """Statistics of reference images, and notes for the user, one line each.
 
     Args:
         images: The images in their natural order, class folder by class folder.

@@ -29,7 +29,7 @@ class ListedImages:
     embeddings: npt.NDArray[np.void]
     """(N,) 16 bytes, the same for equal embeddings; zeros for images without an embedding that says something."""
     engine: str = ""
-    """What computed the embeddings; empty where there are none."""
+    """Identity of the engine that computed the embeddings; empty where there are none."""
     notes: tuple[str, ...] = ()
     """Sentences about what cannot be compared."""
 

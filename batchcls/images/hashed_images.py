@@ -23,7 +23,7 @@ _DIGEST_BYTES = 16
 
 @dataclass(frozen=True, slots=True)
 class HashedImages:
-    """What image files hold, in the order of their slides."""
+    """Hashes and digests of image files, in the order of their slides."""
 
     hashes: Hashes
     """Zeros for files that cannot be read."""
