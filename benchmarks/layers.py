@@ -8,6 +8,7 @@ import numpy as np
 import openvino as ov
 from rich.table import Table
 
+from batchcls.engine.backends.openvino_core import CORE
 from batchcls.engine.manifest import ONNX, Manifest
 
 _BATCH_SIZE = 8
@@ -39,12 +40,11 @@ def layer_table(engine: Path) -> Table:
 
 def _profile(engine: Path, manifest: Manifest) -> tuple[dict[str, ov.Node], dict[str, list[float]]]:
     """The compiled network's layers by name, and each one's time for one image in milliseconds, run by run."""
-    core = ov.Core()
-    model = core.read_model(engine / ONNX)
+    model = CORE.read_model(engine / ONNX)
     model.reshape([_BATCH_SIZE, *manifest.preprocess.size_px, 3])
-    hint = "bf16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
+    hint = "bf16" if "BF16" in CORE.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
     options = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": "1", "NUM_STREAMS": "1", "PERF_COUNT": "YES"}
-    compiled = core.compile_model(model, "CPU", options)
+    compiled = CORE.compile_model(model, "CPU", options)
     operations = {operation.get_friendly_name(): operation for operation in compiled.get_runtime_model().get_ops()}
     times_ms: dict[str, list[float]] = {}
     request = compiled.create_infer_request()

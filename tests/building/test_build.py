@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino as ov
 import pytest
 import torch
 import torchvision
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from batchcls.building.build import BuildOptions, build_engine
 from batchcls.cli import main
+from batchcls.engine.backends.openvino_core import CORE
 from batchcls.engine.manifest import Manifest, sha256
 from batchcls.engine.postprocess import to_predictions
 from batchcls.networks.architectures import SmallCnn
@@ -128,7 +128,7 @@ def test_the_network_takes_any_number_of_pixel_images_and_answers_as_trained(
     with torch.inference_mode():
         expected = resnet[0](normalize(torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255)).softmax(1).numpy()
 
-    model = ov.Core().compile_model(engine / "model.onnx", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    model = CORE.compile_model(engine / "model.onnx", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     logits = model(pixels)["logits"]
 
     assert model.inputs[0].get_any_name() == "pixels"

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import openvino as ov
 import pytest
 import torch
 from click.testing import Result
@@ -16,6 +15,7 @@ from torch import nn
 
 from batchcls.building.onnx.classifier import load_classifier
 from batchcls.building.quantization import quantize
+from batchcls.engine.backends.openvino_core import CORE
 from batchcls.engine.manifest import Manifest
 from batchcls.engine.postprocess import to_predictions
 from tests.engines import engine_logits, largest_difference, onnxruntime_logits, opened_engine
@@ -50,10 +50,10 @@ def test_an_int8_engine_answers_like_float32(small_int8: Path, small_fp32: Path,
 
 def computed_in_int8(folder: Path) -> list[bool]:
     """Of the convolutions, in OpenVINO's order."""
-    model = ov.Core().read_model(folder / "model.onnx")
+    model = CORE.read_model(folder / "model.onnx")
     model.remove_result(model.get_results()[1])  # features, whose convolutions take means
     model.reshape([8, SIDE, SIDE, 3])
-    steps = [step.get_rt_info() for step in ov.compile_model(model, "CPU").get_runtime_model().get_ordered_ops()]
+    steps = [step.get_rt_info() for step in CORE.compile_model(model, "CPU").get_runtime_model().get_ordered_ops()]
     kernels = [step["primitiveType"].astype(str) for step in steps if step["layerType"].astype(str) == "Convolution"]
     return ["8" in kernel.rpartition("_")[2] for kernel in kernels]  # such as brgconv_avx512_I8
 

@@ -8,12 +8,12 @@ from typing import Self
 
 import numpy as np
 import onnx
-import openvino as ov
 
 from batchcls.building.onnx.free_batch import FreedNetwork, exported_batch, with_free_batch
 from batchcls.building.onnx.logits_edits import closing_operators, with_logits_output, without_softmax
 from batchcls.building.onnx.output_kinds import OutputFormat, UnclearOutputsError, detect_output_format, softmax
 from batchcls.building.onnx.session import Outputs, as_network_input, fold_constants, normalize, onnx_runner
+from batchcls.engine.backends.openvino_core import CORE
 from batchcls.engine.probes import draw_probes
 from batchcls.errors import CheckpointError
 from batchcls.networks.onnx_advice import export_advice
@@ -135,10 +135,10 @@ def _batch_failure(model: onnx.ModelProto, layout: str, images: NormalizedImages
     members = slice(None, None, len(images) // _BATCHES)
     expected = alone[members]
     try:
-        network = ov.Core().read_model(model.SerializeToString())
+        network = CORE.read_model(model.SerializeToString())
         batch = as_network_input(images[members], layout, network.input(0).element_type.to_dtype())
         network.reshape(batch.shape)
-        together = np.asarray(ov.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(batch)[0])
+        together = np.asarray(CORE.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(batch)[0])
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         return f"cannot be run by OpenVINO on several images at once: {reason[-_LONGEST_REASON:]}"

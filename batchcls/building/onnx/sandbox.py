@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import cast
 
 import onnx
-import openvino as ov
 
 from batchcls.building.onnx.session import ANSWER_TIMEOUT_S, as_network_input, normalize, onnx_runner
+from batchcls.engine.backends.openvino_core import CORE
 from batchcls.engine.probes import draw_probes
 from batchcls.errors import CheckpointError
 from batchcls.networks.preprocess import Channels, Preprocess
@@ -78,10 +78,10 @@ def _answer_images(layout: str, preprocess: Preprocess) -> None:
     try:
         with suppress(CheckpointError):
             onnx_runner(Path("the file"), model, layout)(images)
-        network = ov.Core().read_model(model.SerializeToString())
+        network = CORE.read_model(model.SerializeToString())
         batch = as_network_input(images, layout, network.input(0).element_type.to_dtype())
         network.reshape(batch.shape)
-        ov.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(batch)
+        CORE.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(batch)
     except MemoryError:
         sys.exit(_OUT_OF_MEMORY)
     except RuntimeError as error:

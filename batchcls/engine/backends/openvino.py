@@ -9,6 +9,7 @@ from queue import SimpleQueue
 import numpy as np
 import openvino as ov
 
+from batchcls.engine.backends.openvino_core import CORE
 from batchcls.engine.base import EngineInfo, EngineOptions
 from batchcls.engine.manifest import Manifest
 from batchcls.errors import EngineError
@@ -32,8 +33,7 @@ def open_engine(manifest: Manifest, onnx: Path, options: EngineOptions) -> "Open
     device, precision = options.device, options.precision
     if device != "cpu":
         raise EngineError(f"backend 'openvino' runs on the CPU, not on {device!r}; run: batchcls run --device cpu")
-    core = ov.Core()
-    has_bfloat16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    has_bfloat16 = "BF16" in CORE.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if precision == "bf16" and not has_bfloat16:
         raise EngineError("this CPU has no bfloat16; leave --precision out, or choose fp32")
     if precision is None:
@@ -42,8 +42,7 @@ def open_engine(manifest: Manifest, onnx: Path, options: EngineOptions) -> "Open
     info_precision = "int8" if manifest.precision == "int8" else precision
     return OpenVinoEngine(
         manifest.info(backend="openvino", device="cpu", precision=info_precision),
-        core,
-        _network(core, manifest, onnx, features=options.features),
+        _network(manifest, onnx, features=options.features),
         options.threads,
         precision,
     )
@@ -64,7 +63,7 @@ class OpenVinoEngine:
     notes = ()
     lanes = 2
 
-    def __init__(self, info: EngineInfo, core: ov.Core, model: ov.Model, threads: int, hint: str) -> None:
+    def __init__(self, info: EngineInfo, model: ov.Model, threads: int, hint: str) -> None:
         self.info = info
         self._has_features = len(model.outputs) > 1
         options = {
@@ -75,7 +74,7 @@ class OpenVinoEngine:
         }
         with _translated(info):
             model.reshape([_CHUNK, *info.preprocess.size_px, 3])
-            compiled = core.compile_model(model, "CPU", options)
+            compiled = CORE.compile_model(model, "CPU", options)
         self._free: SimpleQueue[ov.InferRequest] = SimpleQueue()
         for _ in range(threads):
             self._free.put(compiled.create_infer_request())
@@ -114,7 +113,7 @@ class OpenVinoEngine:
             self._free.put(request)
 
 
-def _network(core: ov.Core, manifest: Manifest, onnx: Path, *, features: bool) -> ov.Model:
+def _network(manifest: Manifest, onnx: Path, *, features: bool) -> ov.Model:
     """The network in an ONNX file, checked against the manifest, with the outputs that are wanted.
 
     Args:
@@ -122,7 +121,7 @@ def _network(core: ov.Core, manifest: Manifest, onnx: Path, *, features: bool) -
     """
     info = manifest.info(backend="openvino", device="cpu", precision="")
     with _translated(info):
-        model = core.read_model(onnx)
+        model = CORE.read_model(onnx)
         _check_output(info, model.input(0).partial_shape, [_CHUNK, *info.preprocess.size_px, 3], "takes pixels")
         _check_output(info, model.output(0).partial_shape, [-1, len(info.labels)], "answers logits")
         if manifest.features:
