@@ -4,14 +4,21 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
-from batchcls.networks.appearance import FILTERS, OPTICAL_DENSITY_STRIDE, STAIN_CHANNEL, middle_rows
+from batchcls.networks.appearance import (
+    FILTERS,
+    OPTICAL_DENSITY_STRIDE,
+    STAIN_CHANNEL,
+    AppearanceFilter,
+    middle_rows,
+)
 from batchcls.networks.architectures import PixelClassifier
 from batchcls.networks.feature_layout import FeatureLayout
 from batchcls.records import Features
@@ -25,25 +32,61 @@ _SIDES = ("output", "input")
 _Observe = Callable[[str, Tensor], None]
 
 
-class Appearance(nn.Module):
-    """The appearance numbers of (N, H, W, 3) uint8 images, (N, A) float32, as `appearance` defines them."""
+@dataclass(frozen=True, slots=True)
+class _Kernel:
+    """One output of an `AppearanceFilter` in Python's numbers, which `torch.compile` takes as constants."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        for number, filters in enumerate(FILTERS):
-            self.register_buffer(f"weights_{number}", torch.from_numpy(filters.weights.copy()), persistent=False)
+    taps: tuple[tuple[float, int, int, int], ...]
+    """Weights that are not zero, each with its channel, row and column among the pixels."""
+    down: int
+    right: int
+    strides: tuple[int, int]
+
+
+def _kernels(filters: AppearanceFilter) -> tuple[_Kernel, ...]:
+    apart = filters.dilation
+    down, right = ((length - 1) * apart for length in filters.weights.shape[2:])
+    return tuple(
+        _Kernel(
+            tuple(
+                (float(weights[channel, row, column]), channel, row * apart, column * apart)
+                for channel, row, column in np.argwhere(weights).tolist()
+            ),
+            down,
+            right,
+            filters.strides,
+        )
+        for weights in filters.weights
+    )
+
+
+_KERNELS = tuple(kernel for filters in FILTERS for kernel in _kernels(filters))
+
+
+class Appearance(nn.Module):
+    """The appearance numbers of (N, H, W, 3) uint8 images, (N, A) float32, as `appearance` defines them.
+
+    Filters are sums over strided pixels, which are few, because a convolution would first convert and lay out all.
+    """
 
     def forward(self, pixels: Tensor) -> Tensor:
-        planes = pixels[:, middle_rows(pixels.shape[1])].float().permute(0, 3, 1, 2)
-        density = -torch.log((planes[:, :, ::OPTICAL_DENSITY_STRIDE, ::OPTICAL_DENSITY_STRIDE] + 1) / 256)
-        deviations = density - density.mean((2, 3), keepdim=True)
-        excess = deviations[:, STAIN_CHANNEL : STAIN_CHANNEL + 1].relu()
-        values = [density, deviations.abs(), density * excess]
-        for number, filters in enumerate(FILTERS):
-            weights = self.get_buffer(f"weights_{number}")
-            responses = functional.conv2d(planes, weights, stride=filters.strides, dilation=filters.dilation)
-            values.append(responses.abs())
-        return torch.cat([value.mean((2, 3)) for value in values], 1)
+        rows = pixels[:, middle_rows(pixels.shape[1])]
+        density = -torch.log((rows[:, ::OPTICAL_DENSITY_STRIDE, ::OPTICAL_DENSITY_STRIDE].float() + 1) / 256)
+        deviations = density - density.mean((1, 2), keepdim=True)
+        excess = deviations[..., STAIN_CHANNEL : STAIN_CHANNEL + 1].relu()
+        means = [value.mean((1, 2)) for value in (density, deviations.abs(), density * excess)]
+        return torch.cat([*means, torch.stack([_mean_response(rows, kernel) for kernel in _KERNELS], 1)], 1)
+
+
+def _mean_response(pixels: Tensor, kernel: _Kernel) -> Tensor:
+    """(N,) float32: the mean absolute response of (N, H, W, 3) uint8 pixels."""
+    height, width = pixels.shape[1] - kernel.down, pixels.shape[2] - kernel.right
+    response = torch.zeros((), device=pixels.device)
+    for weight, channel, top, left in kernel.taps:
+        rows = slice(top, top + height, kernel.strides[0])
+        columns = slice(left, left + width, kernel.strides[1])
+        response = response + weight * pixels[:, rows, columns, channel].float()
+    return response.abs().mean((1, 2))
 
 
 class FeatureClassifier(nn.Module):

@@ -5,12 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from batchcls.engine.backends.torch_compile import compiled
+from batchcls.networks.appearance import appearance
 from batchcls.networks.architectures import PixelClassifier
+from batchcls.networks.feature_modules import Appearance
 from batchcls.networks.preprocess import Preprocess
 from tests.c_libraries import COMPILER
 from tests.commandline import PATIENCE_S
@@ -35,6 +38,16 @@ def test_a_compiled_network_answers_as_it_did(classifier: nn.Module, tmp_path: P
     with torch.inference_mode():
         torch.testing.assert_close(function(PIXELS), classifier(PIXELS))
     assert any((tmp_path / "cache").rglob("*.so")), "for the next start"
+
+
+@pytest.mark.skipif(COMPILER is None, reason="no C compiler here")
+def test_features_are_compiled_as_well_and_stay_what_they_are(classifier: nn.Module) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 48, 3), dtype=np.uint8)
+    function, note = compiled(Appearance().eval(), torch.from_numpy(pixels))
+
+    assert function is not None, note
+    with torch.inference_mode():
+        np.testing.assert_allclose(function(torch.from_numpy(pixels)).numpy(), appearance(pixels), rtol=1e-4)
 
 
 WITHOUT_COMPILER = """

@@ -92,7 +92,7 @@ class TorchEngine:
                 answers = score(pixels)
         finally:
             self._free.put(score)
-        return Outputs(np.ascontiguousarray(answers[:, :classes]), np.ascontiguousarray(answers[:, classes:]))
+        return Outputs(answers[:, :classes].copy(), answers[:, classes:].copy())
 
     def close(self) -> None:
         """There is nothing to release: the memory is freed with the object."""
@@ -179,7 +179,7 @@ class _Lane:
                 answers[rows].copy_(self._answers[: rows.stop - start], non_blocking=True)
             self._done.record()
         self._done.synchronize()
-        return answers.numpy().copy()
+        return np.asarray(answers.numpy())
 
     def _copy(self, pixels: Pixels | DevicePixels) -> None:
         """Copy a batch to where the CUDA graph reads it, through pinned memory if the batch is on the host."""

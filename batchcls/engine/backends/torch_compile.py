@@ -51,8 +51,9 @@ def compiled(classifier: nn.Module, pixels: Tensor) -> tuple[Classify | None, st
             function(pixels)
     except torch.OutOfMemoryError:
         raise
-    # Triton compiles its launcher with the C compiler, and loads the library: either may fail in its own way.
-    except (RuntimeError, OSError, ImportError, SubprocessError) as error:
+    # Triton compiles its launcher with the C compiler, and loads the library: either may fail in its own way. PyTorch
+    # asserts that its guards hold, which they did not in 2.11 for an array of NumPy in a forward function.
+    except (RuntimeError, AssertionError, OSError, ImportError, SubprocessError) as error:
         return None, _not_compiled(_first_line(error), _COMPILER_REMEDY)
     seconds = perf_counter() - since
     if seconds < _LONG_COMPILATION_S:
