@@ -15,11 +15,11 @@ test: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder --ignore tests/extras
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder --max-worker-restart 0 --ignore tests/extras
 
 # What reads files of timm, Keras and transformers, and runs on Ray, against those libraries themselves.
 test-extras: .venv/extras
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile tests/extras
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --max-worker-restart 0 tests/extras
 
 # Whatever needs an NVIDIA GPU, with what is installed: such a machine may have no package index. What is missing is
 # skipped by its name, and the warnings of other versions are no failures.
