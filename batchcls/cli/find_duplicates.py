@@ -1,12 +1,12 @@
 """The command ``batchcls find-duplicates``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from batchcls.cli.libraries import library_noise_hidden
-from batchcls.cli.options import FiniteRange, OutPath
+from batchcls.cli.options import LABELS_OF_PREDICTIONS, FiniteRange, OutPath
 from batchcls.cli.printing import echo
 
 if TYPE_CHECKING:
@@ -32,10 +32,11 @@ _PLACE = click.Path(exists=True, path_type=Path)
     help="Largest distance of a copy. 0: only images that look exactly alike. 0.1: recompressed, resized, turned and "
     "mirrored copies. 0.3: also second photographs of the same place.",
 )
+@LABELS_OF_PREDICTIONS
 @click.option("--overwrite", is_flag=True, help="Replace an existing file when the new one is whole.")
 @click.option("--quiet", is_flag=True, help="Show errors only.")
 def find_duplicates(
-    images: Path, others: Path | None, out: Path, distance: float, overwrite: bool, quiet: bool
+    images: Path, others: Path | None, out: Path, labels: str | None, quiet: bool, **options: Any
 ) -> None:
     """Find images that are copies of one another: exact, recompressed, resized, turned or mirrored.
 
@@ -45,11 +46,13 @@ def find_duplicates(
     of `batchcls run --embeddings` still tells their exact copies.
     """
     from batchcls.evaluation.duplicates import DuplicateOptions, find_duplicates  # after parsing: --help stays light
+    from batchcls.networks.recipe import labels_from_argument
 
     places = [images] if others is None else [images, others]
+    options["labels"] = labels_from_argument(labels) if labels else ()
     with library_noise_hidden() as console:
         console.quiet = quiet
-        summary = find_duplicates(places, out, DuplicateOptions(distance, overwrite), console)
+        summary = find_duplicates(places, out, DuplicateOptions(**options), console)
     if not quiet:
         echo(*duplicate_lines(summary, out))
 

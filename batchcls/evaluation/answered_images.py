@@ -46,6 +46,11 @@ class UnreadRun:
         length = self.head.numbers(MEASURES).shape[1]  # 0 where another program wrote lists of any length
         return tuple(names) if is_named and length in (0, len(names)) else ()
 
+    @property
+    def has_unnamed_measures(self) -> bool:
+        """Whether the file has measures of which its record does not say what they are."""
+        return self.head.has(MEASURES) and not self.measures
+
     def measures_in_common(self, other: "UnreadRun") -> tuple[str, ...]:
         """Names of measures of both files that mean the same: distances only if they are to the same images."""
         statistics = [run.head.metadata.get("identity", {}).get("novelty_statistics") for run in (self, other)]

@@ -110,6 +110,12 @@ def _drift(
     before: UnreadRun, after: UnreadRun, usual: ReferenceSums, sums: MeasureSums, labels: Sequence[str]
 ) -> Drift:
     for letter, run in (("A", before), ("B", after)):
+        if run.has_unnamed_measures:
+            return Drift(
+                0,
+                note=f"drift of the images is unknown: the record of {letter} does not name its measures; "
+                "another program may have written the file again: compare the one that batchcls run wrote",
+            )
         if not run.measures:
             return Drift(
                 0,

@@ -34,6 +34,8 @@ class DuplicateOptions:
     """Largest distance of the hashes of an image and its copy."""
     overwrite: bool = False
     """Whether an existing table may be replaced, once the new one is whole."""
+    labels: Sequence[str] = ()
+    """Labels in the order of the probabilities, for predictions files that have lost their metadata."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ def find_duplicates(places: Sequence[Path], out: Path, options: DuplicateOptions
         OutputError: If ``out`` may not, or cannot, be written.
     """
     check_table(out, places, overwrite=options.overwrite)
-    listed = [ListedImages.read(place) for place in places]
+    listed = [ListedImages.read(place, options.labels) for place in places]
     if len(listed) == 2:
         listed[1] = listed[1].without(listed[0])
     _check_enough(places, listed)

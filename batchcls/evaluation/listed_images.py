@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -34,25 +35,28 @@ class ListedImages:
     """Sentences about what cannot be compared."""
 
     @classmethod
-    def read(cls, place: Path) -> Self:
+    def read(cls, place: Path, labels: Sequence[str] = ()) -> Self:
         """List the images of a predictions file or predictions folder, of a folder, a tar file, or one image file.
+
+        Args:
+            labels: Labels in the order of the probabilities, for a predictions file that has lost its metadata.
 
         Raises:
             LabelsError: If a file with the ending of predictions is no predictions file.
             SlidesError: If the place cannot be listed.
         """
         if place.suffix.lower() in _PREDICTIONS or (place.is_dir() and numbered_files(place)):
-            return cls._of_predictions(place)
+            return cls._of_predictions(place, labels)
         source = open_source([place])
         slides = tuple(source)
         notes = [f"this folder could not be listed: {printable(folder)}" for folder in source.unlisted]
         return cls(slides, np.zeros(len(slides), _DIGEST_TYPE), notes=tuple(notes))
 
     @classmethod
-    def _of_predictions(cls, path: Path) -> Self:
+    def _of_predictions(cls, path: Path, labels: Sequence[str]) -> Self:
         rows: dict[Slide, bytes] = {}
         engine, not_finite, has_embeddings = "", 0, False
-        for part in PredictionsFile.parts(path, optional=[_EMBEDDING]):
+        for part in PredictionsFile.parts(path, labels, [_EMBEDDING]):
             digests = [bytes(_DIGEST_BYTES)] * len(part.table)
             if has_embeddings := part.has(_EMBEDDING):
                 embeddings = part.numbers(_EMBEDDING)

@@ -186,6 +186,20 @@ def test_files_without_embeddings_or_of_two_engines_are_said(images: Path, tmp_p
     assert set(rows_of(tmp_path / "two.csv")) == set(os.listdir(images))
 
 
+def test_a_file_that_lost_its_metadata_is_read_by_the_labels_that_it_is_told(images: Path, tmp_path: Path) -> None:
+    predictions = predictions_file(
+        tmp_path / "p.parquet", [(name, None, 0) for name in sorted(os.listdir(images))], roots=str(images)
+    )
+    pq.write_table(pq.read_table(predictions).replace_schema_metadata(None), predictions)
+
+    refused = found(predictions, "--out", tmp_path / "pairs.csv")
+    told = found(predictions, "--labels", "a,b,c", "--out", tmp_path / "pairs.csv")
+
+    assert "name them: --labels A,B,..." in refused.stderr
+    assert told.exit_code == 0, told.output
+    assert rows_of(tmp_path / "pairs.csv") == COPIES
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [

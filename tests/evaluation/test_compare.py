@@ -232,7 +232,7 @@ def test_measures_of_unclear_names_are_no_measures(tmp_path: Path, names: Any) -
     a = with_measures(
         predictions_file(tmp_path / "a.parquet", rows(9)), random_measures(9), identity={"measures": names}
     )
-    assert "A has no measures" in results_of(tmp_path, a, a)["drift"]["note"]
+    assert "the record of A does not name its measures" in results_of(tmp_path, a, a)["drift"]["note"]
 
 
 def test_lists_that_another_program_wrote_again_are_measures(tmp_path: Path) -> None:
