@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from batchcls.engine.drift_kinds import DriftKind, Values, drift_kinds
 from batchcls.engine.drift_reference import BLOCK_IMAGES, DriftReference
-from batchcls.engine.measure_sums import MeasureSums
+from batchcls.engine.measure_sums import MeasureSums, fewest_reference_images
 from batchcls.engine.measures import DISTANCE_PREFIX
 
 Counts = npt.NDArray[np.int64]
@@ -81,7 +81,11 @@ def measure_drift(sums: MeasureSums, reference: DriftReference | None, labels: S
     """
     images = int(sums.measured.sum())
     if reference is None:
-        return Drift(images, note="drift is unknown: there is no reference, or it has too few images")
+        enough = fewest_reference_images(len(labels))
+        return Drift(
+            images,
+            note=f"drift is unknown: the engine has learned from too few images to tell it; {enough:,} are enough",
+        )
     if sums.names != reference.measures or len(sums.images) != len(reference.images):
         return Drift(images, note="drift is unknown: the reference has other measures or labels")
     counts = np.where(reference.measured > 0, sums.measured, 0)

@@ -18,6 +18,11 @@ _LEAST_VARIANCE = 1e-6
 Codes = npt.NDArray[np.integer]
 
 
+def fewest_reference_images(labels: int) -> int:
+    """Fewest images from which a reference is made, if they have that many different labels."""
+    return BLOCK_IMAGES * max(LEAST_BLOCKS, labels + _MORE_BLOCKS_THAN_LABELS)
+
+
 class MeasureSums:
     """Sums of measures by predicted label, in memory that does not grow with the number of images.
 
@@ -83,10 +88,15 @@ class ReferenceSums(MeasureSums):
             self._block_counts.append((present, counts))
         self._rest = values[whole:], codes[whole:]
 
+    @property
+    def fewest_images(self) -> int:
+        """Fewest images that make a reference, with the labels that these have."""
+        return fewest_reference_images(int((self.measured > 0).sum()))
+
     def reference(self) -> DriftReference | None:
         """The reference that the images make; None for fewer than 6 blocks of 64, or than 4 blocks more than labels."""
         blocks, present = len(self._block_means), int((self.measured > 0).sum())
-        if blocks < max(LEAST_BLOCKS, present + _MORE_BLOCKS_THAN_LABELS):
+        if blocks * BLOCK_IMAGES < self.fewest_images:
             return None
         counts = np.zeros((blocks, len(self.images)), np.int64)
         for row, (codes, numbers) in enumerate(self._block_counts):

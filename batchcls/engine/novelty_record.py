@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from batchcls.engine.drift_reference import DriftReference
-from batchcls.engine.measure_sums import ReferenceSums
+from batchcls.engine.measure_sums import ReferenceSums, fewest_reference_images
 from batchcls.engine.measures import image_measures, measure_names
 from batchcls.engine.novelty import LARGEST_BYTES, Novelty, feature_groups
 from batchcls.engine.novelty_fit import ReferenceImages, fit_novelty
@@ -98,4 +98,9 @@ def learn(images: ReferenceImages, layout: FeatureLayout, labels: int, folder: s
     distances = novelty.score(images.features).distances
     sums.add(image_measures(images.features[:, layout.appearance], distances), images.predicted)
     reference = sums.reference()
+    if reference is None:
+        notes.append(
+            f"{len(images.names):,} images are too few to tell the drift of a run; "
+            f"{fewest_reference_images(labels):,} are enough"
+        )
     return LearnedNovelty(novelty, None if reference is None else reference.values(), folder), notes

@@ -127,7 +127,7 @@ def _drift(
         return Drift(
             int(sums.measured.sum()),
             note=f"drift of the images is unknown: A has {usual.measured.sum():,} images with measures that B has too, "
-            "and a reference needs 6 blocks of 64, and 4 blocks more than it has labels",
+            f"and needs {usual.fewest_images:,} or more",
         )
     return measure_drift(sums, reference, labels)
 

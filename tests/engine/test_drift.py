@@ -194,7 +194,7 @@ def test_a_reference_of_few_blocks_is_none() -> None:
     sums.add(measured(pixels[:383]), codes[:383])
     assert sums.reference() is None
     nothing = measure_drift(MeasureSums(APPEARANCE_MEASURES, 2), None, LABELS)
-    assert nothing.note == "drift is unknown: there is no reference, or it has too few images"
+    assert nothing.note == "drift is unknown: the engine has learned from too few images to tell it; 384 are enough"
 
 
 def test_a_constant_reference_does_not_make_every_rounding_a_drift() -> None:

@@ -1,5 +1,6 @@
 """Novelty from end to end: drawn stains in the palette that an engine learned, and in another one."""
 
+import io
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -71,7 +72,7 @@ def test_a_run_of_another_palette_drifts_in_color(tmp_path: Path, stains: Path, 
         assert "color" not in own["kinds"]
         assert "color" in other["kinds"]
     else:
-        assert "reference" in own["note"]
+        assert "too few images" in own["note"]
         assert other["kinds"] == []
 
 
@@ -213,7 +214,9 @@ def test_too_few_images_are_said_and_nothing_is_made_up(
         for number in range(count):
             draw_stain(folder / f"{number}.png", "violet", number)
 
-    engine = build_stain_engine(stain_checkpoint, tmp_path / "e", quiet, few)
+    shown = Console(file=io.StringIO(), width=200)
+    engine = build_stain_engine(stain_checkpoint, tmp_path / "e", shown, few)
+    assert "60 images are too few to tell the drift of a run" in shown.file.getvalue()  # type: ignore[attr-defined]
     table = rows_of(stains / "other", engine, tmp_path / "o.parquet")
     assert table["novelty"].null_count == 0
     assert table["novel"].null_count == OTHERS
