@@ -69,9 +69,11 @@ def find_duplicates(places: Sequence[Path], out: Path, options: DuplicateOptions
     """
     check_table(out, places, overwrite=options.overwrite)
     listed = [ListedImages.read(place, options.labels) for place in places]
+    _check_enough(places, listed)
     if len(listed) == 2:
         listed[1] = listed[1].without(listed[0])
-    _check_enough(places, listed)
+        if not listed[1].slides:
+            raise SlidesError(f"{str(places[1])!r} holds no image that the other set does not; name another set")
     slides = [slide for images in listed for slide in images.slides]
     hashed = hash_images(slides, console)
     for row, reason in sorted(hashed.failures.items()):
@@ -99,7 +101,7 @@ def _check_enough(places: Sequence[Path], listed: Sequence[ListedImages]) -> Non
         raise SlidesError(f"{str(places[0])!r} holds {count} image{'' if count else 's'}; copies need two or more")
     for place, images in zip(places, listed, strict=True):
         if not images.slides:
-            raise SlidesError(f"{str(place)!r} holds no image that the other set does not; name another set")
+            raise SlidesError(f"{str(place)!r} holds no image; name another set")
 
 
 def _ranks(hashed: HashedImages, is_second: npt.NDArray[np.bool_]) -> Rows:
@@ -126,6 +128,11 @@ def _embedding_numbers(
     engines = {images.engine for images in listed if images.engine}
     if len(engines) > 1:
         note = "the embeddings of the two sets are of different engines, and are not compared; run both with one engine"
+        if any(images.lost_its_engine for images in listed):
+            note = (
+                "the embeddings of the two sets are not compared: the record of one does not name its engine; another "
+                "program may have written the file again; name the one that batchcls run wrote"
+            )
         return np.full(len(ranks), -1), [note]
     digests = np.concatenate([images.embeddings for images in listed])
     numbers = np.unique(digests, return_inverse=True)[1].astype(np.intp)

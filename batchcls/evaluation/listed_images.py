@@ -20,6 +20,7 @@ _PREDICTIONS = (".parquet", ".csv", ".jsonl")
 _DIGEST_BYTES = 16
 _DIGEST_TYPE = f"V{_DIGEST_BYTES}"
 _EMBEDDING = "embedding"
+_UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,11 @@ class ListedImages:
             tuple(rows), np.array([np.void(digest) for digest in rows.values()], _DIGEST_TYPE), engine, (*notes,)
         )
 
+    @property
+    def lost_its_engine(self) -> bool:
+        """Whether there are embeddings, of an engine that the record does not name."""
+        return self.engine.startswith(_UNKNOWN)
+
     def without(self, other: Self) -> Self:
         """The images that are not files of ``other`` too, with a note on those that are."""
         files = {os.path.abspath(slide.file) for slide in other.slides}
@@ -93,7 +99,7 @@ def _engine_of(predictions: PredictionsFile) -> str:
     """What two files with comparable embeddings share: the network, and the width of its embeddings."""
     engine = predictions.metadata.get("engine")
     network = engine.get("onnx_sha256") if isinstance(engine, dict) else None
-    return f"{network} {predictions.numbers(_EMBEDDING).shape[1]}"
+    return f"{network or _UNKNOWN} {predictions.numbers(_EMBEDDING).shape[1]}"
 
 
 def _digest(embedding: npt.NDArray[np.floating]) -> bytes:

@@ -108,6 +108,15 @@ def test_a_file_of_both_sets_is_no_copy_of_itself(images: Path, tmp_path: Path) 
     assert "holds no image that the other set does not" in result.output
 
 
+def test_an_empty_folder_beside_another_set_is_said_to_be_empty(images: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+
+    result = found(images, tmp_path / "empty", "--out", tmp_path / "pairs.csv")
+
+    assert result.exit_code == 1
+    assert "empty' holds no image; name another set" in result.output
+
+
 def test_blank_images_are_counted_and_make_no_pairs(images: Path, tmp_path: Path) -> None:
     for level in range(200, 240):
         Image.new("RGB", SIZE, (level, level, level)).save(images / f"white-{level}.png")
@@ -180,7 +189,12 @@ def test_files_without_embeddings_or_of_two_engines_are_said(images: Path, tmp_p
 
     without = found(plain, "--out", tmp_path / "pairs.csv")
     two = found(first, second, "--out", tmp_path / "two.csv")
+    rewritten = pq.read_table(second)
+    pq.write_table(rewritten.replace_schema_metadata(None), second)
+    lost = found(first, second, "--labels", "a,b,c", "--out", tmp_path / "lost.csv")
 
+    assert "the record of one does not name its engine" in lost.stdout, lost.output
+    assert "of different engines" not in lost.stdout
     assert "run again with --embeddings" in without.stdout
     assert "of different engines" in two.stdout
     assert set(rows_of(tmp_path / "two.csv")) == set(os.listdir(images))
