@@ -43,6 +43,8 @@ def even_lists(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     """
     if pa.types.is_fixed_size_list(column.type):
         return column.cast(pa.list_(kind, column.type.list_size))
+    if pa.types.is_null(column.type):  # as pandas writes a column without a value
+        return column.cast(pa.list_(kind, 0))
     lengths = pc.unique(pc.list_value_length(column.drop_null())).to_pylist()
     if len(lengths) > 1:
         raise ValueError(f"it has lists of different lengths: {lengths[:3]}")

@@ -63,6 +63,15 @@ def test_they_are_read_whole_or_in_parts(tmp_path: Path) -> None:
     assert second.numbers("novelty").tolist() == [0, 1]
 
 
+def test_they_are_empty_in_a_file_of_no_rows_that_pandas_wrote(tmp_path: Path) -> None:
+    path = with_columns(tmp_path / "p.parquet")
+    pd.read_parquet(path).iloc[:0].to_parquet(path)
+
+    file = PredictionsFile.read(path, LABELS, list(OPTIONAL))
+
+    assert {len(file.numbers(name)) for name in ("novelty", "measures", "embedding")} == {0}
+
+
 def test_a_file_without_them_is_read_as_before(tmp_path: Path) -> None:
     file = PredictionsFile.read(predictions_file(tmp_path / "p.parquet", rows_and_truth()[0]), optional=list(OPTIONAL))
 
