@@ -96,7 +96,7 @@ class ListedImages:
 
 
 def _engine_of(predictions: PredictionsFile) -> str:
-    """What two files with comparable embeddings share: the network, and the width of its embeddings."""
+    """Identity of the engine of a file's embeddings: its network's SHA-256, or ``unknown``, and their width."""
     engine = predictions.metadata.get("engine")
     network = engine.get("onnx_sha256") if isinstance(engine, dict) else None
     return f"{network or _UNKNOWN} {predictions.numbers(_EMBEDDING).shape[1]}"

@@ -39,11 +39,15 @@ class _Kernel:
     taps: tuple[tuple[float, int, int, int], ...]
     """Weights that are not zero, each with its channel, row and column among the pixels."""
     down: int
+    """Rows from the kernel's first tap to its last possible one."""
     right: int
+    """Columns likewise."""
     strides: tuple[int, int]
+    """Rows and columns from one response to the next."""
 
 
 def _kernels(filters: AppearanceFilter) -> tuple[_Kernel, ...]:
+    """The kernels of the filter's outputs, in their order."""
     apart = filters.dilation
     down, right = ((length - 1) * apart for length in filters.weights.shape[2:])
     return tuple(
@@ -66,7 +70,7 @@ _KERNELS = tuple(kernel for filters in FILTERS for kernel in _kernels(filters))
 class Appearance(nn.Module):
     """The appearance numbers of (N, H, W, 3) uint8 images, (N, A) float32, as `appearance` defines them.
 
-    Filters are sums over strided pixels, which are few, because a convolution would first convert and lay out all.
+    Filter responses are sums of strided slices, which read few pixels; a convolution would convert them all first.
     """
 
     def forward(self, pixels: Tensor) -> Tensor:
