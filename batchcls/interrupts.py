@@ -5,7 +5,7 @@ import select
 import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from threading import Thread
+from threading import Thread, current_thread, main_thread
 from time import monotonic
 from types import FrameType
 from typing import TextIO, TypeVar
@@ -144,6 +144,17 @@ class Interrupt:
         writer = Thread(target=write, daemon=True)
         writer.start()
         writer.join(_MESSAGE_S)
+
+
+def reinstall_handlers() -> None:
+    """Have SIGINT, SIGTERM and SIGHUP handled by Python again, after a library has set handlers below it.
+
+    Does nothing outside the main thread, where Python allows no handler to be set.
+    """
+    if current_thread() is main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if (handler := signal.getsignal(number)) is not None:
+                signal.signal(number, handler)
 
 
 def _forget_wakeup() -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import signal
 import socket
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
@@ -15,6 +16,7 @@ from ray.exceptions import RayError
 
 from batchcls.errors import EngineError
 from batchcls.inference.options import CLUSTER_ADDRESS, RunOptions
+from batchcls.interrupts import reinstall_handlers
 
 _CONNECT_S, _ANSWER_S = 10.0, 45.0
 """Seconds that a named cluster may take to accept a connection, and to answer on it."""
@@ -67,6 +69,10 @@ class RayCluster:
     A thread of its own holds it: Ray replaces signal handlers of the main thread, and the processes that it starts end
     with the thread that has started them. If the program is connected already, its connection is used, and kept.
 
+    Ray also puts a handler of abseil before Python's for SIGTERM, which aborts the process 3 s later, however far its
+    orderly end has come (https://github.com/ray-project/ray/pull/64830), and leaves none at all when it disconnects.
+    The handlers are put back after both.
+
     Args:
         address: ``ray`` for the cluster that RAY_ADDRESS names or that runs on this machine, or else one that is
             started for the run; ``HOST:PORT`` of a head; ``ray://HOST:PORT`` for Ray Client.
@@ -82,6 +88,7 @@ class RayCluster:
         self._owned = not ray.is_initialized()
         if self._owned and address != "ray":
             _check_reachable(address)
+        alarm_s, _ = signal.getitimer(signal.ITIMER_REAL)
         self._thread: Thread | None = Thread(target=self._hold, name="ray", daemon=True)
         self._thread.start()
         try:
@@ -91,6 +98,10 @@ class RayCluster:
             raise EngineError(f"{_asked(address)}, {_NO_HEAD}") from None
         except (RayError, OSError, RuntimeError, ValueError) as error:
             raise EngineError(f"{_asked(address)}: {one_line(error)}") from error
+        finally:
+            reinstall_handlers()
+            if not alarm_s:
+                signal.alarm(0)  # abseil's, if a signal came while connecting
 
     def nodes(self) -> list[ClusterNode]:
         """The nodes that were alive some seconds ago, without waiting for the cluster.
@@ -112,6 +123,7 @@ class RayCluster:
         if self._thread:
             self._thread.join(_CLOSE_S)
             self._thread = None
+            reinstall_handlers()
 
     def _hold(self) -> None:
         """Connect, look at the nodes from time to time, and disconnect at the end; runs in a thread of its own.

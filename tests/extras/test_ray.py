@@ -261,11 +261,34 @@ def test_a_stopped_run_goes_on_without_a_cluster(cluster: Any, folder: Path, tin
     run.send_signal(signal.SIGTERM)
     errors = run.communicate(timeout=PATIENCE_S)[1]
 
-    assert run.returncode == 143
+    assert run.returncode == 143, errors
     assert errors.splitlines()[-1].startswith("batchcls: stopped by SIGTERM; ")
     until(lambda: not actors())
     assert [finished(*common, file).returncode for file in (out, whole)] == [0, 0]
     assert pq.read_table(out).equals(pq.read_table(whole))
+
+
+SIGNALS_AND_A_SLOW_END = """
+import os, signal, sys, time
+from batchcls.inference.ray_cluster import RayCluster
+
+signals = []
+signal.signal(signal.SIGTERM, lambda number, frame: signals.append(number))
+cluster = RayCluster(sys.argv[1])
+os.kill(os.getpid(), signal.SIGTERM)
+cluster.close()
+os.kill(os.getpid(), signal.SIGTERM)
+time.sleep(3.5)
+print(len(signals))
+"""
+
+
+def test_a_program_handles_its_signals_with_a_cluster_and_after_it(cluster: Any) -> None:
+    program = subprocess.run(
+        [sys.executable, "-c", SIGNALS_AND_A_SLOW_END, cluster.address], capture_output=True, text=True, check=False
+    )
+
+    assert (program.returncode, program.stdout, program.stderr) == (0, "2\n", "")
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nosuchhost.invalid:6379"])
