@@ -25,6 +25,11 @@ def after_loading(stderr: str) -> str:
     return rest if end else stderr
 
 
+def after_answer(stderr: str) -> str:
+    """What a command said after its answer to a signal, which it gives where its end takes a while."""
+    return stderr.removeprefix("stopping after this step; files are written whole or not at all\n")
+
+
 def run_arguments(*arguments: str | Path) -> list[str]:
     """Of `batchcls run`, on the CPU unless they say otherwise: a GPU here or there must not matter."""
     return ["run", "--device", "cpu", *map(str, arguments)]

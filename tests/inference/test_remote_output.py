@@ -228,8 +228,9 @@ def test_a_store_that_is_gone_ends_the_run_in_one_line(bucket: str, many: Path, 
     assert first.returncode == 1
     (line,) = after_loading(said).splitlines()
     assert re.match(rf"batchcls: cannot write '{out}(\.partial)?': .*refused: 403", line)
-    if ".partial" in line:  # else the run was still looking for the output
-        assert line.endswith("every finished part is kept there: mend that, then run the same command again")
+    begun = "every finished part is kept there: mend that, then run the same command again"
+    opening = "export AWS_SKIP_SIGNATURE=true"  # the end of the advice on credentials, until the run knows its parts
+    assert line.endswith((begun, opening))
     assert last.returncode == 0, last.stderr
     assert names(f"{bucket}/gone") == ["o.parquet"]
 
