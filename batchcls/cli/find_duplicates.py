@@ -61,10 +61,9 @@ def duplicate_lines(summary: "DuplicateSummary", out: Path) -> list[str]:
     """The result of a search for copies, as lines for the terminal."""
     copies = sum(summary.kinds.values())
     kinds = ", ".join(f"{kind} {count:,}" for kind, count in sorted(summary.kinds.items()))
-    lines = [
-        f"{summary.images:,} images, {summary.unreadable:,} unreadable: {copies:,} copies in {summary.groups:,} groups "
-        f"-> {out}"
-    ]
+    found = f"{copies:,} {'copy' if copies == 1 else 'copies'}"
+    groups = f"{summary.groups:,} {'group' if summary.groups == 1 else 'groups'}"
+    lines = [f"{summary.images:,} images, {summary.unreadable:,} unreadable: {found} in {groups} -> {out}"]
     if kinds:
         lines.append(f"copies    {kinds}")
     if summary.blank:

@@ -83,7 +83,7 @@ def compare_runs(options: CompareOptions) -> RunComparison:
     return RunComparison(
         runs[0],
         runs[1],
-        tuple(name for name in _PROVENANCE if runs[0].provenance[name] != runs[1].provenance[name]),
+        _differences(rows_a, rows_b, runs),
         label_drift(sums.images, usual.images, labels),
         _probability_effect(rows_a, rows_b),
         _drift(before, after, usual, sums, labels),
@@ -104,6 +104,13 @@ def _run(rows: AnsweredImages, counts: npt.NDArray[np.int64], labels: Sequence[s
         labels=dict(zip(labels, counts.tolist(), strict=True)),
         mean_probability=float(readable.mean()) if len(readable) else None,
     )
+
+
+def _differences(rows_a: AnsweredImages, rows_b: AnsweredImages, runs: Sequence[ComparedRun]) -> tuple[str, ...]:
+    """Names in `ComparedRun.provenance` under which the files differ; none where one has lost its record as a whole."""
+    if not (rows_a.file.metadata and rows_b.file.metadata):
+        return ()
+    return tuple(name for name in _PROVENANCE if runs[0].provenance[name] != runs[1].provenance[name])
 
 
 def _drift(

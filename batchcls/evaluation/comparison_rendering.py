@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from batchcls.engine.drift import LABELS_KIND
+from batchcls.evaluation.provenance import NOT_RECORDED
 from batchcls.evaluation.run_comparison import ComparedRun, PairedAccuracy, RunComparison, SameImages
 from batchcls.storage.spreadsheet_cells import text_cell
 
@@ -53,7 +54,8 @@ def changed_csv(same: SameImages | None) -> bytes:
 
 def _runs(comparison: RunComparison) -> Iterator[str]:
     for letter, run in (("A", comparison.a), ("B", comparison.b)):
-        engine = ", ".join(run.provenance[name] for name in ("Engine", "Precision", "Backend"))
+        known = [run.provenance[name] for name in ("Engine", "Precision", "Backend")]
+        engine = ", ".join(known) if set(known) != {NOT_RECORDED} else f"engine {NOT_RECORDED}"
         yield _line(letter, f"{run.path}: {run.rows:,} rows, {run.unreadable:,} unreadable ({engine})")
     for name in comparison.differences:
         yield _line("differs", f"{name}: {comparison.a.provenance[name]} in A, {comparison.b.provenance[name]} in B")
@@ -70,7 +72,7 @@ def _drift(comparison: RunComparison) -> Iterator[str]:
     yield from (_line("", effect.sentence.replace("the reference's", "A's")) for effect in measured if effect.is_drift)
     if steady := [effect.kind for effect in measured if not effect.is_drift]:
         yield _line("", f"none of {', '.join(steady)}")
-    word = "drift" if comparison.labels.is_drift else "near"
+    word = "drift" if comparison.labels.is_drift else "no drift"
     yield _line("labels", f"{word}: {_shares(comparison.a, comparison.b)}")
     means = [run.mean_probability for run in (comparison.a, comparison.b)]
     if None not in means and comparison.probability_effect is not None:

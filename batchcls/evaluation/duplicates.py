@@ -1,7 +1,7 @@
 """Find images that are copies of one another, within a set or across two, and write them as a table."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +91,7 @@ def find_duplicates(places: Sequence[Path], out: Path, options: DuplicateOptions
         blank=int((is_blank(hashed.hashes) & hashed.readable).sum()),
         groups=len({copy.group for copy in copies}),
         kinds=Counter(copy.kind for copy in copies),
-        notes=(*(note for images in listed for note in images.notes), *notes),
+        notes=(*_notes(listed, hashed), *notes),
     )
 
 
@@ -102,6 +102,16 @@ def _check_enough(places: Sequence[Path], listed: Sequence[ListedImages]) -> Non
     for place, images in zip(places, listed, strict=True):
         if not images.slides:
             raise SlidesError(f"{str(place)!r} holds no image; name another set")
+
+
+def _notes(listed: Sequence[ListedImages], hashed: HashedImages) -> Iterator[str]:
+    first = 0
+    for images in listed:
+        yield from images.notes
+        after = first + len(images.slides)
+        if images.unreadable_note and any(first <= row < after for row in hashed.failures):
+            yield images.unreadable_note
+        first = after
 
 
 def _ranks(hashed: HashedImages, is_second: npt.NDArray[np.bool_]) -> Rows:

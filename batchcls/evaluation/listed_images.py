@@ -34,6 +34,8 @@ class ListedImages:
     """Identity of the engine that computed the embeddings; empty where there are none."""
     notes: tuple[str, ...] = ()
     """Sentences about what cannot be compared."""
+    unreadable_note: str = ""
+    """Sentence for a set of which files cannot be read any more; empty where nothing more could be compared of them."""
 
     @classmethod
     def read(cls, place: Path, labels: Sequence[str] = ()) -> Self:
@@ -68,15 +70,14 @@ class ListedImages:
             for slide, digest in zip(part.slides(np.arange(len(part.table))), digests, strict=True):
                 rows.setdefault(slide, digest)
         notes = []
-        if not has_embeddings:
-            notes.append(
-                f"{str(path)!r} has no column {_EMBEDDING!r}, so that its files which cannot be read any more are not "
-                "compared; run again with --embeddings: batchcls run ... --embeddings"
-            )
         if not_finite:
             notes.append(f"{str(path)!r} has {not_finite:,} embeddings that are no numbers, and are not compared")
         return cls(
-            tuple(rows), np.array([np.void(digest) for digest in rows.values()], _DIGEST_TYPE), engine, (*notes,)
+            tuple(rows),
+            np.array([np.void(digest) for digest in rows.values()], _DIGEST_TYPE),
+            engine,
+            tuple(notes),
+            "" if has_embeddings else _no_embeddings(path),
         )
 
     @property
@@ -93,6 +94,13 @@ class ListedImages:
         note = f"{len(self.slides) - len(kept):,} files are in both sets; they are compared as those of the first alone"
         slides = tuple(self.slides[row] for row in kept)
         return replace(self, slides=slides, embeddings=self.embeddings[kept], notes=(*self.notes, note))
+
+
+def _no_embeddings(path: Path) -> str:
+    return (
+        f"{str(path)!r} has no column {_EMBEDDING!r}, so that its files which cannot be read any more are not "
+        "compared; run again with --embeddings: batchcls run ... --embeddings"
+    )
 
 
 def _engine_of(predictions: PredictionsFile) -> str:

@@ -69,7 +69,7 @@ class RunComparison:
     a: ComparedRun
     b: ComparedRun
     differences: tuple[str, ...]
-    """Names in `ComparedRun.provenance` under which the files differ."""
+    """Names in `ComparedRun.provenance` under which the files differ; none where one has lost its record as a whole."""
     labels: DriftEffect
     """How far the shares of the labels lie apart."""
     probability_effect: float | None

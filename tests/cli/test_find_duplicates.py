@@ -187,7 +187,10 @@ def test_files_without_embeddings_or_of_two_engines_are_said(images: Path, tmp_p
     first = with_embeddings(tmp_path / "first.parquet", images, embeddings, "aa")
     second = with_embeddings(tmp_path / "second.parquet", other, embeddings, "bb")
 
+    whole = found(plain, "--out", tmp_path / "whole.csv")
+    (images / "1.png").rename(tmp_path / "moved.png")
     without = found(plain, "--out", tmp_path / "pairs.csv")
+    (tmp_path / "moved.png").rename(images / "1.png")
     two = found(first, second, "--out", tmp_path / "two.csv")
     rewritten = pq.read_table(second)
     pq.write_table(rewritten.replace_schema_metadata(None), second)
@@ -196,6 +199,7 @@ def test_files_without_embeddings_or_of_two_engines_are_said(images: Path, tmp_p
     assert "the record of one does not name its engine" in lost.stdout, lost.output
     assert "of different engines" not in lost.stdout
     assert "run again with --embeddings" in without.stdout
+    assert "--embeddings" not in whole.stdout  # every image was read
     assert "of different engines" in two.stdout
     assert set(rows_of(tmp_path / "two.csv")) == set(os.listdir(images))
 

@@ -196,6 +196,19 @@ def test_other_shares_of_the_labels_are_a_drift(tmp_path: Path) -> None:
     assert "labels    drift: 'a' 33.3% in A, 100.0% in B" in compare(a, b).output
 
 
+def test_a_lost_record_is_one_note_and_no_list_of_differences(tmp_path: Path) -> None:
+    a = predictions_file(tmp_path / "a.parquet", rows())
+    b = tmp_path / "b.parquet"
+    pq.write_table(pq.read_table(a).replace_schema_metadata(None), b)
+
+    result = compare(a, b, "--labels", ",".join(LABELS))
+
+    assert result.exit_code == 0, result.output
+    assert "differs" not in result.stdout
+    assert f"b.parquet: {ROWS} rows, 0 unreadable (engine not recorded)" in result.stdout
+    assert result.stdout.count("B: The predictions were written again by another program") == 1
+
+
 def test_a_file_without_measures_is_compared_by_all_else(tmp_path: Path) -> None:
     a = with_measures(predictions_file(tmp_path / "a.parquet", rows()), random_measures())
     b = predictions_file(tmp_path / "b.parquet", rows())
