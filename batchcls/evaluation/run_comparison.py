@@ -1,4 +1,4 @@
-"""What two predictions files say of one another, as frozen types from which text and JSON are rendered."""
+"""The results of comparing two predictions files, as frozen types from which text and JSON are rendered."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
