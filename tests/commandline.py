@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pyarrow.ipc
 from click.testing import CliRunner, Result
 
 from batchcls.cli import main
@@ -68,6 +69,12 @@ def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
 
 def partial(out: Path) -> Path:
     return out.with_name(out.name + ".partial")
+
+
+def rows_on_disk(out: Path) -> int:
+    """How many rows an unfinished run has brought to the disk."""
+    parts = sorted(partial(out).glob("part-*.arrow"))
+    return sum(len(pyarrow.ipc.open_file(part.read_bytes()).read_all()) for part in parts)
 
 
 @contextmanager

@@ -12,14 +12,13 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
-import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
 
 from batchcls.images.decoders.read_ahead import ReadAhead, ReadOptions
 from batchcls.images.sources import open_readers
 from batchcls.records import Slide
-from tests.commandline import PATIENCE_S, command, finished, partial
+from tests.commandline import PATIENCE_S, command, finished, rows_on_disk
 from tests.conftest import ALL4, draw
 
 SOUND = 60
@@ -53,12 +52,6 @@ def filled(folder: Path, image: Path, names: list[str]) -> Path:
     for name in names:
         os.link(image, folder / name)
     return folder
-
-
-def rows_on_disk(out: Path) -> int:
-    """How many rows an unfinished run has brought to the disk."""
-    parts = sorted(partial(out).glob("part-*.arrow"))
-    return sum(len(pyarrow.ipc.open_file(part.read_bytes()).read_all()) for part in parts)
 
 
 Start = Callable[[Path], "subprocess.Popen[str]"]

@@ -12,10 +12,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.commandline import PATIENCE_S, command, finished, invoked, links, partial, paused, wait_for
+from tests.commandline import PATIENCE_S, command, finished, invoked, links, partial, paused, rows_on_disk, wait_for
 from tests.conftest import draw
 
-FILES, PART = 22_000, 16_384
+FILES = 22_000
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -63,6 +63,7 @@ def test_a_run_killed_again_and_again_ends_in_the_same_file(
         wait_for(partial(out) / reached, process)
         process.kill()
         assert process.wait(PATIENCE_S) == -signal.SIGKILL
+    kept = rows_on_disk(out)  # a part closes by its rows, or on a busy machine by its age
     resumed = start(many, "--out", out, "--engine", tiny_engine)
     assert resumed.stderr is not None
     assert resumed.stderr.readline().startswith("loading engine tiny")
@@ -73,7 +74,8 @@ def test_a_run_killed_again_and_again_ends_in_the_same_file(
     last = finished(many, "--out", out, "--engine", tiny_engine)
 
     assert done is not None
-    assert PART <= int(done[1].replace(",", "")) < FILES
+    assert int(done[1].replace(",", "")) == kept
+    assert 0 < kept < FILES
     assert re.search(rf"^resumed +{done[1]} of the rows were done before$", last.stdout, re.MULTILINE)
     assert pq.read_table(out).equals(pq.read_table(whole))
     assert not partial(out).exists()
