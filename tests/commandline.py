@@ -40,6 +40,27 @@ def command(*arguments: str | Path) -> list[str]:
     return [sys.executable, "-m", "batchcls", *run_arguments(*arguments)]
 
 
+STOPPING = """
+import os, signal, sys
+from importlib import import_module
+run = import_module("batchcls.inference.run")
+classify_all = run._classify_all
+
+def stop_first(*arguments):
+    os.kill(os.getpid(), signal.SIGSTOP)
+    classify_all(*arguments)
+
+run._classify_all = stop_first
+from batchcls.cli import main
+main(sys.argv[1:], "batchcls")
+"""
+
+
+def stopping_command(*arguments: str | Path) -> list[str]:
+    """`command`, of a run that stops itself once it has begun its output, and goes on from there after SIGCONT."""
+    return [sys.executable, "-c", STOPPING, *run_arguments(*arguments)]
+
+
 def finished(*arguments: str | Path, **options: Any) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         command(*arguments), capture_output=True, text=True, timeout=PATIENCE_S, check=False, **options
@@ -77,10 +98,18 @@ def rows_on_disk(out: Path) -> int:
     return sum(len(pyarrow.ipc.open_file(part.read_bytes()).read_all()) for part in parts)
 
 
+def wait_until_stopped(process: "subprocess.Popen[Any]") -> None:
+    """Return once a process of `stopping_command` has stopped; its output is begun, and no file is read yet."""
+    until = time.monotonic() + PATIENCE_S
+    while Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+        assert process.poll() is None, f"the run ended too early, with {process.returncode}"
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
 @contextmanager
-def paused(process: "subprocess.Popen[str]", out: Path) -> Iterator[None]:
-    """While a run that has just begun ``out`` stands still; its files are listed and not yet read."""
-    wait_for(partial(out) / "run.json", process)
-    process.send_signal(signal.SIGSTOP)
+def paused(process: "subprocess.Popen[Any]") -> Iterator[None]:
+    """While a process of `stopping_command` stands still."""
+    wait_until_stopped(process)
     yield
     process.send_signal(signal.SIGCONT)

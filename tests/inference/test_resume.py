@@ -12,7 +12,18 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.commandline import PATIENCE_S, command, finished, invoked, links, partial, paused, rows_on_disk, wait_for
+from tests.commandline import (
+    PATIENCE_S,
+    command,
+    finished,
+    invoked,
+    links,
+    partial,
+    paused,
+    rows_on_disk,
+    stopping_command,
+    wait_for,
+)
 from tests.conftest import draw
 
 FILES = 22_000
@@ -25,10 +36,9 @@ def start() -> Iterator[Start]:
     """Starts a run that is not waited for; none outlives its test."""
     processes = []
 
-    def popen(*arguments: str | Path) -> "subprocess.Popen[str]":
-        processes.append(
-            subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        )
+    def popen(*arguments: str | Path, stops: bool = False) -> "subprocess.Popen[str]":
+        words = (stopping_command if stops else command)(*arguments)
+        processes.append(subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
         return processes[-1]
 
     yield popen
@@ -99,8 +109,8 @@ def test_a_run_that_is_asked_to_stop_says_how_to_go_on(
     slides, whole, out = links(tmp_path / "slides", 20_000, images), tmp_path / "whole.parquet", tmp_path / "o.parquet"
     finished(slides, "--out", whole, "--engine", tiny_engine)
 
-    first = start(slides, "--out", out, "--engine", tiny_engine)
-    with paused(first, out):
+    first = start(slides, "--out", out, "--engine", tiny_engine, stops=True)
+    with paused(first):
         first.send_signal(signal.SIGINT)
     said = first.communicate(timeout=PATIENCE_S)[1]
     done = re.search(r"stopped by SIGINT; ([\d,]+) rows are in .*o.parquet.partial; .*run the same command again", said)
@@ -125,9 +135,9 @@ def test_a_file_that_vanishes_keeps_its_row(
     tmp_path: Path, tiny_engine: Path, images: list[Path], start: Start
 ) -> None:
     slides, out = links(tmp_path / "slides", 200, images), tmp_path / "o.parquet"
-    process = start(slides, "--out", out, "--engine", tiny_engine)
+    process = start(slides, "--out", out, "--engine", tiny_engine, stops=True)
 
-    with paused(process, out):
+    with paused(process):
         for path in slides.glob("0001?5.bmp"):
             path.unlink()
 
@@ -142,9 +152,9 @@ def test_two_runs_on_one_output_are_refused(
     tmp_path: Path, tiny_engine: Path, images: list[Path], start: Start
 ) -> None:
     slides, out = links(tmp_path / "slides", 200, images), tmp_path / "o.parquet"
-    first = start(slides, "--out", out, "--engine", tiny_engine)
+    first = start(slides, "--out", out, "--engine", tiny_engine, stops=True)
 
-    with paused(first, out):
+    with paused(first):
         second = invoked(slides, "--out", out, "--engine", tiny_engine)
 
     assert second.exit_code == 1
