@@ -254,7 +254,7 @@ def test_an_update_keeps_the_row_of_a_file_whose_state_the_disk_does_not_tell(
         (slides / name).unlink()
         draw(slides / name, 7, (64, 48))
 
-    first = finished(slides, "--out", out, *null, "--read-timeout", "2", env=failing_disk)
+    first = finished(slides, "--out", out, *null, "--read-timeout", "5", env=failing_disk)
     widths = dict(zip(*pq.read_table(out).select(["path", "width"]).to_pydict().values(), strict=True))
     second = finished(slides, "--out", out, *null)
 
