@@ -1,6 +1,7 @@
 """The command line as a process of its own, and within this one."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,10 +21,15 @@ PATIENCE_S = 600.0
 
 
 def after_loading(stderr: str) -> str:
-    """What a run said after its first line, which says what it loads."""
+    """What a run said after its first line, which says what it loads; without the progress that slow machines show."""
     first, end, rest = stderr.partition(" ...\n")
     assert first.startswith("loading engine "), stderr
-    return rest if end else stderr
+    return without_progress(rest if end else stderr)
+
+
+def without_progress(said: str) -> str:
+    """What a run said, without the lines that it shows of its progress every few seconds."""
+    return re.sub(r"^[\d,]+(?: of [\d,]+)? files, [\d,]+ images/s.*\n", "", said, flags=re.MULTILINE)
 
 
 def after_answer(stderr: str) -> str:
