@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow.ipc
 from click.testing import CliRunner, Result
@@ -49,22 +49,35 @@ def command(*arguments: str | Path) -> list[str]:
 STOPPING = """
 import os, signal, sys
 from importlib import import_module
-run = import_module("batchcls.inference.run")
-classify_all = run._classify_all
+from batchcls.storage.resumable_output import ResumableOutput
 
-def stop_first(*arguments):
+run = import_module("batchcls.inference.run")
+classify_all, append = run._classify_all, ResumableOutput.append
+
+def stop_before(*arguments):
     os.kill(os.getpid(), signal.SIGSTOP)
     classify_all(*arguments)
 
-run._classify_all = stop_first
+def stop_after(*arguments):
+    append(*arguments)
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+if sys.argv[1] == "begun":
+    run._classify_all = stop_before
+else:
+    ResumableOutput.append = stop_after
 from batchcls.cli import main
-main(sys.argv[1:], "batchcls")
+main(sys.argv[2:], "batchcls")
 """
 
 
-def stopping_command(*arguments: str | Path) -> list[str]:
-    """`command`, of a run that stops itself once it has begun its output, and goes on from there after SIGCONT."""
-    return [sys.executable, "-c", STOPPING, *run_arguments(*arguments)]
+def stopping_command(*arguments: str | Path, at: Literal["begun", "part"] = "begun") -> list[str]:
+    """`command`, of a run that stops itself, and goes on after SIGCONT.
+
+    Args:
+        at: ``begun``: once it has begun its output, before it reads a file; ``part``: after each part of the output.
+    """
+    return [sys.executable, "-c", STOPPING, at, *run_arguments(*arguments)]
 
 
 def finished(*arguments: str | Path, **options: Any) -> "subprocess.CompletedProcess[str]":
@@ -105,7 +118,7 @@ def rows_on_disk(out: Path) -> int:
 
 
 def wait_until_stopped(process: "subprocess.Popen[Any]") -> None:
-    """Return once a process of `stopping_command` has stopped; its output is begun, and no file is read yet."""
+    """Return once a process of `stopping_command` has stopped."""
     until = time.monotonic() + PATIENCE_S
     while Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
         assert process.poll() is None, f"the run ended too early, with {process.returncode}"

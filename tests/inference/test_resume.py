@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import pyarrow.parquet as pq
 import pytest
@@ -22,7 +23,7 @@ from tests.commandline import (
     paused,
     rows_on_disk,
     stopping_command,
-    wait_for,
+    wait_until_stopped,
 )
 from tests.conftest import draw
 
@@ -36,8 +37,8 @@ def start() -> Iterator[Start]:
     """Starts a run that is not waited for; none outlives its test."""
     processes = []
 
-    def popen(*arguments: str | Path, stops: bool = False) -> "subprocess.Popen[str]":
-        words = (stopping_command if stops else command)(*arguments)
+    def popen(*arguments: str | Path, stops: Literal["begun", "part"] | None = None) -> "subprocess.Popen[str]":
+        words = stopping_command(*arguments, at=stops) if stops else command(*arguments)
         processes.append(subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
         return processes[-1]
 
@@ -68,9 +69,9 @@ def test_a_run_killed_again_and_again_ends_in_the_same_file(
     whole, out = tmp_path / "whole.parquet", tmp_path / "o.parquet"
     finished(many, "--out", whole, "--engine", tiny_engine)
 
-    for reached in ("run.json", "part-000000.arrow"):
-        process = start(many, "--out", out, "--engine", tiny_engine)
-        wait_for(partial(out) / reached, process)
+    for reached in ("begun", "part"):
+        process = start(many, "--out", out, "--engine", tiny_engine, stops=reached)
+        wait_until_stopped(process)
         process.kill()
         assert process.wait(PATIENCE_S) == -signal.SIGKILL
     kept = rows_on_disk(out)  # a part closes by its rows, or on a busy machine by its age
@@ -109,7 +110,7 @@ def test_a_run_that_is_asked_to_stop_says_how_to_go_on(
     slides, whole, out = links(tmp_path / "slides", 20_000, images), tmp_path / "whole.parquet", tmp_path / "o.parquet"
     finished(slides, "--out", whole, "--engine", tiny_engine)
 
-    first = start(slides, "--out", out, "--engine", tiny_engine, stops=True)
+    first = start(slides, "--out", out, "--engine", tiny_engine, stops="begun")
     with paused(first):
         first.send_signal(signal.SIGINT)
     said = first.communicate(timeout=PATIENCE_S)[1]
@@ -137,7 +138,7 @@ def test_a_file_that_vanishes_keeps_its_row(
     tmp_path: Path, tiny_engine: Path, images: list[Path], start: Start
 ) -> None:
     slides, out = links(tmp_path / "slides", 200, images), tmp_path / "o.parquet"
-    process = start(slides, "--out", out, "--engine", tiny_engine, stops=True)
+    process = start(slides, "--out", out, "--engine", tiny_engine, stops="begun")
 
     with paused(process):
         for path in slides.glob("0001?5.bmp"):
@@ -154,7 +155,7 @@ def test_two_runs_on_one_output_are_refused(
     tmp_path: Path, tiny_engine: Path, images: list[Path], start: Start
 ) -> None:
     slides, out = links(tmp_path / "slides", 200, images), tmp_path / "o.parquet"
-    first = start(slides, "--out", out, "--engine", tiny_engine, stops=True)
+    first = start(slides, "--out", out, "--engine", tiny_engine, stops="begun")
 
     with paused(first):
         second = invoked(slides, "--out", out, "--engine", tiny_engine)
