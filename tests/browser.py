@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.commandline import PATIENCE_S
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
@@ -23,6 +25,7 @@ def shown(browser: "Browser", page: Path, *, blocked: bool = False, **options: A
         blocked: Whether the policy is to stop something, which is then all that may be complained of.
     """
     with browser.new_context(offline=True, **options) as context:
+        context.set_default_timeout(PATIENCE_S * 1000)
         context.add_init_script(LONGEST_BLOCK + "window.hurt = () => { window.wasHurt = true };")
         asked: list[str] = []
         wrong: list[str] = []

@@ -1,6 +1,7 @@
 """The command line as a process of its own, and within this one."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow.ipc
 from click.testing import CliRunner, Result
@@ -20,10 +21,15 @@ PATIENCE_S = 600.0
 
 
 def after_loading(stderr: str) -> str:
-    """What a run said after its first line, which says what it loads."""
+    """What a run said after its first line, which says what it loads; without the progress that slow machines show."""
     first, end, rest = stderr.partition(" ...\n")
     assert first.startswith("loading engine "), stderr
-    return rest if end else stderr
+    return without_progress(rest if end else stderr)
+
+
+def without_progress(said: str) -> str:
+    """What a run said, without the lines that it shows of its progress every few seconds."""
+    return re.sub(r"^[\d,]+(?: of [\d,]+)? files, [\d,]+ images/s.*\n", "", said, flags=re.MULTILINE)
 
 
 def after_answer(stderr: str) -> str:
@@ -38,6 +44,40 @@ def run_arguments(*arguments: str | Path) -> list[str]:
 
 def command(*arguments: str | Path) -> list[str]:
     return [sys.executable, "-m", "batchcls", *run_arguments(*arguments)]
+
+
+STOPPING = """
+import os, signal, sys
+from importlib import import_module
+from batchcls.storage.resumable_output import ResumableOutput
+
+run = import_module("batchcls.inference.run")
+classify_all, append = run._classify_all, ResumableOutput.append
+
+def stop_before(*arguments):
+    os.kill(os.getpid(), signal.SIGSTOP)
+    classify_all(*arguments)
+
+def stop_after(*arguments):
+    append(*arguments)
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+if sys.argv[1] == "begun":
+    run._classify_all = stop_before
+else:
+    ResumableOutput.append = stop_after
+from batchcls.cli import main
+main(sys.argv[2:], "batchcls")
+"""
+
+
+def stopping_command(*arguments: str | Path, at: Literal["begun", "part"] = "begun") -> list[str]:
+    """`command`, of a run that stops itself, and goes on after SIGCONT.
+
+    Args:
+        at: ``begun``: once it has begun its output, before it reads a file; ``part``: after each part of the output.
+    """
+    return [sys.executable, "-c", STOPPING, at, *run_arguments(*arguments)]
 
 
 def finished(*arguments: str | Path, **options: Any) -> "subprocess.CompletedProcess[str]":
@@ -77,10 +117,18 @@ def rows_on_disk(out: Path) -> int:
     return sum(len(pyarrow.ipc.open_file(part.read_bytes()).read_all()) for part in parts)
 
 
+def wait_until_stopped(process: "subprocess.Popen[Any]") -> None:
+    """Return once a process of `stopping_command` has stopped."""
+    until = time.monotonic() + PATIENCE_S
+    while Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+        assert process.poll() is None, f"the run ended too early, with {process.returncode}"
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
 @contextmanager
-def paused(process: "subprocess.Popen[str]", out: Path) -> Iterator[None]:
-    """While a run that has just begun ``out`` stands still; its files are listed and not yet read."""
-    wait_for(partial(out) / "run.json", process)
-    process.send_signal(signal.SIGSTOP)
+def paused(process: "subprocess.Popen[Any]") -> Iterator[None]:
+    """While a process of `stopping_command` stands still."""
+    wait_until_stopped(process)
     yield
     process.send_signal(signal.SIGCONT)

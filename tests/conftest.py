@@ -78,7 +78,7 @@ def browser() -> Iterator["Browser"]:
     if not program:
         pytest.skip("no Chromium here; run: apt-get install chromium")
     with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        chromium = started.chromium.launch(executable_path=program, args=["--no-sandbox"], timeout=600_000)
         yield chromium
         chromium.close()
 

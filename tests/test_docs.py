@@ -322,6 +322,7 @@ def test_a_browser_shows_and_searches_the_site_without_other_servers(site: Path,
         Thread(target=server.serve_forever, daemon=True).start()
         home = f"http://127.0.0.1:{server.server_port}"
         asked: list[str] = []
+        context.set_default_timeout(PATIENCE_S * 1000)
         window = context.new_page()
         window.on("request", lambda request: asked.append(request.url))
 

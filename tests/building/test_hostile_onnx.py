@@ -15,7 +15,7 @@ from batchcls.building.onnx.session import onnx_runner
 from batchcls.errors import CheckpointError
 from batchcls.networks.preprocess import Preprocess
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 FLOAT = TensorProto.FLOAT
 
 

@@ -16,7 +16,7 @@ from tests.conftest import DATA, ROOT, draw
 CASE = DATA.parent / "cases" / "int8-engine"
 """An int8 engine that is right where a CPU has VNNI, and overflows on AVX2 alone."""
 VNNI = {"avx_vnni", "avx512_vnni", "amx_int8"}
-EMULATED_S = 900
+EMULATED_S = 3000
 
 pytestmark = pytest.mark.timeout(EMULATED_S)
 

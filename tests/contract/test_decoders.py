@@ -730,7 +730,7 @@ LIMITED = """if True:
     def coming():
         for _ in range(200):
             yield Slide(folder, "small.png")
-        assert settled.wait(60)
+        assert settled.wait(600)
         taken = int(re.search(r"VmSize:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) << 10
         resource.setrlimit(resource.RLIMIT_AS, (taken + (100 << 20), resource.RLIM_INFINITY))
         yield Slide(folder, "large.png")

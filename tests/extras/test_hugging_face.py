@@ -137,9 +137,11 @@ def test_a_recipe_does_what_an_image_processor_does(name: str, settings: dict[st
 
 def test_a_network_of_timm_is_read_by_its_own_configuration(images: list[Path], tmp_path: Path) -> None:
     timm = pytest.importorskip("timm")
-    network = timm.create_model("test_vit", num_classes=4).eval()
-    for tensor in network.parameters():
-        torch.nn.init.normal_(tensor, std=0.1) if tensor.ndim > 1 else None
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        network = timm.create_model("test_vit", num_classes=4).eval()
+        for tensor in network.parameters():
+            torch.nn.init.normal_(tensor, std=0.1) if tensor.ndim > 1 else None
     configuration = {"num_classes": 4, "label_names": ["a", "b", "c", "d"], "crop_pct": 0.9, "crop_mode": "center"}
     timm.models.save_for_hf(network, tmp_path / "net", model_config=configuration)
 

@@ -13,7 +13,7 @@ def outputs_of(code: str) -> str:
     nbformat = pytest.importorskip("nbformat", reason="nbformat is not installed")
     pytest.importorskip("ipykernel", reason="ipykernel is not installed")
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
-    client.NotebookClient(notebook, timeout=300).execute()
+    client.NotebookClient(notebook, timeout=600, startup_timeout=600, iopub_timeout=600).execute()
     return str(notebook.cells[0].outputs)
 
 

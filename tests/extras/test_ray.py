@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from batchcls.inference.device_configs import device_configs
 from batchcls.inference.local_executor import LocalExecutor
 from batchcls.inference.options import RunOptions
 from batchcls.records import BatchResult, Slide
-from tests.commandline import PATIENCE_S, command, finished, invoked, partial, wait_for
+from tests.commandline import PATIENCE_S, after_loading, command, finished, invoked, partial, wait_for
 from tests.conftest import draw
 
 cluster_utils = pytest.importorskip("ray.cluster_utils", reason="Ray is not installed")
@@ -95,6 +96,7 @@ def opened(tiny_engine: Path, folder: Path, options: RunOptions) -> Iterator[Cal
     yield open_executor
     for executor in executors:
         executor.close()
+    until(lambda: all(thread.name != "ray" for thread in threading.enumerate()))  # which a busy machine ends late
 
 
 def answers(results: list[BatchResult]) -> dict[str, Any]:
@@ -125,9 +127,9 @@ def test_the_file_is_that_of_a_local_run(cluster: Any, folder: Path, tiny_engine
 
     assert (local.returncode, done.returncode) == (0, 0), done.stderr
     assert pq.read_table(files["cluster"]).equals(pq.read_table(files["local"]))
-    # A run that takes longer than some seconds shows its progress as well.
-    said, expected = ([line for line in run.stderr.splitlines() if " images/s, " not in line] for run in (done, local))
-    assert said == expected, "Ray's own messages are not for the user"
+    # On a busy machine a run may begin without the second actor, and says so.
+    said = re.sub(r"^warning: 1 of 2 actors had not started after .*\n", "", after_loading(done.stderr), flags=re.M)
+    assert said == after_loading(local.stderr), "Ray's own messages are not for the user"
     assert "openvino f32 on cpu" in done.stdout
 
 
@@ -161,7 +163,7 @@ def test_an_actor_that_stands_still_is_replaced(
     local_answers: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(ray_crew, "_REPLY_S", 4.0)
+    monkeypatch.setattr(ray_crew, "_REPLY_S", 8.0)
     executor = opened()
     results = executor.execute(slides)
     first = next(results)

@@ -1,6 +1,6 @@
 """Fuzzing of everything that reads a file: ``python -m tests.faults.fuzz --minutes 60``.
 
-Each case runs in a process that is forked for some hundreds of them, within 10 s and 1 GB; what comes out is nothing,
+Each case runs in a process that is forked for some hundreds of them, within 30 s and 1 GB; what comes out is nothing,
 or an error that the command turns into a line. Cases that end in a new way, by what was raised and where, are changed
 further.
 """
@@ -27,7 +27,7 @@ from batchcls.machine import cpu_model
 from tests.faults.mutations import LONGEST
 from tests.faults.targets import TARGETS, Target
 
-_SECONDS = 10
+_SECONDS = 30
 _BYTES, _MOST_BYTES = 1 << 30, 4 << 30
 """What a case may take, and what no process gets: allocators and threads reserve more than they use."""
 _BATCH_SECONDS = 20.0

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from batchcls.errors import LabelsError
 from batchcls.images.labels.grouping import groups_of_paths
 
-pytestmark = [pytest.mark.timeout(120), pytest.mark.filterwarnings("ignore:Possible nested set:FutureWarning")]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore:Possible nested set:FutureWarning")]
 
 _ATOMS = st.sampled_from(
     ["a", "b", "1", "_", "/", "-", ".", "é", r"\.", r"\d", r"\w", r"\s", r"\D", r"\W", r"\S", r"\(", "[ab]", "[^/]"]

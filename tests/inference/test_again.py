@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +20,7 @@ from batchcls.engine.postprocess import to_predictions
 from batchcls.predictions.existing_output import ExistingOutput
 from batchcls.predictions.writer import PredictionsWriter, open_writer
 from batchcls.records import BatchResult, Failure, Slide
+from tests.commandline import PATIENCE_S
 from tests.conftest import ROOT
 from tests.predictions.test_writer import IDENTITY, LABELS, slides, write
 
@@ -136,7 +138,10 @@ def test_with_overwrite_everything_is_done_again(tmp_path: Path) -> None:
         assert len(list(output.missing(ALL))) == len(ALL)
 
 
-def test_a_run_that_ends_while_it_is_waited_for_leaves_nothing_to_do(tmp_path: Path) -> None:
+def test_a_run_that_ends_while_it_is_waited_for_leaves_nothing_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batchcls.storage.locked_folder._PATIENCE_S", PATIENCE_S)  # a busy machine ends processes late
     path = tmp_path / "o.parquet"
     ending = """if True:
         import sys, time

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from batchcls.cli import main
-from tests.commandline import command, invoked, partial, paused
+from tests.commandline import invoked, partial, paused, stopping_command
 from tests.conftest import draw
 
 SAME = ("label", "probability", "probabilities", "error", "width", "height", "size_bytes", "modified")
@@ -150,8 +150,9 @@ def test_a_run_over_a_tar_file_goes_on_where_it_was_killed(
     tar: Path, expected: pa.Table, tiny_engine: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "o.parquet"
-    first = subprocess.Popen(command(tar, "--out", out, "--engine", tiny_engine, "--batch-size", "4"), stderr=-3)
-    with paused(first, out):
+    arguments = (tar, "--out", out, "--engine", tiny_engine, "--batch-size", "4")
+    first = subprocess.Popen(stopping_command(*arguments), stderr=-3)
+    with paused(first):
         first.kill()
     first.wait()
 

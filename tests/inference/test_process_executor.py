@@ -36,7 +36,7 @@ from batchcls.inference.options import RunOptions
 from batchcls.inference.process_executor import ProcessExecutor
 from batchcls.records import METADATA_KEY, BatchResult, Slide
 from batchcls.storage.memory import resident_bytes
-from tests.commandline import PATIENCE_S, command, finished, invoked, partial, paused, wait_for
+from tests.commandline import PATIENCE_S, finished, invoked, partial, paused, stopping_command
 from tests.conftest import ROOT, draw
 
 SLIDES = 700
@@ -627,10 +627,11 @@ class TestProcesses:
     ) -> None:
         out = tmp_path / "o.parquet"
         run = subprocess.Popen(
-            command(folder, "--out", out, "--engine", tiny_engine, "--processes", "2"), stderr=subprocess.DEVNULL
+            stopping_command(folder, "--out", out, "--engine", tiny_engine, "--processes", "2"),
+            stderr=subprocess.DEVNULL,
         )
-        wait_for(partial(out) / "run.json", run)
-        run.send_signal(signal.SIGTERM)
+        with paused(run):
+            run.send_signal(signal.SIGTERM)
         assert run.wait(PATIENCE_S) == 143
 
         done = finished(folder, "--out", out, "--engine", tiny_engine, "--processes", "3")
@@ -641,11 +642,11 @@ class TestProcesses:
     def test_a_killed_one_is_named(self, folder: Path, tiny_engine: Path, tmp_path: Path) -> None:
         out = tmp_path / "o.parquet"
         run = subprocess.Popen(
-            command(folder, "--out", out, "--engine", tiny_engine, "--processes", "2"),
+            stopping_command(folder, "--out", out, "--engine", tiny_engine, "--processes", "2"),
             stderr=subprocess.PIPE,
             text=True,
         )
-        with paused(run, out):
+        with paused(run):
             workers = [pid for pid in children(run.pid) if "multiprocessing.spawn" in command_line(pid)]
             os.kill(max(workers), signal.SIGKILL)
         errors = run.communicate(timeout=PATIENCE_S)[1]

@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from click.testing import CliRunner
 
 from batchcls.cli import main
 from tests.azurite import object_server
-from tests.commandline import PATIENCE_S, after_loading, command, finished, invoked
+from tests.commandline import PATIENCE_S, after_loading, finished, invoked, stopping_command, wait_until_stopped
 from tests.conftest import ALL4, ROOT, draw
 from tests.object_servers import BUSY, DENIED, FaultProxy, free_port, s3_environment, seeded_faults
 
@@ -127,14 +126,10 @@ def test_a_run_is_updated_and_limits_change_as_on_a_disk(bucket: str, tiny_engin
 
 def started(slides: Path, out: str, engine: Path, **options: Any) -> "subprocess.Popen[str]":
     """A run that stands still once it has begun its output."""
-    arguments = command(slides, "--out", out, "--engine", engine, *QUICK)
+    arguments = stopping_command(slides, "--out", out, "--engine", engine, *QUICK)
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
-    until = time.monotonic() + PATIENCE_S
-    while not any(name.startswith("run-") for name in names(f"{out}.partial")):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < until
-        time.sleep(0.01)
-    process.send_signal(signal.SIGSTOP)
+    wait_until_stopped(process)
+    assert any(name.startswith("run-") for name in names(f"{out}.partial"))
     return process
 
 

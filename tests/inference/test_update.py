@@ -34,7 +34,7 @@ from batchcls.predictions.formats import format_to_read
 from batchcls.predictions.open_update import open_update
 from batchcls.records import METADATA_KEY, BatchResult, Failure, Slide
 from batchcls.storage.regular_file import open_regular
-from tests.commandline import command, finished, invoked, partial, wait_for
+from tests.commandline import finished, invoked, partial, stopping_command, wait_until_stopped
 from tests.conftest import ALL4, draw
 from tests.inference.test_run import drop_privileges
 from tests.object_servers import moto_server, s3_environment
@@ -260,9 +260,9 @@ def test_a_killed_update_is_gone_on_with(slides: Path, tmp_path: Path) -> None:
     (slides / "1.png").unlink()
 
     with subprocess.Popen(
-        command(slides, "--out", out, *NULL, "--update", "--prune"), stderr=subprocess.PIPE, text=True
+        stopping_command(slides, "--out", out, *NULL, "--update", "--prune", at="part"), stderr=subprocess.DEVNULL
     ) as process:
-        wait_for(partial(out) / "part-000000.arrow", process)
+        wait_until_stopped(process)
         process.kill()
     assert out.read_bytes() == before
     plain = finished(slides, "--out", out, *NULL)

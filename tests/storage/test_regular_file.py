@@ -17,7 +17,7 @@ from batchcls.networks.recipe import Recipe
 from batchcls.storage.regular_file import read_json, read_text
 from tests.conftest import draw
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(600)
 
 KINDS = ["fifo", "device", "folder", "sparse", "deep", "binary", "nothing"]
 RECIPES = {
