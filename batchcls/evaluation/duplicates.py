@@ -189,8 +189,9 @@ def _kinds(slides: Sequence[Slide], hashed: HashedImages, links: CopyLinks) -> l
 def _are_equal(copy: Slide, image: Slide, orientation: int) -> bool:
     """Whether all pixels of two files are the same, once the image is in the copy's orientation."""
     try:
-        return np.array_equal(read_pixels(copy), oriented_pixels(read_pixels(image), orientation))
+        pixels, others = read_pixels(copy), read_pixels(image)
     except MemoryError:  # no fault of the files
         raise
     except Exception:  # noqa: BLE001  # a file that has changed since, whatever Pillow raises
         return False
+    return np.array_equal(pixels, oriented_pixels(others, orientation))
