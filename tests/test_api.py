@@ -33,6 +33,7 @@ from batchcls.cli.run import run as run_command
 from batchcls.errors import DecoderError, EngineError, OutputError, SlidesError
 from batchcls.inference.keywords import RunKeywords
 from batchcls.inference.options import RunOptions
+from batchcls.storage.memory import resident_bytes
 from tests.commandline import PATIENCE_S, invoked
 from tests.conftest import ROOT, draw
 from tests.test_architecture import HEAVY
@@ -280,12 +281,29 @@ def test_arrays_larger_than_a_batch_may_hold_are_classified(engine: Engine) -> N
 def test_an_open_stream_makes_no_image_too_large(tiny_engine: Path, slides: list[Path], tmp_path: Path) -> None:
     Image.new("RGB", (3700, 3700)).save(tmp_path / "40MB.bmp")  # more than a further stream may read ahead
     files = [slides[0], tmp_path / "40MB.bmp", slides[1]]
-    with Engine.load(tiny_engine, device="cpu", memory=3 << 30) as engine, closing(engine.stream(slides * 50)) as rows:
+    memory = resident_bytes() + (2 << 30)
+    with Engine.load(tiny_engine, device="cpu", memory=memory) as engine, closing(engine.stream(slides * 50)) as rows:
         next(rows)
 
         errors = engine.predict([*files, *map(Path.read_bytes, files)])["error"]
 
     assert errors.null_count == 6, errors
+
+
+def test_an_image_for_which_there_is_too_little_memory_says_how_much_the_engine_needs(
+    engine: Engine, tiny_engine: Path, tmp_path: Path
+) -> None:
+    Image.new("RGB", (3700, 3700)).save(tmp_path / "40MB.bmp")
+    engine.predict(tmp_path / "40MB.bmp")  # loads every library, whose memory is not to be counted below
+
+    def error(memory: int) -> str | None:
+        with Engine.load(tiny_engine, device="cpu", memory=memory) as engine:
+            return str(engine.predict(tmp_path / "40MB.bmp")["error"][0].as_py() or "")
+
+    short = error(resident_bytes() + (140 << 20))
+
+    assert (found := re.search(r"too large: decoding needs 157M of memory; .* memory=(\d+),", short)), short
+    assert not error(int(found[1]))
 
 
 def test_missing_images_have_rows_among_files_and_in_a_row(engine: Engine, slides: list[Path]) -> None:

@@ -1,5 +1,6 @@
 """Decoders of the streams that are open together, which share the threads and the memory of the first one."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
@@ -32,7 +33,9 @@ class DecoderPool:
         self._config = config
         self._preprocess = preprocess
         self._batch_size = batch_size
-        self._left_bytes = min(config.memory_bytes - resident_bytes(), available_bytes())
+        self._taken_bytes = resident_bytes()
+        """Memory of the program and of its open engine."""
+        self._left_bytes = min(config.memory_bytes - self._taken_bytes, available_bytes())
         self._lock = Lock()
         self._first: Decoder | None = None
         self._idle: list[Decoder] = []
@@ -52,6 +55,16 @@ class DecoderPool:
         finally:
             with self._lock:
                 self._idle.insert(len(self._idle) if decoder is self._first else 0, decoder)
+
+    def advice(self, needed_bytes: int) -> str:
+        """How to give a decoder ``needed_bytes``: by opening the engine with more memory, or by freeing some.
+
+        The engine's memory includes what the program holds, which may grow by a little until the engine is opened.
+        """
+        least = self._taken_bytes + math.ceil(needed_bytes / _SHARE) + _FURTHER_BYTES
+        if least > self._config.memory_bytes:
+            return f"open the engine with memory={least}, where the machine and its limits leave so much"
+        return "free so much, or raise this process's limits (ulimit -v, cgroup), and open the engine again"
 
     def close(self) -> None:
         """End the threads of all decoders; calling it twice is harmless."""

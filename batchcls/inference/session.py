@@ -193,8 +193,8 @@ class Session:
             Failure(
                 file.slide,
                 "too large",
-                f"decoding needs {format_bytes(file.needed_bytes)} of memory; open the engine with so much, "
-                f"memory={file.needed_bytes}",
+                f"decoding needs {format_bytes(file.needed_bytes)} of memory; "
+                f"{self._decoders.advice(file.needed_bytes)}",
             )
             for file in result.postponed
         ]
