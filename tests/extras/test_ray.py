@@ -240,7 +240,7 @@ def actors() -> list[int]:
     found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         with suppress(OSError):
-            if Path(f"/proc/{pid}/cmdline").read_text().startswith("ray::SlideActor"):
+            if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::SlideActor"):
                 found.append(int(pid))
     return found
 
