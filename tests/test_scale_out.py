@@ -23,6 +23,14 @@ batchcls() {{ "{sys.executable}" -m batchcls "$@"; }}
 export -f batchcls
 """
 """What a node has: Slurm's starter of job steps, and our command."""
+OF_SCHEDULERS = ("SLURM_", "JOB_COMPLETION_INDEX", "SKYPILOT_", "BATCHCLS_")
+"""How the variables begin that tell a process its shard."""
+
+
+def surroundings(**variables: str) -> dict[str, str]:
+    """The environment variables of a process on a node, also where these tests are a scheduler's job themselves."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(OF_SCHEDULERS)}
+    return inherited | {"PYTHONPATH": str(ROOT)} | variables
 
 
 def block(language: str, holding: str) -> str:
@@ -41,7 +49,7 @@ def batchcls(*arguments: str | Path, folder: Path) -> "subprocess.CompletedProce
     return subprocess.run(
         [sys.executable, "-m", "batchcls", *map(str, arguments)],
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=surroundings(),
         capture_output=True,
         text=True,
         timeout=PATIENCE_S,
@@ -78,9 +86,9 @@ def sbatch(script: str, indexes: Sequence[int], folder: Path, lost: Sequence[int
         done = subprocess.run(
             ["bash", "-e", "-c", SHELL + script],
             cwd=folder,
-            env=os.environ
-            | {"PYTHONPATH": str(ROOT), "SLURM_CPUS_PER_TASK": "1"}
-            | {f"SLURM_ARRAY_TASK_{name}": str(value) for name, value in array.items()},
+            env=surroundings(
+                SLURM_CPUS_PER_TASK="1", **{f"SLURM_ARRAY_TASK_{name}": str(value) for name, value in array.items()}
+            ),
             capture_output=True,
             text=True,
             timeout=PATIENCE_S,
@@ -134,7 +142,7 @@ def test_the_kubernetes_job_is_one_that_kubernetes_takes_and_its_pods_do_all_sha
         done = subprocess.run(
             [sys.executable, "-m", "batchcls", *local, "--device=cpu"],
             cwd=place,
-            env=os.environ | {"PYTHONPATH": str(ROOT)} | variables,
+            env=surroundings(**variables),
             capture_output=True,
             text=True,
             timeout=PATIENCE_S,
@@ -162,8 +170,7 @@ def test_the_nodes_of_skypilot_do_all_shards(place: Path) -> None:
         subprocess.run(
             ["bash", "-e", "-c", SHELL + run.replace("--shard", "--device cpu --shard")],
             cwd=place,
-            env=os.environ
-            | {"PYTHONPATH": str(ROOT), "SKYPILOT_NODE_RANK": str(node), "SKYPILOT_NUM_NODES": str(SHARDS)},
+            env=surroundings(SKYPILOT_NODE_RANK=str(node), SKYPILOT_NUM_NODES=str(SHARDS)),
             timeout=PATIENCE_S,
             check=True,
         )
