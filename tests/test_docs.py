@@ -174,7 +174,7 @@ def masked(line: str) -> str:
     """A line without its numbers, what depends on the CPU, and what a training of few images came to."""
     line = re.sub(r"^(calibration error [\d.]+); .*", r"\1; ADVICE", re.sub(r"cpu: .*", "cpu: CPU", line))
     line = re.sub(r"; this CPU (has the same|differs).*", "; COMPARED WITH THIS CPU", line)
-    return re.sub(r"\d[\d,.]*", "0", re.sub(r"\b(bf16|fp32)\b", "PRECISION", line)).strip()
+    return re.sub(r"\d[\d,.]*", "0", re.sub(r"\b(bf16|fp32|f32)\b", "PRECISION", line)).strip()
 
 
 def agrees(shown: str, line: str) -> bool:
