@@ -32,6 +32,9 @@ if find_spec("hypothesis"):  # a machine for GPU tests may have none
     )
     settings.load_profile("quick")
 
+for _name in ("no_proxy", "NO_PROXY"):  # servers of tests are on this machine, which no proxy leads to
+    os.environ[_name] = ",".join(filter(None, (os.environ.get(_name), "127.0.0.1", "localhost")))
+
 Draw = Callable[..., Path]
 
 

@@ -143,14 +143,15 @@ def resident_bytes() -> int:
 def limit_memory_use() -> None:
     """Make malloc return the memory of large images at once, and threads take little of a limited address space.
 
-    Call this before threads start and Arrow is loaded. By default a thread's stack takes 8 MiB of address space, each
-    of glibc's heaps for threads 64 MiB, and Arrow's own allocator 1 GiB, used or not; and glibc keeps freed allocations
-    of up to 32 MiB in its heaps. Pillow allocates 16 MiB at a time.
+    Call this before threads start, and NumPy and Arrow are loaded. By default a thread's stack takes 8 MiB of address
+    space, each of glibc's heaps for threads 64 MiB, Arrow's own allocator 1 GiB, and NumPy a thread for each core, used
+    or not; and glibc keeps freed allocations of up to 32 MiB in its heaps. Pillow allocates 16 MiB at a time.
     """
     limited = resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
     if limited:
         threading.stack_size(_STACK_BYTES)
         os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     with suppress(AttributeError):  # a C library without mallopt
         set_option = ctypes.CDLL(None).mallopt
         set_option(_MMAP_THRESHOLD, _LARGE_BYTES)

@@ -20,6 +20,7 @@ from batchcls.images.servers.name_queue import NameQueue, packed_names, packed_n
 from batchcls.images.sources import open_readers, open_source, read_slide, slide_exists
 from batchcls.images.sources.base import SourceOptions
 from batchcls.records import Failure, Slide
+from batchcls.storage.object_credentials import provider_environment
 from batchcls.storage.transient_errors import is_transient
 from batchcls.storage.urls import bucket_and_key
 from tests.commandline import PATIENCE_S
@@ -253,6 +254,8 @@ def test_a_server_that_is_not_there_is_named(endpoint: str) -> None:
 def test_without_credentials_it_ends_soon_and_says_which_to_set(
     url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    for name in provider_environment():  # of whoever runs the tests
+        monkeypatch.delenv(name)
     with s3_named("http://127.0.0.1:1", HOME=str(tmp_path), AZURE_STORAGE_ACCOUNT_NAME="account"):
         monkeypatch.delenv("AWS_ACCESS_KEY_ID")
         monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")

@@ -82,6 +82,24 @@ def test_a_limit_of_address_space_never_makes_a_file_corrupt(large: Path, tmp_pa
     assert pq.read_table(out)["error"].null_count == 7
 
 
+THREADS = """if True:
+    import os, resource
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+    from batchcls.storage import memory
+    memory.limit_memory_use()
+    import numpy
+    print(len(os.listdir("/proc/self/task")))
+"""
+
+
+def test_where_address_space_is_limited_numpy_takes_none_for_each_core() -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    done = subprocess.run(
+        [sys.executable, "-c", THREADS], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "1\n"
+
+
 def test_a_budget_that_is_too_small_to_begin_with_says_how_much_it_takes(tmp_path: Path) -> None:
     draw(tmp_path / "a.png")
     result = run(tmp_path, tmp_path / "o.parquet", "--memory", "50M")

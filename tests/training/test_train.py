@@ -443,7 +443,8 @@ def test_a_network_without_batch_normalization_gets_smaller_steps(architecture: 
 
 
 def test_weights_that_cannot_be_fetched_are_a_clear_error(data: Path, tmp_path: Path, small: Path) -> None:
-    environment = {**os.environ, "TORCH_HOME": str(tmp_path / "hub"), "https_proxy": "http://127.0.0.1:9"}
+    nowhere = {"https_proxy": "http://127.0.0.1:9", "no_proxy": ""}
+    environment = {**os.environ, "TORCH_HOME": str(tmp_path / "hub"), **nowhere}
     command = training(data, "--out", tmp_path / "net.safetensors", "--weights", "imagenet", "--epochs", "1")
 
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False, env=environment)
