@@ -14,6 +14,7 @@ from batchcls.inference.executor import DeviceConfig, Executor
 from batchcls.inference.local_executor import LocalExecutor
 from batchcls.inference.process_executor import ProcessExecutor
 from batchcls.records import BatchResult, Slide
+from batchcls.storage.memory import default_budget_bytes
 from tests.conftest import draw
 
 Open = Callable[[DeviceConfig], Executor]
@@ -34,10 +35,8 @@ def open_executor(request: pytest.FixtureRequest) -> Iterator[Open]:
 @pytest.fixture
 def config(tiny_engine: Path) -> DeviceConfig:
     """What opens soonest."""
-    manifest = Manifest.read(tiny_engine)
-    return DeviceConfig(
-        tiny_engine, manifest, "null", "cpu", "pillow", batch_size=4, threads=1, max_pixels=10**7, memory_bytes=2**32
-    )
+    manifest, memory_bytes = Manifest.read(tiny_engine), default_budget_bytes()
+    return DeviceConfig(tiny_engine, manifest, "null", "cpu", "pillow", 4, 1, 10**7, memory_bytes)
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ from batchcls.inference.local_executor import LocalExecutor
 from batchcls.inference.options import RunOptions
 from batchcls.inference.process_executor import ProcessExecutor
 from batchcls.records import METADATA_KEY, BatchResult, Slide
-from batchcls.storage.memory import resident_bytes
+from batchcls.storage.memory import default_budget_bytes
 from tests.commandline import PATIENCE_S, finished, invoked, partial, paused, stopping_command
 from tests.conftest import ROOT, draw
 
@@ -67,15 +67,9 @@ def slides(folder: Path) -> list[Slide]:
 
 @pytest.fixture
 def share(tiny_engine: Path) -> DeviceConfig:
-    """What opens soonest; its memory includes what this process holds after the tests of other files."""
-    manifest, memory_bytes = Manifest.read(tiny_engine), resident_bytes() + 2**32
-    return DeviceConfig(
-        *(tiny_engine, manifest, "null", "cpu", "pillow"),
-        batch_size=8,
-        threads=1,
-        max_pixels=10**7,
-        memory_bytes=memory_bytes,
-    )
+    """What opens soonest."""
+    manifest, memory_bytes = Manifest.read(tiny_engine), default_budget_bytes()
+    return DeviceConfig(tiny_engine, manifest, "null", "cpu", "pillow", 8, 1, 10**7, memory_bytes)
 
 
 @pytest.fixture(autouse=True)
