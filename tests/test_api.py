@@ -30,7 +30,7 @@ from PIL import Image
 
 from batchcls import Engine, run
 from batchcls.cli.run import run as run_command
-from batchcls.errors import DecoderError, EngineError, OutputError, SlidesError
+from batchcls.errors import DecoderError, EngineError, MemoryShortageError, OutputError, SlidesError
 from batchcls.inference.keywords import RunKeywords
 from batchcls.inference.options import RunOptions
 from batchcls.storage.memory import resident_bytes
@@ -305,6 +305,23 @@ def test_an_image_for_which_there_is_too_little_memory_says_how_much_the_engine_
 
     assert (found := re.search(r"too large: decoding needs 157M of memory; .* memory=(\d+),", short)), short
     assert not error(int(found[1]))
+
+
+def test_an_engine_with_less_memory_than_the_program_holds_says_how_much_it_needs(
+    engine: Engine, tiny_engine: Path, slides: list[Path]
+) -> None:
+    engine.predict(slides[0])  # loads every library
+    gc.collect()
+
+    with (
+        Engine.load(tiny_engine, device="cpu", memory=1 << 20) as short,
+        pytest.raises(MemoryShortageError, match="0M of memory are left for a stream of images; open the") as told,
+    ):
+        short.predict(slides[0])
+
+    (memory,) = re.findall(r"memory=(\d+),", str(told.value))
+    with Engine.load(tiny_engine, device="cpu", memory=int(memory)) as enough:
+        assert enough.predict(slides[0])["error"].null_count == 1
 
 
 def test_missing_images_have_rows_among_files_and_in_a_row(engine: Engine, slides: list[Path]) -> None:

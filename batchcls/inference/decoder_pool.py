@@ -74,9 +74,10 @@ class DecoderPool:
     def _opened(self) -> Decoder:
         share = _FURTHER_BYTES if self._first else max(_LEAST_BYTES, int(self._left_bytes * _SHARE))
         if self._left_bytes < share:
+            more = "finish or close a stream, or open the engine with more memory: Engine.load(..., memory=BYTES)"
             raise MemoryShortageError(
-                f"{format_bytes(max(0, self._left_bytes))} of memory are left for one more stream of images; finish or "
-                "close a stream, or open the engine with more memory: Engine.load(..., memory=BYTES)"
+                f"{format_bytes(max(0, self._left_bytes))} of memory are left for a stream of images; "
+                f"{more if self._first else self.advice(share)}"
             )
         decoder = self._first.sibling(share) if self._first else self._open_first(share)
         self._left_bytes -= share
